@@ -1,0 +1,27 @@
+"""Who interrupts isolated CPUs, is a TLB-flush deferral safe, and what does it cost?
+
+Everything public is imported on first use, so `tlbcore --help` loads neither NumPy nor the compiled core.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+# name -> module that defines it; one line per public name
+_EXPORTS: dict[str, str] = {
+    "__version__": "tlbcore._core",
+}
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> object:
+    if name in _EXPORTS:
+        value = getattr(import_module(_EXPORTS[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'tlbcore' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS})

@@ -1,0 +1,3 @@
+"""The compiled core. One section per file of `src/py`."""
+
+__version__: str

@@ -1,0 +1,1 @@
+//! The abstract machine: every interleaving of the same programs, within stated bounds.

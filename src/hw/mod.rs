@@ -1,0 +1,1 @@
+//! What silicon does: addresses, TLB geometry, page tables, invalidations, costs.

@@ -1,0 +1,1 @@
+//! What Linux does: configuration, policies as programs, the step interpreter.

@@ -1,0 +1,21 @@
+//! tlbcore: who interrupts isolated CPUs, is a TLB-flush deferral safe, and what does it cost?
+//!
+//! Reading order, which is also the order of dependence:
+//!
+//! 1. [`hw`]: what silicon does. TLBs, page tables, invalidations, costs. Knows no Linux.
+//! 2. [`kernel`]: what Linux does. Policies as programs of micro-ops, and `step`, which executes one op on a
+//!    machine. Knows no clock.
+//! 3. [`sim`]: the timed machine. It counts.
+//! 4. [`check`]: the abstract machine. Every interleaving, within bounds.
+//! 5. [`trace`]: recordings of real kernels, and who caused what in them.
+//!
+//! `sim` and `check` do not know each other; nothing but `py` knows Python.
+
+pub mod check;
+pub mod hw;
+pub mod kernel;
+pub mod sim;
+pub mod trace;
+
+#[cfg(feature = "python")]
+mod py;

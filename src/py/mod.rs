@@ -1,0 +1,13 @@
+//! `tlbcore._core`: conversions and the export list. Decisions live in the modules it calls.
+//! One file per core module; each file's classes and functions are exported below.
+
+use pyo3::prelude::*;
+
+/// The compiled core of tlbcore.
+#[pymodule]
+mod _core {
+    /// Version of the crate, which is the version of the package.
+    #[pymodule_export]
+    #[allow(non_upper_case_globals)]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}

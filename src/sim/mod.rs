@@ -1,0 +1,1 @@
+//! The timed machine: the same programs with clocks, costs and workloads.

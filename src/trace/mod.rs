@@ -1,0 +1,1 @@
+//! Recordings of real kernels: importers, one event model, causes of interference.
