@@ -10,6 +10,14 @@ from importlib import import_module
 # name -> module that defines it; one line per public name
 _EXPORTS: dict[str, str] = {
     "__version__": "tlbcore._core",
+    "TlbcoreError": "tlbcore._core",
+    "CheckError": "tlbcore._core",
+    "ConfigError": "tlbcore._core",
+    "PolicyError": "tlbcore._core",
+    "SimError": "tlbcore._core",
+    "SweepError": "tlbcore._core",
+    "TlbError": "tlbcore._core",
+    "TraceError": "tlbcore._core",
 }
 
 __all__ = sorted(_EXPORTS)

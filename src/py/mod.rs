@@ -3,6 +3,8 @@
 
 use pyo3::prelude::*;
 
+mod errors;
+
 /// The compiled core of tlbcore.
 #[pymodule]
 mod _core {
@@ -10,4 +12,9 @@ mod _core {
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_export]
+    use super::errors::{
+        CheckError, ConfigError, PolicyError, SimError, SweepError, TlbError, TlbcoreError, TraceError,
+    };
 }
