@@ -1,0 +1,85 @@
+"""Run the benches and write docs/benchmarks.md: `python -m benches.summary [pytest options]`.
+
+Figures in the documentation come from here only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "benchmarks.md"
+SCALES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
+
+
+def seconds(value: float) -> str:
+    """Three digits and a unit.
+
+    >>> seconds(0.01234)
+    '12.3 ms'
+    """
+    scale, unit = next((pair for pair in SCALES if value >= pair[0]), SCALES[-1])
+    return f"{value / scale:.3g} {unit}"
+
+
+def figure(value: Any) -> str:
+    """Group the digits of a large number, keep three of a fraction.
+
+    >>> figure(2345678.9), figure(0.12345), figure("text")
+    ('2,345,679', '0.123', 'text')
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return str(value)
+
+
+def page(report: dict[str, Any]) -> str:
+    """Render a pytest-benchmark report as the page."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `python -m benches.summary`; all figures are measured, on the machine named here.",
+        "",
+        f"- tlbcore {version('tlbcore')}, Python {platform.python_version()}, {os.cpu_count()} CPUs:"
+        f" {report['machine_info']['cpu'].get('brand_raw', 'unknown CPU')}",
+        "- spread: interquartile range over the median",
+    ]
+    folder = None
+    for bench in sorted(report["benchmarks"], key=lambda bench: bench["fullname"]):
+        file = bench["fullname"].split("::")[0]
+        if file != folder:
+            folder = file
+            lines += ["", f"## {Path(file).stem.removeprefix('bench_')}", ""]
+            lines += ["| bench | median | spread | rounds | |", "|---|---:|---:|---:|---|"]
+        stats = bench["stats"]
+        spread = stats["iqr"] / stats["median"]
+        extra = ", ".join(f"{name}: {figure(value)}" for name, value in bench["extra_info"].items())
+        name = bench["name"].removeprefix("bench_")
+        lines.append(
+            f"| `{name}` | {seconds(stats['median'])} | {spread:.0%} | {stats['rounds']} | {extra} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Run pytest on the benches with timing on, then write the page."""
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch) / "report.json"
+        command = [sys.executable, "-m", "pytest", "-q", "benches", "--benchmark-enable"]
+        command += [f"--benchmark-json={report}", *sys.argv[1:]]
+        status = subprocess.run(command, cwd=ROOT, check=False).returncode
+        if status == 0:
+            PAGE.write_text(page(json.loads(report.read_text())))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
