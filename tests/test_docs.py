@@ -1,6 +1,6 @@
 """README and docs/ are true: commands run and print what is shown, Python runs, links lead somewhere.
 
-In a `console` block a line `$ tlbcore ...` is a command and what follows is its output, where `...` stands for
+In a `console` block a line `$ tlbcore ...` is a command and what follows its output, where `...` stands for
 anything. `python` blocks of a page run in order in one namespace; `pycon` blocks also show their output.
 """
 
