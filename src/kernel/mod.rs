@@ -1,1 +1,11 @@
-//! What Linux does: configuration, policies as programs, the step interpreter.
+//! What Linux does: policies as programs of micro-ops, and `step`, which executes one op on a machine.
+//!
+//! Reading order: [`program`] (the alphabet), [`step`] (what each op means to a [`step::Machine`]), [`text`]
+//! (the one language for policy files, litmus columns, prints, pickles and counterexamples), [`assemble`]
+//! (text to program), [`policy`] (the catalogue).
+
+pub mod assemble;
+pub mod policy;
+pub mod program;
+pub mod step;
+pub mod text;

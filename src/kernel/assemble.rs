@@ -1,0 +1,1014 @@
+//! Text to program: sections are inlined, features folded, names resolved, registers assigned.
+//!
+//! What a policy does not define it takes from the policy it is `based on`, then from the kernel's paths. A
+//! section is a program if the kernel enters it ([`ENTRIES`]), an `ipi` names it, or it is a litmus column
+//! (`cpu N`); every other section is a macro.
+
+use super::program::{
+    At, Cmp, Code, Cond, Cr3, Entry, Feature, Features, Fence, Field, Invpcid, Level, NoFlush, Op, Page,
+    Pages, Pc, PcidOf, Place, ProgId, Program, REGS, Reg, Set, Slot, Span, Touch, Val, Var, Zone,
+};
+use super::text::{Expr, File, Loc, Name, PolicyError, Section, Stmt, StmtKind, Test, Value, statement};
+
+/// Sections that the drivers enter by name, with what each stands for.
+pub const ENTRIES: [(&str, &str); 16] = [
+    ("enter_user", "return to user mode for the first time"),
+    ("syscall", "SYSCALL from user mode"),
+    ("interrupt", "device interrupt or IPI from user mode"),
+    ("interrupt_kernel", "device interrupt or IPI from kernel mode"),
+    ("interrupt_idle", "device interrupt or IPI out of idle"),
+    ("nmi_user", "NMI from user mode"),
+    ("nmi", "NMI, #MC or #DB from kernel mode"),
+    ("idle", "the idle loop, once"),
+    ("purge", "vmalloc: unmap, flush, hand the addresses back, map again"),
+    ("vunmap", "unmap and flush for a caller that relies on it at once"),
+    ("table_free", "free a page-table page of the kernel"),
+    ("set_memory", "take rights away from a direct-map page"),
+    ("text_poke", "patch one instruction"),
+    ("switch_mm", "switch to another mm"),
+    ("enter_lazy", "a kernel thread borrows the mm"),
+    ("flush_mm", "flush a user range of an mm"),
+];
+
+/// Assemble `file` for a machine with `features`. `kernel` supplies what no policy defines; `find` finds the
+/// policy a file is `based on`.
+pub fn assemble(
+    file: &File,
+    kernel: &File,
+    find: &dyn Fn(&str) -> Option<File>,
+    features: Features,
+) -> Result<Code, PolicyError> {
+    let mut chain = vec![file.clone()];
+    while let Some(base) = chain.last().expect("starts with one").based_on.clone() {
+        let last = chain.last().expect("starts with one");
+        let found = find(&base).ok_or_else(|| PolicyError {
+            file: last.file.clone(),
+            at: Loc { line: 1, col: 1 },
+            message: format!("`{}` is based on `{base}`, which is no policy", last.name),
+        })?;
+        if chain.iter().any(|f| f.name == found.name) {
+            return Err(PolicyError {
+                file: last.file.clone(),
+                at: Loc { line: 1, col: 1 },
+                message: format!("`{}` is based on itself", found.name),
+            });
+        }
+        chain.push(found);
+    }
+    chain.push(kernel.clone());
+    Assembler::new(chain, features).run()
+}
+
+struct Assembler {
+    chain: Vec<File>,
+    features: Features,
+    code: Code,
+    /// Names of macros being inlined, innermost last: recursion is an error, and its last is the file.
+    inlining: Vec<(usize, String)>,
+    locals: Vec<String>,
+    /// Temporaries in use above the locals.
+    temps: usize,
+    in_each: bool,
+    breaks: Vec<Vec<usize>>,
+    /// Programs an `ipi` names, still to be assembled.
+    handlers: Vec<(String, Span)>,
+    span: Span,
+    line: String,
+}
+
+type Result2<T> = Result<T, PolicyError>;
+
+/// A jump target not known yet: the ops to patch.
+#[derive(Default)]
+struct Label(Vec<usize>);
+
+impl Assembler {
+    fn new(chain: Vec<File>, features: Features) -> Self {
+        let code = Code {
+            name: chain[0].name.clone(),
+            ops: Vec::new(),
+            at: Vec::new(),
+            text: Vec::new(),
+            live: Vec::new(),
+            programs: Vec::new(),
+            vars: Vec::new(),
+            fields: Vec::new(),
+            pages: Vec::new(),
+            files: chain.iter().map(|f| f.file.clone()).collect(),
+            places: Vec::new(),
+        };
+        Assembler {
+            chain,
+            features,
+            code,
+            inlining: Vec::new(),
+            locals: Vec::new(),
+            temps: 0,
+            in_each: false,
+            breaks: Vec::new(),
+            handlers: Vec::new(),
+            span: Span::default(),
+            line: String::new(),
+        }
+    }
+
+    fn file_now(&self) -> usize {
+        self.inlining.last().map_or(0, |x| x.0)
+    }
+
+    fn fail<T>(&self, at: Loc, message: impl Into<String>) -> Result2<T> {
+        Err(PolicyError { file: self.code.files[self.file_now()].clone(), at, message: message.into() })
+    }
+
+    fn find_section(&self, name: &str) -> Option<(usize, Section)> {
+        self.chain.iter().enumerate().find_map(|(i, f)| f.section(name).map(|s| (i, s.clone())))
+    }
+
+    fn run(mut self) -> Result2<Code> {
+        self.declare()?;
+        let mut roots: Vec<String> = ENTRIES.iter().map(|(n, _)| (*n).to_string()).collect();
+        roots.extend(self.chain[0].sections.iter().map(|s| s.name.clone()).filter(|n| n.starts_with("cpu ")));
+        for name in roots {
+            if self.find_section(&name).is_some() {
+                self.program(&name)?;
+            }
+        }
+        while let Some((name, span)) = self.handlers.pop() {
+            if self.code.program(&name).is_none() {
+                if self.find_section(&name).is_none() {
+                    let near = self.near(
+                        &name,
+                        self.chain.iter().flat_map(|f| f.sections.iter().map(|s| s.name.as_str())),
+                    );
+                    return Err(PolicyError {
+                        file: self.code.files[usize::from(span.file)].clone(),
+                        at: Loc { line: span.line, col: span.col },
+                        message: format!("`ipi` names the section `{name}`, which is not defined{near}"),
+                    });
+                }
+                self.program(&name)?;
+            }
+        }
+        self.unused_sections()?;
+        self.link()?;
+        self.liveness()?;
+        Ok(self.code)
+    }
+
+    /// A section nobody uses is a misspelt name.
+    fn unused_sections(&self) -> Result2<()> {
+        let policy = &self.chain[0];
+        if policy.kind == "kernel" {
+            return Ok(());
+        }
+        for s in &policy.sections {
+            let known = ENTRIES.iter().any(|(n, _)| *n == s.name)
+                || self.code.program(&s.name).is_some()
+                || self.chain.iter().skip(1).any(|f| f.section(&s.name).is_some())
+                || policy.sections.iter().any(|o| uses(&o.body, &s.name));
+            if !known {
+                let near = self.near(
+                    &s.name,
+                    self.chain.last().expect("the kernel").sections.iter().map(|s| s.name.as_str()),
+                );
+                return Err(PolicyError {
+                    file: policy.file.clone(),
+                    at: s.at,
+                    message: format!("nothing enters or uses section `{}`{near}", s.name),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn near<'a>(&self, name: &str, all: impl Iterator<Item = &'a str>) -> String {
+        nearest(name, all).map_or(String::new(), |n| format!("; did you mean `{n}`?"))
+    }
+
+    fn declare(&mut self) -> Result2<()> {
+        let chain = self.chain.clone();
+        for (i, f) in chain.iter().enumerate() {
+            let fail = |at: Loc, message: String| PolicyError { file: chain[i].file.clone(), at, message };
+            for v in &f.vars {
+                if let Some(old) = self.code.vars.iter().find(|o| o.name == v.name) {
+                    // A policy may redeclare what it is based on, as long as its own comes first.
+                    if i == 0 || chain[..i].iter().all(|c| c.vars.iter().all(|o| o.name != v.name)) {
+                        return Err(fail(v.at, format!("variable `{}` is declared twice", old.name)));
+                    }
+                    continue;
+                }
+                let var = self.code.vars.len();
+                if var == 64 {
+                    return Err(fail(v.at, "more than 64 variables".into()));
+                }
+                self.code.vars.push(Var {
+                    name: v.name.clone(),
+                    bits: v.bits,
+                    per_cpu: v.per_cpu,
+                    init: v.init,
+                    user_mapped: v.user_mapped,
+                });
+            }
+            for p in &f.pages {
+                if self.code.pages.iter().any(|o| o.name == p.name) {
+                    return Err(fail(p.at, format!("page `{}` is declared twice", p.name)));
+                }
+                self.code.pages.push(Page {
+                    name: p.name.clone(),
+                    kind: p.kind,
+                    global: p.global,
+                    user_mapped: p.user_mapped,
+                    present: p.present,
+                });
+            }
+        }
+        for (i, v) in self.code.vars.iter().enumerate() {
+            self.code.fields.push(Field { name: v.name.clone(), var: i as u8, shift: 0, bits: v.bits });
+        }
+        for f in &chain {
+            for d in &f.fields {
+                let fail = |message: String| PolicyError { file: f.file.clone(), at: d.at, message };
+                if self.code.fields.iter().any(|o| o.name == d.name) {
+                    continue;
+                }
+                let Some(var) = self.code.vars.iter().position(|v| v.name == d.var) else {
+                    return Err(fail(format!("field `{}` is of `{}`, which is no variable", d.name, d.var)));
+                };
+                if d.high >= self.code.vars[var].bits {
+                    return Err(fail(format!(
+                        "field `{}` ends at bit {}, but `{}` has {} bits",
+                        d.name, d.high, d.var, self.code.vars[var].bits
+                    )));
+                }
+                self.code.fields.push(Field {
+                    name: d.name.clone(),
+                    var: var as u8,
+                    shift: d.low,
+                    bits: d.high - d.low + 1,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn program(&mut self, name: &str) -> Result2<()> {
+        let start = self.code.ops.len() as Pc;
+        self.locals.clear();
+        self.temps = 0;
+        self.in_each = false;
+        let (file, section) = self.find_section(name).expect("the caller looked");
+        self.inline(file, &section)?;
+        self.span = Span { file: file as u8, line: section.at.line, col: section.at.col, place: 0 };
+        self.line = format!("return from {name}");
+        if !matches!(section.body.last(), Some(Stmt { kind: StmtKind::Use(w), .. }) if w == "return") {
+            self.emit(Op::Return);
+        }
+        if self.code.programs.len() == 255 || self.code.ops.len() > 4096 {
+            return self.fail(section.at, "a policy has at most 254 programs and 4,096 ops");
+        }
+        self.code.programs.push(Program {
+            name: name.into(),
+            start,
+            end: self.code.ops.len() as Pc,
+            locals: self.locals.clone(),
+        });
+        Ok(())
+    }
+
+    fn inline(&mut self, file: usize, section: &Section) -> Result2<()> {
+        if self.inlining.iter().any(|(_, n)| *n == section.name) {
+            return self.fail(section.at, format!("section `{}` uses itself", section.name));
+        }
+        self.inlining.push((file, section.name.clone()));
+        let outer = self.span;
+        let place = section.place.clone();
+        if puts(&section.body) {
+            self.set_span(file, section.at, place.as_deref());
+            self.line = "targets = none".into();
+            self.emit(Op::Clear);
+        }
+        for stmt in &section.body {
+            self.stmt(stmt, place.as_deref())?;
+        }
+        self.span = outer;
+        self.inlining.pop();
+        Ok(())
+    }
+
+    fn set_span(&mut self, file: usize, at: Loc, place: Option<&str>) {
+        let place = place.map_or(0, |p| {
+            let i = self.code.places.iter().position(|q| q == p).unwrap_or_else(|| {
+                self.code.places.push(p.into());
+                self.code.places.len() - 1
+            });
+            i as u16 + 1
+        });
+        self.span = Span { file: file as u8, line: at.line, col: at.col, place };
+    }
+
+    fn emit(&mut self, op: Op) -> usize {
+        self.code.ops.push(op);
+        self.code.at.push(self.span);
+        self.code.text.push(self.line.clone());
+        self.code.ops.len() - 1
+    }
+
+    fn bind(&mut self, label: Label) {
+        let here = self.code.ops.len() as Pc;
+        for i in label.0 {
+            match &mut self.code.ops[i] {
+                Op::Unless { to, .. } | Op::Jump(to) | Op::Each { done: to, .. } => *to = here,
+                other => unreachable!("only jumps are labelled: {other:?}"),
+            }
+        }
+    }
+
+    fn jump(&mut self, label: &mut Label) {
+        let i = self.emit(Op::Jump(0));
+        label.0.push(i);
+    }
+
+    // -- names -------------------------------------------------------------------------------------------
+
+    fn local(&self, name: &str) -> Option<Reg> {
+        self.locals.iter().position(|l| l == name).map(|i| Reg(i as u8))
+    }
+
+    fn define(&mut self, name: &str, at: Loc) -> Result2<Reg> {
+        if let Some(r) = self.local(name) {
+            return Ok(r);
+        }
+        if self.code.fields.iter().any(|f| f.name == name) {
+            return self.fail(at, format!("`{name}` is a variable; a local needs a name of its own"));
+        }
+        if self.locals.len() + self.temps == REGS {
+            return self.fail(
+                at,
+                format!("more than {REGS} locals and temporaries in one program: {}", self.locals.join(", ")),
+            );
+        }
+        self.locals.push(name.into());
+        Ok(Reg(self.locals.len() as u8 - 1))
+    }
+
+    fn temp(&mut self, at: Loc) -> Result2<Reg> {
+        if self.locals.len() + self.temps == REGS {
+            return self.fail(
+                at,
+                format!("more than {REGS} locals and temporaries in one program: {}", self.locals.join(", ")),
+            );
+        }
+        self.temps += 1;
+        Ok(Reg((REGS - self.temps) as u8))
+    }
+
+    fn place(&self, n: &Name) -> Result2<Place> {
+        let Some(field) = self.code.fields.iter().position(|f| f.name == n.name) else {
+            let all = self
+                .code
+                .fields
+                .iter()
+                .map(|f| f.name.as_str())
+                .chain(self.locals.iter().map(String::as_str));
+            return self
+                .fail(n.at, format!("`{}` is no variable or local{}", n.name, self.near(&n.name, all)));
+        };
+        let per_cpu = self.code.vars[usize::from(self.code.fields[field].var)].per_cpu;
+        let at = match (per_cpu, n.cur) {
+            (true, true) if !self.in_each => {
+                return self.fail(n.at, "`[cpu]` stands outside of `each cpu in`");
+            }
+            (true, true) => At::Cur,
+            (true, false) => At::Me,
+            (false, false) => At::Shared,
+            (false, true) => {
+                return self.fail(n.at, format!("`{}` is shared: it has no copy per CPU", n.name));
+            }
+        };
+        Ok(Place { field: field as u8, at })
+    }
+
+    fn cpu_set(&self, name: &str, at: Loc) -> Result2<Set> {
+        const SETS: [(&str, Set); 6] = [
+            ("online", Set::Online),
+            ("others", Set::Others),
+            ("housekeeping", Set::Housekeeping),
+            ("nohz_full", Set::NohzFull),
+            ("flush_mask", Set::FlushMask),
+            ("targets", Set::Targets),
+        ];
+        match SETS.iter().find(|(n, _)| *n == name) {
+            Some(&(_, set)) => Ok(set),
+            None => {
+                let near = self.near(name, SETS.iter().map(|s| s.0));
+                self.fail(at, format!("`{name}` is no CPU set; these are: online, others, housekeeping, nohz_full, flush_mask, targets{near}"))
+            }
+        }
+    }
+
+    fn pages(&self, name: &str, at: Loc) -> Result2<Pages> {
+        if name == "range" {
+            return Ok(Pages::Range);
+        }
+        self.page(name, at).map(Pages::One)
+    }
+
+    fn page(&self, name: &str, at: Loc) -> Result2<u8> {
+        match self.code.pages.iter().position(|p| p.name == name) {
+            Some(i) => Ok(i as u8),
+            None => {
+                let near = self.near(name, self.code.pages.iter().map(|p| p.name.as_str()));
+                self.fail(at, format!("`{name}` is neither `range` nor a declared page{near}"))
+            }
+        }
+    }
+
+    // -- values ------------------------------------------------------------------------------------------
+
+    /// A value in a register or constant; memory is loaded into a temporary, which the caller releases.
+    fn value(&mut self, v: &Value, at: Loc) -> Result2<Val> {
+        match v {
+            Value::Int(n) => Ok(Val::Imm(*n)),
+            Value::Name(n) if !n.cur && self.local(&n.name).is_some() => {
+                Ok(Val::Reg(self.local(&n.name).expect("just found")))
+            }
+            Value::Name(_) | Value::Cr3 | Value::GsBase => {
+                let to = self.temp(at)?;
+                self.value_to(v, to)?;
+                Ok(Val::Reg(to))
+            }
+        }
+    }
+
+    fn value_to(&mut self, v: &Value, to: Reg) -> Result2<()> {
+        let op = match v {
+            Value::Int(n) => Op::Move { to, v: Val::Imm(*n) },
+            Value::Cr3 => Op::ReadCr3(to),
+            Value::GsBase => Op::ReadGs(to),
+            Value::Name(n) => match self.local(&n.name) {
+                Some(from) if !n.cur => Op::Move { to, v: Val::Reg(from) },
+                _ => Op::Load { to, from: self.place(n)? },
+            },
+        };
+        self.emit(op);
+        Ok(())
+    }
+
+    fn in_reg(&mut self, v: &Value, at: Loc) -> Result2<Reg> {
+        match self.value(v, at)? {
+            Val::Reg(r) => Ok(r),
+            Val::Imm(n) => {
+                let to = self.temp(at)?;
+                self.emit(Op::Move { to, v: Val::Imm(n) });
+                Ok(to)
+            }
+        }
+    }
+
+    fn expr_to(&mut self, e: &Expr, to: Reg, at: Loc) -> Result2<()> {
+        match e {
+            Expr::Value(v) => self.value_to(v, to),
+            Expr::Binary(a, f, b) => {
+                let a = self.in_reg(a, at)?;
+                let b = self.value(b, at)?;
+                self.emit(Op::Alu { f: *f, to, a, b });
+                Ok(())
+            }
+            Expr::Rmw(f, n, v) => {
+                let place = self.place(n)?;
+                let v = self.value(v, at)?;
+                self.emit(Op::Rmw { f: *f, to, at: place, v });
+                Ok(())
+            }
+            Expr::Cas(n, old, new) => {
+                let place = self.place(n)?;
+                let old = self.value(old, at)?;
+                let new = self.value(new, at)?;
+                self.emit(Op::Cas { to, at: place, old, new });
+                Ok(())
+            }
+        }
+    }
+
+    // -- conditions --------------------------------------------------------------------------------------
+
+    /// What the features decide.
+    fn fold(&self, t: &Test) -> Result2<Option<bool>> {
+        Ok(match t {
+            Test::Feature(name, at) => match Feature::named(name) {
+                Some(f) => Some(self.features.has(f)),
+                None => {
+                    let near = self.near(name, Feature::ALL.iter().map(|f| f.0));
+                    return self.fail(*at, format!("`{name}` is no feature{near}"));
+                }
+            },
+            Test::Not(t) => self.fold(t)?.map(|b| !b),
+            Test::And(a, b) => match (self.fold(a)?, self.fold(b)?) {
+                (Some(false), _) | (_, Some(false)) => Some(false),
+                (Some(true), Some(true)) => Some(true),
+                _ => None,
+            },
+            Test::Or(a, b) => match (self.fold(a)?, self.fold(b)?) {
+                (Some(true), _) | (_, Some(true)) => Some(true),
+                (Some(false), Some(false)) => Some(false),
+                _ => None,
+            },
+            _ => None,
+        })
+    }
+
+    /// Go to `label` if the test is `sense`; fall through otherwise.
+    fn branch(&mut self, t: &Test, sense: bool, label: &mut Label, at: Loc) -> Result2<()> {
+        if let Some(known) = self.fold(t)? {
+            if known == sense {
+                self.jump(label);
+            }
+            return Ok(());
+        }
+        match (t, sense) {
+            (Test::Not(t), _) => self.branch(t, !sense, label, at),
+            (Test::And(a, b), false) | (Test::Or(a, b), true) => {
+                self.branch(a, sense, label, at)?;
+                self.branch(b, sense, label, at)
+            }
+            (Test::And(a, b), true) | (Test::Or(a, b), false) => {
+                let mut skip = Label::default();
+                self.branch(a, !sense, &mut skip, at)?;
+                self.branch(b, sense, label, at)?;
+                self.bind(skip);
+                Ok(())
+            }
+            (Test::Compare(a, cmp, b), _) => {
+                let temps = self.temps;
+                let a = self.in_reg(a, at)?;
+                let b = self.value(b, at)?;
+                self.temps = temps;
+                let negated = match cmp {
+                    Cmp::Eq => Some(Cmp::Ne),
+                    Cmp::Ne => Some(Cmp::Eq),
+                    Cmp::Lt => Some(Cmp::Ge),
+                    Cmp::Ge => Some(Cmp::Lt),
+                    Cmp::Test => None,
+                };
+                match (sense, negated) {
+                    (true, Some(n)) => self.unless(Cond::Cmp(n, a, b), false, label),
+                    _ => self.unless(Cond::Cmp(*cmp, a, b), sense, label),
+                }
+                Ok(())
+            }
+            (t, _) => {
+                let c = match t {
+                    Test::MeIn(set, at) => Cond::MeIn(self.cpu_set(set, *at)?),
+                    Test::CurIn(set, at) => {
+                        if !self.in_each {
+                            return self.fail(*at, "`cpu in` stands outside of `each cpu in`");
+                        }
+                        Cond::CurIn(self.cpu_set(set, *at)?)
+                    }
+                    Test::CurIsMe => Cond::CurIsMe,
+                    Test::Empty(set, at) => Cond::Empty(self.cpu_set(set, *at)?),
+                    Test::IsUser(Value::Cr3) => Cond::Cr3User,
+                    Test::IsUser(Value::Name(n)) => match self.local(&n.name) {
+                        Some(r) => Cond::RegUser(r),
+                        None => {
+                            return self
+                                .fail(n.at, format!("`{}` is no local that holds a CR3 value", n.name));
+                        }
+                    },
+                    Test::RangeFull => Cond::RangeFull,
+                    other => unreachable!("folded or handled above: {other:?}"),
+                };
+                self.unless(c, sense, label);
+                Ok(())
+            }
+        }
+    }
+
+    fn unless(&mut self, c: Cond, sense: bool, label: &mut Label) {
+        let i = self.emit(Op::Unless { c, to: 0 });
+        if sense {
+            let mut skip = Label(vec![i]);
+            self.jump(label);
+            self.bind(std::mem::take(&mut skip));
+        } else {
+            label.0.push(i);
+        }
+    }
+
+    // -- statements --------------------------------------------------------------------------------------
+
+    fn stmts(&mut self, body: &[Stmt], place: Option<&str>) -> Result2<()> {
+        body.iter().try_for_each(|s| self.stmt(s, place))
+    }
+
+    fn stmt(&mut self, s: &Stmt, section_place: Option<&str>) -> Result2<()> {
+        let place = s.place.as_deref().or(section_place);
+        self.set_span(self.file_now(), s.at, place);
+        self.line = statement(&s.kind);
+        self.temps = 0;
+        match &s.kind {
+            StmtKind::If(test, then, or_else) => match self.fold(test)? {
+                Some(true) => self.stmts(then, place),
+                Some(false) => self.stmts(or_else, place),
+                None => {
+                    let mut no = Label::default();
+                    self.branch(test, false, &mut no, s.at)?;
+                    self.stmts(then, place)?;
+                    if or_else.is_empty() {
+                        self.bind(no);
+                    } else {
+                        let mut end = Label::default();
+                        self.jump(&mut end);
+                        self.bind(no);
+                        self.stmts(or_else, place)?;
+                        self.bind(end);
+                    }
+                    Ok(())
+                }
+            },
+            StmtKind::While(test, body) => {
+                let top = self.code.ops.len() as Pc;
+                let mut out = Label::default();
+                self.branch(test, false, &mut out, s.at)?;
+                self.repeat(top, body, place)?;
+                self.bind(out);
+                self.break_here();
+                Ok(())
+            }
+            StmtKind::Loop(body) => {
+                if !leaves(body) {
+                    return self.fail(s.at, "this loop cannot end: it has neither `break` nor `return`");
+                }
+                let top = self.code.ops.len() as Pc;
+                self.repeat(top, body, place)?;
+                self.break_here();
+                Ok(())
+            }
+            StmtKind::Each(set, body) => {
+                if self.in_each {
+                    return self.fail(s.at, "`each` inside `each`: a frame walks one CPU set at a time");
+                }
+                let of = self.cpu_set(set, s.at)?;
+                self.emit(Op::Loop(of));
+                let top = self.emit(Op::Each { of, done: 0 });
+                self.in_each = true;
+                self.repeat(top as Pc, body, place)?;
+                self.in_each = false;
+                self.bind(Label(vec![top]));
+                self.break_here();
+                Ok(())
+            }
+            StmtKind::Break => match self.breaks.len() {
+                0 => self.fail(s.at, "`break` outside of a loop"),
+                n => {
+                    let i = self.emit(Op::Jump(0));
+                    self.breaks[n - 1].push(i);
+                    Ok(())
+                }
+            },
+            StmtKind::Let(name, e) => {
+                let to = self.define(name, s.at)?;
+                self.expr_to(e, to, s.at)
+            }
+            StmtKind::Locked(e) => {
+                let to = self.temp(s.at)?;
+                self.expr_to(e, to, s.at)
+            }
+            StmtKind::Store(n, v) => {
+                if self.local(&n.name).is_some() && !n.cur {
+                    return self.fail(n.at, format!("`{}` is a local: assign it with `let`", n.name));
+                }
+                let to = self.place(n)?;
+                let v = self.value(v, s.at)?;
+                self.emit(Op::Store { to, v });
+                Ok(())
+            }
+            StmtKind::Await(n, f, v) => {
+                let at = self.place(n)?;
+                let v = self.value(v, s.at)?;
+                self.emit(Op::Await { at, f: *f, v });
+                Ok(())
+            }
+            StmtKind::SwitchMm(mm, asid, keep) => {
+                let mm = self.value(mm, s.at)?;
+                let asid = self.value(asid, s.at)?;
+                let keep = if *keep { NoFlush::Keep } else { NoFlush::Flush };
+                self.emit(Op::MovCr3 { to: Cr3::Mm { mm, asid }, keep });
+                Ok(())
+            }
+            StmtKind::MovCr3Local(n, how) => {
+                let Some(r) = self.local(&n.name) else {
+                    return self.fail(
+                        n.at,
+                        format!("cr3 takes `kernel`, `user`, `mm` or a local, not `{}`", n.name),
+                    );
+                };
+                let keep = self.bit63(how, s.at)?;
+                self.emit(Op::MovCr3 { to: Cr3::Reg(r), keep });
+                Ok(())
+            }
+            StmtKind::MovGs(n) => {
+                let v = match n {
+                    None => Val::Imm(1),
+                    Some(n) => match self.local(&n.name) {
+                        Some(r) => Val::Reg(r),
+                        None => {
+                            return self
+                                .fail(n.at, format!("gsbase takes `kernel` or a local, not `{}`", n.name));
+                        }
+                    },
+                };
+                self.emit(Op::SetGs(v));
+                Ok(())
+            }
+            StmtKind::Ipi(set, run) => {
+                let to = self.cpu_set(set, s.at)?;
+                self.handlers.push((run.clone(), self.span));
+                let i = self.emit(Op::Ipi { to, run: ProgId(0) });
+                self.code.text[i] = format!("ipi {set}, {run}");
+                Ok(())
+            }
+            StmtKind::Plain(words) => {
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                let op = self.plain(&words, s.at)?;
+                self.emit(op);
+                Ok(())
+            }
+            StmtKind::Use(word) => {
+                let op = match word.as_str() {
+                    "fence" => Op::Fence(Fence::Full),
+                    "lfence" => Op::Fence(Fence::Load),
+                    "serialize" => Op::Fence(Fence::Serialize),
+                    "cli" => Op::Irq(false),
+                    "sti" => Op::Irq(true),
+                    "swapgs" => Op::SwapGs,
+                    "tlbsync" => Op::Tlbsync,
+                    "return" => Op::Return,
+                    _ => {
+                        let Some((file, section)) = self.find_section(word) else {
+                            let all =
+                                self.chain.iter().flat_map(|f| f.sections.iter().map(|s| s.name.as_str()));
+                            let near = self.near(
+                                word,
+                                all.chain(["fence", "lfence", "serialize", "swapgs", "tlbsync", "return"]),
+                            );
+                            return self.fail(s.at, format!("`{word}` is neither an op nor a section{near}"));
+                        };
+                        return self.inline(file, &section);
+                    }
+                };
+                self.emit(op);
+                Ok(())
+            }
+        }
+    }
+
+    fn repeat(&mut self, top: Pc, body: &[Stmt], place: Option<&str>) -> Result2<()> {
+        self.breaks.push(Vec::new());
+        self.stmts(body, place)?;
+        self.emit(Op::Jump(top));
+        Ok(())
+    }
+
+    fn break_here(&mut self) {
+        let breaks = self.breaks.pop().expect("repeat pushed one");
+        self.bind(Label(breaks));
+    }
+
+    fn bit63(&self, how: &str, at: Loc) -> Result2<NoFlush> {
+        match how {
+            "flush" => Ok(NoFlush::Flush),
+            "noflush" => Ok(NoFlush::Keep),
+            "owed" => Ok(NoFlush::Owed),
+            _ => self.fail(at, format!("a write of cr3 ends in `noflush`, `owed` or nothing, not `{how}`")),
+        }
+    }
+
+    fn plain(&self, words: &[&str], at: Loc) -> Result2<Op> {
+        let half = |word: &str| match word {
+            "kernel" => Ok(PcidOf::Kernel),
+            "user" => Ok(PcidOf::User),
+            _ => self.fail(at, format!("a PCID is `kernel` or `user`, not `{word}`")),
+        };
+        Ok(match words {
+            ["put", "cpu", "into", "targets"] => {
+                if !self.in_each {
+                    return self.fail(at, "`put cpu` stands outside of `each cpu in`");
+                }
+                Op::Put
+            }
+            ["clear", "targets"] => Op::Clear,
+            ["await", "acks"] => Op::AwaitAcks,
+            ["mov", "cr3", "kernel", how] => Op::MovCr3 { to: Cr3::Kernel, keep: self.bit63(how, at)? },
+            ["mov", "cr3", "user", how] => Op::MovCr3 { to: Cr3::User, keep: self.bit63(how, at)? },
+            ["mov", "cr4", "on"] => Op::MovCr4Pge(true),
+            ["mov", "cr4", "off"] => Op::MovCr4Pge(false),
+            ["invlpg", page] => Op::Invlpg(self.pages(page, at)?),
+            ["invpcid", "address", of, page] => {
+                Op::Invpcid { kind: Invpcid::Address, pcid: half(of)?, pages: self.pages(page, at)? }
+            }
+            ["invpcid", "context", of] => {
+                Op::Invpcid { kind: Invpcid::Context, pcid: half(of)?, pages: Pages::Range }
+            }
+            ["invpcid", "all-including-global"] => {
+                Op::Invpcid { kind: Invpcid::AllGlobal, pcid: PcidOf::Kernel, pages: Pages::Range }
+            }
+            ["invpcid", "all"] => {
+                Op::Invpcid { kind: Invpcid::All, pcid: PcidOf::Kernel, pages: Pages::Range }
+            }
+            ["invlpgb", "all"] => Op::InvlpgbAll,
+            ["invlpgb", page] => Op::Invlpgb(self.pages(page, at)?),
+            ["rar", set] => Op::Rar(self.cpu_set(set, at)?),
+            ["read", page] => Op::Touch(Touch::Read(self.page(page, at)?)),
+            ["write", page] => Op::Touch(Touch::Write(self.page(page, at)?)),
+            ["touch", zone] => {
+                Op::Touch(Touch::Zone(match *zone {
+                    "entry" => Zone::Entry,
+                    "percpu" => Zone::PerCpu,
+                    "stack" => Zone::Stack,
+                    "danger" => Zone::Danger,
+                    "nmi" => Zone::Nmi,
+                    "kernel" => Zone::Kernel,
+                    "user" => Zone::User,
+                    _ => {
+                        return self.fail(at, format!("`touch` takes entry, percpu, stack, danger, nmi, kernel or user, not `{zone}`"));
+                    }
+                }))
+            }
+            ["body", slot] => Op::Body(match *slot {
+                "syscall" => Slot::Syscall,
+                "interrupt" => Slot::Interrupt,
+                "nmi" => Slot::Nmi,
+                "idle" => Slot::Idle,
+                _ => {
+                    return self
+                        .fail(at, format!("`body` takes syscall, interrupt, nmi or idle, not `{slot}`"));
+                }
+            }),
+            [level @ ("pte" | "table"), page, "=", v] => self.entry(level, page, v, false, at)?,
+            [level @ ("pte" | "table"), page, "=", v, "locked"] => self.entry(level, page, v, true, at)?,
+            ["free", "table", page] => Op::FreeTable(self.pages(page, at)?),
+            ["request", page] => Op::Request(self.pages(page, at)?),
+            ["promise", page] => Op::Promise(self.pages(page, at)?),
+            ["handle", "calls"] => Op::HandleCalls,
+            ["owe", "user"] => Op::OweUser,
+            ["owe", "others"] => Op::OweOthers,
+            _ => {
+                const STARTS: [&str; 19] = [
+                    "put", "clear", "await", "mov", "invlpg", "invpcid", "invlpgb", "rar", "read", "write",
+                    "touch", "body", "pte", "table", "free", "request", "promise", "handle", "owe",
+                ];
+                let near = if STARTS.contains(&words[0]) {
+                    String::new()
+                } else {
+                    self.near(words[0], STARTS.into_iter())
+                };
+                return self.fail(at, format!("`{}` is no op{near}", words.join(" ")));
+            }
+        })
+    }
+
+    fn entry(&self, level: &str, page: &str, v: &str, locked: bool, at: Loc) -> Result2<Op> {
+        let v = match v {
+            "none" => Entry::None,
+            "fresh" => Entry::Fresh,
+            "less-rights" => Entry::LessRights,
+            "initial" => Entry::Initial,
+            _ => {
+                return self
+                    .fail(at, format!("an entry becomes none, fresh, less-rights or initial, not `{v}`"));
+            }
+        };
+        let level = if level == "pte" { Level::Leaf } else { Level::Table };
+        Ok(Op::Pte { pages: self.pages(page, at)?, level, v, locked })
+    }
+
+    // -- after all programs ------------------------------------------------------------------------------
+
+    fn link(&mut self) -> Result2<()> {
+        for i in 0..self.code.ops.len() {
+            if let Op::Ipi { to, .. } = self.code.ops[i] {
+                let name = self.code.text[i].rsplit(", ").next().expect("`ipi SET, NAME`").to_string();
+                let run = self.code.program(&name).expect("assembled above");
+                self.code.ops[i] = Op::Ipi { to, run };
+            }
+        }
+        Ok(())
+    }
+
+    /// Backwards over the ops until nothing changes. Registers do not survive `handle calls`: the handler
+    /// runs in the same frame.
+    fn liveness(&mut self) -> Result2<()> {
+        let n = self.code.ops.len();
+        self.code.live = vec![0; n + 1];
+        let mut changed = true;
+        while changed {
+            changed = false;
+            for i in (0..n).rev() {
+                let op = self.code.ops[i];
+                let fall = self.code.live[i + 1];
+                let after = match op {
+                    Op::Unless { to, .. } => fall | self.code.live[usize::from(to)],
+                    Op::Each { done, .. } => fall | self.code.live[usize::from(done)],
+                    Op::Jump(to) => self.code.live[usize::from(to)],
+                    Op::Return => 0,
+                    _ => fall,
+                };
+                let live = after & !defined(op) | used(op);
+                changed |= live != self.code.live[i];
+                self.code.live[i] = live;
+            }
+        }
+        self.code.live.pop();
+        for i in 0..n {
+            if self.code.ops[i] == Op::HandleCalls && self.code.live[i] != 0 {
+                let span = self.code.at[i];
+                let r = self.code.live[i].trailing_zeros() as usize;
+                let program = self.code.program_of(i as Pc).expect("every op is in one");
+                let name = program.locals.get(r).map_or("a temporary", String::as_str);
+                return Err(PolicyError {
+                    file: self.code.files[usize::from(span.file)].clone(),
+                    at: Loc { line: span.line, col: span.col },
+                    message: format!("`{name}` is used after `handle calls`, which no local survives"),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn bit(v: Val) -> u8 {
+    match v {
+        Val::Imm(_) => 0,
+        Val::Reg(r) => 1 << r.0,
+    }
+}
+
+fn defined(op: Op) -> u8 {
+    match op {
+        Op::Move { to, .. }
+        | Op::Alu { to, .. }
+        | Op::Load { to, .. }
+        | Op::Rmw { to, .. }
+        | Op::Cas { to, .. } => 1 << to.0,
+        Op::ReadGs(to) | Op::ReadCr3(to) => 1 << to.0,
+        _ => 0,
+    }
+}
+
+fn used(op: Op) -> u8 {
+    match op {
+        Op::Move { v, .. } | Op::Store { v, .. } | Op::Rmw { v, .. } | Op::Await { v, .. } | Op::SetGs(v) => {
+            bit(v)
+        }
+        Op::Alu { a, b, .. } => 1 << a.0 | bit(b),
+        Op::Cas { old, new, .. } => bit(old) | bit(new),
+        Op::Unless { c: Cond::Cmp(_, a, b), .. } => 1 << a.0 | bit(b),
+        Op::Unless { c: Cond::RegUser(r), .. } | Op::MovCr3 { to: Cr3::Reg(r), .. } => 1 << r.0,
+        Op::MovCr3 { to: Cr3::Mm { mm, asid }, .. } => bit(mm) | bit(asid),
+        _ => 0,
+    }
+}
+
+fn any(body: &[Stmt], f: &dyn Fn(&StmtKind) -> bool) -> bool {
+    body.iter().any(|s| {
+        f(&s.kind)
+            || match &s.kind {
+                StmtKind::If(_, a, b) => any(a, f) || any(b, f),
+                StmtKind::While(_, b) | StmtKind::Loop(b) | StmtKind::Each(_, b) => any(b, f),
+                _ => false,
+            }
+    })
+}
+
+fn uses(body: &[Stmt], name: &str) -> bool {
+    any(body, &|k| matches!(k, StmtKind::Use(n) if n == name))
+}
+
+fn puts(body: &[Stmt]) -> bool {
+    any(body, &|k| matches!(k, StmtKind::Plain(w) if w[0] == "put"))
+}
+
+fn leaves(body: &[Stmt]) -> bool {
+    any(body, &|k| matches!(k, StmtKind::Break) || matches!(k, StmtKind::Use(w) if w == "return"))
+}
+
+/// The nearest of some names, if it is near enough to be a slip.
+pub fn nearest<'a>(name: &str, all: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    all.map(|n| (distance(name, n), n)).filter(|(d, n)| *d <= 1 + n.len() / 3).min().map(|(_, n)| n)
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let next = (diagonal + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], next);
+        }
+    }
+    row[b.len()]
+}

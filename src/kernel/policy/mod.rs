@@ -1,0 +1,115 @@
+//! The policy table. A new policy is one text file and one row here.
+
+use super::assemble::{assemble, nearest};
+use super::program::{Code, Features};
+use super::text::{File, Loc, PolicyError, parse};
+
+/// One built-in policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Name, as on the command line.
+    pub id: &'static str,
+    /// Its text.
+    pub text: &'static str,
+    /// What the checker must say at the standard scope (2 CPUs, 1 vmalloc page, 2 entries): without NMI and with
+    /// D=N=none; without NMI and with D=recycled; with one NMI and N=recycled.
+    pub stated: [Stated; 3],
+}
+
+/// A stated verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stated {
+    /// Verified within bounds.
+    Verified,
+    /// Violated.
+    Violated,
+}
+
+use Stated::{Verified, Violated};
+
+macro_rules! policy {
+    ($id:literal, $stated:expr) => {
+        Row { id: $id, text: include_str!(concat!($id, ".policy")), stated: $stated }
+    };
+}
+
+/// Every built-in policy.
+pub const POLICIES: &[Row] = &[
+    policy!("ipi", [Verified, Verified, Verified]),
+    policy!("ct-late", [Verified, Violated, Violated]),
+    policy!("coalesce-v7", [Violated, Violated, Violated]),
+    policy!("coalesce-v7-fixed", [Verified, Verified, Violated]),
+    policy!("coalesce-tri-state", [Verified, Verified, Verified]),
+    policy!("pending-bit", [Verified, Verified, Verified]),
+    policy!("fancy-state", [Verified, Verified, Verified]),
+];
+
+/// The paths every policy plugs into.
+pub const KERNEL: &str = include_str!("linux.kernel");
+
+/// The built-in policy of that name, or an error that names the nearest.
+pub fn builtin(name: &str) -> Result<File, PolicyError> {
+    match POLICIES.iter().find(|p| p.id == name) {
+        Some(row) => parse(&format!("{}.policy", row.id), row.text),
+        None => {
+            let near = nearest(name, POLICIES.iter().map(|p| p.id))
+                .map_or(String::new(), |n| format!("; did you mean `{n}`?"));
+            Err(PolicyError {
+                file: name.into(),
+                at: Loc { line: 1, col: 1 },
+                message: format!("no policy is called `{name}`{near}"),
+            })
+        }
+    }
+}
+
+/// The kernel's own file.
+pub fn kernel() -> File {
+    parse("linux.kernel", KERNEL).expect("the embedded file parses: tested")
+}
+
+/// Assemble a parsed policy against the kernel's paths and the built-in policies.
+pub fn load(file: &File, features: Features) -> Result<Code, PolicyError> {
+    assemble(file, &kernel(), &|name| builtin(name).ok(), features)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::program::Feature;
+    use crate::kernel::text::print;
+
+    fn feature_sets() -> Vec<Features> {
+        let all = Features::PTI_PCID;
+        vec![all, all.without(Feature::Invpcid), Features::NONE.with(Feature::ContextTracking)]
+    }
+
+    #[test]
+    fn every_policy_assembles_on_every_machine() {
+        for row in POLICIES {
+            let file = builtin(row.id).unwrap();
+            assert_eq!(file.name, row.id);
+            for features in feature_sets() {
+                let code = load(&file, features).unwrap_or_else(|e| panic!("{e}"));
+                assert!(code.program("syscall").is_some() && code.program("purge").is_some());
+                assert_eq!(code.ops.len(), code.live.len());
+            }
+        }
+    }
+
+    #[test]
+    fn printing_is_the_inverse_of_parsing() {
+        for text in POLICIES.iter().map(|p| p.text).chain([KERNEL]) {
+            let file = parse("a", text).unwrap();
+            let printed = print(&file);
+            let again = parse("a", &printed).unwrap_or_else(|e| panic!("{e}\n{printed}"));
+            assert_eq!(print(&again), printed);
+            assert_eq!(again.sections.len(), file.sections.len());
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_gets_the_nearest() {
+        assert!(builtin("coalesce-v77").unwrap_err().message.contains("did you mean `coalesce-v7`"));
+    }
+}

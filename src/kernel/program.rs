@@ -1,0 +1,663 @@
+//! The alphabet: micro-ops, and the assembled code of a policy.
+//!
+//! Every instruction that reads or writes CR3, a TLB, a PTE or a variable another CPU reads is an op. An [`Op`]
+//! is `Copy`, 8 bytes, and names no CPU: loops range over CPU sets, so renaming CPUs maps runs to runs (the
+//! checker's symmetry needs that).
+
+use std::fmt;
+
+/// Index into [`Code::ops`].
+pub type Pc = u16;
+
+/// A frame-local register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reg(pub u8);
+
+/// Registers per frame.
+pub const REGS: usize = 4;
+
+/// An operand: a small constant or a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Val {
+    /// A constant.
+    Imm(u8),
+    /// A register.
+    Reg(Reg),
+}
+
+/// Whose copy of a variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum At {
+    /// The one copy of a shared variable.
+    Shared,
+    /// This CPU's copy: a %gs-relative access (SEMANTICS S8).
+    Me,
+    /// The copy of the CPU the enclosing loop is at.
+    Cur,
+}
+
+/// A memory operand: a field of a variable, and whose copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Index into [`Code::fields`].
+    pub field: u8,
+    /// Whose copy.
+    pub at: At,
+}
+
+/// Sets of CPUs a loop or an IPI ranges over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Set {
+    /// Every online CPU, this one included.
+    Online,
+    /// Every online CPU but this one.
+    Others,
+    /// `housekeeping_cpu(cpu, HK_TYPE_KERNEL_NOISE)`.
+    Housekeeping,
+    /// `tick_nohz_full_mask`.
+    NohzFull,
+    /// The mask v7's flush consults; equals `nohz_full` unless a scenario says otherwise (FACTS 1.6 f).
+    FlushMask,
+    /// What this frame collected with `put`.
+    Targets,
+}
+
+/// Comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cmp {
+    /// Equal.
+    Eq,
+    /// Not equal.
+    Ne,
+    /// Less (unsigned).
+    Lt,
+    /// At least (unsigned).
+    Ge,
+    /// Have a common bit.
+    Test,
+}
+
+/// Arithmetic on registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Alu {
+    /// Sum.
+    Add,
+    /// Difference.
+    Sub,
+    /// Bitwise and.
+    And,
+    /// Bitwise or.
+    Or,
+    /// Bitwise exclusive or.
+    Xor,
+}
+
+/// Locked read-modify-write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rmw {
+    /// XCHG.
+    Xchg,
+    /// LOCK XADD.
+    Add,
+    /// LOCK OR, old value returned.
+    Or,
+    /// LOCK AND, old value returned.
+    And,
+}
+
+/// What a branch or a wait tests without touching memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cond {
+    /// Compare a register.
+    Cmp(Cmp, Reg, Val),
+    /// This CPU is in the set.
+    MeIn(Set),
+    /// The loop's CPU is in the set.
+    CurIn(Set),
+    /// The loop's CPU is this one.
+    CurIsMe,
+    /// The set has no member.
+    Empty(Set),
+    /// The loaded CR3 is a user one (bit 12, FACTS 2.1).
+    Cr3User,
+    /// The CR3 value held in a register is a user one.
+    RegUser(Reg),
+    /// The requested range is flushed as a whole (more than `tlb_single_page_flush_ceiling`, FACTS 2.5).
+    RangeFull,
+}
+
+/// Which pages an op is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pages {
+    /// The range of the flush request in whose service this program runs.
+    Range,
+    /// One declared page, index into [`Code::pages`].
+    One(u8),
+}
+
+/// A new value for a page-table entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Entry {
+    /// Not present.
+    None,
+    /// Present, another frame (or a new table) than ever before.
+    Fresh,
+    /// Present, the same frame with fewer rights (SEMANTICS S4: stale *more* rights is the hazard).
+    LessRights,
+    /// Present, as at the start.
+    Initial,
+}
+
+/// Level of a page-table entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Level {
+    /// The PTE that maps the page.
+    Leaf,
+    /// The entry above it, which points to the table the PTE is in.
+    Table,
+}
+
+/// What is written to CR3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cr3 {
+    /// The kernel half of the current pair.
+    Kernel,
+    /// The user half of the current pair.
+    User,
+    /// A value read before.
+    Reg(Reg),
+    /// The kernel half of another mm's pair.
+    Mm {
+        /// Which mm.
+        mm: Val,
+        /// Under which ASID.
+        asid: Val,
+    },
+}
+
+/// Bit 63 of the value written to CR3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NoFlush {
+    /// Clear: the new PCID's non-global translations go.
+    Flush,
+    /// Set: nothing is invalidated.
+    Keep,
+    /// As `user_pcid_flush_mask` says for the PCID being loaded.
+    Owed,
+}
+
+/// INVPCID types, SDM Vol. 2 "INVPCID".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Invpcid {
+    /// Type 0: one address of one PCID.
+    Address,
+    /// Type 1: one PCID.
+    Context,
+    /// Type 2: everything, globals included.
+    AllGlobal,
+    /// Type 3: everything but globals.
+    All,
+}
+
+/// Which PCID an INVPCID names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PcidOf {
+    /// The kernel half of the loaded pair.
+    Kernel,
+    /// The user half of the loaded pair.
+    User,
+}
+
+/// Order supplied without touching a TLB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fence {
+    /// MFENCE or a LOCKed no-op: publishes (SEMANTICS H4 a).
+    Full,
+    /// LFENCE: publishes nothing.
+    Load,
+    /// CPUID, IRET, `sync_core()`: publishes and serialises.
+    Serialize,
+}
+
+/// Code or data whose access is an explicit assumption or an own class (SEMANTICS A1, A2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Zone {
+    /// Entry text and `cpu_entry_area`: mapped in both tables.
+    Entry,
+    /// Static per-CPU data, %gs-relative.
+    PerCpu,
+    /// The current task's own stack: live, never stale.
+    Stack,
+    /// What runs between the CR3 switch and the flush: assumption D.
+    Danger,
+    /// Bodies of NMI, #MC and #DB: assumption N.
+    Nmi,
+    /// Ordinary kernel code: may use anything that is mapped.
+    Kernel,
+    /// Ordinary user code.
+    User,
+}
+
+/// What a touch is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Touch {
+    /// Whatever a zone may touch.
+    Zone(Zone),
+    /// Read one page.
+    Read(u8),
+    /// Write one page.
+    Write(u8),
+}
+
+/// Where the timed machine charges a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// The system call's own work.
+    Syscall,
+    /// The interrupt's own work beyond remote calls.
+    Interrupt,
+    /// The NMI's or #MC's own work.
+    Nmi,
+    /// Waiting in idle.
+    Idle,
+}
+
+/// Index into [`Code::programs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProgId(pub u8);
+
+/// One micro-op.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Register move.
+    Move {
+        /// Destination.
+        to: Reg,
+        /// Source.
+        v: Val,
+    },
+    /// Register arithmetic.
+    Alu {
+        /// Function.
+        f: Alu,
+        /// Destination.
+        to: Reg,
+        /// Left operand.
+        a: Reg,
+        /// Right operand.
+        b: Val,
+    },
+    /// Plain load.
+    Load {
+        /// Destination.
+        to: Reg,
+        /// Source.
+        from: Place,
+    },
+    /// Plain store: enters the store buffer.
+    Store {
+        /// Destination.
+        to: Place,
+        /// Value.
+        v: Val,
+    },
+    /// Locked read-modify-write; publishes.
+    Rmw {
+        /// Function.
+        f: Rmw,
+        /// Receives the old value.
+        to: Reg,
+        /// Operand in memory.
+        at: Place,
+        /// Operand.
+        v: Val,
+    },
+    /// Locked compare-and-exchange; publishes whether it succeeds or not.
+    Cas {
+        /// Receives the value seen: equal to `old` iff it succeeded.
+        to: Reg,
+        /// Operand in memory.
+        at: Place,
+        /// Expected.
+        old: Val,
+        /// Replacement.
+        new: Val,
+    },
+    /// Go to `to` unless the condition holds.
+    Unless {
+        /// Condition.
+        c: Cond,
+        /// Where to go when it fails.
+        to: Pc,
+    },
+    /// Go to.
+    Jump(Pc),
+    /// Start a loop: nothing visited yet.
+    Loop(Set),
+    /// Next CPU of the set not visited yet, or leave the loop.
+    Each {
+        /// Set.
+        of: Set,
+        /// Where to go when all are visited.
+        done: Pc,
+    },
+    /// Empty the collected set.
+    Clear,
+    /// Collect the loop's CPU.
+    Put,
+    /// Wait until a variable compares.
+    Await {
+        /// Operand in memory.
+        at: Place,
+        /// Comparison.
+        f: Cmp,
+        /// Value.
+        v: Val,
+    },
+    /// Wait until every remote call this frame sent has completed.
+    AwaitAcks,
+    /// Order memory.
+    Fence(Fence),
+    /// Set or clear IF.
+    Irq(bool),
+    /// Exchange GSBASE with its kernel twin.
+    SwapGs,
+    /// Read whose GSBASE is loaded: 1 kernel, 0 user.
+    ReadGs(Reg),
+    /// Load the kernel's GSBASE, or what a register says.
+    SetGs(Val),
+    /// Read CR3.
+    ReadCr3(Reg),
+    /// Write CR3.
+    MovCr3 {
+        /// What.
+        to: Cr3,
+        /// Bit 63.
+        keep: NoFlush,
+    },
+    /// Write CR4.PGE.
+    MovCr4Pge(bool),
+    /// INVLPG of each page.
+    Invlpg(Pages),
+    /// INVPCID.
+    Invpcid {
+        /// Type.
+        kind: Invpcid,
+        /// Of which PCID.
+        pcid: PcidOf,
+        /// Of which pages (type 0).
+        pages: Pages,
+    },
+    /// INVLPGB, broadcast; complete at this CPU's next TLBSYNC.
+    Invlpgb(Pages),
+    /// INVLPGB of everything, globals included.
+    InvlpgbAll,
+    /// TLBSYNC.
+    Tlbsync,
+    /// Remote action request: invalidate on each CPU of the set without interrupting it; waits.
+    Rar(Set),
+    /// An access whose translation matters.
+    Touch(Touch),
+    /// The timed machine charges a workload here; ordinary kernel code.
+    Body(Slot),
+    /// Write page-table entries.
+    Pte {
+        /// Which pages.
+        pages: Pages,
+        /// At which level.
+        level: Level,
+        /// New value.
+        v: Entry,
+        /// XCHG (publishes) or plain store.
+        locked: bool,
+    },
+    /// Free the page-table page below the upper entry.
+    FreeTable(Pages),
+    /// A flush of these pages is called for: it covers what is overwritten and visible now (SEMANTICS S2).
+    Request(Pages),
+    /// The caller relies on that flush from here on (SEMANTICS S3).
+    Promise(Pages),
+    /// Queue a remote call on each CPU of the set; interrupt those whose queue was empty.
+    Ipi {
+        /// Targets.
+        to: Set,
+        /// Handler.
+        run: ProgId,
+    },
+    /// Run queued remote calls, oldest first, until none is left.
+    HandleCalls,
+    /// The owed-flush mark of the user PCID (`user_pcid_flush_mask`).
+    OweUser,
+    /// `invalidate_other`: the other ASIDs owe a flush at their next use (FACTS 2.5).
+    OweOthers,
+    /// End of the program; of a remote call: it is acknowledged.
+    Return,
+}
+
+/// A variable in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Var {
+    /// Name.
+    pub name: String,
+    /// Width in bits, at most 16.
+    pub bits: u8,
+    /// One copy per CPU, or one in all.
+    pub per_cpu: bool,
+    /// Initial value.
+    pub init: u16,
+    /// Its page is in the PTI user table.
+    pub user_mapped: bool,
+}
+
+/// A named bit range of a variable; field `i` for `i < vars.len()` is variable `i` whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Name.
+    pub name: String,
+    /// Index into [`Code::vars`].
+    pub var: u8,
+    /// Lowest bit.
+    pub shift: u8,
+    /// Width.
+    pub bits: u8,
+}
+
+impl Field {
+    /// The field's bits within its variable.
+    pub fn mask(&self) -> u64 {
+        ((1u64 << self.bits) - 1) << self.shift
+    }
+}
+
+/// What a tracked page is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Name.
+    pub name: String,
+    /// Region.
+    pub kind: PageKind,
+    /// Mapped by global entries.
+    pub global: bool,
+    /// Mapped in the PTI user table.
+    pub user_mapped: bool,
+    /// Present at the start.
+    pub present: bool,
+}
+
+/// Region of a tracked page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PageKind {
+    /// vmalloc space: `recycled` memory of SEMANTICS A1.
+    Vmalloc,
+    /// The direct map.
+    DirectMap,
+    /// `cpu_entry_area`, entry text, LDT: user tables map it.
+    EntryArea,
+    /// User memory of the mm with this number.
+    User(u8),
+}
+
+/// Where an op comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Span {
+    /// Index into [`Code::files`].
+    pub file: u8,
+    /// Line, from 1.
+    pub line: u16,
+    /// Column, from 1.
+    pub col: u16,
+    /// Index into [`Code::places`] plus one; 0 for none: the patch or kernel function the op stands for.
+    pub place: u16,
+}
+
+/// A named entry point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Name.
+    pub name: String,
+    /// First op.
+    pub start: Pc,
+    /// One past the last op.
+    pub end: Pc,
+    /// Names of its locals, by register.
+    pub locals: Vec<String>,
+}
+
+/// A policy assembled for one feature set: what both drivers run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Code {
+    /// Policy name.
+    pub name: String,
+    /// All ops of all programs.
+    pub ops: Vec<Op>,
+    /// Where each op comes from.
+    pub at: Vec<Span>,
+    /// One canonical source line per op, for counterexamples.
+    pub text: Vec<String>,
+    /// Registers live before each op, a bit each: dead ones need not be stored.
+    pub live: Vec<u8>,
+    /// Programs.
+    pub programs: Vec<Program>,
+    /// Variables.
+    pub vars: Vec<Var>,
+    /// Fields.
+    pub fields: Vec<Field>,
+    /// Declared pages.
+    pub pages: Vec<Page>,
+    /// File names.
+    pub files: Vec<String>,
+    /// Source places.
+    pub places: Vec<String>,
+}
+
+impl Code {
+    /// The program of that name.
+    pub fn program(&self, name: &str) -> Option<ProgId> {
+        self.programs.iter().position(|p| p.name == name).map(|i| ProgId(i as u8))
+    }
+
+    /// Where a program starts.
+    pub fn start(&self, id: ProgId) -> Pc {
+        self.programs[usize::from(id.0)].start
+    }
+
+    /// The program an op belongs to.
+    pub fn program_of(&self, pc: Pc) -> Option<&Program> {
+        self.programs.iter().find(|p| (p.start..p.end).contains(&pc))
+    }
+
+    /// `file:line` and, where the text names one, the kernel or patch place.
+    pub fn source(&self, pc: Pc) -> String {
+        let span = self.at[usize::from(pc)];
+        let file = &self.files[usize::from(span.file)];
+        match span.place {
+            0 => format!("{file}:{}", span.line),
+            n => format!("{file}:{} ({})", span.line, self.places[usize::from(n) - 1]),
+        }
+    }
+}
+
+/// What a machine offers, and what boot configuration has switched on; `if feature NAME` folds at assembly as
+/// ALTERNATIVEs and static keys do at boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Features(u16);
+
+/// One feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Feature {
+    /// Page-table isolation is on.
+    Pti = 1,
+    /// CR4.PCIDE is set.
+    Pcid = 2,
+    /// INVPCID exists.
+    Invpcid = 4,
+    /// INVLPGB exists and is used.
+    Invlpgb = 8,
+    /// Remote action requests exist.
+    Rar = 16,
+    /// Static key `housekeeping_overridden`.
+    HousekeepingOverridden = 32,
+    /// Context tracking is active on `nohz_full` CPUs.
+    ContextTracking = 64,
+}
+
+impl Feature {
+    /// Every feature with the name the policy language gives it.
+    pub const ALL: [(&'static str, Feature); 7] = [
+        ("pti", Feature::Pti),
+        ("pcid", Feature::Pcid),
+        ("invpcid", Feature::Invpcid),
+        ("invlpgb", Feature::Invlpgb),
+        ("rar", Feature::Rar),
+        ("housekeeping_overridden", Feature::HousekeepingOverridden),
+        ("context_tracking", Feature::ContextTracking),
+    ];
+
+    /// By name.
+    pub fn named(name: &str) -> Option<Feature> {
+        Self::ALL.iter().find(|(n, _)| *n == name).map(|&(_, f)| f)
+    }
+}
+
+impl Features {
+    /// None.
+    pub const NONE: Features = Features(0);
+
+    /// An Intel server with PTI on, isolated CPUs configured: the machine of the series' measurements.
+    pub const PTI_PCID: Features = Features(1 | 2 | 4 | 32 | 64);
+
+    /// With one more.
+    #[must_use]
+    pub const fn with(self, f: Feature) -> Self {
+        Features(self.0 | f as u16)
+    }
+
+    /// Without one.
+    #[must_use]
+    pub const fn without(self, f: Feature) -> Self {
+        Features(self.0 & !(f as u16))
+    }
+
+    /// Whether it is on.
+    pub const fn has(self, f: Feature) -> bool {
+        self.0 & f as u16 != 0
+    }
+}
+
+impl fmt::Display for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = Feature::ALL.iter().filter(|(_, x)| self.has(*x)).map(|(n, _)| *n).collect();
+        f.write_str(&names.join("+"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_op_is_eight_bytes() {
+        assert_eq!(size_of::<Op>(), 8);
+    }
+}

@@ -1,0 +1,383 @@
+//! `step` executes one op of a program on a [`Machine`]: the one interpreter of the timed and the abstract machine.
+//!
+//! An op happens at once. What may happen *between* ops (drains, fills, interrupts) is the driver's business; an
+//! op that needs an empty store buffer waits until the machine says it is.
+
+use super::program::{
+    Alu, At, Cmp, Code, Cond, Cr3, Fence, Op, Pages, Pc, Place, ProgId, REGS, Reg, Rmw, Set, Slot, Touch, Val,
+};
+use super::program::{Entry, Invpcid, Level, NoFlush, PcidOf};
+
+/// A CPU number. Programs never contain one.
+pub type Cpu = u16;
+
+/// No CPU: outside a loop.
+pub const NO_CPU: Cpu = Cpu::MAX;
+
+/// No return address: not inside a remote call.
+pub const NO_PC: Pc = Pc::MAX;
+
+/// One activation of a program on a CPU: task, interrupt, or NMI/#MC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Frame {
+    /// Next op.
+    pub pc: Pc,
+    /// Where to go when the remote call being run is done; [`NO_PC`] outside one.
+    pub ret: Pc,
+    /// The CPU the enclosing loop is at.
+    pub cur: Cpu,
+    /// Registers.
+    pub regs: [u64; REGS],
+}
+
+impl Frame {
+    /// At the start of a program.
+    pub fn new(pc: Pc) -> Self {
+        Frame { pc, ret: NO_PC, cur: NO_CPU, regs: [0; REGS] }
+    }
+
+    fn val(&self, v: Val) -> u64 {
+        match v {
+            Val::Imm(n) => u64::from(n),
+            Val::Reg(r) => self.regs[usize::from(r.0)],
+        }
+    }
+
+    fn set(&mut self, r: Reg, v: u64) {
+        self.regs[usize::from(r.0)] = v;
+    }
+}
+
+/// What a rule of SEMANTICS forbids; the names are the ones reports use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Violation {
+    /// S5: an architectural access through a covered version; the address is mapped again.
+    StaleAccessReused,
+    /// S5: an architectural access through a covered version; the address is not mapped again.
+    StaleAccessNotReused,
+    /// S6: a walk through a cached pointer to a freed page-table page.
+    FreedTableWalk,
+    /// S7: old code runs after a sync.
+    StaleText,
+    /// S8: a touch of what the loaded table does not map.
+    UnmappedAccess,
+    /// S8: a %gs-relative access while GSBASE is the user's.
+    WrongGsAccess,
+    /// S9: user memory through another mm's translation.
+    WrongAddressSpace,
+    /// S9: an mm used after it was freed.
+    FreedMm,
+    /// S11: a sender that waits for ever.
+    Deadlock,
+    /// A value does not fit its declared width: the run says nothing (never a wrap).
+    Overflow,
+}
+
+impl Violation {
+    /// The name SEMANTICS gives it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Violation::StaleAccessReused => "stale_access (reused)",
+            Violation::StaleAccessNotReused => "stale_access (not_reused)",
+            Violation::FreedTableWalk => "freed_table_walk",
+            Violation::StaleText => "stale_text",
+            Violation::UnmappedAccess => "unmapped_access",
+            Violation::WrongGsAccess => "wrong_gs_access",
+            Violation::WrongAddressSpace => "wrong_address_space",
+            Violation::FreedMm => "freed_mm",
+            Violation::Deadlock => "deadlock",
+            Violation::Overflow => "overflow",
+        }
+    }
+}
+
+/// An invalidation, in the words of the SDM and APM (FACTS 2.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Invalidate {
+    /// MOV to CR4 that changes PGE.
+    Cr4Pge(bool),
+    /// INVLPG of each page.
+    Page(Pages),
+    /// INVPCID.
+    Invpcid(Invpcid, PcidOf, Pages),
+    /// INVLPGB of the pages, globals included; on every CPU.
+    Broadcast(Pages),
+    /// INVLPGB of everything, globals included; on every CPU.
+    BroadcastAll,
+}
+
+/// How strongly an op orders memory: an op with `Publishes` waits until this CPU's earlier stores are visible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// SEMANTICS H4 (a): MOV CR, INVLPG, LOCKed ops, MFENCE.
+    Publishes,
+    /// INVPCID: (a) is an assumption of the machine, off unless said.
+    Invpcid,
+}
+
+/// What `step` needs of a machine. Statically dispatched; the hot methods should inline.
+pub trait Machine {
+    /// May an op of this order execute now? `false`: earlier stores must drain first.
+    fn ordered(&self, cpu: Cpu, order: Order) -> bool;
+    /// About to execute `op`: the timed machine charges its cost here.
+    fn charge(&mut self, cpu: Cpu, pc: Pc, op: Op);
+    /// Load a field of `of`'s copy; sees this CPU's own buffered stores.
+    fn read(&mut self, cpu: Cpu, field: u8, at: At, of: Cpu) -> Result<u64, Violation>;
+    /// Store: may be buffered.
+    fn write(&mut self, cpu: Cpu, field: u8, at: At, of: Cpu, v: u64) -> Result<(), Violation>;
+    /// Locked: old value to new value, in memory, at once. Only called when `ordered(.., Publishes)`.
+    fn rmw(
+        &mut self,
+        cpu: Cpu,
+        field: u8,
+        at: At,
+        of: Cpu,
+        f: impl FnOnce(u64) -> u64,
+    ) -> Result<u64, Violation>;
+    /// Is `who` in `set`, seen from `cpu`?
+    fn contains(&self, cpu: Cpu, set: Set, who: Cpu) -> bool;
+    /// Has the set no member?
+    fn is_empty(&self, cpu: Cpu, set: Set) -> bool;
+    /// Start a loop.
+    fn start_loop(&mut self, cpu: Cpu, set: Set);
+    /// Next member not visited yet. A machine that explores orders decides which.
+    fn next_in(&mut self, cpu: Cpu, set: Set) -> Option<Cpu>;
+    /// Empty this frame's collected set.
+    fn clear_targets(&mut self, cpu: Cpu);
+    /// Add to this frame's collected set.
+    fn put(&mut self, cpu: Cpu, who: Cpu);
+    /// Set or clear IF.
+    fn irq(&mut self, cpu: Cpu, on: bool);
+    /// Whose GSBASE: `true` the kernel's.
+    fn gs(&self, cpu: Cpu) -> bool;
+    /// Change whose GSBASE is loaded.
+    fn set_gs(&mut self, cpu: Cpu, kernel: bool);
+    /// CR3 as a word only this machine reads; must be stable under copying between registers.
+    fn cr3(&self, cpu: Cpu) -> u64;
+    /// Is that CR3 word a user one?
+    fn cr3_is_user(&self, cpu: Cpu, cr3: u64) -> bool;
+    /// The CR3 word for `to` (registers resolved: `mm` and `asid` for [`Cr3::Mm`], the word for [`Cr3::Reg`]).
+    fn cr3_for(&self, cpu: Cpu, to: Cr3, a: u64, b: u64) -> u64;
+    /// Write CR3.
+    fn mov_cr3(&mut self, cpu: Cpu, cr3: u64, keep: NoFlush) -> Result<(), Violation>;
+    /// Invalidate.
+    fn invalidate(&mut self, cpu: Cpu, what: Invalidate) -> Result<(), Violation>;
+    /// Has every broadcast of this CPU completed? `false`: wait.
+    fn tlbsync(&mut self, cpu: Cpu) -> bool;
+    /// Remote action request to a set.
+    fn rar(&mut self, cpu: Cpu, to: Set) -> Result<(), Violation>;
+    /// Set this CPU's owed flush of the user PCID (`others`: of the other ASIDs).
+    fn owe(&mut self, cpu: Cpu, others: bool);
+    /// An access whose translation matters.
+    fn touch(&mut self, cpu: Cpu, what: Touch) -> Result<(), Violation>;
+    /// A workload's own work: ordinary kernel code.
+    fn body(&mut self, cpu: Cpu, slot: Slot) -> Result<(), Violation>;
+    /// Write page-table entries. `locked`: only called when `ordered(.., Publishes)`.
+    fn pte(&mut self, cpu: Cpu, pages: Pages, level: Level, v: Entry, locked: bool) -> Result<(), Violation>;
+    /// Free page-table pages.
+    fn free_table(&mut self, cpu: Cpu, pages: Pages) -> Result<(), Violation>;
+    /// Is the requested range flushed as a whole?
+    fn range_is_full(&self, cpu: Cpu) -> bool;
+    /// A flush is called for.
+    fn request(&mut self, cpu: Cpu, pages: Pages);
+    /// The caller relies on it.
+    fn promise(&mut self, cpu: Cpu, pages: Pages) -> Result<(), Violation>;
+    /// Queue a remote call; a sender's own CPU in the set runs it through `HandleCalls` semantics of the machine.
+    fn ipi(&mut self, cpu: Cpu, to: Set, run: ProgId);
+    /// Have all remote calls of this frame completed?
+    fn acked(&self, cpu: Cpu) -> bool;
+    /// Take the oldest queued remote call.
+    fn take_call(&mut self, cpu: Cpu) -> Option<ProgId>;
+    /// The call taken last has completed.
+    fn ack(&mut self, cpu: Cpu);
+}
+
+/// What one op did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Executed; the frame is at the next op.
+    Next,
+    /// Cannot execute yet; nothing changed.
+    Wait,
+    /// The program is over.
+    Done,
+    /// A rule is broken.
+    Violated(Violation),
+}
+
+/// Execute the op at `frame.pc`.
+#[inline]
+pub fn step<M: Machine>(code: &Code, frame: &mut Frame, m: &mut M, cpu: Cpu) -> Outcome {
+    match try_step(code, frame, m, cpu) {
+        Ok(outcome) => outcome,
+        Err(violation) => Outcome::Violated(violation),
+    }
+}
+
+/// Must earlier stores be visible before this op may execute?
+pub fn order_of(op: Op) -> Option<Order> {
+    match op {
+        Op::Rmw { .. } | Op::Cas { .. } | Op::Fence(Fence::Full | Fence::Serialize) => Some(Order::Publishes),
+        Op::MovCr3 { .. } | Op::MovCr4Pge(_) | Op::Invlpg(_) => Some(Order::Publishes),
+        Op::Pte { locked: true, .. } => Some(Order::Publishes),
+        // `llist_add` of a queued call is LOCKed (SEMANTICS L3); an x2APIC ICR write is preceded by MFENCE.
+        Op::Ipi { .. } | Op::Rar(_) | Op::Tlbsync => Some(Order::Publishes),
+        Op::Invpcid { .. } | Op::Invlpgb(_) | Op::InvlpgbAll => Some(Order::Invpcid),
+        Op::Move { .. } | Op::Alu { .. } | Op::Load { .. } | Op::Store { .. } | Op::Unless { .. } => None,
+        Op::Jump(_) | Op::Loop(_) | Op::Each { .. } | Op::Clear | Op::Put | Op::Await { .. } => None,
+        Op::AwaitAcks | Op::Fence(Fence::Load) | Op::Irq(_) | Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) => {
+            None
+        }
+        Op::ReadCr3(_) | Op::Touch(_) | Op::Body(_) | Op::Pte { .. } | Op::FreeTable(_) => None,
+        Op::Request(_) | Op::Promise(_) | Op::HandleCalls | Op::OweUser | Op::OweOthers | Op::Return => None,
+    }
+}
+
+#[inline]
+fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Result<Outcome, Violation> {
+    let pc = f.pc;
+    let op = code.ops[usize::from(pc)];
+    if let Some(order) = order_of(op)
+        && !m.ordered(cpu, order)
+    {
+        return Ok(Outcome::Wait);
+    }
+    let of = |p: Place, f: &Frame| if p.at == At::Cur { f.cur } else { cpu };
+    let mut next = pc + 1;
+    match op {
+        Op::Await { at, f: cmp, v } => {
+            let seen = m.read(cpu, at.field, at.at, of(at, f))?;
+            if !compare(cmp, seen, f.val(v)) {
+                return Ok(Outcome::Wait);
+            }
+        }
+        Op::AwaitAcks if !m.acked(cpu) => return Ok(Outcome::Wait),
+        Op::Tlbsync if !m.tlbsync(cpu) => return Ok(Outcome::Wait),
+        _ => {}
+    }
+    m.charge(cpu, pc, op);
+    match op {
+        Op::Move { to, v } => f.set(to, f.val(v)),
+        Op::Alu { f: alu, to, a, b } => {
+            let (a, b) = (f.regs[usize::from(a.0)], f.val(b));
+            f.set(
+                to,
+                match alu {
+                    Alu::Add => a.wrapping_add(b),
+                    Alu::Sub => a.wrapping_sub(b),
+                    Alu::And => a & b,
+                    Alu::Or => a | b,
+                    Alu::Xor => a ^ b,
+                },
+            );
+        }
+        Op::Load { to, from } => {
+            let v = m.read(cpu, from.field, from.at, of(from, f))?;
+            f.set(to, v);
+        }
+        Op::Store { to, v } => m.write(cpu, to.field, to.at, of(to, f), f.val(v))?,
+        Op::Rmw { f: rmw, to, at, v } => {
+            let b = f.val(v);
+            let old = m.rmw(cpu, at.field, at.at, of(at, f), |a| match rmw {
+                Rmw::Xchg => b,
+                Rmw::Add => a.wrapping_add(b),
+                Rmw::Or => a | b,
+                Rmw::And => a & b,
+            })?;
+            f.set(to, old);
+        }
+        Op::Cas { to, at, old, new } => {
+            let (old, new) = (f.val(old), f.val(new));
+            let seen = m.rmw(cpu, at.field, at.at, of(at, f), |a| if a == old { new } else { a })?;
+            f.set(to, seen);
+        }
+        Op::Unless { c, to } => {
+            if !holds(c, f, m, cpu) {
+                next = to;
+            }
+        }
+        Op::Jump(to) => next = to,
+        Op::Loop(set) => m.start_loop(cpu, set),
+        Op::Each { of, done } => match m.next_in(cpu, of) {
+            Some(who) => f.cur = who,
+            None => {
+                f.cur = NO_CPU;
+                next = done;
+            }
+        },
+        Op::Clear => m.clear_targets(cpu),
+        Op::Put => m.put(cpu, f.cur),
+        Op::Await { .. } | Op::AwaitAcks | Op::Fence(_) | Op::Tlbsync => {}
+        Op::Irq(on) => m.irq(cpu, on),
+        Op::SwapGs => {
+            let kernel = m.gs(cpu);
+            m.set_gs(cpu, !kernel);
+        }
+        Op::ReadGs(to) => f.set(to, u64::from(m.gs(cpu))),
+        Op::SetGs(v) => m.set_gs(cpu, f.val(v) != 0),
+        Op::ReadCr3(to) => f.set(to, m.cr3(cpu)),
+        Op::MovCr3 { to, keep } => {
+            let (a, b) = match to {
+                Cr3::Kernel | Cr3::User => (0, 0),
+                Cr3::Reg(r) => (f.regs[usize::from(r.0)], 0),
+                Cr3::Mm { mm, asid } => (f.val(mm), f.val(asid)),
+            };
+            let cr3 = m.cr3_for(cpu, to, a, b);
+            m.mov_cr3(cpu, cr3, keep)?;
+        }
+        Op::MovCr4Pge(on) => m.invalidate(cpu, Invalidate::Cr4Pge(on))?,
+        Op::Invlpg(pages) => m.invalidate(cpu, Invalidate::Page(pages))?,
+        Op::Invpcid { kind, pcid, pages } => m.invalidate(cpu, Invalidate::Invpcid(kind, pcid, pages))?,
+        Op::Invlpgb(pages) => m.invalidate(cpu, Invalidate::Broadcast(pages))?,
+        Op::InvlpgbAll => m.invalidate(cpu, Invalidate::BroadcastAll)?,
+        Op::Rar(to) => m.rar(cpu, to)?,
+        Op::Touch(what) => m.touch(cpu, what)?,
+        Op::Body(slot) => m.body(cpu, slot)?,
+        Op::Pte { pages, level, v, locked } => m.pte(cpu, pages, level, v, locked)?,
+        Op::FreeTable(pages) => m.free_table(cpu, pages)?,
+        Op::Request(pages) => m.request(cpu, pages),
+        Op::Promise(pages) => m.promise(cpu, pages)?,
+        Op::Ipi { to, run } => m.ipi(cpu, to, run),
+        Op::HandleCalls => {
+            if let Some(run) = m.take_call(cpu) {
+                f.ret = pc;
+                next = code.start(run);
+            }
+        }
+        Op::OweUser => m.owe(cpu, false),
+        Op::OweOthers => m.owe(cpu, true),
+        Op::Return => {
+            if f.ret == NO_PC {
+                return Ok(Outcome::Done);
+            }
+            m.ack(cpu);
+            next = f.ret;
+            f.ret = NO_PC;
+        }
+    }
+    f.pc = next;
+    Ok(Outcome::Next)
+}
+
+fn compare(cmp: Cmp, a: u64, b: u64) -> bool {
+    match cmp {
+        Cmp::Eq => a == b,
+        Cmp::Ne => a != b,
+        Cmp::Lt => a < b,
+        Cmp::Ge => a >= b,
+        Cmp::Test => a & b != 0,
+    }
+}
+
+fn holds<M: Machine>(c: Cond, f: &Frame, m: &M, cpu: Cpu) -> bool {
+    match c {
+        Cond::Cmp(cmp, a, b) => compare(cmp, f.regs[usize::from(a.0)], f.val(b)),
+        Cond::MeIn(set) => m.contains(cpu, set, cpu),
+        Cond::CurIn(set) => m.contains(cpu, set, f.cur),
+        Cond::CurIsMe => f.cur == cpu,
+        Cond::Empty(set) => m.is_empty(cpu, set),
+        Cond::Cr3User => m.cr3_is_user(cpu, m.cr3(cpu)),
+        Cond::RegUser(r) => m.cr3_is_user(cpu, f.regs[usize::from(r.0)]),
+        Cond::RangeFull => m.range_is_full(cpu),
+    }
+}
