@@ -1,0 +1,284 @@
+"""A directory of Parquet parts that survives kill -9, a full disk and damaged files.
+
+A part is written under a hidden name, flushed to the disk, and renamed to the hash of its bytes. So a file
+named `<hash>.parquet` is complete and its name proves it: whatever happens, the directory holds whole batches of
+rows. Parts that were merged into a larger one are named in its metadata (`replaces`) before they are deleted, so
+no row counts twice at any moment.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from io import BufferedWriter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlbcore._core import SweepError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA = "tlbcore.sweep"
+VERSION = 1
+COMPACT_ROWS = 50_000  # a finished directory has files of at least so many rows, and one with the rest
+COMPACT_PARTS = 64  # slow points make small parts; more of them than this are merged early
+
+
+@dataclass(frozen=True)
+class _Part:
+    name: str
+    rows: int
+
+
+def keys_to_column(keys: NDArray[np.uint64]) -> pa.Array:
+    """Turn keys, shape (n, 2), into a column of 16-byte values."""
+    import pyarrow as pa
+
+    data = pa.py_buffer(np.ascontiguousarray(keys, dtype="<u8").tobytes())
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(keys), [None, data])
+
+
+def _column_to_keys(column: pa.ChunkedArray) -> NDArray[np.uint64]:
+    whole = column.combine_chunks()
+    start = whole.offset * 16
+    data = whole.buffers()[1][start : start + 16 * len(whole)]
+    return np.frombuffer(data, dtype="<u8").reshape(-1, 2).astype(np.uint64, copy=False)
+
+
+class Keys:
+    """The keys of the points that are done: 16 bytes each, sorted."""
+
+    def __init__(self, keys: NDArray[np.uint64]) -> None:
+        keys = keys[np.lexsort((keys[:, 1], keys[:, 0]))]
+        fresh = np.ones(len(keys), dtype=bool)
+        fresh[1:] = (keys[1:] != keys[:-1]).any(axis=1)
+        self.duplicates = int(len(keys) - fresh.sum())
+        self._keys = keys[fresh]
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def contains(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Say of each key, shape (n, 2), whether it is done."""
+        if not len(self._keys):
+            return np.zeros(len(keys), dtype=bool)
+        high, low = self._keys[:, 0], self._keys[:, 1]
+        at = np.searchsorted(high, keys[:, 0])
+        found = np.zeros(len(keys), dtype=bool)
+        # Equal high halves are adjacent, and more than one of them is a chance of 2^-64 per pair.
+        for step in range(2):
+            here = np.minimum(at + step, len(high) - 1)
+            found |= (high[here] == keys[:, 0]) & (low[here] == keys[:, 1])
+        return found
+
+
+class Directory:
+    """A sweep's output directory, opened by the one process that adds to it."""
+
+    def __init__(self, path: Path, identity: Mapping[str, Any], units: Mapping[str, str]) -> None:
+        """Create the directory, or open it to resume; refuse one that holds anything else.
+
+        Raises `SweepError` for the directory of another sweep, of a newer version, in use by another process,
+        or with foreign files; nothing in it is touched then.
+        """
+        self.path = path
+        self._metadata = {
+            "tlbcore.sweep": json.dumps(dict(identity), sort_keys=True),
+            "tlbcore.units": json.dumps(dict(units), sort_keys=True),
+        }
+        if path.exists() and not path.is_dir():
+            raise SweepError(f"{path} is not a directory")
+        about = path / "sweep.json"
+        if about.exists():
+            _compare(about, identity)
+        elif path.exists() and any(not file.name.startswith(".") for file in path.iterdir()):
+            raise SweepError(f"{path} is not empty and holds no sweep")
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = self._take_lock()
+        if not about.exists():
+            text = json.dumps({"schema": SCHEMA, "version": VERSION, **identity}, indent=2, sort_keys=True)
+            self._write(about, text.encode())
+        for left in path.glob(".*.tmp"):
+            left.unlink()
+        self.damaged: list[str] = []
+        self._parts: list[_Part] = []
+        self.done = self._load()
+
+    def _take_lock(self) -> BufferedWriter:
+        lock = (self.path / ".lock").open("wb")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees it however the process ends
+        except BlockingIOError:
+            lock.close()
+            raise SweepError(f"another process is writing to {self.path}") from None
+        return lock
+
+    def close(self) -> None:
+        """Free the directory."""
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _load(self) -> Keys:
+        import pyarrow.parquet as pq
+
+        found: dict[str, pq.ParquetFile] = {}
+        for file in _part_files(self.path):
+            if _is_whole(file):
+                found[file.stem] = pq.ParquetFile(file)
+            else:
+                # Kept for whoever wants to look; its points are simply not done.
+                file.rename(file.with_suffix(".corrupt"))
+                self.damaged.append(file.name)
+        for name in _replaced(found):
+            found.pop(name).close()
+            self._file(name).unlink()
+        keys = [_column_to_keys(part.read(["key"])["key"]) for part in found.values()]
+        self._parts = [_Part(name, part.metadata.num_rows) for name, part in found.items()]
+        for part in found.values():
+            part.close()
+        return Keys(np.concatenate([np.empty((0, 2), dtype=np.uint64), *keys]))
+
+    def _file(self, name: str) -> Path:
+        return self.path / f"{name}.parquet"
+
+    def append(self, table: pa.Table) -> None:
+        """Add rows; when this returns they are on the disk."""
+        self._parts.append(self._store(table, replaces=[]))
+        small = [part for part in self._parts if part.rows < COMPACT_ROWS]
+        if len(small) >= COMPACT_PARTS or sum(part.rows for part in small) >= COMPACT_ROWS:
+            self._merge(small)
+
+    def compact(self) -> None:
+        """Merge what is small; at the end of a sweep."""
+        small = [part for part in self._parts if part.rows < COMPACT_ROWS]
+        if len(small) > 1:
+            self._merge(small)
+
+    def _merge(self, parts: list[_Part]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        tables = [pq.read_table(self._file(part.name)) for part in parts]
+        table = pa.concat_tables(tables, promote_options="permissive")
+        merged = self._store(table, replaces=[part.name for part in parts])
+        for part in parts:
+            self._file(part.name).unlink()
+        self._parts = [part for part in self._parts if part not in parts] + [merged]
+
+    def _store(self, table: pa.Table, replaces: list[str]) -> _Part:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        metadata = {**self._metadata, "tlbcore.replaces": json.dumps(replaces)}
+        sink = pa.BufferOutputStream()
+        pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
+        data = sink.getvalue()
+        name = _hash(memoryview(data))
+        self._write(self._file(name), data)
+        return _Part(name, table.num_rows)
+
+    def _write(self, file: Path, data: Any) -> None:
+        hidden = file.with_name(f".{file.name}.tmp")
+        try:
+            with hidden.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            hidden.replace(file)
+        except OSError:
+            with suppress(OSError):
+                hidden.unlink()
+            raise
+        directory = os.open(self.path, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def read(path: Path) -> tuple[dict[str, Any], pa.Table]:
+    """Return what `sweep.json` says and all rows; raises `SweepError` for a damaged part or no sweep."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    about = path / "sweep.json"
+    if not about.exists():
+        raise SweepError(f"{path} holds no sweep")
+    identity = _identity(about)
+    found = {}
+    for file in _part_files(path):
+        if not _is_whole(file):
+            raise SweepError(f"{file}: the part is damaged; resume the sweep to compute its points again")
+        found[file.stem] = pq.ParquetFile(file)
+    for name in _replaced(found):
+        found.pop(name).close()
+    tables = [part.read() for part in found.values()]
+    for part in found.values():
+        part.close()
+    if not tables:
+        raise SweepError(f"{path}: the sweep has no rows yet")
+    return identity, pa.concat_tables(tables, promote_options="permissive")
+
+
+def _part_files(path: Path) -> list[Path]:
+    return [file for file in sorted(path.glob("*.parquet")) if re.fullmatch("[0-9a-f]{32}", file.stem)]
+
+
+def _is_whole(file: Path) -> bool:
+    return _hash(file.read_bytes()) == file.stem
+
+
+def _hash(data: bytes | memoryview) -> str:
+    return blake2b(data, digest_size=16).hexdigest()
+
+
+def _replaced(found: Mapping[str, Any]) -> list[str]:
+    """Name the parts whose rows stand in a merged part too: the driver died between merging and deleting."""
+    replaced = set()
+    for part in found.values():
+        replaced.update(json.loads(part.schema_arrow.metadata[b"tlbcore.replaces"]))
+    return sorted(replaced & set(found))
+
+
+def _identity(about: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(about.read_text())
+        schema, version = document.pop("schema"), document.pop("version")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise SweepError(f"{about} does not describe a sweep") from None
+    if schema != SCHEMA:
+        raise SweepError(f"{about} does not describe a sweep: its schema is {schema!r}")
+    if version > VERSION:
+        raise SweepError(f"{about} is of version {version}: this tlbcore knows versions up to {VERSION}")
+    return dict(document)
+
+
+def _compare(about: Path, identity: Mapping[str, Any]) -> None:
+    held = _identity(about)
+    wanted = json.loads(json.dumps(dict(identity)))
+    for name in sorted(held.keys() | wanted.keys()):
+        if held.get(name) != wanted.get(name):
+            raise SweepError(
+                f"{about.parent} holds another sweep: its {name} is {_short(held.get(name))},"
+                f" not {_short(wanted.get(name))}"
+            )
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return text if len(text) <= 60 else text[:57] + "..."
