@@ -1,9 +1,9 @@
 """A directory of Parquet parts that survives kill -9, a full disk and damaged files.
 
 A part is written under a hidden name, flushed to the disk, and renamed to the hash of its bytes. So a file
-named `<hash>.parquet` is complete and its name proves it: whatever happens, the directory holds whole batches of
-rows. Parts that were merged into a larger one are named in its metadata (`replaces`) before they are deleted, so
-no row counts twice at any moment.
+named `<hash>.parquet` is complete and its name proves it: whatever happens, the directory holds whole batches
+of rows. Parts that were merged into a larger one are named in its metadata (`replaces`) before they are
+deleted, so no row counts twice at any moment.
 """
 
 from __future__ import annotations
