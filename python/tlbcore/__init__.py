@@ -11,6 +11,9 @@ from importlib import import_module
 _EXPORTS: dict[str, str] = {
     "__version__": "tlbcore._core",
     "TlbcoreError": "tlbcore._core",
+    "Policy": "tlbcore.policy",
+    "as_policy": "tlbcore.policy",
+    "policies": "tlbcore.policy",
     "CheckError": "tlbcore._core",
     "ConfigError": "tlbcore._core",
     "PolicyError": "tlbcore._core",

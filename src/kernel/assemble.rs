@@ -155,7 +155,8 @@ impl Assembler {
         Ok(self.code)
     }
 
-    /// A section nobody uses is a misspelt name.
+    /// A section nobody uses whose name is nearly that of a kernel section is misspelt. Others are left over
+    /// when a policy is made from another.
     fn unused_sections(&self) -> Result2<()> {
         let policy = &self.chain[0];
         if policy.kind == "kernel" {
@@ -167,15 +168,14 @@ impl Assembler {
                 || self.chain.iter().skip(1).any(|f| f.section(&s.name).is_some())
                 || policy.sections.iter().any(|o| uses(&o.body, &s.name));
             if !known {
-                let near = self.near(
-                    &s.name,
-                    self.chain.last().expect("the kernel").sections.iter().map(|s| s.name.as_str()),
-                );
-                return Err(PolicyError {
-                    file: policy.file.clone(),
-                    at: s.at,
-                    message: format!("nothing enters or uses section `{}`{near}", s.name),
-                });
+                let kernel = self.chain.last().expect("the kernel").sections.iter().map(|s| s.name.as_str());
+                if let Some(near) = nearest(&s.name, kernel) {
+                    return Err(PolicyError {
+                        file: policy.file.clone(),
+                        at: s.at,
+                        message: format!("nothing uses section `{}`; did you mean `{near}`?", s.name),
+                    });
+                }
             }
         }
         Ok(())

@@ -34,4 +34,6 @@ macro_rules! error_becomes {
 
 // One line per error enum of the core, as `crate::hw::TlbError => TlbError;`. With it `?` carries the error to
 // Python.
-error_becomes! {}
+error_becomes! {
+    crate::kernel::text::PolicyError => PolicyError;
+}

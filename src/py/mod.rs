@@ -4,6 +4,7 @@
 use pyo3::prelude::*;
 
 mod errors;
+mod policy;
 
 /// The compiled core of tlbcore.
 #[pymodule]
@@ -16,5 +17,10 @@ mod _core {
     #[pymodule_export]
     use super::errors::{
         CheckError, ConfigError, PolicyError, SimError, SweepError, TlbError, TlbcoreError, TraceError,
+    };
+
+    #[pymodule_export]
+    use super::policy::{
+        policy_kernel, policy_listing, policy_names, policy_parse, policy_replace, policy_text,
     };
 }

@@ -493,7 +493,8 @@ impl Cursor<'_> {
         }
         if self.take_word("me") {
             self.expect_word("in")?;
-            return Ok(Test::MeIn(self.word("a CPU set")?.0, at));
+            let (set, at) = self.word("a CPU set")?;
+            return Ok(Test::MeIn(set, at));
         }
         if self.take_word("cpu") {
             if self.take_word("is") {
@@ -501,7 +502,8 @@ impl Cursor<'_> {
                 return Ok(Test::CurIsMe);
             }
             self.expect_word("in")?;
-            return Ok(Test::CurIn(self.word("a CPU set")?.0, at));
+            let (set, at) = self.word("a CPU set")?;
+            return Ok(Test::CurIn(set, at));
         }
         let a = self.value()?;
         if self.take_word("is") {

@@ -1,0 +1,65 @@
+"""`tlbcore policy list|show`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tlbcore.cli import _common
+
+app = typer.Typer(no_args_is_help=True, help="List and show policies.")
+
+
+@app.command("list")
+def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the built-in policies."""
+    from tlbcore.policy import policies
+
+    if json:
+        rows = [
+            {
+                "name": p.name,
+                "doc": p.doc,
+                "source": p.source,
+                "needs": p.needs,
+                "limits": p.limits,
+                "digest": p.digest,
+            }
+            for p in policies.values()
+        ]
+        _common.print_json("policies", 1, policies=rows)
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("policy", "needs", "what it does"):
+        table.add_column(column, no_wrap=column == "policy")
+    for p in policies.values():
+        table.add_row(p.name, ", ".join(p.needs), p.doc)
+    _common.console().print(table)
+
+
+@app.command()
+def show(
+    policy: Annotated[str, typer.Argument(help="A built-in policy, or a file that ends in .policy.")],
+    ops: Annotated[bool, typer.Option("--ops", help="Show the assembled ops instead of the text.")] = False,
+    kernel: Annotated[bool, typer.Option("--kernel", help="Show the kernel's own paths after it.")] = False,
+) -> None:
+    """Print a policy's text with its sources."""
+    from tlbcore import _core
+    from tlbcore.policy import as_policy
+
+    chosen = as_policy(policy)
+    if not ops:
+        print(chosen.text.rstrip())
+        if kernel:
+            print()
+            print(_core.policy_kernel().rstrip())
+        return
+    program = ""
+    for name, index, op, _, source in chosen.listing():
+        if name != program:
+            print(f"{name}:")
+            program = name
+        print(f"  {index:4} {op:<72} {source}")

@@ -1,0 +1,181 @@
+"""Policies: programs of micro-ops as text, the same for the timed machine, the checker and a reader."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tlbcore import _core
+
+__all__ = ["Policy", "as_policy", "policies"]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Policy:
+    """A TLB-flush policy: what kernel entry, exit, NMI, the flush initiator and the IPI handler do.
+
+    Frozen; equal if the canonical texts are equal. `print(policy)` shows the text, which is also the pickled form.
+    The language: `docs/policy-language.md`. The ops and what they mean: SEMANTICS and the SDM sections cited there.
+
+    Parameters
+    ----------
+    text
+        A policy in the policy language.
+    file
+        Name used in errors and source places; the policy's name if left out.
+
+    Raises
+    ------
+    PolicyError
+        If the text does not parse or assemble; the message has file, line and column.
+    """
+
+    text: str
+    file: str = ""
+    name: str = field(init=False, compare=False)
+    doc: str = field(init=False, compare=False)
+    source: tuple[str, ...] = field(init=False, compare=False)
+    limits: tuple[str, ...] = field(init=False, compare=False)
+    needs: tuple[str, ...] = field(init=False, compare=False)
+    sections: tuple[str, ...] = field(init=False, compare=False)
+    canonical: str = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        parsed = _core.policy_parse(self.text, self.file or "policy")
+        for key in ("name", "doc"):
+            object.__setattr__(self, key, parsed[key])
+        for key in ("source", "limits", "needs", "sections"):
+            object.__setattr__(self, key, tuple(parsed[key]))
+        object.__setattr__(self, "canonical", parsed["text"])
+        if not self.file:
+            object.__setattr__(self, "file", f"{parsed['name']}.policy")
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"<Policy {self.name} {self.digest[:12]}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Policy) and self.canonical == other.canonical
+
+    def __hash__(self) -> int:
+        return hash(self.canonical)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical text, in hex: the same for texts that differ in comments and spacing."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()
+
+    def replace(self, *, name: str, header: Sequence[str] = (), **sections: Sequence[str] | str) -> Policy:
+        """Return a policy with another name and some sections replaced or added.
+
+        Parameters
+        ----------
+        name
+            Name of the new policy.
+        header
+            Header lines to add, such as `op.var(...)`; a variable of the same name is replaced.
+        **sections
+            Section name to statements: a sequence from `tlbcore.op`, or text.
+
+        Raises
+        ------
+        PolicyError
+            If the result does not parse or assemble; the message names section, line and column.
+
+        Examples
+        --------
+        >>> import tlbcore as tc
+        >>> from tlbcore import op
+        >>> mine = tc.policies["coalesce-v7"].replace(
+        ...     name="mine", coalesce=[op.store("kernel_cr3_loaded", 1), op.fence(), op.invpcid(2)])
+        >>> mine.name
+        'mine'
+        """
+        bodies = [
+            (section, body if isinstance(body, str) else "\n".join(body))
+            for section, body in sections.items()
+        ]
+        lines = "\n".join(f"  {line}" for line in header)
+        return Policy(text=_core.policy_replace(self.text, name, lines, bodies))
+
+    def listing(
+        self,
+        features: Sequence[str] = ("pti", "pcid", "invpcid", "housekeeping_overridden", "context_tracking"),
+    ) -> list[tuple[str, int, str, str, str]]:
+        """Return the ops both drivers run, as rows of (program, index, op, line, source place).
+
+        Parameters
+        ----------
+        features
+            What the machine and boot configuration offer; `if feature` folds by it.
+
+        Raises
+        ------
+        PolicyError
+            If a feature is unknown.
+        """
+        return _core.policy_listing(self.text, self.file, list(features))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Policy:
+        """Read a policy from a text file.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        PolicyError
+            If the text is no policy.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise _core.PolicyError(
+                f"{path}: not a text file: {error.reason} at byte {error.start}"
+            ) from None
+        return cls(text=text, file=str(path))
+
+
+class _Policies(Mapping[str, Policy]):
+    """The built-in policies by name, in the order of the policy table."""
+
+    def __getitem__(self, name: str) -> Policy:
+        if name not in _core.policy_names():
+            raise KeyError(name)
+        return Policy(text=_core.policy_text(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_core.policy_names())
+
+    def __len__(self) -> int:
+        return len(_core.policy_names())
+
+    def __repr__(self) -> str:
+        return f"<policies {', '.join(self)}>"
+
+
+policies: Mapping[str, Policy] = _Policies()
+
+
+def as_policy(policy: str | Path | Policy) -> Policy:
+    """Return the policy a name, a path or a policy stands for.
+
+    A string is a built-in name, unless it ends in `.policy` or contains a `/`.
+
+    Raises
+    ------
+    PolicyError
+        If no built-in policy has that name (the nearest is suggested), or the file holds no policy.
+    OSError
+        If the file cannot be read.
+    """
+    if isinstance(policy, Policy):
+        return policy
+    if isinstance(policy, Path) or policy.endswith(".policy") or "/" in policy:
+        return Policy.read(policy)
+    return Policy(text=_core.policy_text(policy))

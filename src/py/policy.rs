@@ -1,0 +1,115 @@
+//! Policies cross the boundary as their text.
+
+use pyo3::{prelude::*, types::PyDict};
+
+use super::errors::PolicyError;
+use crate::kernel::{
+    policy::{self, POLICIES},
+    program::{Feature, Features},
+    text::{self, File},
+};
+
+fn features(names: &[String]) -> PyResult<Features> {
+    names.iter().try_fold(Features::NONE, |all, name| {
+        Feature::named(name)
+            .map(|f| all.with(f))
+            .ok_or_else(|| PolicyError::new_err(format!("`{name}` is no feature")))
+    })
+}
+
+/// Names of the built-in policies, in the order of the policy table.
+#[pyfunction]
+pub fn policy_names() -> Vec<&'static str> {
+    POLICIES.iter().map(|p| p.id).collect()
+}
+
+/// A built-in policy's text as it stands in its file, comments included.
+#[pyfunction]
+pub fn policy_text(name: &str) -> PyResult<&'static str> {
+    policy::builtin(name)?;
+    Ok(POLICIES.iter().find(|p| p.id == name).expect("builtin looked").text)
+}
+
+/// The paths every policy plugs into.
+#[pyfunction]
+pub fn policy_kernel() -> &'static str {
+    policy::KERNEL
+}
+
+/// Parse and assemble a text; returns its header and canonical form.
+#[pyfunction]
+#[pyo3(signature = (text, file="policy"))]
+pub fn policy_parse<'py>(py: Python<'py>, text: &str, file: &str) -> PyResult<Bound<'py, PyDict>> {
+    let parsed = text::parse(file, text)?;
+    policy::load(&parsed, Features::PTI_PCID)?;
+    let out = PyDict::new(py);
+    out.set_item("name", &parsed.name)?;
+    out.set_item("doc", &parsed.doc)?;
+    out.set_item("source", &parsed.source)?;
+    out.set_item("limits", &parsed.limits)?;
+    out.set_item("needs", &parsed.needs)?;
+    out.set_item("based_on", &parsed.based_on)?;
+    out.set_item("sections", parsed.sections.iter().map(|s| s.name.as_str()).collect::<Vec<_>>())?;
+    out.set_item("text", text::print(&parsed))?;
+    Ok(out)
+}
+
+/// A text with another name, more header lines and some sections replaced or added; canonical form.
+#[pyfunction]
+pub fn policy_replace(
+    text: &str,
+    name: &str,
+    header: &str,
+    sections: Vec<(String, String)>,
+) -> PyResult<String> {
+    let mut file = text::parse("policy", text)?;
+    let extra = text::parse(name, &format!("policy {name}\n{header}"))?;
+    name.clone_into(&mut file.name);
+    let File { vars, fields, pages, doc, source, needs, .. } = extra;
+    file.vars.retain(|v| vars.iter().all(|new| new.name != v.name));
+    file.vars.extend(vars);
+    file.fields.extend(fields);
+    file.pages.extend(pages);
+    file.source.extend(source);
+    file.needs.extend(needs.into_iter().filter(|n| !text.contains(n.as_str())).collect::<Vec<_>>());
+    if !doc.is_empty() {
+        file.doc = doc;
+    }
+    for (section, body) in sections {
+        let body = text::statements(&format!("{name}.{section}"), &body)?;
+        match file.sections.iter_mut().find(|s| s.name == section) {
+            Some(old) => {
+                old.body = body;
+                old.place = None;
+            }
+            None => file.sections.push(text::Section {
+                at: text::Loc::default(),
+                name: section,
+                place: None,
+                body,
+            }),
+        }
+    }
+    let out = text::print(&file);
+    policy::load(&text::parse(name, &out)?, Features::PTI_PCID)?;
+    Ok(out)
+}
+
+/// The ops both drivers run: rows of (program, index, op, canonical line, source).
+#[pyfunction]
+pub fn policy_listing(
+    text: &str,
+    file: &str,
+    feature_names: Vec<String>,
+) -> PyResult<Vec<(String, usize, String, String, String)>> {
+    let code = policy::load(&text::parse(file, text)?, features(&feature_names)?)?;
+    let mut rows = Vec::new();
+    for p in &code.programs {
+        for pc in p.start..p.end {
+            let i = usize::from(pc);
+            let op = format!("{:?}", code.ops[i]);
+            rows.push((p.name.clone(), i, op, code.text[i].clone(), code.source(pc)));
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,107 @@
+"""Policies as text: every error has a place, and every form of a policy is the same policy."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+import tlbcore as tc
+from tlbcore import op
+
+HEAD = "policy p\n  var flag : 1 bit, per cpu, starts 1\n"
+
+
+@pytest.mark.parametrize("name", list(tc.policies))
+def test_every_built_in_policy_says_where_it_comes_from(name: str) -> None:
+    policy = tc.policies[name]
+    assert policy.name == name
+    assert policy.doc
+    assert policy.source
+
+
+@pytest.mark.parametrize("name", list(tc.policies))
+def test_the_canonical_text_is_the_same_policy(name: str) -> None:
+    policy = tc.policies[name]
+    again = tc.Policy(text=policy.canonical)
+    assert again == policy
+    assert again.digest == policy.digest
+    assert [row[2] for row in again.listing()] == [row[2] for row in policy.listing()]
+    assert pickle.loads(pickle.dumps(policy)) == policy
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ("", "1:1", "an empty text"),
+        ("to_kernel\n", "1:1", "expected `policy NAME`"),
+        ("policy p\n  colour red\n", "2:3", "`colour` is no header line"),
+        ("policy p\n  var x : 17 bits\n", "2:11", "at most 16"),
+        ("policy p\n  var x : 1 bit, starts 2\n", "2:25", "at most 1"),
+        (HEAD + "to_kernel\n\tfence\n", "4:1", "a tab"),
+        (HEAD + "to_kernel\n  flagg = 1\n", "4:3", "did you mean `flag`"),
+        (HEAD + "to_kernel\n  fense\n", "4:3", "did you mean `fence`"),
+        (HEAD + "to_kernel\n  if me in nohzfull\n    fence\n", "4:12", "did you mean `nohz_full`"),
+        (HEAD + "to_kernel\n  if feature ptx\n    fence\n", "4:14", "is no feature"),
+        (HEAD + "to_kernel\n  if flag\n  fence\n", "4:3", "expected an indented block"),
+        (HEAD + "to_kernel\n  fence\n    fence\n", "5:5", "indentation"),
+        (HEAD + "to_kernel\n  break\n", "4:3", "outside of a loop"),
+        (HEAD + "to_kernel\n  loop\n    fence\n", "4:3", "cannot end"),
+        (HEAD + "to_kernel\n  flag[cpu] = 1\n", "4:3", "outside of `each cpu in`"),
+        (HEAD + "to_kernel\n  to_kernel\n", "3:1", "uses itself"),
+        (HEAD + "to_kernal\n  fence\n", "3:1", "did you mean `to_kernel`"),
+        (HEAD + "to_kernel\n  ipi others, nowhere\n", "4:3", "which is not defined"),
+        (HEAD + "to_kernel\n  fence\nto_kernel\n  fence\n", "5:1", "a second time"),
+        (HEAD + "to_kernel\n  mov cr3, kernel later\n", "4:3", "noflush"),
+        (
+            HEAD + "to_kernel\n  let a = 1\n  let b = 1\n  let c = 1\n  let d = 1\n  let e = 1\n",
+            "8:3",
+            "more than 4",
+        ),
+        (HEAD + "interrupt\n  let a = flag\n  handle calls\n  flag = a\n", "5:3", "after `handle calls`"),
+        (HEAD + 'to_kernel\n  flag = "1\n', "4:10", "no closing quote"),
+        (HEAD + "to_kernel\n  flag = 1 ; fence\n", "4:12", "means nothing here"),
+    ],
+)
+def test_an_error_names_file_line_column_and_rule(text: str, place: str, words: str) -> None:
+    with pytest.raises(tc.PolicyError) as error:
+        tc.Policy(text=text, file="my.policy")
+    assert words in str(error.value)
+    assert str(error.value).startswith(f"my.policy:{place}:")
+
+
+def test_an_unknown_policy_gets_the_nearest_name() -> None:
+    with pytest.raises(tc.PolicyError, match="did you mean `coalesce-v7`"):
+        tc.as_policy("colesce-v7")
+
+
+def test_a_policy_can_be_built_from_another_in_python() -> None:
+    base = tc.policies["coalesce-v7"]
+    mine = base.replace(
+        name="mine",
+        coalesce=[
+            op.store("kernel_cr3_loaded", 1),
+            op.if_("me in flush_mask", [op.fence(), op.invpcid(2)]),
+        ],
+    )
+    ops = [row[2] for row in mine.listing() if row[0] == "syscall"]
+    store = next(i for i, o in enumerate(ops) if o.startswith("Store"))
+    flush = next(i for i, o in enumerate(ops) if o.startswith("Invpcid"))
+    assert store < flush
+    assert base.name == "coalesce-v7"
+    assert mine != base
+
+
+def test_a_file_and_a_built_in_name_give_the_same_policy(tmp_path) -> None:
+    path = tmp_path / "copy.policy"
+    path.write_text(str(tc.policies["ct-late"]), encoding="utf-8")
+    assert tc.as_policy(path) == tc.as_policy("ct-late")
+
+
+def test_features_fold_as_alternatives_do() -> None:
+    policy = tc.policies["coalesce-v7"]
+    with_it = [row[2] for row in policy.listing()]
+    without = [row[2] for row in policy.listing(["pti", "pcid", "housekeeping_overridden"])]
+    assert any(o.startswith("Invpcid") for o in with_it)
+    assert not any(o.startswith("Invpcid") for o in without)
+    assert any(o.startswith("MovCr4Pge") for o in without)
