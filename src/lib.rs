@@ -8,6 +8,7 @@
 //! 3. [`sim`]: the timed machine. It counts.
 //! 4. [`check`]: the abstract machine. Every interleaving, within bounds.
 //! 5. [`trace`]: recordings of real kernels, and who caused what in them.
+//! 6. [`sweep`]: many configurations and seeds.
 //!
 //! `sim` and `check` do not know each other; nothing but `py` knows Python.
 
@@ -15,6 +16,7 @@ pub mod check;
 pub mod hw;
 pub mod kernel;
 pub mod sim;
+pub mod sweep;
 pub mod trace;
 
 #[cfg(feature = "python")]

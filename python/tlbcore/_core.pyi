@@ -1,6 +1,10 @@
 """The compiled core. One section per file of `src/py`."""
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 __version__: str
 
@@ -25,3 +29,12 @@ def policy_replace(text: str, name: str, header: str, sections: list[tuple[str, 
 def policy_listing(
     text: str, file: str, feature_names: list[str]
 ) -> list[tuple[str, int, str, str, str]]: ...
+
+# sweep.rs
+
+def sweep_identify(
+    base: str,
+    seed: int,
+    columns: Sequence[tuple[str, bool, NDArray[np.float64] | list[str]]],
+    replications: NDArray[np.uint32],
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]: ...

@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 
 mod errors;
 mod policy;
+mod sweep;
 
 /// The compiled core of tlbcore.
 #[pymodule]
@@ -23,4 +24,5 @@ mod _core {
     use super::policy::{
         policy_kernel, policy_listing, policy_names, policy_parse, policy_replace, policy_text,
     };
+    use super::sweep::sweep_identify;
 }
