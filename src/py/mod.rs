@@ -24,5 +24,7 @@ mod _core {
     use super::policy::{
         policy_kernel, policy_listing, policy_names, policy_parse, policy_replace, policy_text,
     };
+
+    #[pymodule_export]
     use super::sweep::sweep_identify;
 }

@@ -14,13 +14,13 @@ pub(super) enum PyValues<'py> {
 
 /// Keys, shape (n, 2), and seeds, shape (n,), of points; `columns` are (name, paired, values).
 #[pyfunction]
-#[allow(clippy::type_complexity)] // two arrays, said in the stub
+#[allow(clippy::type_complexity, clippy::needless_pass_by_value)] // PyO3 hands over what it extracted
 pub(super) fn sweep_identify<'py>(
     py: Python<'py>,
     base: &str,
     seed: u64,
     columns: Vec<(String, bool, PyValues<'py>)>,
-    replications: PyReadonlyArray1<'py, u32>,
+    replications: Vec<u32>,
 ) -> PyResult<(Bound<'py, PyArray2<u64>>, Bound<'py, PyArray1<u64>>)> {
     let columns = columns
         .into_iter()
@@ -32,7 +32,6 @@ pub(super) fn sweep_identify<'py>(
             Ok(Column { name, paired, values })
         })
         .collect::<PyResult<Vec<Column>>>()?;
-    let replications = replications.as_slice()?.to_vec();
     let points = py.detach(|| identify(base, seed, &columns, &replications));
     let keys: Vec<u64> = points.iter().flat_map(|point| point.key).collect();
     let seeds: Vec<u64> = points.iter().map(|point| point.seed).collect();
