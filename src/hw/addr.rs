@@ -1,0 +1,162 @@
+//! Addresses and tags, each its own type, so that a page number and a context cannot be swapped.
+
+use serde::{Deserialize, Serialize};
+
+use super::TlbError;
+
+/// Virtual page number in units of 4 KiB, whatever the size of the page that maps it: `va >> 12`.
+///
+/// Canonical kernel addresses are stored without their sign extension: 45 bits are enough for 57-bit addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vpn(pub u64);
+
+impl Vpn {
+    /// Bits of a page number with five-level paging (57-bit linear addresses).
+    pub const BITS: u32 = 45;
+    /// All bits a page number may have.
+    pub const MASK: u64 = (1 << Self::BITS) - 1;
+
+    /// Page number of a 64-bit linear address. Bits 63:56 must be copies of bit 56 (SDM 3.3.7.1 for LA57).
+    pub fn of_address(va: u64) -> Result<Self, TlbError> {
+        let sign = va.cast_signed() >> 56;
+        if sign == 0 || sign == -1 {
+            Ok(Vpn((va >> 12) & Self::MASK))
+        } else {
+            Err(TlbError::NonCanonical { va })
+        }
+    }
+
+    /// Accepts `va >> 12` of a canonical address, sign-extended (52 bits) or already cut to 45 bits.
+    pub fn new(vpn: u64) -> Result<Self, TlbError> {
+        let high = vpn >> Self::BITS;
+        let extended = high == (1 << 7) - 1 && vpn >> 44 & 1 == 1;
+        if high == 0 || extended {
+            Ok(Vpn(vpn & Self::MASK))
+        } else {
+            Err(TlbError::NonCanonicalPage { vpn })
+        }
+    }
+}
+
+/// Process-context identifier: the 12-bit tag in CR3 (SDM 4.10.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Pcid(pub u16);
+
+impl Pcid {
+    /// The largest PCID.
+    pub const MAX: u16 = 0xfff;
+
+    /// A PCID must fit 12 bits.
+    pub fn new(pcid: u64) -> Result<Self, TlbError> {
+        if pcid <= u64::from(Self::MAX) { Ok(Pcid(pcid as u16)) } else { Err(TlbError::PcidTooBig { pcid }) }
+    }
+}
+
+/// AMD address-space identifier of a guest (APM 15.16); 0 is the host. Only INVLPGB names one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Asid(pub u16);
+
+/// Size of the page that maps an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum PageSize {
+    /// 4 KiB: mapped by a PTE.
+    #[default]
+    K4 = 0,
+    /// 2 MiB: mapped by a PDE with PS = 1.
+    M2 = 1,
+    /// 1 GiB: mapped by a PDPTE with PS = 1.
+    G1 = 2,
+}
+
+impl PageSize {
+    /// Smallest first.
+    pub const ALL: [PageSize; 3] = [PageSize::K4, PageSize::M2, PageSize::G1];
+
+    /// Bits of the 4 KiB page number that are an offset inside this page.
+    pub const fn shift(self) -> u32 {
+        9 * self as u32
+    }
+
+    /// 4 KiB pages in one page of this size.
+    pub const fn pages(self) -> u64 {
+        1 << self.shift()
+    }
+
+    /// The name used in presets and messages: `4K`, `2M`, `1G`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PageSize::K4 => "4K",
+            PageSize::M2 => "2M",
+            PageSize::G1 => "1G",
+        }
+    }
+
+    /// From a number of bytes.
+    pub fn from_bytes(bytes: u64) -> Result<Self, TlbError> {
+        Self::ALL.into_iter().find(|size| size.pages() << 12 == bytes).ok_or(TlbError::PageSize { bytes })
+    }
+
+    /// From its name in a preset.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|size| size.name() == name)
+    }
+}
+
+/// What an access does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// Data read.
+    #[default]
+    Load = 0,
+    /// Data write.
+    Store = 1,
+    /// Instruction fetch.
+    Fetch = 2,
+}
+
+impl Kind {
+    /// In the order of their numbers.
+    pub const ALL: [Kind; 3] = [Kind::Load, Kind::Store, Kind::Fetch];
+
+    /// The name used in presets and in Python.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Load => "load",
+            Kind::Store => "store",
+            Kind::Fetch => "fetch",
+        }
+    }
+
+    /// From its name in a preset.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sign_extended_kernel_page_and_its_45_bit_form_are_the_same_page() {
+        let va = 0xffff_c900_0000_1000_u64;
+        let page = Vpn::of_address(va).unwrap();
+        assert_eq!(Vpn::new(va >> 12).unwrap(), page);
+        assert_eq!(Vpn::new(page.0).unwrap(), page);
+    }
+
+    #[test]
+    fn a_hole_address_is_refused() {
+        assert!(Vpn::of_address(0x0200_0000_0000_0000).is_err());
+        assert!(Vpn::new(1 << 45).is_err());
+        assert!(Vpn::new(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn a_pcid_has_twelve_bits() {
+        assert_eq!(Pcid::new(4095).unwrap(), Pcid(4095));
+        assert!(Pcid::new(4096).is_err());
+    }
+}

@@ -1,0 +1,473 @@
+//! One physical array of entries: sets, ways, and who leaves when a set is full.
+//!
+//! An entry is one word, so a lookup is one or two compares per way. For LRU and FIFO the ways of a set *are* the
+//! order (newest first, empty ways last), so no clock is kept; for the other policies a way is a place and the
+//! order is a word of bits per set.
+
+use serde::{Deserialize, Serialize};
+
+use super::geometry::{Index, Replacement, Structure};
+use super::{PageSize, Pcid, Vpn};
+
+/// One cached translation. The word is `stale | valid | global | piece | size | pcid | page number`; page numbers are
+/// in units of the entry's own size. Globals answer every context, so they carry no PCID and one key finds them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Entry(pub(crate) u64);
+
+impl Entry {
+    pub(crate) const EMPTY: Entry = Entry(0);
+    pub(crate) const STALE: u64 = 1 << 63;
+    pub(crate) const VALID: u64 = 1 << 62;
+    pub(crate) const GLOBAL: u64 = 1 << 60;
+    /// A 2 MiB piece of a 1 GiB page: INVLPG of any address of the page removes every piece (SDM 4.10.2.3).
+    pub(crate) const PIECE: u64 = 1 << 59;
+    pub(crate) const SIZE_SHIFT: u32 = 57;
+    pub(crate) const PCID_SHIFT: u32 = Vpn::BITS;
+    pub(crate) const PCID_FIELD: u64 = (Pcid::MAX as u64) << Self::PCID_SHIFT;
+
+    /// An entry for page number `page` (in units of `size`).
+    #[inline]
+    pub(crate) const fn new(page: u64, size: PageSize, pcid: Pcid, global: bool) -> Self {
+        let context = if global { Self::GLOBAL } else { (pcid.0 as u64) << Self::PCID_SHIFT };
+        Entry(Self::VALID | (size as u64) << Self::SIZE_SHIFT | context | page)
+    }
+
+    /// The key under which another context sees the same page if it is global.
+    #[inline]
+    pub(crate) const fn as_global(self) -> Self {
+        Entry(self.0 & !Self::PCID_FIELD | Self::GLOBAL)
+    }
+
+    /// Whether it is global.
+    pub const fn is_global(self) -> bool {
+        self.0 & Self::GLOBAL != 0
+    }
+
+    /// Whether the table it was filled from has changed since.
+    pub const fn is_stale(self) -> bool {
+        self.0 & Self::STALE != 0
+    }
+
+    /// Its context; meaningless for a global entry.
+    pub const fn pcid(self) -> Pcid {
+        Pcid((self.0 >> Self::PCID_SHIFT) as u16 & Pcid::MAX)
+    }
+
+    /// The size it is cached at (a piece of a 1 GiB page is cached at 2 MiB).
+    pub const fn size(self) -> PageSize {
+        PageSize::ALL[(self.0 >> Self::SIZE_SHIFT & 3) as usize]
+    }
+
+    /// Page number in units of its size.
+    pub const fn page(self) -> u64 {
+        self.0 & Vpn::MASK
+    }
+
+    /// First 4 KiB page it maps.
+    pub const fn vpn(self) -> Vpn {
+        Vpn(self.page() << self.size().shift())
+    }
+
+    /// First 4 KiB page and number of pages of the mapping it was filled from.
+    pub(crate) const fn mapping(self) -> (u64, u64) {
+        let size = if self.0 & Self::PIECE != 0 { PageSize::G1 } else { self.size() };
+        (self.vpn().0 & !(size.pages() - 1), size.pages())
+    }
+}
+
+/// One structure's contents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Array {
+    sets: u32,
+    ways: u32,
+    fold: u32,
+    modulo: bool,
+    policy: Policy,
+    pieces: bool,
+    keys: Vec<Entry>,
+    /// Direction bits per set; empty for LRU, FIFO and random.
+    tree: Vec<u64>,
+    /// Evictions decided by the random policy so far.
+    draws: u64,
+    /// Entries marked stale; while it is 0 a hit cannot be one.
+    stale: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Policy {
+    Lru,
+    Fifo,
+    Tree,
+    MruTree { groups: u32 },
+    Random { seed: u64 },
+}
+
+/// Where the number of the most recently used group stands in a set's word.
+const MRU_SHIFT: u32 = 56;
+
+impl Array {
+    pub(crate) fn new(shape: &Structure) -> Self {
+        let policy = match shape.replacement {
+            Replacement::Lru => Policy::Lru,
+            Replacement::Fifo => Policy::Fifo,
+            Replacement::TreePlru => Policy::Tree,
+            Replacement::MruPlru { groups } => Policy::MruTree { groups: u32::from(groups) },
+            Replacement::Random { seed } => Policy::Random { seed },
+        };
+        let tree = match policy {
+            Policy::Tree | Policy::MruTree { .. } => vec![0; shape.sets as usize],
+            Policy::Lru | Policy::Fifo | Policy::Random { .. } => Vec::new(),
+        };
+        Array {
+            sets: shape.sets,
+            ways: shape.ways,
+            fold: if shape.index == Index::Xor { shape.sets.trailing_zeros() } else { 0 },
+            modulo: shape.index == Index::Modulo,
+            policy,
+            pieces: shape.smashes_1g,
+            keys: vec![Entry::EMPTY; shape.entries() as usize],
+            tree,
+            draws: 0,
+            stale: 0,
+        }
+    }
+
+    /// A fully associative LRU array.
+    pub(crate) fn associative(entries: u32) -> Self {
+        Array {
+            sets: 1,
+            ways: entries,
+            fold: 0,
+            modulo: false,
+            policy: Policy::Lru,
+            pieces: false,
+            keys: vec![Entry::EMPTY; entries as usize],
+            tree: Vec::new(),
+            draws: 0,
+            stale: 0,
+        }
+    }
+
+    pub(crate) fn sets(&self) -> u32 {
+        self.sets
+    }
+
+    pub(crate) fn ways(&self) -> usize {
+        self.ways as usize
+    }
+
+    pub(crate) fn stale(&self) -> u32 {
+        self.stale
+    }
+
+    pub(crate) fn keys(&self) -> &[Entry] {
+        &self.keys
+    }
+
+    /// The contents, for a loop that keeps the same order by other means.
+    pub(crate) fn keys_mut(&mut self) -> &mut [Entry] {
+        &mut self.keys
+    }
+
+    /// Whether 1 GiB pages enter it as pieces.
+    pub(crate) fn may_hold_pieces(&self) -> bool {
+        self.pieces
+    }
+
+    /// Whether the ways of a set are its recency order and its index is linear.
+    pub(crate) fn is_plain_lru(&self) -> bool {
+        self.policy == Policy::Lru && self.fold == 0 && !self.modulo
+    }
+
+    /// Whether `other` has the same shape, so that its contents may replace these.
+    pub(crate) fn same_shape(&self, other: &Array) -> bool {
+        let shape = |a: &Array| (a.sets, a.ways, a.fold, a.modulo, a.policy, a.keys.len(), a.tree.len());
+        shape(self) == shape(other)
+    }
+
+    #[inline]
+    pub(crate) fn set_of(&self, page: u64) -> usize {
+        if self.modulo {
+            return (page % u64::from(self.sets)) as usize;
+        }
+        let folded = if self.fold == 0 { page } else { page ^ page >> self.fold };
+        folded as usize & (self.sets as usize - 1)
+    }
+
+    #[inline]
+    fn ways_of(&self, set: usize) -> &[Entry] {
+        &self.keys[set * self.ways as usize..][..self.ways as usize]
+    }
+
+    #[inline]
+    fn find(&self, set: usize, key: Entry, global: Entry) -> Option<usize> {
+        let ways = self.ways_of(set);
+        if self.stale == 0 {
+            ways.iter().position(|&way| way == key || way == global)
+        } else {
+            ways.iter().map(|way| Entry(way.0 & !Entry::STALE)).position(|way| way == key || way == global)
+        }
+    }
+
+    /// The entry that answers, without any effect on the order; empty if none does.
+    pub(crate) fn peek(&self, set: usize, key: Entry, global: Entry) -> Entry {
+        self.find(set, key, global).map_or(Entry::EMPTY, |way| self.ways_of(set)[way])
+    }
+
+    /// The entry that answers, now the most recently used one; empty if none does.
+    #[inline]
+    pub(crate) fn lookup(&mut self, set: usize, key: Entry, global: Entry) -> Entry {
+        let Some(way) = self.find(set, key, global) else { return Entry::EMPTY };
+        let found = self.ways_of(set)[way];
+        match self.policy {
+            Policy::Lru => {
+                let start = set * self.ways as usize;
+                let ways = &mut self.keys[start..=start + way];
+                ways.copy_within(..way, 1);
+                ways[0] = found;
+            }
+            Policy::Tree | Policy::MruTree { .. } => self.touch(set, way as u32),
+            Policy::Fifo | Policy::Random { .. } => {}
+        }
+        found
+    }
+
+    /// Enters `key`, which no way of the set holds; returns what had to leave.
+    #[inline]
+    pub(crate) fn fill(&mut self, set: usize, key: Entry) -> Entry {
+        let start = set * self.ways as usize;
+        let ways = &mut self.keys[start..start + self.ways as usize];
+        let victim = match self.policy {
+            Policy::Lru | Policy::Fifo => {
+                let last = ways.len() - 1;
+                let victim = ways[last];
+                ways.copy_within(..last, 1);
+                ways[0] = key;
+                victim
+            }
+            Policy::Tree | Policy::MruTree { .. } | Policy::Random { .. } => {
+                let empty = ways.iter().position(|&way| way == Entry::EMPTY);
+                let way = empty.unwrap_or_else(|| self.victim(set));
+                let victim = std::mem::replace(&mut self.keys[start + way], key);
+                self.touch(set, way as u32);
+                victim
+            }
+        };
+        self.stale = self.stale + u32::from(key.is_stale()) - u32::from(victim.is_stale());
+        victim
+    }
+
+    /// Points the direction bits on the path to `way` away from it.
+    #[inline]
+    fn touch(&mut self, set: usize, way: u32) {
+        match self.policy {
+            Policy::Tree => {
+                let bits = &mut self.tree[set];
+                *bits = point_away(*bits, 0, self.ways, way);
+            }
+            Policy::MruTree { groups } => {
+                let size = self.ways / groups;
+                let (group, inside) = (way / size, way % size);
+                let bits = &mut self.tree[set];
+                *bits = point_away(*bits, group * size, size, inside);
+                *bits = *bits & !(0xff << MRU_SHIFT) | u64::from(group) << MRU_SHIFT;
+            }
+            Policy::Lru | Policy::Fifo | Policy::Random { .. } => {}
+        }
+    }
+
+    fn victim(&mut self, set: usize) -> usize {
+        match self.policy {
+            Policy::Tree => follow(self.tree[set], 0, self.ways) as usize,
+            Policy::MruTree { groups } => {
+                let size = self.ways / groups;
+                let bits = self.tree[set];
+                let group = ((bits >> MRU_SHIFT) as u32 + 1) % groups;
+                (group * size + follow(bits, group * size, size)) as usize
+            }
+            Policy::Random { seed } => {
+                let draw = splitmix64(seed, self.draws);
+                self.draws += 1;
+                ((u128::from(draw) * u128::from(self.ways)) >> 64) as usize
+            }
+            Policy::Lru | Policy::Fifo => self.ways as usize - 1,
+        }
+    }
+
+    /// Removes the entries for which `dies` holds. Survivors keep their order; dead ways become free.
+    pub(crate) fn remove(&mut self, dies: impl Fn(Entry) -> bool) -> usize {
+        (0..self.sets as usize).map(|set| self.remove_in(set, &dies)).sum()
+    }
+
+    /// As [`Array::remove`], in one set.
+    pub(crate) fn remove_in(&mut self, set: usize, dies: impl Fn(Entry) -> bool) -> usize {
+        let ordered = matches!(self.policy, Policy::Lru | Policy::Fifo);
+        let ways = &mut self.keys[set * self.ways as usize..][..self.ways as usize];
+        let (mut removed, mut kept) = (0, 0);
+        for way in 0..ways.len() {
+            let entry = ways[way];
+            if entry == Entry::EMPTY {
+                continue;
+            }
+            if dies(entry) {
+                ways[way] = Entry::EMPTY;
+                removed += 1;
+                self.stale -= u32::from(entry.is_stale());
+            } else if ordered {
+                ways[way] = Entry::EMPTY;
+                ways[kept] = entry;
+                kept += 1;
+            }
+        }
+        removed
+    }
+
+    /// Forgets every entry; the direction bits and the number of draws stay, as after any flush.
+    pub(crate) fn clear(&mut self) -> usize {
+        let removed = self.keys.iter().filter(|&&way| way != Entry::EMPTY).count();
+        self.keys.fill(Entry::EMPTY);
+        self.stale = 0;
+        removed
+    }
+
+    /// Marks the entries for which `changed` holds; returns how many were not yet marked.
+    pub(crate) fn mark_stale(&mut self, changed: impl Fn(Entry) -> bool) -> usize {
+        let mut marked = 0;
+        for way in self.keys.iter_mut().filter(|way| **way != Entry::EMPTY && !way.is_stale()) {
+            if changed(*way) {
+                way.0 |= Entry::STALE;
+                marked += 1;
+            }
+        }
+        self.stale += marked as u32;
+        marked
+    }
+}
+
+/// Direction bits as a heap: node 1 is the root, bit `base + node` = 1 sends the victim right.
+#[inline]
+fn point_away(mut bits: u64, base: u32, ways: u32, way: u32) -> u64 {
+    let mut node = 1;
+    let mut half = ways >> 1;
+    while half > 0 {
+        let right = u32::from(way & half != 0);
+        let bit = 1 << (base + node);
+        bits = if right == 1 { bits & !bit } else { bits | bit };
+        node = 2 * node + right;
+        half >>= 1;
+    }
+    bits
+}
+
+#[inline]
+fn follow(bits: u64, base: u32, ways: u32) -> u32 {
+    let mut node = 1;
+    while node < ways {
+        node = 2 * node + (bits >> (base + node) & 1) as u32;
+    }
+    node - ways
+}
+
+/// The `n`-th number of Steele, Lea and Flood's SplitMix64 from `seed` (OOPSLA 2014), counted from 0.
+pub(crate) fn splitmix64(seed: u64, n: u64) -> u64 {
+    let mut z = seed.wrapping_add((n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn array(replacement: Replacement, ways: u32) -> Array {
+        Array::new(&Structure {
+            name: "a".into(),
+            sets: 1,
+            ways,
+            sizes: vec![PageSize::K4],
+            kinds: vec![super::super::Kind::Load],
+            index: Index::Linear,
+            replacement,
+            pcid_slots: None,
+            smt_split: false,
+            smashes_1g: false,
+        })
+    }
+
+    fn key(page: u64) -> Entry {
+        Entry::new(page, PageSize::K4, Pcid(0), false)
+    }
+
+    fn victim_after(array: &mut Array, hits: &[u64], next: u64) -> u64 {
+        for &page in hits {
+            assert_ne!(array.lookup(0, key(page), key(page)), Entry::EMPTY);
+        }
+        array.fill(0, key(next)).page()
+    }
+
+    #[test]
+    fn lru_evicts_the_page_used_longest_ago_and_fifo_the_page_entered_first() {
+        for (policy, victim) in [(Replacement::Lru, 1), (Replacement::Fifo, 0)] {
+            let mut array = array(policy, 4);
+            (0..4).for_each(|page| assert_eq!(array.fill(0, key(page)), Entry::EMPTY));
+            assert_eq!(victim_after(&mut array, &[0], 9), victim);
+        }
+    }
+
+    #[test]
+    fn tree_plru_of_four_ways_follows_its_permutations() {
+        let mut array = array(Replacement::TreePlru, 4);
+        (0..4).for_each(|page| {
+            array.fill(0, key(page));
+        });
+        // Root points left (3 was last), left pair points to 0.
+        assert_eq!(victim_after(&mut array, &[], 4), 0);
+        // 4 took way 0: root right, right pair still points to 2.
+        assert_eq!(victim_after(&mut array, &[], 5), 2);
+        // A hit on 4 leaves 1 as the left victim but the root points right, to 3.
+        assert_eq!(victim_after(&mut array, &[4], 6), 3);
+    }
+
+    #[test]
+    fn the_victim_group_of_a_twelve_way_set_follows_the_most_recent_group() {
+        let mut array = array(Replacement::MruPlru { groups: 3 }, 12);
+        (0..12).for_each(|page| {
+            array.fill(0, key(page));
+        });
+        // Way 11 was last, group 2; the victim is in group 0, where 3 was last: 0.
+        assert_eq!(victim_after(&mut array, &[], 20), 0);
+        // 20 sits in group 0, so the next victim is in group 1.
+        assert_eq!(victim_after(&mut array, &[], 21), 4);
+        assert_eq!(victim_after(&mut array, &[], 22), 8);
+        assert_eq!(victim_after(&mut array, &[5], 23), 10, "5 is in group 1, so group 2 gives its victim");
+    }
+
+    #[test]
+    fn a_partial_flush_keeps_the_survivors_order_and_frees_the_dead_ways() {
+        let mut array = array(Replacement::Lru, 4);
+        (0..4).for_each(|page| {
+            array.fill(0, key(page));
+        });
+        assert_eq!(array.remove(|entry| entry.page() % 2 == 1), 2);
+        assert_eq!(array.fill(0, key(10)), Entry::EMPTY);
+        assert_eq!(array.fill(0, key(11)), Entry::EMPTY);
+        assert_eq!(array.fill(0, key(12)).page(), 0);
+        assert_eq!(array.fill(0, key(13)).page(), 2);
+    }
+
+    #[test]
+    fn random_replacement_repeats_with_its_seed() {
+        let run = |seed| {
+            let mut array = array(Replacement::Random { seed }, 6);
+            (0..200).map(|page| array.fill(0, key(page)).0).collect::<Vec<_>>()
+        };
+        assert_eq!(run(7), run(7));
+        assert_ne!(run(7), run(8));
+    }
+
+    #[test]
+    fn splitmix64_gives_its_published_first_number() {
+        assert_eq!(splitmix64(0, 0), 0xe220_a839_7b1d_cdaf);
+    }
+}
