@@ -1,0 +1,179 @@
+"""The points of a sweep, made when they are asked for: memory does not grow with their number."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlbcore import _core
+from tlbcore._core import SweepError
+
+Column = NDArray[np.float64] | list[str]
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Parameters that change together; one alone in a grid, several when zipped or sampled."""
+
+    columns: Mapping[str, Column]
+    size: int
+    may_repeat: bool = False  # samples may; grids are checked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Some points: a value per parameter, replication, key and seed of each."""
+
+    columns: Mapping[str, Column]
+    replications: NDArray[np.uint32]
+    keys: NDArray[np.uint64]
+    seeds: NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def select(self, chosen: NDArray[np.bool_] | slice) -> Batch:
+        """Return the points of a mask or slice."""
+        where = np.arange(len(self))[chosen]
+        return Batch(
+            columns={name: _take(column, where) for name, column in self.columns.items()},
+            replications=self.replications[where],
+            keys=self.keys[where],
+            seeds=self.seeds[where],
+        )
+
+
+def _take(column: Column, where: NDArray[np.int64]) -> Column:
+    return [column[i] for i in where] if isinstance(column, list) else column[where]
+
+
+class Points:
+    """All points of a sweep: the product of its axes, times replications; the last axis changes fastest.
+
+    Parameters named in `paired` do not enter the seed: their values see the same workload.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        seed: int,
+        axes: Sequence[_Axis],
+        *,
+        replications: int = 1,
+        paired: Sequence[str] = ("policy",),
+    ) -> None:
+        if replications < 1:
+            raise SweepError(f"replications must be at least 1: got {replications}")
+        self._base, self._seed, self._axes = base, seed, list(axes)
+        self._paired = frozenset(paired)
+        self.replications = replications
+        self.may_repeat = any(axis.may_repeat for axis in axes)
+        self.names = [name for axis in axes for name in axis.columns]
+        for name in self.names:
+            if self.names.count(name) > 1:
+                raise SweepError(f"parameter {name!r} is given twice")
+
+    def __len__(self) -> int:
+        return math.prod(axis.size for axis in self._axes) * self.replications
+
+    def batch(self, start: int, stop: int) -> Batch:
+        """Return points `start` to `stop`."""
+        index = np.arange(start, min(stop, len(self)), dtype=np.int64)
+        index, replications = np.divmod(index, self.replications)
+        columns: dict[str, Column] = {}
+        for axis in reversed(self._axes):
+            index, where = np.divmod(index, axis.size)
+            for name, column in axis.columns.items():
+                columns[name] = _take(column, where)
+        rows = [(name, name in self._paired, column) for name, column in columns.items()]
+        keys, seeds = _core.sweep_identify(self._base, self._seed, rows, replications.astype(np.uint32))
+        return Batch(
+            columns={name: columns[name] for name in self.names},
+            replications=replications.astype(np.uint32),
+            keys=keys,
+            seeds=seeds,
+        )
+
+
+def grid_axes(grid: Mapping[str | tuple[str, ...], Sequence[Any]]) -> list[_Axis]:
+    """Turn a grid into axes: a name with its values, or a tuple of names with rows of values (zipped).
+
+    >>> [sorted(axis.columns) for axis in grid_axes({"a": [1, 2], ("b", "c"): [(1, "x"), (2, "y")]})]
+    [['a'], ['b', 'c']]
+    """
+    axes = []
+    for names, values in grid.items():
+        if isinstance(values, str) or not isinstance(values, (Sequence, np.ndarray)):
+            raise SweepError(f"the grid's {names!r} must be a list of values: got {values!r}")
+        if not len(values):
+            raise SweepError(f"the grid is empty: {names!r} has no values")
+        if isinstance(names, str):
+            axis = _Axis({names: as_column(names, values)}, len(values))
+        else:
+            rows = [tuple(row) for row in values]
+            for row in rows:
+                if len(row) != len(names):
+                    raise SweepError(f"zipped {names!r} needs {len(names)} values in each row: got {row!r}")
+            columns = zip(*rows, strict=True)
+            axis = _Axis(
+                {name: as_column(name, column) for name, column in zip(names, columns, strict=True)},
+                len(rows),
+            )
+        seen: set[tuple[float | str, ...]] = set()
+        for row in zip(*axis.columns.values(), strict=True):
+            if row in seen:
+                values = [v if isinstance(v, str) else float(v) for v in row]
+                shown = values[0] if len(values) == 1 else tuple(values)
+                raise SweepError(f"the grid's {names!r} has the value {shown!r} twice")
+            seen.add(row)
+        axes.append(axis)
+    return axes
+
+
+def sample_axis(samples: Any, names: Sequence[str] | None = None) -> _Axis:
+    """Turn samples into one axis: a table of columns, a structured array, or an array of rows with names.
+
+    SALib's samples are such an array of rows, and its problem's `names` are the names.
+    """
+    columns: dict[str, Any]
+    if isinstance(samples, Mapping):
+        columns = dict(samples)
+    elif hasattr(samples, "dtype") and samples.dtype.names:
+        columns = {name: samples[name] for name in samples.dtype.names}
+    else:
+        rows = np.asarray(samples)
+        if names is None:
+            raise SweepError(
+                "samples without names: pass names=[...], one per column (SALib: problem['names'])"
+            )
+        if rows.ndim != 2 or rows.shape[1] != len(names):
+            raise SweepError(f"samples must have shape (n, {len(names)}): got {rows.shape}")
+        columns = {name: rows[:, i] for i, name in enumerate(names)}
+    sizes = {len(column) for column in columns.values()}
+    if sizes in (set(), {0}):
+        raise SweepError("the samples are empty")
+    if len(sizes) > 1:
+        raise SweepError(f"the samples' columns differ in length: {sorted(sizes)}")
+    return _Axis(
+        {name: as_column(name, column) for name, column in columns.items()}, sizes.pop(), may_repeat=True
+    )
+
+
+def as_column(name: str, values: Any) -> Column:
+    """Turn values into numbers (float64) or names."""
+    if all(isinstance(value, str) for value in values):
+        return [str(value) for value in values]
+    try:
+        numbers = np.ascontiguousarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        bad = next(value for value in values if isinstance(value, str) or not np.isscalar(value))
+        raise SweepError(f"{name!r} must hold numbers only or names only: got {bad!r}") from None
+    if numbers.ndim != 1 or not np.isfinite(numbers).all():
+        raise SweepError(f"{name!r} must hold finite numbers: got {list(itertools.islice(values, 5))!r}")
+    return numbers

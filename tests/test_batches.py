@@ -1,0 +1,217 @@
+"""Driving a job over points: each point exactly one row, whatever becomes of the workers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tlbcore import SweepError, _batches
+from tlbcore._batches import Outcome, drive_executor, drive_threads
+from tlbcore._parts import Keys
+from tlbcore._points import Batch, Points, grid_axes, sample_axis
+
+
+@dataclass(frozen=True)
+class Square:
+    """A job: the square of x. Kills its process at some points, once or always."""
+
+    deadly: tuple[int, ...] = ()
+    marks: Path | None = None
+    failing: tuple[int, ...] = ()
+    delay: float = 0.0
+
+    def __call__(self, batch: Batch, threads: int) -> Outcome:
+        x = np.asarray(batch.columns["x"])
+        for value in x:
+            time.sleep(self.delay)
+            if value in self.deadly:
+                mark = self.marks / str(value) if self.marks else None
+                if mark is None or not mark.exists():
+                    if mark is not None:
+                        mark.touch()
+                    os.kill(os.getpid(), 9)
+            if value in self.failing:
+                raise RuntimeError(f"no square of {value:g}")
+        return Outcome(metrics={"square": x * x}, errors=[None] * len(batch))
+
+
+class Rows:
+    """Collects what a sweep hands on."""
+
+    def __init__(self, done: Keys | None = None) -> None:
+        self.done = done or Keys(np.empty((0, 2), dtype=np.uint64))
+        self.keys: list[bytes] = []
+        self.squares: dict[float, float] = {}
+        self.errors: dict[float, str] = {}
+
+    def sink(self, batch: Batch, outcome: Outcome) -> None:
+        self.keys += [key.tobytes() for key in batch.keys]
+        for i, error in enumerate(outcome.errors):
+            x = float(batch.columns["x"][i])
+            if error is None:
+                self.squares[x] = float(outcome.metrics["square"][i])
+            else:
+                self.errors[x] = error
+
+    def none_twice(self) -> bool:
+        return max(Counter(self.keys).values(), default=1) == 1
+
+
+def points(count: int, **options: object) -> Points:
+    return Points("base", 1, grid_axes({"x": range(count)}), **options)
+
+
+def test_threads_compute_every_point_once():
+    rows = Rows()
+    finished = sum(drive_threads(points(1000), Square(), rows.done.contains, rows.sink, 2))
+    assert finished == 1000
+    assert rows.none_twice()
+    assert rows.squares == {x: x * x for x in range(1000)}
+
+
+def test_done_points_are_not_computed_again():
+    some = points(1000).batch(100, 900)
+    rows = Rows(Keys(some.keys))
+    assert sum(drive_threads(points(1000), Square(), rows.done.contains, rows.sink, 1)) == 200
+    assert sorted(rows.squares) == [*range(100), *range(900, 1000)]
+
+
+def test_a_widened_grid_computes_only_what_is_new():
+    rows = Rows(Keys(points(100).batch(0, 100).keys))
+    assert sum(drive_threads(points(150), Square(), rows.done.contains, rows.sink, 1)) == 50
+
+
+def test_a_repeated_sample_is_computed_once():
+    rows = Rows()
+    again = Points("base", 1, [sample_axis({"x": [1.0, 2.0, 1.0, 3.0, 2.0]})])
+    assert sum(drive_threads(again, Square(), rows.done.contains, rows.sink, 1)) == 3
+    assert rows.none_twice()
+
+
+@pytest.mark.parametrize("make", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_any_executor_computes_every_point_once(make):
+    rows = Rows()
+    with make(2) as executor:
+        assert sum(drive_executor(points(500), Square(), rows.done.contains, rows.sink, executor)) == 500
+    assert rows.none_twice()
+    assert rows.squares == {x: x * x for x in range(500)}
+
+
+def test_killed_workers_lose_and_double_nothing(tmp_path: Path):
+    rows = Rows()
+    job = Square(deadly=(3, 40, 170), marks=tmp_path, delay=0.001)
+    finished = drive_executor(points(300), job, rows.done.contains, rows.sink, lambda: ProcessPoolExecutor(2))
+    assert sum(finished) == 300
+    assert len(list(tmp_path.iterdir())) == 3, "three workers died"
+    assert rows.none_twice()
+    assert rows.squares == {x: x * x for x in range(300)}
+
+
+def test_a_point_that_kills_every_worker_is_a_row_with_its_error():
+    rows = Rows()
+    finished = drive_executor(
+        points(40), Square(deadly=(17,)), rows.done.contains, rows.sink, lambda: ProcessPoolExecutor(2)
+    )
+    assert sum(finished) == 40
+    assert rows.none_twice()
+    assert rows.errors == {17: "worker lost"}
+    assert rows.squares == {x: x * x for x in range(40) if x != 17}
+
+
+def test_a_batch_that_raises_is_halved_down_to_the_point_at_fault():
+    rows = Rows()
+    with ThreadPoolExecutor(2) as executor:
+        finished = drive_executor(
+            points(200), Square(failing=(11, 150)), rows.done.contains, rows.sink, executor
+        )
+        assert sum(finished) == 200
+    assert rows.errors == {x: f"RuntimeError: no square of {x}" for x in (11, 150)}
+    assert len(rows.squares) == 198
+
+
+def test_an_executor_that_breaks_and_cannot_be_replaced_says_how_to_go_on():
+    rows = Rows()
+    with ProcessPoolExecutor(1) as executor, pytest.raises(SweepError, match="sweep again to resume"):
+        list(drive_executor(points(9), Square(deadly=(4,)), rows.done.contains, rows.sink, executor))
+    assert rows.none_twice()
+
+
+def test_batches_grow_until_they_take_half_a_second():
+    pace = _batches._Pace()
+    for _ in range(20):
+        pace.learn(pace.points, pace.points * 0.001)
+    assert pace.points == 500
+    pace.learn(500, 500.0)
+    assert pace.points == 1
+
+
+def test_points_run_through_the_product_of_axes():
+    some = Points(
+        "base", 1, grid_axes({"x": [1, 2], ("y", "policy"): [(5, "ipi"), (6, "rar")]}), replications=3
+    )
+    batch = some.batch(0, 100)
+    assert len(some) == len(batch) == 12
+    rows = list(zip(*batch.columns.values(), batch.replications.tolist(), strict=True))
+    assert rows[:4] == [(1, 5, "ipi", 0), (1, 5, "ipi", 1), (1, 5, "ipi", 2), (1, 6, "rar", 0)]
+    assert len(set(rows)) == 12
+
+
+@given(st.data())
+def test_a_point_is_the_same_in_any_batch(data: st.DataObject):
+    some = Points("base", 7, grid_axes({"x": range(5), "policy": ["ipi", "rar"]}), replications=4)
+    start = data.draw(st.integers(0, 39))
+    stop = data.draw(st.integers(start, 50))
+    whole, part = some.batch(0, 40), some.batch(start, stop)
+    assert (part.keys == whole.keys[start:stop]).all()
+    assert (part.seeds == whole.seeds[start:stop]).all()
+
+
+def test_policies_share_the_seed_of_their_point():
+    batch = Points("base", 7, grid_axes({"x": [1, 2], "policy": ["ipi", "rar"]})).batch(0, 4)
+    assert batch.seeds[0] == batch.seeds[1] != batch.seeds[2] == batch.seeds[3]
+    assert len({key.tobytes() for key in batch.keys}) == 4
+
+
+def test_whole_and_real_numbers_are_the_same_values():
+    assert (
+        points(3).batch(0, 3).keys == Points("base", 1, grid_axes({"x": [0.0, 1.0, 2.0]})).batch(0, 3).keys
+    ).all()
+
+
+def test_samples_come_as_columns_records_or_rows_with_names():
+    columns = {"x": [1.0, 2.0], "y": [3.0, 4.0]}
+    record = np.array([(1.0, 3.0), (2.0, 4.0)], dtype=[("x", float), ("y", float)])
+    for samples, names in ((columns, None), (record, None), (np.array([[1.0, 3.0], [2.0, 4.0]]), ["x", "y"])):
+        batch = Points("base", 1, [sample_axis(samples, names)]).batch(0, 9)
+        assert {name: list(column) for name, column in batch.columns.items()} == columns
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: grid_axes({"x": []}), "the grid is empty: 'x' has no values"),
+        (lambda: grid_axes({"x": "abc"}), "must be a list of values"),
+        (lambda: grid_axes({"x": [1, 2, 1]}), "has the value 1.0 twice"),
+        (lambda: grid_axes({"x": [1, "a"]}), "numbers only or names only: got 'a'"),
+        (lambda: grid_axes({"x": [1, float("nan")]}), "must hold finite numbers"),
+        (lambda: grid_axes({("x", "y"): [(1,)]}), "needs 2 values in each row"),
+        (lambda: sample_axis(np.ones((3, 2))), "samples without names"),
+        (lambda: sample_axis(np.ones((3, 2)), ["x"]), r"must have shape \(n, 1\): got \(3, 2\)"),
+        (lambda: sample_axis({"x": [1], "y": [1, 2]}), r"differ in length: \[1, 2\]"),
+        (lambda: sample_axis({}), "the samples are empty"),
+        (lambda: Points("", 1, grid_axes({"x": [1], ("x", "y"): [(1, 2)]})), "'x' is given twice"),
+        (lambda: points(3, replications=0), "replications must be at least 1: got 0"),
+    ],
+)
+def test_bad_grids_are_refused(make, message: str):
+    with pytest.raises(SweepError, match=message):
+        make()
