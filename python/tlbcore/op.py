@@ -1,7 +1,7 @@
 """Words of the policy language as Python functions.
 
-Each returns the text of one statement (or header line), so a policy built here and one written by hand are the
-same thing. What a word means is in the policy language reference; nothing is judged before
+Each returns the text of one statement (or header line), so a policy built here and one written by hand are
+the same thing. What a word means is in the policy language reference; nothing is judged before
 `Policy.replace` hands the text to the core.
 
 >>> from tlbcore import op

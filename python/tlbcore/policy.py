@@ -16,8 +16,8 @@ __all__ = ["Policy", "as_policy", "policies"]
 class Policy:
     """A TLB-flush policy: what kernel entry, exit, NMI, the flush initiator and the IPI handler do.
 
-    Frozen; equal if the canonical texts are equal. `print(policy)` shows the text, which is also the pickled form.
-    The language: `docs/policy-language.md`. The ops and what they mean: SEMANTICS and the SDM sections cited there.
+    Frozen; equal if the canonical texts are equal. `print(policy)` shows the text, which is also the pickled
+    form. The language: `docs/policy-language.md`.
 
     Parameters
     ----------

@@ -136,21 +136,21 @@ impl Assembler {
         while let Some((name, span)) = self.handlers.pop() {
             if self.code.program(&name).is_none() {
                 if self.find_section(&name).is_none() {
-                    let near = self.near(
+                    let hint = near(
                         &name,
                         self.chain.iter().flat_map(|f| f.sections.iter().map(|s| s.name.as_str())),
                     );
                     return Err(PolicyError {
                         file: self.code.files[usize::from(span.file)].clone(),
                         at: Loc { line: span.line, col: span.col },
-                        message: format!("`ipi` names the section `{name}`, which is not defined{near}"),
+                        message: format!("`ipi` names the section `{name}`, which is not defined{hint}"),
                     });
                 }
                 self.program(&name)?;
             }
         }
         self.unused_sections()?;
-        self.link()?;
+        self.link();
         self.liveness()?;
         Ok(self.code)
     }
@@ -169,20 +169,16 @@ impl Assembler {
                 || policy.sections.iter().any(|o| uses(&o.body, &s.name));
             if !known {
                 let kernel = self.chain.last().expect("the kernel").sections.iter().map(|s| s.name.as_str());
-                if let Some(near) = nearest(&s.name, kernel) {
+                if let Some(hint) = nearest(&s.name, kernel) {
                     return Err(PolicyError {
                         file: policy.file.clone(),
                         at: s.at,
-                        message: format!("nothing uses section `{}`; did you mean `{near}`?", s.name),
+                        message: format!("nothing uses section `{}`; did you mean `{hint}`?", s.name),
                     });
                 }
             }
         }
         Ok(())
-    }
-
-    fn near<'a>(&self, name: &str, all: impl Iterator<Item = &'a str>) -> String {
-        nearest(name, all).map_or(String::new(), |n| format!("; did you mean `{n}`?"))
     }
 
     fn declare(&mut self) -> Result2<()> {
@@ -370,8 +366,7 @@ impl Assembler {
                 .iter()
                 .map(|f| f.name.as_str())
                 .chain(self.locals.iter().map(String::as_str));
-            return self
-                .fail(n.at, format!("`{}` is no variable or local{}", n.name, self.near(&n.name, all)));
+            return self.fail(n.at, format!("`{}` is no variable or local{}", n.name, near(&n.name, all)));
         };
         let per_cpu = self.code.vars[usize::from(self.code.fields[field].var)].per_cpu;
         let at = match (per_cpu, n.cur) {
@@ -400,8 +395,8 @@ impl Assembler {
         match SETS.iter().find(|(n, _)| *n == name) {
             Some(&(_, set)) => Ok(set),
             None => {
-                let near = self.near(name, SETS.iter().map(|s| s.0));
-                self.fail(at, format!("`{name}` is no CPU set; these are: online, others, housekeeping, nohz_full, flush_mask, targets{near}"))
+                let hint = near(name, SETS.iter().map(|s| s.0));
+                self.fail(at, format!("`{name}` is no CPU set; these are: online, others, housekeeping, nohz_full, flush_mask, targets{hint}"))
             }
         }
     }
@@ -417,8 +412,8 @@ impl Assembler {
         match self.code.pages.iter().position(|p| p.name == name) {
             Some(i) => Ok(i as u8),
             None => {
-                let near = self.near(name, self.code.pages.iter().map(|p| p.name.as_str()));
-                self.fail(at, format!("`{name}` is neither `range` nor a declared page{near}"))
+                let hint = near(name, self.code.pages.iter().map(|p| p.name.as_str()));
+                self.fail(at, format!("`{name}` is neither `range` nor a declared page{hint}"))
             }
         }
     }
@@ -498,8 +493,8 @@ impl Assembler {
             Test::Feature(name, at) => match Feature::named(name) {
                 Some(f) => Some(self.features.has(f)),
                 None => {
-                    let near = self.near(name, Feature::ALL.iter().map(|f| f.0));
-                    return self.fail(*at, format!("`{name}` is no feature{near}"));
+                    let hint = near(name, Feature::ALL.iter().map(|f| f.0));
+                    return self.fail(*at, format!("`{name}` is no feature{hint}"));
                 }
             },
             Test::Not(t) => self.fold(t)?.map(|b| !b),
@@ -748,11 +743,11 @@ impl Assembler {
                         let Some((file, section)) = self.find_section(word) else {
                             let all =
                                 self.chain.iter().flat_map(|f| f.sections.iter().map(|s| s.name.as_str()));
-                            let near = self.near(
+                            let hint = near(
                                 word,
                                 all.chain(["fence", "lfence", "serialize", "swapgs", "tlbsync", "return"]),
                             );
-                            return self.fail(s.at, format!("`{word}` is neither an op nor a section{near}"));
+                            return self.fail(s.at, format!("`{word}` is neither an op nor a section{hint}"));
                         };
                         return self.inline(file, &section);
                     }
@@ -858,12 +853,12 @@ impl Assembler {
                     "put", "clear", "await", "mov", "invlpg", "invpcid", "invlpgb", "rar", "read", "write",
                     "touch", "body", "pte", "table", "free", "request", "promise", "handle", "owe",
                 ];
-                let near = if STARTS.contains(&words[0]) {
+                let hint = if STARTS.contains(&words[0]) {
                     String::new()
                 } else {
-                    self.near(words[0], STARTS.into_iter())
+                    near(words[0], STARTS.into_iter())
                 };
-                return self.fail(at, format!("`{}` is no op{near}", words.join(" ")));
+                return self.fail(at, format!("`{}` is no op{hint}", words.join(" ")));
             }
         })
     }
@@ -885,7 +880,7 @@ impl Assembler {
 
     // -- after all programs ------------------------------------------------------------------------------
 
-    fn link(&mut self) -> Result2<()> {
+    fn link(&mut self) {
         for i in 0..self.code.ops.len() {
             if let Op::Ipi { to, .. } = self.code.ops[i] {
                 let name = self.code.text[i].rsplit(", ").next().expect("`ipi SET, NAME`").to_string();
@@ -893,7 +888,6 @@ impl Assembler {
                 self.code.ops[i] = Op::Ipi { to, run };
             }
         }
-        Ok(())
     }
 
     /// Backwards over the ops until nothing changes. Registers do not survive `handle calls`: the handler
@@ -991,6 +985,11 @@ fn puts(body: &[Stmt]) -> bool {
 
 fn leaves(body: &[Stmt]) -> bool {
     any(body, &|k| matches!(k, StmtKind::Break) || matches!(k, StmtKind::Use(w) if w == "return"))
+}
+
+/// A suggestion to end an error with.
+fn near<'a>(name: &str, all: impl Iterator<Item = &'a str>) -> String {
+    nearest(name, all).map_or(String::new(), |n| format!("; did you mean `{n}`?"))
 }
 
 /// The nearest of some names, if it is near enough to be a slip.

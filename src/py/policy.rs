@@ -95,13 +95,13 @@ pub fn policy_replace(
     Ok(out)
 }
 
+/// (program, index, op, canonical line, source).
+type Row = (String, usize, String, String, String);
+
 /// The ops both drivers run: rows of (program, index, op, canonical line, source).
 #[pyfunction]
-pub fn policy_listing(
-    text: &str,
-    file: &str,
-    feature_names: Vec<String>,
-) -> PyResult<Vec<(String, usize, String, String, String)>> {
+#[allow(clippy::needless_pass_by_value)] // extracted from Python by value
+pub fn policy_listing(text: &str, file: &str, feature_names: Vec<String>) -> PyResult<Vec<Row>> {
     let code = policy::load(&text::parse(file, text)?, features(&feature_names)?)?;
     let mut rows = Vec::new();
     for p in &code.programs {

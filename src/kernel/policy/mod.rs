@@ -42,6 +42,21 @@ pub const POLICIES: &[Row] = &[
     policy!("coalesce-tri-state", [Verified, Verified, Verified]),
     policy!("pending-bit", [Verified, Verified, Verified]),
     policy!("fancy-state", [Verified, Verified, Verified]),
+    policy!("coalesce-v6", [Violated, Violated, Violated]),
+    policy!("coalesce-all", [Verified, Verified, Violated]),
+    policy!("track-cr3-reconstructed", [Verified, Verified, Violated]),
+    policy!("track-cr3-invpcid", [Verified, Verified, Violated]),
+    policy!("track-cr3-saved-flag", [Verified, Verified, Violated]),
+    policy!("pending-bit-plain", [Violated, Violated, Violated]),
+    policy!("pending-bit-recheck", [Verified, Verified, Verified]),
+    policy!("fancy-state-or", [Verified, Verified, Verified]),
+    policy!("fancy-state-indeterminate", [Verified, Verified, Verified]),
+    policy!("quarantine", [Verified, Verified, Verified]),
+    policy!("invlpgb", [Verified, Verified, Verified]),
+    policy!("rar", [Verified, Verified, Verified]),
+    policy!("lazy-tune", [Verified, Verified, Verified]),
+    policy!("flush-on-exit", [Violated, Violated, Violated]),
+    policy!("noinstr-c", [Verified, Violated, Violated]),
 ];
 
 /// The paths every policy plugs into.

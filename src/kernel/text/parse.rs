@@ -321,11 +321,8 @@ impl Cursor<'_> {
     }
 
     fn error(&self, message: impl Into<String>) -> PolicyError {
-        let mut message = message.into();
-        match self.peek() {
-            Some((token, _)) => message.push_str(&format!(", found {}", token.show())),
-            None => message.push_str(", found the end of the line"),
-        }
+        let found = self.peek().map_or("the end of the line".into(), |(token, _)| token.show());
+        let message = format!("{}, found {found}", message.into());
         PolicyError { file: self.file.into(), at: self.here(), message }
     }
 
