@@ -1,0 +1,269 @@
+"""What a table of simulations says: marginal effects, Pareto front, break-even.
+
+Tables are mappings of names to columns of one length, as a sweep's is. Nothing here simulates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlbcore._core import SweepError
+from tlbcore._names import unknown
+
+Table = Mapping[str, NDArray[Any]]
+
+# Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom (NIST/SEMATECH e-Handbook 1.3.6.7.2).
+_T95 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+
+
+def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Return mean and 95 % confidence interval (Student's t); infinite when there is one value only.
+
+    >>> interval(np.array([1.0, 2.0, 3.0]))
+    (2.0, -0.4843..., 4.4843...)
+    """
+    count = len(values)
+    if not count:
+        return math.nan, math.nan, math.nan
+    mean = float(np.mean(values))
+    if count < 2:
+        return mean, -math.inf, math.inf
+    quantile = _T95[count - 2] if count - 2 < len(_T95) else 1.96 + 2.5 / (count - 1)
+    half = quantile * float(np.std(values, ddof=1)) / math.sqrt(count)
+    return mean, mean - half, mean + half
+
+
+def effects(table: Table, parameters: Sequence[str], metric: str) -> dict[str, NDArray[Any]]:
+    """Return the mean of a metric at each value of each parameter, over everything else.
+
+    Parameters
+    ----------
+    table
+        Columns of one length: the parameters and the metric; rows whose metric is missing (NaN) do not count.
+    parameters
+        Names of the columns to group by, one after the other.
+    metric
+        Name of the column to average.
+
+    Returns
+    -------
+    dict
+        Tidy columns `parameter`, `value` (text), `mean`, `low`, `high` (95 %), `count`.
+
+    Raises
+    ------
+    SweepError
+        If a name is no column.
+
+    Examples
+    --------
+    >>> shown = effects({"x": np.array([1, 1, 2, 2]), "y": np.array([1.0, 3.0, 5.0, 7.0])}, ["x"], "y")
+    >>> shown["value"].tolist(), shown["mean"].tolist()
+    (['1', '2'], [2.0, 6.0])
+    """
+    y = np.asarray(_column(table, metric), dtype=float)
+    known = ~np.isnan(y)
+    rows = []
+    for parameter in parameters:
+        x = np.asarray(_column(table, parameter))
+        for value in np.unique(x):
+            chosen = y[known & (x == value)]
+            rows.append((parameter, str(value), *interval(chosen), len(chosen)))
+    names = ("parameter", "value", "mean", "low", "high", "count")
+    columns = zip(*rows, strict=True) if rows else [() for _ in names]
+    return {name: np.array(column) for name, column in zip(names, columns, strict=True)}
+
+
+def pareto(
+    table: Table, metrics: Sequence[str], by: Sequence[str], *, seed_column: str = "replication"
+) -> dict[str, NDArray[Any]]:
+    """Return the configurations that no other beats in every metric; less is better.
+
+    Parameters
+    ----------
+    table
+        Columns of one length.
+    metrics
+        Names of the columns to minimise, such as noise, entry cost and housekeeping cost.
+    by
+        Names of the columns that tell configurations apart; replications of one are averaged.
+    seed_column
+        The column that numbers replications; not used to tell configurations apart.
+
+    Returns
+    -------
+    dict
+        Columns `by` and `metrics` (means), a row per configuration of the front, ordered by the first metric.
+
+    Raises
+    ------
+    SweepError
+        If a name is no column, or no metric is named.
+
+    Examples
+    --------
+    >>> table = {"p": np.array(["a", "b"]), "x": np.array([1.0, 2.0]), "y": np.array([1.0, 2.0])}
+    >>> pareto(table, ["x", "y"], ["p"])["p"].tolist()
+    ['a']
+    """
+    if not metrics:
+        raise SweepError("a Pareto front needs at least one metric")
+    names = [name for name in by if name != seed_column]
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for i, row in enumerate(zip(*(_column(table, name) for name in names), strict=True)):
+        groups.setdefault(row, []).append(i)
+    values = np.array(
+        [
+            [float(np.mean(np.asarray(_column(table, m), dtype=float)[rows])) for m in metrics]
+            for rows in groups.values()
+        ]
+    )
+    whole = ~np.isnan(values).any(axis=1)
+    front = [
+        i
+        for i in np.flatnonzero(whole)
+        if not ((values[whole] <= values[i]).all(axis=1) & (values[whole] < values[i]).any(axis=1)).any()
+    ]
+    front.sort(key=lambda i: tuple(values[i]))
+    members = list(groups)
+    out: dict[str, NDArray[Any]] = {
+        name: np.array([members[i][column] for i in front]) for column, name in enumerate(names)
+    }
+    return out | {name: values[front, column] for column, name in enumerate(metrics)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreakEven:
+    """Where two policies cost the same.
+
+    Attributes
+    ----------
+    parameter, metric, policies
+        What was varied, what was compared, and between which two policies.
+    value
+        Where the mean difference is zero, interpolated.
+    low, high
+        Below and above these the sign of the difference is certain (95 % at each point).
+    cheaper_below, cheaper_above
+        Which policy has the smaller metric on which side.
+    points
+        Columns `value`, `mean`, `low`, `high`, `replications`: of the first policy's metric minus the second's.
+    """
+
+    parameter: str
+    metric: str
+    policies: tuple[str, str]
+    value: float
+    low: float
+    high: float
+    cheaper_below: str
+    cheaper_above: str
+    points: Mapping[str, NDArray[np.float64]] = field(repr=False)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.metric}: {self.cheaper_below} below and {self.cheaper_above} above"
+            f" {self.parameter} = {self.value:.4g} ({self.low:.4g} to {self.high:.4g})"
+        )
+
+
+Differences = Callable[[float, int], NDArray[np.float64]]
+
+
+def bisect(
+    differences: Differences,
+    low: float,
+    high: float,
+    *,
+    parameter: str,
+    metric: str,
+    policies: tuple[str, str],
+    replications: int = 5,
+    most_replications: int = 40,
+    tolerance: float = 0.02,
+) -> BreakEven:
+    """Find where paired differences change their sign, by bisection with confidence from replications.
+
+    `differences(x, n)` returns n paired differences at x; a larger n extends the smaller one. Where the sign
+    stays open after `most_replications`, the edges of the open region are located instead.
+    """
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise SweepError(f"low must be below high: got {low:g} and {high:g}")
+    logarithmic = low > 0 and high / low > 10
+    seen: dict[float, tuple[float, float, float, int]] = {}
+
+    def sign(x: float) -> int:
+        count = replications
+        while True:
+            mean, below, above = interval(differences(x, count))
+            seen[x] = (mean, below, above, count)
+            if below > 0 or above < 0:
+                return 1 if mean > 0 else -1
+            if mean == below == above == 0 or count >= most_replications:
+                return 0
+            count = min(2 * count, most_replications)
+
+    def middle(a: float, b: float) -> float:
+        return math.sqrt(a * b) if logarithmic else (a + b) / 2
+
+    def close(a: float, b: float) -> bool:
+        return math.log(b / a) <= tolerance if logarithmic else b - a <= tolerance * (high - low)
+
+    first, last = sign(low), sign(high)
+    if first == last or not first or not last:
+        ends = ", ".join(f"{seen[x][0]:.4g} at {x:g}" for x in (low, high))
+        raise SweepError(
+            f"no break-even of {metric} between {parameter} = {low:g} and {high:g}:"
+            f" {policies[0]} minus {policies[1]} is {ends}"
+        )
+    a, b = low, high
+    open_at = None
+    while not close(a, b) and open_at is None:
+        x = middle(a, b)
+        here = sign(x)
+        if here == first:
+            a = x
+        elif here == last:
+            b = x
+        else:
+            open_at = x
+    if open_at is not None:
+        # The edges of the region in which replications do not decide.
+        left, right = open_at, open_at
+        while not close(a, left):
+            x = middle(a, left)
+            a, left = (x, left) if sign(x) == first else (a, x)
+        while not close(right, b):
+            x = middle(right, b)
+            right, b = (right, x) if sign(x) == last else (x, b)
+    share = seen[a][0] / (seen[a][0] - seen[b][0])
+    value = a * (b / a) ** share if logarithmic else a + share * (b - a)
+    below, above = (policies[1], policies[0]) if first > 0 else policies
+    columns = np.array([(x, *seen[x]) for x in sorted(seen)])
+    names = ("value", "mean", "low", "high", "replications")
+    return BreakEven(
+        parameter=parameter,
+        metric=metric,
+        policies=policies,
+        value=value,
+        low=a,
+        high=b,
+        cheaper_below=below,
+        cheaper_above=above,
+        points={name: columns[:, i] for i, name in enumerate(names)},
+    )
+
+
+def _column(table: Table, name: str) -> NDArray[Any]:
+    if name not in table:
+        raise SweepError(unknown("column", name, table))
+    return table[name]
