@@ -156,7 +156,7 @@ class BreakEven:
     cheaper_below, cheaper_above
         Which policy has the smaller metric on which side.
     points
-        Columns `value`, `mean`, `low`, `high`, `replications`: of the first policy's metric minus the second's.
+        Columns `value`, `mean`, `low`, `high`, `replications`: first policy minus second at each value tried.
     """
 
     parameter: str
