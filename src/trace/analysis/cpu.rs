@@ -1,0 +1,291 @@
+//! One CPU as the trace shows it: its call queue, the interrupt it is in, its stay in the kernel, and its figures.
+
+use std::collections::VecDeque;
+
+use hdrhistogram::Histogram;
+use rustc_hash::FxHashMap;
+
+use super::tasks::Sym;
+use crate::trace::{cause::Cause, event::Vector};
+
+/// What a CPU is doing, as far as a sender's decision goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mode {
+    /// The trace does not tell.
+    #[default]
+    Unknown,
+    /// In user mode, between `user_enter` and `user_exit`.
+    User,
+    /// In the kernel.
+    Kernel,
+    /// In the idle loop, no interrupt.
+    Idle,
+}
+
+impl Mode {
+    /// The word in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::User => "user",
+            Self::Kernel => "kernel",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+/// Not known, or not happened.
+pub const NEVER: u64 = u64::MAX;
+/// No operation, no row.
+pub const NONE: u32 = u32::MAX;
+
+/// One remote call to a CPU that may be isolated.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Index of the operation, or [`NONE`].
+    pub op: u32,
+    /// Function.
+    pub func: Sym,
+    /// Target.
+    pub cpu: u32,
+    /// When it was queued, or [`NEVER`].
+    pub queued_ns: u64,
+    /// When its function began, or the interrupt that must have run it; [`NEVER`] if it was not seen.
+    pub ran_ns: u64,
+    /// Line of the event that shows it run, 0 if none does.
+    pub ran_line: u64,
+    /// When the target next entered the kernel for another reason, or [`NEVER`].
+    pub other_ns: u64,
+    /// Number of the interrupt that ran it, from 1 on each CPU; 0 if none did.
+    pub irq: u32,
+    /// Length of that interrupt, if this is the first call it ran; 0 unknown.
+    pub irq_len_ns: u32,
+    /// Number of the stay in the kernel it ran in, from 1; 0 unknown.
+    pub stay: u32,
+    /// What the target was doing when it was queued.
+    pub mode: Mode,
+    /// No change of that within the resolution of the trace.
+    pub mode_sure: bool,
+    /// That stay had other reasons too.
+    pub stay_other: bool,
+    /// First call of its interrupt.
+    pub first: bool,
+    /// Its own event or a probe on its function shows it run.
+    pub traced: bool,
+    /// Inside the window that is counted.
+    pub counted: bool,
+}
+
+/// A call waiting in a queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Queued {
+    /// Function.
+    pub func: Sym,
+    /// Call data, 0 if unknown.
+    pub csd: u64,
+    /// Operation.
+    pub op: u32,
+    /// Row, or [`NONE`].
+    pub row: u32,
+    /// Line where it was queued.
+    pub line: u64,
+}
+
+/// An interrupt being handled.
+#[derive(Clone, Copy, Debug)]
+pub struct Irq {
+    /// Vector.
+    pub vector: Vector,
+    /// When it began.
+    pub at_ns: u64,
+    /// Number on this CPU, from 1.
+    pub number: u32,
+    /// Its cause, if it is not a call.
+    pub cause: Option<Cause>,
+    /// Sender, for a reschedule.
+    pub comm: Sym,
+    /// First call it ran.
+    pub first: u32,
+    /// It ran a call, with or without a row.
+    pub ran: bool,
+    /// Function and cause of the first call without a row.
+    pub bare: Option<Cause>,
+}
+
+/// A call this CPU has queued for another, until it is clear whether an interrupt was sent for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// Target.
+    pub target: u32,
+    /// Function.
+    pub func: Sym,
+    /// The target's queue was empty, so an interrupt must follow.
+    pub derived: bool,
+    /// One did.
+    pub recorded: bool,
+    /// Line where it was queued.
+    pub line: u64,
+    /// Inside the window.
+    pub counted: bool,
+}
+
+/// An interrupt that call-queue order does not explain, or a missing one.
+#[derive(Clone, Copy, Debug)]
+pub struct Unexplained {
+    /// Line where the call was queued.
+    pub line: u64,
+    /// Function.
+    pub func: Sym,
+    /// Call-queue order asks for an interrupt.
+    pub derived: bool,
+    /// The trace has one.
+    pub recorded: bool,
+}
+
+/// Key of an IPI sent to this CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IpiKey {
+    /// For a queued call of this function.
+    Call(Sym),
+    /// A reschedule, by the place it was sent from.
+    Reschedule(Sym),
+    /// Another handler.
+    Other(Sym),
+}
+
+/// Time between interrupts.
+#[derive(Clone, Debug, Default)]
+pub struct Quiet {
+    /// How long, in microseconds.
+    pub histogram: Option<Histogram<u64>>,
+    /// The longest.
+    pub longest_ns: u64,
+    /// When that began.
+    pub longest_from_ns: u64,
+    /// End of the last interrupt.
+    pub since_ns: Option<u64>,
+}
+
+/// What is counted per CPU.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// Events recorded on this CPU.
+    pub events: u64,
+    /// Interrupts by vector.
+    pub vectors: [u64; Vector::COUNT],
+    /// Interrupts by cause, except those whose first call has a row (its cause may become clearer later).
+    pub causes: FxHashMap<Cause, u64>,
+    /// Calls executed by function: `csd_function_entry`, or a probe on the function.
+    pub calls: FxHashMap<Sym, u64>,
+    /// Calls that must have run, since an interrupt emptied the queue they were in.
+    pub implied: FxHashMap<Sym, u64>,
+    /// Functions this CPU, as a sender, ran itself.
+    pub local: FxHashMap<Sym, u64>,
+    /// IPIs sent to it.
+    pub ipis: FxHashMap<IpiKey, u64>,
+    /// Interrupts call-queue order asks for, by function.
+    pub derived: FxHashMap<Sym, u64>,
+    /// Of those calls, interrupts recorded.
+    pub recorded: FxHashMap<Sym, u64>,
+    /// Where the two differ; the first hundred.
+    pub unexplained: Vec<Unexplained>,
+    /// How often they differ.
+    pub unexplained_count: u64,
+    /// Reschedules by sender and cause.
+    pub reschedulers: FxHashMap<(Sym, Cause), u64>,
+    /// Entries into the kernel (`user_exit`).
+    pub entries: u64,
+    /// Returns to user mode.
+    pub returns: u64,
+    /// Quiet time.
+    pub quiet: Quiet,
+    /// How long handlers ran, by cause, in nanoseconds; not those with rows.
+    pub lengths: FxHashMap<Cause, Histogram<u64>>,
+    /// Ticks kept, by dependency.
+    pub tick_kept: FxHashMap<Sym, u64>,
+    /// Events missing on this CPU.
+    pub holes: u64,
+}
+
+/// One CPU.
+#[derive(Default)]
+pub struct Cpu {
+    /// It has `user_enter` or `user_exit` events, which exist only on nohz_full CPUs.
+    pub tracked: bool,
+    /// Any event was recorded on it.
+    pub seen: bool,
+    /// Task of the last event.
+    pub pid: u32,
+    /// In user mode.
+    pub user: Option<bool>,
+    /// When that last changed.
+    pub changed_ns: u64,
+    /// `sched_switch` is recorded on it, so idle is known.
+    pub switches: bool,
+    /// Its call queue.
+    pub queue: VecDeque<Queued>,
+    /// Calls the running interrupt took from the queue.
+    pub running: Vec<Queued>,
+    /// Interrupts being handled, innermost last.
+    pub irqs: Vec<Irq>,
+    /// Interrupts so far.
+    pub irq_number: u32,
+    /// Function of the call that runs now.
+    pub calling: Sym,
+    /// Stays so far.
+    pub stay: u32,
+    /// This stay has a reason other than remote calls.
+    pub stay_other: bool,
+    /// Rows that ran in this stay.
+    pub stay_rows: Vec<u32>,
+    /// Rows queued since the CPU last entered for another reason.
+    pub awaiting_other: Vec<u32>,
+    /// Rows queued since its mode last changed.
+    pub awaiting_mode: Vec<u32>,
+    /// Places reschedules were sent from, not yet arrived.
+    pub reschedules: VecDeque<(Sym, Sym)>,
+    /// Calls it queued for others.
+    pub sent: Vec<Sent>,
+    /// Function of the last call it queued.
+    pub last_queued: Sym,
+    /// What is counted.
+    pub figures: Figures,
+}
+
+impl Cpu {
+    /// What it is doing now.
+    pub fn mode(&self) -> Mode {
+        match self.user {
+            Some(true) => Mode::User,
+            _ if self.seen && self.pid == 0 && self.irqs.is_empty() && (self.tracked || self.switches) => Mode::Idle,
+            Some(false) => Mode::Kernel,
+            None => Mode::Unknown,
+        }
+    }
+
+    /// In an interrupt that runs the call queue.
+    pub fn in_call_irq(&self) -> bool {
+        self.irqs.last().is_some_and(|irq| irq.vector.runs_call_queue())
+    }
+
+    /// Takes a call out of what runs, or out of the queue if the whole of it is taken now.
+    pub fn take(&mut self, func: Sym, csd: u64) -> Option<Queued> {
+        let find = |list: &[Queued]| {
+            let by_data = list.iter().position(|q| csd != 0 && q.csd == csd && q.func == func);
+            by_data.or_else(|| list.iter().position(|q| q.func == func && (csd == 0 || q.csd == 0)))
+        };
+        if let Some(i) = find(&self.running) {
+            return Some(self.running.remove(i));
+        }
+        let i = find(self.queue.make_contiguous())?;
+        let found = self.queue.remove(i);
+        self.running.extend(self.queue.drain(..));
+        found
+    }
+}
+
+/// A histogram of two significant digits that grows as needed.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new(2).expect("two digits are allowed")
+}

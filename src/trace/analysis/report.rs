@@ -1,0 +1,494 @@
+//! What a pass found, as plain data for people and for JSON.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use rustc_hash::FxHashMap;
+use serde::Serialize;
+
+use super::{
+    Analysis, Isolated, Kinds, RangeCalls,
+    cpu::{Cpu, IpiKey, NEVER, Row, histogram},
+    sender::Op,
+    tasks::{Sym, Symbols},
+};
+use crate::trace::{
+    cause::{self, Cause},
+    event::Vector,
+    replay::{self, Base, Outcome},
+};
+
+/// An interval; equal ends are a figure the trace decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Range<T> {
+    /// At least.
+    pub low: T,
+    /// At most.
+    pub high: T,
+}
+
+impl<T: Copy + std::ops::AddAssign> Range<T> {
+    /// Both ends.
+    pub fn exactly(value: T) -> Self {
+        Self { low: value, high: value }
+    }
+
+    /// Adds end to end.
+    pub fn add(&mut self, other: Self) {
+        self.low += other.low;
+        self.high += other.high;
+    }
+}
+
+/// The exact 95 % interval of a Poisson mean, by the Wilson-Hilferty approximation of the chi-square quantiles
+/// (better than 1 % from one event on).
+pub fn poisson_95(events: u64) -> Range<f64> {
+    let z = 1.959_963_985;
+    let k = events as f64;
+    let cube = |n: f64, sign: f64| n * (1.0 - 1.0 / (9.0 * n) + sign * z / (3.0 * n.sqrt())).powi(3);
+    Range { low: if events == 0 { 0.0 } else { cube(k, -1.0).max(0.0) }, high: cube(k + 1.0, 1.0) }
+}
+
+/// Who made an isolated CPU run something.
+#[derive(Clone, Debug, Serialize)]
+pub struct Initiator {
+    /// Task name; `unknown` if the trace has none.
+    pub comm: String,
+    /// It was only interrupted: the sender is an interrupt handler on its CPU.
+    pub in_interrupt: bool,
+    /// Cause.
+    pub cause: &'static str,
+    /// Calls, or reschedules.
+    pub calls: u64,
+}
+
+/// How long handlers of one cause ran.
+#[derive(Clone, Debug, Serialize)]
+pub struct Handler {
+    /// Cause.
+    pub cause: &'static str,
+    /// Interrupts measured.
+    pub n: u64,
+    /// Median, microseconds.
+    pub p50_us: f64,
+    /// 95th percentile.
+    pub p95_us: f64,
+    /// Longest.
+    pub max_us: f64,
+}
+
+/// A difference between call-queue order and the interrupts recorded.
+#[derive(Clone, Debug, Serialize)]
+pub struct UnexplainedIpi {
+    /// Line where the call was queued.
+    pub line: u64,
+    /// Function.
+    pub function: String,
+    /// The queue was empty as far as the trace shows, so an interrupt was due.
+    pub derived: bool,
+    /// The trace has one.
+    pub recorded: bool,
+}
+
+/// The baseline check of one CPU.
+#[derive(Clone, Debug, Serialize)]
+pub struct Baseline {
+    /// The calls kept for replay are the calls executed, function by function.
+    pub executions_equal: bool,
+    /// Interrupts call-queue order asks for, by function; null without csd and ipi events.
+    pub derived_ipis: Option<BTreeMap<String, u64>>,
+    /// Interrupts recorded for these calls.
+    pub recorded_ipis: Option<BTreeMap<String, u64>>,
+    /// How often the two differ.
+    pub unexplained: u64,
+    /// The first hundred.
+    pub unexplained_first: Vec<UnexplainedIpi>,
+}
+
+/// Quiet time between interrupts.
+#[derive(Clone, Debug, Serialize)]
+pub struct Gaps {
+    /// Gaps measured.
+    pub n: u64,
+    /// Median, seconds.
+    pub p50_s: f64,
+    /// Longest, seconds.
+    pub longest_s: f64,
+    /// When it began, seconds of the trace clock.
+    pub longest_from_s: f64,
+}
+
+/// One isolated CPU.
+#[derive(Clone, Debug, Serialize)]
+pub struct CpuReport {
+    /// CPU.
+    pub cpu: u32,
+    /// Events recorded on it.
+    pub events: u64,
+    /// Interrupts of every vector.
+    pub interrupts: u64,
+    /// They per hour; the interval is the 95 % one of a Poisson process.
+    pub interrupts_per_hour: f64,
+    /// See there.
+    pub interrupts_per_hour_95: Range<f64>,
+    /// By vector.
+    pub interrupts_by_vector: BTreeMap<&'static str, u64>,
+    /// By cause, ids of the catalogue.
+    pub interrupts_by_cause: BTreeMap<&'static str, u64>,
+    /// Remote calls executed, by function: `csd_function_entry`, or a kprobe on the function.
+    pub calls_by_function: BTreeMap<String, u64>,
+    /// Calls an interrupt must have run although no event shows it (irq_work).
+    pub implied_calls_by_function: BTreeMap<String, u64>,
+    /// All of these by class.
+    pub calls_by_class: BTreeMap<&'static str, u64>,
+    /// Who.
+    pub initiators: Vec<Initiator>,
+    /// IPIs sent to it; reschedules as `resched:place`.
+    pub ipis_by_function: BTreeMap<String, u64>,
+    /// Entries into the kernel, `user_exit`.
+    pub entries: u64,
+    /// Returns to user mode, `user_enter`.
+    pub returns: u64,
+    /// Quiet time between interrupts.
+    pub gaps: Option<Gaps>,
+    /// How long handlers ran.
+    pub handlers: Vec<Handler>,
+    /// Why the tick was kept, `tick_stop`.
+    pub tick_dependencies: BTreeMap<String, u64>,
+    /// Baseline check.
+    pub baseline: Baseline,
+}
+
+/// An owner of purged areas.
+#[derive(Clone, Debug, Serialize)]
+pub struct Owner {
+    /// Task that allocated them (for a kernel stack: the one that forked).
+    pub comm: String,
+    /// Areas.
+    pub areas: u64,
+    /// Pages, guard pages included.
+    pub pages: u64,
+    /// Of the size and alignment of a kernel stack.
+    pub stacks: u64,
+}
+
+/// One purge.
+#[derive(Clone, Debug, Serialize)]
+pub struct Purge {
+    /// Seconds of the trace clock.
+    pub at_s: f64,
+    /// Line of its event.
+    pub line: u64,
+    /// Who ran it.
+    pub by: String,
+    /// Areas handed back.
+    pub areas: u64,
+    /// Pages of the flushed hull.
+    pub span_pages: u64,
+    /// Largest owners.
+    pub charged: Vec<Owner>,
+    /// Areas of others and of nobody the trace knows.
+    pub unknown: u64,
+}
+
+/// Purges in all.
+#[derive(Clone, Debug, Serialize)]
+pub struct Purges {
+    /// Events, or probe hits where the kernel has no event.
+    pub events: u64,
+    /// That purged something.
+    pub effective: u64,
+    /// That found nothing and flushed nothing.
+    pub empty: u64,
+    /// Owners of everything purged.
+    pub charged: Vec<Owner>,
+    /// Areas charged to nobody.
+    pub unknown_areas: u64,
+    /// The first hundred.
+    pub first: Vec<Purge>,
+}
+
+/// The whole.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Events counted.
+    pub events: u64,
+    /// Seconds of trace clock they span.
+    pub seconds: f64,
+    /// Marker texts that frame what is counted.
+    pub window: Option<(String, String)>,
+    /// `given`, `context_tracking` or `none`.
+    pub isolated_from: &'static str,
+    /// CPUs with events.
+    pub cpus_seen: Vec<u32>,
+    /// Kinds of events.
+    pub kinds: Kinds,
+    /// What cannot be said, and for want of which events.
+    pub cannot_say: Vec<String>,
+    /// Probe hits by function.
+    pub probes: BTreeMap<String, u64>,
+    /// Tasks created.
+    pub forks: u64,
+    /// Kernel-range flushes.
+    pub flush_tlb_kernel_range: RangeCalls,
+    /// `flush_tlb_all` calls seen by a probe.
+    pub flush_tlb_all: u64,
+    /// Purges.
+    pub purges: Purges,
+    /// Areas allocated and freed.
+    pub vmalloc_traffic: (u64, u64),
+    /// `lazy_max_pages()` as the kernel printed it.
+    pub nr_lazy_max: Option<u64>,
+    /// Per isolated CPU.
+    pub isolated: Vec<CpuReport>,
+    /// Every rule of [`replay::RULES`].
+    pub policies: Vec<Outcome>,
+    /// Calls beyond what is kept for replay.
+    pub calls_not_kept: u64,
+    /// Time stamps that step back.
+    pub backwards: u64,
+}
+
+fn text_counts(map: &FxHashMap<Sym, u64>, symbols: &Symbols) -> BTreeMap<String, u64> {
+    map.iter().filter(|(_, n)| **n > 0).map(|(s, n)| (symbols.text(*s), *n)).collect()
+}
+
+/// Kworkers differ by number; people want them together.
+fn person(comm: &str) -> String {
+    if comm.starts_with("kworker/") { "kworker".into() } else { comm.into() }
+}
+
+pub(super) fn build(a: &Analysis) -> Report {
+    let isolated = a.isolated_cpus();
+    let (first_ns, last_ns) = a.span_ns();
+    let seconds = (last_ns - first_ns) as f64 / 1e9;
+    let (rows, ops, symbols) = a.calls();
+    let causes: Vec<Cause> = rows
+        .iter()
+        .map(|row| replay::cause_of(row, ops, |r| cause::of_function(symbols.bytes(r.func))))
+        .collect();
+    let nothing = Cpu::default();
+    let cpus: Vec<CpuReport> = isolated
+        .iter()
+        .map(|&cpu| one(a, cpu, a.cpus.get(cpu as usize).unwrap_or(&nothing), &rows, &causes, seconds))
+        .collect();
+    let bases: Vec<Base> =
+        cpus.iter().map(|c| Base { cpu: c.cpu, interrupts: c.interrupts, entries: c.entries }).collect();
+    let policies = replay::RULES.iter().map(|r| replay::replay(r, &rows, &causes, &bases, last_ns)).collect();
+    let window = a.window.begin.as_ref().map(|(_, begin)| {
+        (begin.clone(), a.window.end.as_ref().map_or_else(|| "end of the recording".into(), |(_, t)| t.clone()))
+    });
+    Report {
+        events: a.events,
+        seconds,
+        window,
+        isolated_from: match (&a.isolated, isolated.is_empty()) {
+            (Isolated::Given(_), _) => "given",
+            (Isolated::Deduce, false) => "context_tracking",
+            (Isolated::Deduce, true) => "none",
+        },
+        cpus_seen: (0u32..).zip(&a.cpus).filter(|(_, c)| c.seen).map(|(i, _)| i).collect(),
+        kinds: a.kinds,
+        cannot_say: cannot_say(a, &cpus),
+        probes: text_counts(&a.probe_counts, symbols),
+        forks: a.forks,
+        flush_tlb_kernel_range: a.range_calls,
+        flush_tlb_all: a.flush_all_calls,
+        purges: purges(a, symbols),
+        vmalloc_traffic: a.lazy.traffic,
+        nr_lazy_max: a.lazy.nr_lazy_max,
+        isolated: cpus,
+        policies,
+        calls_not_kept: a.rows_dropped,
+        backwards: a.backwards,
+    }
+}
+
+fn purges(a: &Analysis, symbols: &Symbols) -> Purges {
+    let owner = |comm: String, c: super::lazy::Charge| Owner { comm, areas: c.areas, pages: c.pages, stacks: c.stacks };
+    let (effective, empty) = a.lazy.counts;
+    Purges {
+        events: if effective + empty > 0 { effective + empty } else { a.purge_probes },
+        effective,
+        empty,
+        charged: a.lazy.owners(symbols).into_iter().take(100).map(|(comm, c)| owner(comm, c)).collect(),
+        unknown_areas: a.lazy.unknown,
+        first: a.lazy.purges.iter().take(100).map(|p| purge(p, symbols)).collect(),
+    }
+}
+
+fn purge(p: &super::lazy::PurgeRow, symbols: &Symbols) -> Purge {
+    Purge {
+        at_s: p.at_ns as f64 / 1e9,
+        line: p.line,
+        by: symbols.text(p.by),
+        areas: p.areas,
+        span_pages: p.span_pages,
+        charged: p
+            .charged
+            .iter()
+            .map(|(comm, c)| Owner { comm: symbols.text(*comm), areas: c.areas, pages: c.pages, stacks: c.stacks })
+            .collect(),
+        unknown: p.unknown,
+    }
+}
+
+/// What is missing, in the order of how much it hurts.
+fn cannot_say(a: &Analysis, cpus: &[CpuReport]) -> Vec<String> {
+    let mut out = Vec::new();
+    let k = &a.kinds;
+    if cpus.is_empty() {
+        out.push(
+            "which CPUs are isolated: no user_enter/user_exit events (only nohz_full CPUs have them); pass --isolated".into(),
+        );
+    }
+    if k.vectors == 0 {
+        out.push("how often a CPU was interrupted: no irq_vectors events".into());
+    }
+    let unknown: u64 = cpus.iter().filter_map(|c| c.interrupts_by_cause.get(Cause::CallUnknown.entry().id)).sum();
+    if unknown > 0 || (k.vectors > 0 && k.csd_queue + k.csd_entry + k.probes == 0) {
+        out.push(format!(
+            "who sent {unknown} call interrupts and what they ran: vector known, sender unknown (no csd_* events, no probes)"
+        ));
+    } else if k.csd_queue == 0 && k.vectors > 0 {
+        out.push("which task queued a call: no csd_queue_cpu events (kernel 6.5 or newer has them)".into());
+    }
+    if k.ipi == 0 && k.vectors > 0 {
+        out.push("where reschedules come from, and whether call-queue order explains the interrupts: no ipi_send_* events".into());
+    }
+    if k.user == 0 && !cpus.is_empty() {
+        out.push("whether a CPU was in user mode when it was interrupted: no user_enter/user_exit events".into());
+    }
+    if k.vmalloc == 0 {
+        out.push("whose freed areas filled the lazy list: no vmalloc events (kernel 6.2 or newer has them)".into());
+    }
+    if a.range_calls.calls + a.flush_all_calls == 0 && k.probes == 0 {
+        out.push("how many pages a kernel-range flush covered: no probe on flush_tlb_kernel_range".into());
+    }
+    out
+}
+
+fn one(a: &Analysis, number: u32, cpu: &Cpu, rows: &[Row], causes: &[Cause], seconds: f64) -> CpuReport {
+    let symbols = &a.symbols;
+    let f = &cpu.figures;
+    let mut by_cause: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let mut lengths: BTreeMap<&'static str, Histogram<u64>> = BTreeMap::new();
+    for (cause, n) in &f.causes {
+        *by_cause.entry(cause.entry().id).or_default() += n;
+    }
+    for (cause, h) in &f.lengths {
+        lengths.entry(cause.entry().id).or_insert_with(histogram).add(h).expect("same precision");
+    }
+    let mut by_class: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let mut who: BTreeMap<(String, bool, &'static str), u64> = BTreeMap::new();
+    let mut kept: FxHashMap<Sym, u64> = FxHashMap::default();
+    for (row, cause) in rows.iter().zip(causes).filter(|(r, _)| r.cpu == number && r.ran_ns != NEVER) {
+        let entry = cause.entry();
+        *by_class.entry(entry.class.name()).or_default() += 1;
+        if row.traced {
+            *kept.entry(row.func).or_default() += 1;
+        }
+        let op: Option<&Op> = a.ops.get(row.op as usize);
+        let comm = op.map_or_else(|| "unknown".into(), |op| person(&symbols.text(op.comm)));
+        *who.entry((comm, op.is_some_and(|op| op.in_interrupt), entry.id)).or_default() += 1;
+        if row.first && row.irq != 0 {
+            *by_cause.entry(entry.id).or_default() += 1;
+            if row.irq_len_ns > 0 {
+                lengths.entry(entry.id).or_insert_with(histogram).saturating_record(u64::from(row.irq_len_ns));
+            }
+        }
+    }
+    for ((comm, cause), n) in &f.reschedulers {
+        *who.entry((person(&symbols.text(*comm)), false, cause.entry().id)).or_default() += n;
+    }
+    let mut initiators: Vec<_> = who
+        .into_iter()
+        .map(|((comm, in_interrupt, cause), calls)| Initiator { comm, in_interrupt, cause, calls })
+        .collect();
+    initiators.sort_by(|x, y| y.calls.cmp(&x.calls).then_with(|| x.comm.cmp(&y.comm)));
+    let interrupts = f.vectors.iter().sum();
+    let hours = seconds / 3600.0;
+    let per_hour = |n: f64| if hours > 0.0 { n / hours } else { 0.0 };
+    let spread = poisson_95(interrupts);
+    let us = |ns: u64| ns as f64 / 1000.0;
+    let mut handlers: Vec<_> = lengths
+        .iter()
+        .map(|(cause, h)| Handler {
+            cause,
+            n: h.len(),
+            p50_us: us(h.value_at_quantile(0.5)),
+            p95_us: us(h.value_at_quantile(0.95)),
+            max_us: us(h.max()),
+        })
+        .collect();
+    handlers.sort_by(|x, y| y.n.cmp(&x.n).then_with(|| x.cause.cmp(y.cause)));
+    let comparable = a.kinds.csd_queue > 0 && a.kinds.ipi > 0;
+    CpuReport {
+        cpu: number,
+        events: f.events,
+        interrupts,
+        interrupts_per_hour: per_hour(interrupts as f64),
+        interrupts_per_hour_95: Range { low: per_hour(spread.low), high: per_hour(spread.high) },
+        interrupts_by_vector: Vector::ALL
+            .iter()
+            .map(|v| (v.name(), f.vectors[*v as usize]))
+            .filter(|(_, n)| *n > 0)
+            .collect(),
+        interrupts_by_cause: by_cause,
+        calls_by_function: text_counts(&f.calls, symbols),
+        implied_calls_by_function: text_counts(&f.implied, symbols),
+        calls_by_class: by_class,
+        initiators,
+        ipis_by_function: f
+            .ipis
+            .iter()
+            .filter(|(_, n)| **n > 0)
+            .map(|(key, n)| match key {
+                IpiKey::Call(s) => (if *s == Sym::NONE { "?".into() } else { symbols.text(*s) }, *n),
+                IpiKey::Reschedule(s) => (format!("resched:{}", symbols.text(*s)), *n),
+                IpiKey::Other(s) => (symbols.text(*s), *n),
+            })
+            .collect(),
+        entries: f.entries,
+        returns: f.returns,
+        gaps: f.quiet.histogram.as_ref().map(|h| Gaps {
+            n: h.len(),
+            p50_s: h.value_at_quantile(0.5) as f64 / 1e6,
+            longest_s: f.quiet.longest_ns as f64 / 1e9,
+            longest_from_s: f.quiet.longest_from_ns as f64 / 1e9,
+        }),
+        handlers,
+        tick_dependencies: text_counts(&f.tick_kept, symbols),
+        baseline: Baseline {
+            executions_equal: a.rows_dropped > 0 || kept == f.calls,
+            derived_ipis: comparable.then(|| text_counts(&f.derived, symbols)),
+            recorded_ipis: comparable.then(|| text_counts(&f.recorded, symbols)),
+            unexplained: f.unexplained_count,
+            unexplained_first: f
+                .unexplained
+                .iter()
+                .map(|u| UnexplainedIpi {
+                    line: u.line,
+                    function: symbols.text(u.func),
+                    derived: u.derived,
+                    recorded: u.recorded,
+                })
+                .collect(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_poisson_interval_is_the_exact_one_within_a_percent() {
+        // Garwood's exact limits, from tables.
+        for (n, low, high) in [(0, 0.0, 3.689), (1, 0.0253, 5.572), (10, 4.795, 18.39), (100, 81.36, 121.63)] {
+            let r = poisson_95(n);
+            assert!((r.low - low).abs() <= 0.01 * low + 0.02, "{n}: {r:?}");
+            assert!((r.high - high).abs() <= 0.01 * high, "{n}: {r:?}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Names: symbols and task names become small numbers, and a thread id finds the name its line had lost.
+
+use rustc_hash::FxHashMap;
+
+const MAX_SYMBOLS: usize = 1 << 16;
+const MAX_PIDS: usize = 1 << 20;
+
+/// A symbol or task name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Sym(pub u32);
+
+impl Sym {
+    /// Not known.
+    pub const NONE: Sym = Sym(0);
+}
+
+/// Strings by number. Number 0 is the empty string: not known.
+pub struct Symbols {
+    numbers: FxHashMap<Box<[u8]>, u32>,
+    texts: Vec<Box<[u8]>>,
+}
+
+impl Default for Symbols {
+    fn default() -> Self {
+        Self { numbers: FxHashMap::default(), texts: vec![Box::default()] }
+    }
+}
+
+impl Symbols {
+    /// The number of a text; beyond 65,536 different ones it is "not known".
+    pub fn number(&mut self, text: &[u8]) -> Sym {
+        if text.is_empty() {
+            return Sym::NONE;
+        }
+        if let Some(&n) = self.numbers.get(text) {
+            return Sym(n);
+        }
+        if self.texts.len() >= MAX_SYMBOLS {
+            return Sym::NONE;
+        }
+        let n = self.texts.len() as u32;
+        self.numbers.insert(text.into(), n);
+        self.texts.push(text.into());
+        Sym(n)
+    }
+
+    /// Its text.
+    pub fn bytes(&self, sym: Sym) -> &[u8] {
+        self.texts.get(sym.0 as usize).map_or(&[], |t| t)
+    }
+
+    /// Its text for people.
+    pub fn text(&self, sym: Sym) -> String {
+        if sym == Sym::NONE { "unknown".into() } else { String::from_utf8_lossy(self.bytes(sym)).into_owned() }
+    }
+}
+
+/// Thread ids and their latest names.
+#[derive(Default)]
+pub struct Tasks {
+    names: FxHashMap<u32, Sym>,
+}
+
+impl Tasks {
+    /// Remembers a name.
+    pub fn named(&mut self, pid: u32, comm: Sym) {
+        if self.names.len() >= MAX_PIDS {
+            self.names.clear();
+        }
+        if comm != Sym::NONE {
+            self.names.insert(pid, comm);
+        }
+    }
+
+    /// The name a line gives, or the one last heard of its thread if the kernel's cache had lost it.
+    pub fn name(&mut self, pid: u32, comm: &[u8], symbols: &mut Symbols) -> Sym {
+        if comm == b"<...>" { self.known(pid) } else { symbols.number(comm) }
+    }
+
+    /// The name last heard of.
+    pub fn known(&self, pid: u32) -> Sym {
+        self.names.get(&pid).copied().unwrap_or(Sym::NONE)
+    }
+}

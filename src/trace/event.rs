@@ -1,0 +1,333 @@
+//! The one event model behind every importer: what one line of a recording says, borrowed from that line.
+//!
+//! Nothing here is owned, so an importer hands over millions of events a second without allocating; a consumer
+//! copies what it wants to keep. A field a source does not carry is `None`, never a guess.
+
+/// The task a line was recorded in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Task<'a> {
+    /// Name of at most 15 bytes; `<...>` when the kernel's name cache had lost it.
+    pub comm: &'a [u8],
+    /// Thread id; 0 is the idle task.
+    pub pid: u32,
+    /// Process id, with the `record-tgid` option.
+    pub tgid: Option<u32>,
+}
+
+/// One recorded event.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    /// Nanoseconds of the trace clock.
+    pub at_ns: u64,
+    /// CPU it was recorded on.
+    pub cpu: u32,
+    /// Task running there.
+    pub task: Task<'a>,
+    /// True in hard or soft interrupt context (`task` is then who was interrupted), if the source tells.
+    pub in_interrupt: Option<bool>,
+    /// Line number in the file, from 1.
+    pub line: u64,
+    /// What happened.
+    pub what: What<'a>,
+}
+
+/// Interrupt vectors of the `irq_vectors` trace system (`asm/irq_vectors.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Vector {
+    /// 0xfc, a mask of CPUs is asked to run its call queue.
+    CallFunction,
+    /// 0xfb, one CPU is asked to.
+    CallFunctionSingle,
+    /// 0xfd.
+    Reschedule,
+    /// 0xf6.
+    IrqWork,
+    /// 0xec.
+    LocalTimer,
+    /// Thermal, threshold, error, spurious and platform vectors.
+    Other,
+    /// A device, from `irq_handler_entry`.
+    Device,
+}
+
+impl Vector {
+    /// How many there are.
+    pub const COUNT: usize = 7;
+    /// All of them, in the order of their numbers here.
+    pub const ALL: [Vector; Self::COUNT] = [
+        Self::CallFunction,
+        Self::CallFunctionSingle,
+        Self::Reschedule,
+        Self::IrqWork,
+        Self::LocalTimer,
+        Self::Other,
+        Self::Device,
+    ];
+
+    /// The trace system's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CallFunction => "call_function",
+            Self::CallFunctionSingle => "call_function_single",
+            Self::Reschedule => "reschedule",
+            Self::IrqWork => "irq_work",
+            Self::LocalTimer => "local_timer",
+            Self::Other => "other_vector",
+            Self::Device => "device",
+        }
+    }
+
+    /// Does its handler run the CPU's call queue?
+    pub fn runs_call_queue(self) -> bool {
+        matches!(self, Self::CallFunction | Self::CallFunctionSingle)
+    }
+}
+
+/// Which call data a `csd_function_entry` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Csd {
+    /// `(nil)` or all zero: the sender runs the function itself.
+    Local,
+    /// A queued call; the kernel hashes the address, so it only serves to match.
+    Queued(u64),
+}
+
+/// What an event says.
+#[derive(Clone, Copy, Debug)]
+pub enum What<'a> {
+    /// context_tracking: about to return to user mode. Only on nohz_full CPUs.
+    UserEnter,
+    /// context_tracking: entered the kernel.
+    UserExit,
+    /// An interrupt handler begins.
+    IrqEntry {
+        /// Which vector.
+        vector: Vector,
+        /// Device name, for [`Vector::Device`].
+        name: &'a [u8],
+    },
+    /// It ends.
+    IrqExit {
+        /// Which vector.
+        vector: Vector,
+    },
+    /// csd: this CPU queues a call for `cpu`.
+    CsdQueue {
+        /// Target.
+        cpu: u32,
+        /// What it will run, without offset.
+        func: &'a [u8],
+        /// Where it was queued, without offset.
+        callsite: &'a [u8],
+        /// Call data.
+        csd: u64,
+    },
+    /// csd: the function begins here.
+    CsdEntry {
+        /// Function, without offset.
+        func: &'a [u8],
+        /// Call data.
+        csd: Csd,
+    },
+    /// csd: it returned.
+    CsdExit,
+    /// ipi: one CPU is sent an interrupt.
+    IpiSend {
+        /// Target.
+        cpu: u32,
+        /// Sender's code, without offset.
+        callsite: &'a [u8],
+        /// Handler, without offset; empty for a reschedule (`0x0`).
+        callback: &'a [u8],
+    },
+    /// ipi: several are.
+    IpiSendMask {
+        /// Targets, as printed: hex groups or a CPU list (see [`for_each_cpu`]).
+        mask: &'a [u8],
+        /// Sender's code, without offset.
+        callsite: &'a [u8],
+        /// Handler, without offset.
+        callback: &'a [u8],
+    },
+    /// vmalloc: an area was taken.
+    AllocArea {
+        /// First address.
+        start: u64,
+        /// Bytes, guard page included.
+        size: u64,
+        /// Alignment asked for.
+        align: u64,
+        /// False when the allocator found nothing.
+        ok: bool,
+    },
+    /// vmalloc: an area went to the lazy list.
+    FreeArea {
+        /// First address.
+        start: u64,
+        /// Pages now on the list.
+        nr_lazy: u64,
+        /// Limit, `lazy_max_pages()`.
+        nr_lazy_max: u64,
+    },
+    /// vmalloc: a purge ended; nothing was purged, and nothing flushed, if `areas` is 0.
+    Purge {
+        /// Lowest address flushed.
+        start: u64,
+        /// Highest.
+        end: u64,
+        /// Areas handed back to the allocator.
+        areas: u64,
+    },
+    /// sched: a task was created (threads too).
+    Fork {
+        /// Name of the new task.
+        child_comm: &'a [u8],
+        /// Its id.
+        child_pid: u32,
+    },
+    /// sched: a task ends.
+    Exit {
+        /// Its name.
+        comm: &'a [u8],
+        /// Its id.
+        pid: u32,
+    },
+    /// sched: another task runs here.
+    Switch {
+        /// Its name.
+        next_comm: &'a [u8],
+        /// Its id; 0 is idle.
+        next_pid: u32,
+    },
+    /// A kprobe or kretprobe.
+    Probe {
+        /// The event's own name, which whoever recorded chose.
+        name: &'a [u8],
+        /// The function it sits on, without offset; empty if the source prints a bare address.
+        function: &'a [u8],
+        /// True for a return probe.
+        returns: bool,
+        /// Its arguments as printed.
+        args: &'a [u8],
+    },
+    /// raw_syscalls or syscalls: a system call begins.
+    SyscallEntry,
+    /// It ends.
+    SyscallExit,
+    /// exceptions: a page fault.
+    PageFault,
+    /// tlb: a user-range flush (kernel ranges never emit this).
+    TlbFlush {
+        /// Pages, -1 for all.
+        pages: i64,
+        /// Reason as printed.
+        reason: &'a [u8],
+    },
+    /// timer: the tick was or was not stopped.
+    TickStop {
+        /// What kept it, `NONE` if it stopped.
+        dependency: &'a [u8],
+    },
+    /// Text written to `trace_marker`.
+    Marker {
+        /// The text.
+        text: &'a [u8],
+    },
+    /// The call chain of an earlier event of the same task, one symbol per line.
+    Stack {
+        /// Frames, innermost first, separated by newlines.
+        frames: &'a [u8],
+    },
+    /// An event nobody here interprets.
+    Other {
+        /// Its name.
+        name: &'a [u8],
+    },
+}
+
+/// Something a recording lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// Why it is known.
+    pub kind: HoleKind,
+    /// CPU, if the marker names one.
+    pub cpu: Option<u32>,
+    /// Events lost, if the marker counts them.
+    pub events: Option<u64>,
+    /// Line of the marker, from 1.
+    pub line: u64,
+}
+
+/// How a recording shows that events are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoleKind {
+    /// `[LOST n EVENTS]` of a consuming read, or trace-cmd's `EVENTS DROPPED`.
+    Lost,
+    /// `CPU n buffer started`: the ring overwrote what came before on this CPU.
+    BufferStarted,
+    /// The header counts more events written than kept.
+    Overwritten,
+    /// The text was cut in mid-line.
+    Cut,
+}
+
+impl HoleKind {
+    /// One word for tables and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::BufferStarted => "buffer_started",
+            Self::Overwritten => "overwritten",
+            Self::Cut => "cut",
+        }
+    }
+}
+
+/// Calls `each` for every CPU a mask names. The kernel prints hex groups of eight digits, trace-cmd a CPU list,
+/// and nothing marks which: a mask is one whose every group has exactly eight hex digits.
+pub fn for_each_cpu(text: &[u8], mut each: impl FnMut(u32)) {
+    let groups = || text.split(|&b| b == b',');
+    let hex = |g: &[u8]| g.len() == 8 && g.iter().all(u8::is_ascii_hexdigit);
+    if !text.is_empty() && groups().all(hex) {
+        let last = groups().count() - 1;
+        // Lowest CPUs stand in the last group; report them in ascending order.
+        for back in 0..=last {
+            let group = groups().nth(last - back).unwrap_or_default();
+            let mut bits = group.iter().fold(0u32, |v, &b| v << 4 | (b as char).to_digit(16).unwrap_or(0));
+            while bits != 0 {
+                each(back as u32 * 32 + bits.trailing_zeros());
+                bits &= bits - 1;
+            }
+        }
+        return;
+    }
+    for range in groups() {
+        let mut ends = range.splitn(2, |&b| b == b'-');
+        let number = |t: Option<&[u8]>| t.and_then(|t| std::str::from_utf8(t).ok()?.trim().parse::<u32>().ok());
+        let Some(first) = number(ends.next()) else { continue };
+        let last = number(ends.next()).unwrap_or(first).min(first.saturating_add(crate::trace::MAX_CPUS));
+        (first..=last).for_each(&mut each);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cpus(text: &str) -> Vec<u32> {
+        let mut out = Vec::new();
+        for_each_cpu(text.as_bytes(), |c| out.push(c));
+        out
+    }
+
+    #[test]
+    fn eight_hex_digits_are_a_mask_and_anything_else_is_a_list() {
+        assert_eq!(cpus("00000000,0000000d"), [0, 2, 3]);
+        assert_eq!(cpus("00000001,00000002"), [1, 32]);
+        assert_eq!(cpus("1-3"), [1, 2, 3]);
+        assert_eq!(cpus("0,2-3,17"), [0, 2, 3, 17]);
+        assert_eq!(cpus("10"), [10]);
+        assert_eq!(cpus(""), [0; 0]);
+    }
+}

@@ -1,0 +1,285 @@
+//! Text of a recording, cut into lines and handed to the importer of its format; one file per format.
+//!
+//! A line that is not understood is counted, the first few are kept with file, line, column and text, and reading goes
+//! on. Memory is one buffer, however long the recording.
+
+pub mod ftrace;
+pub mod scan;
+
+use std::io::Read;
+
+use rustc_hash::FxHashMap;
+
+use super::{
+    TraceError,
+    event::{Event, Hole, HoleKind, What},
+    source,
+};
+
+const BUFFER: usize = 1 << 20;
+const LONGEST_LINE: usize = 1 << 16;
+const BROKEN_KEPT: usize = 20;
+const HOLES_KEPT: usize = 1000;
+const NAMES_KEPT: usize = 4096;
+const HOPELESS_AFTER: u64 = 20_000;
+
+/// Who receives the events of a recording, in the order of the file.
+pub trait Sink {
+    /// One event.
+    fn event(&mut self, event: &Event<'_>);
+    /// Something is missing at this place.
+    fn hole(&mut self, hole: &Hole);
+}
+
+/// A line that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct BrokenLine {
+    /// Line, from 1.
+    pub line: u64,
+    /// Column in bytes, from 1.
+    pub column: usize,
+    /// What was expected there.
+    pub why: &'static str,
+    /// The line, at most 200 bytes of it, bad UTF-8 replaced.
+    pub text: String,
+}
+
+/// What reading met, apart from events.
+#[derive(Clone, Debug, Default)]
+pub struct ReadStats {
+    /// Lines read.
+    pub lines: u64,
+    /// Bytes of text read.
+    pub bytes: u64,
+    /// Events delivered.
+    pub events: u64,
+    /// Events by name, for those nobody interprets.
+    pub unknown: FxHashMap<Box<[u8]>, u64>,
+    /// Lines that could not be read.
+    pub broken: u64,
+    /// The first of them.
+    pub broken_first: Vec<BrokenLine>,
+    /// Where events are missing; the first thousand places.
+    pub holes: Vec<Hole>,
+    /// How many such places.
+    pub hole_count: u64,
+}
+
+impl ReadStats {
+    fn broken(&mut self, line: u64, column: usize, why: &'static str, text: &[u8]) {
+        self.broken += 1;
+        if self.broken_first.len() < BROKEN_KEPT {
+            let text = String::from_utf8_lossy(&text[..text.len().min(200)]).into_owned();
+            self.broken_first.push(BrokenLine { line, column: column + 1, why, text });
+        }
+    }
+
+    fn hole(&mut self, hole: &Hole) {
+        self.hole_count += 1;
+        if self.holes.len() < HOLES_KEPT {
+            self.holes.push(hole.clone());
+        }
+    }
+
+    fn event(&mut self, event: &Event<'_>) {
+        self.events += 1;
+        if let What::Other { name } = event.what {
+            if let Some(count) = self.unknown.get_mut(name) {
+                *count += 1;
+            } else if self.unknown.len() < NAMES_KEPT {
+                self.unknown.insert(name.into(), 1);
+            }
+        }
+    }
+}
+
+/// A recording being read.
+pub struct Reader {
+    path: String,
+    source: Box<dyn Read + Send>,
+    buffer: Vec<u8>,
+    filled: usize,
+    done: bool,
+    skipping: bool,
+    importer: ftrace::Ftrace,
+    /// What was met so far.
+    pub stats: ReadStats,
+}
+
+impl Reader {
+    /// Opens a recording; `-` is standard input.
+    pub fn open(path: &str) -> Result<Self, TraceError> {
+        Ok(Self::new(path, source::open(path)?))
+    }
+
+    /// Reads from any source; `path` is only for messages.
+    pub fn new(path: &str, source: Box<dyn Read + Send>) -> Self {
+        Self {
+            path: path.to_owned(),
+            source,
+            buffer: vec![0; BUFFER],
+            filled: 0,
+            done: false,
+            skipping: false,
+            importer: ftrace::Ftrace::default(),
+            stats: ReadStats::default(),
+        }
+    }
+
+    /// CPUs of the machine, if the recording says.
+    pub fn machine_cpus(&self) -> Option<u32> {
+        self.importer.cpus
+    }
+
+    /// Reads to the end.
+    pub fn run(&mut self, sink: &mut impl Sink) -> Result<(), TraceError> {
+        while self.pump(sink)? {}
+        Ok(())
+    }
+
+    /// Reads about one buffer; false at the end. After an error what came before it has been delivered.
+    pub fn pump(&mut self, sink: &mut impl Sink) -> Result<bool, TraceError> {
+        if self.done {
+            return Ok(false);
+        }
+        let error = loop {
+            match self.source.read(&mut self.buffer[self.filled..]) {
+                Ok(0) => {
+                    self.done = true;
+                    break None;
+                }
+                Ok(n) => {
+                    self.filled += n;
+                    self.stats.bytes += n as u64;
+                    if self.filled > BUFFER / 2 {
+                        break None;
+                    }
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    self.done = true;
+                    break Some(e);
+                }
+            }
+        };
+        if self.stats.lines == 0 && memchr::memchr(0, &self.buffer[..self.filled.min(4096)]).is_some() {
+            self.done = true;
+            return Err(TraceError::Binary {
+                path: self.path.clone(),
+                what: "holds binary data, not trace text".into(),
+            });
+        }
+        let mut at = 0;
+        let buffer = std::mem::take(&mut self.buffer);
+        let text = &buffer[..self.filled];
+        while let Some(len) = memchr::memchr(b'\n', &text[at..]) {
+            self.line(&text[at..at + len], sink);
+            at += len + 1;
+        }
+        if self.filled - at > LONGEST_LINE {
+            if !self.skipping {
+                self.stats.broken(
+                    self.stats.lines + 1,
+                    LONGEST_LINE,
+                    "line is longer than 64 KiB",
+                    &text[at..],
+                );
+            }
+            self.skipping = true;
+            at = self.filled;
+        }
+        if self.done && at < self.filled {
+            self.last_line(&text[at..], sink);
+            at = self.filled;
+        }
+        let filled = self.filled;
+        self.buffer = buffer;
+        self.buffer.copy_within(at..filled, 0);
+        self.filled -= at;
+        if self.done {
+            self.importer.finish(&mut Delivery { stats: &mut self.stats, sink });
+        }
+        if let Some(e) = error {
+            let reason = format!("compressed data ends early or is damaged: {e}");
+            return Err(TraceError::Damaged { path: self.path.clone(), reason, lines: self.stats.lines });
+        }
+        if self.stats.events == 0 && (self.done || self.stats.lines > HOPELESS_AFTER) && self.stats.broken > 0 {
+            self.done = true;
+            let first = self.stats.broken_first.first().map(|b| b.text.chars().take(60).collect());
+            return Err(TraceError::NoTrace {
+                path: self.path.clone(),
+                lines: self.stats.lines,
+                first: first.unwrap_or_default(),
+            });
+        }
+        Ok(!self.done)
+    }
+
+    #[inline]
+    fn line(&mut self, text: &[u8], sink: &mut impl Sink) {
+        self.stats.lines += 1;
+        if self.skipping {
+            self.skipping = false;
+            return;
+        }
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        let number = self.stats.lines;
+        let mut to = Delivery { stats: &mut self.stats, sink };
+        if let Err((column, why)) = self.importer.line(text, number, &mut to) {
+            self.stats.broken(number, column, why, text);
+        }
+    }
+
+    /// A recording that was cut ends in mid-line: whatever of it is not a whole event is a hole, not an error.
+    fn last_line(&mut self, text: &[u8], sink: &mut impl Sink) {
+        if self.skipping {
+            return;
+        }
+        self.stats.lines += 1;
+        let number = self.stats.lines;
+        let mut known = OnlyKnown { to: Delivery { stats: &mut self.stats, sink }, cut: false };
+        let cut = self.importer.line(text, number, &mut known).is_err() || known.cut;
+        if cut {
+            let hole = Hole { kind: HoleKind::Cut, cpu: None, events: None, line: number };
+            Delivery { stats: &mut self.stats, sink }.hole(&hole);
+        }
+    }
+}
+
+struct Delivery<'s, S: Sink> {
+    stats: &'s mut ReadStats,
+    sink: &'s mut S,
+}
+
+impl<S: Sink> Sink for Delivery<'_, S> {
+    #[inline]
+    fn event(&mut self, event: &Event<'_>) {
+        self.stats.event(event);
+        self.sink.event(event);
+    }
+
+    fn hole(&mut self, hole: &Hole) {
+        self.stats.hole(hole);
+        self.sink.hole(hole);
+    }
+}
+
+/// For a line without its newline: half an event name would be an unknown event.
+struct OnlyKnown<'s, S: Sink> {
+    to: Delivery<'s, S>,
+    cut: bool,
+}
+
+impl<S: Sink> Sink for OnlyKnown<'_, S> {
+    fn event(&mut self, event: &Event<'_>) {
+        if matches!(event.what, What::Other { .. }) {
+            self.cut = true;
+        } else {
+            self.to.event(event);
+        }
+    }
+
+    fn hole(&mut self, hole: &Hole) {
+        self.to.hole(hole);
+    }
+}

@@ -1,0 +1,362 @@
+//! The same recording under another policy: which of its remote calls would have been deferred, which interrupts
+//! remain, and for how long an isolated CPU would have kept stale translations.
+//!
+//! A decision is read from the trace's own user and kernel intervals. Where they leave it open (mode unknown, a change
+//! within the resolution of the time stamps, a caller the trace does not name) the result is an interval.
+
+use serde::Serialize;
+
+use super::{
+    analysis::{
+        Range,
+        cpu::{Mode, NEVER, Row},
+        sender::Op,
+    },
+    cause::{Cause, Deferral},
+};
+
+/// What a policy does, as far as a recording can tell.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// Its name everywhere in tlbcore.
+    pub id: &'static str,
+    /// One sentence.
+    pub title: &'static str,
+    /// Modes of the target in which a deferrable call is not sent.
+    pub defers_in: &'static [Mode],
+    /// Every kernel entry flushes, whether or not anything was deferred.
+    pub flushes_every_entry: bool,
+    /// What the machine must have.
+    pub needs: &'static str,
+    /// Where the rule comes from.
+    pub source: &'static str,
+}
+
+/// The policies a recording can be replayed under; one entry each.
+pub const RULES: &[Rule] = &[
+    Rule {
+        id: "ipi",
+        title: "mainline: every call interrupts",
+        defers_in: &[],
+        flushes_every_entry: false,
+        needs: "",
+        source: "FACTS 1.8 P0",
+    },
+    Rule {
+        id: "ct-late",
+        title: "v4 29/30: work bits in context tracking, flush late in kernel entry",
+        defers_in: &[Mode::User, Mode::Idle],
+        flushes_every_entry: false,
+        needs: "CONTEXT_TRACKING_WORK",
+        source: "FACTS 1.2 and 1.8 P1; also defers to idle CPUs, which RCU does not watch",
+    },
+    Rule {
+        id: "coalesce-v7",
+        title: "v7 28-30/31: flush on every switch to the kernel CR3",
+        defers_in: &[Mode::User],
+        flushes_every_entry: true,
+        needs: "PTI",
+        source: "FACTS 1.2 and 1.8 P2",
+    },
+    Rule {
+        id: "coalesce-v7-fixed",
+        title: "v7 with the flag written before the flush, and a full fence",
+        defers_in: &[Mode::User],
+        flushes_every_entry: true,
+        needs: "PTI",
+        source: "FACTS 1.4 and 1.8 P2b",
+    },
+];
+
+/// The rule of a policy.
+pub fn rule(id: &str) -> Option<&'static Rule> {
+    RULES.iter().find(|r| r.id == id)
+}
+
+/// What one policy makes of one isolated CPU.
+#[derive(Clone, Debug, Serialize)]
+pub struct CpuOutcome {
+    /// CPU.
+    pub cpu: u32,
+    /// Remote calls that could have been deferred.
+    pub deferred: Range<u64>,
+    /// Remote calls that still run there.
+    pub remaining: Range<u64>,
+    /// Interrupts of any vector that still happen.
+    pub interrupts: Range<u64>,
+    /// Entries into the kernel that still happen.
+    pub entries: Range<u64>,
+    /// Flushes at kernel entry.
+    pub entry_flushes: Range<u64>,
+    /// Seconds during which something deferred was pending.
+    pub exposure_s: Range<f64>,
+    /// The longest such stretch.
+    pub exposure_longest_s: Range<f64>,
+}
+
+/// What one policy makes of the recording.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// Policy.
+    pub policy: &'static str,
+    /// One sentence.
+    pub title: &'static str,
+    /// What the machine must have for the policy to be active.
+    pub needs: &'static str,
+    /// Remote calls that could have been deferred, by class.
+    pub deferred_by_class: std::collections::BTreeMap<&'static str, Range<u64>>,
+    /// Remote calls that still run, by class.
+    pub remaining_by_class: std::collections::BTreeMap<&'static str, Range<u64>>,
+    /// Sums over the isolated CPUs.
+    pub deferred: Range<u64>,
+    /// As above.
+    pub remaining: Range<u64>,
+    /// As above.
+    pub interrupts: Range<u64>,
+    /// Per isolated CPU.
+    pub cpus: Vec<CpuOutcome>,
+}
+
+/// What is known of one CPU apart from its calls.
+#[derive(Clone, Copy, Debug)]
+pub struct Base {
+    /// CPU.
+    pub cpu: u32,
+    /// Interrupts recorded.
+    pub interrupts: u64,
+    /// Entries recorded.
+    pub entries: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Stays,
+    Open,
+    Deferred,
+}
+
+/// Would this call have been deferred?
+fn fate(rule: &Rule, row: &Row, cause: Cause) -> Fate {
+    let by_cause = match cause.entry().deferral {
+        Deferral::KernelRange => Fate::Deferred,
+        Deferral::Never | Deferral::TextSync => Fate::Stays,
+        Deferral::Unknown => Fate::Open,
+    };
+    let by_mode = match (rule.defers_in.is_empty(), row.mode_sure) {
+        (true, _) => Fate::Stays,
+        (false, false) => Fate::Open,
+        (false, true) if rule.defers_in.contains(&row.mode) => Fate::Deferred,
+        (false, true) => Fate::Stays,
+    };
+    match (by_cause, by_mode) {
+        (Fate::Stays, _) | (_, Fate::Stays) => Fate::Stays,
+        (Fate::Deferred, Fate::Deferred) => Fate::Deferred,
+        _ => Fate::Open,
+    }
+}
+
+/// What a row was for: its operation's cause, else what its function says.
+pub fn cause_of(row: &Row, ops: &[Op], by_function: impl Fn(&Row) -> Cause) -> Cause {
+    ops.get(row.op as usize).map_or_else(|| by_function(row), |op| op.cause)
+}
+
+/// Replays the calls of the isolated CPUs under one rule.
+pub fn replay(rule: &Rule, rows: &[Row], causes: &[Cause], bases: &[Base], end_ns: u64) -> Outcome {
+    let fates: Vec<Fate> = rows.iter().zip(causes).map(|(row, cause)| fate(rule, row, *cause)).collect();
+    let mut outcome = Outcome {
+        policy: rule.id,
+        title: rule.title,
+        needs: rule.needs,
+        deferred_by_class: std::collections::BTreeMap::new(),
+        remaining_by_class: std::collections::BTreeMap::new(),
+        deferred: Range::default(),
+        remaining: Range::default(),
+        interrupts: Range::default(),
+        cpus: Vec::new(),
+    };
+    for ((row, cause), fate) in rows.iter().zip(causes).zip(&fates) {
+        if row.ran_ns == NEVER {
+            continue;
+        }
+        let class = cause.entry().class.name();
+        outcome.deferred_by_class.entry(class).or_default().add(deferred(*fate));
+        outcome.remaining_by_class.entry(class).or_default().add(remaining(*fate));
+    }
+    for base in bases {
+        let mine: Vec<(&Row, Fate)> =
+            rows.iter().zip(&fates).filter(|(r, _)| r.cpu == base.cpu && r.ran_ns != NEVER).map(|(r, f)| (r, *f)).collect();
+        let one = cpu(rule, *base, &mine, end_ns);
+        outcome.deferred.add(one.deferred);
+        outcome.remaining.add(one.remaining);
+        outcome.interrupts.add(one.interrupts);
+        outcome.cpus.push(one);
+    }
+    outcome.deferred_by_class.retain(|_, r| r.high > 0);
+    outcome.remaining_by_class.retain(|_, r| r.high > 0);
+    outcome
+}
+
+fn deferred(fate: Fate) -> Range<u64> {
+    Range { low: u64::from(fate == Fate::Deferred), high: u64::from(fate != Fate::Stays) }
+}
+
+fn remaining(fate: Fate) -> Range<u64> {
+    Range { low: u64::from(fate == Fate::Stays), high: u64::from(fate != Fate::Deferred) }
+}
+
+fn cpu(rule: &Rule, base: Base, rows: &[(&Row, Fate)], end_ns: u64) -> CpuOutcome {
+    let mut out = CpuOutcome {
+        cpu: base.cpu,
+        deferred: Range::default(),
+        remaining: Range::default(),
+        interrupts: Range::exactly(base.interrupts),
+        entries: Range::exactly(base.entries),
+        entry_flushes: Range::default(),
+        exposure_s: Range::default(),
+        exposure_longest_s: Range::default(),
+    };
+    for (_, fate) in rows {
+        out.deferred.add(deferred(*fate));
+        out.remaining.add(remaining(*fate));
+    }
+    // An interrupt or a stay in the kernel goes if every call in it goes and it had no other reason.
+    let gone = groups(rows, |r| Some(r.irq).filter(|irq| *irq != 0));
+    out.interrupts.low = out.interrupts.low.saturating_sub(gone.high);
+    out.interrupts.high = out.interrupts.high.saturating_sub(gone.low);
+    let gone = groups(rows, |r| Some(r.stay).filter(|stay| *stay != 0 && !r.stay_other));
+    out.entries.low = out.entries.low.saturating_sub(gone.high);
+    out.entries.high = out.entries.high.saturating_sub(gone.low);
+    let (low, low_longest, low_flushes) = exposure(rows, end_ns, |f| f == Fate::Deferred);
+    let (high, high_longest, high_flushes) = exposure(rows, end_ns, |f| f != Fate::Stays);
+    out.exposure_s = Range { low, high };
+    out.exposure_longest_s = Range { low: low_longest, high: high_longest };
+    out.entry_flushes = if rule.flushes_every_entry {
+        out.entries
+    } else {
+        Range { low: low_flushes.min(high_flushes), high: high_flushes.max(low_flushes) }
+    };
+    out
+}
+
+/// How many groups consist of deferred calls only: surely, and at most.
+fn groups(rows: &[(&Row, Fate)], key: impl Fn(&Row) -> Option<u32>) -> Range<u64> {
+    let mut worst: rustc_hash::FxHashMap<u32, Fate> = rustc_hash::FxHashMap::default();
+    for (row, fate) in rows {
+        if let Some(key) = key(row) {
+            let seen = worst.entry(key).or_insert(*fate);
+            *seen = match (*seen, *fate) {
+                (Fate::Stays, _) | (_, Fate::Stays) => Fate::Stays,
+                (Fate::Open, _) | (_, Fate::Open) => Fate::Open,
+                _ => Fate::Deferred,
+            };
+        }
+    }
+    let count = |which: &[Fate]| worst.values().filter(|f| which.contains(f)).count() as u64;
+    Range { low: count(&[Fate::Deferred]), high: count(&[Fate::Deferred, Fate::Open]) }
+}
+
+/// Seconds with something pending, the longest stretch, and how many entries ended one. What is pending ends at the
+/// next entry into the kernel that would still happen.
+fn exposure(rows: &[(&Row, Fate)], end_ns: u64, defers: impl Fn(Fate) -> bool) -> (f64, f64, u64) {
+    let mut runs: Vec<u64> = rows.iter().filter(|(_, f)| !defers(*f)).map(|(r, _)| r.ran_ns).collect();
+    runs.sort_unstable();
+    let mut total = 0u64;
+    let mut longest = 0u64;
+    let mut flushes = 0;
+    let mut until = 0u64;
+    for (row, _) in rows.iter().filter(|(_, f)| defers(*f)) {
+        let from = if row.queued_ns == NEVER { row.ran_ns } else { row.queued_ns };
+        let next = runs.get(runs.partition_point(|&t| t < from)).copied().unwrap_or(NEVER);
+        let end = row.other_ns.min(next).min(end_ns).max(from);
+        if end > until {
+            total += end - from.max(until);
+            flushes += u64::from(end < end_ns);
+            until = end;
+        }
+        longest = longest.max(end - from);
+    }
+    (total as f64 / 1e9, longest as f64 / 1e9, flushes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::analysis::{cpu::NONE, tasks::Sym};
+
+    fn row(queued_ns: u64, ran_ns: u64, irq: u32, mode: Mode) -> Row {
+        Row {
+            op: NONE,
+            func: Sym::NONE,
+            cpu: 2,
+            queued_ns,
+            ran_ns,
+            ran_line: 1,
+            other_ns: NEVER,
+            irq,
+            irq_len_ns: 0,
+            stay: irq,
+            mode,
+            mode_sure: mode != Mode::Unknown,
+            stay_other: false,
+            first: true,
+            traced: true,
+            counted: true,
+        }
+    }
+
+    fn run(id: &str, rows: &[Row], causes: &[Cause]) -> CpuOutcome {
+        let base = Base { cpu: 2, interrupts: 10, entries: 10 };
+        replay(rule(id).expect("known"), rows, causes, &[base], 10_000_000_000).cpus.remove(0)
+    }
+
+    #[test]
+    fn ipi_changes_nothing() {
+        let rows = [row(0, 5, 1, Mode::User)];
+        let out = run("ipi", &rows, &[Cause::VmallocPurge]);
+        assert_eq!((out.deferred, out.interrupts), (Range::exactly(0), Range::exactly(10)));
+    }
+
+    #[test]
+    fn a_purge_in_user_mode_goes_and_one_in_the_kernel_stays() {
+        let rows = [row(1_000_000_000, 1_000_000_005, 1, Mode::User), row(2_000_000_000, 2_000_000_005, 2, Mode::Kernel)];
+        let out = run("coalesce-v7", &rows, &[Cause::VmallocPurge; 2]);
+        assert_eq!((out.deferred, out.remaining, out.interrupts, out.entries), (
+            Range::exactly(1),
+            Range::exactly(1),
+            Range::exactly(9),
+            Range::exactly(9)
+        ));
+        // Pending from its queueing until the call that still interrupts.
+        assert!((out.exposure_s.low - 1.000_000_005).abs() < 1e-9);
+    }
+
+    #[test]
+    fn table_frees_and_rights_are_never_deferred() {
+        for cause in [Cause::KernelTableFree, Cause::SetMemory, Cause::UserShootdown] {
+            let out = run("coalesce-v7-fixed", &[row(0, 5, 1, Mode::User)], &[cause]);
+            assert_eq!(out.deferred, Range::exactly(0), "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_trace_cannot_tell_is_an_interval() {
+        let rows = [row(0, 5, 1, Mode::Unknown), row(10, 15, 2, Mode::User)];
+        let out = run("coalesce-v7", &rows, &[Cause::VmallocPurge, Cause::KernelFlushUnknown]);
+        assert_eq!(out.deferred, Range { low: 0, high: 2 });
+        assert_eq!(out.interrupts, Range { low: 8, high: 10 });
+    }
+
+    #[test]
+    fn an_interrupt_goes_only_if_all_its_calls_go() {
+        let rows = [row(0, 5, 1, Mode::User), row(1, 6, 1, Mode::User)];
+        let out = run("coalesce-v7", &rows, &[Cause::VmallocPurge, Cause::NohzKick]);
+        assert_eq!((out.deferred, out.interrupts), (Range::exactly(1), Range::exactly(10)));
+    }
+
+    #[test]
+    fn only_ct_late_defers_to_idle_cpus() {
+        let rows = [row(0, 5, 1, Mode::Idle)];
+        assert_eq!(run("ct-late", &rows, &[Cause::VmallocPurge]).deferred, Range::exactly(1));
+        assert_eq!(run("coalesce-v7", &rows, &[Cause::VmallocPurge]).deferred, Range::exactly(0));
+    }
+}

@@ -1,0 +1,217 @@
+//! Bytes of a recording: plain, .gz, .xz or .zst, told apart by their first bytes, from a file or standard input.
+//!
+//! A decoder runs on a thread of its own, a few blocks ahead of the parser, so memory does not depend on the length of
+//! the recording and one core is left to the parser.
+
+use std::{
+    fs::File,
+    io::{self, Cursor, Read},
+    path::Path,
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread,
+};
+
+use super::TraceError;
+
+const BLOCK: usize = 1 << 18;
+const AHEAD: usize = 4;
+
+/// What a recording is packed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// Nothing.
+    Plain,
+    /// gzip, RFC 1952.
+    Gzip,
+    /// xz.
+    Xz,
+    /// Zstandard, RFC 8878.
+    Zstd,
+}
+
+impl Packing {
+    fn of(head: &[u8]) -> Self {
+        match head {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// Opens `path` (`-` is standard input) and starts a decoder if it is packed.
+pub fn open(path: &str) -> Result<Box<dyn Read + Send>, TraceError> {
+    let refuse = |reason: String| TraceError::Open { path: path.to_owned(), reason };
+    let mut raw: Box<dyn Read + Send> = if path == "-" {
+        Box::new(io::stdin())
+    } else {
+        let meta = std::fs::metadata(Path::new(path)).map_err(|e| refuse(words(&e)))?;
+        if meta.is_dir() {
+            return Err(refuse("is a directory, not a recording".into()));
+        }
+        Box::new(File::open(path).map_err(|e| refuse(words(&e)))?)
+    };
+    let mut head = [0; 16];
+    let mut len = 0;
+    while len < head.len() {
+        match raw.read(&mut head[len..]) {
+            Ok(0) => break,
+            Ok(n) => len += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(refuse(words(&e))),
+        }
+    }
+    let head = &head[..len];
+    if head.is_empty() {
+        return Err(TraceError::Empty { path: path.to_owned() });
+    }
+    if head.starts_with(b"\x17\x08\x44tracing") {
+        return Err(TraceError::Binary {
+            path: path.to_owned(),
+            what: "is a binary trace.dat; convert it with `trace-cmd report -i FILE > FILE.txt`".into(),
+        });
+    }
+    if head.starts_with(b"PERFILE2") {
+        return Err(TraceError::Binary {
+            path: path.to_owned(),
+            what: "is a binary perf.data; convert it with `perf script -i FILE > FILE.txt`".into(),
+        });
+    }
+    let packing = Packing::of(head);
+    let whole = Cursor::new(head.to_vec()).chain(raw);
+    match packing {
+        Packing::Plain => Ok(Box::new(whole)),
+        Packing::Gzip => Ok(Box::new(Ahead::start(flate2::read::MultiGzDecoder::new(whole)))),
+        Packing::Xz => Ok(Box::new(Ahead::start(liblzma::read::XzDecoder::new_multi_decoder(whole)))),
+        Packing::Zstd => match zstd::stream::read::Decoder::new(whole) {
+            Ok(decoder) => Ok(Box::new(Ahead::start(decoder))),
+            Err(e) => Err(refuse(words(&e))),
+        },
+    }
+}
+
+/// The system's words without Rust's `(os error 2)`.
+fn words(e: &io::Error) -> String {
+    let text = e.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+/// A decoder on its own thread. Blocks travel to the reader and come back to be filled again.
+struct Ahead {
+    full: Receiver<io::Result<Vec<u8>>>,
+    empty: SyncSender<Vec<u8>>,
+    now: Cursor<Vec<u8>>,
+}
+
+impl Ahead {
+    fn start(mut decoder: impl Read + Send + 'static) -> Self {
+        let (filled, full) = sync_channel::<io::Result<Vec<u8>>>(AHEAD);
+        let (empty, used) = sync_channel::<Vec<u8>>(AHEAD + 2);
+        // The thread ends when the decoder does or when the reader is dropped and sending fails.
+        thread::spawn(move || {
+            loop {
+                let mut block: Vec<u8> = used.try_recv().unwrap_or_default();
+                block.resize(BLOCK, 0);
+                let mut len = 0;
+                while len < BLOCK {
+                    match decoder.read(&mut block[len..]) {
+                        Ok(0) => break,
+                        Ok(n) => len += n,
+                        Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                        Err(e) => {
+                            block.truncate(len);
+                            let _ = filled.send(Ok(block)).and_then(|()| filled.send(Err(e)));
+                            return;
+                        }
+                    }
+                }
+                block.truncate(len);
+                if len == 0 || filled.send(Ok(block)).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { full, empty, now: Cursor::new(Vec::new()) }
+    }
+}
+
+impl Read for Ahead {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let n = self.now.read(into)?;
+            if n > 0 || into.is_empty() {
+                return Ok(n);
+            }
+            match self.full.recv() {
+                Ok(Ok(block)) => {
+                    let used = std::mem::replace(&mut self.now, Cursor::new(block));
+                    let _ = self.empty.try_send(used.into_inner());
+                }
+                Ok(Err(e)) => return Err(e),
+                Err(_) => return Ok(0),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn file(bytes: &[u8], name: &str) -> String {
+        let path = std::env::temp_dir().join(format!("tlbcore-source-{}-{name}", std::process::id()));
+        File::create(&path).and_then(|mut f| f.write_all(bytes)).expect("temporary file");
+        path.to_string_lossy().into_owned()
+    }
+
+    fn text() -> Vec<u8> {
+        (0..200_000).flat_map(|i: u32| format!("line {i}\n").into_bytes()).collect()
+    }
+
+    fn unpacked(bytes: &[u8], name: &str) -> Result<Vec<u8>, io::Error> {
+        let mut out = Vec::new();
+        let mut source = open(&file(bytes, name)).expect("opens");
+        source.read_to_end(&mut out).map(|_| out)
+    }
+
+    #[test]
+    fn every_packing_gives_the_same_bytes() {
+        let text = text();
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(&text).expect("memory");
+        let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
+        xz.write_all(&text).expect("memory");
+        let packed = [
+            ("gz", gz.finish().expect("memory")),
+            ("xz", xz.finish().expect("memory")),
+            ("zst", zstd::encode_all(&text[..], 1).expect("memory")),
+            ("txt", text.clone()),
+        ];
+        for (name, bytes) in &packed {
+            assert!(unpacked(bytes, name).expect("decodes") == text, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_truncated_stream_gives_its_beginning_and_then_an_error() {
+        let text = text();
+        let packed = zstd::encode_all(&text[..], 1).expect("memory");
+        let mut source = open(&file(&packed[..packed.len() / 2], "cut.zst")).expect("opens");
+        let mut out = Vec::new();
+        assert!(source.read_to_end(&mut out).is_err());
+        assert!(!out.is_empty() && text.starts_with(&out));
+    }
+
+    #[test]
+    fn an_empty_file_and_a_directory_are_refused_by_name() {
+        let empty = file(b"", "empty");
+        assert_eq!(open(&empty).err().expect("refused").to_string(), format!("{empty}: the file is empty"));
+        let dir = std::env::temp_dir().to_string_lossy().into_owned();
+        assert!(open(&dir).err().expect("refused").to_string().contains("is a directory"));
+        assert!(open("/no/such/trace").err().expect("refused").to_string().contains("no such file"));
+    }
+}
