@@ -36,4 +36,5 @@ macro_rules! error_becomes {
 // Python.
 error_becomes! {
     crate::kernel::text::PolicyError => PolicyError;
+    crate::trace::TraceError => TraceError;
 }

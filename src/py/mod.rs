@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 mod errors;
 mod policy;
 mod sweep;
+mod trace;
 
 /// The compiled core of tlbcore.
 #[pymodule]
@@ -27,4 +28,7 @@ mod _core {
 
     #[pymodule_export]
     use super::sweep::sweep_identify;
+
+    #[pymodule_export]
+    use super::trace::{TraceData, trace_causes, trace_read, trace_rules};
 }

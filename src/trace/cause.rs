@@ -57,6 +57,18 @@ pub enum Deferral {
     Unknown,
 }
 
+impl Deferral {
+    /// The word in tables and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::KernelRange => "kernel_range",
+            Self::Never => "never",
+            Self::TextSync => "text_sync",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// One cause.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
@@ -330,7 +342,10 @@ pub fn is_handler(name: &[u8]) -> bool {
 
 /// What a reschedule from this place means.
 pub fn of_reschedule(callsite: &[u8]) -> Cause {
-    RESCHEDULES.iter().find(|(f, _)| f.as_bytes() == callsite).map_or(Cause::RescheduleOther, |(_, cause)| *cause)
+    RESCHEDULES
+        .iter()
+        .find(|(f, _)| f.as_bytes() == callsite)
+        .map_or(Cause::RescheduleOther, |(_, cause)| *cause)
 }
 
 /// What the call chain of a kernel flush says; the most specific frame wins.
@@ -368,13 +383,18 @@ mod tests {
         ids.dedup();
         assert_eq!(ids.len(), Cause::ALL.len());
         for e in CATALOGUE {
-            assert!([e.title, e.signature, e.meaning, e.because, e.helps].iter().all(|t| !t.is_empty()), "{}", e.id);
+            assert!(
+                [e.title, e.signature, e.meaning, e.because, e.helps].iter().all(|t| !t.is_empty()),
+                "{}",
+                e.id
+            );
         }
     }
 
     #[test]
     fn the_most_specific_frame_names_the_cause() {
-        let chain = b"flush_tlb_kernel_range\n__purge_vmap_area_lazy\n_vm_unmap_aliases\nchange_page_attr_set_clr\n";
+        let chain =
+            b"flush_tlb_kernel_range\n__purge_vmap_area_lazy\n_vm_unmap_aliases\nchange_page_attr_set_clr\n";
         assert_eq!(of_stack(chain), Some(Cause::VmUnmapAliases));
         assert_eq!(of_stack(b"flush_tlb_kernel_range\npmd_free_pte_page\n"), Some(Cause::KernelTableFree));
         assert_eq!(of_stack(b"kthread\n"), None);
@@ -382,8 +402,11 @@ mod tests {
 
     #[test]
     fn only_leaf_unmaps_are_deferrable() {
-        let deferrable: Vec<_> =
-            CATALOGUE.iter().filter(|e| e.deferral == Deferral::KernelRange).map(|e| e.class.name()).collect();
+        let deferrable: Vec<_> = CATALOGUE
+            .iter()
+            .filter(|e| e.deferral == Deferral::KernelRange)
+            .map(|e| e.class.name())
+            .collect();
         assert_eq!(deferrable, ["purge", "vunmap", "alias"]);
     }
 }

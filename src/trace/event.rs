@@ -304,7 +304,8 @@ pub fn for_each_cpu(text: &[u8], mut each: impl FnMut(u32)) {
     }
     for range in groups() {
         let mut ends = range.splitn(2, |&b| b == b'-');
-        let number = |t: Option<&[u8]>| t.and_then(|t| std::str::from_utf8(t).ok()?.trim().parse::<u32>().ok());
+        let number =
+            |t: Option<&[u8]>| t.and_then(|t| std::str::from_utf8(t).ok()?.trim().parse::<u32>().ok());
         let Some(first) = number(ends.next()) else { continue };
         let last = number(ends.next()).unwrap_or(first).min(first.saturating_add(crate::trace::MAX_CPUS));
         (first..=last).for_each(&mut each);

@@ -183,8 +183,12 @@ pub fn replay(rule: &Rule, rows: &[Row], causes: &[Cause], bases: &[Base], end_n
         outcome.remaining_by_class.entry(class).or_default().add(remaining(*fate));
     }
     for base in bases {
-        let mine: Vec<(&Row, Fate)> =
-            rows.iter().zip(&fates).filter(|(r, _)| r.cpu == base.cpu && r.ran_ns != NEVER).map(|(r, f)| (r, *f)).collect();
+        let mine: Vec<(&Row, Fate)> = rows
+            .iter()
+            .zip(&fates)
+            .filter(|(r, _)| r.cpu == base.cpu && r.ran_ns != NEVER)
+            .map(|(r, f)| (r, *f))
+            .collect();
         let one = cpu(rule, *base, &mine, end_ns);
         outcome.deferred.add(one.deferred);
         outcome.remaining.add(one.remaining);
@@ -318,14 +322,15 @@ mod tests {
 
     #[test]
     fn a_purge_in_user_mode_goes_and_one_in_the_kernel_stays() {
-        let rows = [row(1_000_000_000, 1_000_000_005, 1, Mode::User), row(2_000_000_000, 2_000_000_005, 2, Mode::Kernel)];
+        let rows = [
+            row(1_000_000_000, 1_000_000_005, 1, Mode::User),
+            row(2_000_000_000, 2_000_000_005, 2, Mode::Kernel),
+        ];
         let out = run("coalesce-v7", &rows, &[Cause::VmallocPurge; 2]);
-        assert_eq!((out.deferred, out.remaining, out.interrupts, out.entries), (
-            Range::exactly(1),
-            Range::exactly(1),
-            Range::exactly(9),
-            Range::exactly(9)
-        ));
+        assert_eq!(
+            (out.deferred, out.remaining, out.interrupts, out.entries),
+            (Range::exactly(1), Range::exactly(1), Range::exactly(9), Range::exactly(9))
+        );
         // Pending from its queueing until the call that still interrupts.
         assert!((out.exposure_s.low - 1.000_000_005).abs() < 1e-9);
     }

@@ -90,6 +90,10 @@ pub struct Queued {
     pub row: u32,
     /// Line where it was queued.
     pub line: u64,
+    /// CPU that queued it.
+    pub sender: u32,
+    /// Queued between the beginning of a handler and its first call: it may have joined that run.
+    pub raced: bool,
 }
 
 /// An interrupt being handled.
@@ -124,6 +128,8 @@ pub struct Sent {
     pub derived: bool,
     /// One did.
     pub recorded: bool,
+    /// See [`Queued::raced`]: both are consistent.
+    pub raced: bool,
     /// Line where it was queued.
     pub line: u64,
     /// Inside the window.
@@ -188,6 +194,8 @@ pub struct Figures {
     pub derived: FxHashMap<Sym, u64>,
     /// Of those calls, interrupts recorded.
     pub recorded: FxHashMap<Sym, u64>,
+    /// Calls queued while a handler was about to take the queue, where both outcomes are consistent.
+    pub raced: u64,
     /// Where the two differ; the first hundred.
     pub unexplained: Vec<Unexplained>,
     /// How often they differ.
@@ -258,7 +266,9 @@ impl Cpu {
     pub fn mode(&self) -> Mode {
         match self.user {
             Some(true) => Mode::User,
-            _ if self.seen && self.pid == 0 && self.irqs.is_empty() && (self.tracked || self.switches) => Mode::Idle,
+            _ if self.seen && self.pid == 0 && self.irqs.is_empty() && (self.tracked || self.switches) => {
+                Mode::Idle
+            }
             Some(false) => Mode::Kernel,
             None => Mode::Unknown,
         }

@@ -9,7 +9,7 @@ pub mod tasks;
 
 use std::collections::VecDeque;
 
-use cpu::{Cpu, Irq, IpiKey, Mode, NEVER, NONE, Queued, Row, Sent, Unexplained, histogram};
+use cpu::{Cpu, IpiKey, Irq, Mode, NEVER, NONE, Queued, Row, Sent, Unexplained, histogram};
 use sender::{Contexts, Evidence, Op, Step, pages, probed, range};
 use tasks::{Sym, Symbols, Tasks};
 
@@ -238,7 +238,7 @@ impl Analysis {
     }
 
     /// Queues a call for `target`; the row remembers what the target was doing.
-    fn queue(&mut self, e: &Event<'_>, target: u32, func: Sym, csd: u64, op: u32) {
+    fn queue(&mut self, e: &Event<'_>, target: u32, func: Sym, csd: u64, op: u32, raced: bool) {
         let counted = self.window.open;
         let at = e.at_ns;
         let cpu = self.cpu(target);
@@ -270,7 +270,7 @@ impl Analysis {
         if cpu.queue.len() >= MAX_QUEUE {
             cpu.queue.pop_front();
         }
-        cpu.queue.push_back(Queued { func, csd, op, row, line: e.line });
+        cpu.queue.push_back(Queued { func, csd, op, row, line: e.line, sender: e.cpu, raced });
     }
 
     fn csd_queue(&mut self, e: &Event<'_>, target: u32, name: &[u8], csd: u64) {
@@ -282,7 +282,8 @@ impl Analysis {
         let open = context.open.filter(|&(_, last)| target > last).map(|(op, _)| op);
         let announced = if kernel { context.announced.take() } else { None };
         let unannounced = context.unannounced();
-        let same = |op: &u32, ops: &[Op]| ops.get(*op as usize).is_some_and(|o| o.func == func && o.cpu == e.cpu);
+        let same =
+            |op: &u32, ops: &[Op]| ops.get(*op as usize).is_some_and(|o| o.func == func && o.cpu == e.cpu);
         let op = announced.or(open.filter(|op| same(op, &self.ops))).unwrap_or_else(|| {
             let (cause, evidence) = if kernel { unannounced } else { (cause, Evidence::Function) };
             self.new_op(e, func, cause, evidence)
@@ -296,21 +297,33 @@ impl Analysis {
             context.latest = Some(op);
         }
         // A broadcast may have been queued for everyone by its probe, before the first csd event was seen.
-        if let Some(already) = self.cpu(target).queue.iter_mut().find(|q| q.op == op && op != NONE && q.csd == 0) {
+        if let Some(already) =
+            self.cpu(target).queue.iter_mut().find(|q| q.op == op && op != NONE && q.csd == 0)
+        {
             already.csd = csd;
             already.func = func;
             return;
         }
-        let derived = self.cpu(target).queue.is_empty();
+        let to = self.cpu(target);
+        let derived = to.queue.is_empty();
+        let raced = derived && to.in_call_irq() && to.irqs.last().is_some_and(|i| !i.ran);
         self.settle(e.cpu, |s| s.target == target && s.func == func);
-        self.queue(e, target, func, csd, op);
+        self.queue(e, target, func, csd, op, raced);
         let counted = self.window.open;
         let sender = self.cpu(e.cpu);
         sender.last_queued = func;
         if sender.sent.len() >= MAX_SENT {
             self.settle(e.cpu, |_| true);
         }
-        self.cpu(e.cpu).sent.push(Sent { target, func, derived, recorded: false, line: e.line, counted });
+        self.cpu(e.cpu).sent.push(Sent {
+            target,
+            func,
+            derived,
+            recorded: false,
+            raced,
+            line: e.line,
+            counted,
+        });
     }
 
     /// Decides the calls of `sender` that match: is the interrupt call-queue order asks for the one recorded?
@@ -329,15 +342,17 @@ impl Analysis {
                 continue;
             }
             let figures = &mut self.cpu(sent.target).figures;
-            *figures.derived.entry(sent.func).or_default() += u64::from(sent.derived);
+            let derived = if sent.raced { sent.recorded } else { sent.derived };
+            figures.raced += u64::from(sent.raced);
+            *figures.derived.entry(sent.func).or_default() += u64::from(derived);
             *figures.recorded.entry(sent.func).or_default() += u64::from(sent.recorded);
-            if sent.derived != sent.recorded {
+            if derived != sent.recorded {
                 figures.unexplained_count += 1;
                 if figures.unexplained.len() < MAX_UNEXPLAINED {
                     figures.unexplained.push(Unexplained {
                         line: sent.line,
                         func: sent.func,
-                        derived: sent.derived,
+                        derived,
                         recorded: sent.recorded,
                     });
                 }
@@ -388,15 +403,15 @@ impl Analysis {
         let counted = self.window.open;
         let call = call.unwrap_or_else(|| {
             let (op, row) = self.unqueued(e, func);
-            Queued { func, csd: 0, op, row, line: e.line }
+            Queued { func, csd: 0, op, row, line: e.line, sender: e.cpu, raced: false }
         });
         if let Some(b) = self.broadcasts.iter_mut().find(|b| b.op == call.op) {
             b.done.push(e.cpu);
         }
-        let cause = self.ops.get(call.op as usize).map_or_else(
-            || cause::of_function(self.symbols.bytes(func)),
-            |op| op.cause,
-        );
+        let cause = self
+            .ops
+            .get(call.op as usize)
+            .map_or_else(|| cause::of_function(self.symbols.bytes(func)), |op| op.cause);
         let row = call.row;
         let cpu = self.cpu(e.cpu);
         let figures = &mut cpu.figures;
@@ -429,7 +444,8 @@ impl Analysis {
     /// A call that no event queued: find the broadcast it belongs to, or leave its sender unknown.
     fn unqueued(&mut self, e: &Event<'_>, func: Sym) -> (u32, u32) {
         let here = e.cpu;
-        let op = self.broadcasts.iter().find(|b| b.func == func && !b.done.contains(&here)).map_or(NONE, |b| b.op);
+        let op =
+            self.broadcasts.iter().find(|b| b.func == func && !b.done.contains(&here)).map_or(NONE, |b| b.op);
         let queued_ns = self.ops.get(op as usize).map_or(NEVER, |o| o.at_ns);
         let row = self.new_row(Row {
             op,
@@ -455,6 +471,25 @@ impl Analysis {
         (op, row)
     }
 
+    /// The handler on `target` has taken its queue. A call queued since the handler began joined it if no interrupt
+    /// was sent for it: `csd_queue_cpu` and `call_function_entry` are both recorded before the list is touched.
+    fn join_race(&mut self, target: u32) {
+        if self.cpu(target).irqs.last().is_none_or(|i| i.ran) {
+            return;
+        }
+        let mut i = 0;
+        while let Some(q) = self.cpu(target).queue.get(i).copied() {
+            let sent_for = |s: &Sent| s.line == q.line && s.target == target && s.recorded;
+            if q.raced && !self.cpu(q.sender).sent.iter().any(sent_for) {
+                let cpu = self.cpu(target);
+                cpu.queue.remove(i);
+                cpu.running.push(q);
+            } else {
+                i += 1;
+            }
+        }
+    }
+
     fn irq_entry(&mut self, e: &Event<'_>, vector: Vector, name: &[u8]) {
         let open = self.window.open;
         let mut cause = match vector {
@@ -466,7 +501,9 @@ impl Analysis {
             Vector::Device => Some(Cause::Device),
         };
         let mut comm = if vector == Vector::Device { self.symbols.number(name) } else { Sym::NONE };
-        while self.cpu(e.cpu).irqs.iter().any(|i| i.vector == vector) || self.cpu(e.cpu).irqs.len() >= MAX_NESTED {
+        while self.cpu(e.cpu).irqs.iter().any(|i| i.vector == vector)
+            || self.cpu(e.cpu).irqs.len() >= MAX_NESTED
+        {
             self.irq_close(e, None); // its exit was lost
         }
         if vector == Vector::Reschedule {
@@ -484,7 +521,16 @@ impl Analysis {
             self.entered_otherwise(e);
         }
         let cpu = self.cpu(e.cpu);
-        cpu.irqs.push(Irq { vector, at_ns: e.at_ns, number, cause, comm, first: NONE, ran: false, bare: None });
+        cpu.irqs.push(Irq {
+            vector,
+            at_ns: e.at_ns,
+            number,
+            cause,
+            comm,
+            first: NONE,
+            ran: false,
+            bare: None,
+        });
         if open {
             cpu.figures.vectors[vector as usize] += 1;
             let quiet = &mut cpu.figures.quiet;
@@ -503,7 +549,8 @@ impl Analysis {
     /// The innermost interrupt ends; `None` if its end was not recorded.
     fn irq_close(&mut self, e: &Event<'_>, ended: Option<Vector>) {
         let cpu = self.cpu(e.cpu);
-        let Some(at) = ended.map_or(cpu.irqs.len().checked_sub(1), |v| cpu.irqs.iter().rposition(|i| i.vector == v))
+        let Some(at) =
+            ended.map_or(cpu.irqs.len().checked_sub(1), |v| cpu.irqs.iter().rposition(|i| i.vector == v))
         else {
             return;
         };
@@ -524,7 +571,11 @@ impl Analysis {
             row.irq_len_ns = u32::try_from(length).unwrap_or(u32::MAX);
             return;
         }
-        let cause = irq.cause.or(irq.bare).unwrap_or(if vmalloc_known { Cause::CallEmpty } else { Cause::CallUnknown });
+        let cause = irq.cause.or(irq.bare).unwrap_or(if vmalloc_known {
+            Cause::CallEmpty
+        } else {
+            Cause::CallUnknown
+        });
         if cause == Cause::CallUnknown {
             cpu.stay_other = true;
         }
@@ -646,7 +697,7 @@ impl Analysis {
                 Isolated::Deduce => self.cpus[target as usize].tracked,
             };
             if known && target != e.cpu {
-                self.queue(e, target, func, 0, op);
+                self.queue(e, target, func, 0, op, false);
             }
         }
     }
@@ -690,9 +741,7 @@ impl Analysis {
     pub fn isolated_cpus(&self) -> Vec<u32> {
         match &self.isolated {
             Isolated::Given(list) => list.clone(),
-            Isolated::Deduce => {
-                (0u32..).zip(&self.cpus).filter(|(_, c)| c.tracked).map(|(i, _)| i).collect()
-            }
+            Isolated::Deduce => (0u32..).zip(&self.cpus).filter(|(_, c)| c.tracked).map(|(i, _)| i).collect(),
         }
     }
 
@@ -712,7 +761,7 @@ impl Sink for Analysis {
             }
         }
         let open = self.window.open;
-        if open {
+        if open && !matches!(e.what, What::Stack { .. }) {
             self.events += 1;
             self.first_ns.get_or_insert(e.at_ns);
             self.backwards += u64::from(e.at_ns < self.last_ns);
@@ -758,6 +807,7 @@ impl Sink for Analysis {
                         }
                     }
                     Csd::Queued(data) => {
+                        self.join_race(e.cpu);
                         let call = self.cpu(e.cpu).take(sym, data);
                         self.ran(e, sym, call, true);
                     }

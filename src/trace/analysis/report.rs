@@ -99,6 +99,8 @@ pub struct Baseline {
     pub derived_ipis: Option<BTreeMap<String, u64>>,
     /// Interrupts recorded for these calls.
     pub recorded_ipis: Option<BTreeMap<String, u64>>,
+    /// Calls queued while a handler was about to take the queue: they may have joined it or not.
+    pub raced: u64,
     /// How often the two differ.
     pub unexplained: u64,
     /// The first hundred.
@@ -276,7 +278,10 @@ pub(super) fn build(a: &Analysis) -> Report {
         cpus.iter().map(|c| Base { cpu: c.cpu, interrupts: c.interrupts, entries: c.entries }).collect();
     let policies = replay::RULES.iter().map(|r| replay::replay(r, &rows, &causes, &bases, last_ns)).collect();
     let window = a.window.begin.as_ref().map(|(_, begin)| {
-        (begin.clone(), a.window.end.as_ref().map_or_else(|| "end of the recording".into(), |(_, t)| t.clone()))
+        (
+            begin.clone(),
+            a.window.end.as_ref().map_or_else(|| "end of the recording".into(), |(_, t)| t.clone()),
+        )
     });
     Report {
         events: a.events,
@@ -305,7 +310,12 @@ pub(super) fn build(a: &Analysis) -> Report {
 }
 
 fn purges(a: &Analysis, symbols: &Symbols) -> Purges {
-    let owner = |comm: String, c: super::lazy::Charge| Owner { comm, areas: c.areas, pages: c.pages, stacks: c.stacks };
+    let owner = |comm: String, c: super::lazy::Charge| Owner {
+        comm,
+        areas: c.areas,
+        pages: c.pages,
+        stacks: c.stacks,
+    };
     let (effective, empty) = a.lazy.counts;
     Purges {
         events: if effective + empty > 0 { effective + empty } else { a.purge_probes },
@@ -327,7 +337,12 @@ fn purge(p: &super::lazy::PurgeRow, symbols: &Symbols) -> Purge {
         charged: p
             .charged
             .iter()
-            .map(|(comm, c)| Owner { comm: symbols.text(*comm), areas: c.areas, pages: c.pages, stacks: c.stacks })
+            .map(|(comm, c)| Owner {
+                comm: symbols.text(*comm),
+                areas: c.areas,
+                pages: c.pages,
+                stacks: c.stacks,
+            })
             .collect(),
         unknown: p.unknown,
     }
@@ -345,7 +360,8 @@ fn cannot_say(a: &Analysis, cpus: &[CpuReport]) -> Vec<String> {
     if k.vectors == 0 {
         out.push("how often a CPU was interrupted: no irq_vectors events".into());
     }
-    let unknown: u64 = cpus.iter().filter_map(|c| c.interrupts_by_cause.get(Cause::CallUnknown.entry().id)).sum();
+    let unknown: u64 =
+        cpus.iter().filter_map(|c| c.interrupts_by_cause.get(Cause::CallUnknown.entry().id)).sum();
     if unknown > 0 || (k.vectors > 0 && k.csd_queue + k.csd_entry + k.probes == 0) {
         out.push(format!(
             "who sent {unknown} call interrupts and what they ran: vector known, sender unknown (no csd_* events, no probes)"
@@ -357,13 +373,31 @@ fn cannot_say(a: &Analysis, cpus: &[CpuReport]) -> Vec<String> {
         out.push("where reschedules come from, and whether call-queue order explains the interrupts: no ipi_send_* events".into());
     }
     if k.user == 0 && !cpus.is_empty() {
-        out.push("whether a CPU was in user mode when it was interrupted: no user_enter/user_exit events".into());
+        out.push(
+            "whether a CPU was in user mode when it was interrupted: no user_enter/user_exit events".into(),
+        );
     }
     if k.vmalloc == 0 {
-        out.push("whose freed areas filled the lazy list: no vmalloc events (kernel 6.2 or newer has them)".into());
+        out.push(
+            "whose freed areas filled the lazy list: no vmalloc events (kernel 6.2 or newer has them)".into(),
+        );
     }
     if a.range_calls.calls + a.flush_all_calls == 0 && k.probes == 0 {
         out.push("how many pages a kernel-range flush covered: no probe on flush_tlb_kernel_range".into());
+    }
+    out
+}
+
+fn ipis(f: &super::cpu::Figures, symbols: &Symbols) -> BTreeMap<String, u64> {
+    let mut out = BTreeMap::new();
+    for (key, n) in f.ipis.iter().filter(|(_, n)| **n > 0) {
+        let name = match key {
+            // An interrupt for a call nobody was seen to queue.
+            IpiKey::Call(Sym::NONE) => "?".into(),
+            IpiKey::Call(s) | IpiKey::Other(s) => symbols.text(*s),
+            IpiKey::Reschedule(s) => format!("resched:{}", symbols.text(*s)),
+        };
+        *out.entry(name).or_default() += n;
     }
     out
 }
@@ -394,7 +428,10 @@ fn one(a: &Analysis, number: u32, cpu: &Cpu, rows: &[Row], causes: &[Cause], sec
         if row.first && row.irq != 0 {
             *by_cause.entry(entry.id).or_default() += 1;
             if row.irq_len_ns > 0 {
-                lengths.entry(entry.id).or_insert_with(histogram).saturating_record(u64::from(row.irq_len_ns));
+                lengths
+                    .entry(entry.id)
+                    .or_insert_with(histogram)
+                    .saturating_record(u64::from(row.irq_len_ns));
             }
         }
     }
@@ -439,16 +476,7 @@ fn one(a: &Analysis, number: u32, cpu: &Cpu, rows: &[Row], causes: &[Cause], sec
         implied_calls_by_function: text_counts(&f.implied, symbols),
         calls_by_class: by_class,
         initiators,
-        ipis_by_function: f
-            .ipis
-            .iter()
-            .filter(|(_, n)| **n > 0)
-            .map(|(key, n)| match key {
-                IpiKey::Call(s) => (if *s == Sym::NONE { "?".into() } else { symbols.text(*s) }, *n),
-                IpiKey::Reschedule(s) => (format!("resched:{}", symbols.text(*s)), *n),
-                IpiKey::Other(s) => (symbols.text(*s), *n),
-            })
-            .collect(),
+        ipis_by_function: ipis(f, symbols),
         entries: f.entries,
         returns: f.returns,
         gaps: f.quiet.histogram.as_ref().map(|h| Gaps {
@@ -463,6 +491,7 @@ fn one(a: &Analysis, number: u32, cpu: &Cpu, rows: &[Row], causes: &[Cause], sec
             executions_equal: a.rows_dropped > 0 || kept == f.calls,
             derived_ipis: comparable.then(|| text_counts(&f.derived, symbols)),
             recorded_ipis: comparable.then(|| text_counts(&f.recorded, symbols)),
+            raced: f.raced,
             unexplained: f.unexplained_count,
             unexplained_first: f
                 .unexplained
@@ -485,7 +514,8 @@ mod tests {
     #[test]
     fn the_poisson_interval_is_the_exact_one_within_a_percent() {
         // Garwood's exact limits, from tables.
-        for (n, low, high) in [(0, 0.0, 3.689), (1, 0.0253, 5.572), (10, 4.795, 18.39), (100, 81.36, 121.63)] {
+        for (n, low, high) in [(0, 0.0, 3.689), (1, 0.0253, 5.572), (10, 4.795, 18.39), (100, 81.36, 121.63)]
+        {
             let r = poisson_95(n);
             assert!((r.low - low).abs() <= 0.01 * low + 0.02, "{n}: {r:?}");
             assert!((r.high - high).abs() <= 0.01 * high, "{n}: {r:?}");

@@ -144,7 +144,10 @@ pub fn probed<'a>(name: &'a [u8], function: &'a [u8]) -> &'a [u8] {
     if !function.is_empty() {
         return function;
     }
-    ALIASES.iter().find(|(alias, _)| alias.as_bytes() == name).map_or(name, |(_, function)| function.as_bytes())
+    ALIASES
+        .iter()
+        .find(|(alias, _)| alias.as_bytes() == name)
+        .map_or(name, |(_, function)| function.as_bytes())
 }
 
 /// Start and end, if the probe prints them under these names.
@@ -209,7 +212,9 @@ impl Context {
         }
         match range {
             // pmd_free_pte_page passes addr, addr + PAGE_SIZE - 1; every other caller ends on a page boundary.
-            Some((start, end)) if end.wrapping_sub(start) == 0xfff => (Cause::KernelTableFree, Evidence::Range),
+            Some((start, end)) if end.wrapping_sub(start) == 0xfff => {
+                (Cause::KernelTableFree, Evidence::Range)
+            }
             _ => (Cause::KernelFlushUnknown, Evidence::None),
         }
     }

@@ -51,7 +51,11 @@ impl Symbols {
 
     /// Its text for people.
     pub fn text(&self, sym: Sym) -> String {
-        if sym == Sym::NONE { "unknown".into() } else { String::from_utf8_lossy(self.bytes(sym)).into_owned() }
+        if sym == Sym::NONE {
+            "unknown".into()
+        } else {
+            String::from_utf8_lossy(self.bytes(sym)).into_owned()
+        }
     }
 }
 

@@ -277,10 +277,14 @@ pub fn body_of<'a>(name: &'a [u8], body: &'a [u8]) -> Result<What<'a>, &'static 
         b"purge_vmap_area_lazy" if !body.starts_with(b"(") => What::Purge {
             start: f.get(b"start=").and_then(hex).ok_or("purge_vmap_area_lazy without start=")?,
             end: f.get(b"end=").and_then(hex).ok_or("purge_vmap_area_lazy without end=")?,
-            areas: f.get(b"num_purged=").and_then(number).ok_or("purge_vmap_area_lazy without num_purged=")?,
+            areas: f
+                .get(b"num_purged=")
+                .and_then(number)
+                .ok_or("purge_vmap_area_lazy without num_purged=")?,
         },
         b"sched_process_fork" => {
-            let (rest, pid) = split_last(body, b" child_pid=").ok_or("sched_process_fork without child_pid=")?;
+            let (rest, pid) =
+                split_last(body, b" child_pid=").ok_or("sched_process_fork without child_pid=")?;
             let (_, child_comm) = split_last(rest, b" child_comm=").unwrap_or((rest, b""));
             What::Fork { child_comm, child_pid: pid_of(pid).ok_or("child_pid is not a task id")? }
         }
@@ -351,7 +355,8 @@ fn tlb_flush(body: &[u8]) -> What<'_> {
         let value = decimal(digits, &mut 0).and_then(|v| i64::try_from(v).ok()).unwrap_or(0);
         pages = if digits.len() < rest.len() { -value } else { value };
     }
-    let reason = memchr::memmem::find(body, b"reason").map_or(&b""[..], |at| body.get(at + 7..).unwrap_or_default());
+    let reason =
+        memchr::memmem::find(body, b"reason").map_or(&b""[..], |at| body.get(at + 7..).unwrap_or_default());
     What::TlbFlush { pages, reason: reason.trim_ascii() }
 }
 
@@ -447,9 +452,13 @@ mod tests {
             let what = match e.what {
                 What::Stack { frames } => String::from_utf8_lossy(frames).trim().replace('\n', "<"),
                 What::Marker { text } => String::from_utf8_lossy(text).into_owned(),
-                What::CsdQueue { cpu, func, .. } => format!("queue {} for {cpu}", String::from_utf8_lossy(func)),
+                What::CsdQueue { cpu, func, .. } => {
+                    format!("queue {} for {cpu}", String::from_utf8_lossy(func))
+                }
                 What::CsdEntry { csd, .. } => format!("{csd:?}"),
-                What::IpiSend { cpu, callback, .. } => format!("ipi {cpu} {}", String::from_utf8_lossy(callback)),
+                What::IpiSend { cpu, callback, .. } => {
+                    format!("ipi {cpu} {}", String::from_utf8_lossy(callback))
+                }
                 What::Probe { function, returns, args, .. } => format!(
                     "probe {} {returns} {}",
                     String::from_utf8_lossy(function),
@@ -461,16 +470,16 @@ mod tests {
                 What::Switch { next_comm, next_pid } => {
                     format!("switch {}/{next_pid}", String::from_utf8_lossy(next_comm))
                 }
-                What::TlbFlush { pages, reason } => format!("tlb {pages} {}", String::from_utf8_lossy(reason)),
+                What::TlbFlush { pages, reason } => {
+                    format!("tlb {pages} {}", String::from_utf8_lossy(reason))
+                }
                 What::AllocArea { start, size, ok, .. } => format!("alloc {start:x} {size} {ok}"),
                 What::IrqEntry { vector, .. } => format!("{} begins", vector.name()),
                 What::Other { name } => format!("other {}", String::from_utf8_lossy(name)),
                 other => format!("{other:?}"),
             };
-            self.events.push(format!(
-                "{comm}/{} cpu{} {} {:?}: {what}",
-                e.task.pid, e.cpu, e.at_ns, e.in_interrupt
-            ));
+            self.events
+                .push(format!("{comm}/{} cpu{} {} {:?}: {what}", e.task.pid, e.cpu, e.at_ns, e.in_interrupt));
         }
         fn hole(&mut self, hole: &Hole) {
             self.holes.push(hole.clone());
@@ -496,7 +505,9 @@ mod tests {
 
     #[test]
     fn a_task_name_may_hold_anything() {
-        for (comm, column) in [("my prog-1 [y]", "   my prog-1 [y]-4792   "), ("<...>", "           <...>-4792   ")] {
+        for (comm, column) in
+            [("my prog-1 [y]", "   my prog-1 [y]-4792   "), ("<...>", "           <...>-4792   ")]
+        {
             let line = format!("{column} [000] d.h1.    60.364035: user_exit: ");
             assert_eq!(one(&line), format!("{comm}/4792 cpu0 60364035000 Some(true): UserExit"));
         }
@@ -519,13 +530,21 @@ mod tests {
     fn kernel_and_trace_cmd_spellings_mean_the_same() {
         let head = "            init-1       [000] .....   443.518717: ";
         let same = [
-            ("csd_function_entry: func=f, csd=0000000000000000", "csd_function_entry: func=f, csd=(nil)", "Local"),
+            (
+                "csd_function_entry: func=f, csd=0000000000000000",
+                "csd_function_entry: func=f, csd=(nil)",
+                "Local",
+            ),
             (
                 "tlb_flush: pages:-1 reason:remote shootdown (1)",
                 "tlb_flush: pages=-1 reason=remote shootdown (1)",
                 "tlb -1 remote shootdown (1)",
             ),
-            ("ipi_send_cpu: cpu=1 callsite=a+0x1/0x2 callback=0x0", "ipi_send_cpu: cpu=1 callsite=a+0x1 callback=(nil)", "ipi 1 "),
+            (
+                "ipi_send_cpu: cpu=1 callsite=a+0x1/0x2 callback=0x0",
+                "ipi_send_cpu: cpu=1 callsite=a+0x1 callback=(nil)",
+                "ipi 1 ",
+            ),
             (
                 "sched_switch: prev_comm=a prev_pid=1 prev_prio=120 prev_state=R ==> next_comm=k/3:1 next_pid=104 next_prio=120",
                 "sched_switch: a:1 [120] R ==> k/3:1:104 [120]",
@@ -545,10 +564,21 @@ mod tests {
     fn a_probe_tells_its_function_when_the_source_does() {
         let head = "     kworker/1:0-2282    [001] .....   473.182868: ";
         let probe = |body: &str| one(&format!("{head}{body}"));
-        assert!(probe("tlbk: (flush_tlb_kernel_range+0x4/0xc0) start=0x1 end=0x2").ends_with("probe flush_tlb_kernel_range false start=0x1 end=0x2"));
-        assert!(probe("tlbk: (ffffffffa9cae744) start=0x1 end=0x2").ends_with("probe  false start=0x1 end=0x2"));
-        assert!(probe("kp_alloc: (__get_vm_area_node+0xb1/0x150 <- alloc_vmap_area) ret=0x1").ends_with("probe alloc_vmap_area true ret=0x1"));
-        assert!(probe("r: (do_kernel_range_flush.isra.0+0x0/0x1)").ends_with("probe do_kernel_range_flush false "));
+        assert!(
+            probe("tlbk: (flush_tlb_kernel_range+0x4/0xc0) start=0x1 end=0x2")
+                .ends_with("probe flush_tlb_kernel_range false start=0x1 end=0x2")
+        );
+        assert!(
+            probe("tlbk: (ffffffffa9cae744) start=0x1 end=0x2").ends_with("probe  false start=0x1 end=0x2")
+        );
+        assert!(
+            probe("kp_alloc: (__get_vm_area_node+0xb1/0x150 <- alloc_vmap_area) ret=0x1")
+                .ends_with("probe alloc_vmap_area true ret=0x1")
+        );
+        assert!(
+            probe("r: (do_kernel_range_flush.isra.0+0x0/0x1)")
+                .ends_with("probe do_kernel_range_flush false ")
+        );
     }
 
     #[test]
@@ -585,12 +615,15 @@ cpus=4
         let (seen, faults) = read(text);
         assert_eq!(faults, []);
         let holes: Vec<_> = seen.holes.iter().map(|h| (h.kind.name(), h.cpu, h.events, h.line)).collect();
-        assert_eq!(holes, [
-            ("overwritten", None, Some(11377), 1),
-            ("buffer_started", Some(3), None, 2),
-            ("lost", Some(0), Some(1133), 3),
-            ("lost", Some(1), None, 4),
-        ]);
+        assert_eq!(
+            holes,
+            [
+                ("overwritten", None, Some(11377), 1),
+                ("buffer_started", Some(3), None, 2),
+                ("lost", Some(0), Some(1133), 3),
+                ("lost", Some(1), None, 4),
+            ]
+        );
     }
 
     #[test]
@@ -598,7 +631,10 @@ cpus=4
         let fault = |line: &str| read(line).1[0];
         assert_eq!(fault("hello world"), (0, "expected `task-pid [cpu]`"));
         assert_eq!(fault("            init-1       [0x0] ....."), (27, "expected `]` behind the CPU number"));
-        assert_eq!(fault("            init-1       [99999] ..... 1.0: user_exit: ").1, "CPU number is beyond 8191");
+        assert_eq!(
+            fault("            init-1       [99999] ..... 1.0: user_exit: ").1,
+            "CPU number is beyond 8191"
+        );
         let line = "            init-1       [000] .....   443.518717: csd_queue_cpu: cpu=1 callsite=x";
         assert_eq!(fault(line), (66, "csd_queue_cpu without func="));
     }

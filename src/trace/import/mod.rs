@@ -203,7 +203,8 @@ impl Reader {
             let reason = format!("compressed data ends early or is damaged: {e}");
             return Err(TraceError::Damaged { path: self.path.clone(), reason, lines: self.stats.lines });
         }
-        if self.stats.events == 0 && (self.done || self.stats.lines > HOPELESS_AFTER) && self.stats.broken > 0 {
+        if self.stats.events == 0 && (self.done || self.stats.lines > HOPELESS_AFTER) && self.stats.broken > 0
+        {
             self.done = true;
             let first = self.stats.broken_first.first().map(|b| b.text.chars().take(60).collect());
             return Err(TraceError::NoTrace {

@@ -1,0 +1,195 @@
+//! Recordings cross the boundary as JSON figures and as columns.
+
+use std::time::{Duration, Instant};
+
+use numpy::PyArray1;
+use pyo3::{prelude::*, types::PyDict};
+
+use crate::trace::{
+    TraceError,
+    analysis::{
+        Analysis, Isolated,
+        cpu::{NEVER, Row},
+    },
+    cause::{self, CATALOGUE, Cause},
+    import::{ReadStats, Reader},
+    replay,
+};
+
+/// A recording after its pass.
+#[pyclass(frozen, module = "tlbcore._core")]
+pub struct TraceData {
+    pass: Analysis,
+    stats: ReadStats,
+    machine_cpus: Option<u32>,
+    error: Option<String>,
+}
+
+const BETWEEN_SIGNALS: Duration = Duration::from_millis(40);
+
+/// Reads a recording to its end, or to where it is damaged (then `error` says so).
+#[pyfunction]
+#[pyo3(signature = (path, isolated=None, progress=None))]
+pub fn trace_read(
+    py: Python<'_>,
+    path: &str,
+    isolated: Option<Vec<u32>>,
+    progress: Option<Bound<'_, PyAny>>,
+) -> PyResult<TraceData> {
+    let mut reader = Reader::open(path)?;
+    let mut pass = Analysis::new(isolated.map_or(Isolated::Deduce, Isolated::Given));
+    let mut error = None;
+    loop {
+        let step = py.detach(|| {
+            let start = Instant::now();
+            loop {
+                match reader.pump(&mut pass) {
+                    Ok(true) if start.elapsed() < BETWEEN_SIGNALS => {}
+                    other => return other,
+                }
+            }
+        });
+        match step {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(e @ TraceError::Damaged { .. }) => {
+                error = Some(e.to_string());
+                break;
+            }
+            Err(e) => return Err(e.into()),
+        }
+        py.check_signals()?;
+        if let Some(progress) = &progress {
+            progress.call1((reader.stats.bytes, reader.stats.lines))?;
+        }
+    }
+    py.detach(|| pass.finish());
+    let machine_cpus = reader.machine_cpus();
+    Ok(TraceData { pass, stats: reader.stats, machine_cpus, error })
+}
+
+impl TraceData {
+    fn causes(&self, rows: &[Row]) -> Vec<Cause> {
+        let (_, ops, symbols) = self.pass.calls();
+        rows.iter()
+            .map(|row| replay::cause_of(row, ops, |r| cause::of_function(symbols.bytes(r.func))))
+            .collect()
+    }
+}
+
+fn seconds(ns: u64) -> f64 {
+    if ns == NEVER { f64::NAN } else { ns as f64 / 1e9 }
+}
+
+#[pymethods]
+impl TraceData {
+    /// Why reading ended early, if it did.
+    #[getter]
+    fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// All figures, as JSON.
+    fn figures(&self) -> String {
+        let s = &self.stats;
+        let mut unknown: Vec<_> =
+            s.unknown.iter().map(|(n, c)| (String::from_utf8_lossy(n).into_owned(), *c)).collect();
+        unknown.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        let holes: Vec<_> = s
+            .holes
+            .iter()
+            .map(|h| serde_json::json!({"kind": h.kind.name(), "cpu": h.cpu, "events": h.events, "line": h.line}))
+            .collect();
+        serde_json::json!({
+            "lines": s.lines,
+            "bytes": s.bytes,
+            "events_read": s.events,
+            "unknown_events": unknown.into_iter().map(|(n, c)| (n, c.into())).collect::<serde_json::Map<String, _>>(),
+            "broken_lines": s.broken,
+            "broken_first": s.broken_first,
+            "hole_count": s.hole_count,
+            "holes": holes,
+            "machine_cpus": self.machine_cpus,
+            "report": self.pass.report(),
+        })
+        .to_string()
+    }
+
+    /// Remote calls to isolated CPUs: one row per call, in the order they were queued.
+    fn calls<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let (rows, ops, symbols) = self.pass.calls();
+        let causes = self.causes(&rows);
+        let op = |r: &Row| ops.get(r.op as usize);
+        let out = PyDict::new(py);
+        let float = |f: &dyn Fn(&Row) -> f64| PyArray1::from_iter(py, rows.iter().map(f));
+        out.set_item("queued_s", float(&|r| seconds(r.queued_ns)))?;
+        out.set_item("ran_s", float(&|r| seconds(r.ran_ns)))?;
+        out.set_item("other_entry_s", float(&|r| seconds(r.other_ns)))?;
+        out.set_item("cpu", PyArray1::from_iter(py, rows.iter().map(|r| r.cpu)))?;
+        out.set_item("function", rows.iter().map(|r| symbols.text(r.func)).collect::<Vec<_>>())?;
+        out.set_item("cause", causes.iter().map(|c| c.entry().id).collect::<Vec<_>>())?;
+        out.set_item("class", causes.iter().map(|c| c.entry().class.name()).collect::<Vec<_>>())?;
+        let evidence = rows.iter().map(|r| op(r).map_or("none", |o| o.evidence.name()));
+        out.set_item("evidence", evidence.collect::<Vec<_>>())?;
+        let comm = rows.iter().map(|r| op(r).map_or_else(|| "unknown".into(), |o| symbols.text(o.comm)));
+        out.set_item("initiator", comm.collect::<Vec<_>>())?;
+        let sender = rows.iter().map(|r| op(r).map_or(-1, |o| i64::from(o.cpu)));
+        out.set_item("sender_cpu", PyArray1::from_iter(py, sender))?;
+        let inside = rows.iter().map(|r| op(r).is_some_and(|o| o.in_interrupt));
+        out.set_item("in_interrupt", PyArray1::from_iter(py, inside))?;
+        out.set_item("mode", rows.iter().map(|r| r.mode.name()).collect::<Vec<_>>())?;
+        out.set_item("mode_sure", PyArray1::from_iter(py, rows.iter().map(|r| r.mode_sure)))?;
+        out.set_item("traced", PyArray1::from_iter(py, rows.iter().map(|r| r.traced)))?;
+        out.set_item("interrupt", PyArray1::from_iter(py, rows.iter().map(|r| r.irq)))?;
+        let lines = rows.iter().map(|r| op(r).map_or(0, |o| o.line));
+        out.set_item("queued_line", PyArray1::from_iter(py, lines))?;
+        out.set_item("ran_line", PyArray1::from_iter(py, rows.iter().map(|r| r.ran_line)))?;
+        Ok(out)
+    }
+
+    /// Purges that purged something, in order.
+    fn purges<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let (rows, symbols) = self.pass.purges();
+        let out = PyDict::new(py);
+        out.set_item("at_s", PyArray1::from_iter(py, rows.iter().map(|p| seconds(p.at_ns))))?;
+        out.set_item("areas", PyArray1::from_iter(py, rows.iter().map(|p| p.areas)))?;
+        out.set_item("span_pages", PyArray1::from_iter(py, rows.iter().map(|p| p.span_pages)))?;
+        let charged = rows.iter().map(|p| p.areas - p.unknown.min(p.areas));
+        out.set_item("charged_areas", PyArray1::from_iter(py, charged))?;
+        out.set_item("unknown_areas", PyArray1::from_iter(py, rows.iter().map(|p| p.unknown)))?;
+        out.set_item("by", rows.iter().map(|p| symbols.text(p.by)).collect::<Vec<_>>())?;
+        let first =
+            rows.iter().map(|p| p.charged.first().map_or_else(|| "unknown".into(), |c| symbols.text(c.0)));
+        out.set_item("largest_owner", first.collect::<Vec<_>>())?;
+        let largest = rows.iter().map(|p| p.charged.first().map_or(0, |c| c.1.areas));
+        out.set_item("largest_owner_areas", PyArray1::from_iter(py, largest))?;
+        out.set_item("line", PyArray1::from_iter(py, rows.iter().map(|p| p.line)))?;
+        Ok(out)
+    }
+}
+
+/// The catalogue of causes: one dict per entry.
+#[pyfunction]
+pub fn trace_causes(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
+    CATALOGUE
+        .iter()
+        .map(|e| {
+            let d = PyDict::new(py);
+            d.set_item("id", e.id)?;
+            d.set_item("class", e.class.name())?;
+            d.set_item("title", e.title)?;
+            d.set_item("signature", e.signature)?;
+            d.set_item("meaning", e.meaning)?;
+            d.set_item("deferral", e.deferral.name())?;
+            d.set_item("because", e.because)?;
+            d.set_item("helps", e.helps)?;
+            Ok(d)
+        })
+        .collect()
+}
+
+/// The policies a recording can be replayed under: name, title, needs, source.
+#[pyfunction]
+pub fn trace_rules() -> Vec<(&'static str, &'static str, &'static str, &'static str)> {
+    replay::RULES.iter().map(|r| (r.id, r.title, r.needs, r.source)).collect()
+}
