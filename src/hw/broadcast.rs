@@ -80,7 +80,7 @@ impl Broadcast {
     }
 
     /// INVLPGB on `sender`: queued on every CPU, the sender included. Refused if the machine lacks it or the page
-    /// count exceeds what CPUID 8000_0008h.EDX[15:0] reports.
+    /// count exceeds what CPUID 8000_0008h.EDX\[15:0\] reports.
     pub fn invlpgb(&mut self, sender: usize, max_extra: Option<u16>, what: Invlpgb) -> Result<(), TlbError> {
         let fault = |rule: String| Err(TlbError::Fault { instruction: "INVLPGB", rule });
         let Some(max_extra) = max_extra else { return fault("this machine does not have it".into()) };

@@ -73,7 +73,7 @@ impl Mmu {
         &mut self.tlb
     }
 
-    /// The current context: CR3[11:0], or 0 while CR4.PCIDE = 0.
+    /// The current context: CR3\[11:0\], or 0 while CR4.PCIDE = 0.
     pub fn pcid(&self) -> Pcid {
         self.tlb.pcid()
     }
@@ -143,7 +143,7 @@ impl Mmu {
         self.mov_cr4_pge(!self.pge) + self.mov_cr4_pge(!self.pge)
     }
 
-    /// MOV CR4 with this value of PCIDE: clearing it removes everything; setting it needs PCIDs and CR3[11:0] = 0.
+    /// MOV CR4 with this value of PCIDE: clearing it removes everything; setting it needs PCIDs and CR3\[11:0\] = 0.
     pub fn mov_cr4_pcide(&mut self, pcide: bool) -> Result<u32, TlbError> {
         let fault = |rule: String| Err(TlbError::Fault { instruction: "MOV CR4", rule });
         if pcide && !self.has_pcid {

@@ -1,6 +1,6 @@
 //! What silicon does: addresses, TLB geometry, page tables, invalidations, costs. No Linux, no clock.
 //!
-//! Reading order: [`addr`] names, [`geometry`] as data, one [`array`] of entries, the [`tlb`] made of arrays,
+//! Reading order: [`addr`] names, [`geometry`] as data, one [`mod@array`] of entries, the [`tlb`] made of arrays,
 //! what an operation removes ([`invalidate`]), page [`table`]s, one CPU's [`mmu`], broadcast operations between
 //! CPUs ([`broadcast`]), and [`preset`]s of real CPUs.
 

@@ -1,8 +1,8 @@
 //! The one text language: policy files, kernel paths, litmus tests, prints, pickles and counterexamples.
 //!
 //! A file is a header and sections. A section is a program of micro-ops in structured form; a line that is just
-//! the name of another section stands for its body (the macros of `arch/x86/entry/calling.h` work so). [`parse`]
-//! makes the tree below, [`print`] is its inverse up to comments and spacing.
+//! the name of another section stands for its body (the macros of `arch/x86/entry/calling.h` work so). [`parse()`]
+//! makes the tree below, [`print()`] is its inverse up to comments and spacing.
 
 mod lex;
 mod parse;
