@@ -120,6 +120,29 @@ class Policy:
         """
         return _core.policy_listing(self.text, self.file, list(features))
 
+    def promela(self, *, isolated: int = 2, entries: int = 2, danger: str = "none") -> str:
+        """Return the policy as Promela, so that Spin gives a second opinion.
+
+        One housekeeping CPU purges once; memory is sequentially consistent; no NMI; PTI, one ASID, one page.
+
+        Parameters
+        ----------
+        isolated
+            Isolated CPUs, 1 to 4.
+        entries
+            System calls each makes, 1 to 4.
+        danger
+            `none` or `recycled`: what code between the CR3 switch and the flush may touch (SEMANTICS A2).
+
+        Raises
+        ------
+        PolicyError
+            If the scope is out of bounds or an op has no Promela form.
+        """
+        if danger not in ("none", "recycled"):
+            raise _core.PolicyError(f"danger must be `none` or `recycled`: got `{danger}`")
+        return _core.policy_promela(self.text, self.file, isolated, entries, danger == "recycled")
+
     @classmethod
     def read(cls, path: str | Path) -> Policy:
         """Read a policy from a text file.

@@ -1,1 +1,3 @@
 //! The abstract machine: every interleaving of the same programs, within stated bounds.
+
+pub mod promela;

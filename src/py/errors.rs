@@ -35,6 +35,7 @@ macro_rules! error_becomes {
 // One line per error enum of the core, as `crate::hw::TlbError => TlbError;`. With it `?` carries the error to
 // Python.
 error_becomes! {
+    crate::check::promela::ExportError => PolicyError;
     crate::kernel::text::PolicyError => PolicyError;
     crate::trace::TraceError => TraceError;
 }

@@ -23,7 +23,8 @@ mod _core {
 
     #[pymodule_export]
     use super::policy::{
-        policy_kernel, policy_listing, policy_names, policy_parse, policy_replace, policy_text,
+        policy_kernel, policy_listing, policy_names, policy_parse, policy_promela, policy_replace,
+        policy_text,
     };
 
     #[pymodule_export]

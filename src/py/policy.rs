@@ -3,6 +3,7 @@
 use pyo3::{prelude::*, types::PyDict};
 
 use super::errors::PolicyError;
+use crate::check::promela;
 use crate::kernel::{
     policy::{self, POLICIES},
     program::{Feature, Features},
@@ -112,4 +113,17 @@ pub fn policy_listing(text: &str, file: &str, feature_names: Vec<String>) -> PyR
         }
     }
     Ok(rows)
+}
+
+/// A policy as Promela for Spin; see `check::promela` for its scope.
+#[pyfunction]
+pub fn policy_promela(
+    text: &str,
+    file: &str,
+    isolated: u8,
+    entries: u8,
+    danger_recycled: bool,
+) -> PyResult<String> {
+    let code = policy::load(&text::parse(file, text)?, Features::PTI_PCID)?;
+    Ok(promela::export(&code, promela::Scope { targets: isolated, entries, danger_recycled })?)
 }

@@ -1,4 +1,4 @@
-"""`tlbcore policy list|show`."""
+"""`tlbcore policy list|show|export`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from tlbcore.cli import _common
 
-app = typer.Typer(no_args_is_help=True, help="List and show policies.")
+app = typer.Typer(no_args_is_help=True, help="List, show and export policies.")
 
 
 @app.command("list")
@@ -63,3 +63,19 @@ def show(
             print(f"{name}:")
             program = name
         print(f"  {index:4} {op:<72} {source}")
+
+
+@app.command()
+def export(
+    policy: Annotated[str, typer.Argument(help="A built-in policy, or a file that ends in .policy.")],
+    to: Annotated[str, typer.Option(help="The language: promela.")] = "promela",
+    isolated: Annotated[int, typer.Option(help="Isolated CPUs, 1 to 4.")] = 2,
+    entries: Annotated[int, typer.Option(help="System calls each makes, 1 to 4.")] = 2,
+    danger: Annotated[str, typer.Option(help="What early entry code may touch: none or recycled.")] = "none",
+) -> None:
+    """Print a policy for another tool, so that it confirms a verdict."""
+    from tlbcore.policy import as_policy
+
+    if to != "promela":
+        _common.fail(f"a policy is exported to promela, not to `{to}`")
+    print(as_policy(policy).promela(isolated=isolated, entries=entries, danger=danger), end="")
