@@ -79,6 +79,22 @@ impl Structure {
         u64::from(self.sets) * u64::from(self.ways)
     }
 
+    /// Index, replacement, groups and seed in the words of a preset.
+    pub fn names(&self) -> (&'static str, &'static str, u8, u64) {
+        let index = match self.index {
+            Index::Linear => "linear",
+            Index::Xor => "xor",
+            Index::Modulo => "modulo",
+        };
+        match self.replacement {
+            Replacement::Lru => (index, "lru", 0, 0),
+            Replacement::TreePlru => (index, "tree-plru", 0, 0),
+            Replacement::MruPlru { groups } => (index, "mru-plru", groups, 0),
+            Replacement::Fifo => (index, "fifo", 0, 0),
+            Replacement::Random { seed } => (index, "random", 0, seed),
+        }
+    }
+
     fn check(&self) -> Result<(), TlbError> {
         let at = |field: &str| format!("{}.{field}", self.name);
         if self.ways == 0 {

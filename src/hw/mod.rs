@@ -12,6 +12,7 @@ pub mod geometry;
 pub mod invalidate;
 pub mod mmu;
 pub mod preset;
+pub mod stream;
 pub mod table;
 pub mod tlb;
 

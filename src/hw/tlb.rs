@@ -56,6 +56,28 @@ impl Counters {
     }
 }
 
+impl Counters {
+    /// What has been counted since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Counters) -> Counters {
+        let mut rest = self.clone();
+        rest.accesses -= before.accesses;
+        rest.walks -= before.walks;
+        rest.walk_loads -= before.walk_loads;
+        rest.stale_hits -= before.stale_hits;
+        rest.stale_walks -= before.stale_walks;
+        rest.switches -= before.switches;
+        rest.invalidated -= before.invalidated;
+        for (count, earlier) in rest.hits.iter_mut().zip(before.hits) {
+            *count -= earlier;
+        }
+        for (count, earlier) in rest.psc_hits.iter_mut().zip(before.psc_hits) {
+            *count -= earlier;
+        }
+        rest
+    }
+}
+
 /// How one access was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {

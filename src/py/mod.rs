@@ -4,6 +4,7 @@
 use pyo3::prelude::*;
 
 mod errors;
+mod hw;
 mod policy;
 mod sweep;
 mod trace;
@@ -20,6 +21,9 @@ mod _core {
     use super::errors::{
         CheckError, ConfigError, PolicyError, SimError, SweepError, TlbError, TlbcoreError, TraceError,
     };
+
+    #[pymodule_export]
+    use super::hw::{TlbState, event_ops, machine_describe, machine_names};
 
     #[pymodule_export]
     use super::policy::{

@@ -1,0 +1,255 @@
+"""TLBs of any shape, driven by NumPy arrays.
+
+`Tlb` is the one stateful class of tlbcore, as `numpy.random.Generator` is NumPy's: contents and counters persist from
+call to call, can be looked at, copied, pickled and reset. One `Tlb` belongs to one thread at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tlbcore import _core
+from tlbcore.machines import Machine
+from tlbcore.machines import machine as _machine
+
+#: One event of `Tlb.run`: 16 bytes. `vpn` is `address >> 12`; `op` is a number of `OPS`; `flags` are those of `FLAGS`.
+EVENT: np.dtype[np.void] = np.dtype(
+    [("vpn", "<u8"), ("pcid", "<u2"), ("cpu", "<u2"), ("pages", "<u2"), ("op", "u1"), ("flags", "u1")]
+)
+
+#: Names of the ops of an event and their numbers; `help(tlbcore.Tlb.run)` says what each does.
+OPS: Mapping[str, int] = {name: number for number, name, _ in _core.event_ops()}
+
+#: Bits of an event's flags.
+FLAGS: Mapping[str, int] = {
+    "GLOBAL": 1,
+    "NOFLUSH": 2,
+    "SIZE_2M": 4,
+    "SIZE_1G": 8,
+    "VA": 16,
+    "PCID": 32,
+    "FINAL_ONLY": 64,
+    "ANY_PCID": 128,
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TlbResult:
+    """What one call did.
+
+    `counters` maps names to counts of this call: `accesses`, `{level}_hits` for each level, `walks`, the hits of the
+    paging-structure caches (`pde_hits` ...), `walk_loads` (table entries read), `stale_hits`, `stale_walks`, `switches`
+    (changes of context) and `invalidated` (entries removed). Each is an attribute too.
+
+    `levels`, shape (n,), uint8: the level that answered each access, 0 nearest; the number of levels if the tables
+    were walked; 255 for an event that is no access. None if only counts were asked for.
+    """
+
+    counters: Mapping[str, int]
+    levels: NDArray[np.uint8] | None = None
+
+    def __getattr__(self, name: str) -> int:
+        # Not called for the fields themselves, unless an unpickler asks before they exist.
+        counters = self.__dict__.get("counters", {})
+        if name in counters:
+            return int(counters[name])
+        raise AttributeError(f"no counter {name!r}: there are {', '.join(counters)}")
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.counters]
+
+
+class Tlb:
+    """The TLBs of one CPU, or of several CPUs of one shape.
+
+    `machine` is the name of a built-in machine, a preset file or a `Machine`. With `smt`, structures that siblings
+    split have half their sets. With `ideal_pcid`, every structure keeps any number of contexts, as the architecture
+    would let it. Raises `TlbError` for a machine that does not exist or whose shape breaks a rule.
+
+    >>> import numpy as np
+    >>> tlb = Tlb("peers-64x4-1536x12")
+    >>> result = tlb.access(np.array([7, 7, 8], dtype=np.uint64))
+    >>> result.levels
+    array([2, 0, 2], dtype=uint8)
+    >>> result.walks
+    2
+    """
+
+    __slots__ = ("_arguments", "_state", "machine")
+
+    def __init__(
+        self,
+        machine: str | os.PathLike[str] | Machine,
+        *,
+        cpus: int = 1,
+        smt: bool = False,
+        ideal_pcid: bool = False,
+    ) -> None:
+        self.machine = _machine(machine)
+        self._arguments = {"cpus": int(cpus), "smt": bool(smt), "ideal_pcid": bool(ideal_pcid)}
+        if int(cpus) != cpus or not 1 <= cpus <= 4096:
+            raise _core.TlbError(f"cpus must be a whole number from 1 to 4096: got {cpus}")
+        self._state = _core.TlbState(self.machine.name, self.machine.text, **self._arguments)
+
+    def __repr__(self) -> str:
+        changed = "".join(
+            f", {name}={value}" for name, value in self._arguments.items() if value not in (False, 1)
+        )
+        return f"Tlb({self.machine.name!r}{changed})"
+
+    def access(
+        self,
+        vpn: ArrayLike,
+        pcid: ArrayLike = 0,
+        kind: str = "load",
+        page_size: int = 4096,
+        *,
+        cpu: int = 0,
+        counts_only: bool = False,
+    ) -> TlbResult:
+        """Access pages in order on one CPU, and return what happened.
+
+        `vpn`, shape (n,), uint64 (any integers are converted): `address >> 12`, whatever the page size. `pcid`: one
+        context for all, or shape (n,), uint16; a change of context is a MOV CR3 with NOFLUSH. `kind` is load, store or
+        fetch. `page_size` in bytes: 4096, 2 MiB or 1 GiB. A miss walks the tables and fills every level.
+
+        Contiguous uint64 arrays are read in place, without a copy, while the interpreter is released. Raises `TlbError`
+        for pages of no canonical address, PCIDs above 4095, a page size that no level holds, and use from two threads at
+        once; `TypeError` for an array that does not hold integers. A refused call changes nothing.
+        """
+        pages = _integers("vpn", vpn, np.dtype(np.uint64), _VPN_MAX)
+        contexts: int | NDArray[Any]
+        if np.ndim(pcid) == 0:
+            contexts = int(_integers("pcid", [pcid], np.dtype(np.uint16), 4095)[0])
+        else:
+            contexts = _integers("pcid", pcid, np.dtype(np.uint16), 4095)
+        if isinstance(cpu, bool) or int(cpu) != cpu or not 0 <= cpu < self._arguments["cpus"]:
+            raise _core.TlbError(f"cpu must be below {self._arguments['cpus']}: got {cpu}")
+        if isinstance(page_size, bool) or int(page_size) != page_size or page_size < 0:
+            raise _core.TlbError(f"page_size must be 4096, 2097152 or 1073741824 bytes: got {page_size}")
+        levels = None if counts_only else np.empty(len(pages), dtype=np.uint8)
+        counters = self._state.access(pages, contexts, kind, int(page_size), int(cpu), levels)
+        return TlbResult(counters=counters, levels=levels)
+
+    def run(self, events: NDArray[np.void], *, counts_only: bool = False) -> TlbResult:
+        """Run events on many CPUs in order, and return what happened, summed over the CPUs.
+
+        `events`, shape (n,), dtype `EVENT`. `op` is a number of `OPS`:
+
+        - load, store, fetch: access `vpn` in context `pcid`; flag GLOBAL says that the tables map the page globally,
+          SIZE_2M and SIZE_1G by what size. Another context than the current one is a MOV CR3 with NOFLUSH.
+        - fill: the same, speculatively: nothing is counted.
+        - mov_cr3: load `pcid`; without flag NOFLUSH its non-global entries leave.
+        - invlpg: `pages` pages from `vpn`, in the current context and globally.
+        - invpcid_address, invpcid_context, invpcid_all, invpcid_non_global: INVPCID types 0 to 3.
+        - invlpgb: INVLPGB with TLBSYNC, on every CPU; flags VA, PCID, GLOBAL, FINAL_ONLY.
+        - edit: the tables of `pages` pages from `vpn` change: what is cached of them on any CPU, in `pcid` and
+          globally (with ANY_PCID in every context), is stale until it is invalidated.
+
+        Raises `TypeError` for another dtype and `TlbError` naming field and index for an event that no CPU could
+        execute; then nothing has changed. Source of the rules: SDM Vol. 3A 4.10.4.1, APM Vol. 3.
+        """
+        array = np.asarray(events)
+        if array.dtype != EVENT:
+            raise TypeError(f"events must have dtype tlbcore.EVENT: got {array.dtype}")
+        if array.ndim != 1:
+            raise _core.TlbError(f"events must have one dimension: got shape {array.shape}")
+        raw = np.ascontiguousarray(array).view(np.uint8)
+        levels = None if counts_only else np.empty(len(array), dtype=np.uint8)
+        counters = self._state.run(raw, levels)
+        return TlbResult(counters=counters, levels=levels)
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Counts since the last reset, summed over the CPUs."""
+        return self._state.counters()
+
+    @property
+    def per_cpu(self) -> Mapping[str, NDArray[np.uint64]]:
+        """Counts since the last reset: a table with one row per CPU."""
+        rows = [self._state.counters(cpu) for cpu in range(self._arguments["cpus"])]
+        return {name: np.array([row[name] for row in rows], dtype=np.uint64) for name in rows[0]}
+
+    def entries(self) -> Mapping[str, NDArray[Any]]:
+        """Return everything cached as a table, one row per entry.
+
+        Columns: `cpu`, `level`, `structure`, `set`, `way` (for LRU and FIFO the position in order, newest first), `vpn` (first
+        4 KiB page), `page_size_bytes`, `pcid` (0 for a global entry), `global`, `stale`.
+        """
+        return self._state.entries()
+
+    def reset(self) -> None:
+        """Empty every TLB and zero the counters."""
+        self._state.reset()
+
+    def copy(self) -> Tlb:
+        """Return an independent TLB in the same state."""
+        other = Tlb.__new__(Tlb)
+        other.__setstate__(self.__getstate__())
+        return other
+
+    __copy__ = copy
+
+    def __deepcopy__(self, _memo: object) -> Tlb:
+        return self.copy()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tlb):
+            return NotImplemented
+        same = (self.machine, self._arguments) == (other.machine, other._arguments)
+        return same and self._state.same(other._state)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"machine": self.machine, "arguments": self._arguments, "state": self._state.save()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.machine = state["machine"]
+        self._arguments = dict(state["arguments"])
+        empty = _core.TlbState(self.machine.name, self.machine.text, **self._arguments)
+        self._state = empty.restored(state["state"].decode())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_restore, (type(self), self.__getstate__()))
+
+
+def _restore(cls: type[Tlb], state: dict[str, Any]) -> Tlb:
+    tlb = cls.__new__(cls)
+    tlb.__setstate__(state)
+    return tlb
+
+
+_VPN_MAX = (1 << 52) - 1
+
+
+def _integers(field: str, values: ArrayLike, dtype: np.dtype[Any], largest: int) -> NDArray[Any]:
+    """Return a contiguous array of `dtype`: the same memory where that is possible."""
+    array = np.asarray(values)
+    if array.size == 0 and array.dtype.kind == "f" and not isinstance(values, np.ndarray):
+        array = array.astype(dtype)  # an empty list
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{field} must hold integers: got {array.dtype}{_first_bad(array)}")
+    if array.ndim != 1:
+        raise _core.TlbError(f"{field} must have one dimension: got shape {array.shape}")
+    if array.dtype != dtype:
+        wrong = (array < 0) | (array > largest) if array.dtype.kind == "i" else array > largest
+        if wrong.any():
+            index = int(np.argmax(wrong))
+            raise _core.TlbError(f"{field}[{index}] must be between 0 and {largest}: got {array[index]}")
+        array = array.astype(dtype)
+    return np.ascontiguousarray(array)
+
+
+def _first_bad(array: NDArray[Any]) -> str:
+    if array.dtype.kind == "f":
+        bad = np.flatnonzero(~np.isfinite(array.ravel()))
+        if len(bad):
+            return f", with {array.ravel()[bad[0]]} at index {bad[0]}"
+    return ""
