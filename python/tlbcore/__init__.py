@@ -19,6 +19,8 @@ _EXPORTS: dict[str, str] = {
     "TlbResult": "tlbcore.tlb",
     "machine": "tlbcore.machines",
     "machines": "tlbcore.machines",
+    "Host": "tlbcore.inspect",
+    "inspect_host": "tlbcore.inspect",
     "Policy": "tlbcore.policy",
     "as_policy": "tlbcore.policy",
     "policies": "tlbcore.policy",

@@ -1,0 +1,164 @@
+"""`tlbcore inspect`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlbcore.cli import _common
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rich.console import Console
+
+    from tlbcore.inspect import Host
+
+_TURN = {True: "yes", False: "no", None: "unknown"}
+
+
+def command(
+    root: Annotated[
+        Path | None, typer.Option("--root", help="A directory of collected files instead of this machine.")
+    ] = None,
+    collect: Annotated[
+        Path | None, typer.Option("--collect", help="Copy the files to this directory, for --root elsewhere.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what each policy would do on this machine and why, and how well its isolated CPUs are isolated."""
+    if collect is not None:
+        from tlbcore.inspect._collect import collect as copy
+
+        names = copy(collect, root=root)
+        print(f"{len(names)} files in {collect}; tlbcore inspect --root {collect}")
+        return
+    from tlbcore.inspect import inspect_host
+
+    host = inspect_host(root)
+    if json:
+        _common.print_json(
+            "inspect",
+            1,
+            root=host.root,
+            machine=None if host.machine is None else host.machine.name,
+            machine_fit=host.machine_fit,
+            cpu=host.cpu,
+            kernel={name: value for name, value in _fields(host.kernel).items() if name != "config"},
+            online=host.online,
+            nohz_full=host.nohz_full,
+            isolated=host.isolated,
+            isolation=host.isolation,
+            policies=host.policies,
+            findings=host.findings,
+            not_checked=[{"check": check, "lacks": lacks} for check, lacks in host.not_checked],
+        )
+        return
+    _show(_common.console(), host)
+
+
+def _fields(value: object) -> dict[str, object]:
+    import dataclasses
+
+    assert dataclasses.is_dataclass(value)
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+def _show(console: Console, host: Host) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from tlbcore.inspect._root import show_cpus
+
+    def line(name: str, text: str) -> None:
+        facts.add_row(Text(name), Text(text))
+
+    facts = Table(box=None, pad_edge=False, show_header=False)
+    facts.add_column(no_wrap=True)
+    facts.add_column()
+    cpu, kernel = host.cpu, host.kernel
+    guest = ", guest" if cpu.hypervisor else ""
+    line(
+        "cpu",
+        f"{cpu.name}, signature {cpu.signature}{guest}; {len(host.online)} online "
+        f"({show_cpus(frozenset(host.online))})",
+    )
+    line("preset", f"{host.machine.name}: {host.machine_fit}" if host.machine else host.machine_fit)
+    line("kernel", f"{kernel.release}; configuration: {kernel.config_from or 'not found'}")
+    line("", " ".join(kernel.cmdline.split()))
+    line(
+        "features",
+        f"PTI {_TURN[kernel.pti]}{f' ({kernel.pti_from})' if kernel.pti_from else ''}, PCID "
+        f"{_TURN[cpu.pcid]}, "
+        f"INVPCID {_TURN[cpu.invpcid]}, INVLPGB {_TURN[cpu.invlpgb]}; Meltdown: {cpu.meltdown or 'unknown'}",
+    )
+    line(
+        "flushing",
+        f"page by page up to {kernel.flush_ceiling_pages or 'an unknown number of'} pages; a purge after "
+        f"{kernel.lazy_max_pages:,} lazily freed pages, which is {kernel.lazy_max_pages // 5 + 1:,} kernel "
+        "stacks",
+    )
+    line("isolated", _isolation(host))
+    console.print(facts)
+
+    console.print("\n[b]What each policy would do here, were it in this kernel[/b]")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for (verdict, spares, cost, reason), names in _grouped(host.policies).items():
+        extra = f" Spares CPUs {spares}." if spares else ""
+        table.add_row(Text(verdict), Text(f"{', '.join(names)}: {reason}{extra}{cost}"))
+    console.print(table)
+
+    found = host.findings
+    console.print(f"\n[b]Isolation checklist: {len(found['check'])} findings[/b]")
+    for at, check in enumerate(found["check"]):
+        severity = str(found["severity"][at])
+        style = {"error": "bold red", "warning": "yellow"}.get(severity, "")
+        heading = Text(f"{severity}: ", style=style) + Text(f"{found['found'][at]}  [{check}]")
+        console.print(heading)
+        for name in ("reason", "remedy", "source"):
+            console.print(Text(f"    {name:7} {found[name][at]}"), soft_wrap=True)
+    if host.not_checked:
+        lacks = ", ".join(f"{check} ({file})" for check, file in host.not_checked)
+        console.print(Text(f"\nnot checked, for want of files: {lacks}"))
+
+
+def _grouped(rows: Mapping[str, NDArray[Any]]) -> dict[tuple[str, str, str, str], list[str]]:
+    """Policies with the same outlook, in the order of the table."""
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
+    for at, name in enumerate(rows["policy"].tolist()):
+        always, owed = float(rows["entry_ns"][at]), float(rows["owed_ns"][at])
+        cost = ""
+        if rows["entry_ops"][at] and math.isnan(always):
+            cost = " What each entry would cost is not known without a preset."
+        elif rows["entry_ops"][at]:
+            when = f", {owed:.0f} ns when a flush is owed" if owed > always else ""
+            mark = rows["entry_mark"][at]
+            cost = f" Each entry there costs {always:.0f} ns more{when} ({mark}; refills not included)."
+        key = (str(rows["verdict"][at]), str(rows["spares"][at]), cost, str(rows["reason"][at]))
+        groups.setdefault(key, []).append(name)
+    return groups
+
+
+def _isolation(host: Host) -> str:
+    from tlbcore.inspect._root import show_cpus
+
+    if not host.isolated:
+        return "none"
+    parts = []
+    columns = host.isolation
+    for name, words in (
+        ("nohz_full", "no tick"),
+        ("domain", "outside scheduler domains"),
+        ("cpuset", "by cpuset partition"),
+        ("managed_irq", "no managed interrupts"),
+        ("rcu_offloaded", "RCU callbacks offloaded"),
+    ):
+        cpus = frozenset(columns["cpu"][columns[name]].tolist())
+        if cpus:
+            parts.append(f"{words}: {show_cpus(cpus)}")
+    return f"{show_cpus(frozenset(host.isolated))} ({'; '.join(parts)})"

@@ -1,0 +1,162 @@
+"""What a machine is, which of its CPUs are isolated and how well, and what each policy would do on it.
+
+`inspect_host()` reads the running system, `inspect_host(root)` a directory with copies of the same files at
+the same places, made by `tlbcore inspect --collect DIR`, by `sosreport`, or by hand. None is obligatory but
+`proc/cpuinfo`; what a missing file would have told is listed in `not_checked`.
+
+    proc/cmdline  proc/version  proc/cpuinfo  proc/interrupts  proc/swaps
+    proc/config.gz, boot/config-RELEASE or config        the kernel's configuration
+    proc/irq/default_smp_affinity  proc/irq/*/{smp,effective}_affinity_list
+    proc/sys/kernel/{osrelease,watchdog,watchdog_cpumask,numa_balancing}  proc/sys/net/core/bpf_jit_enable
+    proc/PID/{comm,status}                               kernel threads and who runs
+    sys/devices/system/cpu/{online,isolated,nohz_full}  sys/devices/system/cpu/vulnerabilities/meltdown
+    sys/devices/system/cpu/cpu*/{topology,cpufreq,cpuidle}/...  sys/devices/system/cpu/cpuidle/current_driver
+    sys/devices/system/clocksource/clocksource0/current_clocksource  sys/devices/system/node/node*/cpulist
+    sys/devices/virtual/workqueue/cpumask
+    sys/fs/cgroup/**/cpuset.cpus{.partition,.isolated,.effective,.exclusive.effective}
+    sys/kernel/{rcu_expedited,mm/transparent_hugepage/enabled,mm/ksm/run}
+    sys/module/kfence/parameters/sample_interval
+    sys/kernel/debug/x86/tlb_single_page_flush_ceiling   root only
+    dmesg                                                output of dmesg, used where nothing else tells
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlbcore import _core
+from tlbcore.inspect._facts import Cpu, Facts, HostKernel
+from tlbcore.inspect._lint import lint
+from tlbcore.inspect._machine import fitting_machine
+from tlbcore.inspect._policies import outlook
+from tlbcore.inspect._root import CpuListError, MissingError, Root, show_cpus
+from tlbcore.machines import Machine
+
+__all__ = ["Cpu", "Host", "HostKernel", "inspect_host"]
+
+Table = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """One machine as it was found. Made by `inspect_host`.
+
+    Attributes
+    ----------
+    machine
+        The CPU preset that fits, for `compare` and `replay`; None if none does. `machine_fit` says how well.
+    cpu
+        The CPU as the kernel describes it.
+    kernel
+        Version, command line, configuration, page-table isolation and what else changes flushing.
+    online, nohz_full, isolated
+        CPU numbers: online; without a tick; isolated in either way (no tick, or outside the scheduler's
+        domains).
+    isolation
+        One row per online CPU. `cpu` int32; bool columns `nohz_full`, `domain` (outside scheduler domains),
+        `cpuset` (by a partition made at run time), `managed_irq`, `rcu_offloaded`, `default_irq` (new
+        interrupts may go there).
+    policies
+        One row per built-in policy: `policy`, `verdict` (today, defers, inert, impossible), `spares` (CPU
+        list), `entry_ops` and `entry_ns` (what each kernel entry of a covered CPU gains; refills not
+        included, NaN without a preset), `owed_ns` (the same for an entry that finds a flush owed),
+        `entry_mark` (how the cost is known), `reason`.
+    findings
+        The linter's table, worst first: `severity` (error, warning, advice, note), `check`, `cpus`, `found`,
+        `reason`, `remedy`, `source`.
+    not_checked
+        (check, file it lacked) for each check that could not be made.
+    """
+
+    root: str | None
+    machine: Machine | None
+    machine_fit: str
+    cpu: Cpu
+    kernel: HostKernel
+    online: tuple[int, ...]
+    nohz_full: tuple[int, ...]
+    isolated: tuple[int, ...]
+    isolation: Table
+    policies: Table
+    findings: Table
+    not_checked: tuple[tuple[str, str], ...]
+
+
+def inspect_host(root: str | Path | None = None) -> Host:
+    """Inspect the running system, or a directory of files collected from one.
+
+    Parameters
+    ----------
+    root
+        A collected directory (layout: this module's docstring); None for the running system.
+
+    Raises
+    ------
+    ConfigError
+        If the directory is not there or holds no `proc/cpuinfo`, or a file that must hold CPU numbers does
+        not.
+
+    >>> host = inspect_host()
+    >>> len(host.isolation["cpu"]) == len(host.online)
+    True
+    """
+    files = Root(root)
+    if not files.path.is_dir():
+        raise _core.ConfigError(f"{files.path}: a directory of collected files is needed")
+    try:
+        facts = Facts(files)
+        return _host(facts, None if root is None else str(root))
+    except MissingError as missing:
+        raise _core.ConfigError(f"{files.path}: cannot be inspected without {missing}") from None
+    except CpuListError as error:
+        raise _core.ConfigError(f"{files.path}: {error}") from None
+
+
+def _host(facts: Facts, root: str | None) -> Host:
+    machine, fit = fitting_machine(facts.cpu)
+    findings, not_checked = lint(facts)
+    online = sorted(facts.online)
+    columns = {
+        "nohz_full": facts.nohz_full,
+        "domain": facts.domain,
+        "cpuset": facts.cpuset_domain,
+        "managed_irq": facts.isolcpus("managed_irq"),
+        "rcu_offloaded": facts.rcu_offloaded,
+        "default_irq": facts.online if facts.default_irq is None else facts.default_irq,
+    }
+    return Host(
+        root=root,
+        machine=machine,
+        machine_fit=fit,
+        cpu=facts.cpu,
+        kernel=facts.kernel,
+        online=tuple(online),
+        nohz_full=tuple(sorted(facts.nohz_full)),
+        isolated=tuple(sorted(facts.isolated)),
+        isolation={"cpu": np.array(online, dtype=np.int32)}
+        | {name: np.array([cpu in cpus for cpu in online], dtype=np.bool_) for name, cpus in columns.items()},
+        policies=_table(
+            outlook(facts, machine),
+            ("policy", "verdict", "spares", "entry_ops", "entry_ns", "owed_ns", "entry_mark", "reason"),
+        ),
+        findings=_table(findings, ("severity", "check", "cpus", "found", "reason", "remedy", "source")),
+        not_checked=tuple(not_checked),
+    )
+
+
+def _table(rows: Any, names: tuple[str, ...]) -> Table:
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for row in rows:
+        for name in names:
+            value = getattr(row, name)
+            columns[name].append(show_cpus(value) if isinstance(value, frozenset) else value)
+    return {
+        name: np.array(values, dtype=np.float64 if name.endswith("_ns") else np.str_)
+        for name, values in columns.items()
+    }
