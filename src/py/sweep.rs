@@ -3,7 +3,7 @@
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pyo3::prelude::*;
 
-use crate::sweep::{Column, Values, identify};
+use crate::sweep::identity::{Column, Values, identify};
 
 /// One parameter from Python: numbers as a float64 array, names as a list.
 #[derive(FromPyObject)]

@@ -1,15 +1,9 @@
-//! Many (configuration, seed) pairs: what identifies a point, which seed it gets, and how threads share the work.
+//! What identifies a point, and which seed it gets.
 //!
 //! A point is a base configuration with some parameters set. Its key is a hash of just that, so the same point has
 //! the same key in a widened grid, in another order and on another machine, and nothing is computed twice. Its
 //! seed is drawn from the sweep's seed and the parameters that are not *paired*: policies of one point see the
 //! same workload.
-
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
@@ -85,65 +79,6 @@ fn value(hash: &mut Sha256, column: &Column, row: usize) {
     }
 }
 
-/// Time between two calls of `keep_going`.
-const TICK: Duration = Duration::from_millis(50);
-
-/// Run `job(0..count)` on `threads` threads and return the results in order; `None` where it was not reached
-/// because `keep_going` said no. A job that panics is an `Err` with the panic's message.
-///
-/// The calling thread only waits and asks `keep_going` every 50 ms.
-pub fn run<T: Send>(
-    count: usize,
-    threads: usize,
-    job: impl Fn(usize) -> T + Sync,
-    mut keep_going: impl FnMut() -> bool,
-) -> Vec<Option<Result<T, String>>> {
-    let next = AtomicUsize::new(0);
-    let stop = AtomicBool::new(false);
-    let mut results: Vec<Option<Result<T, String>>> = Vec::new();
-    results.resize_with(count, || None);
-    std::thread::scope(|scope| {
-        let (done, results_of_jobs) = mpsc::channel();
-        for _ in 0..threads.clamp(1, count.max(1)) {
-            let (done, next, stop, job) = (done.clone(), &next, &stop, &job);
-            scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= count {
-                        break;
-                    }
-                    let result =
-                        catch_unwind(AssertUnwindSafe(|| job(index))).map_err(|panic| message(&*panic));
-                    if done.send((index, result)).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        drop(done);
-        let mut asked = Instant::now();
-        loop {
-            match results_of_jobs.recv_timeout(TICK) {
-                Ok((index, result)) => results[index] = Some(result),
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Err(mpsc::RecvTimeoutError::Disconnected) => break,
-            }
-            if asked.elapsed() >= TICK {
-                asked = Instant::now();
-                if !keep_going() {
-                    stop.store(true, Ordering::Relaxed);
-                }
-            }
-        }
-    });
-    results
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
-    format!("panic: {}", text.unwrap_or("without a message"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,40 +134,4 @@ mod tests {
     }
 
     const STABLE: (u64, u64) = (1_821_224_764_635_875_531, 657_300_420_713_534_526);
-
-    #[test]
-    fn results_come_in_order_for_any_number_of_threads() {
-        for threads in [1, 2, 8, 1000] {
-            let results = run(100, threads, |i| i * i, || true);
-            let squares: Vec<usize> = results.into_iter().map(|r| r.unwrap().unwrap()).collect();
-            assert_eq!(squares, (0..100).map(|i| i * i).collect::<Vec<_>>());
-        }
-        assert!(run(0, 2, |i| i, || true).is_empty());
-    }
-
-    #[test]
-    fn a_panic_is_that_points_error_alone() {
-        let quiet = std::panic::take_hook();
-        std::panic::set_hook(Box::new(|_| {}));
-        let results = run(3, 2, |i| assert!(i != 1, "point {i} is odd"), || true);
-        std::panic::set_hook(quiet);
-        assert_eq!(results[1], Some(Err("panic: point 1 is odd".into())));
-        assert_eq!((&results[0], &results[2]), (&Some(Ok(())), &Some(Ok(()))));
-    }
-
-    #[test]
-    fn stopping_keeps_what_is_done_and_marks_the_rest() {
-        let mut asked = 0;
-        let results = run(
-            10_000,
-            2,
-            |_| std::thread::sleep(Duration::from_millis(1)),
-            || {
-                asked += 1;
-                asked < 3
-            },
-        );
-        let done = results.iter().filter(|r| r.is_some()).count();
-        assert!((20..2000).contains(&done), "{done}");
-    }
 }
