@@ -1,7 +1,8 @@
 """TLBs of any shape, driven by NumPy arrays.
 
-`Tlb` is the one stateful class of tlbcore, as `numpy.random.Generator` is NumPy's: contents and counters persist from
-call to call, can be looked at, copied, pickled and reset. One `Tlb` belongs to one thread at a time.
+`Tlb` is the one stateful class of tlbcore, as `numpy.random.Generator` is NumPy's: contents and counters
+persist from call to call, can be looked at, copied, pickled and reset. One `Tlb` belongs to one thread at a
+time.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tlbcore import _core
-from tlbcore.machines import Machine
-from tlbcore.machines import machine as _machine
+from tlbcore._machines import Machine
+from tlbcore._machines import machine as _machine
 
-#: One event of `Tlb.run`: 16 bytes. `vpn` is `address >> 12`; `op` is a number of `OPS`; `flags` are those of `FLAGS`.
+#: One event of `Tlb.run`: 16 bytes. `vpn` is `address >> 12`; `op` is a number of `OPS`; `flags` are those
+#: of `FLAGS`.
 EVENT: np.dtype[np.void] = np.dtype(
     [("vpn", "<u8"), ("pcid", "<u2"), ("cpu", "<u2"), ("pages", "<u2"), ("op", "u1"), ("flags", "u1")]
 )
@@ -43,12 +45,13 @@ FLAGS: Mapping[str, int] = {
 class TlbResult:
     """What one call did.
 
-    `counters` maps names to counts of this call: `accesses`, `{level}_hits` for each level, `walks`, the hits of the
-    paging-structure caches (`pde_hits` ...), `walk_loads` (table entries read), `stale_hits`, `stale_walks`, `switches`
-    (changes of context) and `invalidated` (entries removed). Each is an attribute too.
+    `counters` maps names to counts of this call: `accesses`, `{level}_hits` for each level, `walks`, the
+    hits of the paging-structure caches (`pde_hits` ...), `walk_loads` (table entries read), `stale_hits`,
+    `stale_walks`, `switches` (changes of context) and `invalidated` (entries removed). Each is an attribute
+    too.
 
-    `levels`, shape (n,), uint8: the level that answered each access, 0 nearest; the number of levels if the tables
-    were walked; 255 for an event that is no access. None if only counts were asked for.
+    `levels`, shape (n,), uint8: the level that answered each access, 0 nearest; the number of levels if the
+    tables were walked; 255 for an event that is no access. None if only counts were asked for.
     """
 
     counters: Mapping[str, int]
@@ -68,9 +71,10 @@ class TlbResult:
 class Tlb:
     """The TLBs of one CPU, or of several CPUs of one shape.
 
-    `machine` is the name of a built-in machine, a preset file or a `Machine`. With `smt`, structures that siblings
-    split have half their sets. With `ideal_pcid`, every structure keeps any number of contexts, as the architecture
-    would let it. Raises `TlbError` for a machine that does not exist or whose shape breaks a rule.
+    `machine` is the name of a built-in machine, a preset file or a `Machine`. With `smt`, structures that
+    siblings split have half their sets. With `ideal_pcid`, every structure keeps any number of contexts, as
+    the architecture would let it. Raises `TlbError` for a machine that does not exist or whose shape breaks
+    a rule.
 
     >>> import numpy as np
     >>> tlb = Tlb("peers-64x4-1536x12")
@@ -92,7 +96,11 @@ class Tlb:
         ideal_pcid: bool = False,
     ) -> None:
         self.machine = _machine(machine)
-        self._arguments = {"cpus": int(cpus), "smt": bool(smt), "ideal_pcid": bool(ideal_pcid)}
+        self._arguments: dict[str, Any] = {
+            "cpus": int(cpus),
+            "smt": bool(smt),
+            "ideal_pcid": bool(ideal_pcid),
+        }
         if int(cpus) != cpus or not 1 <= cpus <= 4096:
             raise _core.TlbError(f"cpus must be a whole number from 1 to 4096: got {cpus}")
         self._state = _core.TlbState(self.machine.name, self.machine.text, **self._arguments)
@@ -115,18 +123,20 @@ class Tlb:
     ) -> TlbResult:
         """Access pages in order on one CPU, and return what happened.
 
-        `vpn`, shape (n,), uint64 (any integers are converted): `address >> 12`, whatever the page size. `pcid`: one
-        context for all, or shape (n,), uint16; a change of context is a MOV CR3 with NOFLUSH. `kind` is load, store or
-        fetch. `page_size` in bytes: 4096, 2 MiB or 1 GiB. A miss walks the tables and fills every level.
+        `vpn`, shape (n,), uint64 (any integers are converted): `address >> 12`, whatever the page size.
+        `pcid`: one context for all, or shape (n,), uint16; a change of context is a MOV CR3 with NOFLUSH.
+        `kind` is load, store or fetch. `page_size` in bytes: 4096, 2 MiB or 1 GiB. A miss walks the tables
+        and fills every level.
 
-        Contiguous uint64 arrays are read in place, without a copy, while the interpreter is released. Raises `TlbError`
-        for pages of no canonical address, PCIDs above 4095, a page size that no level holds, and use from two threads at
-        once; `TypeError` for an array that does not hold integers. A refused call changes nothing.
+        Contiguous uint64 arrays are read in place, without a copy, while the interpreter is released.
+        Raises `TlbError` for pages of no canonical address, PCIDs above 4095, a page size that no level
+        holds, and use from two threads at once; `TypeError` for an array that does not hold integers. A
+        refused call changes nothing.
         """
         pages = _integers("vpn", vpn, np.dtype(np.uint64), _VPN_MAX)
         contexts: int | NDArray[Any]
         if np.ndim(pcid) == 0:
-            contexts = int(_integers("pcid", [pcid], np.dtype(np.uint16), 4095)[0])
+            contexts = int(_integers("pcid", np.atleast_1d(np.asarray(pcid)), np.dtype(np.uint16), 4095)[0])
         else:
             contexts = _integers("pcid", pcid, np.dtype(np.uint16), 4095)
         if isinstance(cpu, bool) or int(cpu) != cpu or not 0 <= cpu < self._arguments["cpus"]:
@@ -142,18 +152,19 @@ class Tlb:
 
         `events`, shape (n,), dtype `EVENT`. `op` is a number of `OPS`:
 
-        - load, store, fetch: access `vpn` in context `pcid`; flag GLOBAL says that the tables map the page globally,
-          SIZE_2M and SIZE_1G by what size. Another context than the current one is a MOV CR3 with NOFLUSH.
+        - load, store, fetch: access `vpn` in context `pcid`; flag GLOBAL says that the tables map the page
+          globally, SIZE_2M and SIZE_1G by what size. Another context than the current one is a MOV CR3 with
+          NOFLUSH.
         - fill: the same, speculatively: nothing is counted.
         - mov_cr3: load `pcid`; without flag NOFLUSH its non-global entries leave.
         - invlpg: `pages` pages from `vpn`, in the current context and globally.
         - invpcid_address, invpcid_context, invpcid_all, invpcid_non_global: INVPCID types 0 to 3.
         - invlpgb: INVLPGB with TLBSYNC, on every CPU; flags VA, PCID, GLOBAL, FINAL_ONLY.
-        - edit: the tables of `pages` pages from `vpn` change: what is cached of them on any CPU, in `pcid` and
-          globally (with ANY_PCID in every context), is stale until it is invalidated.
+        - edit: the tables of `pages` pages from `vpn` change: what is cached of them on any CPU, in `pcid`
+          and globally (with ANY_PCID in every context), is stale until it is invalidated.
 
-        Raises `TypeError` for another dtype and `TlbError` naming field and index for an event that no CPU could
-        execute; then nothing has changed. Source of the rules: SDM Vol. 3A 4.10.4.1, APM Vol. 3.
+        Raises `TypeError` for another dtype and `TlbError` naming field and index for an event that no CPU
+        could execute; then nothing has changed. Source of the rules: SDM Vol. 3A 4.10.4.1, APM Vol. 3.
         """
         array = np.asarray(events)
         if array.dtype != EVENT:
@@ -179,8 +190,9 @@ class Tlb:
     def entries(self) -> Mapping[str, NDArray[Any]]:
         """Return everything cached as a table, one row per entry.
 
-        Columns: `cpu`, `level`, `structure`, `set`, `way` (for LRU and FIFO the position in order, newest first), `vpn` (first
-        4 KiB page), `page_size_bytes`, `pcid` (0 for a global entry), `global`, `stale`.
+        Columns: `cpu`, `level`, `structure`, `set`, `way` (for LRU and FIFO the position in order, newest
+        first), `vpn` (first 4 KiB page), `page_size_bytes`, `pcid` (0 for a global entry), `global`,
+        `stale`.
         """
         return self._state.entries()
 

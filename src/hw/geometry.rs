@@ -10,6 +10,8 @@ use super::{Kind, PageSize, TlbError};
 
 /// Most structures a geometry may have.
 pub const MAX_STRUCTURES: usize = 32;
+/// Most structures of a level that may share a page size.
+pub const MAX_BANKS: usize = 4;
 /// Most levels a geometry may have.
 pub const MAX_LEVELS: usize = 8;
 
@@ -219,6 +221,23 @@ impl Geometry {
                 names.push(&structure.name);
             }
             for (size, kind) in PageSize::ALL.into_iter().flat_map(|s| Kind::ALL.map(|k| (s, k))) {
+                let serves = |s: &&Structure| s.sizes.contains(&size) && s.kinds.contains(&kind);
+                let smashes = |s: &&Structure| s.smashes_1g && s.kinds.contains(&kind) && !serves(s);
+                let whole = level.structures.iter().filter(serves).count();
+                if let Some(structure) = level.structures.iter().find(smashes)
+                    && size == PageSize::G1
+                    && whole > 0
+                {
+                    let rule = "no other structure of its level may hold 1G pages whole";
+                    return Err(TlbError::shape(format!("{}.smashes_1g", structure.name), rule));
+                }
+                if whole > MAX_BANKS {
+                    let rule = format!(
+                        "at most {MAX_BANKS} structures may share {} pages: got {whole}",
+                        size.name()
+                    );
+                    return Err(TlbError::shape(format!("level {}", level.name), rule));
+                }
                 let mut banks =
                     level.structures.iter().filter(|s| s.sizes.contains(&size) && s.kinds.contains(&kind));
                 let Some(first) = banks.next() else { continue };

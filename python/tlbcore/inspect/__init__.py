@@ -36,7 +36,7 @@ from tlbcore.inspect._lint import lint
 from tlbcore.inspect._machine import fitting_machine
 from tlbcore.inspect._policies import outlook
 from tlbcore.inspect._root import CpuListError, MissingError, Root, show_cpus
-from tlbcore.machines import Machine
+from tlbcore._machines import Machine
 
 __all__ = ["Cpu", "Host", "HostKernel", "inspect_host"]
 

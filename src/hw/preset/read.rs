@@ -588,8 +588,10 @@ impl DraftStructure {
             Index::Xor => format!("XOR-{}", shape.sets.max(1).ilog2()),
             Index::Modulo => "modulo".to_owned(),
         };
-        let slots =
-            shape.pcid_slots.map_or_else(|| "any number of contexts".into(), |n| format!("{n} contexts"));
+        let slots = shape.pcid_slots.map_or_else(
+            || "any number of contexts".into(),
+            |n| if n == 1 { "one context".into() } else { format!("{n} contexts") },
+        );
         let what = [
             (
                 "entries",
@@ -605,11 +607,13 @@ impl DraftStructure {
             ("pcid_slots", slots),
         ];
         for (aspect, value) in what {
+            if aspect == "index" && shape.sets == 1 {
+                continue;
+            }
             let (mark, source) = self.from.get(aspect).cloned().unwrap_or((
                 Mark::Unsourced,
                 match aspect {
                     "pcid_slots" => "not known for this part: the architectural idealisation".to_owned(),
-                    "index" if shape.sets == 1 => "one set".to_owned(),
                     _ => "not known for this part: the simplest choice".to_owned(),
                 },
             ));

@@ -16,8 +16,8 @@ from tlbcore import _core
 class Fact:
     """One number of a machine.
 
-    `key` is `section.name` or `structure.aspect`, `value` has its unit, `mark` is measured, published, fitted, predicted
-    or unsourced, `source` says where it comes from.
+    `key` is `section.name` or `structure.aspect`, `value` has its unit, `mark` is measured, published,
+    fitted, predicted or unsourced, `source` says where it comes from.
     """
 
     key: str
@@ -41,9 +41,9 @@ class Cost:
 class Machine:
     """A CPU model: a built-in preset, or a preset text of your own.
 
-    `name` is the name of a built-in machine when `text` is None, otherwise the origin (a file name) that stands in
-    messages about `text`. Raises `TlbError` for an unknown name (with the nearest known one) and for a text that does
-    not parse (with file and line). Two machines are equal if their name and text are.
+    `name` is the name of a built-in machine when `text` is None, otherwise the origin (a file name) that
+    stands in messages about `text`. Raises `TlbError` for an unknown name (with the nearest known one) and
+    for a text that does not parse (with file and line). Two machines are equal if their name and text are.
 
     >>> machine("skylake-sp").pcid
     True
@@ -107,7 +107,7 @@ class Machine:
 
     @property
     def levels(self) -> tuple[Mapping[str, Any], ...]:
-        """TLB levels, nearest first: name, inclusive, structures (name, sets, ways, sizes, kinds, index, ...)."""
+        """TLB levels, nearest first: name, inclusive, structures (name, sets, ways, sizes, kinds, ...)."""
         return tuple(self._about["levels"])
 
     @property
@@ -157,7 +157,8 @@ machines: Mapping[str, Machine] = _Machines()
 def machine(which: str | os.PathLike[str] | Machine) -> Machine:
     """Return a machine by name or alias, or from a preset file (a path, or a string that ends in `.toml`).
 
-    Raises `TlbError` for an unknown name or a text that does not parse, `OSError` for a file that cannot be read.
+    Raises `TlbError` for an unknown name or a text that does not parse, `OSError` for a file that cannot be
+    read.
 
     >>> machine("e5-2699v4").name
     'broadwell-ep-e5-2699v4'

@@ -1,0 +1,1 @@
+"""Slow, obvious pure Python models: the oracles that the engine is tested against. Not for simulations."""
