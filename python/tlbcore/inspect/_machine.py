@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tlbcore.inspect._facts import Cpu
 from tlbcore._machines import Machine, machines
+from tlbcore.inspect._facts import Cpu
 
 # (vendor, family, models, preset): parts with the core of a preset whose own signature is another one. Model
 # numbers as in Linux arch/x86/include/asm/intel-family.h and AMD's revision guides.
