@@ -31,6 +31,13 @@ _EXPORTS: dict[str, str] = {
     "SweepError": "tlbcore._core",
     "TlbError": "tlbcore._core",
     "TraceError": "tlbcore._core",
+    "Explanation": "tlbcore._explain",
+    "Replay": "tlbcore._replay",
+    "Trace": "tlbcore.trace",
+    "causes": "tlbcore.trace",
+    "explain": "tlbcore._explain",
+    "read_trace": "tlbcore.trace",
+    "replay": "tlbcore._replay",
 }
 
 __all__ = sorted(_EXPORTS)

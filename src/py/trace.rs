@@ -10,6 +10,7 @@ use crate::trace::{
     analysis::{
         Analysis, Isolated,
         cpu::{NEVER, Row},
+        poisson_95,
     },
     cause::{self, CATALOGUE, Cause},
     import::{ReadStats, Reader},
@@ -34,7 +35,7 @@ pub fn trace_read(
     py: Python<'_>,
     path: &str,
     isolated: Option<Vec<u32>>,
-    progress: Option<Bound<'_, PyAny>>,
+    progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<TraceData> {
     let mut reader = Reader::open(path)?;
     let mut pass = Analysis::new(isolated.map_or(Isolated::Deduce, Isolated::Given));
@@ -59,7 +60,7 @@ pub fn trace_read(
             Err(e) => return Err(e.into()),
         }
         py.check_signals()?;
-        if let Some(progress) = &progress {
+        if let Some(progress) = progress {
             progress.call1((reader.stats.bytes, reader.stats.lines))?;
         }
     }
@@ -186,6 +187,13 @@ pub fn trace_causes(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
             Ok(d)
         })
         .collect()
+}
+
+/// The 95 % interval of a Poisson mean of which `events` were seen.
+#[pyfunction]
+pub fn trace_poisson_95(events: u64) -> (f64, f64) {
+    let range = poisson_95(events);
+    (range.low, range.high)
 }
 
 /// The policies a recording can be replayed under: name, title, needs, source.

@@ -127,7 +127,7 @@ catalogue! {
         meaning: "a kernel mapping was removed and flushed at once (BPF arenas, DEBUG_PAGEALLOC)",
         deferral: KernelRange, "on the list of v7 30/31",
         helps: "find the user in the initiator column";
-    VmUnmapAliases = "vm_unmap_aliases", Alias, "purge before a change of kernel rights",
+    VmUnmapAliases = "vm_unmap_aliases", Alias, "purge before a rights change",
         signature: "_vm_unmap_aliases, then flush_tlb_kernel_range in the same task",
         meaning: "set_memory_* and freeing of executable memory first flush every lazily freed alias of the pages",
         deferral: KernelRange, "on the list of v7 30/31; its hull may include direct-map rights (SEMANTICS L5)",
@@ -142,7 +142,7 @@ catalogue! {
         meaning: "cpa_flush() tells every CPU that rights or cache attributes in the kernel map changed",
         deferral: Never, "cpa_flush stays immediate in every version of the series",
         helps: "load modules and BPF programs before the isolated work starts; JIT on";
-    KernelFlushUnknown = "kernel_flush_unknown", Unknown, "kernel-range flush, caller unknown",
+    KernelFlushUnknown = "kernel_flush_unknown", Unknown, "kernel flush, caller unknown",
         signature: "do_flush_tlb_all or do_kernel_range_flush with no probe, range, purge event or stack that tells the caller",
         meaning: "some kernel mapping changed; the trace does not say which",
         deferral: Unknown, "depends on the caller",

@@ -42,6 +42,7 @@ pub const NONE: u32 = u32::MAX;
 
 /// One remote call to a CPU that may be isolated.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools)] // facts about a call, independent of each other
 pub struct Row {
     /// Index of the operation, or [`NONE`].
     pub op: u32,
@@ -119,6 +120,7 @@ pub struct Irq {
 
 /// A call this CPU has queued for another, until it is clear whether an interrupt was sent for it.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools)] // as above
 pub struct Sent {
     /// Target.
     pub target: u32,
@@ -218,6 +220,7 @@ pub struct Figures {
 
 /// One CPU.
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools)] // as above
 pub struct Cpu {
     /// It has `user_enter` or `user_exit` events, which exist only on nohz_full CPUs.
     pub tracked: bool,

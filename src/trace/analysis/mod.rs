@@ -165,7 +165,7 @@ impl Analysis {
 
     /// `X_BEGIN` and `X_END` in `trace_marker` frame what is counted; without them it is everything.
     fn marker(&mut self, text: &[u8], at_ns: u64) -> bool {
-        let first = text.split(|b| b.is_ascii_whitespace()).next().unwrap_or_default();
+        let first = text.split(u8::is_ascii_whitespace).next().unwrap_or_default();
         let label = || String::from_utf8_lossy(text.trim_ascii()).into_owned();
         if first.ends_with(b"BEGIN") {
             if !self.window.begun {
@@ -277,9 +277,8 @@ impl Analysis {
         let func = self.symbols.number(name);
         let cause = cause::of_function(name);
         let kernel = cause == Cause::KernelFlushUnknown;
-        // One operation queues its targets in ascending order (FACTS 2.9), so an equal or lower one begins the next.
         let context = self.contexts.of(e.task.pid);
-        let open = context.open.filter(|&(_, last)| target > last).map(|(op, _)| op);
+        let open = context.continued(func, target);
         let announced = if kernel { context.announced.take() } else { None };
         let unannounced = context.unannounced();
         let same =
@@ -292,7 +291,7 @@ impl Analysis {
             o.func = func;
         }
         let context = self.contexts.of(e.task.pid);
-        context.open = Some((op, target));
+        context.queued(func, op, target);
         if kernel {
             context.latest = Some(op);
         }
@@ -506,11 +505,11 @@ impl Analysis {
         {
             self.irq_close(e, None); // its exit was lost
         }
-        if vector == Vector::Reschedule {
-            if let Some((place, by)) = self.cpu(e.cpu).reschedules.pop_front() {
-                cause = Some(cause::of_reschedule(self.symbols.bytes(place)));
-                comm = by;
-            }
+        if vector == Vector::Reschedule
+            && let Some((place, by)) = self.cpu(e.cpu).reschedules.pop_front()
+        {
+            cause = Some(cause::of_reschedule(self.symbols.bytes(place)));
+            comm = by;
         }
         let cpu = self.cpu(e.cpu);
         cpu.irq_number += 1;
@@ -536,7 +535,7 @@ impl Analysis {
             let quiet = &mut cpu.figures.quiet;
             if let Some(since) = quiet.since_ns {
                 let gap = e.at_ns.saturating_sub(since);
-                quiet.histogram.get_or_insert_with(histogram).saturating_record(gap / 1000);
+                quiet.histogram.get_or_insert_with(histogram).record(gap / 1000).unwrap_or_default();
                 if gap > quiet.longest_ns {
                     quiet.longest_ns = gap;
                     quiet.longest_from_ns = since;
@@ -585,7 +584,7 @@ impl Analysis {
         let figures = &mut cpu.figures;
         *figures.causes.entry(cause).or_default() += 1;
         if ended.is_some() {
-            figures.lengths.entry(cause).or_insert_with(histogram).saturating_record(length);
+            figures.lengths.entry(cause).or_insert_with(histogram).record(length).unwrap_or_default();
         }
         if irq.comm != Sym::NONE {
             *figures.reschedulers.entry((irq.comm, cause)).or_default() += 1;
@@ -683,7 +682,7 @@ impl Analysis {
         let context = self.contexts.of(e.task.pid);
         context.announced = Some(op);
         context.latest = Some(op);
-        context.open = None;
+        context.close();
         if self.kinds.csd_queue > 0 {
             return;
         }
@@ -705,11 +704,11 @@ impl Analysis {
     fn stack(&mut self, e: &Event<'_>, frames: &[u8]) {
         let Some(cause) = cause::of_stack(frames) else { return };
         let Some(context) = self.contexts.get(e.task.pid) else { return };
-        let op = context.announced.or(context.open.map(|(op, _)| op)).or(context.latest);
-        if let Some(op) = op.and_then(|op| self.ops.get_mut(op as usize)) {
-            if op.cause == Cause::KernelFlushUnknown || op.cause.entry().class != cause::Class::Other {
-                op.refine(cause, Evidence::Stack);
-            }
+        let op = context.announced.or(context.latest);
+        if let Some(op) = op.and_then(|op| self.ops.get_mut(op as usize))
+            && (op.cause == Cause::KernelFlushUnknown || op.cause.entry().class != cause::Class::Other)
+        {
+            op.refine(cause, Evidence::Stack);
         }
     }
 
@@ -755,10 +754,10 @@ impl Analysis {
 
 impl Sink for Analysis {
     fn event(&mut self, e: &Event<'_>) {
-        if let What::Marker { text } = e.what {
-            if self.marker(text, e.at_ns) {
-                return;
-            }
+        if let What::Marker { text } = e.what
+            && self.marker(text, e.at_ns)
+        {
+            return;
         }
         let open = self.window.open;
         if open && !matches!(e.what, What::Stack { .. }) {
@@ -803,7 +802,7 @@ impl Sink for Analysis {
                         *self.cpu(e.cpu).figures.local.entry(sym).or_default() += u64::from(open);
                         self.settle(e.cpu, |s| s.func == sym);
                         if let Some(context) = self.contexts.get(e.task.pid) {
-                            context.open = None;
+                            context.close();
                         }
                     }
                     Csd::Queued(data) => {
@@ -837,12 +836,11 @@ impl Sink for Analysis {
                 self.kinds.vmalloc += 1;
                 let by = self.sender_name(e);
                 self.lazy.purge((start, end, areas), e.at_ns, e.line, by, &self.tasks, open);
-                if let Some((op, cause)) = self.contexts.of(e.task.pid).purged(areas) {
-                    if let Some(op) = self.ops.get_mut(op as usize) {
-                        if op.cause == Cause::KernelFlushUnknown {
-                            op.refine(cause, Evidence::PurgeEvent);
-                        }
-                    }
+                if let Some((op, cause)) = self.contexts.of(e.task.pid).purged(areas)
+                    && let Some(op) = self.ops.get_mut(op as usize)
+                    && op.cause == Cause::KernelFlushUnknown
+                {
+                    op.refine(cause, Evidence::PurgeEvent);
                 }
             }
             What::Fork { child_comm, child_pid } => {

@@ -75,6 +75,8 @@ pub struct Handler {
     pub p95_us: f64,
     /// Longest.
     pub max_us: f64,
+    /// All together, milliseconds (two significant digits per handler).
+    pub total_ms: f64,
 }
 
 /// A difference between call-queue order and the interrupts recorded.
@@ -210,6 +212,17 @@ pub struct Purges {
     pub first: Vec<Purge>,
 }
 
+/// A question the recording does not answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct Missing {
+    /// The question.
+    pub question: String,
+    /// What is missing, and where to get it.
+    pub because: &'static str,
+    /// Without it the main question, who interrupted whom, stays open.
+    pub essential: bool,
+}
+
 /// The whole.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -226,7 +239,7 @@ pub struct Report {
     /// Kinds of events.
     pub kinds: Kinds,
     /// What cannot be said, and for want of which events.
-    pub cannot_say: Vec<String>,
+    pub cannot_say: Vec<Missing>,
     /// Probe hits by function.
     pub probes: BTreeMap<String, u64>,
     /// Tasks created.
@@ -349,41 +362,57 @@ fn purge(p: &super::lazy::PurgeRow, symbols: &Symbols) -> Purge {
 }
 
 /// What is missing, in the order of how much it hurts.
-fn cannot_say(a: &Analysis, cpus: &[CpuReport]) -> Vec<String> {
+fn cannot_say(a: &Analysis, cpus: &[CpuReport]) -> Vec<Missing> {
     let mut out = Vec::new();
+    let mut say = |question: &str, because, essential| {
+        out.push(Missing { question: question.into(), because, essential });
+    };
     let k = &a.kinds;
     if cpus.is_empty() {
-        out.push(
-            "which CPUs are isolated: no user_enter/user_exit events (only nohz_full CPUs have them); pass --isolated".into(),
+        say(
+            "which CPUs are isolated",
+            "no user_enter/user_exit events, which only nohz_full CPUs have; pass --isolated",
+            true,
         );
     }
     if k.vectors == 0 {
-        out.push("how often a CPU was interrupted: no irq_vectors events".into());
+        let nothing = k.csd_entry + k.csd_queue + k.ipi + k.probes == 0;
+        say("how often a CPU was interrupted, and for how long", "no irq_vectors events", nothing);
     }
     let unknown: u64 =
         cpus.iter().filter_map(|c| c.interrupts_by_cause.get(Cause::CallUnknown.entry().id)).sum();
-    if unknown > 0 || (k.vectors > 0 && k.csd_queue + k.csd_entry + k.probes == 0) {
-        out.push(format!(
-            "who sent {unknown} call interrupts and what they ran: vector known, sender unknown (no csd_* events, no probes)"
-        ));
-    } else if k.csd_queue == 0 && k.vectors > 0 {
-        out.push("which task queued a call: no csd_queue_cpu events (kernel 6.5 or newer has them)".into());
+    if unknown > 0 {
+        say(
+            &format!("who sent {unknown} call interrupts and what they ran: vector known, sender unknown"),
+            "no csd_queue_cpu, csd_function_entry or ipi_send_* events, and no probes on the handlers",
+            true,
+        );
+    } else if k.csd_queue == 0 {
+        say("which task queued a call", "no csd_queue_cpu events (kernel 6.5 or newer has them)", false);
     }
-    if k.ipi == 0 && k.vectors > 0 {
-        out.push("where reschedules come from, and whether call-queue order explains the interrupts: no ipi_send_* events".into());
+    if k.ipi == 0 {
+        say(
+            "where reschedules come from, and whether call-queue order explains the interrupts",
+            "no ipi_send_* events (kernel 6.4 or newer has them)",
+            false,
+        );
     }
     if k.user == 0 && !cpus.is_empty() {
-        out.push(
-            "whether a CPU was in user mode when it was interrupted: no user_enter/user_exit events".into(),
+        say(
+            "whether a CPU was in user mode when a call was queued for it",
+            "no user_enter/user_exit events",
+            false,
         );
     }
     if k.vmalloc == 0 {
-        out.push(
-            "whose freed areas filled the lazy list: no vmalloc events (kernel 6.2 or newer has them)".into(),
+        say(
+            "whose freed areas filled the lazy list",
+            "no vmalloc events (kernel 6.2 or newer has them)",
+            false,
         );
     }
-    if a.range_calls.calls + a.flush_all_calls == 0 && k.probes == 0 {
-        out.push("how many pages a kernel-range flush covered: no probe on flush_tlb_kernel_range".into());
+    if k.probes == 0 {
+        say("how many pages a kernel-range flush covered", "no probe on flush_tlb_kernel_range", false);
     }
     out
 }
@@ -431,7 +460,8 @@ fn one(a: &Analysis, number: u32, cpu: &Cpu, rows: &[Row], causes: &[Cause], sec
                 lengths
                     .entry(entry.id)
                     .or_insert_with(histogram)
-                    .saturating_record(u64::from(row.irq_len_ns));
+                    .record(u64::from(row.irq_len_ns))
+                    .unwrap_or_default();
             }
         }
     }
@@ -456,6 +486,7 @@ fn one(a: &Analysis, number: u32, cpu: &Cpu, rows: &[Row], causes: &[Cause], sec
             p50_us: us(h.value_at_quantile(0.5)),
             p95_us: us(h.value_at_quantile(0.95)),
             max_us: us(h.max()),
+            total_ms: h.mean() * h.len() as f64 / 1e6,
         })
         .collect();
     handlers.sort_by(|x, y| y.n.cmp(&x.n).then_with(|| x.cause.cmp(y.cause)));

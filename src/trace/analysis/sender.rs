@@ -79,6 +79,7 @@ impl Op {
 
 /// What a task is in the middle of.
 #[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // what was seen of one task, independent of each other
 pub struct Context {
     set_memory: bool,
     draining: bool,
@@ -87,8 +88,9 @@ pub struct Context {
     purge_entered: bool,
     /// A flush announced by a probe whose calls are not queued yet.
     pub announced: Option<u32>,
-    /// The operation calls are being queued for, and the last target.
-    pub open: Option<(u32, u32)>,
+    /// Operations calls are being queued for: function, operation, last target. More than one, because an
+    /// interrupt may send in the middle of a round of its task.
+    open: [Option<(Sym, u32, u32)>; 3],
     /// The latest kernel flush.
     pub latest: Option<u32>,
 }
@@ -168,10 +170,15 @@ impl Context {
         match function {
             b"flush_tlb_kernel_range" => return Step::KernelRange,
             b"flush_tlb_all" => return Step::FlushAll,
-            b"drain_vmap_area_work" => self.draining = true,
+            b"drain_vmap_area_work" => {
+                self.draining = true;
+                self.set_memory = false;
+            }
             b"reclaim_and_purge_vmap_areas" => self.reclaiming = true,
             b"_vm_unmap_aliases" | b"vm_unmap_aliases" => {
                 let flush = Fields(args).get(b"flush=") == Some(b"1");
+                // Without it the caller is vm_unmap_aliases(), which only code that changes attributes calls.
+                self.set_memory |= Fields(args).get(b"flush=") == Some(b"0");
                 self.alias = Alias::Entered { flush };
             }
             // Before 6.2 no event ends a purge, so a probe on its entry must do. The drain worker passes an empty
@@ -225,7 +232,8 @@ impl Context {
         if std::mem::take(&mut self.purge_entered) {
             self.draining = false;
         }
-        if std::mem::take(&mut self.set_memory) {
+        // One set_memory call may flush more than once: for each large page it splits, and in cpa_flush().
+        if self.set_memory {
             (Cause::SetMemory, Evidence::Probe)
         } else {
             (Cause::KernelFlushUnknown, Evidence::None)
@@ -253,13 +261,32 @@ impl Context {
         self.draining = false;
         self.reclaiming = false;
         self.purge_entered = false;
-        self.open = None;
+        self.close();
         self.announced = None;
         if areas == 0 {
             return None;
         }
         let cause = if aliased { Cause::VmUnmapAliases } else { Cause::VmallocPurge };
         self.latest.take().map(|op| (op, cause))
+    }
+
+    /// The operation that `target` of `func` continues. One round queues its targets in ascending order
+    /// (FACTS 2.9), so an equal or lower one begins the next.
+    pub fn continued(&self, func: Sym, target: u32) -> Option<u32> {
+        self.open.iter().flatten().find(|(f, _, last)| *f == func && target > *last).map(|(_, op, _)| *op)
+    }
+
+    /// A call was queued for `target`.
+    pub fn queued(&mut self, func: Sym, op: u32, target: u32) {
+        let same = self.open.iter().position(|o| o.is_some_and(|(f, ..)| f == func));
+        let place = same.or_else(|| self.open.iter().position(Option::is_none)).unwrap_or(0);
+        self.open[place..].rotate_left(1); // the oldest stands first and makes room
+        self.open[2] = Some((func, op, target));
+    }
+
+    /// A new round begins, whatever came before.
+    pub fn close(&mut self) {
+        self.open = [None; 3];
     }
 
     /// A kernel-range flush of this task is over: the alias walk that asked for it is, too.
@@ -322,11 +349,12 @@ mod tests {
     }
 
     #[test]
-    fn set_memory_explains_one_flush_tlb_all() {
+    fn set_memory_explains_flush_tlb_all_also_when_it_splits_a_large_page() {
         let mut task = Context::default();
+        assert_eq!(task.flush_all().0, Cause::KernelFlushUnknown);
         task.probe(b"set_memory_ro", b"");
         assert_eq!(task.flush_all().0, Cause::SetMemory);
-        assert_eq!(task.flush_all().0, Cause::KernelFlushUnknown);
+        assert_eq!(task.flush_all().0, Cause::SetMemory);
     }
 
     #[test]

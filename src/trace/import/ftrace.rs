@@ -125,10 +125,10 @@ struct Name {
 #[inline]
 fn header(text: &[u8]) -> Result<(Head<'_>, Name), Fault> {
     // Names of up to 15 bytes are right-aligned in 16 columns: the dash is nearly always here.
-    if text.get(16) == Some(&b'-') {
-        if let Ok(found) = header_from(text, 16) {
-            return Ok(found);
-        }
+    if text.get(16) == Some(&b'-')
+        && let Ok(found) = header_from(text, 16)
+    {
+        return Ok(found);
     }
     let mut furthest: Option<Fault> = None;
     for dash in memchr::memchr_iter(b'-', &text[..text.len().min(64)]) {

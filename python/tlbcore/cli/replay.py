@@ -1,0 +1,38 @@
+"""`tlbcore replay`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tlbcore.cli import _common, _trace
+
+
+def command(
+    trace: Annotated[
+        str, typer.Argument(help="ftrace text or trace-cmd report; plain, .gz, .xz, .zst, or - for stdin.")
+    ],
+    policy: Annotated[
+        list[str] | None,
+        typer.Option("--policy", help="Policy to replay under; may be repeated. All of them if left out."),
+    ] = None,
+    isolated: Annotated[
+        str | None,
+        typer.Option(
+            help="Isolated CPUs, such as 2-3,8. Left out, they are deduced from the trace.", metavar="CPUS"
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what a trace would have been under other policies."""
+    from tlbcore._replay import check_policies, replay
+
+    names = check_policies(policy)
+    whole, damage = _trace.read(trace, isolated)
+    result = replay(whole, names)
+    if json:
+        _common.print_json("replay", 1, **result.to_json())
+    else:
+        print(result)
+    _trace.finish(whole, damage)

@@ -1,0 +1,243 @@
+"""Recordings of real kernels: read one, and hold what it says about the isolated CPUs in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from tlbcore import _core
+from tlbcore._core import TraceError
+
+__all__ = ["Cause", "PartialTraceError", "Trace", "causes", "parse_cpus", "read_trace"]
+
+
+class PartialTraceError(TraceError):
+    """A recording that ends in damage, or does not have the CPUs that were asked for.
+
+    Attributes
+    ----------
+    partial : Trace
+        What could be read.
+    """
+
+    def __init__(self, message: str, partial: Trace) -> None:
+        super().__init__(message)
+        self.partial = partial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """One entry of the catalogue of what interrupts an isolated CPU.
+
+    Attributes
+    ----------
+    id
+        Stable word used in tables and JSON.
+    call_class
+        purge, vunmap, alias, table_free, set_memory, text, user, other or unknown.
+    title, signature, meaning
+        In a few words; how it looks in a trace; what happens.
+    deferral, because
+        `kernel_range` (the list of v7 30/31), `text_sync`, `never` or `unknown`; and why.
+    helps
+        What an operator can do.
+    """
+
+    id: str
+    call_class: str
+    title: str
+    signature: str
+    meaning: str
+    deferral: str
+    because: str
+    helps: str
+
+
+@cache
+def _causes() -> Mapping[str, Cause]:
+    rows = (
+        Cause(call_class=row.pop("class"), **row) for row in (dict(entry) for entry in _core.trace_causes())
+    )
+    return MappingProxyType({row.id: row for row in rows})
+
+
+causes: Mapping[str, Cause] = _causes()
+"""The catalogue of causes by id."""
+
+
+def parse_cpus(text: str) -> tuple[int, ...]:
+    """Return the CPUs of a kernel CPU list, ascending.
+
+    Raises
+    ------
+    TraceError
+        If it is not a list of numbers and ranges below 8192.
+
+    >>> parse_cpus("18-20,2")
+    (2, 18, 19, 20)
+    """
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        try:
+            low = int(first)
+            high = int(last) if dash else low
+        except ValueError:
+            raise TraceError(f"isolated CPUs {text!r}: expected a list such as 2-3,8") from None
+        if not 0 <= low <= high < 8192:
+            raise TraceError(f"isolated CPUs {text!r}: {part.strip()!r} is no range of CPUs below 8192")
+        found.update(range(low, high + 1))
+    return tuple(sorted(found))
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Trace:
+    """A recording after one pass: figures, remote calls and purges, never the events themselves.
+
+    Made by `read_trace`. Times are seconds of the recording's trace clock. If the recording has
+    `trace_marker` texts whose first word ends in `BEGIN` and `END`, figures count only what
+    lies between them.
+
+    Attributes
+    ----------
+    path
+        As given; `-` is standard input.
+    isolated
+        The isolated CPUs.
+    isolated_from
+        `given`, `context_tracking` (deduced: only nohz_full CPUs have user_enter and user_exit events) or
+        `none`.
+    seconds, events, lines
+        What the figures cover, and lines read.
+    calls
+        Remote calls to isolated CPUs, one row per call in the order they were queued: `queued_s`, `ran_s`,
+        `other_entry_s` (when the target next entered the kernel for another reason; NaN: not seen), `cpu`,
+        `function`, `cause`, `class`, `evidence`, `initiator`, `sender_cpu` (-1: unknown), `in_interrupt`,
+        `mode`, `mode_sure`, `traced`, `interrupt`, `queued_line`, `ran_line`. The first 1,048,576.
+    purges
+        Purges of the lazy vmalloc list that purged something: `at_s`, `areas`, `span_pages`, `charged_areas`,
+        `unknown_areas`, `by`, `largest_owner`, `largest_owner_areas`, `line`. `charged_areas` and
+        `unknown_areas` sum to `areas`.
+    figures
+        Everything else, as in the JSON of `tlbcore explain`.
+    damage
+        Why reading ended early, or None.
+    """
+
+    path: str
+    isolated: tuple[int, ...]
+    isolated_from: str
+    seconds: float
+    events: int
+    lines: int
+    calls: Mapping[str, np.ndarray[Any, Any]] = field(repr=False)
+    purges: Mapping[str, np.ndarray[Any, Any]] = field(repr=False)
+    figures: Mapping[str, Any] = field(repr=False)
+    damage: str | None = None
+
+    def __repr__(self) -> str:
+        cpus = ",".join(map(str, self.isolated)) or "none"
+        return f"<Trace {self.path}: {self.events} events, {self.seconds:.3f} s, isolated {cpus}>"
+
+
+def _columns(raw: dict[str, Any]) -> Mapping[str, np.ndarray[Any, Any]]:
+    columns = {name: np.asarray(values) for name, values in raw.items()}
+    for column in columns.values():
+        column.flags.writeable = False
+    return MappingProxyType(columns)
+
+
+def read_trace(
+    path: str | Path,
+    *,
+    isolated: str | Iterable[int] | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Trace:
+    """Read a recording in one pass; memory does not depend on its length.
+
+    Understands the kernel's own ftrace text (`trace`, `trace_pipe`) and `trace-cmd report`, plain, .gz, .xz
+    or .zst (told apart by content, not by name).
+
+    Parameters
+    ----------
+    path
+        File, or `-` for standard input.
+    isolated
+        The isolated CPUs, as a kernel CPU list ("2-3,8") or numbers. Left out, they are those with user_enter
+        or user_exit events, which exist only on nohz_full CPUs.
+    progress
+        Called now and then with bytes of text and lines read so far.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    TraceError
+        If it is empty, binary, or has no trace line.
+    PartialTraceError
+        If compressed data is damaged or ends early, or `isolated` names CPUs the machine does not have; its
+        `partial` holds what was read.
+    """
+    name = str(path)
+    if name != "-":
+        with Path(name).open("rb"):
+            pass
+    given: tuple[int, ...] | None = None
+    if isolated is not None:
+        given = (
+            parse_cpus(isolated) if isinstance(isolated, str) else tuple(sorted({int(c) for c in isolated}))
+        )
+        if not given:
+            raise TraceError("isolated CPUs: the list is empty")
+    data = _core.trace_read(name, given, progress)
+    figures = json.loads(data.figures())
+    report = figures["report"]
+    trace = Trace(
+        path=name,
+        isolated=tuple(cpu["cpu"] for cpu in report["isolated"]),
+        isolated_from=report["isolated_from"],
+        seconds=report["seconds"],
+        events=report["events"],
+        lines=figures["lines"],
+        calls=_columns(data.calls()),
+        purges=_columns(data.purges()),
+        figures=MappingProxyType(figures),
+        damage=data.error,
+    )
+    if trace.damage is not None:
+        raise PartialTraceError(trace.damage, trace)
+    if given is not None:
+        seen = set(report["cpus_seen"])
+        machine = figures["machine_cpus"] or 0
+        # A quiet isolated CPU has no events. Where the recording does not tell the machine's size
+        # (trace_pipe), twice the CPUs seen are believed.
+        believed = machine or 2 * (max(seen, default=-1) + 1)
+        absent = [cpu for cpu in given if cpu not in seen and cpu >= believed]
+        if absent:
+            known = f"CPUs 0-{machine - 1}" if machine else f"events of CPUs {format_cpus(sorted(seen))}"
+            raise PartialTraceError(
+                f"{name}: isolated CPUs {format_cpus(absent)} are not in this trace, which has {known}", trace
+            )
+    return trace
+
+
+def format_cpus(cpus: Iterable[int]) -> str:
+    """Return a kernel CPU list.
+
+    >>> format_cpus([2, 3, 4, 8])
+    '2-4,8'
+    """
+    runs: list[list[int]] = []
+    for cpu in cpus:
+        if runs and cpu == runs[-1][1] + 1:
+            runs[-1][1] = cpu
+        else:
+            runs.append([cpu, cpu])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
