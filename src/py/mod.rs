@@ -1,6 +1,8 @@
 //! `tlbcore._core`: conversions and the export list. Decisions live in the modules it calls.
 //! One file per core module; each file's classes and functions are exported below.
 
+#![allow(clippy::needless_pass_by_value)] // PyO3 hands over what it extracted
+
 use pyo3::prelude::*;
 
 mod errors;

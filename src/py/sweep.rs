@@ -14,7 +14,7 @@ pub(super) enum PyValues<'py> {
 
 /// Keys, shape (n, 2), and seeds, shape (n,), of points; `columns` are (name, paired, values).
 #[pyfunction]
-#[allow(clippy::type_complexity, clippy::needless_pass_by_value)] // PyO3 hands over what it extracted
+#[allow(clippy::type_complexity)] // two arrays, said in the stub
 pub(super) fn sweep_identify<'py>(
     py: Python<'py>,
     base: &str,
