@@ -31,6 +31,14 @@ def policy_listing(
     text: str, file: str, feature_names: list[str]
 ) -> list[tuple[str, int, str, str, str]]: ...
 
+# check.rs
+
+def check_run(
+    request: dict[str, Any], progress: Callable[[int, int], None] | None = None
+) -> dict[str, Any]: ...
+def check_replay(request: dict[str, Any], store_buffer: int, moves: str) -> str | None: ...
+def check_assumptions() -> list[tuple[str, list[str]]]: ...
+
 # sweep.rs
 
 def sweep_identify(

@@ -1,3 +1,176 @@
 //! The abstract machine: every interleaving of the same programs, within stated bounds.
+//!
+//! Reading order: [`scope`] (what is explored and assumed), [`layout`] (the packed state), [`machine`] (what an
+//! op does to it), [`model`] (what can happen next), [`explore`] (breadth-first search), [`schedule`] (a run as
+//! text, and its replay), [`report`] (counterexamples and verdicts for people).
 
+pub mod explore;
+pub mod layout;
+pub mod machine;
+pub mod model;
 pub mod promela;
+pub mod report;
+pub mod schedule;
+pub mod scope;
+
+pub use explore::{Counts, Cut, End};
+pub use machine::{Model, Seen};
+pub use model::{Action, Move};
+pub use scope::{Assume, CheckError, Fills, Rest, Role, Scope, Touches};
+
+use crate::kernel::program::{Code, Features};
+use crate::kernel::step::Violation;
+use explore::Search;
+
+/// What is checked.
+#[derive(Clone, Debug)]
+pub struct Question<'a> {
+    /// Programs.
+    pub code: &'a Code,
+    /// The machine they were assembled for.
+    pub features: Features,
+    /// Bounds.
+    pub scope: Scope,
+    /// Assumptions.
+    pub assume: Assume,
+    /// Bytes the search may hold.
+    pub memory: usize,
+    /// Every op a transition of its own; otherwise ops that commute with everything are fused, and a violation
+    /// is searched again without that, so that its schedule is the shortest.
+    pub plain: bool,
+}
+
+/// The three outcomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// No violation within the bounds.
+    Verified,
+    /// A violation, with a schedule.
+    Violated,
+    /// Neither: a limit was met.
+    Inconclusive,
+}
+
+impl Status {
+    /// The word of reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Verified => "verified",
+            Status::Violated => "violated",
+            Status::Inconclusive => "inconclusive",
+        }
+    }
+}
+
+/// The answer to one question.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The model that was explored.
+    pub model: Model,
+    /// How it ended.
+    pub end: End,
+    /// What was counted.
+    pub counts: Counts,
+    /// Depth of the store buffers, enough for every run.
+    pub buffer: usize,
+    /// Bytes held at the end.
+    pub bytes: usize,
+    /// A run in which a %gs-relative access meets the user's GSBASE.
+    pub wrong_gs: Option<Vec<Move>>,
+}
+
+impl Answer {
+    /// Which outcome.
+    pub fn status(&self) -> Status {
+        match self.end {
+            End::Complete => Status::Verified,
+            End::Violated(..) => Status::Violated,
+            End::Cut(_) => Status::Inconclusive,
+        }
+    }
+
+    /// The broken rule and the schedule.
+    pub fn violation(&self) -> Option<(Violation, &[Move])> {
+        match &self.end {
+            End::Violated(v, path) => Some((*v, path)),
+            _ => None,
+        }
+    }
+}
+
+/// Depths of store buffers to try: a search that finds one full is repeated with the next.
+const BUFFERS: [usize; 6] = [2, 3, 4, 5, 6, 8];
+
+/// How many states a slice of a search expands between two looks at `go_on`.
+const SLICE: usize = 1 << 14;
+
+/// Explore. `go_on` sees the counters now and then and may stop the search by returning `false`.
+pub fn check(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) -> Result<Answer, CheckError> {
+    let mut last = None;
+    let mut fuse = !question.plain;
+    let mut depths = BUFFERS.iter().copied().peekable();
+    while let Some(&buffer) = depths.peek() {
+        let mut model =
+            Model::new(question.code, question.features, &question.scope, question.assume, buffer)?;
+        model.fuse = fuse;
+        let answer = explore(model, buffer, question.memory, go_on);
+        match answer.end {
+            End::Cut(Cut::Buffer) => {
+                depths.next();
+            }
+            End::Violated(..) if fuse => fuse = false,
+            _ => return Ok(answer),
+        }
+        last = Some(answer);
+    }
+    Ok(last.expect("at least one depth was tried"))
+}
+
+/// Run `$body` with `W` bound to the number of words of the model.
+macro_rules! with_words {
+    ($model:expr, $w:ident => $body:expr) => {
+        match $model.layout.words {
+            0..=3 => {
+                const $w: usize = 3;
+                $body
+            }
+            4 => {
+                const $w: usize = 4;
+                $body
+            }
+            5 => {
+                const $w: usize = 5;
+                $body
+            }
+            6..=8 => {
+                const $w: usize = 8;
+                $body
+            }
+            _ => {
+                const $w: usize = $crate::check::layout::MAX_WORDS;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_words;
+
+fn explore(model: Model, buffer: usize, memory: usize, go_on: &mut dyn FnMut(&Counts) -> bool) -> Answer {
+    let (end, counts, bytes, wrong_gs) = with_words!(model, W => {
+        let mut search: Search<'_, W> = Search::new(&model, memory);
+        let end = loop {
+            if let Some(end) = search.run(SLICE) {
+                break end;
+            }
+            if !go_on(&search.counts) {
+                break End::Cut(Cut::Stopped);
+            }
+        };
+        let wrong_gs = search.first_wrong_gs.map(|i| search.path(i));
+        (end, search.counts, search.states.bytes(), wrong_gs)
+    });
+    Answer { model, end, counts, buffer, bytes, wrong_gs }
+}
+
+#[cfg(test)]
+mod tests;

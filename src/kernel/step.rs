@@ -237,7 +237,10 @@ pub fn order_of(op: Op) -> Option<Order> {
 fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Result<Outcome, Violation> {
     let pc = f.pc;
     let op = code.ops[usize::from(pc)];
+    // Without a target nothing is queued, so nothing LOCKed is executed.
+    let idle = matches!(op, Op::Ipi { to, .. } | Op::Rar(to) if m.is_empty(cpu, to));
     if let Some(order) = order_of(op)
+        && !idle
         && !m.ordered(cpu, order)
     {
         return Ok(Outcome::Wait);

@@ -36,6 +36,7 @@ macro_rules! error_becomes {
 // Python.
 error_becomes! {
     crate::check::promela::ExportError => PolicyError;
+    crate::check::CheckError => CheckError;
     crate::hw::TlbError => TlbError;
     crate::kernel::text::PolicyError => PolicyError;
     crate::trace::TraceError => TraceError;

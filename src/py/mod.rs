@@ -5,6 +5,7 @@
 
 use pyo3::prelude::*;
 
+mod check;
 mod errors;
 mod hw;
 mod policy;
@@ -18,6 +19,9 @@ mod _core {
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_export]
+    use super::check::{check_assumptions, check_replay, check_run};
 
     #[pymodule_export]
     use super::errors::{

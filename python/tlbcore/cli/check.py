@@ -1,0 +1,78 @@
+"""`tlbcore check POLICY|FILE`: exit status 0 verified, 1 violated, 3 inconclusive."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tlbcore.cli import _common
+
+STATUS = {"verified": 0, "violated": 1, "inconclusive": 3}
+
+
+def command(
+    policy: Annotated[str, typer.Argument(help="A built-in policy, or a file that ends in .policy.")],
+    cpus: Annotated[int, typer.Option(help="CPUs: one housekeeping, the others isolated; 2 to 5.")] = 2,
+    nmis: Annotated[int, typer.Option(help="NMIs in all.")] = 0,
+    mces: Annotated[int, typer.Option(help="Machine checks in all; they nest in NMIs.")] = 0,
+    asids: Annotated[int, typer.Option(help="ASIDs per CPU, 1 or 2.")] = 1,
+    pages: Annotated[int, typer.Option(help="Tracked vmalloc pages, 1 to 3.")] = 1,
+    entries: Annotated[int, typer.Option(help="System calls per isolated CPU.")] = 2,
+    rounds: Annotated[int, typer.Option(help="Flush rounds.")] = 1,
+    assume: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, repeatable: D, N, invpcid, stores, fills, gs, range."),
+    ] = None,
+    memory: Annotated[str, typer.Option(help="Memory the search may use, such as 512M or 8G.")] = "8G",
+    reduce: Annotated[
+        bool, typer.Option("--reduce/--no-reduce", help="Fuse ops that commute with everything.")
+    ] = True,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Verify a policy within bounds, or print the shortest violation."""
+    from tlbcore.checker import check
+
+    with _common.progress("exploring", "states") as advance:
+        verdict = check(
+            policy,
+            cpus=cpus,
+            nmis=nmis,
+            mces=mces,
+            asids=asids,
+            pages=pages,
+            entries=entries,
+            rounds=rounds,
+            assume=assumptions(assume or []),
+            memory=size(memory),
+            reduce=reduce,
+            progress=lambda states, _depth: advance(states, None),
+        )
+    if json:
+        _common.print_json("check", 1, **verdict.to_dict())
+    else:
+        print(verdict)
+        if nmis == 0:
+            print("\nNo NMI in this scope; --nmis 1 adds one.")
+    return STATUS[verdict.status]
+
+
+def assumptions(words: list[str]) -> dict[str, str]:
+    """Read NAME=VALUE words; the same name twice with two values is a contradiction."""
+    out: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            _common.fail(f"an assumption is NAME=VALUE: got `{word}`")
+        if out.setdefault(name, value) != value:
+            _common.fail(f"`{name}` is assumed to be `{out[name]}` and `{value}`")
+    return out
+
+
+def size(text: str) -> int:
+    """Read a number of bytes: 512M, 8G."""
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    number, unit = (text[:-1], units.get(text[-1:].upper())) if text[-1:].isalpha() else (text, 1)
+    if unit is None or not number.isdigit() or int(number) == 0:
+        _common.fail(f"memory is a number with K, M or G: got `{text}`")
+    return int(number) * unit

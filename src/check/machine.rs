@@ -1,0 +1,950 @@
+//! The abstract machine: `kernel::step::Machine` on a packed state.
+//!
+//! Invariant: everything a method does depends on the state, the model and the pick of the action; nothing is
+//! remembered between transitions, so two equal states have equal futures.
+
+use super::layout::{Bits, CpuFields, Frame, Layout, PageInfo, Target, tags};
+use super::scope::{Assume, Rest, Role, Scope, Touches};
+use crate::kernel::program::{
+    At, Code, Cr3, Entry, Invpcid, Level, NoFlush, Op, PageKind, Pages, PcidOf, ProgId, REGS, Set, Slot,
+    Touch, Zone,
+};
+use crate::kernel::step::{self, Cpu, Invalidate, Machine, NO_CPU, Order, Outcome, Violation};
+
+/// Everything that stays the same during a search.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// What the CPUs run.
+    pub code: Code,
+    /// Bounds.
+    pub scope: Scope,
+    /// Assumptions.
+    pub assume: Assume,
+    /// Where things are.
+    pub layout: Layout,
+    /// Entry points by name, looked up once.
+    pub entry: Entries,
+    /// Ops that commute with everything else happen with the op before them.
+    pub fuse: bool,
+    /// The user table maps no tracked page.
+    pub nothing_user: bool,
+    /// Fields of variables whose copies only their own CPU writes.
+    pub private: Vec<bool>,
+    /// CPUs whose programs write page-table entries.
+    pub writers: usize,
+    /// Page-table isolation is on.
+    pub pti: bool,
+    /// CR4.PCIDE is set.
+    pub pcid: bool,
+    /// CPUs in `nohz_full`, in the flush mask, in `housekeeping`, and all: a bit each.
+    pub masks: [u8; 4],
+}
+
+/// Programs the model starts by name.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Entries {
+    /// `interrupt`, from user mode.
+    pub interrupt: Option<ProgId>,
+    /// `interrupt_kernel`.
+    pub interrupt_kernel: Option<ProgId>,
+    /// `nmi_user`.
+    pub nmi_user: Option<ProgId>,
+    /// `nmi`.
+    pub nmi: Option<ProgId>,
+}
+
+/// Things worth having seen, so that a pass is not vacuous; and findings that do not end a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen(pub u32);
+
+impl Seen {
+    /// A flush left some CPU out.
+    pub const DEFERRED: u32 = 1;
+    /// A remote call was queued.
+    pub const IPI: u32 = 2;
+    /// A CPU held a translation of a version promised to be out of use.
+    pub const STALE: u32 = 4;
+    /// An NMI from user mode.
+    pub const NMI_USER: u32 = 8;
+    /// An NMI at CPL 0 under the user CR3.
+    pub const NMI_USER_CR3: u32 = 16;
+    /// An NMI at CPL 0 under the kernel CR3.
+    pub const NMI_KERNEL: u32 = 32;
+    /// A %gs-relative access under the user's GSBASE.
+    pub const WRONG_GS: u32 = 64;
+    /// A store found the buffer full: the search must be repeated with a deeper one.
+    pub const FULL: u32 = 128;
+    /// A value did not fit.
+    pub const OVERFLOW: u32 = 256;
+    /// A flush completed and the address was handed on.
+    pub const PROMISED: u32 = 512;
+
+    /// Sentences for the `sometimes` witnesses.
+    pub const WITNESSES: [(u32, &'static str); 7] = [
+        (Self::PROMISED, "a flush was completed"),
+        (Self::IPI, "a CPU was interrupted for a flush"),
+        (Self::DEFERRED, "a flush left a CPU out"),
+        (Self::STALE, "a CPU held a dead translation"),
+        (Self::NMI_USER, "an NMI came from user mode"),
+        (Self::NMI_USER_CR3, "an NMI hit the kernel under the user CR3"),
+        (Self::NMI_KERNEL, "an NMI hit the kernel under the kernel CR3"),
+    ];
+}
+
+/// One transition in progress.
+pub struct Abs<'a, const W: usize> {
+    /// The model.
+    pub m: &'a Model,
+    /// The state being changed.
+    pub s: [u64; W],
+    /// Frame level that runs.
+    pub level: usize,
+    /// Which CPU a loop goes to next.
+    pub pick: Option<Cpu>,
+    /// What was seen.
+    pub seen: u32,
+}
+
+/// Bit of a CR3 word: the user half.
+pub const CR3_USER: u64 = 1;
+
+impl Model {
+    /// ASID of a CR3 word.
+    #[inline]
+    pub fn asid(&self, cr3: u64) -> usize {
+        (cr3 >> 1) as usize & (self.layout.asids - 1)
+    }
+
+    /// Address space of a CR3 word.
+    #[inline]
+    pub fn mm(&self, cr3: u64) -> usize {
+        (cr3 >> (1 + (self.layout.asids > 1) as u32)) as usize
+    }
+
+    /// The slot that holds a page's translation under a CR3, if that table maps it.
+    #[inline]
+    pub fn slot(&self, page: &PageInfo, cr3: u64) -> Option<usize> {
+        let user = cr3 & CR3_USER != 0;
+        if user && !page.user_mapped {
+            None
+        } else if page.global {
+            Some(0)
+        } else {
+            Some(self.asid(cr3) + if user { self.layout.asids } else { 0 })
+        }
+    }
+
+    /// Does the table of this CR3 map the page (if it is present at all)?
+    #[inline]
+    pub fn maps(&self, page: &PageInfo, cr3: u64) -> bool {
+        match page.kind {
+            PageKind::User(mm) => self.mm(cr3) == usize::from(mm),
+            _ => true,
+        }
+    }
+
+    /// May code of this zone use pages of this kind?
+    pub fn zone_may(&self, zone: Zone, kind: PageKind) -> bool {
+        let by = |t: Touches| match (t, kind) {
+            (Touches::None, _) | (_, PageKind::User(_)) => false,
+            (Touches::DirectMap, k) => k == PageKind::DirectMap,
+            (Touches::Recycled, k) => matches!(k, PageKind::DirectMap | PageKind::Vmalloc),
+        };
+        match zone {
+            Zone::Entry | Zone::PerCpu | Zone::Stack => kind == PageKind::EntryArea && zone == Zone::Entry,
+            Zone::Danger => by(self.assume.danger),
+            Zone::Nmi => by(self.assume.nmi),
+            Zone::Kernel => !matches!(kind, PageKind::User(_)),
+            Zone::User => matches!(kind, PageKind::User(_)),
+        }
+    }
+
+    /// The zone an op's access is in, if it is one.
+    pub fn zone_of(op: Op) -> Option<Zone> {
+        match op {
+            Op::Touch(Touch::Zone(z)) => Some(z),
+            Op::Body(Slot::Syscall | Slot::Interrupt) => Some(Zone::Kernel),
+            Op::Body(Slot::Nmi) => Some(Zone::Nmi),
+            Op::Body(Slot::Idle) => Some(Zone::Danger),
+            _ => None,
+        }
+    }
+
+    /// The role of a CPU.
+    pub fn role(&self, cpu: usize) -> &Role {
+        &self.scope.roles[cpu]
+    }
+}
+
+impl<'a, const W: usize> Abs<'a, W> {
+    /// Start a transition.
+    #[inline]
+    pub fn new(m: &'a Model, s: [u64; W]) -> Self {
+        Abs { m, s, level: 0, pick: None, seen: 0 }
+    }
+
+    #[inline]
+    fn c(&self, cpu: Cpu) -> &'a CpuFields {
+        &self.m.layout.cpus[usize::from(cpu)]
+    }
+
+    #[inline]
+    fn f(&self, cpu: Cpu) -> &'a Frame {
+        &self.c(cpu).frames[self.level]
+    }
+
+    /// Read a field.
+    #[inline]
+    pub fn get(&self, b: Bits) -> u64 {
+        b.get(&self.s)
+    }
+
+    /// Write a field.
+    #[inline]
+    pub fn set(&mut self, b: Bits, v: u64) {
+        if !b.put(&mut self.s, v) {
+            self.seen |= Seen::OVERFLOW;
+        }
+    }
+
+    /// The level of the topmost frame; `None` at rest.
+    #[inline]
+    pub fn top(&self, cpu: usize) -> Option<usize> {
+        let c = &self.m.layout.cpus[cpu];
+        (0..3).rev().find(|&l| c.frames[l].at.get(&self.s) != 0)
+    }
+
+    /// Start a program in a frame.
+    pub fn enter(&mut self, cpu: usize, level: usize, program: ProgId) {
+        let f = &self.m.layout.cpus[cpu].frames[level];
+        self.set(f.at, f.number(self.m.code.start(program), step::NO_PC));
+    }
+
+    /// Decode the frame at a level.
+    fn load(&self, cpu: usize, level: usize) -> step::Frame {
+        let f = &self.m.layout.cpus[cpu].frames[level];
+        let at = &f.locations[self.get(f.at) as usize - 1];
+        let mut regs = [0; REGS];
+        let area = self.get(f.area);
+        for &(r, shift, mask) in &at.regs {
+            regs[usize::from(r)] = area >> shift & mask;
+        }
+        let cur = if f.cur.exists() && at.cur { self.get(f.cur) as Cpu } else { NO_CPU };
+        let cur = if usize::from(cur) >= self.m.layout.cpus.len() { NO_CPU } else { cur };
+        step::Frame { pc: at.pc, ret: at.ret, cur, regs }
+    }
+
+    fn store(&mut self, cpu: usize, level: usize, frame: &step::Frame) {
+        let f = &self.m.layout.cpus[cpu].frames[level];
+        let number = f.number(frame.pc, frame.ret);
+        debug_assert!(number != 0, "every location a program reaches has a number");
+        let at = &f.locations[number as usize - 1];
+        let mut area = 0;
+        for &(r, shift, mask) in &at.regs {
+            let v = frame.regs[usize::from(r)];
+            if v > mask {
+                self.seen |= Seen::OVERFLOW;
+            }
+            area |= (v & mask) << shift;
+        }
+        self.set(f.at, number);
+        self.set(f.area, area);
+        if f.cur.exists() {
+            let cur = if at.cur && frame.cur != NO_CPU {
+                u64::from(frame.cur)
+            } else {
+                self.m.layout.cpus.len() as u64
+            };
+            self.set(f.cur, cur);
+        }
+        if !at.visited {
+            self.set(f.visited, 0);
+        }
+        if !at.targets {
+            self.set(f.targets, 0);
+        }
+    }
+
+    /// Execute the next op of a CPU's topmost frame.
+    pub fn run(&mut self, cpu: usize, level: usize) -> Outcome {
+        self.level = level;
+        let mut frame = self.load(cpu, level);
+        let outcome = step::step(&self.m.code, &mut frame, self, cpu as Cpu);
+        match outcome {
+            Outcome::Next => self.store(cpu, level, &frame),
+            Outcome::Done => self.done(cpu, level),
+            Outcome::Wait | Outcome::Violated(_) => {}
+        }
+        outcome
+    }
+
+    fn done(&mut self, cpu: usize, level: usize) {
+        let c = &self.m.layout.cpus[cpu];
+        let f = &c.frames[level];
+        for b in [f.at, f.area, f.cur, f.visited, f.targets, f.mce] {
+            self.set(b, 0);
+        }
+        if level == 0 {
+            self.set(c.irqs, 1);
+        }
+    }
+
+    /// The op a CPU would execute next.
+    #[inline]
+    pub fn next_op(&self, cpu: usize, level: usize) -> (u16, Op) {
+        let f = &self.m.layout.cpus[cpu].frames[level];
+        let pc = f.locations[self.get(f.at) as usize - 1].pc;
+        (pc, self.m.code.ops[usize::from(pc)])
+    }
+
+    // -- memory ------------------------------------------------------------------------------------------
+
+    fn place(&self, field: u8, owner: usize) -> (Bits, u8, u64) {
+        let f = &self.m.code.fields[usize::from(field)];
+        let var = usize::from(f.var);
+        let b = if self.m.code.vars[var].per_cpu {
+            self.m.layout.cpus[owner].vars[var]
+        } else {
+            self.m.layout.shared.vars[var]
+        };
+        (b, f.shift, f.mask())
+    }
+
+    fn decode(&self, cpu: usize, slot: usize) -> (Target, u64) {
+        let c = &self.m.layout.cpus[cpu];
+        let e = self.get(c.stores[slot]);
+        (c.targets[(e >> c.value_bits) as usize], e & ((1 << c.value_bits) - 1))
+    }
+
+    fn buffered(&self, cpu: usize) -> usize {
+        self.get(self.m.layout.cpus[cpu].pending) as usize
+    }
+
+    fn push_store(&mut self, cpu: usize, target: Target, v: u64) {
+        let c = &self.m.layout.cpus[cpu];
+        if c.stores.is_empty() || !self.m.assume.store_buffers {
+            self.commit(cpu, target, v);
+            return;
+        }
+        let n = self.buffered(cpu);
+        if n == c.stores.len() {
+            self.seen |= Seen::FULL;
+            return;
+        }
+        let kind =
+            c.targets.iter().position(|t| *t == target).expect("every store of a program is listed") as u64;
+        self.set(c.stores[n], kind << c.value_bits | v);
+        self.set(c.pending, n as u64 + 1);
+    }
+
+    /// Make the oldest store visible.
+    pub fn drain(&mut self, cpu: usize) {
+        let (target, v) = self.decode(cpu, 0);
+        let c = &self.m.layout.cpus[cpu];
+        let n = self.buffered(cpu);
+        for i in 1..n {
+            let e = self.get(c.stores[i]);
+            self.set(c.stores[i - 1], e);
+        }
+        self.set(c.stores[n - 1], 0);
+        self.set(c.pending, n as u64 - 1);
+        self.commit(cpu, target, v);
+    }
+
+    /// What the oldest buffered store writes.
+    pub fn oldest(&self, cpu: usize) -> (Target, u64) {
+        self.decode(cpu, 0)
+    }
+
+    fn commit(&mut self, cpu: usize, target: Target, v: u64) {
+        match target {
+            Target::Field { field, owner } => {
+                let (b, shift, mask) = self.place(field, usize::from(owner));
+                let old = self.get(b);
+                if v << shift & !mask != 0 {
+                    self.seen |= Seen::OVERFLOW;
+                }
+                self.set(b, old & !mask | v << shift & mask);
+            }
+            Target::Entry { page, level, v } => self.commit_entry(usize::from(page), level, v),
+            Target::Ack { sender } => {
+                let b = self.m.layout.cpus[usize::from(sender)].waits;
+                let old = self.get(b);
+                self.set(b, old & !(1 << cpu));
+            }
+        }
+    }
+
+    fn commit_entry(&mut self, p: usize, level: Level, v: Entry) {
+        let s = &self.m.layout.shared;
+        let version = self.get(s.version[p]);
+        let kind = match v {
+            Entry::None => 0,
+            Entry::Fresh | Entry::Initial => 1,
+            Entry::LessRights => 2,
+        };
+        if level == Level::Table {
+            let old = self.get(s.upper[p]);
+            self.set(s.upper[p], old + 1);
+            self.set(s.upper_kind[p], u64::from(kind != 0));
+            self.set(s.old_leaf[p], version);
+        }
+        self.set(s.version[p], version + 1);
+        self.set(s.kind[p], kind);
+    }
+
+    fn own_entries(&self, cpu: usize, page: usize, of: Option<Level>) -> u64 {
+        (0..self.buffered(cpu))
+            .filter(|&i| match self.decode(cpu, i).0 {
+                Target::Entry { page: p, level, .. } => {
+                    usize::from(p) == page && of.is_none_or(|l| l == level)
+                }
+                _ => false,
+            })
+            .count() as u64
+    }
+
+    // -- translations ------------------------------------------------------------------------------------
+
+    /// Is the page mapped in memory, both levels?
+    #[inline]
+    pub fn present(&self, p: usize) -> bool {
+        let s = &self.m.layout.shared;
+        self.get(s.kind[p]) != 0 && (!self.m.layout.tables || self.get(s.upper_kind[p]) != 0)
+    }
+
+    /// What an access through the current CR3 would use: the cached version, or the one a walk finds.
+    fn used(&self, cpu: usize, p: usize, cr3: u64) -> Result<Option<u64>, Violation> {
+        let page = &self.m.layout.pages[p];
+        let Some(slot) = self.m.slot(page, cr3) else { return Err(Violation::UnmappedAccess) };
+        let cached = self.get(self.m.layout.cpus[cpu].tlb[p][slot]);
+        if cached != 0 {
+            return Ok(Some(cached));
+        }
+        if !self.m.maps(page, cr3) {
+            return Ok(None);
+        }
+        self.walk(cpu, p, slot)
+    }
+
+    /// What a walk finds now (SEMANTICS S6: through a freed table is a violation, speculative or not).
+    pub fn walk(&self, cpu: usize, p: usize, slot: usize) -> Result<Option<u64>, Violation> {
+        let s = &self.m.layout.shared;
+        if self.m.layout.tables {
+            let cached = self.get(self.m.layout.cpus[cpu].upper[p][slot]);
+            let memory = self.get(s.upper[p]);
+            let through = if cached != 0 {
+                cached
+            } else if self.get(s.upper_kind[p]) != 0 {
+                memory
+            } else {
+                return Ok(None);
+            };
+            if through < self.get(s.freed[p]) {
+                return Err(Violation::FreedTableWalk);
+            }
+            if through != memory {
+                let old = self.get(s.old_leaf[p]);
+                return Ok((old != 0).then_some(old));
+            }
+        }
+        Ok((self.get(s.kind[p]) != 0).then(|| self.get(s.version[p])))
+    }
+
+    /// An access whose address some code holds.
+    fn access(&mut self, cpu: usize, p: usize, explicit: bool) -> Result<(), Violation> {
+        let cr3 = self.get(self.m.layout.cpus[cpu].cr3);
+        let s = &self.m.layout.shared;
+        let (dead, version) = (self.get(s.dead[p]), self.get(s.version[p]));
+        let live = self.present(p) && version >= dead;
+        // S4: code uses what is allocated; an address that is not is nobody's to use.
+        if !explicit && !live {
+            return Ok(());
+        }
+        let page = &self.m.layout.pages[p];
+        let used = self.used(cpu, p, cr3)?;
+        if let (Some(_), PageKind::User(mm)) = (used, page.kind)
+            && self.m.mm(cr3) != usize::from(mm)
+        {
+            return Err(Violation::WrongAddressSpace);
+        }
+        match used {
+            Some(v) if v < dead && live => Err(Violation::StaleAccessReused),
+            Some(v) if v < dead => Err(Violation::StaleAccessNotReused),
+            _ => Ok(()),
+        }
+    }
+
+    fn zone(&mut self, cpu: usize, zone: Zone) -> Result<(), Violation> {
+        let c = &self.m.layout.cpus[cpu];
+        let user = self.get(c.cr3) & CR3_USER != 0;
+        if user && !matches!(zone, Zone::Entry | Zone::User) {
+            return Err(Violation::UnmappedAccess);
+        }
+        if zone == Zone::PerCpu {
+            self.gs_access(cpu)?;
+        }
+        for p in 0..self.m.layout.pages.len() {
+            if self.m.zone_may(zone, self.m.layout.pages[p].kind) {
+                self.access(cpu, p, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ordinary kernel code on a CPU that rests in the kernel.
+    pub fn use_kernel(&mut self, cpu: usize) -> Result<(), Violation> {
+        self.zone(cpu, Zone::Kernel)
+    }
+
+    fn gs_access(&mut self, cpu: usize) -> Result<(), Violation> {
+        if self.get(self.m.layout.cpus[cpu].gs) == 0 {
+            self.seen |= Seen::WRONG_GS;
+            if self.m.assume.gs_faults {
+                return Err(Violation::WrongGsAccess);
+            }
+        }
+        Ok(())
+    }
+
+    fn reach_var(&mut self, cpu: usize, field: u8, at: At) -> Result<(), Violation> {
+        let var = &self.m.code.vars[usize::from(self.m.code.fields[usize::from(field)].var)];
+        if at == At::Me {
+            self.gs_access(cpu)?;
+        }
+        let user = self.get(self.m.layout.cpus[cpu].cr3) & CR3_USER != 0;
+        if user && !var.user_mapped { Err(Violation::UnmappedAccess) } else { Ok(()) }
+    }
+
+    fn which(&self, pages: Pages) -> impl Iterator<Item = usize> + use<'a, W> {
+        let n = self.m.layout.pages.len();
+        let m = self.m;
+        (0..n).filter(move |&p| match pages {
+            Pages::One(q) => usize::from(q) == p,
+            Pages::Range => !matches!(m.layout.pages[p].kind, PageKind::User(_)) || m.code.pages.len() == 1,
+        })
+    }
+
+    fn forget(&mut self, cpu: usize, p: usize, slot: usize, upper: bool) {
+        let c = &self.m.layout.cpus[cpu];
+        self.set(c.tlb[p][slot], 0);
+        if upper {
+            self.set(c.upper[p][slot], 0);
+        }
+    }
+
+    /// Invalidate by tag: `globals` too, or only `slot`s chosen.
+    fn forget_where(&mut self, cpu: usize, globals: bool, chosen: impl Fn(usize) -> bool) {
+        for p in 0..self.m.layout.pages.len() {
+            let page = &self.m.layout.pages[p];
+            for slot in 0..tags(page, self.m.layout.asids) {
+                if page.global && globals || !page.global && chosen(slot) {
+                    self.forget(cpu, p, slot, true);
+                }
+            }
+        }
+    }
+
+    fn slot_of(&self, of: PcidOf, cr3: u64) -> usize {
+        self.m.asid(cr3) + if of == PcidOf::User { self.m.layout.asids } else { 0 }
+    }
+
+    fn all_covered(&self, set: Set, cpu: Cpu) -> u8 {
+        let m = &self.m.masks;
+        match set {
+            Set::Online => m[3],
+            Set::Others => m[3] & !(1 << cpu),
+            Set::Housekeeping => m[2],
+            Set::NohzFull => m[0],
+            Set::FlushMask => m[1],
+            Set::Targets => self.get(self.f(cpu).targets) as u8,
+        }
+    }
+
+    /// Set the witness bits that depend on the whole state.
+    pub fn witness(&mut self) {
+        let s = &self.m.layout.shared;
+        for p in 0..self.m.layout.pages.len() {
+            let dead = self.get(s.dead[p]);
+            for c in &self.m.layout.cpus {
+                for b in c.tlb[p] {
+                    let v = self.get(b);
+                    if v != 0 && v < dead {
+                        self.seen |= Seen::STALE;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<const W: usize> Machine for Abs<'_, W> {
+    fn ordered(&self, cpu: Cpu, order: Order) -> bool {
+        let cpu = usize::from(cpu);
+        let n = self.buffered(cpu);
+        match order {
+            Order::Publishes => n == 0,
+            Order::Invpcid if self.m.assume.invpcid_publishes => n == 0,
+            // H4 (b): an invalidation is ordered after this CPU's own entry stores.
+            Order::Invpcid => (0..n).all(|i| !matches!(self.decode(cpu, i).0, Target::Entry { .. })),
+        }
+    }
+
+    fn charge(&mut self, _: Cpu, _: u16, _: Op) {}
+
+    fn read(&mut self, cpu: Cpu, field: u8, at: At, of: Cpu) -> Result<u64, Violation> {
+        self.reach_var(usize::from(cpu), field, at)?;
+        let owner = if at == At::Shared { 0 } else { usize::from(of) };
+        let (b, shift, mask) = self.place(field, owner);
+        let var = self.m.code.fields[usize::from(field)].var;
+        let mut word = self.get(b);
+        for i in 0..self.buffered(usize::from(cpu)) {
+            if let (Target::Field { field: g, owner: o }, v) = self.decode(usize::from(cpu), i) {
+                let g = &self.m.code.fields[usize::from(g)];
+                if g.var == var && usize::from(o) == owner {
+                    word = word & !g.mask() | v << g.shift & g.mask();
+                }
+            }
+        }
+        Ok((word & mask) >> shift)
+    }
+
+    fn write(&mut self, cpu: Cpu, field: u8, at: At, of: Cpu, v: u64) -> Result<(), Violation> {
+        self.reach_var(usize::from(cpu), field, at)?;
+        if v >> self.m.code.fields[usize::from(field)].bits != 0 {
+            return Err(Violation::Overflow);
+        }
+        let owner = if at == At::Shared { 0 } else { of as u8 };
+        self.push_store(usize::from(cpu), Target::Field { field, owner }, v);
+        Ok(())
+    }
+
+    fn rmw(
+        &mut self,
+        cpu: Cpu,
+        field: u8,
+        at: At,
+        of: Cpu,
+        f: impl FnOnce(u64) -> u64,
+    ) -> Result<u64, Violation> {
+        self.reach_var(usize::from(cpu), field, at)?;
+        let owner = if at == At::Shared { 0 } else { usize::from(of) };
+        let (b, shift, mask) = self.place(field, owner);
+        let word = self.get(b);
+        let old = (word & mask) >> shift;
+        let new = f(old);
+        if new > mask >> shift {
+            return Err(Violation::Overflow);
+        }
+        self.set(b, word & !mask | new << shift);
+        Ok(old)
+    }
+
+    fn contains(&self, cpu: Cpu, set: Set, who: Cpu) -> bool {
+        self.all_covered(set, cpu) >> who & 1 != 0
+    }
+
+    fn is_empty(&self, cpu: Cpu, set: Set) -> bool {
+        self.all_covered(set, cpu) == 0
+    }
+
+    fn start_loop(&mut self, cpu: Cpu, _: Set) {
+        let b = self.f(cpu).visited;
+        self.set(b, 0);
+    }
+
+    fn next_in(&mut self, cpu: Cpu, set: Set) -> Option<Cpu> {
+        let b = self.f(cpu).visited;
+        let visited = self.get(b);
+        let left = u64::from(self.all_covered(set, cpu)) & !visited;
+        if left == 0 {
+            self.set(b, 0);
+            return None;
+        }
+        let who = self.pick.unwrap_or(left.trailing_zeros() as Cpu);
+        self.set(b, visited | 1 << who);
+        Some(who)
+    }
+
+    fn clear_targets(&mut self, cpu: Cpu) {
+        let b = self.f(cpu).targets;
+        self.set(b, 0);
+    }
+
+    fn put(&mut self, cpu: Cpu, who: Cpu) {
+        let b = self.f(cpu).targets;
+        let old = self.get(b);
+        self.set(b, old | 1 << who);
+    }
+
+    fn irq(&mut self, cpu: Cpu, on: bool) {
+        if self.level == 0 {
+            let b = self.c(cpu).irqs;
+            self.set(b, u64::from(on));
+        }
+    }
+
+    fn gs(&self, cpu: Cpu) -> bool {
+        self.get(self.c(cpu).gs) != 0
+    }
+
+    fn set_gs(&mut self, cpu: Cpu, kernel: bool) {
+        let b = self.c(cpu).gs;
+        self.set(b, u64::from(kernel));
+    }
+
+    fn cr3(&self, cpu: Cpu) -> u64 {
+        self.get(self.c(cpu).cr3)
+    }
+
+    fn cr3_is_user(&self, _: Cpu, cr3: u64) -> bool {
+        cr3 & CR3_USER != 0
+    }
+
+    fn cr3_for(&self, cpu: Cpu, to: Cr3, a: u64, b: u64) -> u64 {
+        let now = self.cr3(cpu);
+        match to {
+            Cr3::Kernel => now & !CR3_USER,
+            Cr3::User if self.m.pti => now | CR3_USER,
+            Cr3::User => now,
+            Cr3::Reg(_) => a,
+            Cr3::Mm { .. } => (b << 1) | a << (1 + u32::from(self.m.layout.asids > 1)),
+        }
+    }
+
+    fn mov_cr3(&mut self, cpu: Cpu, cr3: u64, keep: NoFlush) -> Result<(), Violation> {
+        let c = self.c(cpu);
+        self.set(c.cr3, cr3);
+        let owes = self.get(c.owes);
+        let flush = match keep {
+            NoFlush::Flush => true,
+            NoFlush::Keep => false,
+            NoFlush::Owed => owes & 1 != 0,
+        };
+        if keep == NoFlush::Owed && cr3 & CR3_USER != 0 {
+            self.set(c.owes, owes & !1);
+        }
+        if !self.m.pcid {
+            self.forget_where(usize::from(cpu), false, |_| true);
+        } else if flush {
+            let half = if cr3 & CR3_USER != 0 { PcidOf::User } else { PcidOf::Kernel };
+            let gone = self.slot_of(half, cr3);
+            self.forget_where(usize::from(cpu), false, |slot| slot == gone);
+        }
+        Ok(())
+    }
+
+    fn invalidate(&mut self, cpu: Cpu, what: Invalidate) -> Result<(), Violation> {
+        let me = usize::from(cpu);
+        let cr3 = self.cr3(cpu);
+        let here = self.slot_of(if cr3 & CR3_USER != 0 { PcidOf::User } else { PcidOf::Kernel }, cr3);
+        match what {
+            Invalidate::Cr4Pge(_) => self.forget_where(me, true, |_| true),
+            Invalidate::Page(pages) => {
+                for p in self.which(pages) {
+                    let slot = if self.m.layout.pages[p].global { 0 } else { here };
+                    if slot < tags(&self.m.layout.pages[p], self.m.layout.asids) {
+                        self.forget(me, p, slot, true);
+                    }
+                }
+                // Paging-structure entries of the current PCID go for every address (SDM 4.10.4.1).
+                if self.m.layout.tables {
+                    for p in 0..self.m.layout.pages.len() {
+                        let slot = if self.m.layout.pages[p].global { 0 } else { here };
+                        let b = self.c(cpu).upper[p][slot];
+                        self.set(b, 0);
+                    }
+                }
+            }
+            Invalidate::Invpcid(Invpcid::Address, of, pages) => {
+                let slot = self.slot_of(of, cr3);
+                for p in self.which(pages) {
+                    let page = &self.m.layout.pages[p];
+                    if !page.global && slot < tags(page, self.m.layout.asids) {
+                        self.forget(me, p, slot, true);
+                    }
+                }
+            }
+            Invalidate::Invpcid(Invpcid::Context, of, _) => {
+                let gone = self.slot_of(of, cr3);
+                self.forget_where(me, false, |slot| slot == gone);
+            }
+            Invalidate::Invpcid(Invpcid::AllGlobal, ..) => self.forget_where(me, true, |_| true),
+            Invalidate::Invpcid(Invpcid::All, ..) => self.forget_where(me, false, |_| true),
+            Invalidate::Broadcast(pages) => {
+                for c in 0..self.m.layout.cpus.len() {
+                    for p in self.which(pages) {
+                        for slot in 0..tags(&self.m.layout.pages[p], self.m.layout.asids) {
+                            self.forget(c, p, slot, true);
+                        }
+                    }
+                }
+            }
+            Invalidate::BroadcastAll => {
+                for c in 0..self.m.layout.cpus.len() {
+                    self.forget_where(c, true, |_| true);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tlbsync(&mut self, _: Cpu) -> bool {
+        true
+    }
+
+    fn rar(&mut self, cpu: Cpu, to: Set) -> Result<(), Violation> {
+        let set = self.all_covered(to, cpu);
+        for c in 0..self.m.layout.cpus.len() {
+            if set >> c & 1 != 0 {
+                self.forget_where(c, true, |_| true);
+            }
+        }
+        Ok(())
+    }
+
+    fn owe(&mut self, cpu: Cpu, others: bool) {
+        let b = self.c(cpu).owes;
+        let old = self.get(b);
+        self.set(b, old | if others { 2 } else { 1 });
+    }
+
+    fn touch(&mut self, cpu: Cpu, what: Touch) -> Result<(), Violation> {
+        match what {
+            Touch::Zone(z) => self.zone(usize::from(cpu), z),
+            Touch::Read(p) | Touch::Write(p) => self.access(usize::from(cpu), usize::from(p), true),
+        }
+    }
+
+    fn body(&mut self, cpu: Cpu, slot: Slot) -> Result<(), Violation> {
+        let zone = Model::zone_of(Op::Body(slot)).expect("every body is in a zone");
+        self.zone(usize::from(cpu), zone)
+    }
+
+    fn pte(&mut self, cpu: Cpu, pages: Pages, level: Level, v: Entry, locked: bool) -> Result<(), Violation> {
+        let own = self.m.role(usize::from(cpu)).own;
+        for p in self.which(pages) {
+            if pages == Pages::Range && own >> p & 1 == 0 {
+                continue;
+            }
+            if locked {
+                self.commit_entry(p, level, v);
+            } else {
+                self.push_store(usize::from(cpu), Target::Entry { page: p as u8, level, v }, 0);
+            }
+        }
+        Ok(())
+    }
+
+    fn free_table(&mut self, cpu: Cpu, pages: Pages) -> Result<(), Violation> {
+        let own = self.m.role(usize::from(cpu)).own;
+        for p in self.which(pages) {
+            if pages == Pages::Range && own >> p & 1 == 0 {
+                continue;
+            }
+            let s = &self.m.layout.shared;
+            let now = self.get(s.upper[p]) + self.own_entries(usize::from(cpu), p, Some(Level::Table));
+            // Tables the entry pointed to before; its first table if it was never changed.
+            self.set(s.freed[p], now.max(2));
+        }
+        Ok(())
+    }
+
+    fn range_is_full(&self, _: Cpu) -> bool {
+        !self.m.assume.ranged
+    }
+
+    fn request(&mut self, cpu: Cpu, pages: Pages) {
+        let me = usize::from(cpu);
+        for p in self.which(pages) {
+            // S2: what is overwritten and visible, and what this CPU itself has overwritten.
+            let visible = self.get(self.m.layout.shared.version[p]);
+            let own = self.own_entries(me, p, None);
+            self.set(self.c(cpu).covered[p], visible + own);
+        }
+    }
+
+    fn promise(&mut self, cpu: Cpu, pages: Pages) -> Result<(), Violation> {
+        self.seen |= Seen::PROMISED;
+        for p in self.which(pages) {
+            let b = self.c(cpu).covered[p];
+            let covered = self.get(b);
+            self.set(b, 0);
+            let dead = self.m.layout.shared.dead[p];
+            if covered > self.get(dead) {
+                self.set(dead, covered);
+            }
+        }
+        Ok(())
+    }
+
+    fn ipi(&mut self, cpu: Cpu, to: Set, run: ProgId) {
+        let set = self.all_covered(to, cpu);
+        let me = usize::from(cpu);
+        if self.m.masks[3] & !set & !(1 << cpu) != 0 {
+            self.seen |= Seen::DEFERRED;
+        }
+        let handler = self.m.layout.handlers.iter().position(|&h| h == run).expect("listed") as u64;
+        let mut waits = self.get(self.c(cpu).waits);
+        for t in 0..self.m.layout.cpus.len() {
+            let c = &self.m.layout.cpus[t];
+            // A CPU without a queue takes no remote calls at all (SEMANTICS: a walker such as an IOMMU).
+            if set >> t & 1 == 0 || c.queue.is_empty() {
+                continue;
+            }
+            self.seen |= Seen::IPI;
+            let n = self.get(c.queued) as usize;
+            if n == c.queue.len() {
+                self.seen |= Seen::OVERFLOW;
+                continue;
+            }
+            self.set(c.queue[n], handler * self.m.layout.cpus.len() as u64 + me as u64);
+            self.set(c.queued, n as u64 + 1);
+            if n == 0 {
+                self.set(c.irq, 1);
+            }
+            waits |= 1 << t;
+        }
+        self.set(self.c(cpu).waits, waits);
+    }
+
+    fn acked(&self, cpu: Cpu) -> bool {
+        self.get(self.c(cpu).waits) == 0
+    }
+
+    fn take_call(&mut self, cpu: Cpu) -> Option<ProgId> {
+        let c = self.c(cpu);
+        let n = self.get(c.queued) as usize;
+        if n == 0 {
+            return None;
+        }
+        let e = self.get(c.queue[0]);
+        for i in 1..n {
+            let next = self.get(c.queue[i]);
+            self.set(c.queue[i - 1], next);
+        }
+        self.set(c.queue[n - 1], 0);
+        self.set(c.queued, n as u64 - 1);
+        let cpus = self.m.layout.cpus.len() as u64;
+        self.set(c.serving, e % cpus + 1);
+        Some(self.m.layout.handlers[(e / cpus) as usize])
+    }
+
+    fn ack(&mut self, cpu: Cpu) {
+        let c = self.c(cpu);
+        let sender = self.get(c.serving) - 1;
+        self.set(c.serving, 0);
+        let target = Target::Ack { sender: sender as u8 };
+        // A plain store (csd_unlock is a store-release): behind earlier stores if there are any.
+        if self.buffered(usize::from(cpu)) == 0 {
+            self.commit(usize::from(cpu), target, 0);
+        } else {
+            self.push_store(usize::from(cpu), target, 0);
+        }
+    }
+}
+
+/// Is the CPU at rest in user mode?
+pub fn rests_in_user(role: &Role) -> bool {
+    role.rest == Rest::User
+}

@@ -1,0 +1,489 @@
+//! Counterexamples and verdicts for people: one lane per CPU, 72 columns, what changed, and where it stands.
+
+use super::layout::Target;
+use super::machine::{CR3_USER, Model, Seen};
+use super::model::{Action, Move};
+use super::schedule::{self, Replay};
+use super::scope::{CheckError, Rest};
+use super::{Answer, Cut, End, Status};
+use crate::kernel::program::{At, Entry, Level, Op, PageKind, Pc, Place};
+use crate::kernel::step::Violation;
+
+/// Width of everything printed.
+pub const WIDTH: usize = 72;
+
+/// One move of a counterexample.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepView {
+    /// Number in the schedule, from 1.
+    pub number: usize,
+    /// CPU.
+    pub cpu: usize,
+    /// What happens.
+    pub what: String,
+    /// Where the op comes from; none for events of the hardware.
+    pub source: Option<String>,
+    /// What changed.
+    pub changes: Vec<String>,
+    /// Worth a line: it changes something another agent, or a later walk, can see.
+    pub shown: bool,
+}
+
+/// A counterexample, ready to print.
+#[derive(Clone, Debug)]
+pub struct Counterexample {
+    /// The broken rule.
+    pub rule: Violation,
+    /// The moves as text; replays.
+    pub schedule: String,
+    /// Lane headings.
+    pub lanes: Vec<String>,
+    /// The moves.
+    pub steps: Vec<StepView>,
+    /// One sentence on what went wrong.
+    pub closing: String,
+}
+
+/// Explain a schedule that ends in a violation.
+pub fn explain(model: &Model, moves: &[Move], rule: Violation) -> Result<Counterexample, CheckError> {
+    let replay = schedule::replay(model, moves)?;
+    let steps = moves.iter().enumerate().map(|(i, &mv)| view(model, &replay, i, mv)).collect::<Vec<_>>();
+    let lanes = model.scope.roles.iter().enumerate().map(|(i, r)| format!("cpu {i} {}", r.name)).collect();
+    let closing = closing(model, &replay, moves, rule);
+    Ok(Counterexample { rule, schedule: schedule::format(model, moves), lanes, steps, closing })
+}
+
+/// The op a CPU is about to execute in a state.
+fn next_op(model: &Model, s: &[u64], cpu: usize) -> Option<(Pc, Op)> {
+    let c = &model.layout.cpus[cpu];
+    (0..3).rev().find_map(|l| {
+        let f = &c.frames[l];
+        let n = f.at.get(s) as usize;
+        (n != 0).then(|| {
+            let pc = f.locations[n - 1].pc;
+            (pc, model.code.ops[usize::from(pc)])
+        })
+    })
+}
+
+fn page_names(model: &Model) -> Vec<&str> {
+    model.layout.pages.iter().map(|p| p.name.as_str()).collect()
+}
+
+fn store_text(model: &Model, cpu: usize, s: &[u64], slot: usize) -> String {
+    let c = &model.layout.cpus[cpu];
+    let e = c.stores[slot].get(s);
+    let v = e & ((1 << c.value_bits) - 1);
+    match c.targets[(e >> c.value_bits) as usize] {
+        Target::Field { field, owner } => {
+            let f = &model.code.fields[usize::from(field)];
+            if model.code.vars[usize::from(f.var)].per_cpu {
+                format!("{}[{owner}]={v}", f.name)
+            } else {
+                format!("{}={v}", f.name)
+            }
+        }
+        Target::Entry { page, level, v } => {
+            let level = if level == Level::Leaf { "pte" } else { "table" };
+            let v = match v {
+                Entry::None => "none",
+                Entry::Fresh => "fresh",
+                Entry::LessRights => "less rights",
+                Entry::Initial => "initial",
+            };
+            format!("{level} {}={v}", page_names(model)[usize::from(page)])
+        }
+        Target::Ack { sender } => format!("ack to cpu {sender}"),
+    }
+}
+
+fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepView {
+    let cpu = usize::from(cpu);
+    let before = &replay.states[i];
+    let after = replay.states.get(i + 1);
+    let op = next_op(model, before, cpu);
+    let names = page_names(model);
+    let page = |p: u8| names[usize::from(p)];
+    let c = &model.layout.cpus[cpu];
+    let mut source = None;
+    let what = match action {
+        Action::Step | Action::Pick(_) => match op {
+            Some((pc, _)) => {
+                source = Some(model.code.source(pc));
+                let text = model.code.text[usize::from(pc)].clone();
+                match action {
+                    Action::Pick(w) => format!("{text}: cpu {w}"),
+                    _ => text,
+                }
+            }
+            None => "(rests)".into(),
+        },
+        Action::Drain => "(store visible)".into(),
+        Action::Enter if model.role(cpu).rest == Rest::User => format!("({})", model.role(cpu).again),
+        Action::Enter => format!("(again: {})", model.role(cpu).again),
+        Action::Use => "(ordinary kernel code)".into(),
+        Action::Irq => "(interrupt)".into(),
+        Action::Nmi => "(NMI)".into(),
+        Action::Mce => "(#MC)".into(),
+        Action::Fill(p) => format!("(walk caches {})", page(p)),
+        Action::FillUpper(p) => format!("(walk caches table of {})", page(p)),
+        Action::Drop(p) => format!("(evicts {})", page(p)),
+    };
+    let mut changes = Vec::new();
+    if let (Action::Step, Some((_, Op::Load { from, .. })), true) = (action, op, after.is_some()) {
+        changes.push(format!("reads {}", loaded(model, before, cpu, from)));
+    }
+    if let Some(after) = after {
+        let s = &model.layout.shared;
+        for (p, name) in names.iter().enumerate() {
+            if s.version[p].get(before) != s.version[p].get(after) {
+                changes.push(format!("pte {name}: {}", pte(model, after, p)));
+            }
+            if s.upper[p].get(before) != s.upper[p].get(after) {
+                let there = if s.upper_kind[p].get(after) == 0 {
+                    "none".into()
+                } else {
+                    format!("t{}", s.upper[p].get(after))
+                };
+                changes.push(format!("table {name}: {there}"));
+            }
+            if s.dead[p].get(before) != s.dead[p].get(after) {
+                changes.push(format!("{name}: v{} is dead", s.dead[p].get(after) - 1));
+            }
+            if s.freed[p].get(before) != s.freed[p].get(after) {
+                changes.push(format!("{name}: t{} is free", s.freed[p].get(after) - 1));
+            }
+        }
+        for (k, o) in model.layout.cpus.iter().enumerate() {
+            if o.cr3.get(before) != o.cr3.get(after) {
+                changes.push(format!("cr3: {}", cr3_text(model, o.cr3.get(after))));
+            }
+            for (p, name) in names.iter().enumerate() {
+                for (what, bits, v) in [("tlb", &o.tlb[p], 'v'), ("upper", &o.upper[p], 't')] {
+                    for b in bits {
+                        let (x, y) = (b.get(before), b.get(after));
+                        if x != y && y == 0 {
+                            changes.push(format!("{what}{k}: -{name}"));
+                        } else if x != y {
+                            changes.push(format!("{what}{k}: {name}:{v}{y}"));
+                        }
+                    }
+                }
+            }
+            for (var, b) in model.code.vars.iter().zip(&o.vars) {
+                if b.get(before) != b.get(after) {
+                    changes.push(format!("{}[{k}]={}", var.name, b.get(after)));
+                }
+            }
+            if o.pending.get(after) > o.pending.get(before) {
+                for slot in o.pending.get(before)..o.pending.get(after) {
+                    changes.push(format!("buffer{k}: {}", store_text(model, k, after, slot as usize)));
+                }
+            }
+            if o.queued.get(after) > o.queued.get(before) {
+                changes.push(format!("IPI to cpu {k}"));
+            }
+            if o.waits.get(after) < o.waits.get(before) {
+                changes.push("ack".into());
+            }
+        }
+        for (var, b) in model.code.vars.iter().zip(&s.vars) {
+            if b.get(before) != b.get(after) {
+                changes.push(format!("{}={}", var.name, b.get(after)));
+            }
+        }
+    }
+    let last = after.is_none();
+    let visible = match (action, op) {
+        (Action::Step, Some((_, op))) => {
+            matches!(
+                op,
+                Op::Load { .. }
+                    | Op::Rmw { .. }
+                    | Op::Cas { .. }
+                    | Op::Await { .. }
+                    | Op::MovCr3 { .. }
+                    | Op::Fence(_)
+                    | Op::Invpcid { .. }
+                    | Op::Invlpg(_)
+                    | Op::MovCr4Pge(_)
+                    | Op::Promise(_)
+                    | Op::Request(_)
+            )
+        }
+        _ => true,
+    };
+    let _ = c;
+    StepView { number: i + 1, cpu, what, source, shown: visible || last || !changes.is_empty(), changes }
+}
+
+/// What a load sees: memory, with this CPU's own buffered stores on top.
+fn loaded(model: &Model, s: &[u64], cpu: usize, from: Place) -> u64 {
+    let c = &model.layout.cpus[cpu];
+    let level = (0..3).rev().find(|&l| c.frames[l].at.get(s) != 0).unwrap_or(0);
+    let owner = match from.at {
+        At::Shared => 0,
+        At::Me => cpu,
+        At::Cur => c.frames[level].cur.get(s) as usize,
+    };
+    let f = &model.code.fields[usize::from(from.field)];
+    let var = usize::from(f.var);
+    let bits = if from.at == At::Shared {
+        model.layout.shared.vars[var]
+    } else {
+        model.layout.cpus[owner].vars[var]
+    };
+    let mut word = bits.get(s);
+    for slot in 0..c.pending.get(s) as usize {
+        let e = c.stores[slot].get(s);
+        let v = e & ((1 << c.value_bits) - 1);
+        if let Target::Field { field, owner: o } = c.targets[(e >> c.value_bits) as usize] {
+            let g = &model.code.fields[usize::from(field)];
+            if usize::from(g.var) == var && usize::from(o) == owner {
+                word = word & !g.mask() | v << g.shift & g.mask();
+            }
+        }
+    }
+    (word & f.mask()) >> f.shift
+}
+
+fn pte(model: &Model, s: &[u64], p: usize) -> String {
+    let sh = &model.layout.shared;
+    let v = sh.version[p].get(s);
+    match sh.kind[p].get(s) {
+        0 => "none".into(),
+        2 => format!("v{v}, less rights"),
+        _ => format!("v{v}"),
+    }
+}
+
+fn cr3_text(model: &Model, cr3: u64) -> String {
+    let half = if cr3 & CR3_USER != 0 { "user" } else { "kernel" };
+    let mut out = half.to_string();
+    if model.layout.mms > 1 {
+        out.push_str(&format!(" mm {}", model.mm(cr3)));
+    }
+    if model.layout.asids > 1 {
+        out.push_str(&format!(" asid {}", model.asid(cr3)));
+    }
+    out
+}
+
+fn closing(model: &Model, replay: &Replay, moves: &[Move], rule: Violation) -> String {
+    let Some(&(cpu, action)) = moves.last() else { return format!("{}.", rule.name()) };
+    let cpu = usize::from(cpu);
+    let s = &replay.states[replay.states.len() - 1];
+    let at = match (action, next_op(model, s, cpu)) {
+        (Action::Step | Action::Pick(_), Some((pc, _))) => format!(" at {}", model.code.source(pc)),
+        _ => String::new(),
+    };
+    let sh = &model.layout.shared;
+    let c = &model.layout.cpus[cpu];
+    let cr3 = c.cr3.get(s);
+    let stale = model.layout.pages.iter().enumerate().find_map(|(p, page)| {
+        let slot = model.slot(page, cr3)?;
+        let cached = c.tlb[p][slot].get(s);
+        let used = if cached == 0 { sh.version[p].get(s) } else { cached };
+        (used < sh.dead[p].get(s)).then(|| (p, page.name.clone(), used, cached != 0))
+    });
+    match (rule, stale) {
+        (Violation::StaleAccessReused | Violation::StaleAccessNotReused, Some((p, name, v, cached))) => {
+            let how = if cached { "its TLB still holds" } else { "the page table still holds" };
+            let now = match (rule, model.layout.pages[p].kind) {
+                (Violation::StaleAccessNotReused, _) => "the flush that covered it had returned".to_string(),
+                (_, PageKind::DirectMap) => format!("its rights changed with {}", pte(model, s, p)),
+                _ => format!("the address has been handed on and is {} now", pte(model, s, p)),
+            };
+            format!("cpu {cpu} uses {name} through v{v}{at}: {how} it, but {now}. {} (S5).", rule.name())
+        }
+        (Violation::FreedTableWalk, _) => format!(
+            "cpu {cpu} walks through a page-table page that was freed{at}: what it reads there is anyone's data. {} (S6).",
+            rule.name()
+        ),
+        (Violation::UnmappedAccess, _) => format!(
+            "cpu {cpu} touches memory that the loaded (user) table does not map{at}. {} (S8).",
+            rule.name()
+        ),
+        (Violation::WrongGsAccess, _) => format!(
+            "cpu {cpu} makes a %gs-relative access while GSBASE is the user's{at}. {} (S8).",
+            rule.name()
+        ),
+        (Violation::WrongAddressSpace, _) => {
+            format!(
+                "cpu {cpu} uses user memory through the translation of another mm{at}. {} (S9).",
+                rule.name()
+            )
+        }
+        (Violation::Deadlock, _) => {
+            let waits: Vec<String> = (0..model.layout.cpus.len())
+                .filter_map(|k| {
+                    next_op(model, s, k)
+                        .map(|(pc, _)| format!("cpu {k} at `{}`", model.code.text[usize::from(pc)]))
+                })
+                .collect();
+            format!(
+                "nothing can happen any more: {} waits for ever. {} (S11).",
+                waits.join(" and "),
+                rule.name()
+            )
+        }
+        (rule, _) => format!("cpu {cpu}{at}: {}.", rule.name()),
+    }
+}
+
+/// Break text into lines of at most `width` characters, at spaces where there are some.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        let mut word: Vec<char> = word.chars().collect();
+        loop {
+            let room = width.saturating_sub(line.chars().count() + usize::from(!line.is_empty()));
+            if word.len() <= room {
+                if !line.is_empty() {
+                    line.push(' ');
+                }
+                line.extend(&word);
+                break;
+            }
+            if line.is_empty() {
+                // A word longer than the lane: cut after a sign if there is one.
+                let cut = (1..=width.min(word.len()))
+                    .rev()
+                    .find(|&i| "_[]=:/.".contains(word[i - 1]) && i > width / 2)
+                    .unwrap_or(width);
+                out.push(word.drain(..cut).collect());
+            } else {
+                out.push(std::mem::take(&mut line));
+            }
+        }
+    }
+    if !line.is_empty() || out.is_empty() {
+        out.push(line);
+    }
+    out
+}
+
+impl Counterexample {
+    /// Lanes and closing sentence, at most [`WIDTH`] columns.
+    pub fn text(&self) -> String {
+        let n = self.lanes.len();
+        let number = 4;
+        let changed = match n {
+            1 | 2 => 24,
+            3 => 20,
+            _ => 16,
+        };
+        let lane = (WIDTH - number - changed - n) / n;
+        let mut out = String::new();
+        let mut row = |no: &str, cells: &[Vec<String>], what: &[String]| {
+            let height = cells.iter().map(Vec::len).chain([what.len()]).max().unwrap_or(0);
+            for i in 0..height {
+                let mut line = format!("{:>3} ", if i == 0 { no } else { "" });
+                for cell in cells {
+                    line.push_str(&format!("{:<lane$} ", cell.get(i).map_or("", String::as_str)));
+                }
+                line.push_str(what.get(i).map_or("", String::as_str));
+                out.push_str(line.trim_end());
+                out.push('\n');
+            }
+        };
+        let heads: Vec<Vec<String>> = self.lanes.iter().map(|l| wrap(l, lane)).collect();
+        row("", &heads, &["changed".into()]);
+        for s in self.steps.iter().filter(|s| s.shown) {
+            let mut cells = vec![Vec::new(); n];
+            cells[s.cpu] = wrap(&s.what, lane);
+            let what: Vec<String> = s.changes.iter().flat_map(|c| wrap(c, changed)).collect();
+            row(&s.number.to_string(), &cells, &what);
+        }
+        out.push_str("\nwhere\n");
+        let mut shown: Vec<(String, String)> = Vec::new();
+        for s in self.steps.iter().filter(|s| s.shown) {
+            let Some(source) = &s.source else { continue };
+            match shown.last_mut() {
+                Some((steps, place)) if place == source => steps.push_str(&format!(" {}", s.number)),
+                _ => shown.push((s.number.to_string(), source.clone())),
+            }
+        }
+        for (steps, place) in shown {
+            let text = format!("{steps}  {place}");
+            let mut lines = wrap(&text, WIDTH - 4).into_iter();
+            out.push_str(&format!("  {}\n", lines.next().unwrap_or_default()));
+            for l in lines {
+                out.push_str(&format!("      {l}\n"));
+            }
+        }
+        out.push('\n');
+        for l in wrap(&self.closing, WIDTH) {
+            out.push_str(&l);
+            out.push('\n');
+        }
+        out
+    }
+}
+
+/// The sentence SEMANTICS "Words" asks for.
+pub fn sentence(answer: &Answer) -> String {
+    let m = &answer.model;
+    let scope = &m.scope;
+    let s = |n: usize| if n == 1 { "" } else { "s" };
+    let entries: u8 = scope.roles.iter().filter(|r| r.rest == Rest::User).map(|r| r.left).max().unwrap_or(0);
+    let rounds: usize =
+        scope.roles.iter().filter(|r| r.rest == Rest::Kernel).map(|r| usize::from(r.left) + 1).sum();
+    let pages = m.layout.pages.len();
+    let bounds = format!(
+        "{} CPUs, {pages} page{}, {} ASID{}, {entries} entr{} per isolated CPU, {rounds} flush round{}, {} NMI{}, {} #MC{}",
+        scope.roles.len(),
+        s(pages),
+        scope.asids,
+        s(scope.asids),
+        if entries == 1 { "y" } else { "ies" },
+        s(rounds),
+        if scope.nmis == 0 { "no".into() } else { format!("at most {}", scope.nmis) },
+        s(usize::from(scope.nmis)),
+        if scope.mces == 0 { "no".into() } else { format!("at most {}", scope.mces) },
+        s(usize::from(scope.mces)),
+    );
+    let assumed = m.assume.phrases().join(", ");
+    let buffers = if m.assume.store_buffers { "store buffers exact; " } else { "" };
+    match &answer.end {
+        End::Complete => format!(
+            "Verified (bounded): no violation in any interleaving of {bounds}; {buffers}{} states, none truncated; \
+             assuming {assumed}; not modelled: hotplug, SMM, TLBs shared by SMT siblings, guests, FRED; larger scopes \
+             unexplored.",
+            answer.counts.states
+        ),
+        End::Violated(v, path) => format!(
+            "Violated: {} in {} moves, within {bounds}; {buffers}assuming {assumed}.",
+            v.name(),
+            path.len()
+        ),
+        End::Cut(cut) => {
+            let why = match cut {
+                Cut::Memory => "the memory limit was reached",
+                Cut::Overflow => "a value did not fit its declared width",
+                Cut::Buffer => "more stores were pending than the deepest store buffer holds",
+                Cut::Stopped => "the search was stopped",
+            };
+            format!(
+                "Inconclusive: {why} at depth {} with {} states, none of them violating; {bounds}; assuming {assumed}.",
+                answer.counts.depth, answer.counts.states
+            )
+        }
+    }
+}
+
+/// What was seen at least once, and what never: a pass that saw nothing says nothing.
+pub fn witnesses(answer: &Answer) -> Vec<(&'static str, bool)> {
+    let nmis = answer.model.scope.nmis > 0 || answer.model.scope.mces > 0;
+    Seen::WITNESSES
+        .iter()
+        .filter(|(bit, _)| nmis || *bit & (Seen::NMI_USER | Seen::NMI_USER_CR3 | Seen::NMI_KERNEL) == 0)
+        .map(|&(bit, text)| (text, answer.counts.seen & bit != 0))
+        .collect()
+}
+
+/// Is this the outcome of a run that ended early for a reason of its own?
+pub fn is_inconclusive(answer: &Answer) -> bool {
+    answer.status() == Status::Inconclusive
+}

@@ -1,0 +1,304 @@
+//! What is explored: how many of everything, who does what, and what is assumed of the machine.
+
+use crate::kernel::step::Violation;
+
+/// Most CPUs of a scope.
+pub const MAX_CPUS: usize = 5;
+/// Most tracked pages of a scope.
+pub const MAX_PAGES: usize = 3;
+/// Most ASIDs of a scope.
+pub const MAX_ASIDS: usize = 2;
+
+/// Why a check cannot start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// A bound outside of what the explorer holds.
+    #[error("{what} is {least} to {most}: got {got}")]
+    Bound {
+        /// Which bound.
+        what: &'static str,
+        /// Least.
+        least: usize,
+        /// Most.
+        most: usize,
+        /// Given.
+        got: usize,
+    },
+    /// The packed state is wider than the explorer's widest.
+    #[error("{bits} bits of state do not fit {most} words of 64: fewer CPUs, pages, ASIDs or variables")]
+    TooWide {
+        /// Needed.
+        bits: usize,
+        /// Words there are.
+        most: usize,
+    },
+    /// A program the scope needs is not there.
+    #[error("{policy} has no program `{program}`")]
+    NoProgram {
+        /// Policy.
+        policy: String,
+        /// Program.
+        program: String,
+    },
+    /// An assumption nobody knows.
+    #[error("{0}")]
+    Assumption(String),
+    /// A schedule that cannot be read or does not run.
+    #[error("{0}")]
+    Schedule(String),
+    /// A litmus file whose header is not complete.
+    #[error("{0}")]
+    Litmus(String),
+}
+
+/// Where a CPU is when it runs no program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rest {
+    /// In user mode: system calls, interrupts and NMIs enter from there.
+    User,
+    /// In ordinary kernel code with interrupts on.
+    Kernel,
+}
+
+/// What one CPU does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Role {
+    /// Heading of its lane.
+    pub name: String,
+    /// In `nohz_full`; otherwise in `housekeeping`.
+    pub isolated: bool,
+    /// The program it starts in.
+    pub first: String,
+    /// What it runs next, each time, from where it rests.
+    pub again: String,
+    /// How often.
+    pub left: u8,
+    /// Where it rests.
+    pub rest: Rest,
+    /// Pages that `range` means when it writes entries; a bit each. Flushes cover the hull, all pages.
+    pub own: u8,
+    /// Interrupts are off in its first program: it was on its way to user mode.
+    pub irqs_off: bool,
+    /// Takes neither interrupts nor NMIs: a walker such as an IOMMU.
+    pub deaf: bool,
+}
+
+impl Role {
+    /// A housekeeping CPU that runs `program` once and then `rounds - 1` times more.
+    pub fn initiator(program: &str, rounds: u8) -> Role {
+        Role {
+            name: "housekeeping".into(),
+            isolated: false,
+            first: program.into(),
+            again: program.into(),
+            left: rounds.saturating_sub(1),
+            rest: Rest::Kernel,
+            own: 0xff,
+            irqs_off: false,
+            deaf: false,
+        }
+    }
+
+    /// An isolated CPU on its way to user mode, which then makes `entries` system calls.
+    pub fn isolated(entries: u8) -> Role {
+        Role {
+            name: "isolated".into(),
+            isolated: true,
+            first: "enter_user".into(),
+            again: "syscall".into(),
+            left: entries,
+            rest: Rest::User,
+            own: 0,
+            irqs_off: true,
+            deaf: false,
+        }
+    }
+
+    /// A CPU that runs one program and then rests in the kernel.
+    pub fn column(name: &str, program: &str) -> Role {
+        Role {
+            name: name.into(),
+            isolated: false,
+            first: program.into(),
+            again: program.into(),
+            left: 0,
+            rest: Rest::Kernel,
+            own: 0xff,
+            irqs_off: false,
+            deaf: false,
+        }
+    }
+}
+
+/// Bounds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Scope {
+    /// One per CPU.
+    pub roles: Vec<Role>,
+    /// Tracked pages, where the text declares none.
+    pub pages: usize,
+    /// ASIDs per CPU.
+    pub asids: usize,
+    /// NMIs in all.
+    pub nmis: u8,
+    /// Machine checks in all; they nest in NMIs.
+    pub mces: u8,
+}
+
+impl Scope {
+    /// The standard scope: one housekeeping initiator, every other CPU isolated with two entries, one page.
+    pub fn standard(cpus: usize, nmis: u8) -> Scope {
+        let mut roles = vec![Role::initiator("purge", 1)];
+        roles.extend((1..cpus).map(|_| Role::isolated(2)));
+        Scope { roles, pages: 1, asids: 1, nmis, mces: 0 }
+    }
+
+    /// Reject what the explorer cannot hold.
+    pub fn validate(&self) -> Result<(), CheckError> {
+        let bound = |what, got, least, most| {
+            if (least..=most).contains(&got) {
+                Ok(())
+            } else {
+                Err(CheckError::Bound { what, least, most, got })
+            }
+        };
+        bound("the number of CPUs", self.roles.len(), 1, MAX_CPUS)?;
+        bound("the number of pages", self.pages, 1, MAX_PAGES)?;
+        bound("the number of ASIDs", self.asids, 1, MAX_ASIDS)?;
+        bound("the number of NMIs", usize::from(self.nmis), 0, 7)?;
+        bound("the number of machine checks", usize::from(self.mces), 0, 3)
+    }
+}
+
+/// What code of a class touches (SEMANTICS A2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Touches {
+    /// Nothing that is ever unmapped.
+    None,
+    /// The direct map too.
+    DirectMap,
+    /// Recycled vmalloc memory too.
+    Recycled,
+}
+
+impl Touches {
+    /// The word of the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Touches::None => "none",
+            Touches::DirectMap => "directmap",
+            Touches::Recycled => "recycled",
+        }
+    }
+}
+
+/// When translations are cached (SEMANTICS H2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fills {
+    /// At any time: the hardware may speculate.
+    Speculative,
+    /// Only at an access that may need them.
+    Demand,
+}
+
+/// Assumptions about the machine and about code that is not modelled. Each is one flag of `--assume`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Assume {
+    /// D: code between the CR3 switch and the flush.
+    pub danger: Touches,
+    /// N: bodies of NMI, #MC and #DB.
+    pub nmi: Touches,
+    /// INVPCID publishes earlier stores (SEMANTICS H4; not in the SDM's list of serialising instructions).
+    pub invpcid_publishes: bool,
+    /// Stores are buffered (x86-TSO); off: sequential consistency.
+    pub store_buffers: bool,
+    /// Fills.
+    pub fills: Fills,
+    /// A %gs-relative access under the user's GSBASE ends the run; otherwise it is reported beside the verdict
+    /// and taken to work.
+    pub gs_faults: bool,
+    /// Requested ranges are flushed page by page, not as a whole.
+    pub ranged: bool,
+    /// NMIs arrive; off only to find the assumption core.
+    pub nmis_arrive: bool,
+}
+
+impl Default for Assume {
+    fn default() -> Self {
+        Assume {
+            danger: Touches::None,
+            nmi: Touches::None,
+            invpcid_publishes: false,
+            store_buffers: true,
+            fills: Fills::Speculative,
+            gs_faults: false,
+            ranged: false,
+            nmis_arrive: true,
+        }
+    }
+}
+
+impl Assume {
+    /// Names and values of every flag, for help and errors.
+    pub const FLAGS: [(&'static str, &'static [&'static str]); 7] = [
+        ("D", &["none", "directmap", "recycled"]),
+        ("N", &["none", "directmap", "recycled"]),
+        ("invpcid", &["ordered", "publishes"]),
+        ("stores", &["buffered", "sc"]),
+        ("fills", &["speculative", "demand"]),
+        ("gs", &["works", "faults"]),
+        ("range", &["full", "pages"]),
+    ];
+
+    /// Set one flag as `--assume NAME=VALUE` does.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), CheckError> {
+        let touches = |v: &str| match v {
+            "none" => Some(Touches::None),
+            "directmap" => Some(Touches::DirectMap),
+            "recycled" => Some(Touches::Recycled),
+            _ => None,
+        };
+        let done = match (name, value) {
+            ("D", v) => touches(v).map(|t| self.danger = t),
+            ("N", v) => touches(v).map(|t| self.nmi = t),
+            ("invpcid", "publishes" | "ordered") => Some(self.invpcid_publishes = value == "publishes"),
+            ("stores", "buffered" | "sc") => Some(self.store_buffers = value == "buffered"),
+            ("fills", "speculative") => Some(self.fills = Fills::Speculative),
+            ("fills", "demand") => Some(self.fills = Fills::Demand),
+            ("gs", "works" | "faults") => Some(self.gs_faults = value == "faults"),
+            ("range", "full" | "pages") => Some(self.ranged = value == "pages"),
+            _ => None,
+        };
+        done.ok_or_else(|| {
+            let known = Self::FLAGS.iter().map(|(n, v)| format!("{n}={}", v.join("|"))).collect::<Vec<_>>();
+            CheckError::Assumption(format!("no assumption `{name}={value}`; these are: {}", known.join(", ")))
+        })
+    }
+
+    /// One phrase per flag, for the closing sentence of a verdict.
+    pub fn phrases(&self) -> Vec<String> {
+        let mut out = vec![format!("D={}", self.danger.name()), format!("N={}", self.nmi.name())];
+        out.push(
+            if self.invpcid_publishes { "INVPCID publishes" } else { "INVPCID does not publish" }.into(),
+        );
+        if !self.store_buffers {
+            out.push("sequential consistency".into());
+        }
+        if self.fills == Fills::Demand {
+            out.push("fills at accesses only".into());
+        }
+        if self.ranged {
+            out.push("ranges flushed page by page".into());
+        }
+        out
+    }
+}
+
+/// A finding that does not end the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Finding {
+    /// Which rule.
+    pub rule: Violation,
+    /// At which op.
+    pub pc: u16,
+}

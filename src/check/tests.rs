@@ -1,0 +1,87 @@
+use super::*;
+use crate::kernel::policy::{POLICIES, Stated, builtin, load};
+use crate::kernel::text::{File, parse};
+
+const FEATURES: Features = Features::PTI_PCID;
+
+fn code_of(file: &File) -> Code {
+    load(file, FEATURES).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn run(code: &Code, nmis: u8, assume: Assume) -> Answer {
+    let question = Question {
+        code,
+        features: FEATURES,
+        scope: Scope::standard(2, nmis),
+        assume,
+        memory: 1 << 30,
+        plain: false,
+    };
+    check(&question, &mut |_| true).unwrap()
+}
+
+fn policy(name: &str) -> Code {
+    code_of(&builtin(name).unwrap())
+}
+
+fn recycled() -> Assume {
+    Assume { danger: Touches::Recycled, ..Assume::default() }
+}
+
+#[test]
+fn the_stated_verdicts_hold() {
+    let mut wrong = Vec::new();
+    for row in POLICIES {
+        let code = policy(row.id);
+        let both = Assume { nmi: Touches::Recycled, ..Assume::default() };
+        let cases = [(0, Assume::default()), (0, recycled()), (1, both)];
+        for ((nmis, assume), stated) in cases.into_iter().zip(row.stated) {
+            let a = run(&code, nmis, assume);
+
+            let want = if stated == Stated::Verified { Status::Verified } else { Status::Violated };
+            if a.status() != want {
+                wrong.push((row.id, nmis, a.status().name()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+/// A policy with one edit.
+fn edited(base: &str, section: &str) -> Code {
+    let text = format!("policy edited\n  \"An edit.\"\n  based on {base}\n\n{section}\n");
+    code_of(&parse("edited.policy", &text).unwrap())
+}
+
+#[test]
+fn the_fix_needs_the_fence_of_the_entry() {
+    let code = edited(
+        "coalesce-v7-fixed",
+        "coalesce\n  kernel_cr3_loaded = 1\n  if me in flush_mask\n    invpcid all-including-global",
+    );
+    let a = run(&code, 0, Assume::default());
+    assert_eq!(a.violation().unwrap().0, Violation::StaleAccessReused);
+    // Unless INVPCID publishes, which its documentation does not say.
+    let publishes = run(&code, 0, Assume { invpcid_publishes: true, ..Assume::default() });
+    assert_eq!(publishes.status(), Status::Verified);
+}
+
+#[test]
+fn the_fix_needs_the_fence_of_the_sender() {
+    let code = edited(
+        "coalesce-v7-fixed",
+        "purge\n  pte range = none\n  request range\n  flush_kernel_range\n  promise range\n  pte range = fresh",
+    );
+    let a = run(&code, 0, Assume::default());
+    assert_eq!(a.violation().unwrap().0, Violation::StaleAccessReused);
+}
+
+#[test]
+fn the_v7_race_prints_in_72_columns_and_replays() {
+    let a = run(&policy("coalesce-v7"), 0, Assume::default());
+    let (rule, moves) = a.violation().unwrap();
+    let x = report::explain(&a.model, moves, rule).unwrap();
+    assert!(x.text().lines().all(|l| l.chars().count() <= report::WIDTH), "{}", x.text());
+    assert_eq!(schedule::parse(&a.model, &x.schedule).unwrap(), moves);
+    assert_eq!(schedule::replay(&a.model, moves).unwrap().violation, Some(rule));
+}
