@@ -561,8 +561,8 @@ impl<'a, const W: usize> Abs<'a, W> {
         }
     }
 
-    /// Set the witness bits that depend on the whole state.
-    pub fn witness(&mut self) {
+    /// Does any CPU hold a translation that is dead from now on?
+    fn witness(&mut self) {
         let s = &self.m.layout.shared;
         for p in 0..self.m.layout.pages.len() {
             let dead = self.get(s.dead[p]);
@@ -875,6 +875,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
                 self.set(dead, covered);
             }
         }
+        self.witness();
         Ok(())
     }
 

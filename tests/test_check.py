@@ -1,0 +1,143 @@
+"""The checker from Python and from the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tlbcore as tc
+from tlbcore import op
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tlbcore", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_v7_race_is_found_and_its_schedule_replays() -> None:
+    verdict = tc.check("coalesce-v7")
+
+    assert verdict.status == "violated"
+    assert verdict.counterexample is not None
+    assert verdict.counterexample.rule == "stale_access (reused)"
+    assert verdict.counterexample.replay() == verdict.counterexample.rule
+    flushed = next(s.number for s in verdict.counterexample.steps if s.what.startswith("invpcid"))
+    filled = next(s.number for s in verdict.counterexample.steps if s.what == "(walk caches va)")
+    assert flushed < filled, "the stale translation is cached after the flush"
+
+
+def test_a_counterexample_is_at_most_72_columns_wide_and_names_the_patch() -> None:
+    text = str(tc.check("coalesce-v7").counterexample)
+
+    assert max(len(line) for line in text.splitlines()) <= 72
+    assert "v7 29/31 calling.h" in text
+
+
+def test_the_fix_is_verified_without_nmi_and_not_vacuously() -> None:
+    verdict = tc.check("coalesce-v7-fixed")
+
+    assert verdict.status == "verified"
+    assert all(verdict.witnesses.values()), verdict.witnesses
+    assert [case.status for case in verdict.cases] == ["verified", "verified"]
+
+
+def test_the_fix_fails_without_the_fence_of_the_entry() -> None:
+    unfenced = tc.policies["coalesce-v7-fixed"].replace(
+        name="unfenced", coalesce=[op.store("kernel_cr3_loaded", 1), op.invpcid(2)]
+    )
+
+    assert tc.check(unfenced).status == "violated"
+    assert tc.check(unfenced, assume={"invpcid": "publishes"}).status == "verified"
+    assert tc.check(unfenced, assume={"stores": "sc"}).status == "verified"
+
+
+def test_the_late_flush_is_a_window_and_not_a_known_access() -> None:
+    verdict = tc.check("ct-late")
+
+    assert {(c.assume["D"], c.status) for c in verdict.cases} == {
+        ("none", "verified"),
+        ("recycled", "violated"),
+    }
+    assert verdict.grade == "window exists"
+
+
+def test_an_nmi_breaks_the_fix_and_meets_the_users_gsbase() -> None:
+    verdict = tc.check("coalesce-v7-fixed", nmis=1)
+
+    assert verdict.status == "violated"
+    assert verdict.assume["N"] == "recycled" or verdict.assume["D"] == "recycled"
+    assert verdict.wrong_gs is not None
+    strict = tc.check("coalesce-v7-fixed", nmis=1, assume={"gs": "faults", "D": "none", "N": "none"})
+    assert strict.counterexample is not None
+    assert strict.counterexample.rule == "wrong_gs_access"
+
+
+def test_fusing_does_not_change_a_verdict() -> None:
+    for policy in tc.policies:
+        fused, plain = tc.check(policy), tc.check(policy, reduce=False)
+        assert [c.status for c in fused.cases] == [c.status for c in plain.cases], policy
+
+
+def test_a_verdict_is_no_truth_value() -> None:
+    with pytest.raises(TypeError, match="compare .status"):
+        bool(tc.check("ipi"))
+
+
+def test_a_memory_limit_makes_the_verdict_inconclusive() -> None:
+    verdict = tc.check("ipi", cpus=3, nmis=1, memory=1 << 20, assume={"D": "none", "N": "none"})
+
+    assert verdict.status == "inconclusive"
+    assert "memory limit" in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("policy", "status"), [("ipi", 0), ("coalesce-v7-fixed", 0), ("ct-late", 1), ("coalesce-v7", 1)]
+)
+def test_the_exit_status_is_the_verdict(policy: str, status: int) -> None:
+    assert run("check", policy).returncode == status
+
+
+def test_the_exit_status_of_an_inconclusive_check_is_3() -> None:
+    assert run("check", "ipi", "--cpus", "3", "--nmis", "1", "--memory", "1M").returncode == 3
+
+
+def test_json_has_a_schema_and_the_counterexample() -> None:
+    shown = json.loads(run("check", "coalesce-v7", "--json").stdout)
+
+    assert (shown["schema"], shown["version"]) == ("tlbcore.check", 1)
+    assert shown["counterexample"]["schedule"].startswith("1.step")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["check", "coalesce-v77"], "did you mean `coalesce-v7`"),
+        (["check", "ipi", "--cpus", "9"], "cpus is 2 to 5: got 9"),
+        (["check", "ipi", "--assume", "D"], "NAME=VALUE"),
+        (["check", "ipi", "--assume", "D=maybe"], "no assumption `D=maybe`"),
+        (["check", "ipi", "--assume", "D=none", "--assume", "D=recycled"], "`D` is assumed to be"),
+        (["check", "ipi", "--memory", "lots"], "memory is a number"),
+        (["check", "/nowhere/x.policy"], "no such file"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments: list[str], said: str) -> None:
+    done = run(*arguments)
+
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_syntax_error_in_a_policy_file_names_line_and_column(tmp_path: Path) -> None:
+    file = tmp_path / "bad.policy"
+    file.write_text("policy bad\n\nto_kernel\n  mov cr9, kernel\n")
+
+    done = run("check", str(file))
+
+    assert done.returncode == 2
+    assert "bad.policy:4:7:" in done.stderr
