@@ -284,11 +284,7 @@ def check(
         "memory": memory,
         "plain": not reduce,
     }
-    cases = [
-        _one(chosen, request, {**given, "D": d, "N": n}, progress)
-        for d in danger
-        for n in bodies
-    ]
+    cases = [_one(chosen, request, {**given, "D": d, "N": n}, progress) for d in danger for n in bodies]
     rank = {"violated": 0, "inconclusive": 1, "verified": 2}
     worst = min(cases, key=lambda case: rank[case.status])
     if worst.status == "verified":
