@@ -192,3 +192,13 @@ def test_the_page_of_errors_is_the_list_of_exceptions():
 
 def test_the_package_is_marked_as_typed():
     assert (Path(tlbcore.__file__).parent / "py.typed").exists()
+
+
+def test_the_demo_answers_its_questions_without_any_file(tmp_path: Path):
+    done = run("-m", "tlbcore", "demo", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"CPU 2: 265 interrupts", done.stdout)
+    assert re.search(r"from modloop \d+%", done.stdout)
+    assert re.search(r"coalesce-v7: Violated: stale_access", done.stdout)
+    assert re.search(r"coalesce-v7-fixed: Verified \(bounded\)", done.stdout)
+    assert not list(tmp_path.iterdir())
