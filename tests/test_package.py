@@ -32,6 +32,12 @@ def test_every_exported_name_resolves_and_is_listed():
         assert name in dir(tlbcore)
 
 
+def test_type_checkers_see_the_same_names_as_users():
+    source = Path(tlbcore.__file__).read_text()
+    imports = set(re.findall(r"^    from (\S+) import (\w+) as \2$", source, re.MULTILINE))
+    assert imports == {(module, name) for name, module in tlbcore._EXPORTS.items()}
+
+
 def test_a_name_that_does_not_exist_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         _ = tlbcore.nonsense

@@ -6,6 +6,41 @@ Everything public is imported on first use, so `tlbcore --help` loads neither Nu
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the same list for type checkers, tested against the table below
+    from tlbcore._core import CheckError as CheckError
+    from tlbcore._core import ConfigError as ConfigError
+    from tlbcore._core import PolicyError as PolicyError
+    from tlbcore._core import SimError as SimError
+    from tlbcore._core import SweepError as SweepError
+    from tlbcore._core import TlbError as TlbError
+    from tlbcore._core import TlbcoreError as TlbcoreError
+    from tlbcore._core import TraceError as TraceError
+    from tlbcore._core import __version__ as __version__
+    from tlbcore._explain import Explanation as Explanation
+    from tlbcore._explain import explain as explain
+    from tlbcore._machines import Machine as Machine
+    from tlbcore._machines import machine as machine
+    from tlbcore._machines import machines as machines
+    from tlbcore._replay import Replay as Replay
+    from tlbcore._replay import replay as replay
+    from tlbcore.checker import Counterexample as Counterexample
+    from tlbcore.checker import Verdict as Verdict
+    from tlbcore.checker import check as check
+    from tlbcore.inspect import Host as Host
+    from tlbcore.inspect import inspect_host as inspect_host
+    from tlbcore.policy import Policy as Policy
+    from tlbcore.policy import as_policy as as_policy
+    from tlbcore.policy import policies as policies
+    from tlbcore.tlb import EVENT as EVENT
+    from tlbcore.tlb import FLAGS as FLAGS
+    from tlbcore.tlb import OPS as OPS
+    from tlbcore.tlb import Tlb as Tlb
+    from tlbcore.tlb import TlbResult as TlbResult
+    from tlbcore.trace import Trace as Trace
+    from tlbcore.trace import causes as causes
+    from tlbcore.trace import read_trace as read_trace
 
 # name -> module that defines it; one line per public name
 _EXPORTS: dict[str, str] = {
