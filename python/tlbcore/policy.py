@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tlbcore import _core
 
-__all__ = ["Policy", "as_policy", "policies"]
+__all__ = ["FEATURES", "Policy", "as_policy", "policies"]
+
+# An Intel server with PTI on and isolated CPUs configured: the machine of the series' measurements.
+FEATURES = ("pti", "pcid", "invpcid", "housekeeping_overridden", "context_tracking")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -102,10 +107,7 @@ class Policy:
         lines = "\n".join(f"  {line}" for line in header)
         return Policy(text=_core.policy_replace(self.text, name, lines, bodies))
 
-    def listing(
-        self,
-        features: Sequence[str] = ("pti", "pcid", "invpcid", "housekeeping_overridden", "context_tracking"),
-    ) -> list[tuple[str, int, str, str, str]]:
+    def listing(self, features: Sequence[str] = FEATURES) -> list[tuple[str, int, str, str, str]]:
         """Return the ops both drivers run, as rows of (program, index, op, line, source place).
 
         Parameters
@@ -119,6 +121,22 @@ class Policy:
             If a feature is unknown.
         """
         return _core.policy_listing(self.text, self.file, list(features))
+
+    def code(self, features: Sequence[str] = FEATURES) -> dict[str, Any]:
+        """Return the assembled ops, programs, variables and pages as plain data.
+
+        Parameters
+        ----------
+        features
+            What the machine and boot configuration offer; `if feature` folds by it.
+
+        Raises
+        ------
+        PolicyError
+            If a feature is unknown.
+        """
+        code: dict[str, Any] = json.loads(_core.policy_code(self.text, self.file, list(features)))
+        return code
 
     def promela(self, *, isolated: int = 2, entries: int = 2, danger: str = "none") -> str:
         """Return the policy as Promela, so that Spin gives a second opinion.

@@ -6,18 +6,20 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 /// Index into [`Code::ops`].
 pub type Pc = u16;
 
 /// A frame-local register.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Reg(pub u8);
 
 /// Registers per frame.
 pub const REGS: usize = 4;
 
 /// An operand: a small constant or a register.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Val {
     /// A constant.
     Imm(u8),
@@ -26,7 +28,7 @@ pub enum Val {
 }
 
 /// Whose copy of a variable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum At {
     /// The one copy of a shared variable.
     Shared,
@@ -37,7 +39,7 @@ pub enum At {
 }
 
 /// A memory operand: a field of a variable, and whose copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Place {
     /// Index into [`Code::fields`].
     pub field: u8,
@@ -46,7 +48,7 @@ pub struct Place {
 }
 
 /// Sets of CPUs a loop or an IPI ranges over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Set {
     /// Every online CPU, this one included.
     Online,
@@ -63,7 +65,7 @@ pub enum Set {
 }
 
 /// Comparison.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Cmp {
     /// Equal.
     Eq,
@@ -78,7 +80,7 @@ pub enum Cmp {
 }
 
 /// Arithmetic on registers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Alu {
     /// Sum.
     Add,
@@ -93,7 +95,7 @@ pub enum Alu {
 }
 
 /// Locked read-modify-write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Rmw {
     /// XCHG.
     Xchg,
@@ -106,7 +108,7 @@ pub enum Rmw {
 }
 
 /// What a branch or a wait tests without touching memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Cond {
     /// Compare a register.
     Cmp(Cmp, Reg, Val),
@@ -127,7 +129,7 @@ pub enum Cond {
 }
 
 /// Which pages an op is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Pages {
     /// The range of the flush request in whose service this program runs.
     Range,
@@ -136,7 +138,7 @@ pub enum Pages {
 }
 
 /// A new value for a page-table entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Entry {
     /// Not present.
     None,
@@ -149,7 +151,7 @@ pub enum Entry {
 }
 
 /// Level of a page-table entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Level {
     /// The PTE that maps the page.
     Leaf,
@@ -158,7 +160,7 @@ pub enum Level {
 }
 
 /// What is written to CR3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Cr3 {
     /// The kernel half of the current pair.
     Kernel,
@@ -176,7 +178,7 @@ pub enum Cr3 {
 }
 
 /// Bit 63 of the value written to CR3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum NoFlush {
     /// Clear: the new PCID's non-global translations go.
     Flush,
@@ -187,7 +189,7 @@ pub enum NoFlush {
 }
 
 /// INVPCID types, SDM Vol. 2 "INVPCID".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Invpcid {
     /// Type 0: one address of one PCID.
     Address,
@@ -200,7 +202,7 @@ pub enum Invpcid {
 }
 
 /// Which PCID an INVPCID names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum PcidOf {
     /// The kernel half of the loaded pair.
     Kernel,
@@ -209,7 +211,7 @@ pub enum PcidOf {
 }
 
 /// Order supplied without touching a TLB.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Fence {
     /// MFENCE or a LOCKed no-op: publishes (SEMANTICS H4 a).
     Full,
@@ -220,7 +222,7 @@ pub enum Fence {
 }
 
 /// Code or data whose access is an explicit assumption or an own class (SEMANTICS A1, A2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Zone {
     /// Entry text and `cpu_entry_area`: mapped in both tables.
     Entry,
@@ -239,7 +241,7 @@ pub enum Zone {
 }
 
 /// What a touch is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Touch {
     /// Whatever a zone may touch.
     Zone(Zone),
@@ -250,7 +252,7 @@ pub enum Touch {
 }
 
 /// Where the timed machine charges a workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Slot {
     /// The system call's own work.
     Syscall,
@@ -263,11 +265,11 @@ pub enum Slot {
 }
 
 /// Index into [`Code::programs`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct ProgId(pub u8);
 
 /// One micro-op.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Op {
     /// Register move.
     Move {
@@ -435,7 +437,7 @@ pub enum Op {
 }
 
 /// A variable in memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Var {
     /// Name.
     pub name: String,
@@ -450,7 +452,7 @@ pub struct Var {
 }
 
 /// A named bit range of a variable; field `i` for `i < vars.len()` is variable `i` whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Field {
     /// Name.
     pub name: String,
@@ -470,7 +472,7 @@ impl Field {
 }
 
 /// What a tracked page is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Page {
     /// Name.
     pub name: String,
@@ -485,7 +487,7 @@ pub struct Page {
 }
 
 /// Region of a tracked page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum PageKind {
     /// vmalloc space: `recycled` memory of SEMANTICS A1.
     Vmalloc,
@@ -498,7 +500,7 @@ pub enum PageKind {
 }
 
 /// Where an op comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize)]
 pub struct Span {
     /// Index into [`Code::files`].
     pub file: u8,
@@ -511,7 +513,7 @@ pub struct Span {
 }
 
 /// A named entry point.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Program {
     /// Name.
     pub name: String,
@@ -524,7 +526,7 @@ pub struct Program {
 }
 
 /// A policy assembled for one feature set: what both drivers run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Code {
     /// Policy name.
     pub name: String,

@@ -127,3 +127,20 @@ pub fn policy_promela(
     let code = policy::load(&text::parse(file, text)?, Features::PTI_PCID)?;
     Ok(promela::export(&code, promela::Scope { targets: isolated, entries, danger_recycled })?)
 }
+
+/// The assembled code as JSON, for tools that run or translate it themselves.
+#[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // extracted from Python by value
+pub fn policy_code(text: &str, file: &str, feature_names: Vec<String>) -> PyResult<String> {
+    let code = policy::load(&text::parse(file, text)?, features(&feature_names)?)?;
+    Ok(serde_json::to_string(&code).expect("plain data"))
+}
+
+/// What the policy table states of a built-in policy at the standard scope: whether the checker verifies it
+/// without NMI (D=N=none), without NMI (D=recycled), and with one NMI (N=recycled).
+#[pyfunction]
+pub fn policy_stated(name: &str) -> PyResult<[bool; 3]> {
+    policy::builtin(name)?;
+    let row = POLICIES.iter().find(|p| p.id == name).expect("builtin looked");
+    Ok(row.stated.map(|s| s == policy::Stated::Verified))
+}

@@ -1,1 +1,1 @@
-"""Slow, obvious pure Python models: the oracles that the engine is tested against. Not for simulations."""
+"""Slow, obvious twins of the fast engines: oracles for tests, and readable statements of the rules."""

@@ -1,0 +1,53 @@
+"""The policy table states verdicts; the slow explorer, which shares only the ops, finds the same."""
+
+from __future__ import annotations
+
+import pytest
+
+import tlbcore as tc
+from tlbcore import _core
+from tlbcore.reference.explorer import explore
+
+
+def verdict(verified: bool) -> str:
+    return "verified" if verified else "violated"
+
+
+@pytest.mark.parametrize("name", list(tc.policies))
+def test_the_stated_verdicts_hold_without_nmi(name: str) -> None:
+    none, recycled, _ = _core.policy_stated(name)
+    assert explore(name).status == verdict(none)
+    assert explore(name, danger="recycled").status == verdict(recycled)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(tc.policies))
+def test_the_stated_verdict_holds_with_one_nmi(name: str) -> None:
+    stated = _core.policy_stated(name)[2]
+    assert explore(name, nmis=1, nmi="recycled").status == verdict(stated)
+
+
+def test_the_fix_of_v7_needs_both_of_its_fences() -> None:
+    fixed = tc.policies["coalesce-v7-fixed"]
+    no_entry_fence = fixed.replace(
+        name="no-entry-fence",
+        coalesce="kernel_cr3_loaded = 1\nif me in flush_mask\n  invpcid all-including-global",
+    )
+    assert explore(no_entry_fence).status == "violated"
+    assert explore(no_entry_fence, invpcid_publishes=True).status == "verified"
+    no_sender_fence = fixed.replace(
+        name="no-sender-fence",
+        purge="pte range = none\nrequest range\nflush_kernel_range\npromise range\npte range = fresh",
+    )
+    assert explore(no_sender_fence).status == "violated"
+
+
+def test_the_race_of_v7_is_found_with_its_schedule() -> None:
+    found = explore("coalesce-v7")
+    assert found.violation == "stale_access"
+    assert found.steps == len(found.schedule)
+    assert any("fill" in step for step in found.schedule)
+
+
+def test_a_search_that_grows_too_large_says_nothing() -> None:
+    assert explore("ipi", limit=100).status == "inconclusive"
