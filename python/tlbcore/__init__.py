@@ -14,8 +14,8 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore._core import PolicyError as PolicyError
     from tlbcore._core import SimError as SimError
     from tlbcore._core import SweepError as SweepError
-    from tlbcore._core import TlbError as TlbError
     from tlbcore._core import TlbcoreError as TlbcoreError
+    from tlbcore._core import TlbError as TlbError
     from tlbcore._core import TraceError as TraceError
     from tlbcore._core import __version__ as __version__
     from tlbcore._explain import Explanation as Explanation
