@@ -114,8 +114,10 @@ pub struct Irq {
     pub first: u32,
     /// It ran a call, with or without a row.
     pub ran: bool,
-    /// Function and cause of the first call without a row.
+    /// Cause of the first call, if that has no row.
     pub bare: Option<Cause>,
+    /// It began inside the window.
+    pub counted: bool,
 }
 
 /// A call this CPU has queued for another, until it is clear whether an interrupt was sent for it.

@@ -189,6 +189,7 @@ impl Analysis {
         for cpu in &mut self.cpus {
             cpu.figures = cpu::Figures::default();
             cpu.sent.iter_mut().for_each(|s| s.counted = false);
+            cpu.irqs.iter_mut().for_each(|i| i.counted = false);
         }
         self.rows.iter_mut().for_each(|r| r.counted = false);
         self.lazy.restart();
@@ -399,7 +400,10 @@ impl Analysis {
 
     /// A call ran here.
     fn ran(&mut self, e: &Event<'_>, func: Sym, call: Option<Queued>, traced: bool) {
-        let counted = self.window.open;
+        // A call belongs to its interrupt, also where the window begins or ends in the middle of one.
+        let open = self.window.open;
+        let irq = self.cpu(e.cpu).irqs.last().filter(|i| i.vector.runs_call_queue());
+        let counted = irq.map_or(open, |i| i.counted);
         let call = call.unwrap_or_else(|| {
             let (op, row) = self.unqueued(e, func);
             Queued { func, csd: 0, op, row, line: e.line, sender: e.cpu, raced: false }
@@ -512,7 +516,7 @@ impl Analysis {
             comm = by;
         }
         let cpu = self.cpu(e.cpu);
-        cpu.irq_number += 1;
+        cpu.irq_number = cpu.irq_number.saturating_add(1);
         let number = cpu.irq_number;
         if vector.runs_call_queue() {
             cpu.running.extend(cpu.queue.drain(..));
@@ -529,6 +533,7 @@ impl Analysis {
             first: NONE,
             ran: false,
             bare: None,
+            counted: open,
         });
         if open {
             cpu.figures.vectors[vector as usize] += 1;
@@ -560,8 +565,7 @@ impl Analysis {
                 self.ran(e, call.func, Some(call), false);
             }
         }
-        let open = self.window.open;
-        let vmalloc_known = self.kinds.csd_queue > 0;
+        let queue_known = self.kinds.csd_queue > 0;
         let cpu = self.cpu(e.cpu);
         let irq = cpu.irqs.remove(at);
         let length = ended.map_or(0, |_| e.at_ns.saturating_sub(irq.at_ns));
@@ -570,15 +574,12 @@ impl Analysis {
             row.irq_len_ns = u32::try_from(length).unwrap_or(u32::MAX);
             return;
         }
-        let cause = irq.cause.or(irq.bare).unwrap_or(if vmalloc_known {
-            Cause::CallEmpty
-        } else {
-            Cause::CallUnknown
-        });
+        let cause =
+            irq.cause.or(irq.bare).unwrap_or(if queue_known { Cause::CallEmpty } else { Cause::CallUnknown });
         if cause == Cause::CallUnknown {
             cpu.stay_other = true;
         }
-        if !open {
+        if !irq.counted {
             return;
         }
         let figures = &mut cpu.figures;
@@ -714,8 +715,19 @@ impl Analysis {
 
     /// Ends the pass: what is still open is decided.
     pub fn finish(&mut self) {
-        for sender in 0..self.cpus.len() as u32 {
-            self.settle(sender, |_| true);
+        for cpu in 0..self.cpus.len() as u32 {
+            self.settle(cpu, |_| true);
+            self.cut_short(cpu);
+        }
+    }
+
+    /// What a CPU was in the middle of has no recorded end.
+    fn cut_short(&mut self, cpu: u32) {
+        let task = super::event::Task { comm: b"", pid: 0, tgid: None };
+        let nothing = What::Other { name: b"" };
+        let e = Event { at_ns: self.last_ns, cpu, task, in_interrupt: None, line: 0, what: nothing };
+        while !self.cpu(cpu).irqs.is_empty() {
+            self.irq_close(&e, None);
         }
     }
 
@@ -895,6 +907,11 @@ impl Sink for Analysis {
             BufferStarted | Overwritten | Cut => return,
         }
         self.lazy.hole();
+        for cpu in 0..self.cpus.len() as u32 {
+            if hole.cpu.is_none_or(|c| c == cpu) {
+                self.cut_short(cpu);
+            }
+        }
         let forget = |cpu: &mut Cpu| {
             cpu.user = None;
             cpu.queue.clear();

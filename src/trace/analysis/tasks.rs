@@ -3,7 +3,8 @@
 use rustc_hash::FxHashMap;
 
 const MAX_SYMBOLS: usize = 1 << 16;
-const MAX_PIDS: usize = 1 << 20;
+/// `PID_MAX_LIMIT` of 64-bit kernels.
+const MAX_PIDS: usize = 1 << 22;
 
 /// A symbol or task name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,18 +63,20 @@ impl Symbols {
 /// Thread ids and their latest names.
 #[derive(Default)]
 pub struct Tasks {
-    names: FxHashMap<u32, Sym>,
+    names: Vec<Sym>, // by thread id
 }
 
 impl Tasks {
     /// Remembers a name.
     pub fn named(&mut self, pid: u32, comm: Sym) {
-        if self.names.len() >= MAX_PIDS {
-            self.names.clear();
+        let pid = pid as usize;
+        if comm == Sym::NONE || pid >= MAX_PIDS {
+            return;
         }
-        if comm != Sym::NONE {
-            self.names.insert(pid, comm);
+        if pid >= self.names.len() {
+            self.names.resize((pid + 1).next_power_of_two(), Sym::NONE);
         }
+        self.names[pid] = comm;
     }
 
     /// The name a line gives, or the one last heard of its thread if the kernel's cache had lost it.
@@ -83,6 +86,6 @@ impl Tasks {
 
     /// The name last heard of.
     pub fn known(&self, pid: u32) -> Sym {
-        self.names.get(&pid).copied().unwrap_or(Sym::NONE)
+        self.names.get(pid as usize).copied().unwrap_or(Sym::NONE)
     }
 }

@@ -373,7 +373,9 @@ fn switch(body: &[u8]) -> Option<What<'_>> {
 }
 
 fn split_last<'a>(text: &'a [u8], at: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
-    memchr::memmem::rfind(text, at).map(|i| (&text[..i], &text[i + at.len()..]))
+    let (last, _) = at.split_last()?;
+    let end = memchr::memrchr_iter(*last, text).map(|i| i + 1).find(|&end| text[..end].ends_with(at))?;
+    Some((&text[..end - at.len()], &text[end..]))
 }
 
 fn pid_of(text: &[u8]) -> Option<u32> {

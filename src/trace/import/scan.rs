@@ -3,13 +3,24 @@
 /// Digits from `*at` on; moves `*at` behind them.
 #[inline]
 pub fn decimal(text: &[u8], at: &mut usize) -> Option<u64> {
+    let digits = text.get(*at..)?;
     let mut value = 0u64;
-    let from = *at;
-    while let Some(digit) = text.get(*at).map(|b| b.wrapping_sub(b'0')).filter(|d| *d < 10) {
-        value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
-        *at += 1;
+    let mut len = 0;
+    for b in digits {
+        let digit = b.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        // Nineteen digits always fit; only then does a step need a check.
+        value = if len < 19 {
+            value * 10 + u64::from(digit)
+        } else {
+            value.checked_mul(10)?.checked_add(u64::from(digit))?
+        };
+        len += 1;
     }
-    (*at > from).then_some(value)
+    *at += len;
+    (len > 0).then_some(value)
 }
 
 /// Moves `*at` behind spaces.
