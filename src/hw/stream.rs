@@ -5,6 +5,7 @@
 
 use super::broadcast::Invlpgb;
 use super::invalidate::{Invpcid, Scope};
+use super::plain;
 use super::tlb::{Counters, Tlb};
 use super::{Geometry, Kind, PageSize, Pcid, TlbError, Vpn};
 
@@ -234,6 +235,12 @@ impl Cpus {
         mut levels: Option<&mut [u8]>,
     ) {
         let tlb = &mut self.tlbs[cpu];
+        if let (Contexts::One(pcid), PageSize::K4, false) = (contexts, size, vpns.is_empty()) {
+            tlb.switch(pcid);
+            if plain::run(tlb, vpns, pcid, kind, levels.as_deref_mut()).is_some() {
+                return;
+            }
+        }
         for (index, &vpn) in vpns.iter().enumerate() {
             tlb.switch(match contexts {
                 Contexts::One(pcid) => pcid,

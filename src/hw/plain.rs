@@ -1,0 +1,344 @@
+//! The plain case, fast: one context, 4 KiB pages, true LRU in one or two levels, linear index.
+//!
+//! Ideas, all exact (measured in `benches/bench_tlb.py`):
+//! - The recency order is the layout: a set is its pages, newest first, so hit and miss are one shift.
+//! - The levels are decoupled: the second level never feeds back into the first, so a batch runs through the first
+//!   level, its misses through the second.
+//! - Pages are interned to 32 bits: the low 31 bits of the page number, as all pages of a call lie in one window of
+//!   2^31 pages. What else a set holds becomes a token above them, that no page equals.
+//! - A page that repeats its predecessor is the newest of its set already; such repeats are dropped first where a
+//!   sample of the stream shows that they are common.
+//!
+//! The same loop exists twice: here, and for AVX2 in [`super::simd`]. A call that cannot be run this way returns
+//! `None` and has changed nothing.
+
+use super::array::Entry;
+use super::simd;
+use super::tlb::Tlb;
+use super::{Kind, PageSize, Pcid, Vpn};
+
+/// Accesses per batch: the buffers stay in the first-level cache.
+pub(super) const BATCH: usize = 1024;
+/// Bits of an interned page.
+const WINDOW: u32 = 31;
+/// An empty way.
+const EMPTY: u32 = u32::MAX;
+/// Shorter calls do not pay for packing the state.
+const WORTH_PACKING: usize = 4096;
+/// Accesses sampled for repeats, and how many per thousand of them make the filter pay.
+const SAMPLE: usize = 4096;
+const REPEATS_PER_1000: usize = 150;
+
+/// One level, packed: every set is a row of `STRIDE[ways]` interned pages.
+#[derive(Clone, Debug)]
+pub(super) struct Packed {
+    /// Rows, newest page first.
+    pub(super) rows: Vec<Row>,
+    pub(super) sets: usize,
+    pub(super) ways: usize,
+    /// Interned pages per set, a power of two, so that no set straddles two rows.
+    pub(super) stride: usize,
+}
+
+/// One cache line of interned pages.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct Row(pub(super) [u32; 16]);
+
+/// Both levels and what the tokens stand for.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) first: Packed,
+    pub(super) second: Option<Packed>,
+    tokens: Vec<Entry>,
+}
+
+/// Where the two levels are in a TLB.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    array: usize,
+    level: usize,
+}
+
+/// Hits of both levels; the rest walked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Hits {
+    pub(super) first: u64,
+    pub(super) second: u64,
+}
+
+/// Runs `vpns` through `tlb` in context `pcid`, which is loaded. `None`: not a plain case; nothing has changed.
+pub(super) fn run(
+    tlb: &mut Tlb,
+    vpns: &[u64],
+    pcid: Pcid,
+    kind: Kind,
+    levels: Option<&mut [u8]>,
+) -> Option<()> {
+    run_with(tlb, vpns, pcid, kind, levels, simd::available())
+}
+
+fn run_with(
+    tlb: &mut Tlb,
+    vpns: &[u64],
+    pcid: Pcid,
+    kind: Kind,
+    levels: Option<&mut [u8]>,
+    vector: bool,
+) -> Option<()> {
+    if vpns.len() < WORTH_PACKING {
+        return None;
+    }
+    let (first, second) = places(tlb, kind)?;
+    let base = vpns[0] & !((1 << WINDOW) - 1);
+    let mut state = pack(tlb, first, second, Vpn::new(base).ok()?, pcid)?;
+    let answers =
+        levels.map(|levels| (levels, first.level as u8, second.map_or(tlb.levels(), |p| p.level as u8)));
+    let filter = answers.is_none() && repeats(vpns);
+    let hits = if vector {
+        simd::run(&mut state, vpns, base, filter, answers, tlb.levels())?
+    } else {
+        run_scalar(&mut state, vpns, base, filter, answers, tlb.levels())?
+    };
+    unpack(tlb, &state, first, second, Vpn(base & Vpn::MASK), pcid);
+    let walks = vpns.len() as u64 - hits.first - hits.second;
+    let loads = u64::from(tlb.geometry().table_levels());
+    let counters = tlb.counters_mut();
+    counters.accesses += vpns.len() as u64;
+    counters.hits[first.level] += hits.first;
+    if let Some(second) = second {
+        counters.hits[second.level] += hits.second;
+    }
+    counters.walks += walks;
+    counters.walk_loads += walks * loads;
+    Some(())
+}
+
+/// The one or two levels that hold 4 KiB pages for `kind`, if they are plain.
+fn places(tlb: &Tlb, kind: Kind) -> Option<(Place, Option<Place>)> {
+    let geometry = tlb.geometry();
+    let simple = geometry.psc().sizes() == [0; 4] && geometry.levels().iter().all(|level| !level.inclusive);
+    if !simple || tlb.holds_stale() {
+        return None;
+    }
+    let mut found = Vec::new();
+    let mut array = 0;
+    for (level, shape) in geometry.levels().iter().enumerate() {
+        for structure in &shape.structures {
+            if structure.sizes.contains(&PageSize::K4) && structure.kinds.contains(&kind) {
+                found.push(Place { array, level });
+            }
+            array += 1;
+        }
+    }
+    let plain = |place: &Place, ways: &[usize]| {
+        let array = &tlb.arrays()[place.array];
+        array.is_plain_lru() && ways.contains(&array.ways())
+    };
+    match found[..] {
+        [one] if plain(&one, &[4, 8]) => Some((one, None)),
+        [one, two] if one.level < two.level && plain(&one, &[4, 8]) && plain(&two, &[8, 12, 16]) => {
+            Some((one, Some(two)))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a sample of the stream repeats pages often enough for the filter to pay.
+fn repeats(vpns: &[u64]) -> bool {
+    let start = vpns.len() / 2 - SAMPLE.min(vpns.len()) / 2;
+    let sample = &vpns[start..(start + SAMPLE).min(vpns.len())];
+    let repeated = sample.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    repeated * 1000 >= sample.len() * REPEATS_PER_1000
+}
+
+/// The arrays as rows of interned pages; `None` if a global entry could answer, which has another key.
+fn pack(tlb: &Tlb, first: Place, second: Option<Place>, base: Vpn, pcid: Pcid) -> Option<State> {
+    let mut tokens = Vec::new();
+    let mut level = |place: Place| {
+        let array = &tlb.arrays()[place.array];
+        let (sets, ways) = (array.sets() as usize, array.ways());
+        let stride = ways.next_power_of_two();
+        let mut rows = vec![Row([EMPTY; 16]); (sets * stride).div_ceil(16)];
+        for (at, &entry) in array.keys().iter().enumerate() {
+            let (set, way) = (at / ways, at % ways);
+            let slot = set * stride + way;
+            rows[slot / 16].0[slot % 16] = if entry == Entry::EMPTY {
+                EMPTY
+            } else if entry.is_global() {
+                return None;
+            } else {
+                let page = entry.page();
+                let known = entry == Entry::new(page, PageSize::K4, pcid, false);
+                if known && page >> WINDOW == base.0 >> WINDOW {
+                    page as u32 & (u32::MAX >> 1)
+                } else {
+                    tokens.push(entry);
+                    (1 << WINDOW) | (tokens.len() as u32 - 1)
+                }
+            };
+        }
+        Some(Packed { rows, sets, ways, stride })
+    };
+    let first = level(first)?;
+    let second = match second {
+        Some(second) => Some(level(second)?),
+        None => None,
+    };
+    Some(State { first, second, tokens })
+}
+
+fn unpack(tlb: &mut Tlb, state: &State, first: Place, second: Option<Place>, base: Vpn, pcid: Pcid) {
+    let mut level = |place: Place, packed: &Packed| {
+        for (at, entry) in tlb.arrays_mut()[place.array].keys_mut().iter_mut().enumerate() {
+            let slot = at / packed.ways * packed.stride + at % packed.ways;
+            let id = packed.rows[slot / 16].0[slot % 16];
+            *entry = if id == EMPTY {
+                Entry::EMPTY
+            } else if id >> WINDOW == 0 {
+                Entry::new(base.0 | u64::from(id), PageSize::K4, pcid, false)
+            } else {
+                state.tokens[(id & (u32::MAX >> 1)) as usize]
+            };
+        }
+    };
+    level(first, &state.first);
+    if let (Some(place), Some(packed)) = (second, &state.second) {
+        level(place, packed);
+    }
+}
+
+/// Where answers go: the array, and the numbers of the two levels.
+pub(super) type Answers<'a> = Option<(&'a mut [u8], u8, u8)>;
+
+/// The loop without vectors; `None` if a page lies outside the window.
+fn run_scalar(
+    state: &mut State,
+    vpns: &[u64],
+    base: u64,
+    filter: bool,
+    mut answers: Answers<'_>,
+    walk: u8,
+) -> Option<Hits> {
+    let mut hits = Hits::default();
+    let mut ids = [0_u32; BATCH];
+    let mut missed = [(0_u32, 0_u32); BATCH];
+    let mut previous = EMPTY;
+    for (number, batch) in vpns.chunks(BATCH).enumerate() {
+        let mut outside = 0;
+        let mut kept = 0;
+        for &vpn in batch {
+            let id = (vpn ^ base) as u32;
+            outside |= (vpn ^ base) >> WINDOW;
+            ids[kept] = id;
+            kept += usize::from(!filter || id != previous);
+            previous = id;
+        }
+        if outside != 0 {
+            return None;
+        }
+        let mut misses = 0;
+        for (i, &id) in ids[..kept].iter().enumerate() {
+            missed[misses] = (id, i as u32);
+            misses += usize::from(!state.first.step(id));
+        }
+        hits.first += (batch.len() - misses) as u64;
+        let start = number * BATCH;
+        if let Some((levels, first, _)) = &mut answers {
+            levels[start..start + batch.len()].fill(*first);
+        }
+        for &(id, i) in &missed[..misses] {
+            let hit = state.second.as_mut().is_some_and(|second| second.step(id));
+            hits.second += u64::from(hit);
+            if let Some((levels, _, second)) = &mut answers {
+                levels[start + i as usize] = if hit { *second } else { walk };
+            }
+        }
+    }
+    Some(hits)
+}
+
+impl Packed {
+    /// One access: the page becomes the newest of its set, and what stood before it moves down.
+    fn step(&mut self, id: u32) -> bool {
+        let slot = (id as usize & (self.sets - 1)) * self.stride;
+        let row = &mut self.rows[slot / 16].0[slot % 16..][..self.ways];
+        let mut carry = id;
+        for way in row {
+            let old = std::mem::replace(way, carry);
+            if old == id {
+                return true;
+            }
+            carry = old;
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hw::Geometry;
+    use crate::hw::array::splitmix64;
+
+    /// Pages with hot spots and repeats.
+    fn stream(seed: u64, count: usize, pages: u64) -> Vec<u64> {
+        (0..count as u64)
+            .map(|n| {
+                let draw = splitmix64(seed, n);
+                0x7_f000_0000 + if draw & 3 == 0 { draw >> 8 } else { draw >> 40 & 0x3f } % pages
+            })
+            .collect()
+    }
+
+    fn slowly(tlb: &mut Tlb, vpns: &[u64]) -> Vec<u8> {
+        vpns.iter().map(|&vpn| tlb.access(Vpn(vpn), Kind::Load, PageSize::K4, false).level).collect()
+    }
+
+    #[test]
+    fn the_plain_loops_leave_the_same_state_counters_and_answers_as_the_full_engine() {
+        for (seed, pages) in [(1, 40), (2, 300), (3, 5_000), (4, 100_000)] {
+            for vector in [false, simd::available()] {
+                for with_levels in [false, true] {
+                    let mut expected = Tlb::new(Geometry::peers());
+                    let mut plain = expected.clone();
+                    for part in 0..3 {
+                        let vpns = stream(seed + part, 5_000, pages);
+                        let wanted = slowly(&mut expected, &vpns);
+                        let mut levels = vec![9; vpns.len()];
+                        let out = with_levels.then_some(&mut levels[..]);
+                        run_with(&mut plain, &vpns, Pcid(0), Kind::Load, out, vector).expect("a plain case");
+                        assert!(!with_levels || levels == wanted);
+                        assert!(plain == expected, "seed {seed}, vector {vector}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn entries_of_another_context_stay_apart_and_survive() {
+        let mut expected = Tlb::new(Geometry::peers());
+        for pcid in [3, 4, 3] {
+            expected.switch(Pcid(pcid));
+            slowly(&mut expected, &stream(9, 3_000, 700));
+        }
+        let mut plain = expected.clone();
+        let vpns = stream(10, 5_000, 900);
+        slowly(&mut expected, &vpns);
+        run(&mut plain, &vpns, Pcid(3), Kind::Load, None).unwrap();
+        assert!(plain == expected);
+    }
+
+    #[test]
+    fn a_stream_that_leaves_its_window_or_meets_globals_is_left_to_the_full_engine() {
+        let mut tlb = Tlb::new(Geometry::peers());
+        let mut vpns = stream(1, 5_000, 50);
+        vpns[4_999] = 1 << 40;
+        let before = tlb.clone();
+        assert!(run(&mut tlb, &vpns, Pcid(0), Kind::Load, None).is_none());
+        assert!(tlb == before);
+        tlb.access(Vpn(7), Kind::Load, PageSize::K4, true);
+        assert!(run(&mut tlb, &stream(1, 5_000, 50), Pcid(0), Kind::Load, None).is_none());
+    }
+}

@@ -1,0 +1,362 @@
+//! The plain loop of [`super::plain`] and the event loop of [`super::batch`] for AVX2. The only file with `unsafe`.
+//!
+//! Why each use is sound:
+//! - Functions with `#[target_feature]` are called only after [`available`] said that the CPU has these features.
+//! - Loads and stores go to rows of [`Packed`], whose length is `sets * stride` pages rounded up to whole 64-byte rows;
+//!   `id & (sets - 1)` is a set number because `sets` is a power of two ([`super::Geometry`] checks it for the linear
+//!   index), and a set's `ways` fit its stride.
+//! - Batch buffers have room for `BATCH` pages and one vector more; at most `BATCH` are ever appended, and a vector
+//!   store begins at most at the number appended so far.
+//!
+//! The scalar twins are in `plain.rs` and `batch.rs`; tests compare state, counters and answers.
+#![allow(unsafe_code)]
+
+use super::plain::{Answers, Hits, State};
+
+/// Whether this CPU runs the vector loops.
+pub(super) fn available() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("bmi1")
+            && std::arch::is_x86_feature_detected!("bmi2")
+            && std::arch::is_x86_feature_detected!("popcnt")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+/// The plain loop; `None` if a page lies outside the window.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn run(
+    state: &mut State,
+    vpns: &[u64],
+    base: u64,
+    filter: bool,
+    answers: Answers<'_>,
+    walk: u8,
+) -> Option<Hits> {
+    assert!(available());
+    // SAFETY: the features are present.
+    unsafe { x86::run(state, vpns, base, filter, answers, walk) }
+}
+
+/// Never called: [`available`] is false.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn run(_: &mut State, _: &[u64], _: u64, _: bool, _: Answers<'_>, _: u8) -> Option<Hits> {
+    None
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::super::plain::{Answers, BATCH, Hits, Packed, State};
+
+    /// Buffers of one batch, with room for one vector beyond its end.
+    #[repr(C, align(64))]
+    struct Buffers {
+        ids: [u32; BATCH + 8],
+        missed: [u32; BATCH + 8],
+        missed_at: [u32; BATCH + 8],
+    }
+
+    /// `KEEP4[m]`: lanes behind the match stay; with no match all move.
+    const KEEP4: [[i32; 4]; 16] = {
+        let mut table = [[0; 4]; 16];
+        let mut m = 1_usize;
+        while m < 16 {
+            let mut lane = m.trailing_zeros() as usize + 1;
+            while lane < 4 {
+                table[m][lane] = -1;
+                lane += 1;
+            }
+            m += 1;
+        }
+        table
+    };
+
+    /// Window of lane masks: from `MOVES + 16 - p`, lanes 0 to p are set.
+    const MOVES: [i32; 34] = {
+        let mut table = [0; 34];
+        let mut i = 0;
+        while i <= 16 {
+            table[i] = -1;
+            i += 1;
+        }
+        table
+    };
+
+    /// `COMPACT[m]`: the numbers of the lanes set in `m`, a byte each.
+    const COMPACT: [u64; 256] = {
+        let mut table = [0; 256];
+        let mut m = 0_usize;
+        while m < 256 {
+            let (mut lane, mut at) = (0, 0);
+            while lane < 8 {
+                if m >> lane & 1 == 1 {
+                    table[m] |= (lane as u64) << (8 * at);
+                    at += 1;
+                }
+                lane += 1;
+            }
+            m += 1;
+        }
+        table
+    };
+
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    pub(super) unsafe fn run(
+        state: &mut State,
+        vpns: &[u64],
+        base: u64,
+        filter: bool,
+        answers: Answers<'_>,
+        walk: u8,
+    ) -> Option<Hits> {
+        let State { first, second, .. } = state;
+        let second_ways = second.as_ref().map_or(0, |second| second.ways);
+        // SAFETY: as the caller's.
+        unsafe {
+            match (first.ways, second_ways) {
+                (4, 0) => levels::<4, 0>(first, second.as_mut(), vpns, base, filter, answers, walk),
+                (4, 8) => levels::<4, 8>(first, second.as_mut(), vpns, base, filter, answers, walk),
+                (4, 12) => levels::<4, 12>(first, second.as_mut(), vpns, base, filter, answers, walk),
+                (4, 16) => levels::<4, 16>(first, second.as_mut(), vpns, base, filter, answers, walk),
+                (8, 0) => levels::<8, 0>(first, second.as_mut(), vpns, base, filter, answers, walk),
+                (8, 8) => levels::<8, 8>(first, second.as_mut(), vpns, base, filter, answers, walk),
+                (8, 12) => levels::<8, 12>(first, second.as_mut(), vpns, base, filter, answers, walk),
+                (8, 16) => levels::<8, 16>(first, second.as_mut(), vpns, base, filter, answers, walk),
+                _ => None,
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn levels<const FIRST: usize, const SECOND: usize>(
+        first: &mut Packed,
+        second: Option<&mut Packed>,
+        vpns: &[u64],
+        base: u64,
+        filter: bool,
+        mut answers: Answers<'_>,
+        walk: u8,
+    ) -> Option<Hits> {
+        let mut buffers = Buffers { ids: [0; BATCH + 8], missed: [0; BATCH + 8], missed_at: [0; BATCH + 8] };
+        let first_mask = first.sets - 1;
+        let first_rows = first.rows.as_mut_ptr().cast::<u32>();
+        let (second_rows, second_mask) =
+            second.map_or((std::ptr::null_mut(), 0), |s| (s.rows.as_mut_ptr().cast::<u32>(), s.sets - 1));
+        let mut hits = Hits::default();
+        let mut previous = u32::MAX;
+        for (number, batch) in vpns.chunks(BATCH).enumerate() {
+            // SAFETY: see the head of the file; `batch` has at most `BATCH` pages.
+            unsafe {
+                let kept = if filter {
+                    intern::<true>(batch, base, &mut buffers.ids, &mut previous)?
+                } else {
+                    intern::<false>(batch, base, &mut buffers.ids, &mut previous)?
+                };
+                let ids = &buffers.ids[..kept];
+                let missed = buffers.missed.as_mut_ptr();
+                let mut misses = 0;
+                if let Some((out, first_level, second_level)) = &mut answers {
+                    let out = &mut out[number * BATCH..][..batch.len()];
+                    let at = buffers.missed_at.as_mut_ptr();
+                    for (i, &id) in ids.iter().enumerate() {
+                        let hit = step::<FIRST>(first_rows, first_mask, id);
+                        *missed.add(misses) = id;
+                        *at.add(misses) = i as u32;
+                        misses += usize::from(!hit);
+                        out[i] = *first_level;
+                    }
+                    for i in 0..misses {
+                        let hit = SECOND > 0 && step::<SECOND>(second_rows, second_mask, *missed.add(i));
+                        hits.second += u64::from(hit);
+                        out[*at.add(i) as usize] = if hit { *second_level } else { walk };
+                    }
+                } else {
+                    for &id in ids {
+                        let hit = step::<FIRST>(first_rows, first_mask, id);
+                        *missed.add(misses) = id;
+                        misses += usize::from(!hit);
+                    }
+                    if SECOND > 0 {
+                        let mut found = 0;
+                        for i in 0..misses {
+                            found += u64::from(step::<SECOND>(second_rows, second_mask, *missed.add(i)));
+                        }
+                        hits.second += found;
+                    }
+                }
+                hits.first += (batch.len() - misses) as u64;
+            }
+        }
+        Some(hits)
+    }
+
+    /// Interns a batch; with `FILTER`, without pages that repeat their predecessor. Returns how many are left.
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn intern<const FILTER: bool>(
+        batch: &[u64],
+        base: u64,
+        ids: &mut [u32; BATCH + 8],
+        previous: &mut u32,
+    ) -> Option<usize> {
+        let bases = _mm256_set1_epi64x(base.cast_signed());
+        let mut outside = _mm256_setzero_si256();
+        let (eights, rest) = batch.as_chunks::<8>();
+        let rotate = _mm256_setr_epi32(7, 0, 1, 2, 3, 4, 5, 6);
+        let mut last = _mm256_set1_epi32(previous.cast_signed());
+        let mut kept = 0;
+        for eight in eights {
+            // SAFETY: `eight` is 8 pages; `kept` <= pages seen so far <= BATCH, and the buffer has 8 more.
+            unsafe {
+                let low = _mm256_xor_si256(_mm256_loadu_si256(eight.as_ptr().cast()), bases);
+                let high = _mm256_xor_si256(_mm256_loadu_si256(eight.as_ptr().add(4).cast()), bases);
+                outside = _mm256_or_si256(outside, _mm256_or_si256(low, high));
+                let mixed = _mm256_castps_si256(_mm256_shuffle_ps::<0x88>(
+                    _mm256_castsi256_ps(low),
+                    _mm256_castsi256_ps(high),
+                ));
+                let all = _mm256_permute4x64_epi64::<0xd8>(mixed);
+                let out = ids.as_mut_ptr().add(kept).cast();
+                if FILTER {
+                    let rotated = _mm256_permutevar8x32_epi32(all, rotate);
+                    let before = _mm256_blend_epi32::<1>(rotated, last);
+                    last = rotated;
+                    let same = _mm256_cmpeq_epi32(all, before);
+                    let fresh = !_mm256_movemask_ps(_mm256_castsi256_ps(same)) as usize & 0xff;
+                    let order = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(COMPACT[fresh].cast_signed()));
+                    _mm256_storeu_si256(out, _mm256_permutevar8x32_epi32(all, order));
+                    kept += fresh.count_ones() as usize;
+                } else {
+                    _mm256_storeu_si256(out, all);
+                    kept += 8;
+                }
+            }
+        }
+        let mut before = _mm256_cvtsi256_si32(last).cast_unsigned();
+        let mut beyond = 0;
+        for &vpn in rest {
+            let id = (vpn ^ base) as u32;
+            beyond |= vpn ^ base;
+            ids[kept] = id;
+            kept += usize::from(!FILTER || id != before);
+            before = id;
+        }
+        *previous = before;
+        // Only the low 31 bits of a page may differ from the base.
+        let window = _mm256_set1_epi64x(!0x7fff_ffff);
+        (beyond >> 31 == 0 && _mm256_testz_si256(outside, window) == 1).then_some(kept)
+    }
+
+    /// One access: the page becomes the newest of its set; hit and miss are the same shift.
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn step<const WAYS: usize>(rows: *mut u32, mask: usize, id: u32) -> bool {
+        // SAFETY: the set lies within the rows, aligned to its stride.
+        unsafe {
+            let set = rows.add((id as usize & mask) * WAYS.next_power_of_two());
+            match WAYS {
+                4 => step4(set, id),
+                8 => step8(set, id),
+                12 => step12(set, id),
+                _ => step16(set, id),
+            }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn step4(set: *mut u32, id: u32) -> bool {
+        // SAFETY: 16 bytes of an aligned row; the mask of 4 lanes indexes 16 entries.
+        unsafe {
+            let old = _mm_load_si128(set.cast());
+            let key = _mm_set1_epi32(id.cast_signed());
+            let same = _mm_cmpeq_epi32(old, key);
+            let found = _mm_movemask_ps(_mm_castsi128_ps(same)) as usize;
+            let moved = _mm_alignr_epi8::<12>(old, key);
+            let keep = _mm_loadu_si128(KEEP4.as_ptr().add(found).cast());
+            _mm_store_si128(set.cast(), _mm_blendv_epi8(moved, old, keep));
+            found != 0
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn step8(set: *mut u32, id: u32) -> bool {
+        // SAFETY: 32 bytes of an aligned row; positions 0 to 8 stay within `MOVES`.
+        unsafe {
+            let old = _mm256_load_si256(set.cast());
+            let key = _mm256_set1_epi32(id.cast_signed());
+            let found = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(old, key))).cast_unsigned();
+            let place = (found | 1 << 8).trailing_zeros() as usize;
+            let moves = _mm256_loadu_si256(MOVES.as_ptr().add(16 - place).cast());
+            let moved = shift_in(old, key);
+            _mm256_store_si256(set.cast(), _mm256_blendv_epi8(old, moved, moves));
+            found != 0
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn step12(set: *mut u32, id: u32) -> bool {
+        // SAFETY: 48 bytes of one aligned row; positions 0 to 12 stay within `MOVES`.
+        unsafe {
+            let old = _mm256_load_si256(set.cast());
+            let tail = _mm_load_si128(set.add(8).cast());
+            let key = _mm256_set1_epi32(id.cast_signed());
+            let head_found =
+                _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(old, key))).cast_unsigned();
+            let tail_same = _mm_cmpeq_epi32(tail, _mm256_castsi256_si128(key));
+            let tail_found = _mm_movemask_ps(_mm_castsi128_ps(tail_same)).cast_unsigned();
+            let found = head_found | tail_found << 8;
+            let place = (found | 1 << 12).trailing_zeros() as usize;
+            let moves = MOVES.as_ptr().add(16 - place);
+            let moved = shift_in(old, key);
+            let tail_moved = _mm_alignr_epi8::<12>(tail, _mm256_extracti128_si256::<1>(old));
+            let head_moves = _mm256_loadu_si256(moves.cast());
+            let tail_moves = _mm_loadu_si128(moves.add(8).cast());
+            _mm256_store_si256(set.cast(), _mm256_blendv_epi8(old, moved, head_moves));
+            _mm_store_si128(set.add(8).cast(), _mm_blendv_epi8(tail, tail_moved, tail_moves));
+            found != 0
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn step16(set: *mut u32, id: u32) -> bool {
+        // SAFETY: 64 bytes of one aligned row; positions 0 to 16 stay within `MOVES`.
+        unsafe {
+            let head = _mm256_load_si256(set.cast());
+            let tail = _mm256_load_si256(set.add(8).cast());
+            let key = _mm256_set1_epi32(id.cast_signed());
+            let found_in = |lanes| {
+                _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(lanes, key))).cast_unsigned()
+            };
+            let found = found_in(head) | found_in(tail) << 8;
+            let place = (found | 1 << 16).trailing_zeros() as usize;
+            let moves = MOVES.as_ptr().add(16 - place);
+            let carry = _mm256_permutevar8x32_epi32(head, _mm256_set1_epi32(7));
+            let head_moved = shift_in(head, key);
+            let tail_moved = shift_in(tail, carry);
+            let head_moves = _mm256_loadu_si256(moves.cast());
+            let tail_moves = _mm256_loadu_si256(moves.add(8).cast());
+            _mm256_store_si256(set.cast(), _mm256_blendv_epi8(head, head_moved, head_moves));
+            _mm256_store_si256(set.add(8).cast(), _mm256_blendv_epi8(tail, tail_moved, tail_moves));
+            found != 0
+        }
+    }
+
+    /// All lanes one place down, lane 0 from `new`.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn shift_in(old: __m256i, new: __m256i) -> __m256i {
+        let down = _mm256_permutevar8x32_epi32(old, _mm256_setr_epi32(7, 0, 1, 2, 3, 4, 5, 6));
+        _mm256_blend_epi32::<1>(down, new)
+    }
+}
