@@ -106,9 +106,9 @@ class Tlb:
         self._state = _core.TlbState(self.machine.name, self.machine.text, **self._arguments)
 
     def __repr__(self) -> str:
-        changed = "".join(
-            f", {name}={value}" for name, value in self._arguments.items() if value not in (False, 1)
-        )
+        defaults = {"cpus": 1, "smt": False, "ideal_pcid": False}
+        given = (item for item in self._arguments.items() if item not in defaults.items())
+        changed = "".join(f", {name}={value}" for name, value in given)
         return f"Tlb({self.machine.name!r}{changed})"
 
     def access(

@@ -1,0 +1,335 @@
+"""The array interface: what it returns, what it keeps, what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import tlbcore as tc
+
+PEERS = "peers-64x4-1536x12"
+
+
+def pages(*numbers: int) -> np.ndarray:
+    return np.array(numbers, dtype=np.uint64)
+
+
+def event(
+    op: str, vpn: int = 0, *, pcid: int = 0, cpu: int = 0, count: int = 0, flags: int = 0
+) -> np.ndarray:
+    one = np.zeros(1, dtype=tc.EVENT)
+    one[0] = (vpn, pcid, cpu, count, tc.OPS[op], flags)
+    return one
+
+
+def test_levels_and_counters_tell_the_same_story():
+    result = tc.Tlb(PEERS).access(pages(*range(100), 99, 0))
+    assert result.levels.dtype == np.uint8
+    assert result.levels[-2:].tolist() == [0, 1]
+    assert (result.l1_hits, result.stlb_hits, result.walks) == (1, 1, 100)
+    assert result.accesses == 102
+    assert result.walk_loads == 400
+    assert dict(result.counters)["walks"] == 100
+
+
+def test_state_persists_from_call_to_call_and_counts_are_those_of_the_call():
+    tlb = tc.Tlb(PEERS)
+    assert tlb.access(pages(7)).walks == 1
+    assert tlb.access(pages(7)).walks == 0
+    assert tlb.counters["accesses"] == 2
+
+
+def test_counts_only_returns_no_levels():
+    assert tc.Tlb(PEERS).access(pages(1, 2), counts_only=True).levels is None
+
+
+def test_an_unknown_counter_is_answered_with_the_known_ones():
+    with pytest.raises(AttributeError, match="no counter 'misses': there are accesses, l1_hits"):
+        _ = tc.Tlb(PEERS).access(pages(1)).misses
+
+
+def test_contexts_do_not_answer_for_each_other_and_globals_answer_all():
+    tlb = tc.Tlb(PEERS)
+    tlb.access(pages(7), pcid=1)
+    assert tlb.access(pages(7), pcid=2).walks == 1
+    tlb.run(event("load", 9, pcid=1, flags=tc.FLAGS["GLOBAL"]))
+    assert tlb.access(pages(9), pcid=2).walks == 0
+
+
+def test_a_huge_page_answers_for_all_its_pages():
+    tlb = tc.Tlb("skylake-sp")
+    tlb.access(pages(512), page_size=2 << 20)
+    assert tlb.access(pages(1023), page_size=2 << 20).l1_hits == 1
+    assert tlb.access(pages(1024), page_size=2 << 20).walks == 1
+
+
+def test_loads_stores_and_fetches_use_the_structures_that_serve_them():
+    tlb = tc.Tlb("ice-lake-sp")
+    tlb.access(pages(7), kind="load")
+    assert tlb.access(pages(7), kind="store").levels.tolist() == [1]
+    assert tlb.access(pages(7), kind="fetch").levels.tolist() == [1]
+    assert tlb.access(pages(7), kind="store").levels.tolist() == [0]
+
+
+def test_smt_halves_what_siblings_split():
+    whole, half = tc.Tlb("skylake-sp"), tc.Tlb("skylake-sp", smt=True)
+    code = pages(*range(128), *range(128))
+    assert whole.access(code, kind="fetch").l1_hits == 128
+    assert half.access(code, kind="fetch").l1_hits < 128
+
+
+def test_ideal_pcid_keeps_what_a_real_l1_loses():
+    switch = np.array([1, 2, 1], dtype=np.uint16)
+    assert tc.Tlb("skylake-sp").access(pages(7, 8, 7), switch).levels.tolist() == [2, 2, 1]
+    assert tc.Tlb("skylake-sp", ideal_pcid=True).access(pages(7, 8, 7), switch).levels.tolist() == [2, 2, 0]
+
+
+def test_entries_show_everything_cached_newest_first():
+    tlb = tc.Tlb(PEERS)
+    tlb.access(pages(16, 32), pcid=3)
+    table = tlb.entries()
+    first = table["level"] == 0
+    assert table["vpn"][first].tolist() == [32, 16]
+    assert table["way"][first].tolist() == [0, 1]
+    assert set(table["pcid"].tolist()) == {3}
+    assert set(table["page_size_bytes"].tolist()) == {4096}
+    assert {len(values) for values in table.values()} == {4}
+
+
+def test_a_stale_entry_is_marked_hit_and_gone_after_invlpg():
+    tlb = tc.Tlb(PEERS, cpus=2)
+    tlb.run(np.concatenate([event("load", 7, pcid=1), event("load", 7, pcid=1, cpu=1)]))
+    tlb.run(event("edit", 7, pcid=1))
+    assert tlb.entries()["stale"].all()
+    assert tlb.run(event("load", 7, pcid=1, cpu=1)).stale_hits == 1
+    tlb.run(event("invlpg", 7, cpu=1))
+    result = tlb.run(event("load", 7, pcid=1, cpu=1))
+    assert (result.walks, result.stale_hits) == (1, 0)
+    assert tlb.run(event("load", 7, pcid=1, cpu=0)).stale_hits == 1, "the other CPU was not asked"
+
+
+def test_counters_of_each_cpu_add_up():
+    tlb = tc.Tlb(PEERS, cpus=3)
+    tlb.run(np.concatenate([event("load", n, cpu=n % 2) for n in range(9)]))
+    assert tlb.per_cpu["accesses"].tolist() == [5, 4, 0]
+    assert tlb.counters["walks"] == 9
+
+
+def test_copies_and_pickles_continue_alike_and_apart():
+    tlb = tc.Tlb("skylake-sp", cpus=2, smt=True)
+    rng = np.random.default_rng(1)
+    tlb.access(rng.integers(0, 4000, 5000, dtype=np.uint64), pcid=3, cpu=1)
+    twins = [copy.copy(tlb), copy.deepcopy(tlb), pickle.loads(pickle.dumps(tlb)), tlb.copy()]
+    more = rng.integers(0, 4000, 5000, dtype=np.uint64)
+    wanted = tlb.access(more, cpu=1).levels.tolist()
+    for twin in twins:
+        assert twin != tlb
+        assert twin.access(more, cpu=1).levels.tolist() == wanted
+        assert twin == tlb
+
+
+def test_reset_empties_and_zeroes():
+    tlb = tc.Tlb(PEERS)
+    tlb.access(pages(1, 2, 3))
+    tlb.reset()
+    assert len(tlb.entries()["vpn"]) == 0
+    assert not any(tlb.counters.values())
+    assert tlb == tc.Tlb(PEERS)
+
+
+def test_repr_recreates_it():
+    assert repr(tc.Tlb("skylake-sp", cpus=4, smt=True)) == "Tlb('skylake-sp', cpus=4, smt=True)"
+    assert repr(tc.Tlb(PEERS)) == f"Tlb({PEERS!r})"
+
+
+def test_two_threads_on_one_tlb_are_told_so_and_lose_nothing():
+    tlb = tc.Tlb("skylake-sp")
+    many = np.random.default_rng(1).integers(0, 100_000, 6_000_000, dtype=np.uint64)
+    worker = threading.Thread(target=lambda: tlb.access(many, counts_only=True))
+    worker.start()
+    refused = 0
+    while worker.is_alive():
+        try:
+            tlb.access(pages(1))
+        except tc.TlbError as error:
+            assert "in use by another thread" in str(error)  # noqa: PT017
+            refused += 1
+        time.sleep(0.001)
+    worker.join()
+    assert refused > 0
+    assert tlb.counters["accesses"] >= len(many)
+
+
+# Arrays: what is read in place, what is converted, what is refused.
+
+
+def test_read_only_strided_and_other_integer_arrays_are_accepted():
+    base = np.arange(20, dtype=np.uint64)
+    frozen = base.copy()
+    frozen.flags.writeable = False
+    forms = [
+        frozen,
+        base[::1],
+        np.repeat(base, 2)[::2],
+        base.astype(np.int64),
+        base.astype(np.uint8),
+        list(range(20)),
+    ]
+    forms.append(base.astype(">u8"))
+    for form in forms:
+        assert tc.Tlb(PEERS).access(form).walks == 20
+
+
+def test_an_empty_array_counts_nothing():
+    for empty in ([], pages(), np.empty(0, dtype=np.int64)):
+        result = tc.Tlb(PEERS).access(empty)
+        assert len(result.levels) == 0
+        assert not any(result.counters.values())
+    assert not any(tc.Tlb(PEERS).run(np.empty(0, dtype=tc.EVENT)).counters.values())
+
+
+@pytest.mark.slow
+def test_a_thousand_million_pages_are_read_without_a_copy():
+    import resource
+
+    many = np.zeros(10**9, dtype=np.uint64)
+    tlb = tc.Tlb(PEERS)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert tlb.access(many, counts_only=True).walks == 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 9_000_000
+
+
+BAD_PAGES = [
+    ([1.0, 2.0], TypeError, "vpn must hold integers: got float64"),
+    ([1.0, float("nan")], TypeError, "with nan at index 1"),
+    (["a"], TypeError, "vpn must hold integers"),
+    ([True], TypeError, "vpn must hold integers"),
+    ([[1, 2]], tc.TlbError, r"vpn must have one dimension: got shape \(1, 2\)"),
+    ([3, -1], tc.TlbError, r"vpn\[1\] must be between 0 and"),
+    (
+        np.array([1, 1 << 45], dtype=np.uint64),
+        tc.TlbError,
+        r"vpn\[1\]: vpn must be the page number of a canonical",
+    ),
+    (np.array([1, 2**64 - 1], dtype=np.uint64), tc.TlbError, r"vpn\[1\]"),
+]
+
+
+@pytest.mark.parametrize(("bad", "error", "message"), BAD_PAGES)
+def test_bad_pages_are_refused_by_place_and_change_nothing(bad, error, message):
+    tlb = tc.Tlb(PEERS)
+    tlb.access(pages(5))
+    before = tlb.copy()
+    with pytest.raises(error, match=message):
+        tlb.access(bad)
+    assert tlb == before
+
+
+@pytest.mark.parametrize("at", [0, 4_999, 5_000_000])
+def test_one_bad_page_in_a_long_stream_changes_nothing(at):
+    stream = np.random.default_rng(1).integers(0, 4000, at + 5000, dtype=np.uint64)
+    stream[at] = 1 << 50
+    tlb = tc.Tlb(PEERS)
+    tlb.access(pages(5))
+    before = tlb.copy()
+    with pytest.raises(tc.TlbError, match=rf"vpn\[{at}\]"):
+        tlb.access(stream, counts_only=True)
+    assert tlb == before
+
+
+BAD_ARGUMENTS = [
+    ({"pcid": 4096}, tc.TlbError, "must be between 0 and 4095: got 4096"),
+    ({"pcid": -1}, tc.TlbError, "must be between 0 and 4095"),
+    ({"pcid": 1.5}, TypeError, "pcid must hold integers"),
+    ({"pcid": np.array([1, 2, 5000])}, tc.TlbError, r"pcid\[2\] must be between 0 and 4095: got 5000"),
+    ({"pcid": np.array([1, 2, 5000], dtype=np.uint16)}, tc.TlbError, r"pcid\[2\]: pcid must be at most 4095"),
+    ({"pcid": np.array([1, 2], dtype=np.uint16)}, tc.TlbError, r"pcid: must be as long as vpn \(3\): got 2"),
+    ({"kind": "read"}, tc.TlbError, 'kind must be "load", "store" or "fetch": got "read"'),
+    ({"page_size": 8192}, tc.TlbError, "page_size must be 4096, 2097152 or 1073741824 bytes: got 8192"),
+    ({"page_size": 2 << 20}, tc.TlbError, "no level of peers-64x4-1536x12 holds 2M pages for load accesses"),
+    ({"cpu": 1}, tc.TlbError, "cpu must be below 1: got 1"),
+    ({"cpu": -1}, tc.TlbError, "cpu must be below 1: got -1"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), BAD_ARGUMENTS)
+def test_bad_arguments_are_refused_and_change_nothing(arguments, error, message):
+    tlb = tc.Tlb(PEERS)
+    before = tlb.copy()
+    with pytest.raises(error, match=message):
+        tlb.access(pages(1, 2, 3), **arguments)
+    assert tlb == before
+
+
+def changed(**fields: int) -> np.ndarray:
+    three = np.zeros(3, dtype=tc.EVENT)
+    for name, value in fields.items():
+        three[name][2] = value
+    return three
+
+
+BAD_EVENTS = [
+    (changed(op=12), r"op\[2\]: must be at most 11: got 12"),
+    (changed(cpu=2), r"cpu\[2\]: must be below 2: got 2"),
+    (changed(pcid=4096), r"pcid\[2\]: must be at most 4095: got 4096"),
+    (changed(vpn=1 << 60), r"vpn\[2\]: vpn must be the page number"),
+    (changed(flags=12), r"flags\[2\]: page size must be"),
+    (changed(flags=4), r"flags\[2\]: no level holds 2M pages for load accesses"),
+]
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD_EVENTS)
+def test_bad_events_are_refused_by_place_and_change_nothing(bad, message):
+    tlb = tc.Tlb(PEERS, cpus=2)
+    before = tlb.copy()
+    with pytest.raises(tc.TlbError, match=message):
+        tlb.run(bad)
+    assert tlb == before
+
+
+def test_events_of_another_dtype_are_refused():
+    with pytest.raises(TypeError, match=r"events must have dtype tlbcore\.EVENT: got uint64"):
+        tc.Tlb(PEERS).run(pages(1))
+    with pytest.raises(tc.TlbError, match="one dimension"):
+        tc.Tlb(PEERS).run(np.zeros((2, 2), dtype=tc.EVENT))
+
+
+def test_strided_events_are_read_as_they_stand():
+    events = np.zeros(10, dtype=tc.EVENT)
+    events["vpn"] = np.arange(10)
+    assert tc.Tlb(PEERS).run(events[::2]).walks == 5
+
+
+@pytest.mark.parametrize("cpus", [0, -1, 5000, 1.5])
+def test_a_number_of_cpus_that_no_machine_has_is_refused(cpus):
+    with pytest.raises(tc.TlbError, match="cpus must be a whole number from 1 to 4096"):
+        tc.Tlb(PEERS, cpus=cpus)
+
+
+def test_a_state_of_another_shape_is_refused():
+    state = tc.Tlb("skylake-sp").__getstate__()
+    with pytest.raises(tc.TlbError, match="must come from the same geometry"):
+        tc.Tlb(PEERS).__setstate__({**state, "machine": tc.machine(PEERS)})
+
+
+def test_ctrl_c_stops_a_long_call():
+    """Signals are looked at between blocks of about 50 ms."""
+    import signal
+
+    many = np.zeros(200_000_000, dtype=np.uint64)
+    tlb = tc.Tlb("zen4-epyc")
+    main = threading.main_thread().ident
+    timer = threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGINT))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tlb.access(many, counts_only=True)
+    finally:
+        timer.cancel()
+        timer.join()
+    assert tlb.counters["accesses"] < len(many)
