@@ -150,26 +150,28 @@ class _Explorer:
         queue = deque([start])
         while queue:
             state = queue.popleft()
+            stuck = True
             for action, make in self.actions(state):
+                stuck = False
                 try:
                     successor = make()
                 except _Violation as found:
-                    path = [*self.path(parents, state), action]
-                    return Exploration(
-                        status="violated",
-                        states=len(parents),
-                        steps=len(path),
-                        violation=str(found),
-                        schedule=tuple(path),
-                    )
+                    return self.violated(str(found), parents, [*self.path(parents, state), action])
                 except _Overflow:
                     return self.clean("inconclusive", parents)
                 if successor not in parents:
                     parents[successor] = (state, action)
                     queue.append(successor)
+            if stuck and state.cpus[0].frames:  # S11: the initiator waits for ever
+                return self.violated("deadlock", parents, self.path(parents, state))
             if len(parents) > limit:
                 return self.clean("inconclusive", parents)
         return self.clean("verified", parents)
+
+    def violated(self, rule: str, parents: dict[_State, Any], path: list[str]) -> Exploration:
+        return Exploration(
+            status="violated", states=len(parents), steps=len(path), violation=rule, schedule=tuple(path)
+        )
 
     def clean(self, status: Literal["verified", "inconclusive"], parents: dict[_State, Any]) -> Exploration:
         return Exploration(status=status, states=len(parents), steps=-1, violation="", schedule=())
@@ -207,7 +209,8 @@ class _Explorer:
             can_nmi = s.nmis > 0 and not in_nmi and i != 0
             fewer = s._replace(nmis=s.nmis - 1)
             if not cpu.frames:
-                if i == 0:
+                if i == 0:  # the initiator is back in ordinary kernel code
+                    yield "cpu 0: kernel code", lambda: self.kernel_code(s)
                     continue
                 if cpu.entries > 0:
                     once_less = cpu._replace(entries=cpu.entries - 1)
@@ -222,6 +225,10 @@ class _Explorer:
             if can_nmi:
                 yield f"cpu {i}: nmi", self.enter(fewer, i, cpu, "nmi", "nmi")
             yield from self.steps(s, i)
+
+    def kernel_code(self, s: _State) -> _State:
+        self.touch(s, 0, "Touch", {"Zone": "Kernel"})
+        return s
 
     def enter(self, s: _State, i: int, cpu: _Cpu, kind: str, program: str) -> Callable[[], _State]:
         return lambda: self.push(s, i, cpu, kind, program)
@@ -394,8 +401,12 @@ class _Explorer:
                 s = self.mov_cr3(s, i, f, arg)
             case "MovCr4Pge" | "Invlpg" | "Invpcid":
                 s = self.with_cpu(s, i, cpu._replace(tlb=0))
-            case "Tlbsync" | "Rar":
+            case "Tlbsync":  # the latest moment a broadcast may complete
                 s = s._replace(cpus=tuple(c._replace(tlb=0) for c in s.cpus))
+            case "Rar":
+                told = self.members(arg, i, f)
+                cpus = (c._replace(tlb=0) if who in told else c for who, c in enumerate(s.cpus))
+                s = s._replace(cpus=tuple(cpus))
             case "Touch" | "Body":
                 self.touch(s, i, name, arg)
             case "Pte":
