@@ -110,7 +110,7 @@ impl<const W: usize> States<W> {
 /// Low bits choose the slot (the high half is the tag), scaled to any table length.
 #[inline]
 fn slot_of(h: u64, len: usize) -> usize {
-    ((u128::from(h << 32 | h >> 32) * len as u128) >> 64) as usize
+    ((u128::from(h.rotate_right(32)) * len as u128) >> 64) as usize
 }
 
 /// How a search ended.

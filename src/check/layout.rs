@@ -4,7 +4,7 @@
 //! whole: the machine reads and writes the few fields an op needs. A value that does not fit its field is
 //! recorded, and makes the run inconclusive; it never wraps.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use super::scope::{CheckError, MAX_CPUS, MAX_PAGES, Rest, Role, Scope};
 use crate::kernel::program::{
@@ -360,8 +360,7 @@ impl Layout {
             let ops_of = |level: usize| frames[level].0.iter().map(|&(pc, _)| code.ops[usize::from(pc)]);
             let ops: Vec<Op> = (0..3).flat_map(ops_of).collect();
             let mut c = CpuFields::default();
-            for level in 0..3 {
-                let (set, rets) = &frames[level];
+            for (level, (set, rets)) in frames.iter().enumerate() {
                 if set.is_empty() {
                     continue;
                 }
@@ -558,10 +557,10 @@ type Locations = (Vec<(Pc, Pc)>, Vec<Pc>);
 
 /// Every location the programs reach, in a fixed order, and the return addresses.
 fn reach(code: &Code, starts: &[ProgId], handlers: &[ProgId], receives: bool) -> Locations {
-    let mut seen: HashMap<(Pc, Pc), ()> = HashMap::new();
+    let mut seen: HashSet<(Pc, Pc)> = HashSet::new();
     let mut todo: Vec<(Pc, Pc)> = starts.iter().map(|&p| (code.start(p), NO_PC)).collect();
     while let Some(at) = todo.pop() {
-        if seen.insert(at, ()).is_some() {
+        if !seen.insert(at) {
             continue;
         }
         let (pc, ret) = at;
@@ -580,7 +579,7 @@ fn reach(code: &Code, starts: &[ProgId], handlers: &[ProgId], receives: bool) ->
             _ => todo.push((pc + 1, ret)),
         }
     }
-    let mut set: Vec<(Pc, Pc)> = seen.into_keys().collect();
+    let mut set: Vec<(Pc, Pc)> = seen.into_iter().collect();
     set.sort_unstable_by_key(|&(pc, ret)| (ret != NO_PC, pc, ret));
     let mut rets: Vec<Pc> = set.iter().map(|x| x.1).collect();
     rets.sort_unstable();
@@ -598,10 +597,10 @@ fn frame(code: &Code, set: &[(Pc, Pc)], rets: &[Pc], ambient: &Ambient, widths: 
         let at = usize::from(pc);
         let mut regs = Vec::new();
         let mut shift = 0u8;
-        for r in 0..REGS {
-            if code.live[at] & 1 << r != 0 && widths[at][r] > 0 {
-                regs.push((r as u8, shift, u64::MAX >> (64 - widths[at][r])));
-                shift += widths[at][r];
+        for (r, &width) in widths[at].iter().enumerate() {
+            if code.live[at] & 1 << r != 0 && width > 0 {
+                regs.push((r as u8, shift, u64::MAX >> (64 - width)));
+                shift += width;
             }
         }
         let program = code.program_of(pc).map_or("", |p| p.name.as_str());

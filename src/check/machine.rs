@@ -118,7 +118,7 @@ impl Model {
     /// Address space of a CR3 word.
     #[inline]
     pub fn mm(&self, cr3: u64) -> usize {
-        (cr3 >> (1 + (self.layout.asids > 1) as u32)) as usize
+        (cr3 >> (1 + u32::from(self.layout.asids > 1))) as usize
     }
 
     /// The slot that holds a page's translation under a CR3, if that table maps it.

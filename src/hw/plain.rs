@@ -286,7 +286,7 @@ mod tests {
         (0..count as u64)
             .map(|n| {
                 let draw = splitmix64(seed, n);
-                0x7_f000_0000 + if draw & 3 == 0 { draw >> 8 } else { draw >> 40 & 0x3f } % pages
+                0x7_f000_0000 + if draw.is_multiple_of(4) { draw >> 8 } else { draw >> 40 & 0x3f } % pages
             })
             .collect()
     }
