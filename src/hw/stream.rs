@@ -166,7 +166,7 @@ impl Cpus {
     }
 
     /// From TLBs of one geometry.
-    pub(crate) fn from_tlbs(tlbs: Vec<Tlb>) -> Self {
+    pub fn from_tlbs(tlbs: Vec<Tlb>) -> Self {
         Cpus { tlbs }
     }
 
