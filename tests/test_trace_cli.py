@@ -95,7 +95,7 @@ def test_files_that_cannot_be_opened_fail_by_name(tmp_path: Path):
     [
         (b"", "the file is empty"),
         (bytes(range(256)) * 40, "holds binary data"),
-        (b"\x17\x08\x44tracing6\0", "trace-cmd report"),
+        (b"\x17\x08\x44tracing6\0", "trace-cmd"),
         (b"# README\n\nThis is prose about traces.\nMore prose.\n", "is a trace event; first line is"),
         (b"\xfd7zXZ\0garbage and more garbage", "damaged"),
     ],
@@ -176,3 +176,146 @@ def test_an_isolated_cpu_without_events_is_quiet_not_absent():
 
 def test_an_unknown_policy_gets_the_nearest_name():
     fails("did you mean 'coalesce-v7'", "replay", W7, "--policy", "coalesce-v8")
+
+
+def test_raw_lines_behind_a_figure_are_shown_by_file_and_line():
+    path = DATA / "q4.w1st.trace.txt.xz"
+    text = lzma.decompress(path.read_bytes()).decode().splitlines()
+
+    run = tlbcore("explain", str(path), "--lines", "kernel_table_free")
+
+    shown = run.stdout.splitlines()
+    assert len(shown) > 50
+    for line in shown:
+        number = int(line.removeprefix(f"{path}:").split(":")[0])
+        assert line == f"{path}:{number}: {text[number - 1].rstrip()}"
+    assert sum("flush_tlb_kernel_range" in line for line in shown) == 25
+    fails("did you mean 'vmalloc_purge'", "explain", str(path), "--lines", "vmalloc_purges")
+
+
+@pytest.mark.parametrize(
+    ("condition", "status"),
+    [("per_hour > 10", 1), ("set_memory>0", 1), ("user_shootdown > 0", 0), ("vmalloc_purge.per_hour > 1", 0)],
+)
+def test_a_condition_decides_the_exit_status(condition: str, status: int):
+    run = tlbcore("explain", W7, "--fail-if", condition)
+
+    assert run.returncode == status
+    assert ("fail-if: CPU 2: " in run.stdout) == bool(status)
+
+
+def test_conditions_that_make_no_sense_are_refused():
+    fails("expected a figure", "explain", W7, "--fail-if", "per_hour is high")
+    fails("did you mean 'per_hour'", "explain", W7, "--fail-if", "per_hours > 1")
+
+
+def test_two_recordings_are_compared_cause_by_cause():
+    run = tlbcore("explain", W7, str(DATA / "p4.w4spin.trace.txt.xz"), "--json")
+    document = json.loads(run.stdout)
+
+    assert document["schema"] == "tlbcore.comparison"
+    rows = {row["cause"]: row for row in document["comparison"]}
+    assert rows["set_memory"]["change"] == "fewer"
+    assert rows["all"]["traces"][0]["interrupts"] == 265 + 275
+
+
+def interrupts(path: Path, cal: tuple[int, ...], res: tuple[int, ...]) -> str:
+    def row(name: str, counts: tuple[int, ...], text: str) -> str:
+        return f" {name}: " + " ".join(f"{n:10}" for n in counts) + f"   {text}\n"
+
+    head = "            " + "       ".join(f"CPU{i}" for i in range(4)) + "\n"
+    path.write_text(
+        head
+        + row("CAL", cal, "Function call interrupts")
+        + row("RES", res, "Rescheduling interrupts")
+        + " ERR:          0\n"
+    )
+    return str(path)
+
+
+def test_snapshots_of_proc_interrupts_give_coverage_or_counts(tmp_path: Path):
+    before = interrupts(tmp_path / "before", (5, 5, 10, 10), (0, 0, 0, 0))
+    after = interrupts(tmp_path / "after", (9, 9, 224, 224), (1, 1, 41, 47))
+
+    document = json.loads(tlbcore("explain", W7, "--interrupts", before, after, "--json").stdout)
+
+    cal = next(row for row in document["coverage"] if (row["cpu"], row["row"]) == (2, "CAL"))
+    assert (cal["counted"], cal["traced"], cal["missing"]) == (214, 182 + 31, 1)
+    alone = tlbcore("explain", "--interrupts", before, after, "--isolated", "2-3")
+    assert alone.returncode == 0, alone.stderr
+    assert "CPU 2: 255 interrupts" in alone.stdout
+    assert "vector known, sender unknown" in alone.stdout
+    fails("from different boots", "explain", "--interrupts", after, before, "--isolated", "2-3")
+    fails("give --isolated", "explain", "--interrupts", before, after)
+    fails("is no copy of /proc/interrupts", "explain", "--interrupts", W7, after, "--isolated", "2")
+
+
+def test_trace_dat_goes_through_trace_cmd_when_that_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    dat = tmp_path / "trace.dat"
+    dat.write_bytes(b"\x17\x08\x44tracing6\0rest")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    fails("install trace-cmd", "explain", str(dat))
+    text = tmp_path / "report.txt"
+    text.write_bytes(lzma.decompress((DATA / "p4b.w5.head.report.txt.xz").read_bytes()))
+    program = tmp_path / "trace-cmd"
+    program.write_text(f"#!/bin/sh\nwhile IFS= read -r l; do printf '%s\\n' \"$l\"; done < {text}\n")
+    program.chmod(0o755)
+
+    document = json.loads(tlbcore("explain", str(dat), "--json").stdout)
+
+    assert [cpu["cpu"] for cpu in document["isolated"]] == [2, 3]
+    program.write_text("#!/bin/sh\necho 'bad magic' >&2\nexit 1\n")
+    fails("bad magic", "explain", str(dat))
+
+
+def test_perf_script_says_what_ftrace_says(tmp_path: Path):
+    """The same events in perf's spelling give the same calls, causes and interrupts."""
+    import re
+
+    system = {"csd_": "csd", "ipi_": "ipi", "user": "context_tracking", "call": "irq_vectors"}
+    out = ["# captured on: somewhere\n"]
+    for line in lzma.decompress(Path(W7).read_bytes()).decode().splitlines():
+        match = re.fullmatch(r"\s*(.*)-(\d+)\s+\[(\d+)\] (\S+)\s+(\d+\.\d+): (\w+): ?(.*)", line)
+        if match is None or match[6] == "tracing_mark_write":
+            continue
+        comm, pid, cpu, _, at, event, body = match.groups()
+        out.append(
+            f"{comm:>16} {pid:>7} [{cpu}] {at:>14}: {system.get(event[:4], 'other')}:{event}: {body}\n"
+        )
+    path = tmp_path / "perf.txt"
+    path.write_text("".join(out))
+
+    ours = json.loads(tlbcore("explain", str(path), "--json").stdout)
+    theirs = json.loads(tlbcore("explain", W7, "--json").stdout)
+
+    for mine, want in zip(ours["isolated"], theirs["isolated"], strict=True):
+        for key in ("interrupts_by_cause", "calls_by_function", "calls_by_class", "entries"):
+            assert mine[key] == want[key]
+
+
+def test_osnoise_gives_interrupts_and_their_lengths(tmp_path: Path):
+    path = tmp_path / "osnoise.txt"
+    rows = [
+        ("d.h1.", 100, "irq_noise: local_timer:236", 9000),
+        ("d.h1.", 101, "irq_noise: call_function:252", 5000),
+        ("d....", 102, "thread_noise: kworker/2:1:99", 70000),
+    ]
+    path.write_text(
+        "".join(
+            f"        osnoise/2-77     [002] {flags}   {at}.000010: {what} start {at}.000001000 duration {ns} ns\n"
+            for flags, at, what, ns in rows
+        )
+    )
+
+    run = tlbcore("explain", str(path), "--isolated", "2", "--json")
+    cpu = json.loads(run.stdout)["isolated"][0]
+
+    assert cpu["interrupts_by_cause"] == {"tick": 1, "call_unknown": 1}
+    assert [(x["kind"], x["name"], x["n"]) for x in cpu["noise"]] == [
+        ("thread", "kworker/2:1", 1),
+        ("irq", "local_timer", 1),
+        ("irq", "call_function", 1),
+    ]
+    assert cpu["noise"][1]["max_us"] == pytest.approx(9, rel=0.02)

@@ -81,6 +81,11 @@ def duration(us: float) -> str:
     raise AssertionError
 
 
+def seconds(low: float, high: float) -> str:
+    """Format an interval of seconds."""
+    return f"{span(float(f'{low:.3g}'), float(f'{high:.3g}'))} s"
+
+
 def columns(rows: Sequence[Sequence[str]], align: str, indent: str = "  ") -> list[str]:
     """Lay rows out as text; `align` has `>` or `<` per column, the last column wraps under itself."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(align))]
@@ -241,6 +246,9 @@ def explain_text(e: Explanation) -> str:
                 lines += paragraph(_cpu_head(cpu), indent="      ", first="    ")
         lines += _calls(cpus)
         lines += _baseline(cpus, trace)
+        lines += _senders(trace)
+        lines += _when(cpus)
+        lines += _noise(cpus)
     lines += _flushes(report)
     lines += _purges(report)
     if cpus:
@@ -251,6 +259,127 @@ def explain_text(e: Explanation) -> str:
         for gap in e.missing:
             lines += paragraph(f"{gap['question']}: {gap['because']}.", indent="    ", first="  - ")
     return "\n".join(lines)
+
+
+def _senders(trace: Trace) -> list[str]:
+    """Who sends to whom, and how long senders waited for the isolated CPUs."""
+    import numpy as np
+
+    calls = trace.calls
+    if not len(calls["cpu"]):
+        return []
+    lines = ["", "Calls by sending and isolated CPU, and from queueing to running (measured)"]
+    senders = sorted(set(calls["sender_cpu"].tolist()))
+    targets = sorted(set(calls["cpu"].tolist()))
+    if len(targets) <= 12:
+        rows = [["from", *(f"to {cpu}" for cpu in targets), "in all"]]
+        for sender in senders:
+            mine = calls["cpu"][calls["sender_cpu"] == sender]
+            counts = [int((mine == cpu).sum()) for cpu in targets]
+            name = f"CPU {sender}" if sender >= 0 else "unknown"
+            rows.append([name, *map(n, counts), n(sum(counts))])
+        lines += columns(rows, "<" + ">" * len(targets) + "<")
+    waits = (calls["ran_s"] - calls["queued_s"]) * 1e6
+    for function in sorted(set(calls["function"].tolist())):
+        took = waits[(calls["function"] == function) & np.isfinite(waits)]
+        if len(took):
+            p50, p95 = np.percentile(took, [50, 95])
+            spread = " / ".join(duration(float(us)) for us in (p50, p95, took.max()))
+            lines.append(f"  {function}: p50 / p95 / max {spread} over {n(len(took))} calls")
+    return lines
+
+
+def _when(cpus: Sequence[Mapping[str, Any]]) -> list[str]:
+    busy = [cpu for cpu in cpus if cpu["interrupts"]][:16]
+    if not busy:
+        return []
+    lines = ["", "When (interrupts over the recording, each CPU on its own scale)"]
+    for cpu in busy:
+        t, bursts = cpu["timeline"], cpu["bursts"]
+        counts = t["counts"]
+        while counts and not counts[-1]:
+            counts = counts[:-1]
+        top = max(counts)
+        bars = "".join(" ▁▂▃▄▅▆▇█"[math.ceil(8 * c / top)] for c in counts)
+        lines.append(f"  CPU {cpu['cpu']}  |{bars}| {n(t['step_s'])} s each, at most {n(top)}")
+        if bursts["n"]:
+            lines += paragraph(
+                f"{n(bursts['n'])} bursts (three or more within 10 ms of each other); the largest has "
+                f"{n(bursts['largest'])} interrupts, at {bursts['largest_at_s']:.3f}.",
+                indent="    ",
+            )
+    return lines
+
+
+def _noise(cpus: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [["CPU", "kind", "n", "p50/p95/max", "in all", "what"]]
+    for cpu in cpus:
+        for x in cpu["noise"][:6]:
+            spread = "/".join(duration(x[key]) for key in ("p50_us", "p95_us", "max_us"))
+            rows.append(
+                [str(cpu["cpu"]), x["kind"], n(x["n"]), spread, duration(x["total_ms"] * 1e3), x["name"]]
+            )
+    if len(rows) == 1:
+        return []
+    return ["", "Noise as the osnoise tracer measured it", *columns(rows, "><>>><")]
+
+
+def comparison_rows(explanations: Sequence[Explanation]) -> list[dict[str, Any]]:
+    """Compare recordings cause by cause: interrupts per hour and isolated CPU, with intervals."""
+    rows = []
+    found = [e.trace for e in explanations]
+    ids = sorted(
+        {c for t in found for cpu in t.figures["report"]["isolated"] for c in cpu["interrupts_by_cause"]}
+    )
+    for cause in [None, *ids]:
+        row: dict[str, Any] = {"cause": cause or "all", "traces": []}
+        for t in found:
+            cpus = t.figures["report"]["isolated"]
+            count = sum(
+                cpu["interrupts"] if cause is None else cpu["interrupts_by_cause"].get(cause, 0)
+                for cpu in cpus
+            )
+            share = t.seconds / 3600 * len(cpus)
+            low, high = _core.trace_poisson_95(count)
+            scaled = [x / share if share else math.nan for x in (count, low, high)]
+            row["traces"].append(
+                {"interrupts": count, "per_hour": scaled[0], "low": scaled[1], "high": scaled[2]}
+            )
+        first, last = row["traces"][0], row["traces"][-1]
+        if last["high"] < first["low"]:
+            row["change"] = "fewer"
+        elif last["low"] > first["high"]:
+            row["change"] = "more"
+        else:
+            row["change"] = "unclear"
+        rows.append(row)
+    return rows
+
+
+def comparison_text(explanations: Sequence[Explanation]) -> str:
+    """Write a comparison of recordings, first against last."""
+    lines = ["Per hour and isolated CPU, with 95 % intervals (measured); change from the first to the last"]
+    for i, e in enumerate(explanations, 1):
+        lines.append(f"  [{i}] {e.trace.path}")
+    head = ["cause", *(f"[{i}]" for i in range(1, len(explanations) + 1)), "change"]
+    body = []
+    for row in comparison_rows(explanations):
+        cells = [
+            f"{n(round(t['per_hour']))} ({n(round(t['low']))}-{n(round(t['high']))})" for t in row["traces"]
+        ]
+        title = causes[row["cause"]].title if row["cause"] in causes else "all interrupts"
+        body.append([title, *cells, row["change"]])
+    return "\n".join(lines + columns([head, *body], "<" + ">" * len(explanations) + "<"))
+
+
+def coverage_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write how much of what the kernel counted the recording has."""
+    lines = ["Coverage against /proc/interrupts (measured; the snapshots may lie a little outside)"]
+    table = [["CPU", "row", "kernel", "trace", "covered"]]
+    for r in rows:
+        covered = f"{min(r['traced'] / r['counted'], 1):.0%}" if r["counted"] else "-"
+        table.append([str(r["cpu"]), r["row"], n(r["counted"]), n(r["traced"]), covered])
+    return "\n".join(lines + columns(table, "><>><"))
 
 
 def _calls(cpus: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -370,7 +499,7 @@ def _helps(cpus: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> list
 def _policies(outcomes: Sequence[Mapping[str, Any]], cpus: Sequence[Mapping[str, Any]]) -> list[str]:
     if not any(o["remaining"]["high"] or o["deferred"]["high"] for o in outcomes):
         return []
-    rows = [["policy", "calls deferred", "calls left", "interrupts left", "longest pending s", "needs"]]
+    rows = [["policy", "deferred", "calls left", "interrupts left", "longest pending", "needs"]]
     for o in outcomes:
         low = max((c["exposure_longest_s"]["low"] for c in o["cpus"]), default=0.0)
         high = max((c["exposure_longest_s"]["high"] for c in o["cpus"]), default=0.0)
@@ -380,7 +509,7 @@ def _policies(outcomes: Sequence[Mapping[str, Any]], cpus: Sequence[Mapping[str,
                 span(o["deferred"]["low"], o["deferred"]["high"]),
                 span(o["remaining"]["low"], o["remaining"]["high"]),
                 span(o["interrupts"]["low"], o["interrupts"]["high"]),
-                span(low, high) if o["deferred"]["high"] else "-",
+                seconds(low, high) if o["deferred"]["high"] else "-",
                 o["needs"] or "nothing",
             ]
         )

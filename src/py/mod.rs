@@ -41,5 +41,5 @@ mod _core {
     use super::sweep::sweep_identify;
 
     #[pymodule_export]
-    use super::trace::{TraceData, trace_causes, trace_poisson_95, trace_read, trace_rules};
+    use super::trace::{TraceData, trace_causes, trace_lines, trace_poisson_95, trace_read, trace_rules};
 }

@@ -169,6 +169,14 @@ impl TraceData {
     }
 }
 
+/// The text of some lines of a recording, by number from 1.
+#[pyfunction]
+pub fn trace_lines(py: Python<'_>, path: &str, mut lines: Vec<u64>) -> PyResult<Vec<(u64, String)>> {
+    lines.sort_unstable();
+    lines.dedup();
+    py.detach(|| Ok(crate::trace::source::lines(path, &lines)?))
+}
+
 /// The catalogue of causes: one dict per entry.
 #[pyfunction]
 pub fn trace_causes(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {

@@ -239,6 +239,15 @@ pub enum What<'a> {
         /// Frames, innermost first, separated by newlines.
         frames: &'a [u8],
     },
+    /// osnoise: something took time from a task, and how much.
+    Noise {
+        /// `irq`, `softirq`, `thread`, `nmi` or `sample` (a whole sample above the threshold).
+        kind: &'a [u8],
+        /// What, by the tracer's name for it.
+        name: &'a [u8],
+        /// How long.
+        duration_ns: u64,
+    },
     /// An event nobody here interprets.
     Other {
         /// Its name.

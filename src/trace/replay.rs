@@ -295,6 +295,7 @@ mod tests {
             queued_ns,
             ran_ns,
             ran_line: 1,
+            irq_line: 0,
             other_ns: NEVER,
             irq,
             irq_len_ns: 0,

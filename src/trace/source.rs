@@ -91,6 +91,24 @@ pub fn open(path: &str) -> Result<Box<dyn Read + Send>, TraceError> {
     }
 }
 
+/// The text of some lines, by ascending number from 1; bad UTF-8 is replaced.
+pub fn lines(path: &str, wanted: &[u64]) -> Result<Vec<(u64, String)>, TraceError> {
+    use std::io::BufRead;
+    let mut reader = io::BufReader::with_capacity(BLOCK, open(path)?);
+    let (mut out, mut number, mut line) = (Vec::new(), 0, Vec::new());
+    for &want in wanted {
+        while number < want {
+            line.clear();
+            match reader.read_until(b'\n', &mut line) {
+                Ok(n) if n > 0 => number += 1,
+                _ => return Ok(out), // damage was reported when the recording was read
+            }
+        }
+        out.push((number, String::from_utf8_lossy(line.trim_ascii_end()).into_owned()));
+    }
+    Ok(out)
+}
+
 /// The system's words without Rust's `(os error 2)`.
 fn words(e: &io::Error) -> String {
     let text = e.to_string();

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tlbcore.cli import _common, _trace
 
+if TYPE_CHECKING:
+    from tlbcore._explain import Explanation
+
+_CONDITION_MET = 1
+
 
 def command(
-    trace: Annotated[
-        str, typer.Argument(help="ftrace text or trace-cmd report; plain, .gz, .xz, .zst, or - for stdin.")
-    ],
+    traces: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TRACE...",
+            help="ftrace text, trace-cmd report, perf script or trace.dat; plain, .gz, .xz, .zst, or -. "
+            "Several are explained one by one and compared, first against last.",
+            show_default=False,
+        ),
+    ] = None,
     isolated: Annotated[
         str | None,
         typer.Option(
@@ -20,14 +32,107 @@ def command(
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    lines: Annotated[
+        str | None,
+        typer.Option(help="Print the raw lines behind a cause, such as vmalloc_purge.", metavar="CAUSE"),
+    ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Exit with status 1 if this holds on an isolated CPU: 'per_hour > 10', 'set_memory > 0'.",
+            metavar="CONDITION",
+        ),
+    ] = None,
+    interrupts: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            help="Copies of /proc/interrupts before and after: coverage, or counts if there is no trace.",
+            metavar="BEFORE AFTER",
+        ),
+    ] = None,
 ) -> None:
     """Explain who interrupted the isolated CPUs in a trace, and why."""
-    whole, damage = _trace.read(trace, isolated)
+    if not traces:
+        _snapshots(interrupts, isolated)
+        return
+    from tlbcore._conditions import Condition
     from tlbcore._explain import explain
+    from tlbcore._interrupts import coverage, read_interrupts
+    from tlbcore._report import comparison_rows, comparison_text, coverage_text
 
-    explanation = explain(whole)
+    if lines is not None:
+        _check_cause(lines)
+    conditions = [Condition.parse(text) for text in fail_if or ()]
+    snapshots = [read_interrupts(path) for path in interrupts or ()]
+    found: list[tuple[Explanation, str | None]] = []
+    for path in traces:
+        whole, damage = _trace.read(path, isolated)
+        found.append((explain(whole), damage))
+        if not json:
+            if len(found) > 1:
+                print()
+            if lines is None:
+                print(found[-1][0])
+            else:
+                _print_lines(found[-1][0], lines)
+    explanations = [e for e, _ in found]
+    covered = coverage(explanations[0].trace, *snapshots) if snapshots else []
     if json:
-        _common.print_json("explain", 1, **explanation.to_json())
-    else:
-        print(explanation)
-    _trace.finish(whole, damage)
+        extra = {"coverage": covered} if snapshots else {}
+        if len(found) == 1:
+            _common.print_json("explain", 1, **explanations[0].to_json(), **extra)
+        else:
+            documents = [e.to_json() for e in explanations]
+            rows = comparison_rows(explanations)
+            _common.print_json("comparison", 1, traces=documents, comparison=rows, **extra)
+    elif lines is None:
+        if covered:
+            print(f"\n{coverage_text(covered)}")
+        if len(found) > 1:
+            print(f"\n{comparison_text(explanations)}")
+    for e, damage in found:
+        _trace.finish(e.trace, damage)
+    met = [line for e in explanations for condition in conditions for line in condition.met(e.trace)]
+    if met:
+        for line in met:
+            typer.echo(f"fail-if: {line}", err=json)
+        raise typer.Exit(_CONDITION_MET)
+
+
+def _snapshots(interrupts: tuple[Path, Path] | None, isolated: str | None) -> None:
+    from tlbcore._interrupts import read_interrupts, snapshot_text
+    from tlbcore.trace import parse_cpus
+
+    if interrupts is None:
+        _common.fail("missing argument 'TRACE...'")
+    if isolated is None:
+        _common.fail("a pair of /proc/interrupts does not tell which CPUs are isolated: give --isolated")
+    before, after = (read_interrupts(path) for path in interrupts)
+    cpus = parse_cpus(isolated)
+    have = {cpu for counts in after.counts.values() for cpu in counts}
+    if absent := sorted(set(cpus) - have):
+        _common.fail(f"{after.path}: has no CPU {', '.join(map(str, absent))}")
+    print(snapshot_text(before, after, cpus))
+
+
+def _check_cause(name: str) -> None:
+    from tlbcore._names import unknown
+    from tlbcore.trace import causes
+
+    if name not in causes:
+        _common.fail(unknown("cause", name, causes))
+
+
+def _print_lines(e: Explanation, cause: str) -> None:
+    from tlbcore import _core
+
+    trace = e.trace
+    if trace.path == "-":
+        _common.fail("raw lines need a file: standard input cannot be read twice")
+    wanted = {line for cpu in trace.figures["report"]["isolated"] for line in cpu["lines"].get(cause, [])}
+    mine = trace.calls["cause"] == cause
+    for column in ("queued_line", "ran_line"):
+        wanted.update(trace.calls[column][mine].tolist())
+    wanted.discard(0)
+    for number, text in _core.trace_lines(trace.path, sorted(wanted)):
+        print(f"{trace.path}:{number}: {text}")

@@ -56,6 +56,8 @@ pub struct Row {
     pub ran_ns: u64,
     /// Line of the event that shows it run, 0 if none does.
     pub ran_line: u64,
+    /// Line where that interrupt began, 0 unknown.
+    pub irq_line: u64,
     /// When the target next entered the kernel for another reason, or [`NEVER`].
     pub other_ns: u64,
     /// Number of the interrupt that ran it, from 1 on each CPU; 0 if none did.
@@ -104,6 +106,8 @@ pub struct Irq {
     pub vector: Vector,
     /// When it began.
     pub at_ns: u64,
+    /// Line of its beginning.
+    pub line: u64,
     /// Number on this CPU, from 1.
     pub number: u32,
     /// Its cause, if it is not a call.
@@ -177,6 +181,71 @@ pub struct Quiet {
     pub since_ns: Option<u64>,
 }
 
+/// Interrupts over time, in 64 equal stretches whose length doubles when the recording outgrows them.
+#[derive(Clone, Debug)]
+pub struct Timeline {
+    /// Beginning of the first stretch.
+    pub from_ns: Option<u64>,
+    /// Length of a stretch.
+    pub step_ns: u64,
+    /// Interrupts in each.
+    pub counts: [u32; 64],
+}
+
+impl Default for Timeline {
+    fn default() -> Self {
+        Self { from_ns: None, step_ns: 1_000_000, counts: [0; 64] }
+    }
+}
+
+impl Timeline {
+    /// Counts one at this time.
+    pub fn count(&mut self, at_ns: u64) {
+        let after = at_ns.saturating_sub(*self.from_ns.get_or_insert(at_ns));
+        while after / self.step_ns >= 64 {
+            for i in 0..32 {
+                self.counts[i] = self.counts[2 * i].saturating_add(self.counts[2 * i + 1]);
+            }
+            self.counts[32..].fill(0);
+            self.step_ns = self.step_ns.saturating_mul(2);
+        }
+        let slot = &mut self.counts[(after / self.step_ns) as usize];
+        *slot = slot.saturating_add(1);
+    }
+}
+
+/// Interrupts less than 10 ms apart, three or more of them.
+#[derive(Clone, Debug, Default)]
+pub struct Bursts {
+    /// How many.
+    pub count: u64,
+    /// Most interrupts in one.
+    pub largest: u64,
+    /// When that began.
+    pub largest_at_ns: u64,
+    run: u64,
+    run_from_ns: u64,
+    last_ns: u64,
+}
+
+impl Bursts {
+    /// One interrupt.
+    pub fn count(&mut self, at_ns: u64) {
+        if self.run > 0 && at_ns.saturating_sub(self.last_ns) < 10_000_000 {
+            self.run += 1;
+        } else {
+            self.run = 1;
+            self.run_from_ns = at_ns;
+        }
+        self.last_ns = at_ns;
+        self.count += u64::from(self.run == 3);
+        if self.run >= 3 && self.run > self.largest {
+            self.largest = self.run;
+            self.largest_at_ns = self.run_from_ns;
+        }
+    }
+}
+
 /// What is counted per CPU.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
@@ -214,6 +283,14 @@ pub struct Figures {
     pub quiet: Quiet,
     /// How long handlers ran, by cause, in nanoseconds; not those with rows.
     pub lengths: FxHashMap<Cause, Histogram<u64>>,
+    /// Lines at which interrupts without rows began, by cause; the first thousand of each.
+    pub lines: FxHashMap<Cause, Vec<u64>>,
+    /// Interrupts over time.
+    pub timeline: Timeline,
+    /// Interrupts close together.
+    pub bursts: Bursts,
+    /// osnoise, by kind and name, in nanoseconds.
+    pub noise: FxHashMap<(Sym, Sym), Histogram<u64>>,
     /// Ticks kept, by dependency.
     pub tick_kept: FxHashMap<Sym, u64>,
     /// Events missing on this CPU.

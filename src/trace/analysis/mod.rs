@@ -28,9 +28,15 @@ const MAX_SENT: usize = 256;
 const MAX_UNEXPLAINED: usize = 100;
 const MAX_BROADCASTS: usize = 64;
 const MAX_NESTED: usize = 8;
+const MAX_LINES: usize = 1000;
+const MAX_NOISES: usize = 1024;
 /// Time stamps have microseconds, and asm entry code runs before `user_exit` and after `user_enter`: a change this
 /// close to a decision leaves it open.
 const MARGIN_NS: u64 = 2_000;
+
+/// Programs that record, by the beginning of their names.
+const RECORDERS: &[&[u8]] =
+    &[b"trace-cmd", b"perf", b"bpftrace", b"rtla", b"osnoise", b"timerlat", b"tlbcore", b"cyclictest"];
 
 /// Which kinds of events a recording has; what is missing decides what can be said.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
@@ -57,6 +63,8 @@ pub struct Kinds {
     pub syscalls: u64,
     /// tlb_flush.
     pub tlb_flush: u64,
+    /// osnoise.
+    pub noise: u64,
 }
 
 /// Calls of `flush_tlb_kernel_range` seen by a probe.
@@ -252,6 +260,7 @@ impl Analysis {
             queued_ns: at,
             ran_ns: NEVER,
             ran_line: 0,
+            irq_line: 0,
             other_ns: NEVER,
             irq: 0,
             irq_len_ns: 0,
@@ -278,6 +287,9 @@ impl Analysis {
         let func = self.symbols.number(name);
         let cause = cause::of_function(name);
         let kernel = cause == Cause::KernelFlushUnknown;
+        // Who switches probes and events on patches text on every CPU: the observer effect.
+        let recorder = cause == Cause::TextSync && RECORDERS.iter().any(|r| e.task.comm.starts_with(r));
+        let cause = if recorder { Cause::Recording } else { cause };
         let context = self.contexts.of(e.task.pid);
         let open = context.continued(func, target);
         let announced = if kernel { context.announced.take() } else { None };
@@ -421,7 +433,8 @@ impl Analysis {
         if counted {
             *(if traced { &mut figures.calls } else { &mut figures.implied }).entry(func).or_default() += 1;
         }
-        let (irq, stay) = (cpu.irqs.last().map_or(0, |i| i.number), cpu.stay);
+        let (irq, irq_line) = cpu.irqs.last().map_or((0, 0), |i| (i.number, i.line));
+        let stay = cpu.stay;
         let mut first = false;
         if let Some(irq) = cpu.irqs.last_mut().filter(|i| i.vector.runs_call_queue()) {
             first = !irq.ran;
@@ -437,6 +450,7 @@ impl Analysis {
             r.ran_ns = e.at_ns;
             r.ran_line = e.line;
             r.irq = irq;
+            r.irq_line = irq_line;
             r.stay = stay;
             r.first = first;
             r.traced = traced;
@@ -457,6 +471,7 @@ impl Analysis {
             queued_ns,
             ran_ns: NEVER,
             ran_line: 0,
+            irq_line: 0,
             other_ns: NEVER,
             irq: 0,
             irq_len_ns: 0,
@@ -527,6 +542,7 @@ impl Analysis {
         cpu.irqs.push(Irq {
             vector,
             at_ns: e.at_ns,
+            line: e.line,
             number,
             cause,
             comm,
@@ -537,6 +553,8 @@ impl Analysis {
         });
         if open {
             cpu.figures.vectors[vector as usize] += 1;
+            cpu.figures.timeline.count(e.at_ns);
+            cpu.figures.bursts.count(e.at_ns);
             let quiet = &mut cpu.figures.quiet;
             if let Some(since) = quiet.since_ns {
                 let gap = e.at_ns.saturating_sub(since);
@@ -584,6 +602,10 @@ impl Analysis {
         }
         let figures = &mut cpu.figures;
         *figures.causes.entry(cause).or_default() += 1;
+        let lines = figures.lines.entry(cause).or_default();
+        if lines.len() < MAX_LINES {
+            lines.push(irq.line);
+        }
         if ended.is_some() {
             figures.lengths.entry(cause).or_insert_with(histogram).record(length).unwrap_or_default();
         }
@@ -711,6 +733,33 @@ impl Analysis {
         {
             op.refine(cause, Evidence::Stack);
         }
+    }
+
+    /// osnoise tells a name and a length at the end of what took the time. Without irq_vectors it is all there is.
+    fn noise(&mut self, e: &Event<'_>, kind: &[u8], name: &[u8], duration_ns: u64) {
+        let key = (self.symbols.number(kind), self.symbols.number(name));
+        let open = self.window.open;
+        let noises = &mut self.cpu(e.cpu).figures.noise;
+        if open && (noises.len() < MAX_NOISES || noises.contains_key(&key)) {
+            noises.entry(key).or_insert_with(histogram).record(duration_ns).unwrap_or_default();
+        }
+        if kind != b"irq" || self.kinds.vectors > 0 {
+            return;
+        }
+        let vector = match name {
+            b"call_function" => Vector::CallFunction,
+            b"call_function_single" => Vector::CallFunctionSingle,
+            b"reschedule" => Vector::Reschedule,
+            b"irq_work" => Vector::IrqWork,
+            b"local_timer" => Vector::LocalTimer,
+            b"x86_platform_ipi" | b"thermal_apic" | b"threshold_apic" | b"error_apic" | b"spurious_apic" => {
+                Vector::Other
+            }
+            _ => Vector::Device,
+        };
+        let begin = Event { at_ns: e.at_ns.saturating_sub(duration_ns), ..*e };
+        self.irq_entry(&begin, vector, name);
+        self.irq_close(e, Some(vector));
     }
 
     /// Ends the pass: what is still open is decided.
@@ -894,6 +943,10 @@ impl Sink for Analysis {
             What::Stack { frames } => {
                 self.kinds.stacks += 1;
                 self.stack(e, frames);
+            }
+            What::Noise { kind, name, duration_ns } => {
+                self.kinds.noise += 1;
+                self.noise(e, kind, name, duration_ns);
             }
             What::SyscallExit | What::Marker { .. } | What::Other { .. } => {}
         }

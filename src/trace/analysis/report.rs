@@ -109,6 +109,47 @@ pub struct Baseline {
     pub unexplained_first: Vec<UnexplainedIpi>,
 }
 
+/// osnoise of one kind and name.
+#[derive(Clone, Debug, Serialize)]
+pub struct Noise {
+    /// `irq`, `softirq`, `thread`, `nmi` or `sample`.
+    pub kind: String,
+    /// What.
+    pub name: String,
+    /// How often.
+    pub n: u64,
+    /// Median, microseconds.
+    pub p50_us: f64,
+    /// 95th percentile.
+    pub p95_us: f64,
+    /// Longest.
+    pub max_us: f64,
+    /// All together, milliseconds.
+    pub total_ms: f64,
+}
+
+/// Interrupts less than 10 ms apart, three or more.
+#[derive(Clone, Debug, Serialize)]
+pub struct BurstReport {
+    /// How many bursts.
+    pub n: u64,
+    /// Most interrupts in one.
+    pub largest: u64,
+    /// When that began, seconds of the trace clock.
+    pub largest_at_s: f64,
+}
+
+/// Interrupts over time.
+#[derive(Clone, Debug, Serialize)]
+pub struct TimelineReport {
+    /// Beginning of the first stretch, seconds of the trace clock.
+    pub from_s: f64,
+    /// Length of a stretch, seconds.
+    pub step_s: f64,
+    /// Interrupts in each.
+    pub counts: Vec<u32>,
+}
+
 /// Quiet time between interrupts.
 #[derive(Clone, Debug, Serialize)]
 pub struct Gaps {
@@ -157,6 +198,14 @@ pub struct CpuReport {
     pub gaps: Option<Gaps>,
     /// How long handlers ran.
     pub handlers: Vec<Handler>,
+    /// Interrupts close together.
+    pub bursts: BurstReport,
+    /// Interrupts over time.
+    pub timeline: TimelineReport,
+    /// osnoise, longest total first.
+    pub noise: Vec<Noise>,
+    /// Lines where the interrupts of a cause began; the first thousand of each.
+    pub lines: BTreeMap<&'static str, Vec<u64>>,
     /// Why the tick was kept, `tick_stop`.
     pub tick_dependencies: BTreeMap<String, u64>,
     /// Baseline check.
@@ -375,7 +424,7 @@ fn cannot_say(a: &Analysis, cpus: &[CpuReport]) -> Vec<Missing> {
             true,
         );
     }
-    if k.vectors == 0 {
+    if k.vectors == 0 && k.noise == 0 {
         let nothing = k.csd_entry + k.csd_queue + k.ipi + k.probes == 0;
         say("how often a CPU was interrupted, and for how long", "no irq_vectors events", nothing);
     }
@@ -417,6 +466,25 @@ fn cannot_say(a: &Analysis, cpus: &[CpuReport]) -> Vec<Missing> {
     out
 }
 
+fn noises(f: &super::cpu::Figures, symbols: &Symbols) -> Vec<Noise> {
+    let us = |ns: u64| ns as f64 / 1000.0;
+    let mut rows: Vec<_> = f
+        .noise
+        .iter()
+        .map(|((kind, name), h)| Noise {
+            kind: symbols.text(*kind),
+            name: if *name == Sym::NONE { String::new() } else { symbols.text(*name) },
+            n: h.len(),
+            p50_us: us(h.value_at_quantile(0.5)),
+            p95_us: us(h.value_at_quantile(0.95)),
+            max_us: us(h.max()),
+            total_ms: h.mean() * h.len() as f64 / 1e6,
+        })
+        .collect();
+    rows.sort_by(|a, b| b.total_ms.total_cmp(&a.total_ms).then_with(|| a.name.cmp(&b.name)));
+    rows
+}
+
 fn ipis(f: &super::cpu::Figures, symbols: &Symbols) -> BTreeMap<String, u64> {
     let mut out = BTreeMap::new();
     for (key, n) in f.ipis.iter().filter(|(_, n)| **n > 0) {
@@ -439,6 +507,10 @@ fn one(a: &Analysis, number: u32, cpu: &Cpu, rows: &[Row], causes: &[Cause], sec
     for (cause, n) in &f.causes {
         *by_cause.entry(cause.entry().id).or_default() += n;
     }
+    let mut lines: BTreeMap<&'static str, Vec<u64>> = BTreeMap::new();
+    for (cause, at) in &f.lines {
+        lines.entry(cause.entry().id).or_default().extend(at);
+    }
     for (cause, h) in &f.lengths {
         lengths.entry(cause.entry().id).or_insert_with(histogram).add(h).expect("same precision");
     }
@@ -456,6 +528,10 @@ fn one(a: &Analysis, number: u32, cpu: &Cpu, rows: &[Row], causes: &[Cause], sec
         *who.entry((comm, op.is_some_and(|op| op.in_interrupt), entry.id)).or_default() += 1;
         if row.first && row.irq != 0 {
             *by_cause.entry(entry.id).or_default() += 1;
+            let at = lines.entry(entry.id).or_default();
+            if at.len() < 1000 {
+                at.push(row.irq_line);
+            }
             if row.irq_len_ns > 0 {
                 lengths
                     .entry(entry.id)
@@ -517,6 +593,18 @@ fn one(a: &Analysis, number: u32, cpu: &Cpu, rows: &[Row], causes: &[Cause], sec
             longest_from_s: f.quiet.longest_from_ns as f64 / 1e9,
         }),
         handlers,
+        bursts: BurstReport {
+            n: f.bursts.count,
+            largest: f.bursts.largest,
+            largest_at_s: f.bursts.largest_at_ns as f64 / 1e9,
+        },
+        timeline: TimelineReport {
+            from_s: f.timeline.from_ns.unwrap_or(0) as f64 / 1e9,
+            step_s: f.timeline.step_ns as f64 / 1e9,
+            counts: f.timeline.counts.to_vec(),
+        },
+        noise: noises(f, symbols),
+        lines,
         tick_dependencies: text_counts(&f.tick_kept, symbols),
         baseline: Baseline {
             executions_equal: a.rows_dropped > 0 || kept == f.calls,

@@ -306,12 +306,28 @@ pub fn body_of<'a>(name: &'a [u8], body: &'a [u8]) -> Result<What<'a>, &'static 
             name: memchr::memmem::find(body, b"name=").map_or(&b""[..], |at| &body[at + 5..]),
         },
         b"irq_handler_exit" => What::IrqExit { vector: Vector::Device },
+        b"irq_noise" | b"softirq_noise" | b"thread_noise" | b"nmi_noise" | b"sample_threshold" => {
+            noise(name, body).ok_or("osnoise event without duration")?
+        }
         _ if body.first() == Some(&b'(') && !name.starts_with(b"ipi_") => probe(name, body),
         _ if name.starts_with(b"sys_enter_") => What::SyscallEntry,
         _ if name.starts_with(b"sys_exit_") => What::SyscallExit,
         _ if body.starts_with(b"vector=") => vector_event(name),
         _ => What::Other { name },
     })
+}
+
+/// `irq_noise: local_timer:236 start 16.008 duration 1234 ns`, `nmi_noise: start ... duration ...`,
+/// `sample_threshold: start 16.008 duration 1234 ns interference 1`.
+fn noise<'a>(name: &'a [u8], body: &'a [u8]) -> Option<What<'a>> {
+    let start = memchr::memmem::find(body, b"start ")?;
+    let mut at = memchr::memmem::find(body, b"duration ")? + 9;
+    let duration_ns = decimal(body, &mut at)?;
+    let what = body[..start].trim_ascii();
+    // The number behind the last colon is a vector or a thread id.
+    let what = memchr::memrchr(b':', what).map_or(what, |colon| &what[..colon]);
+    let kind = name.strip_suffix(b"_noise").unwrap_or(b"sample");
+    Some(What::Noise { kind, name: what, duration_ns })
 }
 
 fn vector_event(name: &[u8]) -> What<'_> {
@@ -576,6 +592,13 @@ mod tests {
         assert!(
             probe("kp_alloc: (__get_vm_area_node+0xb1/0x150 <- alloc_vmap_area) ret=0x1")
                 .ends_with("probe alloc_vmap_area true ret=0x1")
+        );
+        let noise = |text: &str| one(&format!("{head}{text}"));
+        assert!(
+            noise("irq_noise: local_timer:236 start 16.008 duration 1234 ns").contains("duration_ns: 1234")
+        );
+        assert!(
+            noise("sample_threshold: start 16.0 duration 99 ns interference 1").contains("duration_ns: 99")
         );
         assert!(
             probe("r: (do_kernel_range_flush.isra.0+0x0/0x1)")

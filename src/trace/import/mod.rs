@@ -4,6 +4,7 @@
 //! on. Memory is one buffer, however long the recording.
 
 pub mod ftrace;
+pub mod perf;
 pub mod scan;
 
 use std::io::Read;
@@ -93,6 +94,60 @@ impl ReadStats {
     }
 }
 
+/// The importers. A text is what its first event is.
+enum Format {
+    Unknown(ftrace::Ftrace, perf::Perf),
+    Ftrace(ftrace::Ftrace),
+    Perf(perf::Perf),
+}
+
+impl Format {
+    #[inline]
+    fn line(&mut self, text: &[u8], number: u64, to: &mut impl Sink) -> Result<(), ftrace::Fault> {
+        match self {
+            Self::Ftrace(importer) => importer.line(text, number, to),
+            Self::Perf(importer) => importer.line(text, number, to),
+            Self::Unknown(ftrace, perf) => {
+                let mut first = First { to, event: false };
+                let fault = ftrace.line(text, number, &mut first).err();
+                if first.event {
+                    *self = Self::Ftrace(std::mem::take(ftrace));
+                    return Ok(());
+                }
+                if fault.is_some() && perf.line(text, number, &mut first).is_ok() && first.event {
+                    *self = Self::Perf(std::mem::take(perf));
+                    return Ok(());
+                }
+                fault.map_or(Ok(()), Err)
+            }
+        }
+    }
+
+    fn finish(&mut self, to: &mut impl Sink) {
+        match self {
+            Self::Unknown(ftrace, _) | Self::Ftrace(ftrace) => ftrace.finish(to),
+            Self::Perf(perf) => perf.finish(to),
+        }
+    }
+}
+
+/// Notices the first event.
+struct First<'s, S: Sink> {
+    to: &'s mut S,
+    event: bool,
+}
+
+impl<S: Sink> Sink for First<'_, S> {
+    fn event(&mut self, event: &Event<'_>) {
+        self.event = true;
+        self.to.event(event);
+    }
+
+    fn hole(&mut self, hole: &Hole) {
+        self.to.hole(hole);
+    }
+}
+
 /// A recording being read.
 pub struct Reader {
     path: String,
@@ -101,7 +156,7 @@ pub struct Reader {
     filled: usize,
     done: bool,
     skipping: bool,
-    importer: ftrace::Ftrace,
+    format: Format,
     /// What was met so far.
     pub stats: ReadStats,
 }
@@ -121,14 +176,17 @@ impl Reader {
             filled: 0,
             done: false,
             skipping: false,
-            importer: ftrace::Ftrace::default(),
+            format: Format::Unknown(ftrace::Ftrace::default(), perf::Perf::default()),
             stats: ReadStats::default(),
         }
     }
 
     /// CPUs of the machine, if the recording says.
     pub fn machine_cpus(&self) -> Option<u32> {
-        self.importer.cpus
+        match &self.format {
+            Format::Unknown(ftrace, _) | Format::Ftrace(ftrace) => ftrace.cpus,
+            Format::Perf(_) => None,
+        }
     }
 
     /// Reads to the end.
@@ -197,7 +255,7 @@ impl Reader {
         self.buffer.copy_within(at..filled, 0);
         self.filled -= at;
         if self.done {
-            self.importer.finish(&mut Delivery { stats: &mut self.stats, sink });
+            self.format.finish(&mut Delivery { stats: &mut self.stats, sink });
         }
         if let Some(e) = error {
             let reason = format!("compressed data ends early or is damaged: {e}");
@@ -226,7 +284,7 @@ impl Reader {
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         let number = self.stats.lines;
         let mut to = Delivery { stats: &mut self.stats, sink };
-        if let Err((column, why)) = self.importer.line(text, number, &mut to) {
+        if let Err((column, why)) = self.format.line(text, number, &mut to) {
             self.stats.broken(number, column, why, text);
         }
     }
@@ -239,7 +297,7 @@ impl Reader {
         self.stats.lines += 1;
         let number = self.stats.lines;
         let mut known = OnlyKnown { to: Delivery { stats: &mut self.stats, sink }, cut: false };
-        let cut = self.importer.line(text, number, &mut known).is_err() || known.cut;
+        let cut = self.format.line(text, number, &mut known).is_err() || known.cut;
         if cut {
             let hole = Hole { kind: HoleKind::Cut, cpu: None, events: None, line: number };
             Delivery { stats: &mut self.stats, sink }.hole(&hole);

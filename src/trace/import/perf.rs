@@ -1,0 +1,195 @@
+//! `perf script`: `comm  pid [cpu] seconds: system:event: body`, with the call chain on indented lines behind it.
+//!
+//! Bodies are libtraceevent's, as in `trace-cmd report`; a probe set with `perf probe` carries its function's name.
+
+use super::{
+    Sink,
+    ftrace::{Fault, body_of},
+    scan::{decimal, hex, plain_function, spaces, symbol},
+};
+use crate::trace::{
+    MAX_CPUS,
+    event::{Event, Task, What},
+};
+
+const MAX_STACK: usize = 16 << 10;
+
+/// The importer: it remembers whose call chain follows.
+#[derive(Default)]
+pub struct Perf {
+    owner: Option<(u64, u32, u32, u64)>,
+    comm: Vec<u8>,
+    frames: Vec<u8>,
+}
+
+impl Perf {
+    /// Reads one line and delivers what it says.
+    pub fn line(&mut self, text: &[u8], number: u64, to: &mut impl Sink) -> Result<(), Fault> {
+        if text.trim_ascii().is_empty() {
+            self.finish(to);
+            return Ok(());
+        }
+        if text.starts_with(b"#") {
+            return Ok(());
+        }
+        if let Some(frame) = frame(text) {
+            if self.owner.is_some() && self.frames.len() < MAX_STACK {
+                self.frames.extend_from_slice(frame);
+                self.frames.push(b'\n');
+            }
+            return Ok(());
+        }
+        self.finish(to);
+        let (event, owner) = event(text, number)?;
+        self.owner = Some(owner);
+        self.comm.clear();
+        self.comm.extend_from_slice(event.task.comm);
+        to.event(&event);
+        Ok(())
+    }
+
+    /// Delivers a call chain that a blank line, the next event or the end of the text has closed.
+    pub fn finish(&mut self, to: &mut impl Sink) {
+        let Some((at_ns, cpu, pid, line)) = self.owner.take() else { return };
+        if self.frames.is_empty() {
+            return;
+        }
+        let task = Task { comm: &self.comm, pid, tgid: None };
+        let what = What::Stack { frames: &self.frames };
+        to.event(&Event { at_ns, cpu, task, in_interrupt: None, line, what });
+        self.frames.clear();
+    }
+}
+
+/// `\tffffffff8faae744 flush_tlb_kernel_range+0x4 ([kernel.kallsyms])`
+fn frame(text: &[u8]) -> Option<&[u8]> {
+    let inner = text.trim_ascii_start();
+    if inner.len() == text.len() {
+        return None;
+    }
+    let space = memchr::memchr(b' ', inner)?;
+    if space < 8 || hex(&inner[..space]).is_none() {
+        return None;
+    }
+    let name = &inner[space + 1..];
+    Some(plain_function(symbol(&name[..memchr::memchr(b' ', name).unwrap_or(name.len())])))
+}
+
+type Owner = (u64, u32, u32, u64);
+
+fn event(text: &[u8], line: u64) -> Result<(Event<'_>, Owner), Fault> {
+    const WANT: &str = "expected `task pid [cpu] time: event:`";
+    for open in memchr::memchr_iter(b'[', &text[..text.len().min(80)]) {
+        let mut at = open + 1;
+        let Some(cpu) = decimal(text, &mut at) else { continue };
+        if text.get(at) != Some(&b']') {
+            continue;
+        }
+        let who = text[..open].trim_ascii_end();
+        let Some(space) = memchr::memrchr(b' ', who) else { continue };
+        // `pid`, or `pid/tid`; the thread is what ftrace calls pid.
+        let ids = &who[space + 1..];
+        let slash = memchr::memchr(b'/', ids);
+        let thread = slash.map_or(ids, |s| &ids[s + 1..]);
+        let mut end = 0;
+        let Some(pid) = decimal(thread, &mut end).filter(|_| end == thread.len()) else { continue };
+        if cpu >= u64::from(MAX_CPUS) {
+            return Err((open + 1, "CPU number is beyond 8191"));
+        }
+        let pid = u32::try_from(pid).map_err(|_| (space + 1, "task id does not fit 32 bits"))?;
+        let comm = who[..space].trim_ascii();
+        at += 1;
+        spaces(text, &mut at);
+        let seconds = decimal(text, &mut at).ok_or((at, "expected a time stamp"))?;
+        if text.get(at) != Some(&b'.') {
+            return Err((at, "expected a time stamp"));
+        }
+        at += 1;
+        let from = at;
+        let fraction = decimal(text, &mut at).ok_or((at, "expected a time stamp"))?;
+        let digits = at - from;
+        if digits > 9 || text.get(at) != Some(&b':') {
+            return Err((at, "expected `:` behind the time stamp"));
+        }
+        let at_ns = seconds
+            .checked_mul(1_000_000_000)
+            .and_then(|s| s.checked_add(fraction * 10u64.pow(9 - digits as u32)))
+            .ok_or((from, "time stamp does not fit 64 bits of nanoseconds"))?;
+        at += 1;
+        spaces(text, &mut at);
+        // A count may stand before the event (`1 csd:csd_queue_cpu:`).
+        let counted = at;
+        if decimal(text, &mut at).is_none() || text.get(at) != Some(&b' ') {
+            at = counted;
+        }
+        spaces(text, &mut at);
+        let rest = &text[at..];
+        let token = &rest[..memchr::memchr(b' ', rest).unwrap_or(rest.len())];
+        let token = token.strip_suffix(b":").ok_or((at, "expected `system:event:`"))?;
+        let name = memchr::memchr(b':', token).map_or(token, |colon| &token[colon + 1..]);
+        let body = rest[token.len() + 1..].trim_ascii_start();
+        let what = body_of(name, body).map_err(|why| (text.len() - body.len(), why))?;
+        let task = Task { comm: if comm == b":-1" { b"<...>" } else { comm }, pid, tgid: None };
+        let cpu = cpu as u32;
+        return Ok((Event { at_ns, cpu, task, in_interrupt: None, line, what }, (at_ns, cpu, pid, line)));
+    }
+    Err((0, WANT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::event::Hole;
+
+    #[derive(Default)]
+    struct Seen(Vec<String>);
+
+    impl Sink for Seen {
+        fn event(&mut self, e: &Event<'_>) {
+            let comm = String::from_utf8_lossy(e.task.comm);
+            let what = match e.what {
+                What::CsdQueue { cpu, func, .. } => {
+                    format!("queue {} for {cpu}", String::from_utf8_lossy(func))
+                }
+                What::Stack { frames } => String::from_utf8_lossy(frames).trim().replace('\n', "<"),
+                What::Probe { name, args, .. } => {
+                    format!("probe {} {}", String::from_utf8_lossy(name), String::from_utf8_lossy(args))
+                }
+                other => format!("{other:?}"),
+            };
+            self.0.push(format!("{comm}/{} cpu{} {}: {what}", e.task.pid, e.cpu, e.at_ns));
+        }
+        fn hole(&mut self, _: &Hole) {}
+    }
+
+    #[test]
+    fn events_and_call_chains_are_read() {
+        let text = "\
+     kworker/1:0  2282 [001]   473.182882:              csd:csd_queue_cpu: cpu=2 callsite=on_each_cpu_cond_mask+0x24 func=do_flush_tlb_all csd=0xffff8aaa
+\tffffffff8faae744 flush_tlb_kernel_range+0x4 ([kernel.kallsyms])
+\tffffffff8fbb0000 drain_vmap_area_work+0x10 ([kernel.kallsyms])
+
+  my prog-1 [y]  77/78 [002] 1.500000123: probe:flush_tlb_kernel_range: (ffffffff8faae744) start=0x1 end=0x2
+            spin   636 [002]     1.600000:     1 context_tracking:user_exit:
+";
+        let (mut seen, mut perf) = (Seen::default(), Perf::default());
+        for (n, line) in text.lines().enumerate() {
+            perf.line(line.as_bytes(), n as u64 + 1, &mut seen).expect("parses");
+        }
+        perf.finish(&mut seen);
+        assert_eq!(
+            seen.0,
+            [
+                "kworker/1:0/2282 cpu1 473182882000: queue do_flush_tlb_all for 2",
+                "kworker/1:0/2282 cpu1 473182882000: flush_tlb_kernel_range<drain_vmap_area_work",
+                "my prog-1 [y]/78 cpu2 1500000123: probe flush_tlb_kernel_range start=0x1 end=0x2",
+                "spin/636 cpu2 1600000000: UserExit",
+            ]
+        );
+    }
+
+    #[test]
+    fn prose_is_no_event() {
+        assert!(Perf::default().line(b"see [1] for more", 1, &mut Seen::default()).is_err());
+    }
+}
