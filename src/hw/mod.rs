@@ -6,6 +6,7 @@
 
 pub mod addr;
 pub mod array;
+mod batch;
 pub mod broadcast;
 pub mod error;
 pub mod geometry;

@@ -11,7 +11,9 @@
 //! The scalar twins are in `plain.rs` and `batch.rs`; tests compare state, counters and answers.
 #![allow(unsafe_code)]
 
+use super::batch::{Job, Ran};
 use super::plain::{Answers, Hits, State};
+use super::stream::EVENT_BYTES;
 
 /// Whether this CPU runs the vector loops.
 pub(super) fn available() -> bool {
@@ -49,6 +51,20 @@ pub(super) fn run(_: &mut State, _: &[u64], _: u64, _: bool, _: Answers<'_>, _: 
     None
 }
 
+/// The event loop: runs events until one that it cannot, or finds that a page's G bit changed.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn run_events(job: &mut Job, events: &[[u8; EVENT_BYTES]], levels: Option<&mut [u8]>) -> Ran {
+    assert!(available());
+    // SAFETY: the features are present.
+    unsafe { x86::run_events(job, events, levels) }
+}
+
+/// Never called: [`available`] is false.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn run_events(_: &mut Job, _: &[[u8; EVENT_BYTES]], _: Option<&mut [u8]>) -> Ran {
+    Ran::Events(0)
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
@@ -62,7 +78,11 @@ mod x86 {
         _mm256_testz_si256, _mm256_xor_si256,
     };
 
+    use super::super::array::Entry;
+    use super::super::batch::{Job, Ran, Removal, control};
     use super::super::plain::{Answers, BATCH, Hits, Packed, State};
+    use super::super::stream::{EVENT_BYTES, Event, NO_ACCESS};
+    use super::super::{PageSize, Pcid, Vpn};
 
     /// Buffers of one batch, with room for one vector beyond its end.
     #[repr(C, align(64))]
@@ -367,5 +387,330 @@ mod x86 {
     fn shift_in(old: __m256i, new: __m256i) -> __m256i {
         let down = _mm256_permutevar8x32_epi32(old, _mm256_setr_epi32(7, 0, 1, 2, 3, 4, 5, 6));
         _mm256_blend_epi32::<1>(down, new)
+    }
+
+    /// `KEEP64[m]`: of four words, those behind the match stay; with no match all move.
+    const KEEP64: [[i64; 4]; 16] = {
+        let mut table = [[0; 4]; 16];
+        let mut m = 1_usize;
+        while m < 16 {
+            let mut lane = m.trailing_zeros() as usize + 1;
+            while lane < 4 {
+                table[m][lane] = -1;
+                lane += 1;
+            }
+            m += 1;
+        }
+        table
+    };
+
+    /// Window of word masks: from `MOVES64 + 16 - p`, words 0 to p are set.
+    const MOVES64: [i64; 34] = {
+        let mut table = [0; 34];
+        let mut i = 0;
+        while i <= 16 {
+            table[i] = -1;
+            i += 1;
+        }
+        table
+    };
+
+    /// `SQUEEZE[m]`: 32-bit lanes that bring the words set in `m` to the front; the rest is lane 7, to be masked.
+    const SQUEEZE: [[i32; 8]; 16] = {
+        let mut table = [[7; 8]; 16];
+        let mut m = 0_usize;
+        while m < 16 {
+            let (mut word, mut at) = (0, 0);
+            while word < 4 {
+                if m >> word & 1 == 1 {
+                    table[m][2 * at] = 2 * word;
+                    table[m][2 * at + 1] = 2 * word + 1;
+                    at += 1;
+                }
+                word += 1;
+            }
+            m += 1;
+        }
+        table
+    };
+
+    /// Misses of one batch of events.
+    #[repr(C, align(64))]
+    struct Missed {
+        keys: [u64; BATCH + 1],
+        others: [u64; BATCH + 1],
+        at: [u32; BATCH + 1],
+        cpus: [u16; BATCH + 1],
+    }
+
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    pub(super) unsafe fn run_events(
+        job: &mut Job,
+        events: &[[u8; EVENT_BYTES]],
+        levels: Option<&mut [u8]>,
+    ) -> Ran {
+        // SAFETY: as the caller's.
+        unsafe {
+            match (job.first_ways / 4, job.second_ways / 4) {
+                (1, 1) => events_of::<1, 1>(job, events, levels),
+                (1, 2) => events_of::<1, 2>(job, events, levels),
+                (1, 3) => events_of::<1, 3>(job, events, levels),
+                (1, 4) => events_of::<1, 4>(job, events, levels),
+                (2, 2) => events_of::<2, 2>(job, events, levels),
+                (2, 3) => events_of::<2, 3>(job, events, levels),
+                (2, 4) => events_of::<2, 4>(job, events, levels),
+                _ => Ran::Events(0),
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn events_of<const FIRST: usize, const SECOND: usize>(
+        job: &mut Job,
+        events: &[[u8; EVENT_BYTES]],
+        levels: Option<&mut [u8]>,
+    ) -> Ran {
+        // SAFETY: as the caller's.
+        unsafe {
+            match levels {
+                None => event_loop::<FIRST, SECOND, false>(job, events, &mut []),
+                Some(levels) => event_loop::<FIRST, SECOND, true>(job, events, levels),
+            }
+        }
+    }
+
+    /// `FIRST` and `SECOND` are the vectors of four words per set.
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn event_loop<const FIRST: usize, const SECOND: usize, const LEVELS: bool>(
+        job: &mut Job,
+        events: &[[u8; EVENT_BYTES]],
+        levels: &mut [u8],
+    ) -> Ran {
+        let mut missed =
+            Missed { keys: [0; BATCH + 1], others: [0; BATCH + 1], at: [0; BATCH + 1], cpus: [0; BATCH + 1] };
+        let (first_mask, second_mask) = (job.first_sets - 1, job.second_sets - 1);
+        let words = job.words;
+        let rows = job.lines.as_mut_ptr().cast::<u64>();
+        let mut crossed = _mm256_setzero_si256();
+        let mut start = 0;
+        // An access to a 4 KiB page: op 0 to 2, no size bits. One addition makes op 3 fail the same test as op 4.
+        let one_op = 1_u64 << 48;
+        let no_access = 0xfc << 48 | 0x0c << 56;
+        while start < events.len() {
+            let batch = &events[start..(start + BATCH).min(events.len())];
+            let mut misses = 0;
+            let mut ran = 0;
+            for (i, event) in batch.iter().enumerate() {
+                let (halves, _) = event.as_chunks::<8>();
+                let (vpn, rest) = (u64::from_le_bytes(halves[0]), u64::from_le_bytes(halves[1]));
+                if (rest + one_op) & no_access != 0 {
+                    break;
+                }
+                ran = i + 1;
+                let cpu = (rest >> 16) as usize & 0xffff;
+                let pcid = rest as u16;
+                let context = u64::from(pcid) << Entry::PCID_SHIFT;
+                let either = context ^ Entry::GLOBAL;
+                let own = vpn & Vpn::MASK | Entry::VALID | context;
+                let (key, other) =
+                    if rest >> 56 & 1 == 0 { (own, own ^ either) } else { (own ^ either, own) };
+                let current = &mut job.pcids[cpu];
+                let counts = &mut job.counts[cpu];
+                counts.switches += u64::from(*current != pcid);
+                *current = pcid;
+                counts.accesses += 1;
+                // SAFETY: `cpu` is below the number of CPUs (indexed above), the set within its level.
+                unsafe {
+                    let set = rows.add(cpu * words + (vpn as usize & first_mask) * FIRST * 4);
+                    let hit = step64::<FIRST>(set, key, other, &mut crossed);
+                    counts.first += u64::from(hit);
+                    *missed.keys.as_mut_ptr().add(misses) = key;
+                    *missed.others.as_mut_ptr().add(misses) = other;
+                    *missed.cpus.as_mut_ptr().add(misses) = cpu as u16;
+                    if LEVELS {
+                        *missed.at.as_mut_ptr().add(misses) = (start + i) as u32;
+                        levels[start + i] = 0;
+                    }
+                    misses += usize::from(!hit);
+                }
+            }
+            for i in 0..misses {
+                let (key, cpu) = (missed.keys[i], usize::from(missed.cpus[i]));
+                // SAFETY: as above, in the second level.
+                let hit = unsafe {
+                    let set =
+                        rows.add(cpu * words + job.second_at + (key as usize & second_mask) * SECOND * 4);
+                    step64::<SECOND>(set, key, missed.others[i], &mut crossed)
+                };
+                job.counts[cpu].second += u64::from(hit);
+                if LEVELS {
+                    levels[missed.at[i] as usize] = 2 - u8::from(hit);
+                }
+            }
+            start += ran;
+            if _mm256_testz_si256(crossed, crossed) == 0 {
+                return Ran::Mixed;
+            }
+            // What ended the batch early: control events, one after the other.
+            if ran < batch.len() {
+                let event = Event::read(&events[start]);
+                let cpu = usize::from(event.cpu);
+                let Some((pcid, removal)) = control(event, job.pcids[cpu]) else { return Ran::Events(start) };
+                job.counts[cpu].switches += u64::from(job.pcids[cpu] != pcid);
+                job.pcids[cpu] = pcid;
+                // SAFETY: the CPU exists.
+                job.counts[cpu].invalidated += unsafe { remove::<FIRST, SECOND>(job, cpu, removal) };
+                if LEVELS {
+                    levels[start] = NO_ACCESS;
+                }
+                start += 1;
+            }
+        }
+        Ran::Events(start)
+    }
+
+    /// One access on a set of `VECTORS * 4` words; `crossed` gathers whether the other key was there.
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn step64<const VECTORS: usize>(
+        set: *mut u64,
+        key: u64,
+        other: u64,
+        crossed: &mut __m256i,
+    ) -> bool {
+        let wanted = _mm256_set1_epi64x(key.cast_signed());
+        let unwanted = _mm256_set1_epi64x(other.cast_signed());
+        // SAFETY: the set is `VECTORS` aligned vectors; positions 0 to 16 stay within the tables.
+        unsafe {
+            let mut old = [_mm256_setzero_si256(); VECTORS];
+            let mut found = 0;
+            for i in 0..VECTORS {
+                old[i] = _mm256_load_si256(set.add(4 * i).cast());
+                let same = _mm256_cmpeq_epi64(old[i], wanted);
+                *crossed = _mm256_or_si256(*crossed, _mm256_cmpeq_epi64(old[i], unwanted));
+                found |= _mm256_movemask_pd(_mm256_castsi256_pd(same)).cast_unsigned() << (4 * i);
+            }
+            if VECTORS == 1 {
+                let moved = _mm256_blend_epi32::<3>(_mm256_permute4x64_epi64::<0x90>(old[0]), wanted);
+                let keep = _mm256_loadu_si256(KEEP64.as_ptr().add(found as usize).cast());
+                _mm256_store_si256(set.cast(), _mm256_blendv_epi8(moved, old[0], keep));
+            } else {
+                let place = (found | 1 << (4 * VECTORS)).trailing_zeros() as usize;
+                let moves = MOVES64.as_ptr().add(16 - place);
+                let mut carry = wanted;
+                for i in 0..VECTORS {
+                    let rotated = _mm256_permute4x64_epi64::<0x93>(old[i]);
+                    let moved = _mm256_blend_epi32::<3>(rotated, carry);
+                    carry = rotated;
+                    let mask = _mm256_loadu_si256(moves.add(4 * i).cast());
+                    _mm256_store_si256(set.add(4 * i).cast(), _mm256_blendv_epi8(old[i], moved, mask));
+                }
+            }
+            found != 0
+        }
+    }
+
+    /// Carries out a removal on one CPU; returns the entries that left.
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn remove<const FIRST: usize, const SECOND: usize>(
+        job: &mut Job,
+        cpu: usize,
+        removal: Removal,
+    ) -> u64 {
+        let base = cpu * job.words;
+        // SAFETY: the CPU's words.
+        let rows = unsafe { job.lines.as_mut_ptr().cast::<u64>().add(base) };
+        let second_at = job.second_at;
+        match removal {
+            Removal::Nothing => 0,
+            Removal::All => {
+                let lines = &mut job.lines[base / 8..(base + job.words) / 8];
+                let removed = lines.iter().flat_map(|line| line.0).filter(|&word| word != 0).count();
+                lines.fill(super::super::batch::Line([0; 8]));
+                removed as u64
+            }
+            Removal::Matching { mask, value } => {
+                let dies = Dies { mask, value, also: value };
+                let mut removed = 0;
+                // SAFETY: every set of both levels.
+                unsafe {
+                    for set in 0..job.first_sets {
+                        removed += squeeze::<FIRST>(rows.add(set * FIRST * 4), dies);
+                    }
+                    for set in 0..job.second_sets {
+                        removed += squeeze::<SECOND>(rows.add(second_at + set * SECOND * 4), dies);
+                    }
+                }
+                removed
+            }
+            Removal::Pages { first, pages, own, globals } => {
+                let mut removed = 0;
+                for page in first.0..(first.0 + pages).min(Vpn::MASK + 1) {
+                    let key = |pcid, global| Entry::new(page, PageSize::K4, pcid, global).0;
+                    let value = key(own, false);
+                    let also = if globals { key(Pcid(0), true) } else { value };
+                    let dies = Dies { mask: u64::MAX, value, also };
+                    // SAFETY: the page's sets.
+                    unsafe {
+                        let set = page as usize & (job.first_sets - 1);
+                        removed += squeeze::<FIRST>(rows.add(set * FIRST * 4), dies);
+                        let set = page as usize & (job.second_sets - 1);
+                        removed += squeeze::<SECOND>(rows.add(second_at + set * SECOND * 4), dies);
+                    }
+                }
+                removed
+            }
+        }
+    }
+
+    /// Entries whose word under `mask` is `value` or `also`.
+    #[derive(Clone, Copy)]
+    struct Dies {
+        mask: u64,
+        value: u64,
+        also: u64,
+    }
+
+    /// Takes the dying entries out of a set; survivors move up in order, freed ways are at the end.
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn squeeze<const VECTORS: usize>(set: *mut u64, dies: Dies) -> u64 {
+        let mask = _mm256_set1_epi64x(dies.mask.cast_signed());
+        let value = _mm256_set1_epi64x(dies.value.cast_signed());
+        let also = _mm256_set1_epi64x(dies.also.cast_signed());
+        // SAFETY: `VECTORS` aligned vectors; the write position never passes the read position, so a store of four
+        // words never reaches beyond the set.
+        unsafe {
+            let mut old = [_mm256_setzero_si256(); VECTORS];
+            let mut dead = [0_u32; VECTORS];
+            let mut all = 0;
+            for i in 0..VECTORS {
+                old[i] = _mm256_load_si256(set.add(4 * i).cast());
+                let seen = _mm256_and_si256(old[i], mask);
+                let same = _mm256_or_si256(_mm256_cmpeq_epi64(seen, value), _mm256_cmpeq_epi64(seen, also));
+                dead[i] = _mm256_movemask_pd(_mm256_castsi256_pd(same)).cast_unsigned();
+                all |= dead[i];
+            }
+            if all == 0 {
+                return 0;
+            }
+            let mut removed = 0;
+            let mut at = 0;
+            for i in 0..VECTORS {
+                let lives = !dead[i] as usize & 0xf;
+                let order = _mm256_loadu_si256(SQUEEZE.as_ptr().add(lives).cast());
+                let kept = lives.count_ones() as usize;
+                let front = _mm256_permutevar8x32_epi32(old[i], order);
+                // Words 0 to kept - 1; the window ends one earlier than a move to place `kept`.
+                let here = _mm256_loadu_si256(MOVES64.as_ptr().add(17 - kept).cast());
+                _mm256_storeu_si256(set.add(at).cast(), _mm256_and_si256(front, here));
+                at += kept;
+                removed += u64::from(dead[i].count_ones());
+            }
+            for word in at..4 * VECTORS {
+                *set.add(word) = 0;
+            }
+            removed
+        }
     }
 }

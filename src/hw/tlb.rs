@@ -216,6 +216,11 @@ impl Tlb {
         &self.state.counters
     }
 
+    /// Sets the context of a TLB without PCID slots, whose change was counted elsewhere.
+    pub(crate) fn set_pcid(&mut self, pcid: Pcid) {
+        self.state.pcid = pcid;
+    }
+
     pub(crate) fn counters_mut(&mut self) -> &mut Counters {
         &mut self.state.counters
     }
