@@ -29,6 +29,14 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore.checker import Verdict as Verdict
     from tlbcore.checker import check as check
     from tlbcore.inspect import Host as Host
+    from tlbcore.kernel import Kernel as Kernel
+    from tlbcore.scenarios import Actor as Actor
+    from tlbcore.scenarios import Scenario as Scenario
+    from tlbcore._simulate import Comparison as Comparison
+    from tlbcore._simulate import SimResult as SimResult
+    from tlbcore._simulate import compare as compare
+    from tlbcore._simulate import simulate as simulate
+    from tlbcore._simulate import statistics as statistics
     from tlbcore.inspect import inspect_host as inspect_host
     from tlbcore.policy import Policy as Policy
     from tlbcore.policy import as_policy as as_policy
@@ -55,6 +63,14 @@ _EXPORTS: dict[str, str] = {
     "machine": "tlbcore._machines",
     "machines": "tlbcore._machines",
     "Host": "tlbcore.inspect",
+    "Kernel": "tlbcore.kernel",
+    "Actor": "tlbcore.scenarios",
+    "Scenario": "tlbcore.scenarios",
+    "Comparison": "tlbcore._simulate",
+    "SimResult": "tlbcore._simulate",
+    "compare": "tlbcore._simulate",
+    "simulate": "tlbcore._simulate",
+    "statistics": "tlbcore._simulate",
     "inspect_host": "tlbcore.inspect",
     "Counterexample": "tlbcore.checker",
     "Verdict": "tlbcore.checker",
@@ -78,7 +94,10 @@ _EXPORTS: dict[str, str] = {
     "replay": "tlbcore._replay",
 }
 
-__all__ = sorted(_EXPORTS)
+# Modules that are namespaces of their own: `tlbcore.scenarios.rteval()`.
+_MODULES = ("scenarios",)
+
+__all__ = sorted([*_EXPORTS, *_MODULES])
 
 
 def __getattr__(name: str) -> object:
@@ -86,8 +105,10 @@ def __getattr__(name: str) -> object:
         value = getattr(import_module(_EXPORTS[name]), name)
         globals()[name] = value
         return value
+    if name in _MODULES:
+        return import_module(f"tlbcore.{name}")
     raise AttributeError(f"module 'tlbcore' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_EXPORTS})
+    return sorted({*globals(), *_EXPORTS, *_MODULES})

@@ -5,7 +5,10 @@
 //! (text to program), [`policy`] (the catalogue).
 
 pub mod assemble;
+pub mod config;
 pub mod policy;
 pub mod program;
+pub mod smp;
 pub mod step;
 pub mod text;
+pub mod vmalloc;

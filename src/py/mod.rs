@@ -9,6 +9,7 @@ mod check;
 mod errors;
 mod hw;
 mod policy;
+mod sim;
 mod sweep;
 mod trace;
 
@@ -36,6 +37,9 @@ mod _core {
         policy_code, policy_kernel, policy_listing, policy_names, policy_parse, policy_promela,
         policy_replace, policy_stated, policy_text,
     };
+
+    #[pymodule_export]
+    use super::sim::{kernel_check, kernel_inert, kernel_parse, scenario_check, simulate, statistics};
 
     #[pymodule_export]
     use super::sweep::sweep_identify;

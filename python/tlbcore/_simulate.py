@@ -1,0 +1,518 @@
+"""`simulate` and `compare`: the timed machine, one run or several policies side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlbcore import _core
+from tlbcore._machines import Machine
+from tlbcore.kernel import Kernel, machine_text
+from tlbcore.policy import Policy, as_policy
+from tlbcore.scenarios import Scenario, by_name
+
+__all__ = ["FIGURES", "Comparison", "SimResult", "Statistic", "compare", "simulate", "statistics"]
+
+DEFAULT_POLICIES = ("ipi", "ct-late", "coalesce-v7", "coalesce-v7-fixed", "pending-bit")
+
+Progress = Callable[[float, float], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistic:
+    """One column of `SimResult.table`: its name, its unit (`count` or `ps`) and what it counts."""
+
+    name: str
+    unit: str
+    doc: str
+
+
+def statistics() -> tuple[Statistic, ...]:
+    """Return every statistic of a simulation, in the order of the table's columns."""
+    return tuple(Statistic(name=name, unit=unit, doc=doc) for name, unit, doc in _core.statistics())
+
+
+def _frozen(columns: Mapping[str, Any]) -> Mapping[str, NDArray[Any]]:
+    out: dict[str, NDArray[Any]] = {}
+    for name, values in columns.items():
+        array = np.asarray(values)
+        array.flags.writeable = False
+        out[name] = array
+    return MappingProxyType(out)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SimResult:
+    """What one simulation counted.
+
+    Attributes
+    ----------
+    scenario, machine, kernel, policy, seed
+        What was simulated.
+    table
+        One row per CPU: `cpu`, `isolated`, and a uint64 column per statistic (`tlbcore.statistics()`); times
+        in picoseconds.
+    timeline
+        The last events of each CPU in order of time: `time_ps`, `duration_ps`, `cpu`, `kind`, `cause`,
+        `other` (another CPU, or a number of interrupts). `timeline_dropped` counts those the rings no
+        longer hold.
+    purges
+        One row per purge: `time_ps`, `areas`, `hull_pages`, `forks` so far, and whether it was a `tail`.
+    latencies
+        HDR histograms (two digits) of system calls and interruptions by class of CPU, and of initiators'
+        waits: `count`, `mean_ps`, `p50_ps`, `p90_ps`, `p99_ps`, `p999_ps`, `max_ps`.
+    duration_s
+        Simulated seconds reached; below the scenario's if `interrupted`.
+    program_runs
+        Program runs on all CPUs, the unit of throughput.
+    notes
+        What has no effect here, and why.
+    violation
+        The first step that broke a rule of the machine, or None.
+    """
+
+    scenario: Scenario
+    machine: str
+    kernel: Kernel
+    policy: Policy
+    seed: int
+    table: Mapping[str, NDArray[Any]]
+    timeline: Mapping[str, NDArray[Any]]
+    timeline_dropped: int
+    purges: Mapping[str, NDArray[Any]]
+    latencies: Mapping[str, Mapping[str, float]]
+    duration_s: float
+    program_runs: int
+    interrupted: bool
+    notes: tuple[str, ...]
+    violation: str | None
+
+    def total(self, name: str, *, isolated: bool | None = None) -> int:
+        """Return a statistic summed over CPUs: isolated ones, the others, or all (None).
+
+        Raises
+        ------
+        KeyError
+            If there is no such statistic.
+        """
+        column = self.table[name]
+        if isolated is not None:
+            column = column[self.table["isolated"] == isolated]
+        return int(column.sum())
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a result with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for name in ("table", "timeline", "purges"):
+            data[name] = dict(data[name])
+        data["latencies"] = {name: dict(one) for name, one in self.latencies.items()}
+        return (_result, (data,))
+
+    def __repr__(self) -> str:
+        left = " (interrupted)" if self.interrupted else ""
+        return (
+            f"<SimResult {self.scenario.name} on {self.machine} under {self.policy.name}, seed {self.seed}: "
+            f"{self.duration_s:g} s, {self.program_runs} program runs{left}>"
+        )
+
+
+def _result(data: dict[str, Any]) -> SimResult:
+    for name in ("table", "timeline", "purges"):
+        data[name] = _frozen(data[name])
+    latencies = {name: MappingProxyType(one) for name, one in data["latencies"].items()}
+    data["latencies"] = MappingProxyType(latencies)
+    return SimResult(**data)
+
+
+def _as_scenario(load: Scenario | str) -> Scenario:
+    return by_name(load) if isinstance(load, str) else load
+
+
+def _as_seed(seed: int) -> int:
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 64:
+        raise _core.SimError(f"a seed is an integer of 0 to 2**64 - 1: got {seed!r}")
+    return seed
+
+
+def _as_kernel(kernel: Kernel | None) -> Kernel:
+    if kernel is not None and not isinstance(kernel, Kernel):
+        raise _core.ConfigError(f"kernel must be a tlbcore.Kernel: got {type(kernel).__name__}")
+    return Kernel() if kernel is None else kernel
+
+
+def _run(
+    load: Scenario,
+    machine: str | Machine,
+    kernel: Kernel,
+    jobs: Sequence[tuple[Policy, int]],
+    *,
+    skip: bool,
+    timeline: int,
+    threads: int,
+    progress: Progress | None,
+) -> list[SimResult]:
+    raw = _core.simulate(
+        load.to_json(),
+        machine_text(machine),
+        kernel.to_json(),
+        [(policy.text, seed) for policy, seed in jobs],
+        skip=skip,
+        keep=timeline,
+        threads=threads,
+        progress=progress,
+    )
+    name = machine if isinstance(machine, str) else machine.name
+    return [
+        _result(
+            {
+                "scenario": load,
+                "machine": name,
+                "kernel": kernel,
+                "policy": policy,
+                "seed": seed,
+                "table": one["table"],
+                "timeline": one["timeline"],
+                "timeline_dropped": one["timeline_dropped"],
+                "purges": one["purges"],
+                "latencies": one["latencies"],
+                "duration_s": one["reached_ps"] * 1e-12,
+                "program_runs": one["program_runs"],
+                "interrupted": one["interrupted"],
+                "notes": tuple(one["notes"]),
+                "violation": one["violation"],
+            }
+        )
+        for (policy, seed), one in zip(jobs, raw, strict=True)
+    ]
+
+
+def simulate(
+    scenario: Scenario | str,
+    *,
+    machine: str | Machine,
+    kernel: Kernel | None = None,
+    policy: str | Path | Policy = "ipi",
+    seed: int = 1,
+    skip: bool = True,
+    timeline: int = 256,
+    progress: Progress | None = None,
+) -> SimResult:
+    """Simulate one scenario under one policy.
+
+    The same inputs give the same result on any machine. Ctrl-C stops the run and returns what there is, with
+    `interrupted` set. The machine is sequentially consistent at op granularity.
+
+    Parameters
+    ----------
+    scenario
+        A scenario, or the name of a built-in one with its defaults.
+    machine
+        CPU model.
+    kernel
+        Kernel; the default one of `Kernel()` if left out.
+    policy
+        Name, file or policy.
+    seed
+        Key of every random draw.
+    skip
+        Jump over proven fixed points. Changes nothing but the time it takes.
+    timeline
+        Events to keep per CPU.
+    progress
+        Called with (simulated seconds done, in all) about twenty times a second.
+
+    Raises
+    ------
+    SimError
+        If the scenario or the seed cannot be.
+    ConfigError
+        If Kconfig would refuse the kernel.
+    PolicyError
+        If the policy is unknown or does not assemble for this machine.
+    TlbError
+        If the machine is unknown.
+
+    Examples
+    --------
+    >>> from tlbcore import scenarios
+    >>> load = scenarios.spawn_storm(duration_s=60)
+    >>> simulate(load, machine="broadwell-ep", policy="coalesce-v7").total("ipis_received", isolated=True)
+    0
+    """
+    jobs = [(as_policy(policy), _as_seed(seed))]
+    load = _as_scenario(scenario)
+    (result,) = _run(
+        load,
+        machine,
+        _as_kernel(kernel),
+        jobs,
+        skip=skip,
+        timeline=_as_keep(timeline),
+        threads=1,
+        progress=progress,
+    )
+    return result
+
+
+def _as_keep(timeline: int) -> int:
+    if not isinstance(timeline, int) or timeline < 0:
+        raise _core.SimError(f"timeline is a number of events of at least 0: got {timeline!r}")
+    return timeline
+
+
+def _hours(result: SimResult, cpus: int) -> float:
+    return result.duration_s / 3600 * cpus
+
+
+def _per_hour(name: str, scale: float = 1.0) -> Callable[[SimResult, bool, int], float]:
+    return lambda r, isolated, cpus: r.total(name, isolated=isolated) * scale / _hours(r, cpus)
+
+
+def _mean(time: str, count: str, scale: float) -> Callable[[SimResult, bool, int], float]:
+    def value(r: SimResult, isolated: bool, _cpus: int) -> float:
+        n = r.total(count, isolated=isolated)
+        return r.total(time, isolated=isolated) * scale / n if n else math.nan
+
+    return value
+
+
+def _latency(kind: str, key: str, scale: float) -> Callable[[SimResult, bool, int], float]:
+    def value(r: SimResult, isolated: bool, _cpus: int) -> float:
+        h = r.latencies[f"{kind}_{'isolated' if isolated else 'housekeeping'}"]
+        return h[key] * scale if h["count"] else math.nan
+
+    return value
+
+
+def _share(name: str) -> Callable[[SimResult, bool, int], float]:
+    return lambda r, isolated, cpus: r.total(name, isolated=isolated) * 1e-12 / (r.duration_s * cpus)
+
+
+def _quiet(r: SimResult, isolated: bool, _cpus: int) -> float:
+    column = r.table["longest_quiet_ps"][r.table["isolated"] == isolated]
+    return float(column.min()) * 1e-12
+
+
+# name -> (what it is, how it is computed); the columns of Comparison.table, per CPU of the class
+FIGURES: dict[str, tuple[str, Callable[[SimResult, bool, int], float]]] = {
+    "ipis_per_hour": ("remote-call interrupts per CPU and hour", _per_hour("ipis_received")),
+    "calls_per_hour": ("remote calls executed per CPU and hour", _per_hour("calls_executed")),
+    "interference_per_hour": ("interruptions of user mode per CPU and hour", _per_hour("interference")),
+    "interference_us_per_hour": ("their time, per CPU and hour", _per_hour("interference_ps", 1e-6)),
+    "shortest_longest_quiet_s": ("longest quiet time, of the CPU where it is shortest", _quiet),
+    "deferrals_per_hour": ("flush requests over before the CPU flushed", _per_hour("deferrals")),
+    "entry_flushes_needed_per_hour": ("entry flushes while one was owed", _per_hour("entry_flushes_needed")),
+    "entry_flushes_unneeded_per_hour": ("entry flushes while none was", _per_hour("entry_flushes_unneeded")),
+    "syscall_mean_ns": ("mean system call, refills included", _mean("kernel_ps", "syscalls", 1e-3)),
+    "syscall_p99_ns": ("99th percentile of system calls", _latency("syscall", "p99_ps", 1e-3)),
+    "refill_misses_per_hour": ("TLB misses caused by flushes", _per_hour("refill_misses")),
+    "exposures_per_hour": ("windows in the kernel with a flush owed", _per_hour("exposures")),
+    "exposure_mean_ns": ("mean length of such a window", _mean("exposure_ps", "exposures", 1e-3)),
+    "hazards_per_hour": ("ordinary kernel code run with a flush owed", _per_hour("hazards")),
+    "flush_requests_per_hour": ("kernel-range flushes initiated", _per_hour("flush_requests")),
+    "wait_mean_us": ("mean wait of an initiator", _mean("wait_ps", "flush_requests", 1e-6)),
+    "user_share": ("share of time in user mode", _share("user_ps")),
+    "violations_per_hour": ("steps that broke a rule of the machine", _per_hour("violations")),
+}
+
+# Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom.
+_T95 = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+    2.120,
+    2.110,
+    2.101,
+    2.093,
+    2.086,
+    2.080,
+    2.074,
+    2.069,
+    2.064,
+    2.060,
+    2.056,
+    2.052,
+    2.048,
+    2.045,
+    2.042,
+)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean and its 95 % confidence interval (Student's t); NaN bounds below two values."""
+    array = np.asarray(values, dtype=np.float64)
+    mean, n = float(array.mean()), len(array)
+    if n < 2 or not np.isfinite(array).all():
+        return mean, math.nan, math.nan
+    half = (_T95[n - 2] if n <= 31 else 1.96) * float(array.std(ddof=1)) / math.sqrt(n)
+    return mean, mean - half, mean + half
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Comparison(Mapping[str, SimResult]):
+    """Several policies on one scenario; `comparison[name]` is the run of a policy with the first seed.
+
+    Attributes
+    ----------
+    table
+        One row per policy and class of CPU: `policy`, `cpu_class`, `cpus`, `seeds`, and a float column per
+        figure (`tlbcore._simulate.FIGURES`), a mean over seeds; with several seeds also `..._low` and
+        `..._high`, the 95 % confidence interval. What did not occur is NaN, never zero.
+    results
+        Every run, by policy and then by seed.
+    """
+
+    table: Mapping[str, NDArray[Any]]
+    results: tuple[SimResult, ...]
+    policies: tuple[str, ...] = field(default=())
+
+    def __getitem__(self, policy: str) -> SimResult:
+        for result in self.results:
+            if result.policy.name == policy:
+                return result
+        raise KeyError(policy)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.policies)
+
+    def __len__(self) -> int:
+        return len(self.policies)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a comparison with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_comparison, (self.results, self.policies))
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether any run was stopped before its end."""
+        return any(result.interrupted for result in self.results)
+
+    def __repr__(self) -> str:
+        first = self.results[0]
+        return f"<Comparison of {', '.join(self)}: {first.scenario.name} on {first.machine}>"
+
+
+def _comparison(results: tuple[SimResult, ...], names: tuple[str, ...]) -> Comparison:
+    many = any(sum(r.policy.name == name for r in results) > 1 for name in names)
+    columns: dict[str, list[Any]] = {"policy": [], "cpu_class": [], "cpus": [], "seeds": []}
+    for name in FIGURES:
+        columns[name] = []
+        if many:
+            columns[f"{name}_low"], columns[f"{name}_high"] = [], []
+    for policy in names:
+        runs = [r for r in results if r.policy.name == policy and r.duration_s > 0]
+        if not runs:
+            continue
+        for isolated in (True, False):
+            cpus = int((runs[0].table["isolated"] == isolated).sum())
+            if not cpus:
+                continue
+            columns["policy"].append(policy)
+            columns["cpu_class"].append("isolated" if isolated else "housekeeping")
+            columns["cpus"].append(cpus)
+            columns["seeds"].append(len(runs))
+            for name, (_, compute) in FIGURES.items():
+                mean, low, high = interval([compute(r, isolated, cpus) for r in runs])
+                columns[name].append(mean)
+                if many:
+                    columns[f"{name}_low"].append(low)
+                    columns[f"{name}_high"].append(high)
+    return Comparison(table=_frozen(columns), results=results, policies=names)
+
+
+def compare(
+    scenario: Scenario | str,
+    *,
+    machine: str | Machine,
+    kernel: Kernel | None = None,
+    policies: Sequence[str | Path | Policy] = DEFAULT_POLICIES,
+    seed: int = 1,
+    replicates: int = 1,
+    threads: int | None = None,
+    skip: bool = True,
+    timeline: int = 256,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Simulate one scenario under several policies, each with the same draws.
+
+    Parameters
+    ----------
+    scenario, machine, kernel, skip, timeline, progress
+        As in `simulate`.
+    policies
+        Names, files or policies; all must have different names.
+    seed, replicates
+        Seeds `seed`, `seed + 1`, ...: how many. With two or more, the table has confidence intervals.
+    threads
+        Worker threads; all CPUs if left out. Results do not depend on it.
+
+    Raises
+    ------
+    SimError
+        If the scenario or a seed cannot be, no policy is given, or two policies have one name.
+    ConfigError, PolicyError, TlbError
+        As in `simulate`.
+
+    Examples
+    --------
+    >>> from tlbcore import scenarios
+    >>> load = scenarios.syscall_heavy(duration_s=0.1)
+    >>> c = compare(load, machine="broadwell-ep", policies=["ipi", "coalesce-v7"])
+    >>> c.table["syscall_mean_ns"][0] < c.table["syscall_mean_ns"][2]
+    np.True_
+    """
+    chosen = [as_policy(policy) for policy in policies]
+    names = tuple(policy.name for policy in chosen)
+    if not names:
+        raise _core.SimError("no policy to compare")
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise _core.SimError(f"two policies are called {sorted(twice)[0]!r}: give one another name")
+    if not isinstance(replicates, int) or replicates < 1:
+        raise _core.SimError(f"replicates is a number of at least 1: got {replicates!r}")
+    jobs = [(policy, _as_seed(seed + i)) for policy in chosen for i in range(replicates)]
+    if threads is None:
+        threads = os.cpu_count() or 1
+    if not isinstance(threads, int) or threads < 1:
+        raise _core.SimError(f"threads is a number of at least 1: got {threads!r}")
+    results = _run(
+        _as_scenario(scenario),
+        machine,
+        _as_kernel(kernel),
+        jobs,
+        skip=skip,
+        timeline=_as_keep(timeline),
+        threads=threads,
+        progress=progress,
+    )
+    return _comparison(tuple(results), names)

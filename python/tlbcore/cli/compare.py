@@ -1,0 +1,127 @@
+"""`tlbcore compare`."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlbcore.cli import _common
+
+if TYPE_CHECKING:
+    from tlbcore._simulate import Comparison
+
+
+def command(
+    scenario: Annotated[
+        str,
+        typer.Option(
+            help="rteval, spawn-storm, dpdk-poll, trading, syscall-heavy, filter-attach, module-load, quiet."
+        ),
+    ] = "rteval",
+    machine: Annotated[
+        str, typer.Option(help="CPU model; see `tlbcore machines`.")
+    ] = "broadwell-ep-e5-2699v4",
+    policy: Annotated[
+        list[str] | None, typer.Option("--policy", help="Built-in name or .policy file; may be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="First seed.")] = 1,
+    seeds: Annotated[int, typer.Option(help="How many seeds; two or more give confidence intervals.")] = 1,
+    duration: Annotated[float | None, typer.Option(help="Simulated seconds.")] = None,
+    cpus: Annotated[int | None, typer.Option(help="Online CPUs.")] = None,
+    isolated: Annotated[
+        str | None, typer.Option(metavar="CPUS", help="Isolated CPUs, such as 2-3,8.")
+    ] = None,
+    pti: Annotated[str, typer.Option(help="on, off or auto (the CPU decides).")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Simulate one scenario under several policies."""
+    from tlbcore._simulate import DEFAULT_POLICIES, compare
+    from tlbcore.kernel import Kernel
+    from tlbcore.scenarios import by_name
+
+    states = {"on": True, "off": False, "auto": None}
+    if pti not in states:
+        _common.fail(f"--pti takes on, off or auto: got {pti!r}")
+    given: dict[str, Any] = {"duration_s": duration, "cpus": cpus, "isolated": isolated}
+    load = by_name(scenario, **{name: value for name, value in given.items() if value is not None})
+    kernel = Kernel(pti=states[pti], broadcast_tlb_flush=True)
+    with _common.progress("simulating", "s") as advance:
+        result = compare(
+            load,
+            machine=machine,
+            kernel=kernel,
+            policies=policy or DEFAULT_POLICIES,
+            seed=seed,
+            replicates=seeds,
+            progress=lambda done, total: advance(done, total),
+        )
+    if json:
+        first = result.results[0]
+        _common.print_json(
+            "compare",
+            1,
+            scenario=load.name,
+            abstraction=load.abstraction,
+            machine=first.machine,
+            seed=seed,
+            seeds=seeds,
+            duration_s=first.duration_s,
+            interrupted=result.interrupted,
+            notes=_notes(result),
+            table=result.table,
+        )
+    else:
+        _show(result)
+    return _common.INTERRUPTED if result.interrupted else 0
+
+
+def _notes(result: Comparison) -> list[str]:
+    return list(dict.fromkeys(note for run in result.results for note in run.notes))
+
+
+def _show(result: Comparison) -> None:
+    from rich.table import Table
+
+    from tlbcore._simulate import FIGURES
+
+    first, table = result.results[0], result.table
+    console = _common.console()
+    console.print(
+        f"{first.scenario.name} on {first.machine}, {first.scenario.cpus} CPUs "
+        f"({len(first.scenario.isolated)} isolated), {first.duration_s:g} s simulated"
+    )
+    for cpu_class in ("isolated", "housekeeping"):
+        rows = [i for i, name in enumerate(table["cpu_class"]) if name == cpu_class]
+        if not rows:
+            continue
+        shown = Table(title=f"per {cpu_class} CPU (predicted)", box=None, title_justify="left")
+        shown.add_column("figure")
+        for i in rows:
+            shown.add_column(str(table["policy"][i]), justify="right")
+        for name in FIGURES:
+            cells = [_cell(table, name, i) for i in rows]
+            if any(cell not in ("-", "0") for cell in cells):
+                shown.add_row(name, *cells)
+        console.print(shown)
+    for note in _notes(result):
+        console.print(f"note: {note}")
+    for run in result.results:
+        if run.violation:
+            console.print(f"violation under {run.policy.name}: {run.violation}")
+    console.print(f"left out: {first.scenario.abstraction}")
+    if result.interrupted:
+        console.print("interrupted: figures are of the simulated time above")
+
+
+def _cell(table: Any, name: str, i: int) -> str:
+    value = float(table[name][i])
+    if math.isnan(value):
+        return "-"
+    text = f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+    if f"{name}_low" in table and not math.isnan(float(table[f"{name}_low"][i])):
+        half = (float(table[f"{name}_high"][i]) - float(table[f"{name}_low"][i])) / 2
+        if half:
+            text += f" ±{half:.2g}"
+    return text

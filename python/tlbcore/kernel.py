@@ -1,0 +1,141 @@
+"""How a kernel is built and booted, as far as the model depends on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from tlbcore import _core
+
+if TYPE_CHECKING:
+    from tlbcore._machines import Machine
+    from tlbcore.policy import Policy
+
+__all__ = ["Kernel"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """A kernel's configuration, command line and state, reduced to what the model knows of (FACTS 5).
+
+    Parameters
+    ----------
+    pti
+        `pti=on` (True), `pti=off` or `mitigations=off` (False), `pti=auto` (None): then the CPU decides.
+    pti_built_in
+        `CONFIG_MITIGATION_PAGE_TABLE_ISOLATION`.
+    nopcid, noinvpcid
+        Boot parameters of that name.
+    no_hz_full, context_tracking, coalesce_tlbi, track_cr3, vmap_stack
+        `CONFIG_NO_HZ_FULL`, `CONFIG_CONTEXT_TRACKING_USER`, `CONFIG_COALESCE_TLBI`, `CONFIG_TRACK_CR3`,
+        `CONFIG_VMAP_STACK`.
+    broadcast_tlb_flush
+        The kernel uses INVLPGB where the CPU has it (6.15 and newer).
+    rar
+        The kernel uses remote action requests where the CPU has them (no kernel does yet).
+    flush_ceiling
+        `tlb_single_page_flush_ceiling`, pages.
+
+    Raises
+    ------
+    ConfigError
+        If Kconfig would not allow the combination; the message names the dependency.
+
+    Examples
+    --------
+    >>> Kernel(coalesce_tlbi=True).coalesce_tlbi
+    True
+    """
+
+    pti: bool | None = None
+    pti_built_in: bool = True
+    nopcid: bool = False
+    noinvpcid: bool = False
+    no_hz_full: bool = True
+    context_tracking: bool = True
+    coalesce_tlbi: bool = False
+    track_cr3: bool = False
+    vmap_stack: bool = True
+    broadcast_tlb_flush: bool = False
+    rar: bool = False
+    flush_ceiling: int = 33
+
+    def __post_init__(self) -> None:
+        _core.kernel_check(self.to_json())
+
+    def to_json(self) -> str:
+        """Return the fields as a JSON object."""
+        return json.dumps(dataclasses.asdict(self))
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a kernel with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def inert(
+        self, policy: str | Policy, machine: str | Machine, *, isolated: bool = True
+    ) -> tuple[str, ...]:
+        """Return why a policy has no effect on a machine; empty if it works (SEMANTICS L7).
+
+        Parameters
+        ----------
+        policy
+            Name or policy.
+        machine
+            Name or machine.
+        isolated
+            Whether any CPU is isolated.
+
+        Raises
+        ------
+        PolicyError
+            If the policy is unknown.
+        TlbError
+            If the machine is unknown.
+        """
+        from tlbcore.policy import as_policy
+
+        return tuple(
+            _core.kernel_inert(self.to_json(), as_policy(policy).text, machine_text(machine), isolated)
+        )
+
+    @classmethod
+    def from_config(
+        cls, config: str | Path, *, cmdline: str = "", meltdown: str | None = None
+    ) -> tuple[Kernel, tuple[str, ...]]:
+        """Return the kernel that a `.config` (plain or .gz), a command line and a meltdown state describe.
+
+        Parameters
+        ----------
+        config
+            Path of a `.config` or `config.gz`.
+        cmdline
+            Kernel command line, as in `/proc/cmdline`.
+        meltdown
+            Content of `/sys/devices/system/cpu/vulnerabilities/meltdown`, which overrides what `pti=auto`
+            would mean on another CPU.
+
+        Returns
+        -------
+        tuple
+            The kernel, and remarks: which option decided what, and what has no effect.
+
+        Raises
+        ------
+        ConfigError
+            If the file is no kernel configuration, or a parameter has a value the kernel would refuse.
+        OSError
+            If the file cannot be read.
+        """
+        data = Path(config).read_bytes()
+        found, remarks = _core.kernel_parse(data, str(config), cmdline, meltdown)
+        return cls(**json.loads(found)), tuple(remarks)
+
+
+def machine_text(machine: str | Machine) -> str:
+    """Return what the core takes for a machine: a built-in name or a preset's text."""
+    if isinstance(machine, str):
+        return machine
+    return machine.name if machine.text is None else machine.text

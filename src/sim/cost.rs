@@ -1,0 +1,115 @@
+//! What an op takes, in picoseconds: one number per op of the assembled policy, from the CPU's preset.
+
+use crate::hw::preset::Preset;
+use crate::kernel::program::{At, Code, Feature, Features, Fence, Invpcid, NoFlush, Op};
+
+/// Plain instructions have no source of their own: one cycle each.
+const PLAIN: u64 = 1;
+
+/// A serialising instruction such as CPUID or IRET to self, cycles; unsourced.
+const SERIALIZE: u64 = 100;
+
+/// Costs of one run, in picoseconds.
+#[derive(Clone, Debug)]
+pub struct Times {
+    /// By op.
+    pub op: Vec<u64>,
+    /// SYSCALL, SYSRET.
+    pub syscall: (u64, u64),
+    /// Interrupt delivery and return.
+    pub interrupt: (u64, u64),
+    /// NMI delivery and return.
+    pub nmi: (u64, u64),
+    /// One more INVLPG of a range.
+    pub invlpg: u64,
+    /// One more INVLPGB of a range.
+    pub invlpgb: u64,
+    /// MOV CR3 that flushes, beyond one that does not.
+    pub cr3_flush_extra: u64,
+    /// INVPCID types 2, 3 and 1.
+    pub invpcid: (u64, u64, u64),
+    /// CR4.PGE off and on.
+    pub cr4_pge: u64,
+    /// Queueing one remote call.
+    pub queue_call: u64,
+    /// Sending one interrupt.
+    pub send: u64,
+    /// From sending to taking, same socket and other socket.
+    pub ipi: (u64, u64),
+    /// A line another core has just written, same socket and other socket.
+    pub line: (u64, u64),
+    /// One refill miss, overlapped with others.
+    pub refill: u64,
+    /// One poll of a waiting loop.
+    pub poll: u64,
+}
+
+impl Times {
+    /// The times of a policy's ops on a CPU.
+    pub fn new(code: &Code, cpu: &Preset, features: Features) -> Self {
+        let c = &cpu.costs;
+        let ps = |cycles: u64| cpu.picoseconds(cycles);
+        let of = |figure: crate::hw::preset::Figure| u64::from(figure.cycles);
+        let remote = |at: At| if at == At::Me { 0 } else { of(c.remote_line) };
+        let op = code
+            .ops
+            .iter()
+            .map(|op| {
+                ps(match *op {
+                    Op::Move { .. } | Op::Alu { .. } | Op::Unless { .. } | Op::Jump(_) => PLAIN,
+                    Op::Loop(_) | Op::Each { .. } | Op::Clear | Op::Put => PLAIN,
+                    Op::Load { from, .. } => of(c.mem_l1) + remote(from.at),
+                    Op::Store { to, .. } => PLAIN + remote(to.at),
+                    Op::Rmw { at, .. } | Op::Cas { at, .. } => of(c.lock) + remote(at.at),
+                    Op::Await { at, .. } => of(c.mem_l1) + remote(at.at),
+                    Op::AwaitAcks => of(c.mem_l1),
+                    Op::Fence(Fence::Full) => of(c.mfence),
+                    Op::Fence(Fence::Load) => of(c.mem_l1),
+                    Op::Fence(Fence::Serialize) => SERIALIZE,
+                    Op::Irq(_) | Op::ReadGs(_) | Op::ReadCr3(_) => PLAIN,
+                    Op::SwapGs | Op::SetGs(_) => of(c.swapgs),
+                    Op::MovCr3 { keep: NoFlush::Keep | NoFlush::Owed, .. } if features.has(Feature::Pcid) => {
+                        of(c.mov_cr3_noflush)
+                    }
+                    Op::MovCr3 { .. } => of(c.mov_cr3_flush),
+                    Op::MovCr4Pge(_) => of(c.cr4_pge_toggle) / 2,
+                    Op::Invlpg(_) => of(c.invlpg),
+                    Op::Invpcid { kind, .. } => of(match kind {
+                        Invpcid::Address => c.invpcid_address,
+                        Invpcid::Context => c.invpcid_context,
+                        Invpcid::AllGlobal => c.invpcid_all,
+                        Invpcid::All => c.invpcid_non_global,
+                    }),
+                    Op::Invlpgb(_) | Op::InvlpgbAll => of(c.invlpgb),
+                    Op::Tlbsync => of(c.tlbsync),
+                    Op::Rar(_) => of(c.rar),
+                    Op::Touch(_) | Op::Body(_) | Op::Request(_) | Op::Promise(_) => 0,
+                    Op::Pte { locked: true, .. } => of(c.lock),
+                    Op::Pte { .. } | Op::FreeTable(_) | Op::OweUser | Op::OweOthers => PLAIN,
+                    Op::Ipi { .. } => PLAIN,
+                    Op::HandleCalls => of(c.lock),
+                    Op::Return => PLAIN,
+                })
+            })
+            .collect();
+        // After a full flush the paging-structure caches are empty too; most walks then read the PDE and the PTE.
+        let walk = u64::from(c.walk_cycles(2));
+        Times {
+            op,
+            syscall: (ps(of(c.syscall)), ps(of(c.sysret))),
+            interrupt: (ps(of(c.interrupt_entry)), ps(of(c.interrupt_exit))),
+            nmi: (ps(of(c.nmi_entry)), ps(of(c.nmi_exit))),
+            invlpg: ps(of(c.invlpg)),
+            invlpgb: ps(of(c.invlpgb)),
+            cr3_flush_extra: ps(of(c.mov_cr3_flush).saturating_sub(of(c.mov_cr3_noflush))),
+            invpcid: (ps(of(c.invpcid_all)), ps(of(c.invpcid_non_global)), ps(of(c.invpcid_context))),
+            cr4_pge: ps(of(c.cr4_pge_toggle)),
+            queue_call: ps(of(c.lock) + of(c.remote_line)),
+            send: ps(of(c.ipi_send)),
+            ipi: (ps(of(c.ipi_same_socket)), ps(of(c.ipi_cross_socket))),
+            line: (ps(of(c.remote_line)), ps(of(c.remote_line_cross_socket))),
+            refill: ps(c.overlapped(walk)),
+            poll: ps(of(c.remote_line)).max(1000),
+        }
+    }
+}

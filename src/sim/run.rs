@@ -1,0 +1,386 @@
+//! One run from inputs to results: assemble the policy for the machine, calibrate bodies, run in blocks.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::cost::Times;
+use super::engine::{Engine, Latencies, PurgeRecord};
+use super::machine::{Layout, Timed};
+use super::scenario::{Actor, Gap, Kind, On, Scenario};
+use super::stats::{N_CAUSES, Row, Stat};
+use super::timeline::Event;
+use crate::hw::Preset;
+use crate::kernel::config::{Config, ConfigError};
+use crate::kernel::policy::{builtin, load};
+use crate::kernel::program::{Code, Features};
+use crate::kernel::step::Cpu;
+use crate::kernel::text::{File, PolicyError};
+
+/// Why a simulation cannot start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SimError {
+    /// The scenario breaks a rule.
+    #[error("{0}")]
+    Scenario(String),
+    /// The kernel's configuration breaks a rule.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The policy does not assemble for this machine.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+}
+
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// Workload.
+    pub scenario: Scenario,
+    /// CPU model.
+    pub machine: Arc<Preset>,
+    /// Kernel.
+    pub kernel: Config,
+    /// Policy.
+    pub policy: File,
+    /// Seed.
+    pub seed: u64,
+    /// Jump over proven fixed points.
+    pub skip: bool,
+    /// Events to keep per CPU.
+    pub keep: usize,
+}
+
+/// What came out.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Statistics by CPU, in the order of [`super::stats::TABLE`].
+    pub stats: Vec<Row>,
+    /// Interrupts by cause and CPU.
+    pub by_cause: Vec<[u64; N_CAUSES]>,
+    /// Which CPUs are isolated.
+    pub isolated: Vec<bool>,
+    /// Events, by time, CPU and order.
+    pub events: Vec<Event>,
+    /// Events that the rings dropped.
+    pub dropped: u64,
+    /// Purges.
+    pub purges: Vec<PurgeRecord>,
+    /// How long things took.
+    pub latencies: Latencies,
+    /// Program runs.
+    pub runs: u64,
+    /// Time reached.
+    pub reached_ps: u64,
+    /// Stopped before the end.
+    pub interrupted: bool,
+    /// What has no effect here, and what did not fit.
+    pub notes: Vec<String>,
+    /// First violation: time, CPU, source place, rule.
+    pub violation: Option<(u64, Cpu, String, &'static str)>,
+}
+
+/// Assembles a policy for a machine; one that is inert there is mainline.
+pub fn assemble(
+    policy: &File,
+    kernel: &Config,
+    machine: &Preset,
+    isolated: bool,
+) -> Result<(Code, Features, Vec<String>), SimError> {
+    kernel.check()?;
+    let features = kernel.features(&machine.features, isolated);
+    let notes = kernel.inert(&policy.name, &policy.needs, &machine.features, isolated);
+    let code = if notes.is_empty() { load(policy, features)? } else { load(&builtin("ipi")?, features)? };
+    Ok((code, features, notes))
+}
+
+/// Program runs between two looks at `cancel` and calls of `progress`: well below 50 ms of work.
+const BLOCK_RUNS: u64 = 200_000;
+
+/// Simulated time of the first block.
+const FIRST_BLOCK_PS: u64 = 1_000_000_000;
+
+/// A run that can be advanced in pieces.
+#[derive(Clone, Debug)]
+pub struct Run {
+    engine: Engine,
+    input: Input,
+    notes: Vec<String>,
+    interrupted: bool,
+}
+
+impl Run {
+    /// Ready at time 0.
+    pub fn new(input: Input) -> Result<Self, SimError> {
+        input.scenario.check()?;
+        let isolated = !input.scenario.isolated.is_empty();
+        let (code, features, mut notes) = assemble(&input.policy, &input.kernel, &input.machine, isolated)?;
+        let mut bodies = Vec::new();
+        for actor in &input.scenario.actors {
+            bodies.push(match actor.kind {
+                Kind::Syscalls { base_ps, kernel_pages, user_pages, .. } => {
+                    let on_isolated =
+                        input.scenario.cpus_of(&actor.on).iter().any(|c| input.scenario.is_isolated(*c));
+                    let entry = entry_ps(&input, features, on_isolated, kernel_pages, user_pages)?;
+                    if entry > base_ps {
+                        notes.push(format!(
+                            "actor {:?}: entry and exit alone take {entry} ps, more than base_ps {base_ps}",
+                            actor.name
+                        ));
+                    }
+                    base_ps.saturating_sub(entry)
+                }
+                _ => 0,
+            });
+        }
+        let engine = engine(&input, code, features, &bodies)?;
+        Ok(Run { engine, input, notes, interrupted: false })
+    }
+
+    /// Time reached.
+    pub fn now(&self) -> u64 {
+        self.engine.now
+    }
+
+    /// Goes on to `end` (at most the scenario's duration). `false`: `cancel` was set.
+    pub fn advance(&mut self, end: u64, cancel: &AtomicBool) -> bool {
+        let end = end.min(self.input.scenario.duration_ps);
+        self.interrupted = !self.engine.run_until(end, cancel);
+        !self.interrupted
+    }
+
+    /// Goes on to the end in blocks, each about as much work as the others. Blocks never show in results.
+    pub fn finish(&mut self, cancel: &AtomicBool, mut progress: impl FnMut(u64, u64)) {
+        let duration = self.input.scenario.duration_ps;
+        let mut block = FIRST_BLOCK_PS;
+        while self.now() < duration {
+            let (end, before) = (self.now().saturating_add(block), self.engine.work);
+            if !self.advance(end, cancel) {
+                return;
+            }
+            progress(self.now(), duration);
+            let did = self.engine.work - before;
+            block = if did > BLOCK_RUNS { (block / 2).max(1) } else { block.saturating_mul(2) };
+        }
+    }
+
+    /// The results so far.
+    pub fn output(&self) -> Output {
+        let mut engine = self.engine.clone();
+        let reached_ps = engine.now;
+        engine.finish(reached_ps);
+        let m = &engine.m;
+        let mut events: Vec<Event> = m.timelines.iter().flat_map(|t| t.events().copied()).collect();
+        events.sort_by_key(|e| (e.time_ps, e.cpu));
+        Output {
+            isolated: (0..self.input.scenario.cpus).map(|c| self.input.scenario.is_isolated(c)).collect(),
+            dropped: m.timelines.iter().map(|t| t.dropped).sum(),
+            violation: m.violation.map(|(t, c, pc, v)| (t, c, engine.source(pc), v.name())),
+            stats: m.stats.clone(),
+            by_cause: m.by_cause.clone(),
+            events,
+            purges: engine.purges.clone(),
+            latencies: engine.latencies.clone(),
+            runs: engine.runs,
+            reached_ps,
+            interrupted: self.interrupted,
+            notes: self.notes.clone(),
+        }
+    }
+}
+
+fn engine(input: &Input, code: Code, features: Features, bodies: &[u64]) -> Result<Engine, SimError> {
+    let s = &input.scenario;
+    let times = Times::new(&code, &input.machine, features);
+    let layout = Layout {
+        cpus: s.cpus,
+        isolated: &s.isolated,
+        flush_mask: s.flush_mask.as_ref().unwrap_or(&s.isolated),
+        sockets: s.sockets,
+        keep: input.keep,
+    };
+    let mut m = Timed::new(&code, features, times, &layout);
+    if s.extra_ipi_ps > 0 {
+        m.extra_ipi = Some((s.extra_ipi_ps, super::draw::Draws::new(input.seed, Cpu::MAX, 0)));
+    }
+    let lazy_max = lazy_max_of(&input.policy, s.cpus);
+    Engine::new(code, m, s, input.seed, lazy_max, bodies, input.skip).map_err(SimError::Scenario)
+}
+
+/// `lazy-tune`: a policy's header line `lazy_max_factor "N"` multiplies the threshold.
+fn lazy_max_of(policy: &File, cpus: Cpu) -> Option<u64> {
+    let (_, factor) = policy.facts.iter().find(|(k, _)| k == "lazy_max_factor")?;
+    let factor: u64 = factor.parse().ok()?;
+    Some(crate::kernel::vmalloc::lazy_max_pages(u32::from(cpus)) * factor)
+}
+
+/// What one system call with an empty body takes under mainline on this machine.
+fn entry_ps(
+    input: &Input,
+    features: Features,
+    isolated: bool,
+    kernel_pages: u32,
+    user_pages: u32,
+) -> Result<u64, SimError> {
+    let gap = Gap { mean_ps: 1_000_000, exponential: false };
+    let cpu = u16::from(isolated);
+    let scenario = Scenario {
+        name: "calibration".into(),
+        duration_ps: 100_000_000,
+        cpus: 2,
+        isolated: if isolated { vec![1] } else { vec![] },
+        flush_mask: None,
+        lazy_max_pages: None,
+        extra_ipi_ps: 0,
+        actors: vec![Actor {
+            name: "syscalls".into(),
+            on: On::Cpus(vec![cpu]),
+            kind: Kind::Syscalls { gap, base_ps: 1, kernel_pages, user_pages },
+        }],
+        ..input.scenario.clone()
+    };
+    let policy = builtin("ipi")?;
+    let code = load(&policy, features)?;
+    let input = Input { scenario, policy, skip: false, keep: 0, ..input.clone() };
+    let mut engine = engine(&input, code, features, &[0])?;
+    engine.run_until(input.scenario.duration_ps, &AtomicBool::new(false));
+    let row = &engine.m.stats[usize::from(cpu)];
+    Ok(row[Stat::kernel_ps as usize] / row[Stat::syscalls as usize].max(1))
+}
+
+/// Runs to the end.
+pub fn simulate(input: Input) -> Result<Output, SimError> {
+    let mut run = Run::new(input)?;
+    run.finish(&AtomicBool::new(false), |_, _| {});
+    Ok(run.output())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::policy::POLICIES;
+
+    pub(super) fn scenario(json: &str) -> Scenario {
+        Scenario::parse(json).unwrap()
+    }
+
+    fn storm(duration_ms: u64) -> Scenario {
+        scenario(&format!(
+            r#"{{"name": "storm", "duration_ps": {}, "cpus": 4, "isolated": [2, 3],
+            "rcu_ps": 2000000000, "lazy_max_pages": 500,
+            "actors": [
+              {{"name": "forks", "on": "housekeeping", "kind": "forks", "gap": {{"mean_ps": 50000000, "exponential": true}}, "batch": 24}},
+              {{"name": "loop", "on": {{"cpus": [2]}}, "kind": "syscalls", "gap": {{"mean_ps": 400000}}, "base_ps": 770000, "kernel_pages": 12, "user_pages": 4}},
+              {{"name": "spin", "on": {{"cpus": [0, 1, 3]}}, "kind": "spin"}},
+              {{"name": "tick", "on": "all", "kind": "interrupts", "gap": {{"mean_ps": 300000000, "exponential": true}}, "body_ps": 1000000, "cause": "tick"}},
+              {{"name": "perf", "on": "isolated", "kind": "nmis", "gap": {{"mean_ps": 70000000, "exponential": true}}, "body_ps": 500000}}
+            ]}}"#,
+            duration_ms * 1_000_000_000
+        ))
+    }
+
+    fn input(scenario: Scenario, policy: &str) -> Input {
+        Input {
+            scenario,
+            machine: Preset::builtin("broadwell-ep-e5-2699v4").unwrap(),
+            kernel: Config::default(),
+            policy: builtin(policy).unwrap(),
+            seed: 1,
+            skip: true,
+            keep: 64,
+        }
+    }
+
+    fn total(o: &Output, stat: Stat, isolated: bool) -> u64 {
+        (0..o.stats.len()).filter(|&c| o.isolated[c] == isolated).map(|c| o.stats[c][stat as usize]).sum()
+    }
+
+    fn same(a: &Output, b: &Output) {
+        assert_eq!(a.stats, b.stats);
+        assert_eq!(a.by_cause, b.by_cause);
+        assert_eq!(a.events, b.events);
+        assert_eq!(a.latencies.syscall, b.latencies.syscall);
+        assert_eq!(a.latencies.interruption, b.latencies.interruption);
+        assert_eq!(a.runs, b.runs);
+    }
+
+    #[test]
+    fn mainline_interrupts_every_isolated_cpu_at_each_purge_and_deferral_none() {
+        let ipi = simulate(input(storm(200), "ipi")).unwrap();
+        assert!(total(&ipi, Stat::purges, false) > 5, "{}", total(&ipi, Stat::purges, false));
+        assert_eq!(total(&ipi, Stat::calls_executed, true), 2 * total(&ipi, Stat::flush_requests, false));
+        assert_eq!(total(&ipi, Stat::deferrals, true), 0);
+        let v7 = simulate(input(storm(200), "coalesce-v7")).unwrap();
+        // The CPU that spins is interrupted only if a tick or an NMI had just brought it into the kernel.
+        let calls = |o: &Output| o.stats[3][Stat::calls_executed as usize];
+        assert!(calls(&v7) * 4 < calls(&ipi), "{} {}", calls(&v7), calls(&ipi));
+        assert!(total(&v7, Stat::deferrals, true) > 0);
+        assert!(total(&v7, Stat::entry_flushes_needed, true) > 0);
+        assert!(v7.stats[2][Stat::entry_flushes_unneeded as usize] > 1000, "v7 flushes at every entry");
+        assert!(v7.stats[2][Stat::syscalls as usize] < ipi.stats[2][Stat::syscalls as usize]);
+    }
+
+    #[test]
+    fn skipping_changes_nothing() {
+        for row in POLICIES {
+            let fast = simulate(input(storm(20), row.id)).unwrap();
+            let slow = simulate(Input { skip: false, ..input(storm(20), row.id) }).unwrap();
+            same(&fast, &slow);
+            assert!(fast.stats[2][Stat::syscalls as usize] > 1000, "{}", row.id);
+        }
+    }
+
+    #[test]
+    fn chunks_change_nothing() {
+        for row in POLICIES {
+            let whole = simulate(input(storm(20), row.id)).unwrap();
+            let mut run = Run::new(input(storm(20), row.id)).unwrap();
+            let (mut at, never) = (0, AtomicBool::new(false));
+            while at < 20_000_000_000 {
+                at += 7_777_777;
+                assert!(run.advance(at, &never));
+            }
+            same(&whole, &run.output());
+        }
+    }
+
+    #[test]
+    fn a_set_cancel_stops_at_once_and_keeps_what_there_is() {
+        let mut run = Run::new(input(storm(100), "ipi")).unwrap();
+        let cancel = AtomicBool::new(false);
+        run.advance(50_000_000_000, &cancel);
+        cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+        run.finish(&cancel, |_, _| {});
+        let out = run.output();
+        assert!(out.interrupted && out.reached_ps == 50_000_000_000);
+        assert!(out.stats[2][Stat::syscalls as usize] > 0);
+    }
+
+    #[test]
+    fn time_adds_up() {
+        for row in POLICIES {
+            let o = simulate(input(storm(50), row.id)).unwrap();
+            for (cpu, row) in o.stats.iter().enumerate().filter(|(c, _)| o.isolated[*c]) {
+                let sum = row[Stat::user_ps as usize]
+                    + row[Stat::kernel_ps as usize]
+                    + row[Stat::interrupt_ps as usize];
+                assert_eq!(sum, o.reached_ps, "CPU {cpu}");
+            }
+        }
+    }
+
+    #[test]
+    fn pti_off_makes_coalescing_inert_and_free() {
+        let machine = Preset::builtin("cascade-lake-sp").unwrap();
+        let ipi = simulate(Input { machine: machine.clone(), ..input(storm(20), "ipi") }).unwrap();
+        let v7 = simulate(Input { machine, ..input(storm(20), "coalesce-v7") }).unwrap();
+        assert!(v7.notes[0].contains("inert"), "{:?}", v7.notes);
+        assert_eq!(ipi.stats, v7.stats);
+    }
+
+    #[test]
+    fn the_base_of_a_system_call_is_met_under_mainline() {
+        let o = simulate(input(storm(20), "ipi")).unwrap();
+        let row = &o.stats[2];
+        let mean = row[Stat::kernel_ps as usize] / row[Stat::syscalls as usize];
+        assert!((765_000..790_000).contains(&mean), "{mean}");
+    }
+}

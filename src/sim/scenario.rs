@@ -1,0 +1,301 @@
+//! Workloads as data: CPUs, and actors on them with rates and page working sets.
+//!
+//! An actor is one [`Kind`]: the *foreground* of a CPU (spin, idle, system calls) or something that happens on it
+//! (interrupts, NMIs, forks, frees, chains of kernel work). A scenario states its abstraction: what it leaves out.
+
+use serde::{Deserialize, Serialize};
+
+use super::run::SimError;
+use super::stats::Cause;
+use crate::kernel::step::Cpu;
+
+/// Time between events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gap {
+    /// Mean.
+    pub mean_ps: u64,
+    /// Exponential (a Poisson process) or constant.
+    #[serde(default)]
+    pub exponential: bool,
+}
+
+/// Which CPUs an actor is on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum On {
+    /// Every isolated CPU.
+    Isolated,
+    /// Every other CPU.
+    Housekeeping,
+    /// All.
+    All,
+    /// These.
+    Cpus(Vec<Cpu>),
+}
+
+/// One step of a chain of kernel work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// Kernel program: `purge`, `vunmap`, `set_memory`, `table_free`, `text_poke`, ...
+    pub program: String,
+    /// Pages of the range; 0: beyond the ceiling, a full flush.
+    pub pages: u32,
+    /// What it counts as.
+    pub cause: Cause,
+    /// Chance per thousand that this step happens in a cycle.
+    #[serde(default = "always")]
+    pub per_mille: u16,
+}
+
+fn always() -> u16 {
+    1000
+}
+
+/// What an actor does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Kind {
+    /// Foreground: nothing to run.
+    Idle,
+    /// Foreground: a user-space loop that never enters the kernel.
+    Spin {
+        /// User pages it touches.
+        #[serde(default)]
+        user_pages: u32,
+    },
+    /// Foreground: a loop of user time and one system call.
+    Syscalls {
+        /// User time between two calls.
+        gap: Gap,
+        /// Time of one round trip under mainline, flush instructions and all; the body is what the entry code
+        /// leaves of it.
+        base_ps: u64,
+        /// Kernel pages that the call touches.
+        kernel_pages: u32,
+        /// User pages touched between two calls.
+        user_pages: u32,
+    },
+    /// Interrupts other than remote calls.
+    Interrupts {
+        /// Gaps.
+        gap: Gap,
+        /// Time of the handler.
+        body_ps: u64,
+        /// What they count as.
+        cause: Cause,
+    },
+    /// NMIs.
+    Nmis {
+        /// Gaps.
+        gap: Gap,
+        /// Time of the handler.
+        body_ps: u64,
+    },
+    /// Creates `batch` processes, then lets all of them exit, and again.
+    Forks {
+        /// Gap between two forks.
+        gap: Gap,
+        /// Processes alive before they exit.
+        batch: u32,
+        /// Whether an exit happens on any housekeeping CPU rather than on this one.
+        #[serde(default)]
+        spread: bool,
+    },
+    /// Allocates and frees a vmalloc area.
+    Vfree {
+        /// Gap between two.
+        gap: Gap,
+        /// Pages, guard included.
+        pages: u32,
+    },
+    /// A chain of kernel work.
+    Chain {
+        /// Gap between two.
+        gap: Gap,
+        /// Its steps, in order.
+        steps: Vec<Step>,
+    },
+}
+
+impl Kind {
+    /// Is it what the CPU does when nothing happens?
+    pub fn is_foreground(&self) -> bool {
+        matches!(self, Kind::Idle | Kind::Spin { .. } | Kind::Syscalls { .. })
+    }
+
+    /// Can it interrupt or change what other CPUs see?
+    pub fn initiates(&self) -> bool {
+        matches!(self, Kind::Forks { .. } | Kind::Vfree { .. } | Kind::Chain { .. })
+    }
+
+    fn gap(&self) -> Option<Gap> {
+        match self {
+            Kind::Idle | Kind::Spin { .. } => None,
+            Kind::Syscalls { gap, .. }
+            | Kind::Interrupts { gap, .. }
+            | Kind::Nmis { gap, .. }
+            | Kind::Forks { gap, .. }
+            | Kind::Vfree { gap, .. }
+            | Kind::Chain { gap, .. } => Some(*gap),
+        }
+    }
+}
+
+/// One actor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// Name, for messages.
+    pub name: String,
+    /// Where.
+    pub on: On,
+    /// What.
+    #[serde(flatten)]
+    pub kind: Kind,
+}
+
+/// A workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Name.
+    pub name: String,
+    /// What it leaves out, in one sentence.
+    #[serde(default)]
+    pub abstraction: String,
+    /// Simulated time.
+    pub duration_ps: u64,
+    /// Online CPUs.
+    pub cpus: Cpu,
+    /// NOHZ_FULL CPUs.
+    pub isolated: Vec<Cpu>,
+    /// The mask the entry flush tests, where it differs (FACTS 1.6 f).
+    #[serde(default)]
+    pub flush_mask: Option<Vec<Cpu>>,
+    /// Sockets; CPUs are split evenly.
+    #[serde(default = "one")]
+    pub sockets: u16,
+    /// `lazy_max_pages()`, where it is tuned.
+    #[serde(default)]
+    pub lazy_max_pages: Option<u64>,
+    /// RCU grace period.
+    #[serde(default = "grace")]
+    pub rcu_ps: u64,
+    /// From queueing the drain work to its start.
+    #[serde(default = "work_delay")]
+    pub work_delay_ps: u64,
+    /// Extra time from an interrupt request to its delivery (an emulator's scheduling), exponential.
+    #[serde(default)]
+    pub extra_ipi_ps: u64,
+    /// Actors.
+    pub actors: Vec<Actor>,
+}
+
+fn one() -> u16 {
+    1
+}
+
+fn grace() -> u64 {
+    20_000_000_000
+}
+
+fn work_delay() -> u64 {
+    20_000_000
+}
+
+/// Largest machine: `NR_CPUS` of distribution kernels is 8,192, but a broadcast to more than 4,096 CPUs says
+/// nothing new.
+pub const MAX_CPUS: Cpu = 4096;
+
+impl Scenario {
+    /// Reads JSON and checks it.
+    pub fn parse(json: &str) -> Result<Self, SimError> {
+        let scenario: Scenario =
+            serde_json::from_str(json).map_err(|e| SimError::Scenario(format!("scenario: {e}")))?;
+        scenario.check()?;
+        Ok(scenario)
+    }
+
+    /// The rules every scenario obeys.
+    pub fn check(&self) -> Result<(), SimError> {
+        let fail = |text: String| Err(SimError::Scenario(format!("scenario {:?}: {text}", self.name)));
+        if self.cpus == 0 || self.cpus > MAX_CPUS {
+            return fail(format!("cpus must be 1 to {MAX_CPUS}: got {}", self.cpus));
+        }
+        if self.duration_ps == 0 || self.duration_ps > 1 << 62 {
+            return fail(format!(
+                "duration must be above 0 and at most 53 days: got {} ps",
+                self.duration_ps
+            ));
+        }
+        if self.sockets == 0 || self.sockets > self.cpus {
+            return fail(format!("sockets must be 1 to the number of CPUs: got {}", self.sockets));
+        }
+        for &cpu in self.isolated.iter().chain(self.flush_mask.iter().flatten()) {
+            if cpu >= self.cpus {
+                return fail(format!(
+                    "isolated CPU {cpu} does not exist: there are CPUs 0 to {}",
+                    self.cpus - 1
+                ));
+            }
+        }
+        if self.isolated.contains(&0) {
+            return fail(
+                "CPU 0 cannot be isolated: the boot CPU keeps the timekeeping duty (nohz_full=)".into(),
+            );
+        }
+        let mut foreground = vec![None; usize::from(self.cpus)];
+        for actor in &self.actors {
+            if let Some(gap) = actor.kind.gap()
+                && gap.mean_ps == 0
+                && !matches!(actor.kind, Kind::Syscalls { .. })
+            {
+                return fail(format!("actor {:?}: its gap must be above 0", actor.name));
+            }
+            if let Kind::Forks { batch: 0, .. } = actor.kind {
+                return fail(format!("actor {:?}: batch must be at least 1: got 0", actor.name));
+            }
+            if let Kind::Vfree { pages: 0, .. } = actor.kind {
+                return fail(format!("actor {:?}: pages must be at least 1: got 0", actor.name));
+            }
+            if let Kind::Syscalls { base_ps: 0, gap: Gap { mean_ps: 0, .. }, .. } = actor.kind {
+                return fail(format!("actor {:?}: a system call must take time", actor.name));
+            }
+            for cpu in self.cpus_of(&actor.on) {
+                if cpu >= self.cpus {
+                    return fail(format!(
+                        "actor {:?}: CPU {cpu} does not exist: there are CPUs 0 to {}",
+                        actor.name,
+                        self.cpus - 1
+                    ));
+                }
+                if actor.kind.is_foreground() {
+                    let before = foreground[usize::from(cpu)].replace(&actor.name);
+                    if let Some(other) = before {
+                        return fail(format!(
+                            "actors {other:?} and {:?} both are the foreground of CPU {cpu}",
+                            actor.name
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Is the CPU isolated?
+    pub fn is_isolated(&self, cpu: Cpu) -> bool {
+        self.isolated.contains(&cpu)
+    }
+
+    /// The CPUs of a place.
+    pub fn cpus_of(&self, on: &On) -> Vec<Cpu> {
+        match on {
+            On::Cpus(list) => list.clone(),
+            On::All => (0..self.cpus).collect(),
+            On::Isolated => (0..self.cpus).filter(|c| self.is_isolated(*c)).collect(),
+            On::Housekeeping => (0..self.cpus).filter(|c| !self.is_isolated(*c)).collect(),
+        }
+    }
+}

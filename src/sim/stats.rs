@@ -1,0 +1,126 @@
+//! What is counted, in one table. Results, stubs and documentation are generated from it or tested against it.
+
+macro_rules! statistics {
+    ($($name:ident, $unit:ident, $text:literal;)*) => {
+        /// One statistic of one CPU.
+        #[allow(non_camel_case_types, missing_docs)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Stat { $($name,)* }
+
+        /// Name, unit and sentence of each, in the order of [`Stat`].
+        pub const TABLE: &[(&str, Unit, &str)] = &[$((stringify!($name), Unit::$unit, $text),)*];
+    };
+}
+
+/// Unit of a statistic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Events.
+    Count,
+    /// Picoseconds.
+    Ps,
+}
+
+impl Unit {
+    /// As shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Unit::Count => "count",
+            Unit::Ps => "ps",
+        }
+    }
+}
+
+statistics! {
+    syscalls, Count, "System calls completed.";
+    interrupts, Count, "Interrupts taken, whatever their cause.";
+    nmis, Count, "NMIs taken.";
+    ipis_received, Count, "Interrupts taken because of a remote call.";
+    ipis_empty, Count, "Remote-call interrupts that found the queue already empty.";
+    calls_executed, Count, "Remote calls executed, the unit that a CSD trace counts.";
+    interference, Count, "Times that user mode was left against the task's will.";
+    interference_ps, Ps, "Time away from user mode against the task's will, handlers included.";
+    longest_quiet_ps, Ps, "Longest time without such an interruption.";
+    deferrals, Count, "Flush requests that were over before this CPU flushed.";
+    entry_flushes_needed, Count, "Flushes in entry code while a flush was owed.";
+    entry_flushes_unneeded, Count, "Flushes in entry code while none was owed.";
+    remote_flushes, Count, "Flushes in a remote call.";
+    local_flushes, Count, "Flushes by an initiator on its own CPU.";
+    entry_flush_ps, Ps, "Time that flush instructions took in entry code.";
+    refill_misses, Count, "TLB misses caused by flushes: touched pages that had to be walked again.";
+    refill_ps, Ps, "Time those misses took.";
+    user_ps, Ps, "Time in user mode.";
+    kernel_ps, Ps, "Time in system calls and kernel work.";
+    interrupt_ps, Ps, "Time in interrupts and NMIs.";
+    idle_ps, Ps, "Time in idle.";
+    exposures, Count, "Times that kernel translations were loaded in kernel mode while a flush was owed.";
+    exposure_ps, Ps, "Time of those windows.";
+    hazards, Count, "Times that ordinary kernel code ran while a flush was owed.";
+    flush_requests, Count, "Kernel-range flush requests this CPU initiated.";
+    flush_requests_full, Count, "Of those, the ones beyond the single-page ceiling.";
+    purges, Count, "Purges of the lazy list this CPU ran, tail purges included.";
+    purges_tail, Count, "Purges that were queued while another one still waited.";
+    purges_postponed, Count, "Purges that gave up because some CPU had not flushed yet.";
+    areas_purged, Count, "vmalloc areas those purges freed.";
+    calls_queued, Count, "Remote calls this CPU queued on others.";
+    ipis_sent, Count, "Interrupts this CPU sent: calls that found an empty queue.";
+    ipi_rounds, Count, "Sends, each to one CPU or a mask, the unit that ipi_send events count.";
+    wait_ps, Ps, "Time this CPU waited for acknowledgements.";
+    wait_max_ps, Ps, "Longest single wait.";
+    forks, Count, "Processes or threads created.";
+    stacks_reused, Count, "Kernel stacks taken from the per-CPU cache.";
+    stacks_allocated, Count, "Kernel stacks newly allocated in vmalloc space.";
+    violations, Count, "Steps that broke a rule of the machine.";
+}
+
+/// Number of statistics.
+pub const STATS: usize = TABLE.len();
+
+/// The statistics of one CPU.
+pub type Row = [u64; STATS];
+
+macro_rules! causes {
+    ($($name:ident, $id:literal, $text:literal;)*) => {
+        /// Why a CPU was interrupted or a flush requested.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        #[repr(u8)]
+        pub enum Cause { $(#[doc = $text] $name,)* }
+
+        /// Name and sentence of each cause, in the order of [`Cause`].
+        pub const CAUSES: &[(&str, &str)] = &[$(($id, $text),)*];
+    };
+}
+
+causes! {
+    Purge, "purge", "Purge of vmalloc's lazy list.";
+    Aliases, "aliases", "_vm_unmap_aliases: set_memory and frees that reset permissions.";
+    SetMemory, "set_memory", "cpa_flush after a change of rights or cache attributes.";
+    TableFree, "table_free", "A page-table page was freed.";
+    Vunmap, "vunmap", "An unmap whose caller relies on it at once.";
+    TextPoke, "text_poke", "A sync of text patching.";
+    Percpu, "percpu", "A per-CPU chunk was depopulated.";
+    Tick, "tick", "A timer tick.";
+    Residual, "residual", "Residual kernel noise: kicks, deadline timers.";
+    Device, "device", "A device interrupt.";
+    Nmi, "nmi", "A non-maskable interrupt, perf among them.";
+    UserFlush, "user_flush", "A shootdown of user translations.";
+    Other, "other", "Anything else.";
+}
+
+/// Number of causes.
+pub const N_CAUSES: usize = CAUSES.len();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_says_so_in_its_name() {
+        for (name, unit, text) in TABLE {
+            assert_eq!(name.ends_with("_ps"), *unit == Unit::Ps, "{name}");
+            assert!(text.ends_with('.'), "{name}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+"""The timed machine from Python: scenarios, runs, comparisons, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import tlbcore as tc
+from tlbcore import op, scenarios
+from tlbcore.cli import main
+
+MACHINE = "broadwell-ep-e5-2699v4"
+
+OWN_TEXT = """policy count-and-defer
+  "Skip CPUs in user mode; they flush at entry. Written for a test."
+  needs pti
+  var inside : 1 bit, per cpu, starts 1, user mapped
+
+to_kernel
+  inside = 1
+  fence
+  mov cr3, kernel noflush
+  if me in nohz_full
+    flush_all_here
+
+to_user
+  inside = 0
+  mov cr3, user owed
+
+flush_kernel_range
+  each cpu in others
+    if cpu in housekeeping or inside[cpu]
+      put cpu into targets
+  ipi targets, flush_handler
+  flush_here
+  await acks
+"""
+
+
+@pytest.fixture(scope="module")
+def published() -> tc.Comparison:
+    """The published noise measurement, one hour of it."""
+    load = scenarios.rteval(duration_s=3600)
+    return tc.compare(load, machine=MACHINE, policies=["ipi", "coalesce-v7", "coalesce-v7-fixed"])
+
+
+def test_deferral_removes_the_published_noise(published):
+    table = published.table
+    rows = {p: i for i, p in enumerate(table["policy"]) if table["cpu_class"][i] == "isolated"}
+    assert 20 < table["ipis_per_hour"][rows["ipi"]] < 50
+    assert table["ipis_per_hour"][rows["coalesce-v7"]] == 0
+    assert table["deferrals_per_hour"][rows["coalesce-v7"]] == table["ipis_per_hour"][rows["ipi"]]
+
+
+def test_every_purge_interrupts_every_isolated_cpu_under_mainline(published):
+    ipi = published["ipi"]
+    received = ipi.table["ipis_received"][ipi.table["isolated"]]
+    assert (received == ipi.total("flush_requests")).all()
+    assert ipi.table["interrupts_purge"][ipi.table["isolated"]].sum() == received.sum()
+
+
+def test_a_policy_written_in_python_and_one_as_text_stand_beside_built_in_ones():
+    mine = tc.policies["coalesce-v7"].replace(
+        name="mine", coalesce=[op.store("kernel_cr3_loaded", 1), op.fence(), op.invpcid(2)]
+    )
+    text = tc.Policy(text=OWN_TEXT)
+    load = scenarios.syscall_heavy(duration_s=0.2)
+    result = tc.compare(load, machine=MACHINE, policies=["ipi", mine, text])
+    assert list(result) == ["ipi", "mine", "count-and-defer"]
+    assert result["mine"].total("entry_flushes_unneeded", isolated=True) > 1000
+    assert result["count-and-defer"].total("entry_flushes_unneeded", isolated=True) > 1000
+
+
+def test_the_same_seed_gives_the_same_bytes_for_any_number_of_threads():
+    load = scenarios.spawn_storm(duration_s=30, rate_hz=400)
+    runs = [
+        tc.compare(load, machine=MACHINE, policies=["ipi", "ct-late"], replicates=4, threads=threads)
+        for threads in (1, 2, 8)
+    ]
+    for name, column in runs[0].table.items():
+        for other in runs[1:]:
+            assert column.tobytes() == other.table[name].tobytes() or column.dtype == object, name
+    for one, two in zip(runs[0].results, runs[2].results, strict=True):
+        for name, column in one.table.items():
+            assert column.tobytes() == two.table[name].tobytes(), name
+
+
+@pytest.mark.parametrize("name", sorted(scenarios.SCENARIOS))
+def test_skipping_changes_nothing_in_any_scenario(name):
+    load = scenarios.by_name(name, duration_s=0.05 if name in ("syscall-heavy", "trading") else 20.0)
+    for policy in ("ipi", "coalesce-v7"):
+        fast = tc.simulate(load, machine=MACHINE, policy=policy)
+        slow = tc.simulate(load, machine=MACHINE, policy=policy, skip=False)
+        for column in fast.table:
+            assert fast.table[column].tobytes() == slow.table[column].tobytes(), column
+        assert fast.latencies == slow.latencies
+        assert fast.program_runs == slow.program_runs
+
+
+def test_seeds_give_confidence_intervals():
+    load = scenarios.spawn_storm(duration_s=60, rate_hz=800)
+    table = tc.compare(load, machine=MACHINE, policies=["ipi"], replicates=5).table
+    low, mean, high = (table[f"ipis_per_hour{s}"][0] for s in ("_low", "", "_high"))
+    assert low <= mean <= high
+    assert table["seeds"][0] == 5
+
+
+def test_page_table_isolation_off_makes_coalescing_inert_and_says_why():
+    load = scenarios.syscall_heavy(duration_s=0.1, base_ns=270)
+    result = tc.compare(load, machine="cascade-lake-sp", policies=["ipi", "coalesce-v7"])
+    assert "inert" in result["coalesce-v7"].notes[0]
+    assert result.table["syscall_mean_ns"][0] == result.table["syscall_mean_ns"][2]
+
+
+def test_every_statistic_is_a_column_with_its_unit(published):
+    names = [s.name for s in tc.statistics()]
+    assert list(published["ipi"].table) == ["cpu", "isolated", *names]
+    assert all(s.name.endswith("_ps") == (s.unit == "ps") for s in tc.statistics())
+
+
+def test_a_result_survives_pickling_and_replace(published):
+    ipi = published["ipi"]
+    again = pickle.loads(pickle.dumps(ipi))
+    assert again.table["ipis_received"].tolist() == ipi.table["ipis_received"].tolist()
+    assert ipi.replace(seed=7).seed == 7
+    with pytest.raises(ValueError, match="read-only"):
+        ipi.table["ipis_received"][0] = 1
+
+
+def test_ctrl_c_keeps_what_there_is_within_a_tenth_of_a_second():
+    load = scenarios.trading(duration_s=1000)
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    sent = []
+
+    def interrupt() -> None:
+        time.sleep(0.4)
+        sent.append(time.monotonic())
+        signal.pthread_kill(main_thread, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    result = tc.simulate(load, machine=MACHINE, skip=False)
+    thread.join()
+    assert sent, "the signal was sent"
+    assert result.interrupted
+    assert 0 < result.duration_s < 1000
+    assert result.total("syscalls") > 0
+
+
+BAD = [
+    (lambda: scenarios.quiet(cpus=4, isolated="2-9"), tc.SimError, "CPU 4 does not exist"),
+    (lambda: scenarios.quiet(cpus=4, isolated="0-1"), tc.SimError, "CPU 0 cannot be isolated"),
+    (lambda: scenarios.quiet(isolated="3-2"), tc.SimError, "goes upwards"),
+    (lambda: scenarios.quiet(isolated="a"), tc.SimError, "a CPU list"),
+    (lambda: scenarios.quiet(duration_s=-1), tc.SimError, "duration"),
+    (lambda: scenarios.quiet(duration_s=math.nan), tc.SimError, "duration"),
+    (lambda: scenarios.quiet(residual_hz=-2), tc.SimError, "rate"),
+    (lambda: scenarios.spawn_storm(rate_hz=math.inf), tc.SimError, "rate"),
+    (lambda: scenarios.spawn_storm(batch=0), tc.SimError, "batch"),
+    (lambda: scenarios.quiet(cpus=0), tc.SimError, "cpus"),
+    (lambda: scenarios.by_name("rtevil"), tc.SimError, "did you mean 'rteval'"),
+    (lambda: scenarios.by_name("quiet", speed=3), tc.SimError, "speed"),
+    (lambda: tc.simulate("quiet", machine="broadwel-ep"), tc.TlbError, "did you mean"),
+    (lambda: tc.simulate("quiet", machine=MACHINE, policy="ipl"), tc.PolicyError, "did you mean"),
+    (lambda: tc.simulate("quiet", machine=MACHINE, seed=-1), tc.SimError, "seed"),
+    (lambda: tc.compare("quiet", machine=MACHINE, policies=[]), tc.SimError, "no policy"),
+    (lambda: tc.compare("quiet", machine=MACHINE, policies=["ipi", "ipi"]), tc.SimError, "two policies"),
+    (lambda: tc.Kernel(coalesce_tlbi=True, no_hz_full=False), tc.ConfigError, "NO_HZ_FULL is not set"),
+]
+
+
+@pytest.mark.parametrize(("make", "error", "text"), BAD, ids=[text for _, _, text in BAD])
+def test_what_cannot_be_is_refused_with_the_rule(make, error, text):
+    with pytest.raises(error, match=text):
+        make()
+
+
+def test_two_foregrounds_on_one_cpu_are_refused():
+    load = scenarios.quiet()
+    with pytest.raises(tc.SimError, match="both are the foreground of CPU 2"):
+        load.replace(actors=(*load.actors, scenarios.syscalls("isolated", base_ns=100)))
+
+
+def test_a_scenario_is_data_that_can_be_changed_and_pickled():
+    load = scenarios.rteval()
+    assert pickle.loads(pickle.dumps(load)) == load
+    assert load.replace(duration_s=1.0).duration_s == 1.0
+    assert json.loads(load.to_json())["isolated"] == list(range(18, 44))
+
+
+def test_compare_prints_five_policies_by_default(capsys):
+    assert main(["compare", "--scenario", "rteval", "--duration", "600"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("ipi", "ct-late", "coalesce-v7", "coalesce-v7-fixed", "pending-bit"):
+        assert name in shown
+
+
+def test_compare_as_json_has_schema_and_columns(capsys):
+    assert main(["compare", "--scenario", "quiet", "--duration", "5", "--policy", "ipi", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "tlbcore.compare"
+    assert document["version"] == 1
+    assert document["table"]["policy"] == ["ipi", "ipi"]
+
+
+def test_compare_refuses_bad_input_with_status_two(capsys):
+    assert main(["compare", "--scenario", "rtevil"]) == 2
+    assert "did you mean" in capsys.readouterr().err
+    assert main(["compare", "--policy", "ipl"]) == 2
+    assert main(["compare", "--isolated", "99"]) == 2
+
+
+def test_the_timeline_is_in_order_and_names_its_events(published):
+    events = published["coalesce-v7"].timeline
+    assert (np.diff(events["time_ps"].astype(np.int64)) >= 0).all()
+    assert set(events["kind"]) >= {"request", "deferral"}
