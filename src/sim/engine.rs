@@ -591,11 +591,11 @@ impl Engine {
             | Op::Store { to: p, .. }
             | Op::Rmw { at: p, .. }
             | Op::Cas { at: p, .. }
-            | Op::Await { at: p, .. } => {
-                if p.at == At::Cur {
-                    let who = self.own[i].acts[top].frame.cur;
-                    self.bring(who, cpu);
-                }
+            | Op::Await { at: p, .. }
+                if p.at == At::Cur =>
+            {
+                let who = self.own[i].acts[top].frame.cur;
+                self.bring(who, cpu);
             }
             Op::Ipi { to, .. } => {
                 for who in 0..self.scenario.cpus {
