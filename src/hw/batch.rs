@@ -27,9 +27,11 @@ const WORTH_PACKING: usize = 4096;
 #[repr(C, align(64))]
 pub(super) struct Line(pub(super) [u64; 8]);
 
-/// What is counted per CPU.
+/// What is known per CPU: its context, and counts. One cache line each.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
+#[repr(C, align(64))]
+pub(super) struct Cpu {
+    pub(super) pcid: u64,
     pub(super) accesses: u64,
     pub(super) first: u64,
     pub(super) second: u64,
@@ -48,8 +50,7 @@ pub(super) struct Job {
     pub(super) second_sets: usize,
     pub(super) first_ways: usize,
     pub(super) second_ways: usize,
-    pub(super) pcids: Vec<u16>,
-    pub(super) counts: Vec<Counts>,
+    pub(super) cpus: Vec<Cpu>,
 }
 
 /// How far a block came.
@@ -147,8 +148,7 @@ fn pack(tlbs: &[Tlb], places: Places) -> Job {
         second_sets,
         first_ways,
         second_ways,
-        pcids: tlbs.iter().map(|tlb| tlb.pcid().0).collect(),
-        counts: vec![Counts::default(); tlbs.len()],
+        cpus: tlbs.iter().map(|tlb| Cpu { pcid: u64::from(tlb.pcid().0), ..Cpu::default() }).collect(),
     };
     for (cpu, tlb) in tlbs.iter().enumerate() {
         for (array, start) in [(places.first.0, 0), (places.second.0, second_at)] {
@@ -169,10 +169,10 @@ fn unpack(cpus: &mut Cpus, job: &Job, places: Places) {
                 *key = Entry(job.lines[word / 8].0[word % 8]);
             }
         }
-        let counts = job.counts[cpu];
+        let counts = job.cpus[cpu];
         let loads = u64::from(tlb.geometry().table_levels());
         let walks = counts.accesses - counts.first - counts.second;
-        tlb.set_pcid(Pcid(job.pcids[cpu]));
+        tlb.set_pcid(Pcid(counts.pcid as u16));
         let counters = tlb.counters_mut();
         counters.accesses += counts.accesses;
         counters.hits[places.first.1] += counts.first;
@@ -224,6 +224,7 @@ pub(super) fn control(event: Event, current: u16) -> Option<(u16, Removal)> {
 }
 
 #[cfg(test)]
+#[allow(clippy::manual_is_multiple_of)] // bits of a draw
 mod tests {
     use super::*;
     use crate::hw::Geometry;
@@ -236,7 +237,7 @@ mod tests {
         (0..count)
             .map(|n| {
                 let draw = splitmix64(seed, n);
-                let page = if draw & 3 == 0 { draw >> 8 } else { draw >> 40 & 0x3f } % pages;
+                let page = if draw % 4 == 0 { draw >> 8 } else { draw >> 40 & 0x3f } % pages;
                 let rare = splitmix64(seed ^ 1, n);
                 let mut op = [0, 1, 2, 0][(draw >> 3 & 3) as usize];
                 if rare & 0xffff < 200 {
@@ -244,8 +245,9 @@ mod tests {
                 } else if rare & 0xffff < 200 + apart {
                     op = [3, 10, 11][(rare >> 16) as usize % 3];
                 }
-                let global = if mixed { rare >> 33 & 0xf == 0 } else { page % 16 == 0 };
-                let flags = u8::from(global) | u8::from(op == 4 && rare >> 40 & 1 == 1) * flags::NOFLUSH;
+                let global = if mixed { (rare >> 33) % 16 == 0 } else { page % 16 == 0 };
+                let flags =
+                    u8::from(global) | if op == 4 && rare >> 40 & 1 == 1 { flags::NOFLUSH } else { 0 };
                 let mut bytes = [0; EVENT_BYTES];
                 bytes[..8].copy_from_slice(&(0xf_ffff_ff80_0000 + page).to_le_bytes());
                 bytes[8..10].copy_from_slice(&[1 + (draw >> 5 & 7 == 0) as u8, 0]);

@@ -67,16 +67,8 @@ pub(super) fn run_events(_: &mut Job, _: &[[u8; EVENT_BYTES]], _: Option<&mut [u
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use std::arch::x86_64::{
-        __m256i, _mm_alignr_epi8, _mm_blendv_epi8, _mm_castsi128_ps, _mm_cmpeq_epi32, _mm_cvtsi64_si128,
-        _mm_load_si128, _mm_loadu_si128, _mm_movemask_ps, _mm_set1_epi32, _mm_store_si128,
-        _mm256_blend_epi32, _mm256_blendv_epi8, _mm256_castps_si256, _mm256_castsi256_ps,
-        _mm256_castsi256_si128, _mm256_cmpeq_epi32, _mm256_cvtepu8_epi32, _mm256_cvtsi256_si32,
-        _mm256_extracti128_si256, _mm256_load_si256, _mm256_loadu_si256, _mm256_movemask_ps, _mm256_or_si256,
-        _mm256_permute4x64_epi64, _mm256_permutevar8x32_epi32, _mm256_set1_epi32, _mm256_set1_epi64x,
-        _mm256_setr_epi32, _mm256_setzero_si256, _mm256_shuffle_ps, _mm256_store_si256, _mm256_storeu_si256,
-        _mm256_testz_si256, _mm256_xor_si256,
-    };
+    #[allow(clippy::wildcard_imports)] // intrinsics name themselves
+    use std::arch::x86_64::*;
 
     use super::super::array::Entry;
     use super::super::batch::{Job, Ran, Removal, control};
@@ -508,16 +500,15 @@ mod x86 {
                 }
                 ran = i + 1;
                 let cpu = (rest >> 16) as usize & 0xffff;
-                let pcid = rest as u16;
-                let context = u64::from(pcid) << Entry::PCID_SHIFT;
+                let pcid = rest & 0xffff;
+                let context = pcid << Entry::PCID_SHIFT;
                 let either = context ^ Entry::GLOBAL;
                 let own = vpn & Vpn::MASK | Entry::VALID | context;
                 let (key, other) =
                     if rest >> 56 & 1 == 0 { (own, own ^ either) } else { (own ^ either, own) };
-                let current = &mut job.pcids[cpu];
-                let counts = &mut job.counts[cpu];
-                counts.switches += u64::from(*current != pcid);
-                *current = pcid;
+                let counts = &mut job.cpus[cpu];
+                counts.switches += u64::from(counts.pcid != pcid);
+                counts.pcid = pcid;
                 counts.accesses += 1;
                 // SAFETY: `cpu` is below the number of CPUs (indexed above), the set within its level.
                 unsafe {
@@ -542,7 +533,7 @@ mod x86 {
                         rows.add(cpu * words + job.second_at + (key as usize & second_mask) * SECOND * 4);
                     step64::<SECOND>(set, key, missed.others[i], &mut crossed)
                 };
-                job.counts[cpu].second += u64::from(hit);
+                job.cpus[cpu].second += u64::from(hit);
                 if LEVELS {
                     levels[missed.at[i] as usize] = 2 - u8::from(hit);
                 }
@@ -555,11 +546,14 @@ mod x86 {
             if ran < batch.len() {
                 let event = Event::read(&events[start]);
                 let cpu = usize::from(event.cpu);
-                let Some((pcid, removal)) = control(event, job.pcids[cpu]) else { return Ran::Events(start) };
-                job.counts[cpu].switches += u64::from(job.pcids[cpu] != pcid);
-                job.pcids[cpu] = pcid;
+                let Some((pcid, removal)) = control(event, job.cpus[cpu].pcid as u16) else {
+                    return Ran::Events(start);
+                };
+                let pcid = u64::from(pcid);
+                job.cpus[cpu].switches += u64::from(job.cpus[cpu].pcid != pcid);
+                job.cpus[cpu].pcid = pcid;
                 // SAFETY: the CPU exists.
-                job.counts[cpu].invalidated += unsafe { remove::<FIRST, SECOND>(job, cpu, removal) };
+                job.cpus[cpu].invalidated += unsafe { remove::<FIRST, SECOND>(job, cpu, removal) };
                 if LEVELS {
                     levels[start] = NO_ACCESS;
                 }
@@ -571,6 +565,7 @@ mod x86 {
 
     /// One access on a set of `VECTORS * 4` words; `crossed` gathers whether the other key was there.
     #[inline]
+    #[allow(clippy::needless_range_loop)] // a constant number of registers
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
     unsafe fn step64<const VECTORS: usize>(
         set: *mut u64,
@@ -624,10 +619,19 @@ mod x86 {
         match removal {
             Removal::Nothing => 0,
             Removal::All => {
-                let lines = &mut job.lines[base / 8..(base + job.words) / 8];
-                let removed = lines.iter().flat_map(|line| line.0).filter(|&word| word != 0).count();
-                lines.fill(super::super::batch::Line([0; 8]));
-                removed as u64
+                let zero = _mm256_setzero_si256();
+                let mut empty = zero;
+                for at in (0..job.words).step_by(4) {
+                    // SAFETY: the CPU's words are whole lines of eight.
+                    unsafe {
+                        let old = _mm256_load_si256(rows.add(at).cast());
+                        empty = _mm256_sub_epi64(empty, _mm256_cmpeq_epi64(old, zero));
+                        _mm256_store_si256(rows.add(at).cast(), zero);
+                    }
+                }
+                let pair = _mm_add_epi64(_mm256_castsi256_si128(empty), _mm256_extracti128_si256::<1>(empty));
+                let sum = _mm_add_epi64(pair, _mm_unpackhi_epi64(pair, pair));
+                job.words as u64 - _mm_cvtsi128_si64(sum).cast_unsigned()
             }
             Removal::Matching { mask, value } => {
                 let dies = Dies { mask, value, also: value };
@@ -673,6 +677,7 @@ mod x86 {
 
     /// Takes the dying entries out of a set; survivors move up in order, freed ways are at the end.
     #[inline]
+    #[allow(clippy::needless_range_loop)] // a constant number of registers
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
     unsafe fn squeeze<const VECTORS: usize>(set: *mut u64, dies: Dies) -> u64 {
         let mask = _mm256_set1_epi64x(dies.mask.cast_signed());

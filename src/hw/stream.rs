@@ -282,7 +282,7 @@ impl Cpus {
                 | pcid >> 12
                 | u64::from(cpu >= cpus)
                 | op >> 4
-                | odd >> (op * 4 + size & 63) & 1
+                | odd >> ((op * 4 + size) & 63) & 1
         });
         if suspect == 0 {
             return Ok(());
