@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -29,7 +30,8 @@ _RANGES = (
 
 def replayable() -> tuple[str, ...]:
     """Return the names of the policies a recording can be replayed under."""
-    return tuple(row[0] for row in _core.trace_rules())
+    rules, _ = _core.trace_rules()
+    return tuple(row[0] for row in rules)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -80,10 +82,14 @@ class Replay:
 
 
 def check_policies(policies: Sequence[object] | None) -> tuple[str, ...]:
-    """Return the names of policies given by name or as objects; all replayable ones for None."""
+    """Return the names of policies given by name or as objects; those shown by default for None."""
     known = replayable()
-    names = known if policies is None else tuple(str(getattr(p, "name", p)) for p in policies)
+    if policies is None:
+        return known[: _core.trace_rules()[1]]
+    names = tuple(str(getattr(p, "name", p)) for p in policies)
     for name in names:
+        if name == "lazy-tune":
+            raise PolicyError(f"policy {name!r}: a recording does not tell how often a longer list is purged")
         if name not in known:
             raise PolicyError(unknown("policy", name, known))
     return names
@@ -97,7 +103,8 @@ def replay(trace: Trace, policies: Sequence[object] | None = None) -> Replay:
     trace
         From `read_trace`.
     policies
-        Names or `Policy` objects of built-in policies (see `replayable()`); all of them if left out.
+        Names or `Policy` objects of built-in policies (see `replayable()`); ipi, ct-late, coalesce-v7 and
+        coalesce-v7-fixed if left out.
 
     Raises
     ------
@@ -105,8 +112,7 @@ def replay(trace: Trace, policies: Sequence[object] | None = None) -> Replay:
         For a policy that is not known, or one whose text a recording says nothing about.
     """
     names = check_policies(policies)
-    by_name = {o["policy"]: o for o in trace.figures["report"]["policies"]}
-    outcomes = tuple(MappingProxyType(by_name[name]) for name in names)
+    outcomes = tuple(MappingProxyType(json.loads(trace._data.replay(name) or "")) for name in names)
     rows = [(o["policy"], cpu) for o in outcomes for cpu in o["cpus"]]
     table: dict[str, np.ndarray[Any, Any]] = {
         "policy": np.array([name for name, _ in rows], dtype=np.str_),

@@ -141,6 +141,7 @@ class Trace:
     purges: Mapping[str, np.ndarray[Any, Any]] = field(repr=False)
     figures: Mapping[str, Any] = field(repr=False)
     damage: str | None = None
+    _data: _core.TraceData = field(repr=False)
 
     def __repr__(self) -> str:
         cpus = ",".join(map(str, self.isolated)) or "none"
@@ -210,6 +211,7 @@ def read_trace(
         purges=_columns(data.purges()),
         figures=MappingProxyType(figures),
         damage=data.error,
+        _data=data,
     )
     if trace.damage is not None:
         raise PartialTraceError(trace.damage, trace)

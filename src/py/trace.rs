@@ -116,6 +116,13 @@ impl TraceData {
         .to_string()
     }
 
+    /// The recording under one policy, as JSON; None if no rule says how.
+    fn replay(&self, py: Python<'_>, policy: &str) -> Option<String> {
+        let rule = replay::rule(policy)?;
+        let outcome = py.detach(|| self.pass.replay(rule));
+        Some(serde_json::json!(outcome).to_string())
+    }
+
     /// Remote calls to isolated CPUs: one row per call, in the order they were queued.
     fn calls<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (rows, ops, symbols) = self.pass.calls();
@@ -204,8 +211,8 @@ pub fn trace_poisson_95(events: u64) -> (f64, f64) {
     (range.low, range.high)
 }
 
-/// The policies a recording can be replayed under: name, title, needs, source.
+/// The policies a recording can be replayed under: name, title, needs, source; and how many of them are headline.
 #[pyfunction]
-pub fn trace_rules() -> Vec<(&'static str, &'static str, &'static str, &'static str)> {
-    replay::RULES.iter().map(|r| (r.id, r.title, r.needs, r.source)).collect()
+pub fn trace_rules() -> (Vec<(&'static str, &'static str, &'static str, &'static str)>, usize) {
+    (replay::RULES.iter().map(|r| (r.id, r.title, r.needs, r.source)).collect(), replay::HEADLINE)
 }

@@ -15,6 +15,21 @@ use super::{
     cause::{Cause, Deferral},
 };
 
+/// How a policy spares a CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spares {
+    /// It does not.
+    Nobody,
+    /// Calls on the kernel-range list of v7 30/31 are not sent to an isolated CPU in one of these modes.
+    InMode(&'static [Mode]),
+    /// As above, but more than the mode decides, which a recording does not show.
+    AtMostInMode(&'static [Mode]),
+    /// Hardware does it: no TLB flush of any kind interrupts anybody.
+    EveryFlush,
+    /// Address space is not reused until every CPU has flushed by itself; interrupts only beyond a limit.
+    UntilALimit,
+}
+
 /// What a policy does, as far as a recording can tell.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
@@ -22,8 +37,8 @@ pub struct Rule {
     pub id: &'static str,
     /// One sentence.
     pub title: &'static str,
-    /// Modes of the target in which a deferrable call is not sent.
-    pub defers_in: &'static [Mode],
+    /// Whom it spares.
+    pub spares: Spares,
     /// Every kernel entry flushes, whether or not anything was deferred.
     pub flushes_every_entry: bool,
     /// What the machine must have.
@@ -32,41 +47,53 @@ pub struct Rule {
     pub source: &'static str,
 }
 
-/// The policies a recording can be replayed under; one entry each.
-pub const RULES: &[Rule] = &[
-    Rule {
-        id: "ipi",
-        title: "mainline: every call interrupts",
-        defers_in: &[],
-        flushes_every_entry: false,
-        needs: "",
-        source: "FACTS 1.8 P0",
-    },
-    Rule {
-        id: "ct-late",
-        title: "v4 29/30: work bits in context tracking, flush late in kernel entry",
-        defers_in: &[Mode::User, Mode::Idle],
-        flushes_every_entry: false,
-        needs: "CONTEXT_TRACKING_WORK",
-        source: "FACTS 1.2 and 1.8 P1; also defers to idle CPUs, which RCU does not watch",
-    },
-    Rule {
-        id: "coalesce-v7",
-        title: "v7 28-30/31: flush on every switch to the kernel CR3",
-        defers_in: &[Mode::User],
-        flushes_every_entry: true,
-        needs: "PTI",
-        source: "FACTS 1.2 and 1.8 P2",
-    },
-    Rule {
-        id: "coalesce-v7-fixed",
-        title: "v7 with the flag written before the flush, and a full fence",
-        defers_in: &[Mode::User],
-        flushes_every_entry: true,
-        needs: "PTI",
-        source: "FACTS 1.4 and 1.8 P2b",
-    },
-];
+const USER: Spares = Spares::InMode(&[Mode::User]);
+
+macro_rules! rules {
+    ($($id:literal: $spares:expr, $every:literal, $needs:literal, $title:literal, $source:literal;)*) => {
+        &[$(Rule {
+            id: $id, title: $title, spares: $spares, flushes_every_entry: $every, needs: $needs, source: $source,
+        },)*]
+    };
+}
+
+/// The policies a recording can be replayed under; one line each, the first four are shown unless others are asked
+/// for. `lazy-tune` is missing: how often a longer list would be purged depends on frees after the recording.
+pub const RULES: &[Rule] = rules! {
+    "ipi": Spares::Nobody, false, "",
+        "mainline: every call interrupts", "FACTS 1.8 P0";
+    "ct-late": Spares::InMode(&[Mode::User, Mode::Idle]), false, "CONTEXT_TRACKING_WORK",
+        "v4 29/30: work bits in context tracking, flush late in kernel entry",
+        "FACTS 1.2 and 1.8 P1; also defers to idle CPUs, which RCU does not watch";
+    "coalesce-v7": USER, true, "PTI",
+        "v7 28-30/31: flush on every switch to the kernel CR3", "FACTS 1.2 and 1.8 P2";
+    "coalesce-v7-fixed": USER, true, "PTI",
+        "v7 with the flag written before the flush, and a full fence", "FACTS 1.4 and 1.8 P2b";
+    "coalesce-tri-state": USER, true, "PTI",
+        "v7 with a third flag value while entering", "SEMANTICS, policies beyond FACTS 1.8";
+    "pending-bit": USER, false, "", "a pending bit set by compare-and-swap", "FACTS 1.8 P4";
+    "fancy-state": USER, false, "", "a pair of status and work words, one exchange at entry", "FACTS 1.8 P5";
+    "coalesce-v6": USER, true, "PTI", "v6 27-28/29", "FACTS 1.1";
+    "coalesce-all": USER, true, "PTI", "v7 on every CPU, a debug mode", "SEMANTICS, policies beyond FACTS 1.8";
+    "track-cr3-reconstructed": USER, true, "PTI",
+        "v8/v9 as far as seen: the CR3 write of kernel entry is the flush", "FACTS 1.6 and 1.8 P3; no verdict on the posted series";
+    "track-cr3-invpcid": USER, true, "PTI", "v8/v9 with INVPCID at entry", "FACTS 1.6";
+    "track-cr3-saved-flag": USER, true, "PTI", "v8/v9 with the flag saved by NMIs", "FACTS 1.6 (b)";
+    "pending-bit-plain": USER, false, "", "a pending bit set by a plain store", "FACTS 1.8 P4";
+    "pending-bit-recheck": USER, false, "", "a pending bit, and a second look at the state", "FACTS 1.8 P4";
+    "fancy-state-or": USER, false, "", "work set with OR, then the status read again", "FACTS 1.8 P5";
+    "fancy-state-indeterminate": Spares::AtMostInMode(&[Mode::User]), false, "",
+        "user mode promises nothing until an interrupt returned to it", "FACTS 1.8 P5";
+    "quarantine": Spares::UntilALimit, false, "",
+        "addresses are not reused until every CPU has flushed", "SEMANTICS, policies beyond FACTS 1.8";
+    "invlpgb": Spares::EveryFlush, false, "INVLPGB, no PTI", "AMD broadcast invalidation", "FACTS 1.8 P6";
+    "rar": Spares::EveryFlush, false, "RAR", "Intel remote action requests", "FACTS 1.8 P7; not in mainline";
+    "flush-on-exit": USER, true, "", "flush before the return to user mode", "FACTS 1.8 P9";
+    "noinstr-c": USER, true, "", "flush first thing in C entry code", "FACTS 1.8 P10";
+};
+
+/// How many of them are shown unless others are asked for.
+pub const HEADLINE: usize = 4;
 
 /// The rule of a policy.
 pub fn rule(id: &str) -> Option<&'static Rule> {
@@ -128,7 +155,8 @@ pub struct Base {
     pub entries: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// In the order of how much has to be certain: the lesser of two is what both allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fate {
     Stays,
     Open,
@@ -142,17 +170,33 @@ fn fate(rule: &Rule, row: &Row, cause: Cause) -> Fate {
         Deferral::Never | Deferral::TextSync => Fate::Stays,
         Deferral::Unknown => Fate::Open,
     };
-    let by_mode = match (rule.defers_in.is_empty(), row.mode_sure) {
-        (true, _) => Fate::Stays,
-        (false, false) => Fate::Open,
-        (false, true) if rule.defers_in.contains(&row.mode) => Fate::Deferred,
-        (false, true) => Fate::Stays,
+    let by_mode = |modes: &[Mode]| match row.mode_sure {
+        false => Fate::Open,
+        true if modes.contains(&row.mode) => Fate::Deferred,
+        true => Fate::Stays,
     };
-    match (by_cause, by_mode) {
-        (Fate::Stays, _) | (_, Fate::Stays) => Fate::Stays,
-        (Fate::Deferred, Fate::Deferred) => Fate::Deferred,
-        _ => Fate::Open,
-    }
+    let by_policy = match rule.spares {
+        Spares::Nobody => Fate::Stays,
+        Spares::InMode(modes) => by_mode(modes),
+        Spares::AtMostInMode(modes) => by_mode(modes).min(Fate::Open),
+        Spares::UntilALimit => Fate::Open,
+        Spares::EveryFlush => return if flushes_a_tlb(cause) { Fate::Deferred } else { Fate::Stays },
+    };
+    by_cause.min(by_policy)
+}
+
+/// Does this call only flush a TLB, so that hardware could do it?
+fn flushes_a_tlb(cause: Cause) -> bool {
+    matches!(
+        cause,
+        Cause::VmallocPurge
+            | Cause::Vunmap
+            | Cause::VmUnmapAliases
+            | Cause::KernelTableFree
+            | Cause::SetMemory
+            | Cause::KernelFlushUnknown
+            | Cause::UserShootdown
+    )
 }
 
 /// What a row was for: its operation's cause, else what its function says.
@@ -230,6 +274,9 @@ fn cpu(rule: &Rule, base: Base, rows: &[(&Row, Fate)], end_ns: u64) -> CpuOutcom
     let gone = groups(rows, |r| Some(r.stay).filter(|stay| *stay != 0 && !r.stay_other));
     out.entries.low = out.entries.low.saturating_sub(gone.high);
     out.entries.high = out.entries.high.saturating_sub(gone.low);
+    if rule.spares == Spares::EveryFlush {
+        return out; // nothing is ever pending
+    }
     let (low, low_longest, low_flushes) = exposure(rows, end_ns, |f| f == Fate::Deferred);
     let (high, high_longest, high_flushes) = exposure(rows, end_ns, |f| f != Fate::Stays);
     out.exposure_s = Range { low, high };
@@ -248,11 +295,7 @@ fn groups(rows: &[(&Row, Fate)], key: impl Fn(&Row) -> Option<u32>) -> Range<u64
     for (row, fate) in rows {
         if let Some(key) = key(row) {
             let seen = worst.entry(key).or_insert(*fate);
-            *seen = match (*seen, *fate) {
-                (Fate::Stays, _) | (_, Fate::Stays) => Fate::Stays,
-                (Fate::Open, _) | (_, Fate::Open) => Fate::Open,
-                _ => Fate::Deferred,
-            };
+            *seen = (*seen).min(*fate);
         }
     }
     let count = |which: &[Fate]| worst.values().filter(|f| which.contains(f)).count() as u64;
@@ -357,6 +400,22 @@ mod tests {
         let rows = [row(0, 5, 1, Mode::User), row(1, 6, 1, Mode::User)];
         let out = run("coalesce-v7", &rows, &[Cause::VmallocPurge, Cause::NohzKick]);
         assert_eq!((out.deferred, out.interrupts), (Range::exactly(1), Range::exactly(10)));
+    }
+
+    #[test]
+    fn broadcast_hardware_spares_every_flush_in_every_mode_and_leaves_nothing_pending() {
+        let rows = [row(0, 5, 1, Mode::Kernel), row(7, 9, 2, Mode::User)];
+        let out = run("invlpgb", &rows, &[Cause::KernelTableFree, Cause::NohzKick]);
+        assert_eq!((out.deferred, out.interrupts), (Range::exactly(1), Range::exactly(9)));
+        assert!(out.exposure_s.high.abs() < 1e-12);
+    }
+
+    #[test]
+    fn every_rule_is_a_policy_of_the_table_and_only_lazy_tune_has_none() {
+        let table: Vec<_> = crate::kernel::policy::POLICIES.iter().map(|p| p.id).collect();
+        assert!(RULES.iter().all(|r| table.contains(&r.id)));
+        let without: Vec<_> = table.iter().filter(|id| rule(id).is_none()).collect();
+        assert_eq!(without, [&"lazy-tune"]);
     }
 
     #[test]

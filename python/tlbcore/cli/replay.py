@@ -15,7 +15,7 @@ def command(
     ],
     policy: Annotated[
         list[str] | None,
-        typer.Option("--policy", help="Policy to replay under; may be repeated. All of them if left out."),
+        typer.Option("--policy", help="Policy to replay under; may be repeated. Mainline and the series if left out."),
     ] = None,
     isolated: Annotated[
         str | None,

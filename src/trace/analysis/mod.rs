@@ -785,6 +785,11 @@ impl Analysis {
         report::build(self)
     }
 
+    /// The recording under another policy.
+    pub fn replay(&self, rule: &super::replay::Rule) -> super::replay::Outcome {
+        report::outcome(self, rule)
+    }
+
     /// Calls to isolated CPUs, in the order they were queued, with their operations.
     pub fn calls(&self) -> (Vec<Row>, &[Op], &Symbols) {
         let isolated = self.isolated_cpus();

@@ -305,7 +305,7 @@ pub struct Report {
     pub nr_lazy_max: Option<u64>,
     /// Per isolated CPU.
     pub isolated: Vec<CpuReport>,
-    /// Every rule of [`replay::RULES`].
+    /// The first of [`replay::RULES`].
     pub policies: Vec<Outcome>,
     /// Calls beyond what is kept for replay.
     pub calls_not_kept: u64,
@@ -338,7 +338,8 @@ pub(super) fn build(a: &Analysis) -> Report {
         .collect();
     let bases: Vec<Base> =
         cpus.iter().map(|c| Base { cpu: c.cpu, interrupts: c.interrupts, entries: c.entries }).collect();
-    let policies = replay::RULES.iter().map(|r| replay::replay(r, &rows, &causes, &bases, last_ns)).collect();
+    let headline = &replay::RULES[..replay::HEADLINE];
+    let policies = headline.iter().map(|r| replay::replay(r, &rows, &causes, &bases, last_ns)).collect();
     let window = a.window.begin.as_ref().map(|(_, begin)| {
         (
             begin.clone(),
@@ -369,6 +370,25 @@ pub(super) fn build(a: &Analysis) -> Report {
         calls_not_kept: a.rows_dropped,
         backwards: a.backwards,
     }
+}
+
+/// Replays a pass under any rule.
+pub(super) fn outcome(a: &Analysis, rule: &replay::Rule) -> Outcome {
+    let (rows, ops, symbols) = a.calls();
+    let causes: Vec<Cause> = rows
+        .iter()
+        .map(|row| replay::cause_of(row, ops, |r| cause::of_function(symbols.bytes(r.func))))
+        .collect();
+    let bases: Vec<Base> = a
+        .isolated_cpus()
+        .iter()
+        .map(|&cpu| {
+            let figures = a.cpus.get(cpu as usize).map(|c| &c.figures);
+            let interrupts = figures.map_or(0, |f| f.vectors.iter().sum());
+            Base { cpu, interrupts, entries: figures.map_or(0, |f| f.entries) }
+        })
+        .collect();
+    replay::replay(rule, &rows, &causes, &bases, a.span_ns().1)
 }
 
 fn purges(a: &Analysis, symbols: &Symbols) -> Purges {
