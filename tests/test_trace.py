@@ -229,3 +229,29 @@ def test_rates_carry_an_interval_that_holds_them():
     assert (table["per_hour_low"] <= table["per_hour"]).all()
     assert (table["per_hour"] <= table["per_hour_high"]).all()
     assert np.nanmax(table["max_us"]) > 10
+
+
+def test_a_preset_prices_entry_flushes_and_pti_off_makes_the_series_inert():
+    from types import SimpleNamespace
+
+    trace = tc.read_trace(DATA / "p4.w7.trace.txt.xz")
+    v7 = ["coalesce-v7-fixed"]
+
+    priced = tc.replay(trace, v7, machine="broadwell-ep-e5-2699v4").table
+    cheaper = tc.replay(trace, v7, kernel=SimpleNamespace(pti=False)).table
+
+    assert (priced["entry_cost_ms_low"] > 0).all()
+    assert (priced["entry_cost_ms_low"] <= priced["entry_cost_ms_high"]).all()
+    assert priced["deferred_low"].sum() > 0
+    assert cheaper["deferred_high"].sum() == 0
+    with pytest.raises(tc.TlbError):
+        tc.replay(trace, machine="pentium")
+
+
+def test_policies_a_recording_cannot_judge_are_refused():
+    trace = tc.read_trace(DATA / "p4.w4spin.trace.txt.xz")
+
+    with pytest.raises(tc.PolicyError, match="does not tell how often a longer list is purged"):
+        tc.replay(trace, ["lazy-tune"])
+    with pytest.raises(tc.PolicyError, match="did you mean 'coalesce-v7'"):
+        tc.replay(trace, ["coalesce-v8"])

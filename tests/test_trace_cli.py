@@ -304,7 +304,7 @@ def test_osnoise_gives_interrupts_and_their_lengths(tmp_path: Path):
     ]
     path.write_text(
         "".join(
-            f"        osnoise/2-77     [002] {flags}   {at}.000010: {what} start {at}.000001000 duration {ns} ns\n"
+            f"        osnoise/2-77     [002] {flags}   {at}.000010: {what} start {at}.0 duration {ns} ns\n"
             for flags, at, what, ns in rows
         )
     )

@@ -52,7 +52,10 @@ def read_interrupts(path: str | Path) -> Snapshot:
     TraceError
         If it does not begin with a line of CPU names, or a row has no numbers.
     """
-    lines = Path(path).read_text(errors="replace").splitlines()
+    return _parse(str(path), Path(path).read_text(errors="replace").splitlines())
+
+
+def _parse(path: str, lines: list[str]) -> Snapshot:
     cpus = [int(word[3:]) for word in lines[0].split() if word.startswith("CPU")] if lines else []
     if not cpus:
         raise TraceError(f"{path}:1: is no copy of /proc/interrupts: the first line has no CPU names")
@@ -69,7 +72,18 @@ def read_interrupts(path: str | Path) -> Snapshot:
         if len(values) == len(cpus):
             counts[name.strip()] = dict(zip(cpus, map(int, values), strict=True))
             names[name.strip()] = " ".join(words[len(cpus) :])
-    return Snapshot(path=str(path), counts=counts, names=names)
+    return Snapshot(path=path, counts=counts, names=names)
+
+
+def noted(trace: Trace) -> tuple[Snapshot, Snapshot] | None:
+    """Return the two snapshots that `tlbcore record` put into a recording, if it did."""
+    found = []
+    for when in ("before", "after"):
+        lines = [value for key, value in trace.figures["notes"] if key == f"interrupts_{when}"]
+        if not lines:
+            return None
+        found.append(_parse(f"{trace.path} ({when})", lines))
+    return found[0], found[1]
 
 
 def difference(before: Snapshot, after: Snapshot) -> Mapping[str, Mapping[int, int]]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from tlbcore import _core
 from tlbcore._core import PolicyError
 from tlbcore._names import unknown
 from tlbcore.trace import Trace
+
+if TYPE_CHECKING:
+    from tlbcore._machines import Machine
 
 __all__ = ["Replay", "replay", "replayable"]
 
@@ -81,6 +84,24 @@ class Replay:
         }
 
 
+def _outcome(trace: Trace, name: str, no_pti: bool) -> dict[str, Any]:
+    outcome: dict[str, Any] = json.loads(trace._data.replay(name) or "")
+    if no_pti and outcome["needs"] == "PTI":
+        mainline = json.loads(trace._data.replay("ipi") or "")
+        same = ("policy", "title", "needs")
+        return {**mainline, **{key: outcome[key] for key in same}, "inert": "PTI is off"}
+    return outcome
+
+
+def _flush_ns(machine: str | Machine) -> tuple[float, float]:
+    """Return what one flush of everything costs, at least and at most."""
+    from tlbcore._machines import machine as find
+
+    preset = find(machine)
+    cost = preset.costs["invpcid_all" if preset.invpcid else "cr4_pge_toggle"]
+    return cost.low * 1000 / preset.mhz, cost.high * 1000 / preset.mhz
+
+
 def check_policies(policies: Sequence[object] | None) -> tuple[str, ...]:
     """Return the names of policies given by name or as objects; those shown by default for None."""
     known = replayable()
@@ -95,7 +116,13 @@ def check_policies(policies: Sequence[object] | None) -> tuple[str, ...]:
     return names
 
 
-def replay(trace: Trace, policies: Sequence[object] | None = None) -> Replay:
+def replay(
+    trace: Trace,
+    policies: Sequence[object] | None = None,
+    *,
+    machine: str | Machine | None = None,
+    kernel: object | None = None,
+) -> Replay:
     """Replay a recording under policies.
 
     Parameters
@@ -105,14 +132,23 @@ def replay(trace: Trace, policies: Sequence[object] | None = None) -> Replay:
     policies
         Names or `Policy` objects of built-in policies (see `replayable()`); ipi, ct-late, coalesce-v7 and
         coalesce-v7-fixed if left out.
+    machine
+        A CPU preset or its name: adds what the entry flushes cost, `entry_cost_ms_low`/`_high`, from the
+        preset's cost of one flush of everything (refills not included). Predicted.
+    kernel
+        Anything with an attribute `pti`, such as `inspect_host().kernel`: where that is False, policies that
+        need PTI change nothing (SEMANTICS L7).
 
     Raises
     ------
     PolicyError
-        For a policy that is not known, or one whose text a recording says nothing about.
+        For a policy that is not known, or one that a recording says nothing about.
+    TlbError
+        For a machine that is not known.
     """
     names = check_policies(policies)
-    outcomes = tuple(MappingProxyType(json.loads(trace._data.replay(name) or "")) for name in names)
+    no_pti = kernel is not None and getattr(kernel, "pti", None) is False
+    outcomes = tuple(MappingProxyType(_outcome(trace, name, no_pti)) for name in names)
     rows = [(o["policy"], cpu) for o in outcomes for cpu in o["cpus"]]
     table: dict[str, np.ndarray[Any, Any]] = {
         "policy": np.array([name for name, _ in rows], dtype=np.str_),
@@ -123,6 +159,9 @@ def replay(trace: Trace, policies: Sequence[object] | None = None) -> Replay:
         for end in ("low", "high"):
             name = f"{figure.removesuffix('_s')}_{end}_s" if figure.endswith("_s") else f"{figure}_{end}"
             table[name] = np.array([cpu[figure][end] for _, cpu in rows], dtype=kind)
+    if machine is not None:
+        for end, ns in zip(("low", "high"), _flush_ns(machine), strict=True):
+            table[f"entry_cost_ms_{end}"] = table[f"entry_flushes_{end}"] * ns / 1e6
     for column in table.values():
         column.flags.writeable = False
     return Replay(trace=trace, policies=names, table=MappingProxyType(table), outcomes=outcomes)

@@ -127,6 +127,7 @@ def opening(trace: Trace) -> list[str]:
     lines += paragraph(f"{n(trace.seconds)} s and {n(trace.events)} events{where}{machine}.")
     how = {
         "given": "as given",
+        "recorded": "as the recorder noted",
         "context_tracking": "deduced: they have user_enter/user_exit events, which only nohz_full CPUs have",
         "none": "not known",
     }[trace.isolated_from]
@@ -533,23 +534,27 @@ def replay_text(r: Replay) -> str:
             )
         )
         lines += _policies(r.outcomes, cpus)
-        lines += ["", "Per isolated CPU: calls left by class, and entry flushes (predicted)"]
-        rows = [["policy", "CPU", "deferred", "left", "entry flushes", "pending s", "longest s"]]
-        for o in r.outcomes:
-            for c in o["cpus"]:
-                cell = [span(c[k]["low"], c[k]["high"]) for k in ("deferred", "remaining", "entry_flushes")]
-                cell += [span(c[k]["low"], c[k]["high"]) for k in ("exposure_s", "exposure_longest_s")]
-                rows.append([o["policy"], str(c["cpu"]), *cell])
-        lines += columns(rows, "<>>>>><")
-        for o in r.outcomes:
-            if o["deferred"]["high"]:
+        lines += ["", "Per isolated CPU (predicted)"]
+        priced = "entry_cost_ms_low" in r.table
+        head = ["policy", "CPU", "deferred", "left", "entry flushes", "pending", "longest pending"]
+        rows = [[*head, "flush cost ms"] if priced else head]
+        for i, (o, c) in enumerate((one, cpu) for one in r.outcomes for cpu in one["cpus"]):
+            cell = [span(c[k]["low"], c[k]["high"]) for k in ("deferred", "remaining", "entry_flushes")]
+            cell += [seconds(c[k]["low"], c[k]["high"]) for k in ("exposure_s", "exposure_longest_s")]
+            if priced:
+                ends = (float(f"{r.table[f'entry_cost_ms_{end}'][i]:.3g}") for end in ("low", "high"))
+                cell.append(span(*ends))
+            rows.append([o["policy"], str(c["cpu"]), *cell])
+        lines += columns(rows, "<>>>>><" if not priced else "<>>>>>><")
+        for outcome in r.outcomes:
+            if outcome["deferred"]["high"]:
                 left = ", ".join(
-                    f"{k} {span(v['low'], v['high'])}" for k, v in o["remaining_by_class"].items()
+                    f"{k} {span(v['low'], v['high'])}" for k, v in outcome["remaining_by_class"].items()
                 )
                 gone = ", ".join(
-                    f"{k} {span(v['low'], v['high'])}" for k, v in o["deferred_by_class"].items()
+                    f"{k} {span(v['low'], v['high'])}" for k, v in outcome["deferred_by_class"].items()
                 )
-                text = f"{o['policy']} ({o['title']}) defers {gone}; leaves {left or 'nothing'}."
+                text = f"{outcome['policy']} ({outcome['title']}) defers {gone}; leaves {left or 'nothing'}."
                 lines += paragraph(text, indent="    ", first="  ")
         if any(o["deferred"]["low"] != o["deferred"]["high"] for o in r.outcomes):
             lines += paragraph(

@@ -111,6 +111,7 @@ impl TraceData {
             "hole_count": s.hole_count,
             "holes": holes,
             "machine_cpus": self.machine_cpus,
+            "notes": s.notes,
             "report": self.pass.report(),
         })
         .to_string()

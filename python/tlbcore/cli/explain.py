@@ -57,7 +57,7 @@ def command(
         return
     from tlbcore._conditions import Condition
     from tlbcore._explain import explain
-    from tlbcore._interrupts import coverage, read_interrupts
+    from tlbcore._interrupts import coverage, noted, read_interrupts
     from tlbcore._report import comparison_rows, comparison_text, coverage_text
 
     if lines is not None:
@@ -76,9 +76,11 @@ def command(
             else:
                 _print_lines(found[-1][0], lines)
     explanations = [e for e, _ in found]
-    covered = coverage(explanations[0].trace, *snapshots) if snapshots else []
+    first = explanations[0].trace
+    pair = tuple(snapshots) or noted(first)
+    covered = coverage(first, *pair) if pair else []
     if json:
-        extra = {"coverage": covered} if snapshots else {}
+        extra = {"coverage": covered} if pair else {}
         if len(found) == 1:
             _common.print_json("explain", 1, **explanations[0].to_json(), **extra)
         else:

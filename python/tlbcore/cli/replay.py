@@ -15,13 +15,18 @@ def command(
     ],
     policy: Annotated[
         list[str] | None,
-        typer.Option("--policy", help="Policy to replay under; may be repeated. Mainline and the series if left out."),
+        typer.Option(
+            "--policy", help="Policy to replay under; may be repeated. Mainline and the series if left out."
+        ),
     ] = None,
     isolated: Annotated[
         str | None,
         typer.Option(
             help="Isolated CPUs, such as 2-3,8. Left out, they are deduced from the trace.", metavar="CPUS"
         ),
+    ] = None,
+    machine: Annotated[
+        str | None, typer.Option(help="CPU preset to price entry flushes with, see `tlbcore machines`.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -30,7 +35,7 @@ def command(
 
     names = check_policies(policy)
     whole, damage = _trace.read(trace, isolated)
-    result = replay(whole, names)
+    result = replay(whole, names, machine=machine)
     if json:
         _common.print_json("replay", 1, **result.to_json())
     else:

@@ -92,6 +92,8 @@ struct Window {
 pub enum Isolated {
     /// The user said so.
     Given(Vec<u32>),
+    /// The recorder wrote it down.
+    Recorded(Vec<u32>),
     /// Those with `user_enter`/`user_exit` events.
     Deduce,
 }
@@ -166,7 +168,7 @@ impl Analysis {
 
     fn may_be_isolated(&self, cpu: u32) -> bool {
         match &self.isolated {
-            Isolated::Given(list) => list.contains(&cpu),
+            Isolated::Given(list) | Isolated::Recorded(list) => list.contains(&cpu),
             Isolated::Deduce => true,
         }
     }
@@ -715,7 +717,7 @@ impl Analysis {
         self.broadcasts.push_back(Broadcast { op, func, done: vec![e.cpu] });
         for target in 0..self.cpus.len() as u32 {
             let known = match &self.isolated {
-                Isolated::Given(list) => list.contains(&target),
+                Isolated::Given(list) | Isolated::Recorded(list) => list.contains(&target),
                 Isolated::Deduce => self.cpus[target as usize].tracked,
             };
             if known && target != e.cpu {
@@ -805,7 +807,7 @@ impl Analysis {
     /// The isolated CPUs, given or deduced.
     pub fn isolated_cpus(&self) -> Vec<u32> {
         match &self.isolated {
-            Isolated::Given(list) => list.clone(),
+            Isolated::Given(list) | Isolated::Recorded(list) => list.clone(),
             Isolated::Deduce => (0u32..).zip(&self.cpus).filter(|(_, c)| c.tracked).map(|(i, _)| i).collect(),
         }
     }
@@ -954,6 +956,16 @@ impl Sink for Analysis {
                 self.noise(e, kind, name, duration_ns);
             }
             What::SyscallExit | What::Marker { .. } | What::Other { .. } => {}
+        }
+    }
+
+    fn note(&mut self, key: &[u8], value: &[u8]) {
+        if key == b"isolated" && matches!(self.isolated, Isolated::Deduce) {
+            let mut cpus = Vec::new();
+            for_each_cpu(value.trim_ascii(), |cpu| cpus.push(cpu));
+            if !cpus.is_empty() {
+                self.isolated = Isolated::Recorded(cpus);
+            }
         }
     }
 

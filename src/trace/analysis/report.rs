@@ -281,7 +281,7 @@ pub struct Report {
     pub seconds: f64,
     /// Marker texts that frame what is counted.
     pub window: Option<(String, String)>,
-    /// `given`, `context_tracking` or `none`.
+    /// `given`, `recorded`, `context_tracking` or `none`.
     pub isolated_from: &'static str,
     /// CPUs with events.
     pub cpus_seen: Vec<u32>,
@@ -352,6 +352,7 @@ pub(super) fn build(a: &Analysis) -> Report {
         window,
         isolated_from: match (&a.isolated, isolated.is_empty()) {
             (Isolated::Given(_), _) => "given",
+            (Isolated::Recorded(_), _) => "recorded",
             (Isolated::Deduce, false) => "context_tracking",
             (Isolated::Deduce, true) => "none",
         },

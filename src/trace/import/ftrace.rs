@@ -53,6 +53,11 @@ impl Ftrace {
             None => return Ok(()),
             Some(b'#') => {
                 self.cpus = count(text, b"#P:").or(self.cpus);
+                if let Some(note) = text.strip_prefix(b"# tlbcore ")
+                    && let Some(bar) = memchr::memmem::find(note, b" | ")
+                {
+                    to.note(&note[..bar], &note[bar + 3..]);
+                }
                 if let Some(hole) = comment(text, number) {
                     to.hole(&hole);
                 }

@@ -22,6 +22,7 @@ const LONGEST_LINE: usize = 1 << 16;
 const BROKEN_KEPT: usize = 20;
 const HOLES_KEPT: usize = 1000;
 const NAMES_KEPT: usize = 4096;
+const NOTES_KEPT: usize = 10_000;
 const HOPELESS_AFTER: u64 = 20_000;
 
 /// Who receives the events of a recording, in the order of the file.
@@ -30,6 +31,8 @@ pub trait Sink {
     fn event(&mut self, event: &Event<'_>);
     /// Something is missing at this place.
     fn hole(&mut self, hole: &Hole);
+    /// `# tlbcore key | value`: what `tlbcore record` wrote about the machine.
+    fn note(&mut self, _key: &[u8], _value: &[u8]) {}
 }
 
 /// A line that could not be read.
@@ -64,6 +67,8 @@ pub struct ReadStats {
     pub holes: Vec<Hole>,
     /// How many such places.
     pub hole_count: u64,
+    /// Notes of the recorder, in order.
+    pub notes: Vec<(String, String)>,
 }
 
 impl ReadStats {
@@ -145,6 +150,10 @@ impl<S: Sink> Sink for First<'_, S> {
 
     fn hole(&mut self, hole: &Hole) {
         self.to.hole(hole);
+    }
+
+    fn note(&mut self, key: &[u8], value: &[u8]) {
+        self.to.note(key, value);
     }
 }
 
@@ -321,6 +330,14 @@ impl<S: Sink> Sink for Delivery<'_, S> {
         self.stats.hole(hole);
         self.sink.hole(hole);
     }
+
+    fn note(&mut self, key: &[u8], value: &[u8]) {
+        if self.stats.notes.len() < NOTES_KEPT {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            self.stats.notes.push((text(key), text(value)));
+        }
+        self.sink.note(key, value);
+    }
 }
 
 /// For a line without its newline: half an event name would be an unknown event.
@@ -340,5 +357,9 @@ impl<S: Sink> Sink for OnlyKnown<'_, S> {
 
     fn hole(&mut self, hole: &Hole) {
         self.to.hole(hole);
+    }
+
+    fn note(&mut self, key: &[u8], value: &[u8]) {
+        self.to.note(key, value);
     }
 }

@@ -1,0 +1,444 @@
+"""Record what interrupts isolated CPUs: the smallest set of events that tells, set up and undone by itself.
+
+Everything happens in a tracing instance of its own, so other users of tracing are not disturbed and leaving
+means removing it. Only kprobes are global; they live in a group of their own and are removed by name.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from tlbcore._core import TraceError
+from tlbcore.trace import format_cpus, parse_cpus
+
+__all__ = ["Outcome", "Recording", "Tracefs", "duration_s", "record"]
+
+_GROUP = "tlbcore"
+_VECTORS = ("call_function", "call_function_single", "reschedule", "local_timer", "irq_work")
+# Event -> how to keep only what concerns the isolated CPUs; {cpus} is a kernel CPU list.
+_EVENTS: tuple[tuple[str, str], ...] = (
+    ("ipi/ipi_send_cpu", "cpu & CPUS{{{cpus}}}"),
+    ("ipi/ipi_send_cpumask", "cpumask & CPUS{{{cpus}}}"),
+    ("csd/csd_queue_cpu", "cpu & CPUS{{{cpus}}}"),
+    ("csd/csd_function_entry", "CPU & CPUS{{{cpus}}}"),
+    ("csd/csd_function_exit", "CPU & CPUS{{{cpus}}}"),
+    ("vmalloc/alloc_vmap_area", ""),
+    ("vmalloc/free_vmap_area_noflush", ""),
+    ("vmalloc/purge_vmap_area_lazy", ""),
+    ("context_tracking/user_enter", ""),
+    ("context_tracking/user_exit", ""),
+    *((f"irq_vectors/{v}_{end}", "CPU & CPUS{{{cpus}}}") for v in _VECTORS for end in ("entry", "exit")),
+    ("irq/irq_handler_entry", "CPU & CPUS{{{cpus}}}"),
+    ("irq/irq_handler_exit", "CPU & CPUS{{{cpus}}}"),
+    ("sched/sched_switch", "CPU & CPUS{{{cpus}}}"),
+    ("sched/sched_process_fork", ""),
+    ("sched/sched_process_exit", ""),
+    ("timer/tick_stop", "CPU & CPUS{{{cpus}}}"),
+)
+_KPROBES: tuple[tuple[str, str], ...] = (
+    ("flush_tlb_kernel_range", "start=%di:x64 end=%si:x64"),
+    ("flush_tlb_all", ""),
+    ("drain_vmap_area_work", ""),
+    ("_vm_unmap_aliases", "start=%di:x64 end=%si:x64 flush=%dx:s32"),
+    ("set_memory_ro", "addr=%di:x64 numpages=%si:s32"),
+    ("set_memory_rox", "addr=%di:x64 numpages=%si:s32"),
+    ("set_memory_nx", "addr=%di:x64 numpages=%si:s32"),
+    ("set_memory_rw", "addr=%di:x64 numpages=%si:s32"),
+    ("do_flush_tlb_all", ""),
+    ("do_kernel_range_flush", ""),
+)
+
+
+def duration_s(text: str) -> float:
+    """Return seconds of `90`, `10s`, `5m`, `2h` or `3d`.
+
+    >>> duration_s("2h"), duration_s("90")
+    (7200.0, 90.0)
+    """
+    match = re.fullmatch(r"([0-9.]+)\s*([smhd]?)", text.strip())
+    try:
+        if match is None:
+            raise ValueError
+        seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    except ValueError:
+        raise TraceError(f"duration {text!r}: expected a number and s, m, h or d") from None
+    if seconds <= 0:
+        raise TraceError(f"duration {text!r}: must be positive")
+    return seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracefs:
+    """A mounted tracefs, and how instances of it come and go."""
+
+    path: Path
+    make: Callable[[Path], None] = Path.mkdir
+    remove: Callable[[Path], None] = Path.rmdir
+
+    @classmethod
+    def find(cls) -> Tracefs:
+        """Return the machine's.
+
+        Raises
+        ------
+        TraceError
+            Without tracefs, or without the right to use it.
+        """
+        for place in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing"):
+            path = Path(place)
+            try:
+                if (path / "instances").is_dir():
+                    if not os.access(path / "instances", os.W_OK):
+                        raise TraceError(f"{place}: recording needs root, which may write there")
+                    return cls(path=path)
+            except PermissionError:
+                raise TraceError(f"{place}: recording needs root, which may read and write there") from None
+        raise TraceError(
+            "no tracefs: mount -t tracefs tracefs /sys/kernel/tracing (needs root, not a container)"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """What to record.
+
+    Attributes
+    ----------
+    out
+        File to write; it must not exist.
+    isolated
+        The CPUs to watch.
+    seconds
+        How long; None: until the command ends, or Ctrl-C.
+    command
+        A command to run meanwhile.
+    kprobes
+        Also probe who flushes kernel ranges. Setting a probe patches code, which interrupts every CPU once.
+    stacks
+        Call chains of kernel-range flushes and of IPIs to several CPUs.
+    flight
+        Keep a ring and save it only when an isolated CPU was interrupted by another: days of recording,
+        seconds of text.
+    buffer_kb
+        Ring per CPU.
+    """
+
+    out: Path
+    isolated: tuple[int, ...]
+    seconds: float | None = None
+    command: tuple[str, ...] = ()
+    kprobes: bool = True
+    stacks: bool = False
+    flight: bool = False
+    buffer_kb: int = 4096
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What came of a recording.
+
+    `bytes` written, `lost` events, `events` switched on, what was `refused`, seconds of CPU time the recorder
+    took (`cpu_s`) of `seconds`, `snapshots` of a flight recorder, and the command's `status`.
+    """
+
+    bytes: int = 0
+    lost: int = 0
+    events: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    cpu_s: float = 0.0
+    seconds: float = 0.0
+    snapshots: int = 0
+    status: int | None = None
+
+
+def isolated_cpus(root: Path = Path("/")) -> tuple[int, ...]:
+    """Return the nohz_full CPUs of a machine, or its isolated ones.
+
+    Raises
+    ------
+    TraceError
+        If there are none.
+    """
+    for name in ("nohz_full", "isolated"):
+        try:
+            text = (root / "sys/devices/system/cpu" / name).read_text().strip()
+        except OSError:
+            continue
+        if text and text != "(null)":
+            return parse_cpus(text)
+    raise TraceError("no CPU of this machine is isolated (nohz_full=, isolcpus=); name some with --isolated")
+
+
+def record(what: Recording, tracefs: Tracefs | None = None, root: Path = Path("/")) -> Outcome:
+    """Record; everything is restored on return, error, SIGTERM and Ctrl-C.
+
+    Raises
+    ------
+    TraceError
+        Without root or tracefs, or if no event that tells anything can be switched on.
+    FileExistsError
+        If the output exists.
+    """
+    tracefs = tracefs or Tracefs.find()
+    outcome = Outcome()
+    started, used = time.monotonic(), time.process_time()
+    with what.out.open("xb") as out, _terminable(), _instance(tracefs) as here:
+        with _probes(tracefs, what, outcome):
+            _set_up(here, what, outcome)
+            out.write(_about(root, what, "before"))
+            with _housekeeping(what.isolated):
+                _run(here, what, out, root, outcome)
+            out.write(_about(root, what, "after"))
+            outcome.lost = _lost(here)
+        outcome.bytes = out.tell()
+    outcome.seconds = time.monotonic() - started
+    outcome.cpu_s = time.process_time() - used
+    return outcome
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that `finally` runs."""
+
+    def leave(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _instance(tracefs: Tracefs) -> Iterator[Path]:
+    here = tracefs.path / "instances" / f"{_GROUP}-{os.getpid()}"
+    try:
+        tracefs.make(here)
+    except PermissionError:
+        raise TraceError(f"{here}: recording needs root, which may write there") from None
+    try:
+        yield here
+    finally:
+        _try(here / "tracing_on", "0")
+        _try(here / "events/enable", "0")
+        tracefs.remove(here)
+
+
+@contextmanager
+def _probes(tracefs: Tracefs, what: Recording, outcome: Outcome) -> Iterator[None]:
+    """Set kprobes; which ones a kernel takes depends on what its compiler inlined."""
+    places, taken = tracefs.path / "kprobe_events", []
+    try:
+        if what.kprobes:
+            for function, arguments in _KPROBES:
+                line = f"p:{_GROUP}/{function} {function} {arguments}".strip()
+                if _try(places, f"{line}\n", append=True):
+                    taken.append(function)
+                else:
+                    outcome.refused.append(f"kprobe on {function}")
+        yield
+    finally:
+        for function in taken:
+            _try(tracefs.path / "events" / _GROUP / function / "enable", "0")
+            _try(places, f"-:{_GROUP}/{function}\n", append=True)
+
+
+def _set_up(here: Path, what: Recording, outcome: Outcome) -> None:
+    _try(here / "tracing_on", "0")
+    _try(here / "buffer_size_kb", str(what.buffer_kb))
+    _try(here / "trace_clock", "mono")
+    if what.flight:
+        _try(here / "options/overwrite", "1")
+    cpus = format_cpus(what.isolated)
+    simple = " || ".join(
+        f"(CPU >= {low} && CPU <= {high or low})"
+        for low, _, high in (part.partition("-") for part in cpus.split(","))
+    )
+    events = here / "events"
+    for name, wanted in _EVENTS:
+        if not (events / name).is_dir():
+            outcome.refused.append(name)
+            continue
+        if wanted:
+            ok = _try(events / name / "filter", wanted.format(cpus=cpus))
+            # CPU lists in filters need 6.6; the recording CPU can be compared on older kernels.
+            if not ok and wanted.startswith("CPU"):
+                _try(events / name / "filter", simple)
+        if _try(events / name / "enable", "1"):
+            outcome.events.append(name)
+        else:
+            outcome.refused.append(name)
+    if what.kprobes and (events / _GROUP).is_dir():
+        _try(events / _GROUP / "enable", "1")
+        outcome.events.append(f"{_GROUP}/*")
+    if what.stacks:
+        for name in (f"{_GROUP}/flush_tlb_kernel_range", "ipi/ipi_send_cpumask"):
+            _try(events / name / "trigger", "stacktrace")
+    if not any(name.startswith(("ipi/", "csd/", "irq_vectors/")) for name in outcome.events):
+        raise TraceError(f"{here}: this kernel has none of the ipi, csd and irq_vectors events")
+
+
+def _run(here: Path, what: Recording, out: IO[bytes], root: Path, outcome: Outcome) -> None:
+    deadline = None if what.seconds is None else time.monotonic() + what.seconds
+    command = subprocess.Popen(what.command) if what.command else None
+    _write(here / "tracing_on", "1")
+    try:
+        loop = _flight if what.flight else _stream
+        loop(here, what, out, root, outcome, lambda: _over(deadline, command))
+    except KeyboardInterrupt:
+        pass  # asked to stop: what was recorded is kept
+    finally:
+        _try(here / "tracing_on", "0")
+        if command is not None:
+            if command.poll() is None:
+                command.terminate()
+            outcome.status = command.wait()
+    if not what.flight:
+        _drain(here, out)
+
+
+def _over(deadline: float | None, command: subprocess.Popen[bytes] | None) -> bool:
+    if deadline is not None and time.monotonic() >= deadline:
+        return True
+    return command is not None and command.poll() is not None
+
+
+def _stream(
+    here: Path, _what: Recording, out: IO[bytes], _root: Path, _outcome: Outcome, over: Callable[[], bool]
+) -> None:
+    pipe = os.open(here / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while not over():
+            select.select([pipe], [], [], 0.2)
+            try:
+                while block := os.read(pipe, 1 << 16):
+                    out.write(block)
+                    if over():
+                        break
+                else:
+                    time.sleep(0.05)
+            except BlockingIOError:
+                time.sleep(0.05)
+    finally:
+        os.close(pipe)
+
+
+def _drain(here: Path, out: IO[bytes]) -> None:
+    pipe = os.open(here / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while block := os.read(pipe, 1 << 16):
+            out.write(block)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(pipe)
+
+
+def _flight(
+    here: Path, what: Recording, out: IO[bytes], root: Path, outcome: Outcome, over: Callable[[], bool]
+) -> None:
+    """Look once a second whether an isolated CPU was interrupted by another; if so, save the ring."""
+    before = _hits(root, what.isolated)
+    while not over():
+        time.sleep(0.05 if what.seconds is not None and what.seconds < 2 else 1.0)
+        now = _hits(root, what.isolated)
+        if now == before:
+            continue
+        _write(here / "tracing_on", "0")
+        saved = (here / "trace").read_bytes()
+        out.write(f"# {_GROUP} snapshot {outcome.snapshots + 1} at {time.time():.3f}\n".encode())
+        # The header counts a ring that is meant to be overwritten: not a hole in what was wanted.
+        out.writelines(line for line in saved.splitlines(keepends=True) if not line.startswith(b"#"))
+        out.flush()
+        outcome.snapshots += 1
+        _try(here / "trace", "")
+        before = _hits(root, what.isolated)
+        _write(here / "tracing_on", "1")
+
+
+def _hits(root: Path, cpus: Sequence[int]) -> tuple[int, ...]:
+    """Count the calls and reschedules each isolated CPU has taken since boot."""
+    from tlbcore._interrupts import read_interrupts
+
+    counts = read_interrupts(root / "proc/interrupts").counts
+    return tuple(counts.get(row, {}).get(cpu, 0) for row in ("CAL", "RES") for cpu in cpus)
+
+
+@contextmanager
+def _housekeeping(isolated: Sequence[int]) -> Iterator[None]:
+    """Keep the recorder itself away from the CPUs it watches."""
+    before = os.sched_getaffinity(0)
+    others = before - set(isolated)
+    if others:
+        os.sched_setaffinity(0, others)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _about(root: Path, what: Recording, when: str) -> bytes:
+    """Lines that every importer takes for comments: what machine this is, and what it counted."""
+    facts: list[tuple[str, str]] = []
+
+    def read(name: str) -> str:
+        try:
+            return (root / name).read_text(errors="replace")
+        except OSError:
+            return ""
+
+    if when == "before":
+        online = read("sys/devices/system/cpu/online").strip()
+        cpus = len(parse_cpus(online)) if online else os.cpu_count() or 0
+        facts += [
+            ("version", read("proc/version").strip()),
+            ("cmdline", read("proc/cmdline").strip()),
+            ("isolated", format_cpus(what.isolated)),
+            ("online", f"{online} #P:{cpus}"),
+        ]
+        model = re.search(r"^model name\s*: (.*)", read("proc/cpuinfo"), re.M)
+        flags = re.search(r"^flags\s*: (.*)", read("proc/cpuinfo"), re.M)
+        facts += [("cpu", model[1] if model else ""), ("flags", flags[1] if flags else "")]
+        config = read(f"boot/config-{platform.release()}")
+        names = "NO_HZ|CONTEXT_TRACK|MITIGATION|PAGE_TABLE_ISOL|COALESCE|TRACK_CR3|VMAP_STACK|PREEMPT|HZ"
+        wanted = rf"^(CONFIG_(?:{names}).*)"
+        facts += [("config", line) for line in re.findall(wanted, config, re.M)]
+        for path in sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list")):
+            siblings = path.read_text().strip()
+            facts.append(("topology", f"{path.parts[-3]} siblings {siblings}"))
+    facts += [(f"interrupts_{when}", line) for line in read("proc/interrupts").splitlines()]
+    return "".join(f"# {_GROUP} {key} | {value}\n" for key, value in facts).encode()
+
+
+def _lost(here: Path) -> int:
+    lost = 0
+    for path in here.glob("per_cpu/cpu*/stats"):
+        for key, value in re.findall(r"^(overrun|dropped events): (\d+)", path.read_text(), re.M):
+            lost += int(value) if key else 0
+    return lost
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def _try(path: Path, text: str, *, append: bool = False) -> bool:
+    try:
+        with path.open("a" if append else "w") as file:
+            file.write(text)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,67 @@
+"""`tlbcore record`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tlbcore.cli import _common
+
+
+def command(
+    out: Annotated[Path, typer.Option(help="File to write; it must not exist.")],
+    run: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- COMMAND...]", help="Record while this runs.")
+    ] = None,
+    duration: Annotated[
+        str | None, typer.Option(help="How long, such as 90s, 10m, 2h, 3d; otherwise until Ctrl-C.")
+    ] = None,
+    isolated: Annotated[
+        str | None,
+        typer.Option(help="CPUs to watch; those of nohz_full= or isolcpus= if left out.", metavar="CPUS"),
+    ] = None,
+    flight: Annotated[
+        bool,
+        typer.Option(
+            "--flight", help="Flight recorder: keep a ring, save it only when an isolated CPU was hit."
+        ),
+    ] = False,
+    stacks: Annotated[bool, typer.Option("--stacks", help="Record call chains of flushes and IPIs.")] = False,
+    kprobes: Annotated[
+        bool, typer.Option("--kprobes/--no-kprobes", help="Probe who flushes kernel ranges.")
+    ] = True,
+    buffer_kb: Annotated[int, typer.Option(help="Ring buffer per CPU, KiB.", min=64)] = 4096,
+) -> None:
+    """Record a trace on this machine; everything is restored afterwards. Needs root."""
+    from tlbcore._record import Recording, Tracefs, duration_s, isolated_cpus, record
+    from tlbcore.trace import format_cpus, parse_cpus
+
+    seconds = duration_s(duration) if duration is not None else None
+    tracefs = Tracefs.find()
+    cpus = parse_cpus(isolated) if isolated is not None else isolated_cpus()
+    what = Recording(
+        out=out,
+        isolated=cpus,
+        seconds=seconds,
+        command=tuple(run or ()),
+        kprobes=kprobes,
+        stacks=stacks,
+        flight=flight,
+        buffer_kb=buffer_kb,
+    )
+    if sys.stderr.isatty() and seconds is None and not run:
+        print(f"recording CPUs {format_cpus(cpus)} until Ctrl-C", file=sys.stderr)
+    done = record(what, tracefs)
+    print(f"{out}: {done.bytes:,} bytes in {done.seconds:.1f} s, CPUs {format_cpus(cpus)}")
+    share = done.cpu_s / done.seconds if done.seconds else 0.0
+    print(f"  {done.lost:,} events lost; the recorder took {done.cpu_s:.2f} s of CPU time ({share:.1%})")
+    if flight:
+        print(f"  {done.snapshots} snapshots")
+    if done.refused:
+        print(f"  this kernel does not have: {', '.join(done.refused)}")
+    print(f"  tlbcore explain {out}")
+    if done.status:
+        _common.fail(f"the command ended with status {done.status}")

@@ -1,0 +1,181 @@
+"""`tlbcore record` on an imitation of tracefs: what is written where, and that everything is undone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import tlbcore as tc
+from tlbcore import _record
+from tlbcore._record import Recording, Tracefs, duration_s, record
+
+LINE = "            spin-636     [002] d....   245.802753: user_exit: \n"
+
+
+class Machine:
+    """Directories that look like tracefs, /proc and /sys."""
+
+    def __init__(self, path: Path, events: tuple[str, ...]) -> None:
+        self.root = path / "root"
+        self.tracefs = path / "tracing"
+        self.events = events
+        self.writes: list[str] = []
+        for folder in ("proc", "sys/devices/system/cpu"):
+            (self.root / folder).mkdir(parents=True)
+        (self.root / "proc/version").write_text("Linux version 6.12.0\n")
+        (self.root / "proc/cmdline").write_text("nohz_full=2-3\n")
+        (self.root / "sys/devices/system/cpu/online").write_text("0-3\n")
+        self.interrupts(0)
+        (self.tracefs / "instances").mkdir(parents=True)
+        (self.tracefs / "kprobe_events").write_text("")
+
+    def interrupts(self, cal: int) -> None:
+        text = f"           CPU0 CPU1 CPU2 CPU3\n CAL: 1 1 {cal} 0 Function call interrupts\n"
+        swap = self.root / "proc/interrupts.new"
+        swap.write_text(text)
+        swap.replace(self.root / "proc/interrupts")
+
+    def make(self, here: Path) -> None:
+        for name in self.events:
+            (here / "events" / name).mkdir(parents=True)
+        (here / "options").mkdir()
+        (here / "trace_pipe").write_text(LINE * 3)
+        (here / "trace").write_text("# tracer: nop\n" + LINE)
+        stats = here / "per_cpu/cpu0/stats"
+        stats.parent.mkdir(parents=True)
+        stats.write_text("entries: 5\noverrun: 7\ndropped events: 1\n")
+
+    def remove(self, here: Path) -> None:
+        for name in ("tracing_on", "events/enable"):
+            self.writes.append(f"{name}={(here / name).read_text()}")
+        for name in self.events:
+            filter_ = here / "events" / name / "filter"
+            self.writes.append(f"{name} filter={filter_.read_text() if filter_.exists() else ''}")
+        shutil.rmtree(here)
+
+    @property
+    def handle(self) -> Tracefs:
+        return Tracefs(path=self.tracefs, make=self.make, remove=self.remove)
+
+
+EVENTS = (
+    "ipi/ipi_send_cpumask",
+    "csd/csd_queue_cpu",
+    "vmalloc/purge_vmap_area_lazy",
+    "irq_vectors/call_function_entry",
+    "tlbcore",
+)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path, EVENTS)
+
+
+def test_a_recording_is_a_trace_with_its_machine_in_comments(machine: Machine, tmp_path: Path):
+    out = tmp_path / "out.txt"
+
+    done = record(Recording(out=out, isolated=(2, 3), seconds=0.2), machine.handle, machine.root)
+
+    text = out.read_text()
+    assert "# tlbcore version | Linux version 6.12.0" in text
+    assert "# tlbcore cmdline | nohz_full=2-3" in text
+    assert "# tlbcore interrupts_before |  CAL:" in text
+    assert "# tlbcore interrupts_after |  CAL:" in text
+    assert done.lost == 8
+    assert done.bytes == len(text)
+    trace = tc.read_trace(out)
+    assert (trace.isolated, trace.isolated_from) == ((2, 3), "recorded")
+    assert trace.figures["machine_cpus"] == 4
+    assert trace.figures["broken_lines"] == 0
+    assert trace.events >= 3
+
+
+def test_filters_name_the_isolated_cpus_and_missing_events_are_told(machine: Machine, tmp_path: Path):
+    done = record(Recording(out=tmp_path / "o", isolated=(2, 3), seconds=0.1), machine.handle, machine.root)
+
+    assert "ipi/ipi_send_cpumask filter=cpumask & CPUS{2-3}" in machine.writes
+    assert "csd/csd_queue_cpu filter=cpu & CPUS{2-3}" in machine.writes
+    assert "vmalloc/purge_vmap_area_lazy filter=" in machine.writes
+    assert "context_tracking/user_enter" in done.refused
+    assert "tlbcore/*" in done.events
+
+
+def test_everything_is_undone_after_success_failure_and_sigterm(machine: Machine, tmp_path: Path):
+    record(Recording(out=tmp_path / "a", isolated=(2,), seconds=0.1), machine.handle, machine.root)
+    probes = (machine.tracefs / "kprobe_events").read_text().splitlines()
+    set_, removed = (
+        [line.split()[0].removeprefix(mark) for line in probes if line.startswith(mark)]
+        for mark in ("p:", "-:")
+    )
+    assert set_ == removed
+    assert set_[0] == "tlbcore/flush_tlb_kernel_range"
+    assert list((machine.tracefs / "instances").iterdir()) == []
+
+    bare = Machine(tmp_path / "bare", ("vmalloc/purge_vmap_area_lazy",))
+    with pytest.raises(tc.TraceError, match="none of the ipi, csd and irq_vectors events"):
+        record(Recording(out=tmp_path / "b", isolated=(2,), seconds=0.1), bare.handle, bare.root)
+    assert list((bare.tracefs / "instances").iterdir()) == []
+
+    threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    done = record(Recording(out=tmp_path / "c", isolated=(2,), seconds=60), machine.handle, machine.root)
+    assert done.seconds < 30
+    assert "tracing_on=0" in machine.writes
+    assert list((machine.tracefs / "instances").iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_command_ends_the_recording_and_its_status_is_told(machine: Machine, tmp_path: Path):
+    command = (sys.executable, "-c", "import time; time.sleep(.2); raise SystemExit(3)")
+
+    done = record(Recording(out=tmp_path / "o", isolated=(2,), command=command), machine.handle, machine.root)
+
+    assert done.status == 3
+
+
+def test_the_flight_recorder_saves_the_ring_only_when_a_cpu_is_hit(machine: Machine, tmp_path: Path):
+    quiet = Recording(out=tmp_path / "quiet", isolated=(2,), seconds=0.4, flight=True)
+    assert record(quiet, machine.handle, machine.root).snapshots == 0
+
+    def hit() -> None:
+        for n in (1, 2):
+            time.sleep(0.25)
+            machine.interrupts(n)
+
+    threading.Thread(target=hit).start()
+    busy = Recording(out=tmp_path / "busy", isolated=(2,), seconds=1.2, flight=True)
+    done = record(busy, machine.handle, machine.root)
+
+    assert done.snapshots == 2
+    assert (tmp_path / "busy").read_text().count("# tlbcore snapshot") == 2
+
+
+def test_an_existing_file_is_not_overwritten(machine: Machine, tmp_path: Path):
+    out = tmp_path / "precious"
+    out.write_text("x")
+    with pytest.raises(FileExistsError):
+        record(Recording(out=out, isolated=(2,), seconds=0.1), machine.handle, machine.root)
+    assert out.read_text() == "x"
+
+
+def test_isolated_cpus_come_from_the_machine_or_are_asked_for(machine: Machine):
+    folder = machine.root / "sys/devices/system/cpu"
+    with pytest.raises(tc.TraceError, match="name some with --isolated"):
+        _record.isolated_cpus(machine.root)
+    (folder / "isolated").write_text("3\n")
+    assert _record.isolated_cpus(machine.root) == (3,)
+    (folder / "nohz_full").write_text("2-3\n")
+    assert _record.isolated_cpus(machine.root) == (2, 3)
+
+
+@pytest.mark.parametrize("text", ["", "2x", "-1", "0", "1.2.3h"])
+def test_durations_that_make_no_sense_are_refused(text: str):
+    with pytest.raises(tc.TraceError, match="duration"):
+        duration_s(text)
