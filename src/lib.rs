@@ -19,5 +19,7 @@ pub mod sim;
 pub mod sweep;
 pub mod trace;
 
+mod names;
+
 #[cfg(feature = "python")]
 mod py;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use super::TlbError;
-use super::error::nearest;
 use super::geometry::Geometry;
+use crate::names::nearest;
 
 mod read;
 

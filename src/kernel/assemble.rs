@@ -9,6 +9,7 @@ use super::program::{
     Pages, Pc, PcidOf, Place, ProgId, Program, REGS, Reg, Set, Slot, Span, Touch, Val, Var, Zone,
 };
 use super::text::{Expr, File, Loc, Name, PolicyError, Section, Stmt, StmtKind, Test, Value, statement};
+use crate::names;
 
 /// Sections that the drivers enter by name, with what each stands for.
 pub const ENTRIES: [(&str, &str); 16] = [
@@ -136,7 +137,7 @@ impl Assembler {
         while let Some((name, span)) = self.handlers.pop() {
             if self.code.program(&name).is_none() {
                 if self.find_section(&name).is_none() {
-                    let hint = near(
+                    let hint = names::hint(
                         &name,
                         self.chain.iter().flat_map(|f| f.sections.iter().map(|s| s.name.as_str())),
                     );
@@ -168,8 +169,9 @@ impl Assembler {
                 || self.chain.iter().skip(1).any(|f| f.section(&s.name).is_some())
                 || policy.sections.iter().any(|o| uses(&o.body, &s.name));
             if !known {
-                let kernel = self.chain.last().expect("the kernel").sections.iter().map(|s| s.name.as_str());
-                if let Some(hint) = nearest(&s.name, kernel) {
+                let mut kernel =
+                    self.chain.last().expect("the kernel").sections.iter().map(|s| s.name.as_str());
+                if let Some(hint) = kernel.find(|k| strsim::levenshtein(k, &s.name) <= 2) {
                     return Err(PolicyError {
                         file: policy.file.clone(),
                         at: s.at,
@@ -366,7 +368,8 @@ impl Assembler {
                 .iter()
                 .map(|f| f.name.as_str())
                 .chain(self.locals.iter().map(String::as_str));
-            return self.fail(n.at, format!("`{}` is no variable or local{}", n.name, near(&n.name, all)));
+            return self
+                .fail(n.at, format!("`{}` is no variable or local{}", n.name, names::hint(&n.name, all)));
         };
         let per_cpu = self.code.vars[usize::from(self.code.fields[field].var)].per_cpu;
         let at = match (per_cpu, n.cur) {
@@ -395,7 +398,7 @@ impl Assembler {
         match SETS.iter().find(|(n, _)| *n == name) {
             Some(&(_, set)) => Ok(set),
             None => {
-                let hint = near(name, SETS.iter().map(|s| s.0));
+                let hint = names::hint(name, SETS.iter().map(|s| s.0));
                 self.fail(at, format!("`{name}` is no CPU set; these are: online, others, housekeeping, nohz_full, flush_mask, targets{hint}"))
             }
         }
@@ -412,7 +415,7 @@ impl Assembler {
         match self.code.pages.iter().position(|p| p.name == name) {
             Some(i) => Ok(i as u8),
             None => {
-                let hint = near(name, self.code.pages.iter().map(|p| p.name.as_str()));
+                let hint = names::hint(name, self.code.pages.iter().map(|p| p.name.as_str()));
                 self.fail(at, format!("`{name}` is neither `range` nor a declared page{hint}"))
             }
         }
@@ -493,7 +496,7 @@ impl Assembler {
             Test::Feature(name, at) => match Feature::named(name) {
                 Some(f) => Some(self.features.has(f)),
                 None => {
-                    let hint = near(name, Feature::ALL.iter().map(|f| f.0));
+                    let hint = names::hint(name, Feature::ALL.iter().map(|f| f.0));
                     return self.fail(*at, format!("`{name}` is no feature{hint}"));
                 }
             },
@@ -743,7 +746,7 @@ impl Assembler {
                         let Some((file, section)) = self.find_section(word) else {
                             let all =
                                 self.chain.iter().flat_map(|f| f.sections.iter().map(|s| s.name.as_str()));
-                            let hint = near(
+                            let hint = names::hint(
                                 word,
                                 all.chain(["fence", "lfence", "serialize", "swapgs", "tlbsync", "return"]),
                             );
@@ -853,11 +856,8 @@ impl Assembler {
                     "put", "clear", "await", "mov", "invlpg", "invpcid", "invlpgb", "rar", "read", "write",
                     "touch", "body", "pte", "table", "free", "request", "promise", "handle", "owe",
                 ];
-                let hint = if STARTS.contains(&words[0]) {
-                    String::new()
-                } else {
-                    near(words[0], STARTS.into_iter())
-                };
+                let hint =
+                    if STARTS.contains(&words[0]) { String::new() } else { names::hint(words[0], STARTS) };
                 return self.fail(at, format!("`{}` is no op{hint}", words.join(" ")));
             }
         })
@@ -985,29 +985,4 @@ fn puts(body: &[Stmt]) -> bool {
 
 fn leaves(body: &[Stmt]) -> bool {
     any(body, &|k| matches!(k, StmtKind::Break) || matches!(k, StmtKind::Use(w) if w == "return"))
-}
-
-/// A suggestion to end an error with.
-fn near<'a>(name: &str, all: impl Iterator<Item = &'a str>) -> String {
-    nearest(name, all).map_or(String::new(), |n| format!("; did you mean `{n}`?"))
-}
-
-/// The nearest of some names, if it is near enough to be a slip.
-pub fn nearest<'a>(name: &str, all: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    all.map(|n| (distance(name, n), n)).filter(|(d, n)| *d <= 1 + n.len() / 3).min().map(|(_, n)| n)
-}
-
-/// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let next = (diagonal + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = std::mem::replace(&mut row[j + 1], next);
-        }
-    }
-    row[b.len()]
 }

@@ -1,8 +1,9 @@
 //! The policy table. A new policy is one text file and one row here.
 
-use super::assemble::{assemble, nearest};
+use super::assemble::assemble;
 use super::program::{Code, Features};
 use super::text::{File, Loc, PolicyError, parse};
+use crate::names;
 
 /// One built-in policy.
 #[derive(Clone, Copy, Debug)]
@@ -67,8 +68,7 @@ pub fn builtin(name: &str) -> Result<File, PolicyError> {
     match POLICIES.iter().find(|p| p.id == name) {
         Some(row) => parse(&format!("{}.policy", row.id), row.text),
         None => {
-            let near = nearest(name, POLICIES.iter().map(|p| p.id))
-                .map_or(String::new(), |n| format!("; did you mean `{n}`?"));
+            let near = names::hint(name, POLICIES.iter().map(|p| p.id));
             Err(PolicyError {
                 file: name.into(),
                 at: Loc { line: 1, col: 1 },
