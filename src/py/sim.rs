@@ -13,6 +13,7 @@ use crate::hw::Preset;
 use crate::kernel::config::Config;
 use crate::kernel::policy::builtin;
 use crate::kernel::text::{File, parse};
+use crate::sim::cost::Bound;
 use crate::sim::run::{Input, Output, Run};
 use crate::sim::scenario::Scenario;
 use crate::sim::stats::{CAUSES, TABLE};
@@ -44,7 +45,7 @@ fn machine_of(text: &str) -> Result<Arc<Preset>, crate::hw::TlbError> {
 /// 50 ms and calls `progress(done, total)`; Ctrl-C stops the workers and returns what there is, with
 /// `interrupted` set.
 #[pyfunction]
-#[pyo3(signature = (scenario, machine, kernel, jobs, *, skip=true, keep=256, threads=1, progress=None))]
+#[pyo3(signature = (scenario, machine, kernel, jobs, *, skip=true, keep=256, full=false, bound="best", threads=1, progress=None))]
 #[allow(clippy::too_many_arguments)]
 pub fn simulate(
     py: Python<'_>,
@@ -54,12 +55,20 @@ pub fn simulate(
     jobs: Vec<(String, u64)>,
     skip: bool,
     keep: usize,
+    full: bool,
+    bound: &str,
     threads: usize,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Py<PyList>> {
     let scenario = Scenario::parse(scenario)?;
     let machine = machine_of(machine)?;
     let kernel = kernel_of(kernel)?;
+    let bound = match bound {
+        "best" => Bound::Best,
+        "low" => Bound::Low,
+        "high" => Bound::High,
+        _ => return Err(SimError::new_err(format!("costs are best, low or high: got {bound:?}"))),
+    };
     let mut runs = Vec::new();
     for (policy, seed) in jobs {
         let policy = policy_of(&policy).map_err(sim::SimError::from)?;
@@ -71,6 +80,8 @@ pub fn simulate(
             seed,
             skip,
             keep,
+            full,
+            bound,
         };
         runs.push(Mutex::new((Some(Run::new(input)?), None)));
     }
@@ -179,6 +190,8 @@ fn output<'py>(py: Python<'py>, out: &Output) -> PyResult<Bound<'py, PyDict>> {
         latencies.set_item(name, one)?;
     }
     dict.set_item("latencies", latencies)?;
+    let costs: Vec<_> = out.costs.iter().map(|(n, f)| (*n, f.cycles, f.low, f.high, f.mark.name())).collect();
+    dict.set_item("costs", costs)?;
     dict.set_item("program_runs", out.runs)?;
     dict.set_item("reached_ps", out.reached_ps)?;
     dict.set_item("interrupted", out.interrupted)?;

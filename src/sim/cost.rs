@@ -1,6 +1,6 @@
 //! What an op takes, in picoseconds: one number per op of the assembled policy, from the CPU's preset.
 
-use crate::hw::preset::Preset;
+use crate::hw::preset::{Figure, Preset};
 use crate::kernel::program::{At, Code, Feature, Features, Fence, Invpcid, NoFlush, Op};
 
 /// Plain instructions have no source of their own: one cycle each.
@@ -8,6 +8,42 @@ const PLAIN: u64 = 1;
 
 /// A serialising instruction such as CPUID or IRET to self, cycles; unsourced.
 const SERIALIZE: u64 = 100;
+
+/// Which end of each cost's interval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bound {
+    /// The best estimate.
+    #[default]
+    Best,
+    /// Everything as cheap as its source allows.
+    Low,
+    /// As dear.
+    High,
+}
+
+/// The preset's name for what an op takes; plain instructions have none.
+pub fn name_of(op: Op) -> Option<&'static str> {
+    Some(match op {
+        Op::Load { .. } | Op::Await { .. } => "mem_l1",
+        Op::Rmw { .. } | Op::Cas { .. } | Op::Pte { locked: true, .. } | Op::HandleCalls => "lock",
+        Op::Fence(Fence::Full) => "mfence",
+        Op::SwapGs | Op::SetGs(_) => "swapgs",
+        Op::MovCr3 { keep: NoFlush::Keep | NoFlush::Owed, .. } => "mov_cr3_noflush",
+        Op::MovCr3 { keep: NoFlush::Flush, .. } => "mov_cr3_flush",
+        Op::MovCr4Pge(_) => "cr4_pge_toggle",
+        Op::Invlpg(_) => "invlpg",
+        Op::Invpcid { kind, .. } => match kind {
+            Invpcid::Address => "invpcid_address",
+            Invpcid::Context => "invpcid_context",
+            Invpcid::AllGlobal => "invpcid_all",
+            Invpcid::All => "invpcid_non_global",
+        },
+        Op::Invlpgb(_) | Op::InvlpgbAll => "invlpgb",
+        Op::Tlbsync => "tlbsync",
+        Op::Rar(_) => "rar",
+        _ => return None,
+    })
+}
 
 /// Costs of one run, in picoseconds.
 #[derive(Clone, Debug)]
@@ -46,10 +82,16 @@ pub struct Times {
 
 impl Times {
     /// The times of a policy's ops on a CPU.
-    pub fn new(code: &Code, cpu: &Preset, features: Features) -> Self {
+    pub fn new(code: &Code, cpu: &Preset, features: Features, bound: Bound) -> Self {
         let c = &cpu.costs;
         let ps = |cycles: u64| cpu.picoseconds(cycles);
-        let of = |figure: crate::hw::preset::Figure| u64::from(figure.cycles);
+        let of = |figure: Figure| {
+            u64::from(match bound {
+                Bound::Best => figure.cycles,
+                Bound::Low => figure.low,
+                Bound::High => figure.high,
+            })
+        };
         let remote = |at: At| if at == At::Me { 0 } else { of(c.remote_line) };
         let op = code
             .ops
@@ -93,7 +135,7 @@ impl Times {
             })
             .collect();
         // After a full flush the paging-structure caches are empty too; most walks then read the PDE and the PTE.
-        let walk = u64::from(c.walk_cycles(2));
+        let walk = of(c.walk_setup) + 2 * of(c.mem_l2);
         Times {
             op,
             syscall: (ps(of(c.syscall)), ps(of(c.sysret))),

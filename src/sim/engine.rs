@@ -687,6 +687,11 @@ impl Engine {
         let act = &mut self.own[i].acts[top];
         if act.body_left == NEVER {
             act.body_left = act.body_ps;
+            if self.m.tlbs.is_some() {
+                let pages = self.refill_pages[i].0;
+                self.m.look_up(cpu, true, pages);
+                return true;
+            }
             if self.m.cores[i].cold {
                 self.refill(cpu, true);
                 return true;
@@ -764,7 +769,7 @@ impl Engine {
             if (fg.max(c.clock), cpu) >= limit {
                 return false;
             }
-            if self.skip && self.jump(cpu, others.min(limit.0)) {
+            if self.skip && self.m.tlbs.is_none() && self.jump(cpu, others.min(limit.0)) {
                 return true;
             }
             let c = &mut self.m.cores[i];
@@ -885,6 +890,10 @@ impl Engine {
             }
             if self.m.cores[i].cold {
                 self.refill(cpu, false);
+            }
+            if self.m.tlbs.is_some() {
+                let pages = self.refill_pages[i].1;
+                self.m.look_up(cpu, false, pages);
             }
         }
         let c = &self.m.cores[i];

@@ -7,6 +7,8 @@ use super::cost::Times;
 use super::queue::{NEVER, Queue};
 use super::stats::{Cause, N_CAUSES, Row, STATS, Stat};
 use super::timeline::{Event, Kind, Timeline};
+use crate::hw::invalidate::{Invpcid as HwInvpcid, Scope};
+use crate::hw::{Kind as Access, Mmu, PageSize, Pcid, Preset, Vpn};
 use crate::kernel::program::{
     At, Code, Cr3, Entry, Feature, Features, Invpcid, Level, NoFlush, Op, Pages, Pc, PcidOf, ProgId, Set,
     Slot, Touch,
@@ -146,12 +148,70 @@ pub struct Timed {
     socket: Vec<u16>,
     /// Numbers of requests.
     pub last_request: u32,
+    /// TLBs, if pages are looked up.
+    pub tlbs: Option<Vec<CpuTlb>>,
     /// Extra delivery time of an IPI and its draws.
     pub extra_ipi: Option<(u64, super::draw::Draws)>,
     /// Entry code reads what others write: nobody may be left behind.
     pub all_driven: bool,
     /// First violation.
     pub violation: Option<(u64, Cpu, Pc, Violation)>,
+}
+
+/// The TLB of one CPU and the pages its work touches (`detail = "full"`).
+#[derive(Clone, Debug)]
+pub struct CpuTlb {
+    mmu: Mmu,
+    pcid: bool,
+    overlap_tenths: u64,
+    ps_per_1000_cycles: u64,
+}
+
+/// Page numbers of what is touched; only that they differ matters.
+const ENTRY_PAGES: u64 = 0xffff_fe00_0000_0000 >> 12;
+const KERNEL_PAGES: u64 = 0xffff_8880_0000_0000 >> 12;
+const USER_PAGES: u64 = 0x5555_5555_4000 >> 12;
+
+impl CpuTlb {
+    /// Empty, in the kernel's context.
+    pub fn new(preset: &Preset, pcid: bool) -> Self {
+        let mut mmu = Mmu::new(preset);
+        if !pcid && mmu.pcide() {
+            mmu.mov_cr4_pcide(false).expect("clearing is always allowed");
+        }
+        CpuTlb {
+            mmu,
+            pcid,
+            overlap_tenths: u64::from(preset.costs.overlap_tenths),
+            ps_per_1000_cycles: preset.picoseconds(1000),
+        }
+    }
+
+    fn switch(&mut self, user: bool, keep: bool) {
+        let pcid = if !self.pcid {
+            Pcid(0)
+        } else if user {
+            Pcid(0x801)
+        } else {
+            Pcid(1)
+        };
+        self.mmu.mov_cr3(pcid, keep && self.pcid).expect("the context follows CR4.PCIDE");
+    }
+
+    fn flush_all(&mut self) {
+        self.mmu.apply(Scope::ALL);
+    }
+
+    /// Touches pages one after the other; misses overlap. (time, walks)
+    fn touch(&mut self, first: u64, pages: u32, global: bool) -> (u64, u64) {
+        let (mut cycles, mut walks) = (0u64, 0);
+        for page in first..first + u64::from(pages) {
+            let a = self.mmu.access_page(Vpn(page), Access::Load, PageSize::Small, global);
+            cycles += u64::from(a.cycles);
+            walks += u64::from(a.loads > 0);
+        }
+        (cycles * 10 / self.overlap_tenths * self.ps_per_1000_cycles / 1000, walks)
+    }
 }
 
 /// What [`Timed::new`] needs of a scenario.
@@ -250,6 +310,7 @@ impl Timed {
             features,
             socket: (0..n).map(|c| (c * usize::from(layout.sockets) / n) as u16).collect(),
             last_request: 0,
+            tlbs: None,
             extra_ipi: None,
             all_driven: false,
             violation: None,
@@ -324,12 +385,24 @@ impl Timed {
         self.features.has(Feature::Pti)
     }
 
+    /// Looks pages up: the kernel's, or the user's. Time is charged, walks are counted.
+    pub fn look_up(&mut self, cpu: Cpu, kernel: bool, pages: u32) {
+        let pti = self.has_pti();
+        let Some(tlbs) = &mut self.tlbs else { return };
+        let tlb = &mut tlbs[usize::from(cpu)];
+        let (time, walks) =
+            if kernel { tlb.touch(KERNEL_PAGES, pages, !pti) } else { tlb.touch(USER_PAGES, pages, false) };
+        self.cores[usize::from(cpu)].clock += time;
+        self.add(cpu, Stat::refill_misses, walks);
+        self.add(cpu, Stat::refill_ps, time);
+    }
+
     /// Everything cached on `cpu` is gone. `took`: time of the instruction, counted if entry code did it.
     fn flushed(&mut self, cpu: Cpu, took: u64, architectural: bool) {
         let c = &mut self.cores[usize::from(cpu)];
         let (owed, entry) = (c.owed, c.entry_code && c.call.is_none());
         c.flushed_at = c.clock;
-        c.cold = true;
+        c.cold = self.tlbs.is_none();
         c.owed = false;
         let (working, in_call, clock) = (c.working > 0, c.call.is_some(), c.clock);
         if owed {
@@ -357,8 +430,11 @@ impl Timed {
         let c = &mut self.cores[usize::from(cpu)];
         if full {
             c.flushed_at = c.flushed_at.max(at);
-            c.cold = true;
+            c.cold = self.tlbs.is_none();
             c.owed = false;
+            if let Some(tlbs) = &mut self.tlbs {
+                tlbs[usize::from(cpu)].flush_all();
+            }
         } else {
             c.served = id;
         }
@@ -563,6 +639,9 @@ impl Machine for Timed {
                 owed || !pcid
             }
         };
+        if let Some(tlbs) = &mut self.tlbs {
+            tlbs[usize::from(cpu)].switch(!kernel, !flushes);
+        }
         if kernel && self.has_pti() {
             self.view_begins(cpu);
         } else if self.has_pti() {
@@ -577,6 +656,29 @@ impl Machine for Timed {
     }
 
     fn invalidate(&mut self, cpu: Cpu, what: Invalidate) -> Result<(), Violation> {
+        if let Some(tlbs) = &mut self.tlbs {
+            let mmu = &mut tlbs[usize::from(cpu)].mmu;
+            match what {
+                Invalidate::Cr4Pge(on) => {
+                    mmu.mov_cr4_pge(on);
+                }
+                Invalidate::Invpcid(kind @ (Invpcid::AllGlobal | Invpcid::All), ..) => {
+                    let kind = if kind == Invpcid::All {
+                        HwInvpcid::AllNonGlobal
+                    } else {
+                        HwInvpcid::AllIncludingGlobal
+                    };
+                    mmu.apply(Scope::invpcid(kind));
+                }
+                Invalidate::Invpcid(Invpcid::Context, half, _) => {
+                    let pcid = if half == PcidOf::Kernel { Pcid(1) } else { Pcid(0x801) };
+                    mmu.apply(Scope::invpcid(HwInvpcid::SingleContext(pcid)));
+                }
+                // vmalloc pages are in nobody's working set here.
+                Invalidate::Invpcid(Invpcid::Address, ..) | Invalidate::Page(_) => {}
+                Invalidate::Broadcast(_) | Invalidate::BroadcastAll => {}
+            }
+        }
         match what {
             Invalidate::Cr4Pge(true) => {} // the change to off has emptied everything
             Invalidate::Cr4Pge(false) => {
@@ -642,8 +744,23 @@ impl Machine for Timed {
     }
 
     #[inline]
-    fn touch(&mut self, _cpu: Cpu, _what: Touch) -> Result<(), Violation> {
-        Ok(()) // `detail = "full"` looks pages up where the work is: in bodies and in user mode
+    fn touch(&mut self, cpu: Cpu, what: Touch) -> Result<(), Violation> {
+        // In summary, misses are charged as one sum after a flush; in full, bodies and user mode look pages up too.
+        if let Some(tlbs) = &mut self.tlbs
+            && let Touch::Zone(zone @ (Zone::Entry | Zone::Stack)) = what
+        {
+            let pti = self.features.has(Feature::Pti);
+            let tlb = &mut tlbs[usize::from(cpu)];
+            let (time, walks) = if zone == Zone::Entry {
+                tlb.touch(ENTRY_PAGES, 1, true)
+            } else {
+                tlb.touch(ENTRY_PAGES + 0x100, 1, !pti)
+            };
+            self.cores[usize::from(cpu)].clock += time;
+            self.add(cpu, Stat::refill_misses, walks);
+            self.add(cpu, Stat::refill_ps, time);
+        }
+        Ok(())
     }
 
     #[inline]

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::cost::Times;
+use super::cost::{Bound, Times};
 use super::engine::{Engine, Latencies, PurgeRecord};
-use super::machine::{Layout, Timed};
+use super::machine::{CpuTlb, Layout, Timed};
 use super::scenario::{Actor, Gap, Kind, On, Scenario};
 use super::stats::{N_CAUSES, Row, Stat};
 use super::timeline::Event;
 use crate::hw::Preset;
+use crate::hw::preset::{Figure, Mark};
 use crate::kernel::config::{Config, ConfigError};
 use crate::kernel::policy::{builtin, load};
-use crate::kernel::program::{Code, Features};
+use crate::kernel::program::{Code, Feature, Features};
 use crate::kernel::step::Cpu;
 use crate::kernel::text::{File, PolicyError};
 
@@ -47,6 +48,10 @@ pub struct Input {
     pub skip: bool,
     /// Events to keep per CPU.
     pub keep: usize,
+    /// Look every touched page up in the CPU's TLB, instead of charging a sum after each flush.
+    pub full: bool,
+    /// Which end of the costs' intervals.
+    pub bound: Bound,
 }
 
 /// What came out.
@@ -74,6 +79,8 @@ pub struct Output {
     pub interrupted: bool,
     /// What has no effect here, and what did not fit.
     pub notes: Vec<String>,
+    /// Costs that the ops of this policy take, by name in the preset.
+    pub costs: Vec<(&'static str, Figure)>,
     /// First violation: time, CPU, source place, rule.
     pub violation: Option<(u64, Cpu, String, &'static str)>,
 }
@@ -104,6 +111,7 @@ pub struct Run {
     engine: Engine,
     input: Input,
     notes: Vec<String>,
+    costs: Vec<(&'static str, Figure)>,
     interrupted: bool,
 }
 
@@ -131,8 +139,21 @@ impl Run {
                 _ => 0,
             });
         }
+        let costs = costs_of(&code, &input.machine);
+        let unsourced: Vec<&str> = costs
+            .iter()
+            .filter(|(n, f)| f.mark == Mark::Unsourced && RESTS_ON.contains(n))
+            .map(|c| c.0)
+            .collect();
+        if !unsourced.is_empty() {
+            notes.push(format!(
+                "`{}`: figures rest on unsourced costs ({}) and are intervals at best",
+                input.policy.name,
+                unsourced.join(", ")
+            ));
+        }
         let engine = engine(&input, code, features, &bodies)?;
-        Ok(Run { engine, input, notes, interrupted: false })
+        Ok(Run { engine, input, notes, costs, interrupted: false })
     }
 
     /// Time reached.
@@ -173,6 +194,7 @@ impl Run {
         Output {
             isolated: (0..self.input.scenario.cpus).map(|c| self.input.scenario.is_isolated(c)).collect(),
             dropped: m.timelines.iter().map(|t| t.dropped).sum(),
+            costs: self.costs.clone(),
             violation: m.violation.map(|(t, c, pc, v)| (t, c, engine.source(pc), v.name())),
             stats: m.stats.clone(),
             by_cause: m.by_cause.clone(),
@@ -189,7 +211,7 @@ impl Run {
 
 fn engine(input: &Input, code: Code, features: Features, bodies: &[u64]) -> Result<Engine, SimError> {
     let s = &input.scenario;
-    let times = Times::new(&code, &input.machine, features);
+    let times = Times::new(&code, &input.machine, features, input.bound);
     let layout = Layout {
         cpus: s.cpus,
         isolated: &s.isolated,
@@ -198,11 +220,43 @@ fn engine(input: &Input, code: Code, features: Features, bodies: &[u64]) -> Resu
         keep: input.keep,
     };
     let mut m = Timed::new(&code, features, times, &layout);
+    if input.full {
+        let pcid = features.has(Feature::Pcid);
+        m.tlbs = Some((0..s.cpus).map(|_| CpuTlb::new(&input.machine, pcid)).collect());
+    }
     if s.extra_ipi_ps > 0 {
         m.extra_ipi = Some((s.extra_ipi_ps, super::draw::Draws::new(input.seed, Cpu::MAX, 0)));
     }
     let lazy_max = lazy_max_of(&input.policy, s.cpus);
     Engine::new(code, m, s, input.seed, lazy_max, bodies, input.skip).map_err(SimError::Scenario)
+}
+
+/// Costs whose absence of a source makes a result an interval (SEMANTICS "Words").
+const RESTS_ON: [&str; 3] = ["invlpgb", "tlbsync", "rar"];
+
+/// What the ops of a policy take, by name.
+fn costs_of(code: &Code, machine: &Preset) -> Vec<(&'static str, Figure)> {
+    let mut used: Vec<&'static str> = vec![
+        "syscall",
+        "sysret",
+        "interrupt_entry",
+        "interrupt_exit",
+        "ipi_send",
+        "ipi_same_socket",
+        "ipi_cross_socket",
+        "remote_line",
+        "walk_setup",
+        "mem_l2",
+    ];
+    for op in &code.ops {
+        if let Some(name) = super::cost::name_of(*op)
+            && !used.contains(&name)
+        {
+            used.push(name);
+        }
+    }
+    used.sort_unstable();
+    used.into_iter().filter_map(|name| machine.costs.get(name).map(|figure| (name, figure))).collect()
 }
 
 /// `lazy-tune`: a policy's header line `lazy_max_factor "N"` multiplies the threshold.
@@ -286,6 +340,8 @@ mod tests {
             seed: 1,
             skip: true,
             keep: 64,
+            full: false,
+            bound: Bound::Best,
         }
     }
 
