@@ -37,6 +37,8 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore._simulate import compare as compare
     from tlbcore._simulate import simulate as simulate
     from tlbcore._simulate import statistics as statistics
+    from tlbcore._validate import Validation as Validation
+    from tlbcore._validate import validate as validate
     from tlbcore.inspect import inspect_host as inspect_host
     from tlbcore.policy import Policy as Policy
     from tlbcore.policy import as_policy as as_policy
@@ -71,6 +73,8 @@ _EXPORTS: dict[str, str] = {
     "compare": "tlbcore._simulate",
     "simulate": "tlbcore._simulate",
     "statistics": "tlbcore._simulate",
+    "Validation": "tlbcore._validate",
+    "validate": "tlbcore._validate",
     "inspect_host": "tlbcore.inspect",
     "Counterexample": "tlbcore.checker",
     "Verdict": "tlbcore.checker",

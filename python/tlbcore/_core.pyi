@@ -51,6 +51,8 @@ def simulate(
     *,
     skip: bool = True,
     keep: int = 256,
+    full: bool = False,
+    bound: str = "best",
     threads: int = 1,
     progress: Callable[[float, float], None] | None = None,
 ) -> list[dict[str, Any]]: ...

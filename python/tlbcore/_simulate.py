@@ -78,6 +78,9 @@ class SimResult:
         What has no effect here, and why.
     violation
         The first step that broke a rule of the machine, or None.
+    costs
+        What the policy's ops take: `name`, `cycles`, `low`, `high` (the interval its source allows), `mark`;
+        the source stands in the machine's facts.
     """
 
     scenario: Scenario
@@ -95,6 +98,7 @@ class SimResult:
     interrupted: bool
     notes: tuple[str, ...]
     violation: str | None
+    costs: Mapping[str, NDArray[Any]]
 
     def total(self, name: str, *, isolated: bool | None = None) -> int:
         """Return a statistic summed over CPUs: isolated ones, the others, or all (None).
@@ -115,7 +119,7 @@ class SimResult:
 
     def __reduce__(self) -> tuple[Any, ...]:
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for name in ("table", "timeline", "purges"):
+        for name in ("table", "timeline", "purges", "costs"):
             data[name] = dict(data[name])
         data["latencies"] = {name: dict(one) for name, one in self.latencies.items()}
         return (_result, (data,))
@@ -129,7 +133,7 @@ class SimResult:
 
 
 def _result(data: dict[str, Any]) -> SimResult:
-    for name in ("table", "timeline", "purges"):
+    for name in ("table", "timeline", "purges", "costs"):
         data[name] = _frozen(data[name])
     latencies = {name: MappingProxyType(one) for name, one in data["latencies"].items()}
     data["latencies"] = MappingProxyType(latencies)
@@ -162,7 +166,11 @@ def _run(
     timeline: int,
     threads: int,
     progress: Progress | None,
+    detail: str = "summary",
+    costs: str = "best",
 ) -> list[SimResult]:
+    if detail not in ("summary", "full"):
+        raise _core.SimError(f"detail is summary or full: got {detail!r}")
     raw = _core.simulate(
         load.to_json(),
         machine_text(machine),
@@ -170,6 +178,8 @@ def _run(
         [(policy.text, seed) for policy, seed in jobs],
         skip=skip,
         keep=timeline,
+        full=detail == "full",
+        bound=costs,
         threads=threads,
         progress=progress,
     )
@@ -192,6 +202,13 @@ def _run(
                 "interrupted": one["interrupted"],
                 "notes": tuple(one["notes"]),
                 "violation": one["violation"],
+                "costs": dict(
+                    zip(
+                        ("name", "cycles", "low", "high", "mark"),
+                        zip(*one["costs"], strict=True),
+                        strict=True,
+                    )
+                ),
             }
         )
         for (policy, seed), one in zip(jobs, raw, strict=True)
@@ -205,6 +222,8 @@ def simulate(
     kernel: Kernel | None = None,
     policy: str | Path | Policy = "ipi",
     seed: int = 1,
+    detail: str = "summary",
+    costs: str = "best",
     skip: bool = True,
     timeline: int = 256,
     progress: Progress | None = None,
@@ -226,6 +245,10 @@ def simulate(
         Name, file or policy.
     seed
         Key of every random draw.
+    detail
+        `summary` charges the misses of a flush as one sum; `full` looks every touched page up in the CPU's TLB.
+    costs
+        `best`, or `low` or `high`: that end of every cost's interval.
     skip
         Jump over proven fixed points. Changes nothing but the time it takes.
     timeline
@@ -262,6 +285,8 @@ def simulate(
         timeline=_as_keep(timeline),
         threads=1,
         progress=progress,
+        detail=detail,
+        costs=costs,
     )
     return result
 
@@ -459,6 +484,8 @@ def compare(
     seed: int = 1,
     replicates: int = 1,
     threads: int | None = None,
+    detail: str = "summary",
+    costs: str = "best",
     skip: bool = True,
     timeline: int = 256,
     progress: Progress | None = None,
@@ -467,7 +494,7 @@ def compare(
 
     Parameters
     ----------
-    scenario, machine, kernel, skip, timeline, progress
+    scenario, machine, kernel, detail, costs, skip, timeline, progress
         As in `simulate`.
     policies
         Names, files or policies; all must have different names.
@@ -514,5 +541,7 @@ def compare(
         timeline=_as_keep(timeline),
         threads=threads,
         progress=progress,
+        detail=detail,
+        costs=costs,
     )
     return _comparison(tuple(results), names)

@@ -13,7 +13,7 @@ use crate::hw::Preset;
 use crate::kernel::config::Config;
 use crate::kernel::policy::builtin;
 use crate::kernel::text::{File, parse};
-use crate::sim::cost::Bound;
+use crate::sim::cost;
 use crate::sim::run::{Input, Output, Run};
 use crate::sim::scenario::Scenario;
 use crate::sim::stats::{CAUSES, TABLE};
@@ -64,9 +64,9 @@ pub fn simulate(
     let machine = machine_of(machine)?;
     let kernel = kernel_of(kernel)?;
     let bound = match bound {
-        "best" => Bound::Best,
-        "low" => Bound::Low,
-        "high" => Bound::High,
+        "best" => cost::Bound::Best,
+        "low" => cost::Bound::Low,
+        "high" => cost::Bound::High,
         _ => return Err(SimError::new_err(format!("costs are best, low or high: got {bound:?}"))),
     };
     let mut runs = Vec::new();

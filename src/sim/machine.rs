@@ -11,7 +11,7 @@ use crate::hw::invalidate::{Invpcid as HwInvpcid, Scope};
 use crate::hw::{Kind as Access, Mmu, PageSize, Pcid, Preset, Vpn};
 use crate::kernel::program::{
     At, Code, Cr3, Entry, Feature, Features, Invpcid, Level, NoFlush, Op, Pages, Pc, PcidOf, ProgId, Set,
-    Slot, Touch,
+    Slot, Touch, Zone,
 };
 use crate::kernel::smp::{Call, CallQueue};
 use crate::kernel::step::{Cpu, Invalidate, Machine, Order, Violation};
@@ -206,7 +206,7 @@ impl CpuTlb {
     fn touch(&mut self, first: u64, pages: u32, global: bool) -> (u64, u64) {
         let (mut cycles, mut walks) = (0u64, 0);
         for page in first..first + u64::from(pages) {
-            let a = self.mmu.access_page(Vpn(page), Access::Load, PageSize::Small, global);
+            let a = self.mmu.access_page(Vpn(page), Access::Load, PageSize::K4, global);
             cycles += u64::from(a.cycles);
             walks += u64::from(a.loads > 0);
         }

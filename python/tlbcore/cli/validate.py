@@ -1,0 +1,55 @@
+"""`tlbcore validate`."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import typer
+
+from tlbcore.cli import _common
+
+
+def command(
+    misses: Annotated[bool, typer.Option("--misses", help="Only rows outside their tolerance.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Simulate the published experiments and show both figures."""
+    from tlbcore._validate import validate
+
+    with _common.progress("validating", "parts") as advance:
+        result = validate(progress=advance)
+    rows = result.misses if misses else result.rows
+    if json:
+        _common.print_json("validate", 1, rows=[row.to_dict() for row in rows])
+        return
+    from rich.table import Table
+
+    table = Table(box=None)
+    for heading in ("#", "figure", "role"):
+        table.add_column(heading)
+    for heading in ("published", "computed", "ratio", "tolerance", "within"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        ratio = "-" if row.ratio is None else f"{row.ratio:.3f}"
+        tolerance = "-" if math.isnan(row.tolerance) else f"{row.tolerance:g}"
+        if not row.absolute and tolerance != "-":
+            tolerance = f"{row.tolerance:.0%}"
+        within = {True: "yes", False: "NO", None: "not computed"}[row.within]
+        computed = "-" if row.computed is None else _number(row.computed)
+        unit = f" ({row.unit})" if row.unit else ""
+        published = _number(row.published)
+        table.add_row(
+            str(row.number), f"{row.name}{unit}", row.role, published, computed, ratio, tolerance, within
+        )
+    _common.console().print(table)
+    computed_rows = [row for row in result.rows if row.within is not None]
+    print(f"\n{len(computed_rows)} computed, {len(result.misses)} outside their tolerance; inputs are marked")
+    for row in result.misses:
+        print(f"outside: {row.name}: {row.note}")
+
+
+def _number(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:.0f}" if value == round(value) else f"{value:.4g}"

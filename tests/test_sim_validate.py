@@ -1,0 +1,83 @@
+"""Published and measured results, computed again (NUMBERS)."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import tlbcore as tc
+from tlbcore import scenarios
+from tlbcore.cli import main
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict]:
+    return [row.to_dict() for row in tc.validate().rows]
+
+
+def one(rows, text):
+    (found,) = [row for row in rows if text in row["name"]]
+    return found
+
+
+def test_the_patched_getpid_totals_follow_from_the_published_base(rows):
+    for part in ("E5-2699", "E7-8890", "pti=auto"):
+        row = one(rows, f"getpid on isolated CPUs under v7, {'Gold 6248, ' * (part == 'pti=auto')}{part}")
+        assert row["role"] == "prediction"
+        assert row["within"], row
+
+
+def test_call_queue_identities_are_exact(rows):
+    identities = [row for row in rows if row["number"] == 12]
+    assert len(identities) == 8
+    assert all(row["computed"] == row["published"] for row in identities)
+
+
+def test_traced_purges_are_predicted_from_the_workload(rows):
+    traced = [row for row in rows if row["number"] == 11 and "per threshold purge" in row["name"]]
+    assert len(traced) == 6
+    assert all(row["within"] and row["role"] == "prediction" for row in traced), traced
+
+
+def test_every_row_of_numbers_is_shown_and_misses_are_not_hidden(rows):
+    assert {row["number"] for row in rows} == {2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+    assert {row["role"] for row in rows} == {"input", "fitted", "prediction", "consistency"}
+    missed = [row for row in rows if row["within"] is False]
+    assert all(row["note"] for row in missed)
+
+
+def test_validate_as_json_has_the_fields_a_script_needs(capsys):
+    assert main(["validate", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "tlbcore.validate"
+    for row in document["rows"]:
+        assert {"name", "role", "published", "computed", "ratio", "tolerance", "within"} <= set(row)
+
+
+def test_looked_up_pages_cost_about_what_the_sum_after_a_flush_says():
+    load = scenarios.syscall_heavy(duration_s=0.05)
+    means = {}
+    for detail in ("summary", "full"):
+        run = tc.simulate(load, machine="broadwell-ep-e5-2699v4", policy="coalesce-v7", detail=detail)
+        means[detail] = run.total("kernel_ps", isolated=True) / run.total("syscalls", isolated=True)
+        assert run.total("refill_misses", isolated=True) > 10 * run.total("syscalls", isolated=True)
+    assert means["full"] == pytest.approx(means["summary"], rel=0.1)
+
+
+def test_the_ends_of_a_costs_interval_bound_the_result():
+    load = scenarios.syscall_heavy(duration_s=0.05)
+    low, best, high = (
+        tc.simulate(load, machine="broadwell-ep", policy="coalesce-v7", costs=costs).total("syscalls")
+        for costs in ("low", "best", "high")
+    )
+    assert high <= best <= low
+    assert high < low
+
+
+def test_results_that_rest_on_unsourced_costs_say_so():
+    run = tc.simulate(
+        "quiet", machine="zen4-epyc", policy="invlpgb", kernel=tc.Kernel(broadcast_tlb_flush=True)
+    )
+    assert any("unsourced costs (invlpgb, tlbsync)" in note for note in run.notes)
+    assert "unsourced" in run.costs["mark"]
