@@ -217,7 +217,7 @@ def _tables() -> Iterator[Row]:
     haswell = machine("haswell-ep-e5-2699v3").costs
     skylake = machine("skylake-sp")
     ns = 1000 / skylake.mhz
-    for name, unit, published, computed in (
+    for name, unit, found, computed in (
         ("INVPCID type 2, Skylake", "ns", 376.0, skylake.costs["invpcid_all"].cycles * ns),
         ("CR4.PGE off and on, Skylake", "ns", 539.0, skylake.costs["cr4_pge_toggle"].cycles * ns),
         ("MOV CR3, Haswell", "cycles", 124.0, float(haswell["mov_cr3_flush"].cycles)),
@@ -230,7 +230,7 @@ def _tables() -> Iterator[Row]:
             name=name,
             unit=unit,
             role="input",
-            published=published,
+            published=found,
             computed=computed,
             tolerance=0.02,
             note=note,
