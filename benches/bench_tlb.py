@@ -199,3 +199,14 @@ def bench_two_threads(benchmark: Any, pages: Callable[[str], streams.Stream]) ->
     benchmark.extra_info["cpus"] = os.cpu_count()
     if benchmark.enabled:
         benchmark.extra_info["times_one"] = 2 * alone / benchmark.stats["min"]
+
+
+@pytest.mark.parametrize("ways", [8, 32])
+def bench_miss_curve(benchmark: Any, pages: Callable[[str], streams.Stream], ways: int) -> None:
+    """All way counts of one set count in one pass."""
+    vpn = pages("zipf1.0")
+    curve = benchmark(lambda: tc.miss_curve(vpn, sets=16, ways=ways))
+    if len(vpn) == streams.COUNT:
+        assert curve.table[0, 3] == streams.COUNT - streams.GOLDEN["zipf1.0"][1]
+    if benchmark.enabled:
+        benchmark.extra_info["million_accesses_per_s"] = rate(benchmark.stats["min"], len(vpn))

@@ -25,13 +25,6 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore._machines import machines as machines
     from tlbcore._replay import Replay as Replay
     from tlbcore._replay import replay as replay
-    from tlbcore.checker import Counterexample as Counterexample
-    from tlbcore.checker import Verdict as Verdict
-    from tlbcore.checker import check as check
-    from tlbcore.inspect import Host as Host
-    from tlbcore.kernel import Kernel as Kernel
-    from tlbcore.scenarios import Actor as Actor
-    from tlbcore.scenarios import Scenario as Scenario
     from tlbcore._simulate import Comparison as Comparison
     from tlbcore._simulate import SimResult as SimResult
     from tlbcore._simulate import compare as compare
@@ -39,15 +32,24 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore._simulate import statistics as statistics
     from tlbcore._validate import Validation as Validation
     from tlbcore._validate import validate as validate
+    from tlbcore.checker import Counterexample as Counterexample
+    from tlbcore.checker import Verdict as Verdict
+    from tlbcore.checker import check as check
+    from tlbcore.inspect import Host as Host
     from tlbcore.inspect import inspect_host as inspect_host
+    from tlbcore.kernel import Kernel as Kernel
     from tlbcore.policy import Policy as Policy
     from tlbcore.policy import as_policy as as_policy
     from tlbcore.policy import policies as policies
+    from tlbcore.scenarios import Actor as Actor
+    from tlbcore.scenarios import Scenario as Scenario
     from tlbcore.tlb import EVENT as EVENT
     from tlbcore.tlb import FLAGS as FLAGS
     from tlbcore.tlb import OPS as OPS
+    from tlbcore.tlb import MissCurve as MissCurve
     from tlbcore.tlb import Tlb as Tlb
     from tlbcore.tlb import TlbResult as TlbResult
+    from tlbcore.tlb import miss_curve as miss_curve
     from tlbcore.trace import Trace as Trace
     from tlbcore.trace import causes as causes
     from tlbcore.trace import read_trace as read_trace
@@ -59,11 +61,13 @@ _EXPORTS: dict[str, str] = {
     "EVENT": "tlbcore.tlb",
     "FLAGS": "tlbcore.tlb",
     "Machine": "tlbcore._machines",
+    "MissCurve": "tlbcore.tlb",
     "OPS": "tlbcore.tlb",
     "Tlb": "tlbcore.tlb",
     "TlbResult": "tlbcore.tlb",
     "machine": "tlbcore._machines",
     "machines": "tlbcore._machines",
+    "miss_curve": "tlbcore.tlb",
     "Host": "tlbcore.inspect",
     "Kernel": "tlbcore.kernel",
     "Actor": "tlbcore.scenarios",

@@ -75,6 +75,13 @@ def sweep_identify(
 
 def machine_names() -> list[tuple[str, str, list[str]]]: ...
 def machine_describe(machine: str, text: str | None = None) -> dict[str, Any]: ...
+def miss_curve(
+    vpn: NDArray[np.uint64],
+    pcid: NDArray[np.uint16] | None,
+    flushes: NDArray[np.uint64],
+    sets: Sequence[int],
+    ways: int,
+) -> list[list[int]]: ...
 def event_ops() -> list[tuple[int, str, str]]: ...
 
 @final

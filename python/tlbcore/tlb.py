@@ -8,7 +8,7 @@ time.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -265,3 +265,75 @@ def _first_bad(array: NDArray[Any]) -> str:
         if len(bad):
             return f", with {array.ravel()[bad[0]]} at index {bad[0]}"
     return ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MissCurve(Mapping[str, NDArray[Any]]):
+    """Exact LRU miss counts: a table with one row per set count and way count.
+
+    Columns: `sets`, `ways`, `entries` (their product), `misses` (uint64), `miss_ratio`. `accesses` is the
+    number of accesses. `table` is the same as an array of shape (set counts, ways).
+    """
+
+    sets: tuple[int, ...]
+    ways: int
+    accesses: int
+    table: NDArray[np.uint64]
+
+    def __getitem__(self, column: str) -> NDArray[Any]:
+        sets = np.repeat(np.array(self.sets, dtype=np.uint32), self.ways)
+        ways = np.tile(np.arange(1, self.ways + 1, dtype=np.uint32), len(self.sets))
+        if column == "sets":
+            return sets
+        if column == "ways":
+            return ways
+        if column == "entries":
+            return sets * ways
+        if column == "misses":
+            return self.table.ravel()
+        if column == "miss_ratio":
+            return self.table.ravel() / max(self.accesses, 1)
+        raise KeyError(column)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("sets", "ways", "entries", "misses", "miss_ratio"))
+
+    def __len__(self) -> int:
+        return 5
+
+
+def miss_curve(
+    vpn: ArrayLike,
+    sets: int | Sequence[int] = 16,
+    ways: int = 8,
+    pcid: ArrayLike = 0,
+    flushes: ArrayLike = (),
+) -> MissCurve:
+    """Count the misses of every LRU TLB of 1 to `ways` ways and these set counts, in one pass.
+
+    `vpn`, shape (n,): `address >> 12`, read in place if uint64. `sets`: powers of two up to 65,536; the
+    index is linear. `ways`: 1 to 32. `pcid`: one context, or shape (n,), uint16: pages of different
+    contexts are different pages. `flushes`, shape (m,), rising: a full flush before the access of each of
+    these numbers. One level, as an exact TLB of that shape would count: LRU is a stack algorithm (Mattson
+    et al. 1970, Hill and Smith 1989).
+
+    Raises `TlbError` for values out of range, naming field and index; `TypeError` for arrays that do not
+    hold integers.
+
+    >>> import numpy as np
+    >>> curve = miss_curve(np.array([1, 2, 1, 2], dtype=np.uint64), sets=1, ways=2)
+    >>> curve["misses"]
+    array([4, 2], dtype=uint64)
+    """
+    pages = _integers("vpn", vpn, np.dtype(np.uint64), _VPN_MAX)
+    counts = _integers("sets", [sets] if isinstance(sets, int) else sets, np.dtype(np.uint32), (1 << 32) - 1)
+    marks = _integers("flushes", flushes, np.dtype(np.uint64), (1 << 63) - 1)
+    contexts = None
+    if np.ndim(pcid) != 0:
+        contexts = _integers("pcid", pcid, np.dtype(np.uint16), 4095)
+    if isinstance(ways, bool) or int(ways) != ways or not 1 <= ways <= 32:
+        raise _core.TlbError(f"ways must be a whole number from 1 to 32: got {ways}")
+    misses = _core.miss_curve(pages, contexts, marks, counts.tolist(), int(ways))
+    table = np.array(misses, dtype=np.uint64)
+    table.flags.writeable = False
+    return MissCurve(sets=tuple(counts.tolist()), ways=int(ways), accesses=len(pages), table=table)

@@ -199,11 +199,66 @@ impl Array {
         &self.keys[set * self.ways as usize..][..self.ways as usize]
     }
 
+    /// Looks up and, on a miss, fills: for keys that are neither stale nor global, in an array that holds no such
+    /// entries. Hit and miss are then the same store, and only the way differs.
+    #[inline]
+    pub(crate) fn step(&mut self, set: usize, key: Entry) -> bool {
+        match (self.policy, self.ways) {
+            (Policy::Tree, 4) => self.step_tree::<4>(set, key),
+            (Policy::Tree, 8) => self.step_tree::<8>(set, key),
+            (Policy::MruTree { groups: 3 }, 12) => self.step_mru_12(set, key),
+            _ => {
+                let hit = self.lookup(set, key, key) != Entry::EMPTY;
+                if !hit {
+                    self.fill(set, key);
+                }
+                hit
+            }
+        }
+    }
+
+    #[inline]
+    fn step_tree<const WAYS: usize>(&mut self, set: usize, key: Entry) -> bool {
+        let bits = self.tree[set];
+        let row = self.keys[set * WAYS..].first_chunk_mut::<WAYS>().expect("a set has its ways");
+        let (hit, empty) = (lanes(row, key), lanes(row, Entry::EMPTY));
+        let wanted = if hit != 0 { hit } else { empty };
+        let way = if wanted != 0 { wanted.trailing_zeros() } else { follow(bits, 0, WAYS as u32) };
+        row[way as usize] = key;
+        self.tree[set] = point_away(bits, 0, WAYS as u32, way);
+        hit != 0
+    }
+
+    #[inline]
+    fn step_mru_12(&mut self, set: usize, key: Entry) -> bool {
+        let bits = self.tree[set];
+        let row = self.keys[set * 12..].first_chunk_mut::<12>().expect("a set has its ways");
+        let (hit, empty) = (lanes(row, key), lanes(row, Entry::EMPTY));
+        let wanted = if hit != 0 { hit } else { empty };
+        let next = (bits >> MRU_SHIFT) as u32 + 1;
+        let next = 4 * if next == 3 { 0 } else { next };
+        let way = if wanted != 0 { wanted.trailing_zeros() } else { next + follow(bits, next, 4) };
+        row[way as usize] = key;
+        let group = way / 4;
+        let bits = point_away(bits, group * 4, 4, way % 4);
+        self.tree[set] = bits & !(0xff << MRU_SHIFT) | u64::from(group) << MRU_SHIFT;
+        hit != 0
+    }
+
     #[inline]
     fn find(&self, set: usize, key: Entry, global: Entry) -> Option<usize> {
         let ways = self.ways_of(set);
         if self.stale == 0 {
-            ways.iter().position(|&way| way == key || way == global)
+            // Eight at a time without a branch, then the one among them.
+            let (eights, rest) = ways.as_chunks::<8>();
+            for (number, eight) in eights.iter().enumerate() {
+                let found = lanes(eight, key) | lanes(eight, global);
+                if found != 0 {
+                    return Some(8 * number + found.trailing_zeros() as usize);
+                }
+            }
+            let tail = rest.iter().position(|&way| way == key || way == global);
+            tail.map(|place| 8 * eights.len() + place)
         } else {
             ways.iter().map(|way| Entry(way.0 & !Entry::STALE)).position(|way| way == key || way == global)
         }
@@ -342,6 +397,12 @@ impl Array {
         self.stale += marked as u32;
         marked
     }
+}
+
+/// Bit `i` is set where way `i` holds `key`.
+#[inline]
+fn lanes<const WAYS: usize>(ways: &[Entry; WAYS], key: Entry) -> u32 {
+    ways.iter().enumerate().fold(0, |found, (i, &way)| found | u32::from(way == key) << i)
 }
 
 /// Direction bits as a heap: node 1 is the root, bit `base + node` = 1 sends the victim right.

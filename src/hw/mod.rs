@@ -8,6 +8,8 @@ pub mod addr;
 pub mod array;
 mod batch;
 pub mod broadcast;
+pub mod curve;
+mod decoupled;
 pub mod error;
 pub mod geometry;
 pub mod invalidate;

@@ -67,7 +67,7 @@ pub(super) struct Hits {
     pub(super) second: u64,
 }
 
-/// Runs `vpns` through `tlb` in context `pcid`, which is loaded. `None`: not a plain case; nothing has changed.
+/// Runs `vpns` through `tlb` in context `pcid`. `None`: not a plain case; nothing has changed.
 pub(super) fn run(
     tlb: &mut Tlb,
     vpns: &[u64],
@@ -90,6 +90,10 @@ fn run_with(
         return None;
     }
     let (first, second) = places(tlb, kind)?;
+    // A switch of context costs entries where PCID slots are few: then it comes first, elsewhere.
+    if pcid != tlb.pcid() && tlb.has_slots() {
+        return None;
+    }
     let base = vpns[0] & !((1 << WINDOW) - 1);
     let mut state = pack(tlb, first, second, Vpn::new(base).ok()?, pcid)?;
     let answers =
@@ -100,6 +104,7 @@ fn run_with(
     } else {
         run_scalar(&mut state, vpns, base, filter, answers, tlb.levels())?
     };
+    tlb.switch(pcid);
     unpack(tlb, &state, first, second, Vpn(base & Vpn::MASK), pcid);
     let walks = vpns.len() as u64 - hits.first - hits.second;
     let loads = u64::from(tlb.geometry().table_levels());

@@ -12,6 +12,7 @@
 #![allow(unsafe_code)]
 
 use super::batch::{Job, Ran};
+use super::curve::Stacks;
 use super::plain::{Answers, Hits, State};
 use super::stream::EVENT_BYTES;
 
@@ -51,6 +52,18 @@ pub(super) fn run(_: &mut State, _: &[u64], _: u64, _: bool, _: Answers<'_>, _: 
     None
 }
 
+/// The depths at which pages are found in LRU stacks.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn find_depths(stacks: &mut Stacks, names: &[u32]) {
+    assert!(available());
+    // SAFETY: the features are present.
+    unsafe { x86::find_depths(stacks, names) }
+}
+
+/// Never called: [`available`] is false.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn find_depths(_: &mut Stacks, _: &[u32]) {}
+
 /// The event loop: runs events until one that it cannot, or finds that a page's G bit changed.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn run_events(job: &mut Job, events: &[[u8; EVENT_BYTES]], levels: Option<&mut [u8]>) -> Ran {
@@ -72,6 +85,7 @@ mod x86 {
 
     use super::super::array::Entry;
     use super::super::batch::{Job, Ran, Removal, control};
+    use super::super::curve::{MAX_WAYS, Stacks};
     use super::super::plain::{Answers, BATCH, Hits, Packed, State};
     use super::super::stream::{EVENT_BYTES, Event, NO_ACCESS};
     use super::super::{PageSize, Pcid, Vpn};
@@ -284,9 +298,9 @@ mod x86 {
             let set = rows.add((id as usize & mask) * WAYS.next_power_of_two());
             match WAYS {
                 4 => step4(set, id),
-                8 => step8(set, id),
+                8 => step8(set, id) < 8,
                 12 => step12(set, id),
-                _ => step16(set, id),
+                _ => step16(set, id, id) < 16,
             }
         }
     }
@@ -309,7 +323,7 @@ mod x86 {
 
     #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    unsafe fn step8(set: *mut u32, id: u32) -> bool {
+    unsafe fn step8(set: *mut u32, id: u32) -> usize {
         // SAFETY: 32 bytes of an aligned row; positions 0 to 8 stay within `MOVES`.
         unsafe {
             let old = _mm256_load_si256(set.cast());
@@ -319,7 +333,7 @@ mod x86 {
             let moves = _mm256_loadu_si256(MOVES.as_ptr().add(16 - place).cast());
             let moved = shift_in(old, key);
             _mm256_store_si256(set.cast(), _mm256_blendv_epi8(old, moved, moves));
-            found != 0
+            place
         }
     }
 
@@ -350,7 +364,7 @@ mod x86 {
 
     #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    unsafe fn step16(set: *mut u32, id: u32) -> bool {
+    unsafe fn step16(set: *mut u32, id: u32, enters: u32) -> usize {
         // SAFETY: 64 bytes of one aligned row; positions 0 to 16 stay within `MOVES`.
         unsafe {
             let head = _mm256_load_si256(set.cast());
@@ -363,13 +377,62 @@ mod x86 {
             let place = (found | 1 << 16).trailing_zeros() as usize;
             let moves = MOVES.as_ptr().add(16 - place);
             let carry = _mm256_permutevar8x32_epi32(head, _mm256_set1_epi32(7));
-            let head_moved = shift_in(head, key);
+            let head_moved = shift_in(head, _mm256_set1_epi32(enters.cast_signed()));
             let tail_moved = shift_in(tail, carry);
             let head_moves = _mm256_loadu_si256(moves.cast());
             let tail_moves = _mm256_loadu_si256(moves.add(8).cast());
             _mm256_store_si256(set.cast(), _mm256_blendv_epi8(head, head_moved, head_moves));
             _mm256_store_si256(set.add(8).cast(), _mm256_blendv_epi8(tail, tail_moved, tail_moves));
-            found != 0
+            place
+        }
+    }
+
+    /// As [`step16`] over 32 places; returns the depth, or 32.
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn step32(set: *mut u32, id: u32) -> usize {
+        // SAFETY: 128 bytes of two aligned rows; each half's place is 0 to 16.
+        unsafe {
+            let last = *set.add(15);
+            let place = step16(set, id, id);
+            // Found in the first half: the second does not move.
+            if place < 16 { place } else { 16 + step16(set.add(16), id, last) }
+        }
+    }
+
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    pub(super) unsafe fn find_depths(stacks: &mut Stacks, names: &[u32]) {
+        // SAFETY: `sets * depth` places in whole rows, `sets` a power of two.
+        unsafe {
+            match stacks.depth {
+                8 => depths::<8>(stacks, names),
+                16 => depths::<16>(stacks, names),
+                _ => depths::<32>(stacks, names),
+            }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn depths<const DEPTH: usize>(stacks: &mut Stacks, names: &[u32]) {
+        let mask = stacks.sets - 1;
+        let rows = stacks.rows.as_mut_ptr().cast::<u32>();
+        // Two histograms, so that equal depths in a row do not wait for each other.
+        let mut found = [[0_u32; MAX_WAYS + 1]; 2];
+        for (i, &name) in names.iter().enumerate() {
+            // SAFETY: the set lies within the rows; depths are at most `MAX_WAYS`.
+            unsafe {
+                let set = rows.add((name as usize & mask) * DEPTH);
+                let depth = match DEPTH {
+                    8 => step8(set, name),
+                    16 => step16(set, name, name),
+                    _ => step32(set, name),
+                };
+                *found.get_unchecked_mut(i % 2).get_unchecked_mut(depth) += 1;
+            }
+        }
+        for (depth, sum) in stacks.found.iter_mut().enumerate().take(DEPTH) {
+            *sum += u64::from(found[0][depth]) + u64::from(found[1][depth]);
         }
     }
 

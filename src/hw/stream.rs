@@ -7,7 +7,7 @@ use super::broadcast::Invlpgb;
 use super::invalidate::{Invpcid, Scope};
 use super::tlb::{Counters, Tlb};
 use super::{Geometry, Kind, PageSize, Pcid, TlbError, Vpn};
-use super::{batch, plain};
+use super::{batch, decoupled, plain};
 
 /// Bytes of one event.
 pub const EVENT_BYTES: usize = 16;
@@ -192,7 +192,7 @@ impl Cpus {
         PageSize::ALL.map(|size| Kind::ALL.map(|kind| self.tlbs[0].check_held(size, kind).is_ok()))
     }
 
-    /// Refuses accesses that no CPU could make; [`Cpus::access`] then cannot fail.
+    /// Refuses accesses that no CPU could make; [`Cpus::access`] then looks at the pages only.
     pub fn check_access(
         &self,
         cpu: usize,
@@ -205,12 +205,6 @@ impl Cpus {
             return Err(TlbError::shape("cpu", format!("must be below {}: got {cpu}", self.tlbs.len())));
         }
         self.tlbs[0].check_held(size, kind)?;
-        // One OR over all pages decides nearly always; only a suspect array is looked at page by page.
-        if vpns.iter().fold(0, |all, &vpn| all | vpn) >> Vpn::BITS != 0 {
-            for (index, &vpn) in vpns.iter().enumerate() {
-                Vpn::new(vpn).map_err(|error| error.at("vpn", index))?;
-            }
-        }
         if let Contexts::Each(pcids) = contexts {
             if pcids.len() != vpns.len() {
                 let rule = format!("must be as long as vpn ({}): got {}", vpns.len(), pcids.len());
@@ -224,7 +218,9 @@ impl Cpus {
     }
 
     /// Accesses in order on one CPU; what [`Cpus::check_access`] has accepted. `levels`, if given, receives the level
-    /// that answered each.
+    /// that answered each. Fails, and changes nothing, for pages of no canonical address; `offset` is the number of the
+    /// first access in its message.
+    #[allow(clippy::too_many_arguments)] // one call of Python's
     pub fn access(
         &mut self,
         cpu: usize,
@@ -233,12 +229,28 @@ impl Cpus {
         kind: Kind,
         size: PageSize,
         mut levels: Option<&mut [u8]>,
-    ) {
+        offset: usize,
+    ) -> Result<(), TlbError> {
         let tlb = &mut self.tlbs[cpu];
-        if let (Contexts::One(pcid), PageSize::K4, false) = (contexts, size, vpns.is_empty()) {
+        let alike = match contexts {
+            Contexts::One(pcid) if size == PageSize::K4 && !vpns.is_empty() => Some(pcid),
+            Contexts::One(_) | Contexts::Each(_) => None,
+        };
+        if let Some(pcid) = alike
+            && plain::run(tlb, vpns, pcid, kind, levels.as_deref_mut()).is_some()
+        {
+            return Ok(());
+        }
+        // One OR over all pages decides nearly always; only a suspect array is looked at page by page.
+        if vpns.iter().fold(0, |all, &vpn| all | vpn) >> Vpn::BITS != 0 {
+            for (index, &vpn) in vpns.iter().enumerate() {
+                Vpn::new(vpn).map_err(|error| error.at("vpn", offset + index))?;
+            }
+        }
+        if let Some(pcid) = alike {
             tlb.switch(pcid);
-            if plain::run(tlb, vpns, pcid, kind, levels.as_deref_mut()).is_some() {
-                return;
+            if decoupled::run(tlb, vpns, pcid, kind, levels.as_deref_mut()).is_some() {
+                return Ok(());
             }
         }
         for (index, &vpn) in vpns.iter().enumerate() {
@@ -251,6 +263,7 @@ impl Cpus {
                 levels[index] = answer.level;
             }
         }
+        Ok(())
     }
 
     /// Refuses events that no CPU could execute; [`Cpus::run`] then cannot fail.

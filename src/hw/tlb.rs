@@ -216,6 +216,17 @@ impl Tlb {
         &self.state.counters
     }
 
+    /// The arrays of a level that share such pages, and the bits of a page number below those that pick one.
+    pub(crate) fn banks(&self, level: usize, size: PageSize, kind: Kind) -> Option<([u8; 4], usize, u8)> {
+        let route = &self.routes[level][size as usize][kind as usize];
+        (route.banks > 0).then_some((route.arrays, usize::from(route.banks), route.bank_shift))
+    }
+
+    /// Whether some array keeps a limited number of contexts.
+    pub(crate) fn has_slots(&self) -> bool {
+        !self.state.slots.is_empty()
+    }
+
     /// Sets the context of a TLB without PCID slots, whose change was counted elsewhere.
     pub(crate) fn set_pcid(&mut self, pcid: Pcid) {
         self.state.pcid = pcid;
@@ -354,7 +365,7 @@ impl Tlb {
     }
 
     /// Walks from the deepest cached paging-structure entry; returns the entries read and whether it was stale.
-    fn walk(&mut self, vpn: Vpn, size: PageSize) -> (u8, bool) {
+    pub(crate) fn walk(&mut self, vpn: Vpn, size: PageSize) -> (u8, bool) {
         let leaf = size as usize;
         let pcid = self.state.pcid;
         // With four levels there is no PML5E, so the PML4E is the topmost entry a cache may hold.

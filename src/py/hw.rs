@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use super::errors::TlbError as PyTlbError;
+use crate::hw::curve::{Question, Running};
 use crate::hw::preset::{COSTS, Preset};
 use crate::hw::stream::{Contexts, Cpus, EVENT_BYTES, OPS};
 use crate::hw::tlb::Counters;
@@ -111,6 +112,26 @@ fn levels_of<'py>(py: Python<'py>, geometry: &Geometry) -> PyResult<Vec<Bound<'p
 #[pyfunction]
 pub(super) fn event_ops() -> Vec<(u8, &'static str, &'static str)> {
     OPS.to_vec()
+}
+
+/// Misses of many LRU TLBs in one pass, shape (sets, ways).
+#[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // PyO3 hands over what it extracted
+pub(super) fn miss_curve<'py>(
+    py: Python<'py>,
+    vpn: PyReadonlyArray1<'py, u64>,
+    pcid: Option<PyReadonlyArray1<'py, u16>>,
+    flushes: PyReadonlyArray1<'py, u64>,
+    sets: Vec<u32>,
+    ways: usize,
+) -> PyResult<Vec<Vec<u64>>> {
+    let pcids = pcid.as_ref().map(PyReadonlyArray1::as_slice).transpose()?;
+    let question = Question { vpns: vpn.as_slice()?, pcids, flushes: flushes.as_slice()?, sets: &sets, ways };
+    let mut running = py.detach(|| Running::new(&question))?;
+    while py.detach(|| running.advance(BLOCK / 4)) {
+        py.check_signals()?;
+    }
+    Ok(running.misses())
 }
 
 /// TLBs of one machine: the state behind `tlbcore.Tlb`.
@@ -222,9 +243,11 @@ impl TlbState {
         let mut cpus = self.borrow()?;
         {
             let state: &Cpus = &cpus;
-            py.detach(|| state.check_access(cpu, vpns, contexts, kind, size))
-        }?;
+            py.detach(|| state.check_access(cpu, vpns, contexts, kind, size))?;
+        }
         let before = cpus.counters();
+        // Each block changes all or nothing; a bad page in a later one undoes the earlier ones.
+        let saved = (vpns.len() > BLOCK).then(|| cpus.tlbs()[cpu].clone());
         for start in (0..vpns.len()).step_by(BLOCK) {
             let end = (start + BLOCK).min(vpns.len());
             let contexts = match contexts {
@@ -233,7 +256,13 @@ impl TlbState {
             };
             let out = out.as_deref_mut().map(|out| &mut out[start..end]);
             let state: &mut Cpus = &mut cpus;
-            py.detach(|| state.access(cpu, &vpns[start..end], contexts, kind, size, out));
+            let done = py.detach(|| state.access(cpu, &vpns[start..end], contexts, kind, size, out, start));
+            if let Err(error) = done {
+                if let Some(saved) = saved {
+                    cpus.tlbs_mut()[cpu] = saved;
+                }
+                return Err(error.into());
+            }
             py.check_signals()?;
         }
         counters(py, &self.geometry, &cpus.counters().since(&before))

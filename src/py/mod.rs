@@ -30,7 +30,7 @@ mod _core {
     };
 
     #[pymodule_export]
-    use super::hw::{TlbState, event_ops, machine_describe, machine_names};
+    use super::hw::{TlbState, event_ops, machine_describe, machine_names, miss_curve};
 
     #[pymodule_export]
     use super::policy::{

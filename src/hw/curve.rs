@@ -1,0 +1,313 @@
+//! Miss counts of many LRU TLBs in one pass: for each set count, all way counts at once.
+//!
+//! LRU is a stack algorithm (Mattson et al. 1970; per set: Hill and Smith 1989): a set of `w` ways holds the `w` most
+//! recently used pages of the set, so one stack per set and a histogram of the depths at which pages are found give the
+//! misses for every `w`. A full flush empties the stacks and begins a new epoch; a context is part of the page's name.
+
+use std::collections::HashMap;
+
+use super::plain::{BATCH, Row};
+use super::simd;
+use super::{Pcid, TlbError, Vpn};
+
+/// Deepest stack.
+pub const MAX_WAYS: usize = 32;
+/// Empty place of a stack.
+const EMPTY: u32 = u32::MAX;
+
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// Pages, as `va >> 12`.
+    pub vpns: &'a [u64],
+    /// A context for each page; `None`: one for all.
+    pub pcids: Option<&'a [u16]>,
+    /// Full flushes: each happens before the access with this number. In rising order.
+    pub flushes: &'a [u64],
+    /// Set counts, each a power of two.
+    pub sets: &'a [u32],
+    /// Way counts 1 to this.
+    pub ways: usize,
+}
+
+/// Stacks of one set count.
+#[derive(Debug)]
+pub(super) struct Stacks {
+    pub(super) rows: Vec<Row>,
+    pub(super) sets: usize,
+    /// Depth: 8, 16 or 32.
+    pub(super) depth: usize,
+    /// How often a page was found at each depth; the last counts those that were not found.
+    pub(super) found: [u64; MAX_WAYS + 1],
+}
+
+/// Misses by set count (outer, as asked) and way count (inner, from 1).
+pub fn misses(question: &Question<'_>) -> Result<Vec<Vec<u64>>, TlbError> {
+    let mut running = Running::new(question)?;
+    while running.advance(usize::MAX) {}
+    Ok(running.misses())
+}
+
+/// A question being answered, in steps.
+#[derive(Debug)]
+pub struct Running<'a> {
+    question: Question<'a>,
+    names: Names,
+    stacks: Vec<Stacks>,
+    at: usize,
+    flushed: usize,
+    vector: bool,
+}
+
+/// How pages get 32-bit names that keep the low bits, by which sets are picked.
+#[derive(Debug)]
+enum Names {
+    /// `index of context << bits | page - base`.
+    Window { base: u64, bits: u32, contexts: Vec<u32> },
+    /// A table; the low 20 bits of the page, then a number.
+    Table(HashMap<(u64, u16), u32>, HashMap<u32, u32>),
+}
+
+/// Low bits kept by [`Names::Table`].
+const KEPT: u32 = 16;
+
+impl<'a> Running<'a> {
+    /// Checks the question.
+    pub fn new(question: &Question<'a>) -> Result<Self, TlbError> {
+        let &Question { vpns, pcids, flushes, sets, ways } = question;
+        if ways == 0 || ways > MAX_WAYS {
+            return Err(TlbError::shape("ways", format!("must be 1 to {MAX_WAYS}: got {ways}")));
+        }
+        if sets.is_empty() {
+            return Err(TlbError::shape("sets", "must hold at least one set count: got none"));
+        }
+        for (index, &count) in sets.iter().enumerate() {
+            if !count.is_power_of_two() || count > 1 << KEPT {
+                let rule = format!("must be a power of two, at most {}: got {count}", 1 << KEPT);
+                return Err(TlbError::Element { field: "sets", index, rule });
+            }
+        }
+        let (mut low, mut high) = (u64::MAX, 0);
+        for &vpn in vpns {
+            low = low.min(vpn);
+            high = high.max(vpn);
+        }
+        if high >> Vpn::BITS != 0 {
+            for (index, &vpn) in vpns.iter().enumerate() {
+                Vpn::new(vpn).map_err(|error| error.at("vpn", index))?;
+            }
+        }
+        if let Some(pcids) = pcids {
+            if pcids.len() != vpns.len() {
+                let rule = format!("must be as long as vpn ({}): got {}", vpns.len(), pcids.len());
+                return Err(TlbError::shape("pcid", rule));
+            }
+            if let Some(index) = pcids.iter().position(|&pcid| pcid > Pcid::MAX) {
+                return Err(TlbError::PcidTooBig { pcid: u64::from(pcids[index]) }.at("pcid", index));
+            }
+        }
+        for (index, &flush) in flushes.iter().enumerate() {
+            if index > 0 && flushes[index - 1] > flush {
+                let rule = format!("must not fall: got {flush} after {}", flushes[index - 1]);
+                return Err(TlbError::Element { field: "flushes", index, rule });
+            }
+        }
+        let depth = if ways <= 8 { 8 } else { ways.next_power_of_two() };
+        let stacks = sets
+            .iter()
+            .map(|&sets| Stacks {
+                rows: vec![Row([EMPTY; 16]); (sets as usize * depth).div_ceil(16)],
+                sets: sets as usize,
+                depth,
+                found: [0; MAX_WAYS + 1],
+            })
+            .collect();
+        let names = Names::new(low.min(high), high, pcids);
+        Ok(Running { question: *question, names, stacks, at: 0, flushed: 0, vector: simd::available() })
+    }
+
+    /// Takes up to `count` further accesses; `false` at the end.
+    pub fn advance(&mut self, count: usize) -> bool {
+        let end = self.question.vpns.len().min(self.at.saturating_add(count));
+        let mut names = [0; BATCH + 8];
+        while self.at < end {
+            while self.question.flushes.get(self.flushed).is_some_and(|&at| at <= self.at as u64) {
+                self.flushed += 1;
+                self.stacks.iter_mut().for_each(|stacks| stacks.rows.fill(Row([EMPTY; 16])));
+            }
+            let next = self.question.flushes.get(self.flushed).map_or(end, |&at| end.min(at as usize));
+            let batch = self.at..next.min(self.at + BATCH);
+            let pcids = self.question.pcids.map(|pcids| &pcids[batch.clone()]);
+            let taken = self.names.of(&self.question.vpns[batch.clone()], pcids, &mut names);
+            for stacks in &mut self.stacks {
+                if self.vector {
+                    simd::find_depths(stacks, &names[..taken]);
+                } else {
+                    stacks.find_depths(&names[..taken]);
+                }
+            }
+            self.at = batch.end;
+        }
+        self.at < self.question.vpns.len()
+    }
+
+    /// The answer, so far.
+    pub fn misses(&self) -> Vec<Vec<u64>> {
+        let total = self.at as u64;
+        let mut all = Vec::new();
+        for stacks in &self.stacks {
+            let mut left = total;
+            all.push(
+                (0..self.question.ways)
+                    .map(|depth| {
+                        left -= stacks.found[depth];
+                        left
+                    })
+                    .collect(),
+            );
+        }
+        all
+    }
+}
+
+impl Names {
+    fn new(low: u64, high: u64, pcids: Option<&[u16]>) -> Self {
+        let base = low >> KEPT << KEPT;
+        let bits = (u64::BITS - (high - base).leading_zeros()).max(KEPT);
+        let mut contexts = vec![u32::MAX; usize::from(Pcid::MAX) + 1];
+        let mut known = 0;
+        for &pcid in pcids.unwrap_or(&[0]) {
+            let index = &mut contexts[usize::from(pcid)];
+            if *index == u32::MAX {
+                *index = known;
+                known += 1;
+            }
+        }
+        if bits < 31 && u64::from(known) << bits <= 1 << 31 {
+            Names::Window { base, bits, contexts }
+        } else if bits == 31 && known == 1 {
+            Names::Window { base, bits: 0, contexts: vec![0; contexts.len()] }
+        } else {
+            Names::Table(HashMap::new(), HashMap::new())
+        }
+    }
+
+    fn of(&mut self, vpns: &[u64], pcids: Option<&[u16]>, names: &mut [u32; BATCH + 8]) -> usize {
+        match (self, pcids) {
+            (Names::Window { base, .. }, None) => {
+                for (name, &vpn) in names.iter_mut().zip(vpns) {
+                    *name = (vpn - *base) as u32;
+                }
+            }
+            (Names::Window { base, bits, contexts }, Some(pcids)) => {
+                for ((name, &vpn), &pcid) in names.iter_mut().zip(vpns).zip(pcids) {
+                    *name = (vpn - *base) as u32 | contexts[usize::from(pcid)] << *bits;
+                }
+            }
+            (Names::Table(table, counts), pcids) => {
+                for (i, &vpn) in vpns.iter().enumerate() {
+                    let pcid = pcids.map_or(0, |pcids| pcids[i]);
+                    names[i] = *table.entry((vpn & Vpn::MASK, pcid)).or_insert_with(|| {
+                        // Names of pages with equal low bits differ above them.
+                        let low = vpn as u32 & ((1 << KEPT) - 1);
+                        let count = counts.entry(low).or_insert(0);
+                        *count += 1;
+                        low | (*count - 1) << KEPT
+                    });
+                }
+            }
+        }
+        vpns.len()
+    }
+}
+
+impl Stacks {
+    /// Accesses in order, without vectors.
+    fn find_depths(&mut self, names: &[u32]) {
+        for &name in names {
+            let slot = (name as usize & (self.sets - 1)) * self.depth;
+            let mut carry = name;
+            let mut depth = 0;
+            while depth < self.depth {
+                let place = &mut self.rows[(slot + depth) / 16].0[(slot + depth) % 16];
+                let old = std::mem::replace(place, carry);
+                if old == name {
+                    break;
+                }
+                carry = old;
+                depth += 1;
+            }
+            self.found[depth.min(MAX_WAYS)] += u64::from(depth < self.depth);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hw::array::splitmix64;
+
+    /// As many separate TLBs as there are way counts, each a list per set.
+    fn slowly(question: &Question<'_>) -> Vec<Vec<u64>> {
+        let tlb = |sets: u32, ways: usize| {
+            let mut lists = vec![Vec::new(); sets as usize];
+            let mut missed = 0;
+            for (i, &vpn) in question.vpns.iter().enumerate() {
+                if question.flushes.contains(&(i as u64)) {
+                    lists.iter_mut().for_each(Vec::clear);
+                }
+                let page = (vpn, question.pcids.map_or(0, |pcids| pcids[i]));
+                let list = &mut lists[(vpn % u64::from(sets)) as usize];
+                if let Some(at) = list.iter().position(|&other| other == page) {
+                    list.remove(at);
+                } else {
+                    missed += 1;
+                    list.truncate(ways - 1);
+                }
+                list.insert(0, page);
+            }
+            missed
+        };
+        question.sets.iter().map(|&sets| (1..=question.ways).map(|ways| tlb(sets, ways)).collect()).collect()
+    }
+
+    #[test]
+    fn one_pass_counts_what_separate_tlbs_count() {
+        let far = [0, 1 << 40];
+        for (seed, ways, spread) in [(1, 8, 0), (2, 5, 0), (3, 16, 0), (4, 32, 0), (5, 32, 1), (6, 11, 1)] {
+            let draws: Vec<u64> = (0..3000).map(|n| splitmix64(seed, n)).collect();
+            let vpns: Vec<u64> = draws
+                .iter()
+                .map(|d| 0x7_f000_0000 + d % 300 + far[(d >> 20) as usize % 2] * spread)
+                .collect();
+            let pcids: Vec<u16> = draws.iter().map(|d| (d >> 30) as u16 % 3 * 1000).collect();
+            for (pcids, flushes) in [(None, vec![]), (Some(&pcids[..]), vec![0, 700, 700, 1500, 9000])] {
+                let question = Question { vpns: &vpns, pcids, flushes: &flushes, sets: &[1, 16, 4], ways };
+                let wanted = slowly(&question);
+                for vector in [false, simd::available()] {
+                    let mut running = Running { vector, ..Running::new(&question).unwrap() };
+                    while running.advance(777) {}
+                    assert_eq!(running.misses(), wanted, "seed {seed}, vector {vector}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn questions_that_make_no_sense_are_refused() {
+        let fine = Question { vpns: &[1, 2], pcids: None, flushes: &[], sets: &[16], ways: 4 };
+        assert!(misses(&fine).is_ok());
+        for bad in [
+            Question { ways: 0, ..fine },
+            Question { ways: 33, ..fine },
+            Question { sets: &[], ..fine },
+            Question { sets: &[3], ..fine },
+            Question { vpns: &[1 << 45], ..fine },
+            Question { pcids: Some(&[1]), ..fine },
+            Question { pcids: Some(&[1, 4096]), ..fine },
+            Question { flushes: &[2, 1], ..fine },
+        ] {
+            assert!(misses(&bad).is_err());
+        }
+    }
+}
