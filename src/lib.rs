@@ -8,10 +8,12 @@
 //! 3. [`sim`]: the timed machine. It counts.
 //! 4. [`check`]: the abstract machine. Every interleaving, within bounds.
 //! 5. [`trace`]: recordings of real kernels, and who caused what in them.
-//! 6. [`sweep`]: many configurations and seeds.
+//! 6. [`calibrate`]: loops that measure the machine they run on.
+//! 7. [`sweep`]: many configurations and seeds.
 //!
 //! `sim` and `check` do not know each other; nothing but `py` knows Python.
 
+pub mod calibrate;
 pub mod check;
 pub mod hw;
 pub mod kernel;

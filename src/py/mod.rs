@@ -5,6 +5,7 @@
 
 use pyo3::prelude::*;
 
+mod calibrate;
 mod check;
 mod errors;
 mod hw;
@@ -23,6 +24,9 @@ mod _core {
 
     #[pymodule_export]
     use super::check::{check_assumptions, check_replay, check_run};
+
+    #[pymodule_export]
+    use super::calibrate::{Spinners, calibrate_chase, calibrate_loop};
 
     #[pymodule_export]
     use super::errors::{
