@@ -545,3 +545,12 @@ def compare(
         costs=costs,
     )
     return _comparison(tuple(results), names)
+
+
+def statistics_markdown() -> str:
+    """Return the table of statistics, causes and figures as `docs/simulation.md` shows it."""
+    lines = ["| Statistic | Unit | What it counts, per CPU |", "|---|---|---|"]
+    lines += [f"| `{s.name}` | {s.unit} | {s.doc} |" for s in statistics()]
+    lines += ["", "| Figure of a comparison | What |", "|---|---|"]
+    lines += [f"| `{name}` | {text} |" for name, (text, _) in FIGURES.items()]
+    return "\n".join(lines)

@@ -98,6 +98,16 @@ fn class_of(op: Op) -> Class {
     }
 }
 
+fn reads_cur(op: Op) -> bool {
+    match op {
+        Op::Load { from: p, .. }
+        | Op::Store { to: p, .. }
+        | Op::Rmw { at: p, .. }
+        | Op::Cas { at: p, .. } => p.at == At::Cur,
+        _ => false,
+    }
+}
+
 fn place(at: At) -> Class {
     if at == At::Me { Class::Private } else { Class::Cross }
 }
@@ -149,6 +159,7 @@ struct Own {
     rcu_next: Vec<Area>,
     /// Index of the foreground actor.
     foreground: Option<usize>,
+    idle: bool,
     base_body: u64,
     memo: Option<Memo>,
 }
@@ -219,6 +230,8 @@ pub struct PurgeRecord {
 pub struct Engine {
     code: Code,
     class: Vec<Class>,
+    /// By op: it reads or writes a variable of the loop's CPU.
+    reads_cur: Vec<bool>,
     entries: Entries,
     scenario: Scenario,
     /// The machine.
@@ -241,6 +254,8 @@ pub struct Engine {
     skip: bool,
     refill_pages: Vec<(u32, u32)>,
     housekeeping: Vec<Cpu>,
+    /// By CPU: 0 isolated, 1 housekeeping, the index into [`Latencies`].
+    class_of_cpu: Vec<u8>,
     /// Time reached.
     pub now: u64,
     programs: Vec<Vec<Option<ProgId>>>,
@@ -304,6 +319,7 @@ impl Engine {
                 rcu: Vec::new(),
                 rcu_next: Vec::new(),
                 foreground: None,
+                idle: true,
                 base_body: 0,
                 memo: None,
             };
@@ -315,6 +331,7 @@ impl Engine {
                 let o = &mut own[usize::from(cpu)];
                 if actor.kind.is_foreground() {
                     o.foreground = Some(o.actors.len());
+                    o.idle = matches!(actor.kind, ActorKind::Idle);
                     o.base_body = base_bodies[i];
                     match actor.kind {
                         ActorKind::Syscalls { kernel_pages, user_pages, .. } => {
@@ -340,6 +357,7 @@ impl Engine {
                 && (p.start..p.end).any(|pc| class[usize::from(pc)] == Class::Cross)
         });
         let mut engine = Engine {
+            reads_cur: code.ops.iter().map(|op| reads_cur(*op)).collect(),
             class,
             entries,
             scenario: scenario.clone(),
@@ -356,6 +374,7 @@ impl Engine {
             skip,
             refill_pages,
             housekeeping: (0..scenario.cpus).filter(|c| !scenario.is_isolated(*c)).collect(),
+            class_of_cpu: (0..scenario.cpus).map(|c| u8::from(!scenario.is_isolated(c))).collect(),
             now: 0,
             programs,
             code,
@@ -381,7 +400,10 @@ impl Engine {
             a.next = draw_gap(&mut a.draws, gap);
         }
         self.refresh(cpu);
-        if !self.is_idle_cpu(cpu) {
+        if self.is_idle_cpu(cpu) {
+            // Between two turns of idle it is never quiet: the next turn is to begin.
+            self.m.cores[i].fg_next = 0;
+        } else {
             self.push(cpu, self.entries.enter_user, Why::Enter, Cause::Other, 0);
         }
         let demand = self.m.demand(cpu);
@@ -394,10 +416,7 @@ impl Engine {
 
     /// A CPU without foreground is idle.
     fn is_idle_cpu(&self, cpu: Cpu) -> bool {
-        match self.own[usize::from(cpu)].foreground {
-            None => true,
-            Some(k) => matches!(self.kind(cpu, k), ActorKind::Idle),
-        }
+        self.own[usize::from(cpu)].idle
     }
 
     /// Recomputes when this CPU's actors act next.
@@ -462,7 +481,7 @@ impl Engine {
     #[inline]
     fn bring(&mut self, who: Cpu, cpu: Cpu) {
         let now = self.m.cores[usize::from(cpu)].clock;
-        if who != cpu {
+        if who != cpu && !self.m.cores[usize::from(who)].is_quiet_until(now) {
             self.run(who, (now, cpu), false);
         }
     }
@@ -505,7 +524,7 @@ impl Engine {
                     if (c.clock, cpu) >= limit {
                         return;
                     }
-                    self.run_private(cpu, top, due.min(limit.0));
+                    self.run_private(cpu, top, due.min(limit.0), driven);
                 }
                 Class::Body => {
                     if !self.run_body(cpu, top, due, limit, driven) {
@@ -538,18 +557,28 @@ impl Engine {
         due
     }
 
-    /// Ops nobody else notices, up to `until` or the first that is not so.
+    /// Ops nobody else notices, up to `until` or the first that is not so. Driven, it also reads and writes the
+    /// variables of CPUs that are quiet, which concerns nobody else either: a broadcast examines its targets here.
     #[inline]
-    fn run_private(&mut self, cpu: Cpu, top: usize, until: u64) {
+    fn run_private(&mut self, cpu: Cpu, top: usize, until: u64, driven: bool) {
         let i = usize::from(cpu);
         let frame = &mut self.own[i].acts[top].frame;
         loop {
             match step(&self.code, frame, &mut self.m, cpu) {
                 Outcome::Next => {
-                    let c = &self.m.cores[i];
-                    let class = self.class[usize::from(frame.pc)];
-                    if c.clock >= until || class != Class::Private {
+                    let now = self.m.cores[i].clock;
+                    if now >= until {
                         return;
+                    }
+                    match self.class[usize::from(frame.pc)] {
+                        Class::Private => {}
+                        Class::Cross if driven && self.reads_cur[usize::from(frame.pc)] => {
+                            let who = &self.m.cores[usize::from(frame.cur)];
+                            if frame.cur != cpu && !who.is_quiet_until(now) {
+                                return;
+                            }
+                        }
+                        Class::Mask | Class::Body | Class::Cross | Class::Acks => return,
                     }
                 }
                 Outcome::Done => return self.pop(cpu),
@@ -853,7 +882,7 @@ impl Engine {
     /// A program is over.
     fn pop(&mut self, cpu: Cpu) {
         let i = usize::from(cpu);
-        let isolated = usize::from(!self.scenario.is_isolated(cpu));
+        let isolated = usize::from(self.class_of_cpu[i]);
         let times = &self.m.times;
         let depth = usize::from(self.m.cores[i].depth) - 1;
         let act = self.own[i].acts[depth];
@@ -1098,7 +1127,7 @@ impl Engine {
                 return true;
             }
             match self.class[usize::from(pc)] {
-                Class::Private | Class::Mask => self.run_private(cpu, top, until),
+                Class::Private | Class::Mask => self.run_private(cpu, top, until, false),
                 Class::Body => {
                     if !self.run_body(cpu, top, NEVER, (until, 0), false) {
                         return true;
@@ -1128,7 +1157,7 @@ impl Engine {
     /// Writes what was jumped over into the statistics.
     fn settle(&mut self, cpu: Cpu) {
         let i = usize::from(cpu);
-        let class = usize::from(!self.scenario.is_isolated(cpu));
+        let class = usize::from(self.class_of_cpu[i]);
         if let Some(memo) = &mut self.own[i].memo {
             for (s, d) in &memo.delta {
                 self.m.stats[i][*s] += d * memo.times;

@@ -112,6 +112,19 @@ pub struct Core {
     pub entry_code: bool,
 }
 
+impl Core {
+    /// In user mode with nothing due before `now`: bringing it there would change nothing.
+    #[inline]
+    pub fn is_quiet_until(&self, now: u64) -> bool {
+        self.depth == 0
+            && self.fg_next > now
+            && self.irq_at > now
+            && self.device_next > now
+            && self.nmi_next > now
+            && self.init_next > now
+    }
+}
+
 /// A variable's field, resolved.
 #[derive(Clone, Copy, Debug)]
 struct FieldAt {
@@ -148,6 +161,8 @@ pub struct Timed {
     socket: Vec<u16>,
     /// Numbers of requests.
     pub last_request: u32,
+    /// Timelines keep anything at all.
+    pub keeps_events: bool,
     /// TLBs, if pages are looked up.
     pub tlbs: Option<Vec<CpuTlb>>,
     /// Extra delivery time of an IPI and its draws.
@@ -310,6 +325,7 @@ impl Timed {
             features,
             socket: (0..n).map(|c| (c * usize::from(layout.sockets) / n) as u16).collect(),
             last_request: 0,
+            keeps_events: layout.keep > 0,
             tlbs: None,
             extra_ipi: None,
             all_driven: false,
@@ -814,7 +830,9 @@ impl Machine for Timed {
                 }
             }
             self.add(who, Stat::deferrals, 1);
-            self.event(who, now, 0, Kind::Deferral, request.cause, u32::from(cpu));
+            if self.keeps_events {
+                self.event(who, now, 0, Kind::Deferral, request.cause, u32::from(cpu));
+            }
         }
         Ok(())
     }
