@@ -8,12 +8,14 @@ import pickle
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tlbcore as tc
 from tlbcore import op, scenarios
+from tlbcore._simulate import statistics_markdown
 from tlbcore.cli import main
 
 MACHINE = "broadwell-ep-e5-2699v4"
@@ -222,3 +224,12 @@ def test_the_timeline_is_in_order_and_names_its_events(published):
     events = published["coalesce-v7"].timeline
     assert (np.diff(events["time_ps"].astype(np.int64)) >= 0).all()
     assert set(events["kind"]) >= {"request", "deferral"}
+
+
+def test_the_page_on_simulation_lists_every_statistic_figure_and_scenario():
+    page = (Path(__file__).parent.parent / "docs" / "simulation.md").read_text()
+    assert statistics_markdown() in page
+    for name, make in scenarios.SCENARIOS.items():
+        assert make.__doc__ is not None
+        first = make.__doc__.splitlines()[0].removeprefix("Return ").strip()
+        assert f"| `{name}` | {first} |" in page

@@ -246,7 +246,8 @@ def simulate(
     seed
         Key of every random draw.
     detail
-        `summary` charges the misses of a flush as one sum; `full` looks every touched page up in the CPU's TLB.
+        `summary` charges the misses of a flush as one sum; `full` looks every touched page up in the CPU's
+        TLB.
     costs
         `best`, or `low` or `high`: that end of every cost's interval.
     skip

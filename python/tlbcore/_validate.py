@@ -33,8 +33,8 @@ class Row:
     name, unit
         What it is.
     role
-        `input` (a cost is set from it), `fitted` (a parameter is chosen so that it comes out), `prediction`, or
-        `consistency` (an assumption the source leaves open makes it come out).
+        `input` (a cost is set from it), `fitted` (a parameter is chosen so that it comes out), `prediction`,
+        or `consistency` (an assumption the source leaves open makes it come out).
     published, computed
         The two figures; `computed` is None where the model does not reach, and `note` says why.
     tolerance
@@ -144,8 +144,8 @@ def _noise() -> Iterator[Row]:
         each = run.total("ipis_received", isolated=True) / cpus
         frees = run.total("areas_purged") / run.duration_s
         note = (
-            f"uncached stack frees {frees:.0f}/s; the spawn rate was never published: 200 interrupts mean one "
-            f"purge in 108 s"
+            f"uncached stack frees {frees:.0f}/s; the spawn rate was never published: 200 interrupts mean "
+            f"one purge in 108 s"
         )
         yield Row(
             number=2,
@@ -419,7 +419,7 @@ def _counted(
         )
 
 
-# NUMBERS 12: version, isolated CPUs, remote calls executed on isolated CPUs in broadcast rows, single calls, IPIs.
+# NUMBERS 12: version, isolated CPUs, remote calls executed on them in broadcast rows, single calls, IPIs.
 _SERIES: tuple[tuple[str, int, tuple[int, ...], int, int], ...] = (
     ("v2", 31, (9207, 62, 1116), 3, 338),
     ("v3", 26, (2262, 182, 16536, 22048), 144 + 60, 1782),
