@@ -247,19 +247,13 @@ def _translation(per_ns: float, add: _Add, rng: np.random.Generator) -> dict[str
             fine = [int(second * 2 ** (k / 16)) for k in range(-10, 11)]
             # More pages never cost less, and disturbances only add: what is above a later point is noise.
             rise = np.minimum.accumulate([cost(n, 10) for n in fine][::-1])[::-1].tolist()
+            # At capacity half of the sets overflow, and a ring misses in all of those: half-way up.
+            k = int(np.argmax(np.diff(rise)))
+            beyond = [r for n, r in zip(fine, rise, strict=True) if n > 1.2 * fine[k]]
+            top = float(np.median(beyond or rise[-1:]))
+            knee = float(np.interp((level + top) / 2, rise, fine))
             rose = "half-way up the second rise of it"
             add("l2_dtlb_pages", "pages", rose, (knee, top > 2 * level + 6))
-            k = int(np.argmax(np.diff(rise)))
-            top = float(
-                np.median([r for n, r in zip(fine, rise, strict=True) if n > 1.2 * fine[k]] or rise[-1:])
-            )
-            knee = float(np.interp((level + top) / 2, rise, fine))
-            add(
-                "l2_dtlb_pages",
-                "pages",
-                "half-way up the second rise of it",
-                (knee, top > 2 * level + 6),
-            )
             walk = "a walk beyond a second-level hit; nested in a guest"
             add("walk_cycles", "cycles", walk, (top - level, top > level))
     return {
