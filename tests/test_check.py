@@ -84,7 +84,7 @@ def test_fusing_does_not_change_a_verdict() -> None:
 
 
 def test_a_verdict_is_no_truth_value() -> None:
-    with pytest.raises(TypeError, match="compare .status"):
+    with pytest.raises(TypeError, match=r"compare \.status"):
         bool(tc.check("ipi"))
 
 

@@ -30,6 +30,10 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore._simulate import compare as compare
     from tlbcore._simulate import simulate as simulate
     from tlbcore._simulate import statistics as statistics
+    from tlbcore._sweep import Sweep as Sweep
+    from tlbcore._sweep import break_even as break_even
+    from tlbcore._sweep import read_sweep as read_sweep
+    from tlbcore._sweep import sweep as sweep
     from tlbcore._validate import Validation as Validation
     from tlbcore._validate import validate as validate
     from tlbcore.checker import Counterexample as Counterexample
@@ -58,6 +62,10 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
 _EXPORTS: dict[str, str] = {
     "__version__": "tlbcore._core",
     "TlbcoreError": "tlbcore._core",
+    "Sweep": "tlbcore._sweep",
+    "break_even": "tlbcore._sweep",
+    "read_sweep": "tlbcore._sweep",
+    "sweep": "tlbcore._sweep",
     "EVENT": "tlbcore.tlb",
     "FLAGS": "tlbcore.tlb",
     "Machine": "tlbcore._machines",

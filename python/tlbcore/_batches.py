@@ -33,6 +33,13 @@ class Outcome:
     metrics: Mapping[str, NDArray[np.float64]]
     errors: list[str | None]
 
+    def select(self, chosen: NDArray[np.bool_]) -> Outcome:
+        """Return the points of a mask."""
+        return Outcome(
+            metrics={name: values[chosen] for name, values in self.metrics.items()},
+            errors=[error for error, here in zip(self.errors, chosen, strict=True) if here],
+        )
+
 
 @dataclass(kw_only=True, eq=False)
 class Interrupted(Exception):  # noqa: N818

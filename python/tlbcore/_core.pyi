@@ -70,6 +70,16 @@ def sweep_identify(
     columns: Sequence[tuple[str, bool, NDArray[np.float64] | list[str]]],
     replications: NDArray[np.uint32],
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]: ...
+def sweep_metrics() -> list[tuple[str, str, str]]: ...
+def sweep_run(
+    scenarios: Sequence[str],
+    machines: Sequence[str],
+    kernels: Sequence[str],
+    policies: Sequence[str],
+    choices: NDArray[np.uint32],
+    seeds: Sequence[int],
+    threads: int,
+) -> tuple[NDArray[np.float64], list[str | None], NDArray[np.bool_]]: ...
 
 # hw.rs
 

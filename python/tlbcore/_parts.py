@@ -94,7 +94,7 @@ class Directory:
         self.path = path
         self._metadata = {
             "tlbcore.sweep": json.dumps(dict(identity), sort_keys=True),
-            "tlbcore.units": json.dumps(dict(units), sort_keys=True),
+            "tlbcore.units": json.dumps(dict(units)),
         }
         if path.exists() and not path.is_dir():
             raise SweepError(f"{path} is not a directory")

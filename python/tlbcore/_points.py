@@ -18,7 +18,7 @@ Column = NDArray[np.float64] | list[str]
 
 
 @dataclass(frozen=True)
-class _Axis:
+class Axis:
     """Parameters that change together; one alone in a grid, several when zipped or sampled."""
 
     columns: Mapping[str, Column]
@@ -63,7 +63,7 @@ class Points:
         self,
         base: str,
         seed: int,
-        axes: Sequence[_Axis],
+        axes: Sequence[Axis],
         *,
         replications: int = 1,
         paired: Sequence[str] = ("policy",),
@@ -101,12 +101,14 @@ class Points:
         )
 
 
-def grid_axes(grid: Mapping[str | tuple[str, ...], Sequence[Any]]) -> list[_Axis]:
+def grid_axes(grid: Mapping[str | tuple[str, ...], Sequence[Any]]) -> list[Axis]:
     """Turn a grid into axes: a name with its values, or a tuple of names with rows of values (zipped).
 
     >>> [sorted(axis.columns) for axis in grid_axes({"a": [1, 2], ("b", "c"): [(1, "x"), (2, "y")]})]
     [['a'], ['b', 'c']]
     """
+    if not grid:
+        raise SweepError("the grid is empty")
     axes = []
     for names, values in grid.items():
         if isinstance(values, str) or not isinstance(values, (Sequence, np.ndarray)):
@@ -114,14 +116,14 @@ def grid_axes(grid: Mapping[str | tuple[str, ...], Sequence[Any]]) -> list[_Axis
         if not len(values):
             raise SweepError(f"the grid is empty: {names!r} has no values")
         if isinstance(names, str):
-            axis = _Axis({names: as_column(names, values)}, len(values))
+            axis = Axis({names: as_column(names, values)}, len(values))
         else:
             rows = [tuple(row) for row in values]
             for row in rows:
                 if len(row) != len(names):
                     raise SweepError(f"zipped {names!r} needs {len(names)} values in each row: got {row!r}")
             columns = zip(*rows, strict=True)
-            axis = _Axis(
+            axis = Axis(
                 {name: as_column(name, column) for name, column in zip(names, columns, strict=True)},
                 len(rows),
             )
@@ -136,7 +138,7 @@ def grid_axes(grid: Mapping[str | tuple[str, ...], Sequence[Any]]) -> list[_Axis
     return axes
 
 
-def sample_axis(samples: Any, names: Sequence[str] | None = None) -> _Axis:
+def sample_axis(samples: Any, names: Sequence[str] | None = None) -> Axis:
     """Turn samples into one axis: a table of columns, a structured array, or an array of rows with names.
 
     SALib's samples are such an array of rows, and its problem's `names` are the names.
@@ -160,7 +162,7 @@ def sample_axis(samples: Any, names: Sequence[str] | None = None) -> _Axis:
         raise SweepError("the samples are empty")
     if len(sizes) > 1:
         raise SweepError(f"the samples' columns differ in length: {sorted(sizes)}")
-    return _Axis(
+    return Axis(
         {name: as_column(name, column) for name, column in columns.items()}, sizes.pop(), may_repeat=True
     )
 

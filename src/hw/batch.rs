@@ -250,7 +250,7 @@ mod tests {
                     u8::from(global) | if op == 4 && rare >> 40 & 1 == 1 { flags::NOFLUSH } else { 0 };
                 let mut bytes = [0; EVENT_BYTES];
                 bytes[..8].copy_from_slice(&(0xf_ffff_ff80_0000 + page).to_le_bytes());
-                bytes[8..10].copy_from_slice(&[1 + (draw >> 5 & 7 == 0) as u8, 0]);
+                bytes[8..10].copy_from_slice(&[1 + u8::from(draw >> 5 & 7 == 0), 0]);
                 bytes[10] = (draw >> 20 & 3) as u8;
                 bytes[12] = (rare >> 48) as u8 % 40;
                 bytes[14] = op as u8;

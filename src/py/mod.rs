@@ -46,7 +46,7 @@ mod _core {
     use super::sim::{kernel_check, kernel_inert, kernel_parse, scenario_check, simulate, statistics};
 
     #[pymodule_export]
-    use super::sweep::sweep_identify;
+    use super::sweep::{sweep_identify, sweep_metrics, sweep_run};
 
     #[pymodule_export]
     use super::trace::{TraceData, trace_causes, trace_lines, trace_poisson_95, trace_read, trace_rules};

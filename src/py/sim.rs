@@ -32,12 +32,12 @@ impl From<sim::SimError> for PyErr {
 }
 
 /// A policy by name, or its text.
-fn policy_of(text: &str) -> Result<File, crate::kernel::text::PolicyError> {
+pub(super) fn policy_of(text: &str) -> Result<File, crate::kernel::text::PolicyError> {
     if text.contains('\n') { parse("policy", text) } else { builtin(text) }
 }
 
 /// A built-in machine by name, or a preset's text.
-fn machine_of(text: &str) -> Result<Arc<Preset>, crate::hw::TlbError> {
+pub(super) fn machine_of(text: &str) -> Result<Arc<Preset>, crate::hw::TlbError> {
     if text.contains('\n') { Preset::parse(text, "machine").map(Arc::new) } else { Preset::builtin(text) }
 }
 

@@ -1,9 +1,14 @@
-//! Sweeps: identities of points.
+//! Sweeps: identities of points, and their simulation on threads.
 
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
+use super::sim::{machine_of, policy_of};
+use crate::sim::Scenario;
 use crate::sweep::identity::{Column, Values, identify};
+use crate::sweep::point::{Choice, METRICS, Parts, metrics};
+use crate::sweep::pool;
 
 /// One parameter from Python: numbers as a float64 array, names as a list.
 #[derive(FromPyObject)]
@@ -36,4 +41,94 @@ pub(super) fn sweep_identify<'py>(
     let keys: Vec<u64> = points.iter().flat_map(|point| point.key).collect();
     let seeds: Vec<u64> = points.iter().map(|point| point.seed).collect();
     Ok((keys.into_pyarray(py).reshape([points.len(), 2])?, seeds.into_pyarray(py)))
+}
+
+/// Name, unit and sentence of each metric.
+#[pyfunction]
+pub(super) fn sweep_metrics() -> Vec<(&'static str, &'static str, &'static str)> {
+    METRICS.iter().map(|&(name, unit, text, _)| (name, unit, text)).collect()
+}
+
+/// Compute points on `threads` threads.
+///
+/// The first four lists are the distinct parts: scenarios and kernels as JSON, machines and policies by name or as
+/// text; `choices`, shape (n, 4), picks one of each per point. Returns metrics, shape (metrics, n), an error or
+/// none per point, and which points are done: all, unless Ctrl-C came.
+#[pyfunction]
+#[allow(clippy::type_complexity, clippy::too_many_arguments)] // said in the stub
+pub(super) fn sweep_run<'py>(
+    py: Python<'py>,
+    scenarios: Vec<String>,
+    machines: Vec<String>,
+    kernels: Vec<String>,
+    policies: Vec<String>,
+    choices: PyReadonlyArray2<'py, u32>,
+    seeds: Vec<u64>,
+    threads: usize,
+) -> PyResult<(Bound<'py, PyArray2<f64>>, Vec<Option<String>>, Bound<'py, PyArray1<bool>>)> {
+    let choices: Vec<Choice> = choices
+        .as_slice()?
+        .chunks_exact(4)
+        .zip(&seeds)
+        .map(|(of, &seed)| Choice {
+            scenario: of[0] as usize,
+            machine: of[1] as usize,
+            kernel: of[2] as usize,
+            policy: of[3] as usize,
+            seed,
+        })
+        .collect();
+    let mut signal = None;
+    let results = py.detach(|| {
+        fn each<T, E: ToString>(
+            texts: &[String],
+            parse: impl Fn(&str) -> Result<T, E>,
+        ) -> Vec<Result<T, String>> {
+            texts.iter().map(|text| parse(text).map_err(|error| error.to_string())).collect()
+        }
+        let parts = Parts {
+            scenarios: each(&scenarios, Scenario::parse),
+            machines: each(&machines, machine_of),
+            kernels: each(&kernels, |text| serde_json::from_str(text)),
+            policies: each(&policies, policy_of),
+        };
+        pool::run(
+            choices.len(),
+            threads,
+            |index, cancel| match parts.simulate(choices[index], cancel) {
+                Ok(output) => output.map(|output| Ok(metrics(&output))),
+                Err(error) => Some(Err(error)),
+            },
+            #[allow(clippy::redundant_closure_for_method_calls)] // the method alone is not general enough
+            || match Python::attach(|py| py.check_signals()) {
+                Ok(()) => true,
+                Err(error) => {
+                    signal = Some(error);
+                    false
+                }
+            },
+        )
+    });
+    if let Some(error) = signal
+        && !error.is_instance_of::<PyKeyboardInterrupt>(py)
+    {
+        return Err(error);
+    }
+    let mut values = vec![f64::NAN; METRICS.len() * results.len()];
+    let mut errors = Vec::with_capacity(results.len());
+    let count = results.len();
+    let done: Vec<bool> = results.iter().map(Option::is_some).collect();
+    for (point, result) in results.into_iter().enumerate() {
+        errors.push(match result.map(Result::flatten) {
+            Some(Ok(row)) => {
+                for (metric, value) in row.into_iter().enumerate() {
+                    values[metric * count + point] = value;
+                }
+                None
+            }
+            Some(Err(error)) => Some(error),
+            None => None,
+        });
+    }
+    Ok((values.into_pyarray(py).reshape([METRICS.len(), count])?, errors, done.into_pyarray(py)))
 }

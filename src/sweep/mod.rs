@@ -1,4 +1,6 @@
-//! Many (configuration, seed) pairs: what identifies a point ([`identity`]), and how threads share the work ([`pool`]).
+//! Many (configuration, seed) pairs: what identifies a point ([`identity`]), how threads share the work ([`pool`]),
+//! and what one point computes ([`point`]).
 
 pub mod identity;
+pub mod point;
 pub mod pool;

@@ -147,3 +147,8 @@ def progress(what: str, unit: str = "") -> Iterator[Callable[[float, float | Non
     with bars.Progress(*columns, console=console(error=True), transient=True) as shown:
         task = shown.add_task(what, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+def note(message: str) -> None:
+    """Say something beside the output."""
+    print(f"tlbcore: {message}", file=sys.stderr)

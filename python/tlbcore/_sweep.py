@@ -1,0 +1,442 @@
+"""Sweeps: many simulations of one configuration with some parameters varied.
+
+A point is a configuration and a seed; what identifies it is a hash of just that. So a sweep that was killed goes on
+where it stopped, a widened grid computes only what is new, and policies of one point see the same workload.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlbcore import _batches, _core, _results, analysis
+from tlbcore._batches import Interrupted, Outcome
+from tlbcore._core import SweepError, TlbcoreError
+from tlbcore._machines import Machine
+from tlbcore._machines import machine as as_machine
+from tlbcore._names import unknown
+from tlbcore._parts import Directory
+from tlbcore._points import Batch, Points, grid_axes, sample_axis
+from tlbcore._results import Sweep
+from tlbcore.kernel import Kernel, machine_text
+from tlbcore.policy import Policy, as_policy
+from tlbcore.policy import policies as builtin
+from tlbcore.scenarios import SCENARIOS, Scenario, by_name
+
+__all__ = ["Sweep", "break_even", "metrics", "read_sweep", "sweep"]
+
+MANY = 10_000_000  # points; more are computed only when told so
+
+Base = str | Scenario | Callable[..., Scenario]
+Progress = Callable[[float, float | None], None]
+
+
+def metrics() -> dict[str, tuple[str, str]]:
+    """Return what a sweep computes of each point: name to unit and sentence.
+
+    >>> metrics()["syscall_mean_ns"][0]
+    'ns'
+    """
+    return {name: (unit, text) for name, unit, text in _core.sweep_metrics()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Simulations:
+    """The job: a batch of points in, figures out. Pickled when an executor runs it elsewhere."""
+
+    base: Base
+    fixed: Mapping[str, Any]
+    kernel: Kernel
+    machines: Mapping[str, str]  # label to name or text
+    policies: Mapping[str, str]
+
+    def scenario(self, given: Mapping[str, Any]) -> Scenario:
+        """Return the workload with some parameters set."""
+        if isinstance(self.base, str):
+            return by_name(self.base, **{**self.fixed, **given})
+        if isinstance(self.base, Scenario):
+            return self.base.replace(**{**self.fixed, **given})
+        return self.base(**{**self.fixed, **given})
+
+    def __call__(self, batch: Batch, threads: int) -> Outcome:
+        ours = ("machine", "policy")
+        varied = [name for name in batch.columns if name not in ours and not name.startswith("kernel.")]
+        tuned = [name for name in batch.columns if name.startswith("kernel.")]
+        whole = {name for name in (*varied, *tuned) if self._is_whole(name)}
+        errors: list[str | None] = [None] * len(batch)
+        scenarios = _Distinct(lambda values: self.scenario(_named(varied, values, whole)).to_json())
+        kernels = _Distinct(
+            lambda values: self.kernel.replace(
+                **{name.removeprefix("kernel."): v for name, v in _named(tuned, values, whole).items()}
+            ).to_json()
+        )
+        machines = _Distinct(lambda values: self.machines[values[0]])
+        policies = _Distinct(lambda values: self.policies[values[0]])
+        columns = [
+            (scenarios, [batch.columns[name] for name in varied]),
+            (machines, [batch.columns.get("machine", [next(iter(self.machines))] * len(batch))]),
+            (kernels, [batch.columns[name] for name in tuned]),
+            (policies, [batch.columns.get("policy", [next(iter(self.policies))] * len(batch))]),
+        ]
+        choices = np.zeros((len(batch), 4), dtype=np.uint32)
+        for part, (distinct, values) in enumerate(columns):
+            rows = zip(*values, strict=True) if values else [()] * len(batch)
+            for point, row in enumerate(rows):
+                index = distinct.index(row)
+                if isinstance(index, str):
+                    errors[point] = errors[point] or index
+                else:
+                    choices[point, part] = index
+        sound = np.array([error is None for error in errors], dtype=bool)
+        figures, found, done = _core.sweep_run(
+            scenarios.texts, machines.texts, kernels.texts, policies.texts,
+            np.ascontiguousarray(choices[sound]), batch.seeds[sound].tolist(), threads,
+        )  # fmt: skip
+        where = np.flatnonzero(sound)
+        for place, error in zip(where.tolist(), found, strict=True):
+            errors[place] = error
+        whole_figures = np.full((len(figures), len(batch)), np.nan)
+        whole_figures[:, where] = figures
+        outcome = Outcome(metrics=dict(zip(metrics(), whole_figures, strict=True)), errors=errors)
+        if not done.all():
+            reached = np.ones(len(batch), dtype=bool)
+            reached[where] = done
+            raise Interrupted(done=reached, outcome=outcome.select(reached))
+        return outcome
+
+    def _is_whole(self, name: str) -> bool:
+        return self.kind(name).startswith(("int", "bool"))
+
+    def parameters(self) -> dict[str, str]:
+        """Name every parameter that can be varied, with its annotation."""
+        if isinstance(self.base, Scenario):
+            own = {field.name: str(field.type) for field in dataclasses.fields(self.base)}
+        else:
+            function = SCENARIOS[self.base] if isinstance(self.base, str) else self.base
+            own = {name: str(p.annotation) for name, p in inspect.signature(function).parameters.items()}
+        kernel = {f"kernel.{field.name}": str(field.type) for field in dataclasses.fields(Kernel)}
+        return {**own, **kernel, "machine": "str", "policy": "str"}
+
+    def kind(self, name: str) -> str:
+        """Return a parameter's annotation."""
+        known = self.parameters()
+        if name not in known:
+            raise SweepError(unknown("parameter", name, known))
+        return known[name]
+
+
+class _Distinct:
+    """The distinct values of a part of the points, made once each."""
+
+    def __init__(self, make: Callable[[tuple[Any, ...]], str]) -> None:
+        self._make = make
+        self._known: dict[tuple[Any, ...], int | str] = {}
+        self.texts: list[str] = []
+
+    def index(self, values: tuple[Any, ...]) -> int | str:
+        """Return the place of these values, or the error they make."""
+        if values not in self._known:
+            try:
+                text = self._make(values)
+            except TlbcoreError as error:
+                self._known[values] = str(error)
+            else:
+                self._known[values] = len(self.texts)
+                self.texts.append(text)
+        return self._known[values]
+
+
+def _named(names: Sequence[str], values: tuple[Any, ...], whole: set[str]) -> dict[str, Any]:
+    return {
+        name: int(value) if name in whole and float(value).is_integer() else value
+        for name, value in zip(names, values, strict=True)
+    }
+
+
+def sweep(
+    base: Base,
+    grid: Mapping[str | tuple[str, ...], Sequence[Any]] | None = None,
+    *,
+    samples: Any = None,
+    names: Sequence[str] | None = None,
+    policies: Sequence[str | Path | Policy] = ("ipi", "coalesce-v7-fixed"),
+    machine: str | Machine = "broadwell-ep-e5-2699v4",
+    kernel: Kernel | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    replications: int = 1,
+    seed: int = 1,
+    threads: int | None = None,
+    executor: Executor | Callable[[], Executor] | None = None,
+    out: str | Path | None = None,
+    yes: bool = False,
+    progress: Progress | None = None,
+) -> Sweep:
+    """Simulate every point of a grid, or every sample.
+
+    Parameters
+    ----------
+    base
+        Name of a built-in scenario, a function that returns a `Scenario`, or a `Scenario`.
+    grid
+        Values by parameter; all combinations are computed. A tuple of names with rows of values changes them
+        together. Parameters are those of the scenario, `machine`, `policy`, and `kernel.NAME` for the fields of
+        `Kernel`.
+    samples, names
+        Instead of a grid: columns by name, a structured array, or an array of shape (n, parameters) with `names`
+        (SALib: `names=problem["names"]`).
+    policies
+        The policies of every point, unless `policy` is in the grid. They see the same workload, draw by draw.
+    machine, kernel
+        CPU model and kernel, where they are not varied.
+    fixed
+        Parameters of the scenario that are the same in every point.
+    replications
+        Seeds per point, derived from `seed` and the point.
+    seed
+        Seed of the sweep.
+    threads
+        Threads in this process; as many as there are CPUs when left out. Results do not depend on it.
+    executor
+        A `concurrent.futures.Executor`, such as Dask's `client.get_executor()` or `mpi4py.futures`, or a function
+        that makes one: then a process pool that broke is replaced.
+    out
+        Directory for the results. A sweep that is already there goes on; nothing is computed twice.
+    yes
+        Compute more than ten million points.
+    progress
+        Called with (points done, points in all).
+
+    Returns
+    -------
+    Sweep
+        All rows; with `out` also those of earlier grids in that directory.
+
+    Raises
+    ------
+    SweepError
+        If a parameter is unknown, the grid is empty, or the directory holds anything else.
+    PolicyError, TlbError, SimError, ConfigError
+        If what all points share cannot be; a single point that cannot be is a row with its error.
+
+    Examples
+    --------
+    >>> import tlbcore as tc
+    >>> result = tc.sweep("syscall-heavy", {"spawn_hz": [10, 100]}, fixed={"duration_s": 0.01})
+    >>> len(result), result.parameters
+    (4, ('spawn_hz', 'policy'))
+    """
+    job, points, identity = _plan(
+        base, grid, samples=samples, names=names, policies=policies, machine=machine, kernel=kernel, fixed=fixed,
+        replications=replications, seed=seed,
+    )  # fmt: skip
+    known = metrics()
+    units = {name: unit for name, (unit, _) in known.items()}
+    if len(points) > MANY and not yes:
+        raise SweepError(_too_many(job, points, len(known)))
+    with ExitStack() as open_:
+        rows: _results.Memory | _results.Disk
+        directory = None
+        if out is None:
+            rows = _results.Memory(list(known))
+        else:
+            directory = open_.enter_context(Directory(Path(out), identity, units))
+            rows = _results.Disk(directory, list(known))
+        if executor is None:
+            count = threads or os.cpu_count() or 1
+            steps = _batches.drive_threads(points, job, rows.done.contains, rows.sink, count)
+        else:
+            steps = _batches.drive_executor(points, job, rows.done.contains, rows.sink, executor)
+        finished = 0
+        before = len(rows.done)
+        for step in steps:
+            finished += step
+            if progress is not None:
+                progress(finished, max(len(points) - before, finished))
+        if directory is not None:
+            directory.compact()
+    if isinstance(rows, _results.Memory):
+        return _results.from_memory(rows, points.names, list(known), units, identity)
+    return _results.from_directory(Path(out or ""))
+
+
+def _plan(
+    base: Base, grid: Mapping[str | tuple[str, ...], Sequence[Any]] | None, *, samples: Any,
+    names: Sequence[str] | None, policies: Sequence[str | Path | Policy], machine: str | Machine,
+    kernel: Kernel | None, fixed: Mapping[str, Any] | None, replications: int, seed: int,
+) -> tuple[_Simulations, Points, dict[str, Any]]:  # fmt: skip
+    if isinstance(base, str) and base not in SCENARIOS:
+        raise _core.SimError(unknown("scenario", base, SCENARIOS))
+    if (grid is None) == (samples is None):
+        raise SweepError("a sweep needs a grid or samples, and not both")
+    texts: dict[str, str] = {}
+    models: dict[str, str] = {}
+    if grid is not None:
+        grid = {
+            name: _labels(name, values, texts, models) if name in ("policy", "machine") else values
+            for name, values in grid.items()
+        }
+        axes = grid_axes(grid)
+    else:
+        axes = [sample_axis(samples, names)]
+        for name in ("policy", "machine"):
+            if name in axes[0].columns:
+                _labels(name, axes[0].columns[name], texts, models)
+    varied = [name for axis in axes for name in axis.columns]
+    if "policy" not in varied:
+        if not len(policies):
+            raise SweepError("a sweep needs at least one policy")
+        labels = _labels("policy", policies, texts, models)
+        axes += grid_axes({"policy": labels})
+    if "machine" not in varied:
+        _labels("machine", [machine], texts, models)
+    job = _Simulations(
+        base=base, fixed=dict(fixed or {}), kernel=kernel or Kernel(), machines=models, policies=texts
+    )
+    for name in (*varied, *job.fixed):
+        job.kind(name)
+        if name in varied and name in job.fixed:
+            raise SweepError(f"parameter {name!r} is both fixed and varied")
+    identity = {
+        "tlbcore": _core.__version__,
+        "scenario": base if isinstance(base, str) else job.scenario({}).to_json(),
+        "fixed": {name: str(value) for name, value in sorted(job.fixed.items())},
+        "kernel": json.loads(job.kernel.to_json()),
+        "machine": None if "machine" in varied else next(iter(models)),
+        "parameters": sorted({*varied, "policy"}),
+        "seed": seed,
+    }
+    if not isinstance(seed, int) or not 0 <= seed < 1 << 64:
+        raise SweepError(f"a seed is an integer of 0 to 2**64 - 1: got {seed!r}")
+    points = Points(json.dumps(identity, sort_keys=True), seed, axes, replications=replications)
+    return job, points, identity
+
+
+def _labels(name: Any, values: Any, texts: dict[str, str], models: dict[str, str]) -> list[str]:
+    """Name policies and machines in the table: a built-in by its name, any other as NAME@DIGEST."""
+    labels = []
+    for value in values:
+        if name == "policy":
+            policy = as_policy(value)
+            ours = policy.name in builtin and builtin[policy.name] == policy
+            label = policy.name if ours else f"{policy.name}@{policy.digest[:8]}"
+            texts[label] = policy.text
+        else:
+            model = as_machine(value)
+            label = model.name if model.text is None else f"{model.name}@{_digest(model.text)}"
+            models[label] = machine_text(model)
+        labels.append(label)
+    return labels
+
+
+def _digest(text: str) -> str:
+    from hashlib import sha256
+
+    return sha256(text.encode()).hexdigest()[:8]
+
+
+def _too_many(job: _Simulations, points: Points, count: int) -> str:
+    first = points.batch(0, 1)
+    start = time.perf_counter()
+    job(first, 1)
+    seconds = (time.perf_counter() - start) * len(points) / (os.cpu_count() or 1)
+    size = len(points) * 8 * (count + len(points.names) + 4)
+    return (
+        f"{len(points):,} points would take about {seconds / 3600:,.1f} hours on the CPUs here and"
+        f" {size / 1e9:,.1f} GB before compression: pass yes=True (--yes) to compute them"
+    )
+
+
+def read_sweep(path: str | Path) -> Sweep:
+    """Read the results in a directory, of a sweep that ended or was stopped.
+
+    Raises
+    ------
+    SweepError
+        If the directory holds no sweep, one of a newer version, or a damaged part.
+    """
+    return _results.from_directory(Path(path))
+
+
+def break_even(
+    base: Base,
+    parameter: str,
+    low: float,
+    high: float,
+    *,
+    policies: tuple[str | Policy, str | Policy] = ("ipi", "coalesce-v7-fixed"),
+    metric: str = "syscall_mean_ns",
+    machine: str | Machine = "broadwell-ep-e5-2699v4",
+    kernel: Kernel | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    replications: int = 5,
+    most_replications: int = 40,
+    tolerance: float = 0.02,
+    seed: int = 1,
+    threads: int | None = None,
+) -> analysis.BreakEven:
+    """Find where two policies cost the same, by bisection with confidence from paired replications.
+
+    Parameters
+    ----------
+    base, machine, kernel, fixed, seed, threads
+        As in `sweep`.
+    parameter, low, high
+        What to vary, and between which values; on a logarithmic scale when they differ more than tenfold.
+    policies
+        The two policies.
+    metric
+        What to compare, one of `metrics()`.
+    replications, most_replications
+        Replications per value; doubled up to the second number where the sign of the difference stays open.
+    tolerance
+        Width of the result as a share of the range (of the value, on a logarithmic scale).
+
+    Returns
+    -------
+    BreakEven
+        The value, and an interval outside of which the sign is certain (95 % at each point).
+
+    Raises
+    ------
+    SweepError
+        If there is no change of sign between the two values, or a name is unknown.
+    """
+    if metric not in metrics():
+        raise SweepError(unknown("metric", metric, metrics()))
+    pair = [as_policy(policy) for policy in policies]
+    if len(pair) != 2:
+        raise SweepError(f"a break-even needs two policies: got {len(pair)}")
+    names = (pair[0].name, pair[1].name)
+
+    def differences(value: float, count: int) -> NDArray[np.float64]:
+        found = sweep(
+            base, {parameter: [value]}, policies=pair, machine=machine, kernel=kernel, fixed=fixed,
+            replications=count, seed=seed, threads=threads,
+        )  # fmt: skip
+        if len(found.failed["error"]):
+            raise SweepError(f"{parameter} = {value:g}: {found.failed['error'][0]}")
+        order = np.argsort(found.table["replication"], kind="stable")
+        labels = found.table["policy"][order]
+        values = found.table[metric][order]
+        first = labels == labels[np.flatnonzero([label.split("@")[0] == names[0] for label in labels])[0]]
+        out: NDArray[np.float64] = values[first] - values[~first]
+        if np.isnan(out).any():
+            raise SweepError(f"{metric} has no value at {parameter} = {value:g}")
+        return out
+
+    return analysis.bisect(
+        differences, low, high, parameter=parameter, metric=metric, policies=names,
+        replications=replications, most_replications=most_replications, tolerance=tolerance,
+    )  # fmt: skip

@@ -1,0 +1,116 @@
+"""`tlbcore sweep`."""
+
+from __future__ import annotations
+
+import tomllib
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tlbcore.cli import _common
+
+_KEYS = ("scenario", "machine", "policies", "replications", "seed", "fixed", "kernel", "grid", "zip")
+SHOWN = ("ipis_per_hour", "interference_us_per_hour", "syscall_mean_ns", "housekeeping_wait_share")
+
+
+def command(
+    grid: Annotated[Path, typer.Argument(help="TOML file; see docs/sweeps.md.", metavar="GRID.toml")],
+    out: Annotated[Path, typer.Option(help="Directory for the results; an interrupted sweep goes on.")],
+    threads: Annotated[int | None, typer.Option(help="Threads; all CPUs when left out.", min=1)] = None,
+    dask: Annotated[str | None, typer.Option(help="Scheduler of a Dask cluster.", metavar="ADDRESS")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Compute more than ten million points.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Simulate a grid of configurations into a Parquet data set."""
+    plan = _read(grid)
+    from tlbcore import _sweep as sweeps
+
+    with ExitStack() as open_:
+        executor = open_.enter_context(_dask(dask)).get_executor() if dask else None
+        advance = open_.enter_context(_common.progress("sweep", "points"))
+        try:
+            result = sweeps.sweep(
+                **plan, out=out, threads=threads, executor=executor, yes=yes, progress=advance
+            )
+        except KeyboardInterrupt:
+            _common.note(f"interrupted; what is done is in {out}, and the same command goes on")
+            raise
+    failed = len(result.failed["error"])
+    means = {name: result.effects(name, ["policy"]) for name in SHOWN if not _all_missing(result.table[name])}
+    if json:
+        _common.print_json(
+            "sweep", 1, out=out, points=len(result), failed=failed, parameters=result.parameters,
+            metrics={name: result.units[name] for name in result.metrics}, means_by_policy=means,
+        )  # fmt: skip
+        return
+    print(f"{len(result)} points in {out}" + (f", {failed} of them failed" if failed else ""))
+    if failed:
+        print(f"first error: {result.failed['error'][0]}")
+    _show(means)
+
+
+def _all_missing(values: Any) -> bool:
+    import numpy as np
+
+    return bool(np.isnan(values).all())
+
+
+def _show(means: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    shown = Table(title="means over all points (predicted)", box=None, title_justify="left")
+    shown.add_column("policy")
+    for name in means:
+        shown.add_column(name, justify="right")
+    policies = list(next(iter(means.values()))["value"]) if means else []
+    for i, policy in enumerate(policies):
+        shown.add_row(policy, *(f"{effects['mean'][i]:.5g}" for effects in means.values()))
+    _common.console().print(shown)
+
+
+def _dask(address: str) -> Any:
+    try:
+        import distributed
+    except ModuleNotFoundError:
+        _common.fail("--dask needs the package distributed: pip install 'tlbcore[cluster]'")
+    client: Any = distributed.Client
+    return client(address, timeout="10s")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Turn the file into the arguments of `tlbcore.sweep`."""
+    from tlbcore._names import unknown
+    from tlbcore.kernel import Kernel
+
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        _common.fail(f"{file}: {str(error)[:1].lower()}{str(error)[1:]}")
+    for key in document:
+        if key not in _KEYS:
+            _common.fail(f"{file}: {unknown('key', key, _KEYS)}")
+    for key, kind in (("fixed", dict), ("kernel", dict), ("grid", dict), ("zip", list), ("policies", list)):
+        if not isinstance(document.get(key, kind()), kind):
+            _common.fail(f"{file}: {key} must be a {'table' if kind is dict else 'list'}")
+    if "scenario" not in document:
+        _common.fail(f'{file}: scenario is missing, such as scenario = "syscall-heavy"')
+    grid: dict[str | tuple[str, ...], Any] = dict(document.get("grid", {}))
+    for group in document.get("zip", []):
+        lengths = {len(values) for values in group.values()}
+        if len(lengths) != 1:
+            _common.fail(f"{file}: the lists of a [[zip]] must have one length: got {sorted(lengths)}")
+        grid[tuple(group)] = list(zip(*group.values(), strict=True))
+    if not grid:
+        _common.fail(f"{file}: the grid is empty")
+    plan: dict[str, Any] = {"base": document["scenario"], "grid": grid, "fixed": document.get("fixed", {})}
+    for key in ("machine", "policies", "replications", "seed"):
+        if key in document:
+            plan[key] = document[key]
+    if "kernel" in document:
+        try:
+            plan["kernel"] = Kernel(**document["kernel"])
+        except TypeError as error:
+            _common.fail(f"{file}: [kernel]: {str(error).partition(') ')[2] or error}")
+    return plan

@@ -1,0 +1,364 @@
+"""Sweeps of real simulations: identities, results, executors, and what happens when things break."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tlbcore as tc
+from tlbcore import _batches, scenarios
+from tlbcore import _sweep as sweeps
+
+FIXED = {"duration_s": 0.02, "cpus": 4}
+GRID = {"spawn_hz": [1000, 4000], "gap_ns": [100.0, 300.0, 900.0]}
+
+
+def rows(sweep: sweeps.Sweep) -> dict[tuple[object, ...], tuple[float, ...]]:
+    """The metrics by point, whatever the order of rows."""
+    names = (*sorted(sweep.parameters), "replication", "seed")
+    keys = zip(*(sweep.table[name].tolist() for name in names), strict=True)
+    values = zip(*(np.nan_to_num(sweep.table[name], nan=-1).tolist() for name in sweep.metrics), strict=True)
+    found = list(zip(keys, values, strict=True))
+    assert len({key for key, _ in found}) == len(found), "a point stands twice"
+    return dict(found)
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> dict[tuple[object, ...], tuple[float, ...]]:
+    return rows(tc.sweep("syscall-heavy", GRID, fixed=FIXED, replications=2, threads=1))
+
+
+def test_a_point_is_the_simulation_it_says():
+    sweep = tc.sweep("syscall-heavy", {"spawn_hz": [4000]}, fixed=FIXED, policies=["coalesce-v7"])
+    seed = int(sweep.table["seed"][0])
+    load = scenarios.syscall_heavy(spawn_hz=4000, **FIXED)
+    alone = tc.compare(load, machine="broadwell-ep-e5-2699v4", policies=["coalesce-v7"], seed=seed)
+    isolated = list(alone.table["cpu_class"]).index("isolated")
+    compared = 0
+    for name in sweep.metrics:
+        if name in alone.table:
+            expected = alone.table[name][isolated]
+            assert sweep.table[name][0] == pytest.approx(expected, rel=1e-9, nan_ok=True), name
+            compared += 1
+    assert compared > 8
+    assert sweep.table["syscalls_per_s"][0] > 1e5
+
+
+def test_every_metric_has_a_unit_and_a_sentence():
+    for name, (unit, text) in sweeps.metrics().items():
+        assert unit
+        assert text.endswith("."), name
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_rows_do_not_depend_on_threads(undisturbed, threads: int):
+    again = tc.sweep("syscall-heavy", GRID, fixed=FIXED, replications=2, threads=threads)
+    assert rows(again) == undisturbed
+
+
+def test_policies_of_a_point_share_their_seed():
+    sweep = tc.sweep("syscall-heavy", GRID, fixed=FIXED, replications=2)
+    table = sweep.table
+    ipi, fixed = (table["policy"] == name for name in ("ipi", "coalesce-v7-fixed"))
+    assert sorted(table["seed"][ipi]) == sorted(table["seed"][fixed])
+    assert len(set(table["seed"])) == len(sweep) / 2
+
+
+def test_kernel_machine_and_policy_are_parameters():
+    grid = {
+        "kernel.flush_ceiling": [1, 33],
+        "machine": ["broadwell-ep-e5-2699v4", "cascade-lake-sp"],
+        "policy": ["ipi", "coalesce-v7"],
+        ("spawn_hz", "gap_ns"): [(1000, 100.0), (4000, 300.0)],
+    }
+    sweep = tc.sweep("syscall-heavy", grid, fixed=FIXED)
+    assert len(sweep) == 16
+    assert set(sweep.parameters) == {"kernel.flush_ceiling", "machine", "policy", "spawn_hz", "gap_ns"}
+    table = sweep.table
+    entry = table["entry_flush_ns"]
+    pti = table["machine"] == "broadwell-ep-e5-2699v4"
+    assert (entry[pti & (table["policy"] == "coalesce-v7")] > 0).all()
+    assert (entry[~pti] == 0).all(), "without PTI the policy is inert"
+
+
+def test_a_policy_of_ones_own_is_named_with_its_digest():
+    from tlbcore import op
+
+    mine = tc.policies["coalesce-v7"].replace(name="mine", coalesce=[op.invpcid(2)])
+    sweep = tc.sweep("syscall-heavy", {"spawn_hz": [1000]}, fixed=FIXED, policies=["ipi", mine])
+    assert set(sweep.table["policy"]) == {"ipi", f"mine@{mine.digest[:8]}"}
+
+
+def test_a_function_or_a_scenario_is_a_base_too():
+    by_function = tc.sweep(scenarios.spawn_storm, {"rate_hz": [500]}, fixed={"duration_s": 0.1})
+    by_object = tc.sweep(scenarios.spawn_storm(rate_hz=500, duration_s=0.1), {"rcu_ms": [5.0, 20.0]})
+    assert (len(by_function), len(by_object)) == (2, 4)
+
+
+def test_samples_of_salib_work_unasked():
+    rng = np.random.default_rng(1)
+    problem = {"names": ["spawn_hz", "gap_ns"]}
+    samples = rng.uniform([100, 100], [4000, 900], size=(10, 2))
+    sweep = tc.sweep("syscall-heavy", samples=samples, names=problem["names"], fixed=FIXED)
+    assert len(sweep) == 20
+    assert set(sweep.table["gap_ns"]) == set(samples[:, 1])
+
+
+def test_a_point_that_cannot_be_is_a_row_with_its_error():
+    sweep = tc.sweep("syscall-heavy", {"isolated": ["2-3", "0-1", "2-9"]}, fixed=FIXED)
+    failed = dict(zip(sweep.failed["isolated"].tolist(), sweep.failed["error"].tolist(), strict=True))
+    assert set(failed) == {"0-1", "2-9"}
+    assert "CPU 0 cannot be isolated" in failed["0-1"]
+    assert np.isfinite(sweep.table["syscall_mean_ns"][sweep.table["isolated"] == "2-3"]).all()
+
+
+def test_a_policy_that_the_machine_lacks_is_a_row_with_its_error_or_inert():
+    sweep = tc.sweep("syscall-heavy", {"cpus": [4, 0]}, fixed={"duration_s": 0.02})
+    assert set(sweep.failed["cpus"]) == {0}
+
+
+def test_a_stopped_sweep_goes_on_and_a_widened_grid_computes_only_what_is_new(tmp_path: Path, undisturbed):
+    out = tmp_path / "out"
+    small = {**GRID, "gap_ns": [100.0]}
+    steps: list[float] = []
+    tc.sweep("syscall-heavy", small, fixed=FIXED, replications=2, out=out)
+    sweep = tc.sweep(
+        "syscall-heavy",
+        GRID,
+        fixed=FIXED,
+        replications=2,
+        out=out,
+        progress=lambda done, _: steps.append(done),
+    )
+    assert steps[-1] == 24 - 8
+    assert rows(sweep) == undisturbed
+    steps.clear()
+    tc.sweep(
+        "syscall-heavy",
+        GRID,
+        fixed=FIXED,
+        replications=2,
+        out=out,
+        progress=lambda done, _: steps.append(done),
+    )
+    assert not steps
+    assert rows(tc.read_sweep(out)) == undisturbed
+
+
+def test_a_process_pool_gives_the_same_rows(tmp_path: Path, undisturbed):
+    with ProcessPoolExecutor(2) as pool:
+        sweep = tc.sweep(
+            "syscall-heavy", GRID, fixed=FIXED, replications=2, executor=pool, out=tmp_path / "out"
+        )
+    assert rows(sweep) == undisturbed
+
+
+DRIVER = """
+import os, sys
+from concurrent.futures import ProcessPoolExecutor
+import tlbcore as tc
+from tlbcore import _batches
+_batches.BATCH_SECONDS = 0.02
+sys.path.insert(0, sys.argv[2])
+from test_sweep import FIXED, GRID
+def pool():
+    made = ProcessPoolExecutor(2)
+    list(made.map(int, range(4)))
+    print(*[process.pid for process in made._processes.values()], flush=True)
+    return made
+tc.sweep("syscall-heavy", {**GRID, "base_ns": [500.0, 600.0, 700.0]}, fixed={**FIXED, "duration_s": 0.1},
+         replications=3, out=sys.argv[1], executor=pool)
+"""
+
+
+def test_kill_9_of_workers_and_of_the_driver_loses_and_doubles_nothing(tmp_path: Path):
+    whole = {**GRID, "base_ns": [500.0, 600.0, 700.0]}
+    expected = rows(tc.sweep("syscall-heavy", whole, fixed={**FIXED, "duration_s": 0.1}, replications=3))
+    out = tmp_path / "out"
+    workers_killed = drivers_killed = 0
+    rng = np.random.default_rng(3)
+    for attempt in range(12):
+        driver = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, str(out), str(Path(__file__).parent)],
+            stdout=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        with driver:
+            assert driver.stdout is not None
+            workers = [int(pid) for pid in driver.stdout.readline().split()]
+            time.sleep(float(rng.uniform(0.0, 0.15)))
+            if attempt < 8 and driver.poll() is None:
+                if attempt % 2 and workers:
+                    os.kill(workers[0], signal.SIGKILL)
+                    workers_killed += 1
+                    time.sleep(0.3)
+                if driver.poll() is None:
+                    os.killpg(driver.pid, signal.SIGKILL)
+                    drivers_killed += 1
+            driver.communicate(timeout=60)
+        if driver.returncode == 0:
+            break
+    assert driver.returncode == 0
+    assert drivers_killed >= 1
+    assert workers_killed >= 1
+    assert rows(tc.read_sweep(out)) == expected
+
+
+def test_a_corrupt_part_is_computed_again(tmp_path: Path, undisturbed):
+    out = tmp_path / "out"
+    tc.sweep("syscall-heavy", GRID, fixed=FIXED, replications=2, out=out)
+    (part,) = out.glob("*.parquet")
+    part.write_bytes(part.read_bytes()[:-50])
+    assert rows(tc.sweep("syscall-heavy", GRID, fixed=FIXED, replications=2, out=out)) == undisturbed
+    assert list(out.glob("*.corrupt"))
+
+
+def test_ctrl_c_leaves_a_directory_that_goes_on(tmp_path: Path):
+    grid = tmp_path / "grid.toml"
+    grid.write_text(
+        'scenario = "syscall-heavy"\nreplications = 50\n[fixed]\nduration_s = 0.5\n[grid]\nspawn_hz = [1000, 4000]\n'
+    )
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "tlbcore", "sweep", str(grid), "--out", str(out), "--threads", "1"]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(out.glob("*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    driver.send_signal(signal.SIGINT)
+    printed, complaint = driver.communicate(timeout=60)
+    assert (driver.returncode, printed) == (130, "")
+    assert complaint == f"tlbcore: interrupted; what is done is in {out}, and the same command goes on\n"
+    assert 0 < len(tc.read_sweep(out)) < 200
+
+
+def test_break_even_between_ipis_and_entry_flushes_is_a_few_calls_a_second():
+    """An interrupt costs each isolated CPU microseconds per purge, an entry flush half of one per system call."""
+    load = {"duration_s": 20, "spawn_hz": 2000}
+    found = tc.break_even("trading", "calls_hz", 0.01, 10, metric="kernel_share", fixed=load, tolerance=0.2)
+    assert (found.cheaper_below, found.cheaper_above) == ("coalesce-v7-fixed", "ipi")
+    assert 0.01 < found.low <= found.value <= found.high < 10
+    sides = {"calls_hz": [found.low / 2, found.high * 2]}
+    around = tc.sweep("trading", sides, fixed=load, replications=20)
+    means = {
+        (value, policy): around.table["kernel_share"][
+            (around.table["calls_hz"] == value) & (around.table["policy"] == policy)
+        ].mean()
+        for value in sides["calls_hz"]
+        for policy in ("ipi", "coalesce-v7-fixed")
+    }
+    below, above = sides["calls_hz"]
+    assert means[below, "coalesce-v7-fixed"] < means[below, "ipi"]
+    assert means[above, "coalesce-v7-fixed"] > means[above, "ipi"]
+
+
+def test_a_break_even_of_an_unknown_metric_gets_the_nearest():
+    with pytest.raises(tc.SweepError, match="did you mean 'kernel_share'"):
+        tc.break_even("trading", "calls_hz", 1, 10, metric="kernel_shar")
+
+
+def test_a_large_sweep_asks_first_and_says_how_long_it_takes(monkeypatch):
+    monkeypatch.setattr(sweeps, "MANY", 100)
+    with pytest.raises(tc.SweepError, match=r"^400 points would take about [\d.,]+ hours .* GB .*--yes"):
+        tc.sweep("syscall-heavy", {"gap_ns": list(range(200))}, fixed=FIXED)
+    assert len(tc.sweep("syscall-heavy", {"gap_ns": list(range(60))}, fixed=FIXED, yes=True)) == 120
+
+
+def test_a_billion_points_are_counted_without_being_made():
+    axis = list(range(1000))
+    grid = {"spawn_hz": [x + 1 for x in axis], "gap_ns": axis, "base_ns": [x + 1 for x in axis]}
+    with pytest.raises(tc.SweepError, match=r"^2,000,000,000 points would take"):
+        tc.sweep("syscall-heavy", grid, fixed=FIXED)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        (
+            {"grid": {"spawn_hertz": [1]}},
+            tc.SweepError,
+            "unknown parameter 'spawn_hertz', did you mean 'spawn_hz'",
+        ),
+        ({"grid": {"kernel.ptii": [1]}}, tc.SweepError, "did you mean 'kernel.pti'"),
+        ({"grid": {}}, tc.SweepError, "the grid is empty"),
+        ({"grid": {"gap_ns": []}}, tc.SweepError, "the grid is empty: 'gap_ns' has no values"),
+        ({"grid": {"policy": ["coalesce-v9"]}}, tc.PolicyError, "coalesce-v"),
+        ({"grid": {"machine": ["skylake-xp"]}}, tc.TlbError, "skylake-"),
+        ({"grid": {"gap_ns": [1]}, "policies": []}, tc.SweepError, "at least one policy"),
+        ({"grid": {"gap_ns": [1]}, "seed": -1}, tc.SweepError, r"0 to 2\*\*64 - 1: got -1"),
+        ({"grid": {"duration_s": [1]}}, tc.SweepError, "'duration_s' is both fixed and varied"),
+        ({}, tc.SweepError, "needs a grid or samples"),
+    ],
+)
+def test_bad_sweeps_are_refused(arguments: dict[str, object], kind: type[Exception], message: str):
+    with pytest.raises(kind, match=message):
+        tc.sweep("syscall-heavy", fixed=FIXED, **arguments)
+
+
+def test_an_unknown_scenario_gets_the_nearest():
+    with pytest.raises(tc.SimError, match="did you mean 'syscall-heavy'"):
+        tc.sweep("syscal-heavy", {"gap_ns": [1]})
+
+
+GOOD = 'scenario = "syscall-heavy"\n[fixed]\nduration_s = 0.02\n[grid]\nspawn_hz = [1000, 4000]\n'
+
+
+def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tlbcore", "sweep", *map(str, arguments)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_the_command_line_writes_a_data_set_and_shows_means(tmp_path: Path):
+    (tmp_path / "grid.toml").write_text(GOOD)
+    done = cli(tmp_path / "grid.toml", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"4 points in {tmp_path / 'out'}\n")
+    assert "syscall_mean_ns" in done.stdout
+    again = json.loads(cli(tmp_path / "grid.toml", "--out", tmp_path / "out", "--json").stdout)
+    assert (again["schema"], again["version"], again["points"]) == ("tlbcore.sweep", 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("scenario = ", "grid.toml: invalid value"),
+        ('scenario = "rteval"\ngird = 1\n', "unknown key 'gird', did you mean 'grid'"),
+        ("[grid]\nx = [1]\n", "scenario is missing"),
+        ('scenario = "syscall-heavy"\n', "the grid is empty"),
+        ('scenario = "syscall-heavy"\n[grid]\nspam = [1]\n', "unknown parameter 'spam'"),
+        ('scenario = "syscall-heavy"\n[grid]\nspawn_hz = 3\n', "must be a list of values"),
+        ('scenario = "syscall-heavy"\n[[zip]]\nspawn_hz = [1]\ngap_ns = [1, 2]\n', "must have one length"),
+        ('scenario = "syscall-heavy"\n[kernel]\nptii = true\n[grid]\nspawn_hz = [1]\n', "ptii"),
+    ],
+)
+def test_a_bad_file_is_one_line_and_status_2(tmp_path: Path, text: str, message: str):
+    (tmp_path / "grid.toml").write_text(text)
+    done = cli(tmp_path / "grid.toml", "--out", tmp_path / "out")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("tlbcore: error: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_of_another_sweep_is_refused(tmp_path: Path):
+    (tmp_path / "grid.toml").write_text(GOOD)
+    cli(tmp_path / "grid.toml", "--out", tmp_path / "out")
+    (tmp_path / "grid.toml").write_text("seed = 2\n" + GOOD)
+    done = cli(tmp_path / "grid.toml", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "holds another sweep: its seed is 1, not 2" in done.stderr
+    assert len(tc.read_sweep(tmp_path / "out")) == 4
+
+
+def test_batches_are_sized_for_executors():
+    assert 0.2 <= _batches.BATCH_SECONDS <= 1.0
