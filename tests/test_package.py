@@ -205,6 +205,7 @@ def test_the_demo_answers_its_questions_without_any_file(tmp_path: Path):
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"CPU 2: 265 interrupts", done.stdout)
     assert re.search(r"from modloop \d+%", done.stdout)
+    assert re.search(r"coalesce-v7-fixed +0 +0 +1,[34]\d\d", done.stdout), "no IPI, a dearer system call"
     assert re.search(r"coalesce-v7: Violated: stale_access", done.stdout)
     assert re.search(r"coalesce-v7-fixed: Verified \(bounded\)", done.stdout)
     assert not list(tmp_path.iterdir())
