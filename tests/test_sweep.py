@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -362,3 +364,34 @@ def test_a_directory_of_another_sweep_is_refused(tmp_path: Path):
 
 def test_batches_are_sized_for_executors():
     assert 0.2 <= _batches.BATCH_SECONDS <= 1.0
+
+
+def test_the_page_of_sweeps_lists_every_metric():
+    page = (Path(__file__).parent.parent / "docs" / "sweeps.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \| (.*) \|$", page, re.MULTILINE)
+    assert {name: (unit, text) for name, unit, text in rows} == sweeps.metrics()
+
+
+def test_the_file_on_the_page_is_a_sweep(tmp_path: Path):
+    from tlbcore.cli import sweep as command
+
+    page = (Path(__file__).parent.parent / "docs" / "sweeps.md").read_text()
+    (text,) = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "grid.toml").write_text(text)
+    plan = command._read(tmp_path / "grid.toml")
+    plan["fixed"] = {"duration_s": 0.01}
+    plan["replications"] = 1
+    assert len(tc.sweep(**plan)) == 12
+
+
+def test_the_dask_example_gives_the_rows_of_threads(tmp_path: Path):
+    pytest.importorskip("distributed")
+    script = Path(__file__).parent.parent / "examples" / "dask_sweep.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "out")],
+        capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    namespace = runpy.run_path(str(script))
+    alone = tc.sweep(namespace["SCENARIO"], namespace["GRID"], **namespace["OPTIONS"])
+    assert rows(tc.read_sweep(tmp_path / "out")) == rows(alone)
