@@ -1,0 +1,87 @@
+"""What a sweep costs beyond its simulations, and how fast its rows are read back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tlbcore as tc
+from tlbcore import _batches, _results
+from tlbcore import _sweep as sweeps
+from tlbcore._batches import Outcome
+from tlbcore._parts import Directory
+from tlbcore._points import Batch, Points, grid_axes
+
+COUNT = 10_000
+
+
+@pytest.fixture
+def free_points(monkeypatch):
+    """Points that cost nothing, so that what is left is the sweep's own work."""
+    core = sweeps._core
+
+    class Free:
+        def __getattr__(self, name: str):
+            return getattr(core, name)
+
+        def sweep_run(self, *parts):
+            count = len(parts[5])
+            return np.zeros((len(sweeps.metrics()), count)), [None] * count, np.ones(count, bool)
+
+    monkeypatch.setattr(sweeps, "_core", Free())
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["memory", "disk"])
+def bench_ten_thousand_points_beyond_the_simulation(benchmark, free_points, tmp_path: Path, kept: bool):
+    pytest.importorskip("pyarrow.parquet")
+    grid = {"spawn_hz": range(1, 51), "gap_ns": range(20)}
+    folders = iter(range(1_000_000))
+
+    def run() -> int:
+        out = tmp_path / str(next(folders)) if kept else None
+        return len(tc.sweep("syscall-heavy", grid, replications=5, threads=1, out=out, fixed={"cpus": 8}))
+
+    assert benchmark(run) == COUNT
+    if benchmark.stats is not None:
+        benchmark.extra_info["us_per_point"] = benchmark.stats.stats.median / COUNT * 1e6
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def bench_real_points(benchmark, threads: int):
+    if threads > (os.cpu_count() or 1):
+        pytest.skip("needs two CPUs")
+    points = 200 if benchmark.enabled else 20
+    grid = {"spawn_hz": [1000 + n for n in range(points // 10)]}
+    options = {"fixed": {"cpus": 8, "duration_s": 1.0}, "replications": 5}
+
+    def run() -> int:
+        return len(tc.sweep("syscall-heavy", grid, threads=threads, **options))
+
+    assert benchmark(run) == points // 10 * 10
+    if benchmark.stats is not None:
+        benchmark.extra_info["points_per_second"] = points / benchmark.stats.stats.median
+
+
+def bench_read_back(benchmark, tmp_path: Path):
+    pytest.importorskip("pyarrow.parquet")
+    count = 1_000_000 if benchmark.enabled else 10_000
+    names = ["a", "b", "c", "d", "e", "f"]
+    points = Points("base", 1, grid_axes({"x": range(count // 10)}), replications=10)
+    with Directory(tmp_path, {"seed": 1}, dict.fromkeys(names, "1")) as directory:
+        rows = _results.Disk(directory, names)
+        for start in range(0, count, _batches.BATCH_POINTS):
+            batch: Batch = points.batch(start, start + _batches.BATCH_POINTS)
+            values = np.asarray(batch.columns["x"])
+            rows.sink(batch, Outcome(metrics=dict.fromkeys(names, values), errors=[None] * len(batch)))
+        directory.compact()
+
+    def read() -> int:
+        result = tc.read_sweep(tmp_path)
+        return min(len(result.table[name]) for name in result.table)
+
+    assert benchmark(read) == count
+    if benchmark.stats is not None:
+        benchmark.extra_info["rows_per_second"] = count / benchmark.stats.stats.median
