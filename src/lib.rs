@@ -8,8 +8,8 @@
 //! 3. [`sim`]: the timed machine. It counts.
 //! 4. [`check`]: the abstract machine. Every interleaving, within bounds.
 //! 5. [`trace`]: recordings of real kernels, and who caused what in them.
-//! 6. [`calibrate`]: loops that measure the machine they run on.
-//! 7. [`sweep`]: many configurations and seeds.
+//! 6. [`sweep`]: many configurations and seeds.
+//! 7. [`calibrate`]: measurements of the machine this runs on. Apart from the rest.
 //!
 //! `sim` and `check` do not know each other; nothing but `py` knows Python.
 

@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the same list for type checkers, tested against the table below
+    from tlbcore._calibrate import Calibration as Calibration
+    from tlbcore._calibrate import calibrate as calibrate
     from tlbcore._core import CheckError as CheckError
     from tlbcore._core import ConfigError as ConfigError
     from tlbcore._core import PolicyError as PolicyError
@@ -76,6 +78,8 @@ _EXPORTS: dict[str, str] = {
     "machine": "tlbcore._machines",
     "machines": "tlbcore._machines",
     "miss_curve": "tlbcore.tlb",
+    "Calibration": "tlbcore._calibrate",
+    "calibrate": "tlbcore._calibrate",
     "Host": "tlbcore.inspect",
     "Kernel": "tlbcore.kernel",
     "Actor": "tlbcore.scenarios",

@@ -1,356 +1,345 @@
-"""Measure this machine from user space: TLB reach, walks, system calls, IPIs, shootdowns, threads.
+"""Measure this machine from user space and write it down as a CPU preset.
 
-Loops are in Rust; memory comes from `mmap` without huge pages, touched in random order so that
-neighbouring pages are not neighbours in memory (some cores keep four such pages in one entry). Each figure is
-repeated until it stops falling, or reported unstable.
+What can be measured without privileges is: the clock, the reach of the data TLBs, hits in their second level,
+walks, the caches, a locked instruction, passing a line, an interrupt to another CPU (`membarrier`),
+shootdowns (`mprotect`, `munmap` while threads run elsewhere), system calls, threads. The other numbers of the
+preset are inherited from the built-in machine that fits, with their own marks. Under a hypervisor the figures
+describe this guest, not its CPU.
 """
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlbcore import _core
-from tlbcore._core import ConfigError
+from tlbcore._machines import Machine, machines
+from tlbcore._machines import machine as as_machine
+from tlbcore.inspect import Host, inspect_host
 
-__all__ = ["Calibration", "Figure", "calibrate", "machine_text"]
+__all__ = ["Calibration", "calibrate"]
 
-_PAGE = 4096
-_WORDS = _PAGE // 4  # indices of 4 bytes
-_LINE_WORDS = 16
-_MOST_PAGES = 12288
-_SYS_MEMBARRIER = 324
-_REGISTER_PRIVATE_EXPEDITED, _PRIVATE_EXPEDITED = 1 << 4, 1 << 3
+Table = Mapping[str, NDArray[Any]]
 
+# Figures of `calibrate` that are costs of a preset: key there, key in the preset. Anything else is shown
+# only.
+_COSTS = {
+    "costs.lock": "lock",
+    "costs.stlb_hit": "stlb_hit",
+    "costs.mem_l1": "mem_l1",
+    "costs.mem_l2": "mem_l2",
+    "costs.mem_l3": "mem_l3",
+    "costs.mem_dram": "mem_dram",
+    "costs.remote_line": "remote_line",
+    "membarrier_first": "ipi_first",
+    "membarrier_next": "ipi_next",
+}
+# Other calls that do nothing: what `getpid` is predicted from.
+_NULL_CALLS = ("getppid", "getuid", "getgid")
+# Where no preset fits: a neighbour whose structures are refined by what is measured.
+_NEAREST = {"intel": "skylake-sp", "amd": "zen3-epyc"}
 
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One measured number.
-
-    `value` in `unit`; `stable` if repeating it no longer changed it by more than 3 %; `about` says how it was
-    measured and what distorts it. Mark: measured.
-    """
-
-    name: str
-    value: float
-    unit: str
-    stable: bool
-    about: str
+_HYPERVISOR = (
+    "interrupts to other CPUs cost an exit to the hypervisor, and its scheduler may hold one back",
+    "walks go through two sets of page tables; what they cost depends on the host's page size behind this "
+    "memory",
+    "the CPU model and features are what the hypervisor shows, and other guests share the third-level cache",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What was measured on this machine.
+    """What was measured, and the machine made of it. Made by `calibrate`.
 
     Attributes
     ----------
     figures
-        By name.
+        One row per measured figure: `key` (`section.key` of a preset where there is one), `value` float64,
+        `unit`, `spread` (float64, share of the value by which repeated measurements differed), `stable` bool,
+        `runs` int64, `mark` (measured, or fitted for what is computed from measurements), `used` (bool: taken
+        over into the machine), `how`.
+    inherited
+        (key, value, mark) of each number of the machine that was not measured, with the mark it has in
+        `base`.
+    machine
+        The machine as the simulator reads it; `toml` is its text.
+    base
+        The built-in machine that the rest is inherited from, and `base_why`.
+    getpid_ns, getpid_predicted_ns
+        Measured, and predicted from the other system calls without work (their median); NaN if one is
+        missing.
     curve
-        Translation cost: `pages` and `cycles` per load beyond what the caches cost.
-    cpu
-        The CPU the measurements were pinned to.
-    hypervisor
-        This is a guest: walks are nested, and IPIs may leave the guest.
-    predicted_getpid_ns
-        getpid predicted from a different system call, to hold against the measured one.
-    seconds
-        How long it took.
+        `pages` and `ns`: translation cost per load of a pointer chase over so many pages.
+    caveats
+        What a hypervisor distorts, and figures left out because they did not settle.
     """
 
-    figures: dict[str, Figure]
-    curve: dict[str, NDArray[np.float64]]
+    figures: Table
+    inherited: tuple[tuple[str, str, str], ...]
+    machine: Machine
+    toml: str
+    base: Machine
+    base_why: str
+    getpid_ns: float
+    getpid_predicted_ns: float
+    curve: Table
+    caveats: tuple[str, ...]
     cpu: int
-    hypervisor: bool
-    predicted_getpid_ns: float
-    seconds: float
 
     @property
     def getpid_error(self) -> float:
-        """Prediction over measurement of getpid, minus 1."""
-        return self.predicted_getpid_ns / self.figures["getpid_ns"].value - 1
+        """Share by which the prediction of getpid is off."""
+        return self.getpid_predicted_ns / self.getpid_ns - 1
 
 
-def _steady(
-    measure: Callable[[], float], rounds: int = 30, enough: int = 5, within: float = 0.03
-) -> tuple[float, bool]:
-    """Return the least of repeated measurements, and whether several agree on it.
+def calibrate(
+    *,
+    seconds: float = 20.0,
+    cpu: int | None = None,
+    base: str | Machine | None = None,
+    name: str | None = None,
+    progress: Callable[[int, str], object] | None = None,
+) -> Calibration:
+    """Measure this machine.
 
-    The least, because everything that disturbs a loop makes it slower.
-    """
-    seen: list[float] = []
-    for _ in range(rounds):
-        seen.append(measure())
-        lowest = min(seen)
-        if len(seen) >= enough and sum(v <= lowest * (1 + within) for v in seen) >= 3:
-            return lowest, True
-    return min(seen), False
-
-
-def _typical(measure: Callable[[], float], rounds: int = 15) -> tuple[float, bool]:
-    """Return the median, and whether half of the measurements lie within a tenth of it.
-
-    For what another thread must be running for: the least would be a moment at which it was not.
-    """
-    q1, median, q3 = np.percentile([measure() for _ in range(rounds)], [25, 50, 75])
-    return float(median), bool(q3 - q1 <= 0.2 * median)
-
-
-def _pair(*names: str, rounds: int = 40) -> list[tuple[float, bool]]:
-    """Measure loops in turn, so that what disturbs one disturbs all, and return the least of each."""
-    found = np.array([[_core.calibrate_loop(name, 20_000) for name in names] for _ in range(rounds)])
-    least = found.min(axis=0)
-    return [(float(v), bool((found[:, i] <= 1.03 * v).sum() >= 3)) for i, v in enumerate(least)]
-
-
-@contextmanager
-def _pinned(cpus: set[int]) -> Iterator[None]:
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cpus)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-class _Arena:
-    """Memory in 4 KiB pages, and chains of loads through it."""
-
-    def __init__(self, pages: int, rng: np.random.Generator) -> None:
-        self.memory = mmap.mmap(-1, pages * _PAGE)
-        self.memory.madvise(mmap.MADV_NOHUGEPAGE)
-        self.words: NDArray[np.uint32] = np.frombuffer(self.memory, dtype=np.uint32)
-        self.rng = rng
-        self.words[rng.permutation(pages) * _WORDS] = 1
-
-    def spread(self, lines: int) -> float:
-        """Measure nanoseconds per load, one line in each of as many pages."""
-        page = np.arange(lines, dtype=np.int64)
-        return self._run(page * _WORDS + page % 64 * _LINE_WORDS)
-
-    def packed(self, lines: int) -> float:
-        """Do the same for as many lines, 64 to a page: what the caches alone cost."""
-        return self._run(np.arange(lines, dtype=np.int64) * _LINE_WORDS)
-
-    def _run(self, places: NDArray[np.int64]) -> float:
-        order = self.rng.permutation(places)
-        self.words[order] = np.roll(order, -1).astype(np.uint32)
-        start = int(order[0])
-        steps = max(2 * len(places), 20_000)
-        _core.calibrate_chase(self.words, start, 2 * len(places))
-        return min(_core.calibrate_chase(self.words, start, steps) for _ in range(5))
-
-
-def calibrate(*, cpu: int | None = None, seed: int = 1) -> Calibration:
-    """Measure this machine; needs no privileges and takes well under a minute.
+    The measuring thread is bound to one CPU; every figure is the least disturbed of many runs, repeated until
+    those agree within 3 % or its share of the time is up, and then reported as not stable and not taken over.
 
     Parameters
     ----------
+    seconds
+        At most about this long altogether, 0.2 to 600; usually less.
     cpu
-        CPU to measure on; the last one this process may use if left out.
-    seed
-        Of the random order of pages and loads.
+        The CPU to measure on; the last one this process may run on if left out.
+    base
+        A machine to inherit from; by default the preset that fits this CPU.
+    name
+        Name of the new machine.
+    progress
+        Called with number and name of each stage that begins.
 
     Raises
     ------
     ConfigError
-        If this process may not run on `cpu`.
+        If `seconds` is out of range.
+    TlbError
+        If `base` names no machine, or no preset is near and none was given.
+    OSError
+        If the process may not run on `cpu`, or memory for the measurement cannot be had.
     """
-    allowed = os.sched_getaffinity(0)
-    cpu = max(allowed) if cpu is None else cpu
-    if cpu not in allowed:
-        raise ConfigError(f"CPU {cpu}: this process may run on CPUs {sorted(allowed)} only")
-    started = time.monotonic()
-    figures: dict[str, Figure] = {}
+    if not 0.2 <= seconds <= 600:
+        raise _core.ConfigError(f"seconds must be between 0.2 and 600: got {seconds}")
+    host = inspect_host()
+    inherits, why = _base(host, base)
+    stages = _core.calibrate_stages()
+    report = None if progress is None else (lambda stage: progress(stage, stages[stage]))
+    found = _core.calibrate_run(seconds, cpu, report)
+    return _result(found, host, inherits, why, name)
 
-    def add(name: str, unit: str, about: str, found: tuple[float, bool]) -> float:
-        figures[name] = Figure(name=name, value=found[0], unit=unit, stable=found[1], about=about)
-        return found[0]
 
-    with _pinned({cpu}):
-        _core.calibrate_loop("four_cycles", 20_000_000)  # out of power saving
-        four, sure = _steady(lambda: _core.calibrate_loop("four_cycles", 1_000_000))
-        add("clock_mhz", "MHz", "a multiply-add chain of four cycles a round", (4000 / four, sure))
-        curve = _translation(4 / four, add, np.random.default_rng(seed))
-        getpid, getppid = _pair("getpid", "getppid")
-        add("getpid_ns", "ns", "std::process::id in a loop", getpid)
-        add("getppid_ns", "ns", "a system call of about the same length", getppid)
-        threads = _steady(lambda: _core.calibrate_loop("thread_round", 200))
-        add(
-            "thread_round_us", "us", "clone, run, exit and join of one thread", (threads[0] / 1e3, threads[1])
-        )
-    _interrupts(cpu, allowed, add)
+def _base(host: Host, base: str | Machine | None) -> tuple[Machine, str]:
+    if base is not None:
+        chosen = as_machine(base)
+        if chosen.text is not None:
+            raise _core.TlbError(f"base must be a built-in machine: got {chosen.name!r}")
+        return chosen, "as asked"
+    if host.machine is not None:
+        return host.machine, host.machine_fit
+    near = _NEAREST.get(host.cpu.vendor)
+    if near is None:
+        raise _core.TlbError(f"no preset is near this {host.cpu.vendor or 'unknown'} CPU: name one as base")
+    return machines[near], f"{host.machine_fit}; nearest of that vendor"
+
+
+@dataclass(frozen=True)
+class _Figure:
+    key: str
+    value: float
+    unit: str
+    spread: float
+    stable: bool
+    runs: int
+    how: str
+    mark: str = "measured"
+
+
+def _result(found: dict[str, Any], host: Host, base: Machine, why: str, name: str | None) -> Calibration:
+    figures = {row[0]: _Figure(*row) for row in found["measurements"]}
+    walk = _walk_setup(figures)
+    if walk is not None:
+        figures[walk.key] = walk
+    caveats = list(_HYPERVISOR) if host.cpu.hypervisor else []
+    caveats += [f"{key} not measured: {reason}" for key, reason in found["missing"]]
+    usable: dict[str, _Figure] = {}
+    for figure in figures.values():
+        if not figure.stable:
+            caveats.append(f"{figure.key} did not settle (spread {figure.spread:.0%}): not taken over")
+        elif not figure.value > 0:
+            caveats.append(f"{figure.key} was lost in the noise: not taken over")
+        else:
+            usable[figure.key] = figure
+    third, memory = usable.get("costs.mem_l3"), figures.get("costs.mem_dram")
+    if third and memory and third.value > 0.7 * memory.value:
+        del usable["costs.mem_l3"]
+        caveats.append("costs.mem_l3 is hardly less than memory: others use that cache; not taken over")
+
+    text, used = _toml(usable, host, base, name or f"calibrated-{base.name}", found["cpu"])
+    made = Machine(name="calibrated.toml", text=text)
+    rows = list(figures.values())
+    others = [figures[key].value for key in _NULL_CALLS if key in figures]
     return Calibration(
-        figures=figures,
-        curve=curve,
-        cpu=cpu,
-        hypervisor=_hypervisor(),
-        predicted_getpid_ns=getppid[0],
-        seconds=time.monotonic() - started,
+        figures={
+            "key": np.array([row.key for row in rows], dtype=np.str_),
+            "value": np.array([row.value for row in rows], dtype=np.float64),
+            "unit": np.array([row.unit for row in rows], dtype=np.str_),
+            "spread": np.array([row.spread for row in rows], dtype=np.float64),
+            "stable": np.array([row.stable for row in rows], dtype=np.bool_),
+            "runs": np.array([row.runs for row in rows], dtype=np.int64),
+            "mark": np.array([row.mark for row in rows], dtype=np.str_),
+            "used": np.array([row.key in used for row in rows], dtype=np.bool_),
+            "how": np.array([row.how for row in rows], dtype=np.str_),
+        },
+        inherited=tuple(
+            (fact.key, fact.value, fact.mark) for fact in made.facts if not fact.source.startswith(_SOURCE)
+        ),
+        machine=made,
+        toml=text,
+        base=base,
+        base_why=why,
+        getpid_ns=figures["getpid"].value if "getpid" in figures else float("nan"),
+        getpid_predicted_ns=float(np.median(others)) if others else float("nan"),
+        curve=_curve(found["pages"], found["ns"]),
+        caveats=tuple(caveats),
+        cpu=found["cpu"],
     )
 
 
-_Add = Callable[[str, str, str, tuple[float, bool]], float]
-
-
-def _translation(per_ns: float, add: _Add, rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
-    """Measure the cost of translation against the number of pages, and find where it rises."""
-    arena = _Arena(_MOST_PAGES, rng)
-    least: dict[int, tuple[float, float]] = {}
-
-    def cost(pages: int, rounds: int = 3) -> float:
-        """Cycles per load beyond the caches; every call can only lower what is known."""
-        spread, packed = least.get(pages, (np.inf, np.inf))
-        for _ in range(rounds):
-            spread, packed = min(spread, arena.spread(pages)), min(packed, arena.packed(pages))
-        least[pages] = spread, packed
-        return (spread - packed) * per_ns
-
-    sizes = sorted({int(16 * 2 ** (k / 4)) for k in range(39) if 16 * 2 ** (k / 4) <= _MOST_PAGES})
-    curve = {n: cost(n) for n in sizes}
-    base = float(np.median([curve[n] for n in sizes if n <= 32]))
-    first = next((n for n in sizes if n > 32 and curve[n] > base + 2 and cost(n, 6) > base + 2), None)
-    if first is not None:
-        level = float(np.median([curve[n] for n in sizes if 2 * first <= n <= 5 * first] or [curve[first]]))
-        add(
-            "stlb_hit_cycles",
-            "cycles",
-            "second-level hit beyond a first-level hit",
-            (level - base, level > base),
-        )
-        low, high = sizes[sizes.index(first) - 1], first
-
-        def typical(pages: int) -> float:
-            still = min(arena.packed(pages) for _ in range(5))
-            # A neighbour on the core takes entries now and then, so a fifth of the runs must agree, not half.
-            return float(np.percentile([arena.spread(pages) - still for _ in range(20)], 20)) * per_ns
-
-        while high - low > 1:  # an edge: all hit, or in a ring of one page too many all miss
-            at = (low + high) // 2
-            low, high = (at, high) if typical(at) < (base + level) / 2 else (low, at)
-        sharp = typical(low) < base + 0.25 * (level - base) < base + 0.5 * (level - base) < typical(low + 2)
-        add("l1_dtlb_pages", "pages", "knee of a pointer chase, one line per page", (float(low), sharp))
-        # Sets conflict long before the second level is full, so its knee is a slope, not an edge.
-        later = [n for n in sizes if n >= 4 * first]
-        risen = (a for a, b in pairwise(later) if min(curve[a], curve[b]) > 2 * level + 6)
-        second = next(risen, None)
-        if second is not None:
-            fine = [int(second * 2 ** (k / 16)) for k in range(-10, 11)]
-            # More pages never cost less, and disturbances only add: what is above a later point is noise.
-            rise = np.minimum.accumulate([cost(n, 10) for n in fine][::-1])[::-1].tolist()
-            # At capacity half of the sets overflow, and a ring misses in all of those: half-way up.
-            k = int(np.argmax(np.diff(rise)))
-            beyond = [r for n, r in zip(fine, rise, strict=True) if n > 1.2 * fine[k]]
-            top = float(np.median(beyond or rise[-1:]))
-            knee = float(np.interp((level + top) / 2, rise, fine))
-            rose = "half-way up the second rise of it"
-            add("l2_dtlb_pages", "pages", rose, (knee, top > 2 * level + 6))
-            walk = "a walk beyond a second-level hit; nested in a guest"
-            add("walk_cycles", "cycles", walk, (top - level, top > level))
+def _curve(pages: list[float], ns: list[float]) -> Table:
+    order = np.argsort(np.array(pages, dtype=np.float64), kind="stable")
     return {
-        "pages": np.array(sizes, dtype=np.float64),
-        "cycles": np.array([curve[n] for n in sizes]),
+        "pages": np.array(pages, dtype=np.float64)[order].astype(np.int64),
+        "ns": np.array(ns, dtype=np.float64)[order],
     }
 
 
-def _interrupts(cpu: int, allowed: set[int], add: _Add) -> None:
-    """Time what makes the kernel interrupt other CPUs: membarrier, and mprotect with threads elsewhere."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    others = allowed - {cpu}
-    page = mmap.mmap(-1, _PAGE)
-    page[0] = 1
-    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+def _walk_setup(figures: dict[str, _Figure]) -> _Figure | None:
+    """Return a walk without its memory read: with one read from the L2 it costs what was measured.
 
-    def barrier() -> object:
-        return libc.syscall(_SYS_MEMBARRIER, _PRIVATE_EXPEDITED, 0, 0)
-
-    def protect() -> None:
-        # Taking rights away needs a shootdown; giving them back does not.
-        libc.mprotect(ctypes.c_void_p(address), _PAGE, mmap.PROT_READ)
-        libc.mprotect(ctypes.c_void_p(address), _PAGE, mmap.PROT_READ | mmap.PROT_WRITE)
-        page[0] = 1
-
-    def timed(call: Callable[[], object], steps: int = 300) -> float:
-        start = time.perf_counter_ns()
-        for _ in range(steps):
-            call()
-        return (time.perf_counter_ns() - start) / steps
-
-    can = libc.syscall(_SYS_MEMBARRIER, _REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0
-    counts = sorted({0, 1, len(others) // 2, len(others)} - ({0} if not others else set()) | {0})
-    alone: dict[str, float] = {}
-    for spinning in counts:
-        with _pinned(others or {cpu}), _core.Spinners(spinning), _pinned({cpu}):
-            for name, call in (("membarrier", barrier), ("mprotect", protect)):
-                if name == "membarrier" and not can:
-                    continue
-                found = _typical if spinning else _steady
-                value, stable = found(lambda call=call: timed(call))  # type: ignore[misc]
-                if spinning == 0:
-                    alone[name] = value
-                    add(
-                        f"{name}_ns_0",
-                        "ns",
-                        f"{name} pair alone, call overhead of Python included",
-                        (value, stable),
-                    )
-                else:
-                    about = f"what {name} takes longer with {spinning} threads spinning on other CPUs"
-                    longer = max(value - alone[name], 0.0)
-                    # No interrupt takes less than 100 ns: then no spinner was running.
-                    add(f"{name}_ns_{spinning}", "ns", about, (longer, stable and longer > 100))
-
-
-def _hypervisor() -> bool:
-    try:
-        with open("/proc/cpuinfo") as file:  # noqa: PTH123  (one line is enough)
-            return any(line.startswith("flags") and " hypervisor" in line for line in file)
-    except OSError:
-        return False
-
-
-def machine_text(found: Calibration, inherits: str) -> str:
-    """Return a machine preset: what was measured, on top of a preset for the rest.
-
-    Only stable figures become costs; everything is listed in comments.
+    Beyond a first-level hit a walk costs the hit in the second level that it missed, and the height of the
+    ramp.
     """
-    mhz = found.figures["clock_mhz"].value
+    parts = [figures.get(key) for key in ("walk", "costs.stlb_hit", "costs.mem_l2")]
+    if any(part is None for part in parts):
+        return None
+    ramp, hit, read = (part for part in parts if part is not None)
+    return _Figure(
+        key="costs.walk_setup",
+        value=ramp.value + hit.value - read.value,
+        unit="ns",
+        spread=max(ramp.spread, hit.spread, read.spread),
+        stable=ramp.stable and hit.stable and read.stable,
+        runs=ramp.runs,
+        how="walk and second-level hit, less one load from the L2",
+        mark="fitted",
+    )
+
+
+_SOURCE = "tlbcore calibrate"
+
+
+def _toml(usable: dict[str, _Figure], host: Host, base: Machine, name: str, cpu: int) -> tuple[str, set[str]]:
+    """Text of the machine, and the keys of the figures that are in it."""
+    used: set[str] = set()
+    where = f"{_SOURCE}, {'guest' if host.cpu.hypervisor else 'bare metal'}, CPU {cpu}"
     lines = [
-        "# Written by `tlbcore calibrate`. Marked measured: these figures; everything else is inherited from",
-        f"# {inherits}.",
-    ]
-    if found.hypervisor:
-        lines.append(
-            "# A guest: walks are nested (longer), an IPI may leave the guest (much longer), reach is shared."
-        )
-    for figure in found.figures.values():
-        state = "" if figure.stable else ", unstable"
-        lines.append(f"#   {figure.name} = {figure.value:.4g} {figure.unit} ({figure.about}{state})")
-    where = "guest" if found.hypervisor else "host"
-    source = f"tlbcore calibrate on CPU {found.cpu} of this {where}"
-    lines += [
-        'name = "calibrated"',
-        f'title = "This machine, calibrated on top of {inherits}"',
-        f'inherits = "{inherits}"',
+        f"# Measured by tlbcore calibrate on {host.cpu.name or 'an unnamed CPU'}, kernel "
+        f"{host.kernel.release}.",
+        "# Everything that is not in here is inherited, with its own marks.",
+        f"name = {_string(name)}",
+        f"title = {_string(f'{host.cpu.name}, calibrated')}",
+        f"inherits = {_string(base.name)}",
+        f"vendor = {_string(host.cpu.vendor)}",
+        f"signature = {_string(host.cpu.signature)}",
         "",
         "[cpu]",
-        f'mhz = {{ value = {round(mhz)}, mark = "measured", source = "{source}" }}',
-        "",
-        "[costs]",
     ]
-    costs = {"stlb_hit": ("stlb_hit_cycles", 1.0), "ipi_first": ("membarrier_ns_1", mhz / 1000)}
-    for cost, (name, scale) in costs.items():
-        if name in found.figures and found.figures[name].stable and found.figures[name].value > 0:
-            value, about = found.figures[name].value * scale, found.figures[name].about
-            text = f'cycles = {max(round(value), 1)}, mark = "measured", source = "{source}: {about}"'
-            lines.append(f"{cost} = {{ {text} }}")
-    return "\n".join(lines) + "\n"
+    if "cpu.mhz" in usable:
+        used.add("cpu.mhz")
+        lines.append(_plain("mhz", round(usable["cpu.mhz"].value), where, usable["cpu.mhz"].how))
+    shown = f"{where}: as /proc/cpuinfo shows it"
+    flags: dict[str, bool | int | None] = {
+        "pcid": host.cpu.pcid,
+        "invpcid": host.cpu.invpcid,
+        "meltdown": host.cpu.affected_by_meltdown,
+        "invlpgb_extra": 0 if host.cpu.invlpgb is False else None,
+    }
+    lines += [_plain(key, value, shown) for key, value in flags.items() if value is not None]
+
+    lines += ["", "[costs]"]
+    keys = _COSTS | {"costs.walk_setup": "walk_setup"}
+    for key, cost in keys.items():
+        figure = usable.get(key)
+        if figure is None:
+            continue
+        used.add(key)
+        low, high = figure.value, figure.value * (1 + figure.spread)
+        source = _string(f"{where}: {figure.how}")
+        lines.append(
+            f"{cost} = {{ ns = {figure.value:.3f}, low = {low:.3f}, high = {high:.3f}, "
+            f'mark = "{figure.mark}", source = {source} }}'
+        )
+    lines += _levels(usable, base, where, used)
+    return "\n".join(lines) + "\n", used
+
+
+def _levels(usable: dict[str, _Figure], base: Machine, where: str, used: set[str]) -> list[str]:
+    """TOML of the two data TLBs of small pages, where the measurement has something to say about them."""
+    lines: list[str] = []
+    for at, key in ((0, "l1.entries"), (1, "l2.entries")):
+        figure = usable.get(key)
+        if figure is None or at >= len(base.levels):
+            continue
+        level = base.levels[at]
+        holders = [s for s in level["structures"] if "4K" in s["sizes"] and "load" in s["kinds"]]
+        if not holders:
+            continue
+        one = holders[0]
+        nominal = one["sets"] * one["ways"]
+        used.add(key)
+        lines += ["", "[[level]]", f"name = {_string(level['name'])}", "[[level.structure]]"]
+        lines.append(f"name = {_string(one['name'])}")
+        source = f"{where}: {figure.value:.0f} entries; {figure.how}"
+        # A measurement of the first level is good to a page; one of the second brackets the nominal number.
+        off = 1.0 if at == 0 else max(0.1, figure.spread) * nominal
+        if abs(figure.value - nominal) <= off:
+            if at == 1:
+                source += f"; consistent with the nominal {nominal}, which is kept"
+        else:
+            sets, ways = _shape(usable, one, figure.value, at)
+            lines += [f"sets = {sets}", f"ways = {ways}"]
+            if "plru" in one["replacement"] and ways & (ways - 1):
+                lines.append('replacement = "lru"')  # a tree needs a power of two
+        lines.append(f'from = {{ entries = ["measured", {_string(source)}] }}')
+    return lines
+
+
+def _shape(usable: dict[str, _Figure], one: Mapping[str, Any], entries: float, at: int) -> tuple[int, int]:
+    """Return sets and ways of a structure whose size is not the one inherited."""
+    if at == 0 and "l1.sets" in usable:
+        return round(usable["l1.sets"].value), max(1, round(entries / usable["l1.sets"].value))
+    return int(one["sets"]), max(1, round(entries / int(one["sets"])))
+
+
+def _plain(key: str, value: bool | float, where: str, how: str = "") -> str:
+    source = _string(f"{where}: {how}" if how else where)
+    return f'{key} = {{ value = {json.dumps(value)}, mark = "measured", source = {source} }}'
+
+
+def _string(text: str) -> str:
+    """Write a TOML basic string: JSON's escapes are among TOML's."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,76 +1,75 @@
-//! Measuring loops for Python: arrays in, nanoseconds out.
+//! Measurements of this machine, made by a thread of their own while Python waits for signals.
 
-use std::sync::Mutex;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
-use numpy::PyReadonlyArray1;
-use pyo3::{prelude::*, types::PyAny};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
-use super::errors::ConfigError;
-use crate::calibrate;
+use crate::calibrate::{STAGES, Settings, run, sample::Stop};
 
-/// Nanoseconds per dependent load along a chain of indices, for a small number of steps (a few milliseconds).
+/// Names of the stages of `calibrate_run`, in order.
 #[pyfunction]
-#[allow(clippy::needless_pass_by_value)] // a readonly borrow is taken by value
-pub fn calibrate_chase(
-    py: Python<'_>,
-    chain: PyReadonlyArray1<'_, u32>,
-    start: u32,
-    steps: u64,
-) -> PyResult<f64> {
-    let chain = chain.as_slice()?;
-    Ok(py.detach(|| calibrate::chase(chain, start, steps)))
+pub(super) fn calibrate_stages() -> Vec<&'static str> {
+    STAGES.to_vec()
 }
 
-/// Nanoseconds per round of a named loop: `four_cycles`, `getpid`, `getppid` or `thread_round`.
+/// Measures this machine for about `seconds`. `stage` is called with the number of each stage that begins. Returns
+/// measurements as (key, value, unit, spread, stable, runs, how), the curve, the CPUs used, and what was not measured.
 #[pyfunction]
-pub fn calibrate_loop(py: Python<'_>, name: &str, steps: u64) -> PyResult<f64> {
-    let run = match name {
-        "four_cycles" => calibrate::four_cycles,
-        "getpid" => calibrate::getpid,
-        "getppid" => calibrate::getppid,
-        "thread_round" => calibrate::thread_round,
-        _ => return Err(ConfigError::new_err(format!("no measuring loop is called `{name}`"))),
+#[pyo3(signature = (seconds, cpu=None, stage=None))]
+pub(super) fn calibrate_run<'py>(
+    py: Python<'py>,
+    seconds: f64,
+    cpu: Option<u32>,
+    stage: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let stop = Arc::new(Stop::default());
+    let (begins, begun) = mpsc::channel();
+    // The measuring thread is bound to its CPU; the caller's stays free.
+    let worker = {
+        let stop = Arc::clone(&stop);
+        std::thread::spawn(move || {
+            run(Settings { seconds, cpu }, &stop, &mut |stage| {
+                let _ = begins.send(stage);
+            })
+        })
     };
-    Ok(py.detach(|| run(steps)))
-}
-
-/// Threads that stay in user mode until the `with` block ends.
-#[pyclass(frozen, module = "tlbcore._core")]
-pub struct Spinners {
-    count: usize,
-    running: Mutex<Option<calibrate::Spinners>>,
-}
-
-#[pymethods]
-impl Spinners {
-    #[new]
-    fn new(count: usize) -> Self {
-        Self { count, running: Mutex::new(None) }
+    let waited = wait(py, &begun, stage.as_ref());
+    if waited.is_err() {
+        stop.stop();
     }
+    let result = py.detach(|| worker.join());
+    waited?;
+    let report = result.expect("calibration does not panic: its tests run every stage")?;
 
-    fn __enter__(slf: Py<Self>, py: Python<'_>) -> Py<Self> {
-        let count = slf.get().count;
-        let started = py.detach(|| {
-            let spinners = calibrate::Spinners::start(count);
-            while spinners.running() < count as u64 {
-                std::thread::yield_now();
+    let found = PyDict::new(py);
+    let rows: Vec<_> = report
+        .measurements
+        .iter()
+        .map(|m| (m.key, m.value, m.unit, m.spread, m.stable, m.runs, m.how.as_str()))
+        .collect();
+    found.set_item("measurements", rows)?;
+    found.set_item("pages", report.curve.pages)?;
+    found.set_item("ns", report.curve.ns)?;
+    found.set_item("cpu", report.cpu)?;
+    found.set_item("others", report.others)?;
+    found.set_item("missing", report.missing)?;
+    Ok(found)
+}
+
+/// Hands stages on until the worker is done; an error if a signal handler or `stage` raised.
+fn wait(py: Python<'_>, begun: &mpsc::Receiver<usize>, stage: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    loop {
+        match begun.try_recv() {
+            Ok(number) => {
+                if let Some(call) = stage {
+                    call.call1((number,))?;
+                }
             }
-            spinners
-        });
-        if let Ok(mut running) = slf.get().running.lock() {
-            *running = Some(started);
+            Err(mpsc::TryRecvError::Empty) => py.detach(|| std::thread::sleep(Duration::from_millis(20))),
+            Err(mpsc::TryRecvError::Disconnected) => return Ok(()),
         }
-        slf
-    }
-
-    fn __exit__(
-        &self,
-        py: Python<'_>,
-        _kind: &Bound<'_, PyAny>,
-        _value: &Bound<'_, PyAny>,
-        _trace: &Bound<'_, PyAny>,
-    ) {
-        let taken = self.running.lock().ok().and_then(|mut running| running.take());
-        py.detach(|| drop(taken));
+        py.check_signals()?;
     }
 }

@@ -23,10 +23,10 @@ mod _core {
     const __version__: &str = env!("CARGO_PKG_VERSION");
 
     #[pymodule_export]
-    use super::check::{check_assumptions, check_replay, check_run};
+    use super::calibrate::{calibrate_run, calibrate_stages};
 
     #[pymodule_export]
-    use super::calibrate::{Spinners, calibrate_chase, calibrate_loop};
+    use super::check::{check_assumptions, check_replay, check_run};
 
     #[pymodule_export]
     use super::errors::{

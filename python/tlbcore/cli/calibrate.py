@@ -2,77 +2,97 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tlbcore.cli import _common
 
+if TYPE_CHECKING:
+    from tlbcore._calibrate import Calibration
+
 
 def command(
-    out: Annotated[
-        Path | None, typer.Option(help="Write a machine preset here, for --machine elsewhere.")
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the machine to this file.")] = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="At most about this long.")] = 20.0,
+    cpu: Annotated[int | None, typer.Option("--cpu", help="Measure on this CPU.")] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", "--inherits", help="Built-in machine for the rest.")
     ] = None,
-    cpu: Annotated[
-        int | None, typer.Option(help="CPU to measure on; the last one this process may use if left out.")
-    ] = None,
-    inherits: Annotated[
-        str | None, typer.Option(help="Preset for what cannot be measured; the one that fits if left out.")
-    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the new machine.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure this machine's TLBs, walks, system calls and interrupts; needs no privileges."""
-    from tlbcore._calibrate import calibrate, machine_text
-    from tlbcore._core import ConfigError
-    from tlbcore._machines import Machine, machine
-    from tlbcore.inspect import inspect_host
+    """Measure this machine's TLBs and costs and write them as a machine for --machine."""
+    if out is not None and not out.parent.is_dir():
+        _common.fail(f"{out.parent}: no such directory")
+    from tlbcore._calibrate import calibrate
 
-    preset = machine(inherits) if inherits is not None else None
-    fit = "as asked"
-    if preset is None:
-        try:
-            host = inspect_host()
-            preset, fit = host.machine, host.machine_fit
-        except ConfigError as unreadable:
-            fit = str(unreadable)
-    found = calibrate(cpu=cpu)
-    base = preset.name if preset is not None else "_generic"
-    text = machine_text(found, base)
-    Machine(name="calibrated.toml", text=text)  # it must load
+    def progress(_stage: int, what: str) -> None:
+        if sys.stderr.isatty():
+            print(f"measuring {what} ...", file=sys.stderr)
+
+    found = calibrate(seconds=seconds, cpu=cpu, base=base, name=name, progress=progress)
     if out is not None:
-        out.write_text(text, encoding="utf-8")
+        out.write_text(found.toml, encoding="utf-8")
     if json:
         _common.print_json(
-            "calibration",
+            "calibrate",
             1,
-            figures=list(found.figures.values()),
-            curve=found.curve,
+            out=out,
+            base=found.base.name,
+            base_why=found.base_why,
             cpu=found.cpu,
-            hypervisor=found.hypervisor,
-            predicted_getpid_ns=found.predicted_getpid_ns,
-            getpid_error=found.getpid_error,
-            inherits=base,
-            seconds=found.seconds,
+            figures=found.figures,
+            inherited=[{"key": key, "value": value, "mark": mark} for key, value, mark in found.inherited],
+            getpid_ns=found.getpid_ns,
+            getpid_predicted_ns=found.getpid_predicted_ns,
+            curve=found.curve,
+            caveats=found.caveats,
         )
         return
-    from tlbcore._report import columns
-
-    print(f"CPU {found.cpu}, measured in {found.seconds:.1f} s")
-    rows = [["", "measured", "", "how"]]
-    rows += [
-        [f.name, f"{f.value:.4g}", f.unit if f.stable else f"{f.unit} (unstable)", f.about]
-        for f in found.figures.values()
-    ]
-    for line in columns(rows, "<><<"):
-        print(line)
-    print(
-        f"getpid predicted from the other measurements: {found.predicted_getpid_ns:.0f} ns, measured "
-        f"{found.figures['getpid_ns'].value:.0f} ns ({found.getpid_error:+.0%})"
-    )
-    print(f"Everything else is inherited from {base} ({fit}).")
-    if found.hypervisor:
-        print("This is a guest: walks are nested and longer, IPIs may leave the guest and take much longer,")
-        print("and a neighbour on the same core shares the TLBs, so reach may look smaller than it is.")
+    _show(found)
     if out is not None:
-        print(f"Written to {out}: tlbcore compare --machine {out}")
+        print(f"\nwritten to {out}: tlbcore machines {out} shows every number with its mark and source")
+
+
+def _show(found: Calibration) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    console = _common.console()
+    table = Table(box=None, pad_edge=False)
+    for column in ("figure", "value", "spread", "", "how"):
+        table.add_column(
+            column, justify="right" if column in ("value", "spread") else "left", no_wrap=column != "how"
+        )
+    rows = found.figures
+    for at, key in enumerate(rows["key"].tolist()):
+        value, unit = float(rows["value"][at]), str(rows["unit"][at])
+        digits = 0 if unit in ("entries", "sets", "ways", "MHz") or value >= 1000 else 2 if value < 100 else 1
+        state = str(rows["mark"][at]) if rows["stable"][at] else "unstable"
+        spread = "" if unit in ("sets", "ways") else f"{float(rows['spread'][at]):.1%}"
+        cells = (key, f"{value:,.{digits}f} {unit}", spread, state, str(rows["how"][at]))
+        table.add_row(*(Text(cell) for cell in cells))
+    console.print(table)
+    if not math.isnan(found.getpid_ns):
+        print(
+            f"\ngetpid: predicted {found.getpid_predicted_ns:.0f} ns from the other calls without work, "
+            "measured "
+            f"{found.getpid_ns:.0f} ns: {found.getpid_error:+.0%}"
+        )
+    print(
+        f"\ninherited from {found.base.name} ({found.base_why}): {len(found.inherited)} numbers, among them"
+    )
+    costs = [
+        f"{key.removeprefix('costs.')} {value} ({mark})"
+        for key, value, mark in found.inherited
+        if "costs." in key
+    ]
+    console.print(Text("  " + "; ".join(costs)))
+    if found.caveats:
+        print("\nmind that")
+        for caveat in found.caveats:
+            console.print(Text(f"  - {caveat}"))
