@@ -112,8 +112,8 @@ class Trace:
     isolated
         The isolated CPUs.
     isolated_from
-        `given`, `recorded` (by `tlbcore record`), `context_tracking` (deduced: only nohz_full CPUs have user_enter and user_exit events) or
-        `none`.
+        `given`, `recorded` (by `tlbcore record`), `context_tracking` (deduced: only nohz_full CPUs have
+        user_enter and user_exit events) or `none`.
     seconds, events, lines
         What the figures cover, and lines read.
     calls
