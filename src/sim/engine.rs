@@ -1,5 +1,5 @@
 //! The loop. [`Engine::run_until`] takes the first CPU of the global queue and runs it until the next one's time;
-//! [`Engine::run`] is one CPU's own timeline, the same code whether the CPU is driven or lazily brought forward.
+//! `Engine::run` is one CPU's own timeline, the same code whether the CPU is driven or lazily brought forward.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
