@@ -7,11 +7,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::geometry::{Index, Replacement, Structure};
+use super::simd;
 use super::{PageSize, Pcid, Vpn};
 
 /// One cached translation. The word is `stale | valid | global | piece | size | pcid | page number`; page numbers are
 /// in units of the entry's own size. Globals answer every context, so they carry no PCID and one key finds them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[repr(transparent)]
 pub struct Entry(pub(crate) u64);
 
 impl Entry {
@@ -103,7 +105,18 @@ enum Policy {
 }
 
 /// Where the number of the most recently used group stands in a set's word.
-const MRU_SHIFT: u32 = 56;
+pub(super) const MRU_SHIFT: u32 = 56;
+
+/// Sets whose replacement is direction bits alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TreeShape {
+    /// One tree of four ways.
+    Four,
+    /// One tree of eight ways.
+    Eight,
+    /// Three trees of four ways; the victim's group follows the most recent one.
+    ThreeFours,
+}
 
 impl Array {
     pub(crate) fn new(shape: &Structure) -> Self {
@@ -199,56 +212,48 @@ impl Array {
         &self.keys[set * self.ways as usize..][..self.ways as usize]
     }
 
-    /// Looks up and, on a miss, fills: for keys that are neither stale nor global, in an array that holds no such
-    /// entries. Hit and miss are then the same store, and only the way differs.
-    #[inline]
-    pub(crate) fn step(&mut self, set: usize, key: Entry) -> bool {
-        match (self.policy, self.ways) {
-            (Policy::Tree, 4) => self.step_tree::<4>(set, key),
-            (Policy::Tree, 8) => self.step_tree::<8>(set, key),
-            (Policy::MruTree { groups: 3 }, 12) => self.step_mru_12(set, key),
-            _ => {
-                let hit = self.lookup(set, key, key) != Entry::EMPTY;
-                if !hit {
-                    self.fill(set, key);
-                }
-                hit
-            }
+    /// Accesses `pages` in context bits `context`, looking up and filling: for keys that are neither stale nor global,
+    /// in an array that holds no such entries. Misses move to the front of `pages`, their `numbers` with them; returns
+    /// how many there are.
+    pub(crate) fn pass(&mut self, context: u64, pages: &mut [u64], numbers: &mut [u32]) -> usize {
+        let shape = match (self.policy, self.ways) {
+            (Policy::Tree, 4) => Some(TreeShape::Four),
+            (Policy::Tree, 8) => Some(TreeShape::Eight),
+            (Policy::MruTree { groups: 3 }, 12) => Some(TreeShape::ThreeFours),
+            _ => None,
+        };
+        if let Some(shape) = shape.filter(|_| !self.modulo && simd::available()) {
+            return simd::tree_pass(
+                &mut self.keys,
+                &mut self.tree,
+                self.fold,
+                shape,
+                context,
+                pages,
+                numbers,
+            );
         }
-    }
-
-    #[inline]
-    fn step_tree<const WAYS: usize>(&mut self, set: usize, key: Entry) -> bool {
-        let bits = self.tree[set];
-        let row = self.keys[set * WAYS..].first_chunk_mut::<WAYS>().expect("a set has its ways");
-        let (hit, empty) = (lanes(row, key), lanes(row, Entry::EMPTY));
-        let wanted = if hit != 0 { hit } else { empty };
-        let way = if wanted != 0 { wanted.trailing_zeros() } else { follow(bits, 0, WAYS as u32) };
-        row[way as usize] = key;
-        self.tree[set] = point_away(bits, 0, WAYS as u32, way);
-        hit != 0
-    }
-
-    #[inline]
-    fn step_mru_12(&mut self, set: usize, key: Entry) -> bool {
-        let bits = self.tree[set];
-        let row = self.keys[set * 12..].first_chunk_mut::<12>().expect("a set has its ways");
-        let (hit, empty) = (lanes(row, key), lanes(row, Entry::EMPTY));
-        let wanted = if hit != 0 { hit } else { empty };
-        let next = (bits >> MRU_SHIFT) as u32 + 1;
-        let next = 4 * if next == 3 { 0 } else { next };
-        let way = if wanted != 0 { wanted.trailing_zeros() } else { next + follow(bits, next, 4) };
-        row[way as usize] = key;
-        let group = way / 4;
-        let bits = point_away(bits, group * 4, 4, way % 4);
-        self.tree[set] = bits & !(0xff << MRU_SHIFT) | u64::from(group) << MRU_SHIFT;
-        hit != 0
+        let mut missed = 0;
+        for i in 0..pages.len() {
+            let (page, number) = (pages[i], numbers[i]);
+            let (set, key) = (self.set_of(page), Entry(context | page));
+            let hit = self.lookup(set, key, key) != Entry::EMPTY;
+            if !hit {
+                self.fill(set, key);
+            }
+            (pages[missed], numbers[missed]) = (page, number);
+            missed += usize::from(!hit);
+        }
+        missed
     }
 
     #[inline]
     fn find(&self, set: usize, key: Entry, global: Entry) -> Option<usize> {
         let ways = self.ways_of(set);
         if self.stale == 0 {
+            if ways.len() >= 16 && simd::available() {
+                return simd::find(ways, key, global);
+            }
             // Eight at a time without a branch, then the one among them.
             let (eights, rest) = ways.as_chunks::<8>();
             for (number, eight) in eights.iter().enumerate() {
@@ -407,11 +412,11 @@ fn lanes<const WAYS: usize>(ways: &[Entry; WAYS], key: Entry) -> u32 {
 
 /// Direction bits as a heap: node 1 is the root, bit `base + node` = 1 sends the victim right.
 #[inline]
-fn point_away(mut bits: u64, base: u32, ways: u32, way: u32) -> u64 {
+pub(super) const fn point_away(mut bits: u64, base: u32, ways: u32, way: u32) -> u64 {
     let mut node = 1;
     let mut half = ways >> 1;
     while half > 0 {
-        let right = u32::from(way & half != 0);
+        let right = (way & half != 0) as u32;
         let bit = 1 << (base + node);
         bits = if right == 1 { bits & !bit } else { bits | bit };
         node = 2 * node + right;
@@ -421,7 +426,7 @@ fn point_away(mut bits: u64, base: u32, ways: u32, way: u32) -> u64 {
 }
 
 #[inline]
-fn follow(bits: u64, base: u32, ways: u32) -> u32 {
+pub(super) const fn follow(bits: u64, base: u32, ways: u32) -> u32 {
     let mut node = 1;
     while node < ways {
         node = 2 * node + (bits >> (base + node) & 1) as u32;

@@ -27,64 +27,73 @@ pub(super) fn run(
         return None;
     }
     let walk = tlb.levels();
-    let mut pages = [(0_u64, 0_u32); BATCH];
+    let context = Entry::new(0, PageSize::K4, pcid, false).0;
+    let mut pages = [0_u64; BATCH];
+    let mut numbers = [0_u32; BATCH];
     for (number, batch) in vpns.chunks(BATCH).enumerate() {
-        for (i, (slot, &vpn)) in pages.iter_mut().zip(batch).enumerate() {
-            *slot = (vpn & Vpn::MASK, i as u32);
+        for (i, &vpn) in batch.iter().enumerate() {
+            pages[i] = vpn & Vpn::MASK;
+            numbers[i] = i as u32;
         }
         let start = number * BATCH;
         let mut left = batch.len();
         for level in 0..walk {
-            let Some(taken) = pass(tlb, usize::from(level), kind, pcid, &mut pages[..left], |i| {
-                if let Some(levels) = levels.as_deref_mut() {
-                    levels[start + i as usize] = level;
-                }
-            }) else {
+            let Some((arrays_of, banks, shift)) = tlb.banks(usize::from(level), PageSize::K4, kind) else {
                 continue;
             };
-            tlb.counters_mut().hits[usize::from(level)] += (left - taken) as u64;
-            left = taken;
+            if let Some(levels) = levels.as_deref_mut() {
+                numbers[..left].iter().for_each(|&i| levels[start + i as usize] = level);
+            }
+            let (pages, numbers) = (&mut pages[..left], &mut numbers[..left]);
+            let arrays = tlb.arrays_mut();
+            let missed = if banks == 1 {
+                arrays[usize::from(arrays_of[0])].pass(context, pages, numbers)
+            } else {
+                pass_banks(arrays, &arrays_of[..banks], shift, context, pages, numbers)
+            };
+            tlb.counters_mut().hits[usize::from(level)] += (left - missed) as u64;
+            left = missed;
         }
         let counters = tlb.counters_mut();
         counters.accesses += batch.len() as u64;
         counters.walks += left as u64;
-        for &(page, i) in &pages[..left] {
-            tlb.walk(Vpn(page), PageSize::K4);
+        for i in 0..left {
+            tlb.walk(Vpn(pages[i]), PageSize::K4);
             if let Some(levels) = levels.as_deref_mut() {
-                levels[start + i as usize] = walk;
+                levels[start + numbers[i] as usize] = walk;
             }
         }
     }
     Some(())
 }
 
-/// One batch through one level; misses move to the front of `pages`. `None` if the level holds no such pages.
-#[inline]
-fn pass(
-    tlb: &mut Tlb,
-    level: usize,
-    kind: Kind,
-    pcid: Pcid,
-    pages: &mut [(u64, u32)],
-    mut hit: impl FnMut(u32),
-) -> Option<usize> {
-    let (arrays_of, banks, shift) = tlb.banks(level, PageSize::K4, kind)?;
-    let context = Entry::new(0, PageSize::K4, pcid, false).0;
-    let mut missed = 0;
-    let arrays = tlb.arrays_mut();
-    for i in 0..pages.len() {
-        let (page, number) = pages[i];
-        let bank = if banks == 1 { 0 } else { (page >> shift) as usize % banks };
-        let array = &mut arrays[usize::from(arrays_of[bank])];
-        let set = array.set_of(page);
-        if array.step(set, Entry(context | page)) {
-            hit(number);
-        } else {
-            pages[missed] = (page, number);
-            missed += 1;
+/// One batch through several arrays that share the pages: each takes its own, and the misses are put back in order.
+fn pass_banks(
+    arrays: &mut [Array],
+    banks: &[u8],
+    shift: u8,
+    context: u64,
+    pages: &mut [u64],
+    numbers: &mut [u32],
+) -> usize {
+    let mut missed = [false; BATCH];
+    let (mut own, mut places) = ([0_u64; BATCH], [0_u32; BATCH]);
+    for (bank, &array) in banks.iter().enumerate() {
+        let mut taken = 0;
+        for (place, &page) in pages.iter().enumerate() {
+            own[taken] = page;
+            places[taken] = place as u32;
+            taken += usize::from((page >> shift) as usize % banks.len() == bank);
         }
+        let left = arrays[usize::from(array)].pass(context, &mut own[..taken], &mut places[..taken]);
+        places[..left].iter().for_each(|&place| missed[place as usize] = true);
     }
-    Some(missed)
+    let mut left = 0;
+    for place in 0..pages.len() {
+        (pages[left], numbers[left]) = (pages[place], numbers[place]);
+        left += usize::from(missed[place]);
+    }
+    left
 }
 
 #[cfg(test)]

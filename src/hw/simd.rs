@@ -5,12 +5,14 @@
 //! - Loads and stores go to rows of [`Packed`], whose length is `sets * stride` pages rounded up to whole 64-byte rows;
 //!   `id & (sets - 1)` is a set number because `sets` is a power of two ([`super::Geometry`] checks it for the linear
 //!   index), and a set's `ways` fit its stride.
+//! - [`Entry`] is a transparent `u64`, so a slice of entries is a slice of words.
 //! - Batch buffers have room for `BATCH` pages and one vector more; at most `BATCH` are ever appended, and a vector
 //!   store begins at most at the number appended so far.
 //!
 //! The scalar twins are in `plain.rs` and `batch.rs`; tests compare state, counters and answers.
 #![allow(unsafe_code)]
 
+use super::array::{Entry, TreeShape};
 use super::batch::{Job, Ran};
 use super::curve::Stacks;
 use super::plain::{Answers, Hits, State};
@@ -52,6 +54,56 @@ pub(super) fn run(_: &mut State, _: &[u64], _: u64, _: bool, _: Answers<'_>, _: 
     None
 }
 
+/// One batch through an array of direction-bit trees; see [`super::array::Array::pass`].
+#[cfg(target_arch = "x86_64")]
+pub(super) fn tree_pass(
+    keys: &mut [Entry],
+    tree: &mut [u64],
+    fold: u32,
+    shape: TreeShape,
+    context: u64,
+    pages: &mut [u64],
+    numbers: &mut [u32],
+) -> usize {
+    assert!(available() && pages.len() == numbers.len() && tree.len().is_power_of_two());
+    // SAFETY: the features are present; each call names the ways of its shape.
+    unsafe {
+        match shape {
+            TreeShape::Four => x86::tree_pass::<4, 1>(keys, tree, fold, context, pages, numbers),
+            TreeShape::Eight => x86::tree_pass::<8, 1>(keys, tree, fold, context, pages, numbers),
+            TreeShape::ThreeFours => x86::tree_pass::<12, 3>(keys, tree, fold, context, pages, numbers),
+        }
+    }
+}
+
+/// Never called: [`available`] is false.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn tree_pass(
+    _: &mut [Entry],
+    _: &mut [u64],
+    _: u32,
+    _: TreeShape,
+    _: u64,
+    _: &mut [u64],
+    _: &mut [u32],
+) -> usize {
+    0
+}
+
+/// The first way that holds either key.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn find(ways: &[Entry], key: Entry, global: Entry) -> Option<usize> {
+    debug_assert!(available());
+    // SAFETY: the caller asked `available`.
+    unsafe { x86::find(ways, key.0, global.0) }
+}
+
+/// Never called: [`available`] is false.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn find(_: &[Entry], _: Entry, _: Entry) -> Option<usize> {
+    None
+}
+
 /// The depths at which pages are found in LRU stacks.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn find_depths(stacks: &mut Stacks, names: &[u32]) {
@@ -83,7 +135,7 @@ mod x86 {
     #[allow(clippy::wildcard_imports)] // intrinsics name themselves
     use std::arch::x86_64::*;
 
-    use super::super::array::Entry;
+    use super::super::array::{Entry, MRU_SHIFT, follow, point_away};
     use super::super::batch::{Job, Ran, Removal, control};
     use super::super::curve::{MAX_WAYS, Stacks};
     use super::super::plain::{Answers, BATCH, Hits, Packed, State};
@@ -780,5 +832,149 @@ mod x86 {
             }
             removed
         }
+    }
+
+    /// What a use of each way does to the direction bits: those to clear and those to set.
+    const fn uses<const WAYS: usize, const GROUPS: usize>() -> [(u64, u64); WAYS] {
+        let mut table = [(0, 0); WAYS];
+        let size = (WAYS / GROUPS) as u32;
+        let mut way = 0;
+        while way < WAYS {
+            let group = way as u32 / size;
+            let inside = way as u32 % size;
+            let from_none = point_away(0, group * size, size, inside);
+            let from_all = point_away(u64::MAX, group * size, size, inside);
+            let mru = if GROUPS > 1 { 0xff << MRU_SHIFT } else { 0 };
+            table[way] =
+                (from_all & !mru, from_none | if GROUPS > 1 { (group as u64) << MRU_SHIFT } else { 0 });
+            way += 1;
+        }
+        table
+    }
+
+    /// The victim of a tree by its direction bits.
+    const VICTIM4: [u8; 16] = {
+        let mut table = [0; 16];
+        let mut bits = 0;
+        while bits < 16 {
+            table[bits as usize] = follow(bits, 0, 4) as u8;
+            bits += 1;
+        }
+        table
+    };
+
+    /// The victim of a tree of eight ways by its direction bits.
+    const VICTIM8: [u8; 256] = {
+        let mut table = [0; 256];
+        let mut bits = 0;
+        while bits < 256 {
+            table[bits as usize] = follow(bits, 0, 8) as u8;
+            bits += 1;
+        }
+        table
+    };
+
+    /// `WAYS` ways in `GROUPS` trees.
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    pub(super) unsafe fn tree_pass<const WAYS: usize, const GROUPS: usize>(
+        keys: &mut [Entry],
+        tree: &mut [u64],
+        fold: u32,
+        context: u64,
+        pages: &mut [u64],
+        numbers: &mut [u32],
+    ) -> usize {
+        assert!(keys.len() == tree.len() * WAYS);
+        // SAFETY: as the caller's, and the lengths fit.
+        unsafe {
+            if keys.contains(&Entry::EMPTY) {
+                trees::<WAYS, GROUPS, false>(keys, tree, fold, context, pages, numbers)
+            } else {
+                trees::<WAYS, GROUPS, true>(keys, tree, fold, context, pages, numbers)
+            }
+        }
+    }
+
+    /// `FULL`: no way is empty.
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn trees<const WAYS: usize, const GROUPS: usize, const FULL: bool>(
+        keys: &mut [Entry],
+        tree: &mut [u64],
+        fold: u32,
+        context: u64,
+        pages: &mut [u64],
+        numbers: &mut [u32],
+    ) -> usize {
+        let table = const { uses::<WAYS, GROUPS>() };
+        let mask = tree.len() - 1;
+        let keys = keys.as_mut_ptr().cast::<u64>();
+        // Without folding nothing is mixed in: no page has bits above 45.
+        let fold = if fold == 0 { 63 } else { fold };
+        let mut missed = 0;
+        for i in 0..pages.len() {
+            let (page, number) = (pages[i], numbers[i]);
+            let set = (page ^ page >> fold) as usize & mask;
+            // SAFETY: `set` is below the number of sets, ways below `WAYS`; `missed <= i`.
+            unsafe {
+                let row = keys.add(set * WAYS);
+                let bits = *tree.get_unchecked(set);
+                let hit = lanes::<WAYS>(row, context | page);
+                let victim = if GROUPS == 1 {
+                    let bits = bits as usize;
+                    usize::from(if WAYS == 4 { VICTIM4[bits & 0xf] } else { VICTIM8[bits & 0xff] })
+                } else {
+                    let recent = (bits >> MRU_SHIFT) as usize;
+                    let next = if recent + 1 == GROUPS { 0 } else { 4 * (recent + 1) };
+                    next + usize::from(VICTIM4[(bits >> next) as usize & 0xf])
+                };
+                let free = if FULL { 0 } else { lanes::<WAYS>(row, 0) };
+                let wanted = if hit == 0 { free } else { hit };
+                let way = if wanted == 0 { victim } else { wanted.trailing_zeros() as usize };
+                *row.add(way) = context | page;
+                let (keep, set_bits) = *table.get_unchecked(way);
+                *tree.get_unchecked_mut(set) = bits & keep | set_bits;
+                *pages.get_unchecked_mut(missed) = page;
+                *numbers.get_unchecked_mut(missed) = number;
+                missed += usize::from(hit == 0);
+            }
+        }
+        missed
+    }
+
+    /// Bit `i` is set where way `i` of `WAYS` holds `key`.
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn lanes<const WAYS: usize>(row: *const u64, key: u64) -> u32 {
+        let key = _mm256_set1_epi64x(key.cast_signed());
+        let mut found = 0;
+        for at in (0..WAYS).step_by(4) {
+            // SAFETY: `WAYS` words.
+            let ways = unsafe { _mm256_loadu_si256(row.add(at).cast()) };
+            let same = _mm256_castsi256_pd(_mm256_cmpeq_epi64(ways, key));
+            found |= _mm256_movemask_pd(same).cast_unsigned() << at;
+        }
+        found
+    }
+
+    /// The first way that holds either key.
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    pub(super) unsafe fn find(ways: &[Entry], key: u64, global: u64) -> Option<usize> {
+        let keys = _mm256_set1_epi64x(key.cast_signed());
+        let globals = _mm256_set1_epi64x(global.cast_signed());
+        let (sixteens, rest) = ways.as_chunks::<16>();
+        for (number, sixteen) in sixteens.iter().enumerate() {
+            let mut found = 0;
+            for at in (0..16).step_by(4) {
+                // SAFETY: 16 words.
+                let four = unsafe { _mm256_loadu_si256(sixteen.as_ptr().add(at).cast()) };
+                let same = _mm256_or_si256(_mm256_cmpeq_epi64(four, keys), _mm256_cmpeq_epi64(four, globals));
+                found |= _mm256_movemask_pd(_mm256_castsi256_pd(same)).cast_unsigned() << at;
+            }
+            if found != 0 {
+                return Some(16 * number + found.trailing_zeros() as usize);
+            }
+        }
+        let tail = rest.iter().position(|way| way.0 == key || way.0 == global);
+        tail.map(|place| 16 * sixteens.len() + place)
     }
 }

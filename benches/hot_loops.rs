@@ -1,0 +1,97 @@
+//! The hot loops of the hardware model, for a clock or for callgrind.
+//!
+//! `cargo bench --bench hot_loops` times them on streams of its own. With `LOOP FILE` as arguments it runs one loop
+//! once over a file of little-endian 64-bit words, so that `benches/instructions.py` can count instructions in
+//! [`measured`]: `plain` and `real` read pages, `events` reads events, `curve` reads pages.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tlbcore::hw::curve::{self, Question};
+use tlbcore::hw::stream::{Contexts, Cpus};
+use tlbcore::hw::{Geometry, Kind, PageSize, Pcid, Preset};
+
+const LOOPS: [&str; 4] = ["plain", "real", "events", "curve"];
+
+/// What callgrind collects.
+#[inline(never)]
+fn measured(which: &str, words: &[u64], bytes: &[u8], cpus: &mut Cpus) -> u64 {
+    match which {
+        "plain" | "real" => {
+            cpus.access(0, words, Contexts::One(Pcid(0)), Kind::Load, PageSize::K4, None, 0)
+                .expect("valid pages");
+        }
+        "events" => {
+            cpus.check_events(bytes).expect("valid events");
+            cpus.run(bytes, None);
+        }
+        _ => {
+            let question = Question { vpns: words, pcids: None, flushes: &[], sets: &[16], ways: 8 };
+            return curve::misses(&question).expect("a valid question")[0][3];
+        }
+    }
+    cpus.counters().walks
+}
+
+fn cpus(which: &str) -> Cpus {
+    let geometry = match which {
+        "real" => Arc::clone(&Preset::builtin("skylake-sp").expect("a built-in machine").geometry),
+        _ => Arc::new(Geometry::peers()),
+    };
+    Cpus::new(&geometry, if which == "events" { 8 } else { 1 }).expect("a valid number of CPUs")
+}
+
+/// SplitMix64, so that the streams never change.
+fn draws(count: u64) -> impl Iterator<Item = u64> {
+    (1..=count).map(|n| {
+        let mut z = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    })
+}
+
+/// Half of the accesses to 64 pages, half to 65,536; as events: 8 CPUs, one page in 16 global, 0.1 % full flushes.
+fn stream(which: &str, count: u64) -> Vec<u64> {
+    let page = |draw: u64| 0x7_f000_0000 + if draw >> 63 == 0 { draw & 0x3f } else { draw & 0xffff };
+    if which != "events" {
+        return draws(count).map(page).collect();
+    }
+    let event = |draw: u64| {
+        let op = if (draw >> 40).is_multiple_of(1000) { 8 } else { 0 };
+        let global = u64::from(page(draw).is_multiple_of(16));
+        [page(draw), 1 | (draw >> 32 & 7) << 16 | op << 48 | global << 56]
+    };
+    draws(count).flat_map(event).collect()
+}
+
+fn as_bytes(words: &[u64]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+#[allow(clippy::print_stdout)] // a bench reports to people
+fn main() {
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    if let [which, file] = &arguments[..] {
+        let bytes = std::fs::read(file).expect("a readable file");
+        let words: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
+        println!("{}", measured(which, &words, &bytes, &mut cpus(which)));
+        return;
+    }
+    let count = if cfg!(debug_assertions) { 1 << 14 } else { 1 << 22 };
+    for which in LOOPS {
+        let words = stream(which, count);
+        let bytes = as_bytes(&words);
+        let best = (0..5)
+            .map(|_| {
+                let mut cpus = cpus(which);
+                let start = Instant::now();
+                black_box(measured(which, &words, &bytes, &mut cpus));
+                start.elapsed().as_secs_f64()
+            })
+            .fold(f64::INFINITY, f64::min);
+        println!("{which:8} {:6.0} million/s", count as f64 / best / 1e6);
+    }
+}
