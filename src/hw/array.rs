@@ -233,6 +233,9 @@ impl Array {
                 numbers,
             );
         }
+        if self.policy == Policy::Lru && !self.modulo && simd::available() {
+            return simd::lru_pass(&mut self.keys, self.ways as usize, self.fold, context, pages, numbers);
+        }
         let mut missed = 0;
         for i in 0..pages.len() {
             let (page, number) = (pages[i], numbers[i]);

@@ -57,14 +57,34 @@ pub(super) fn run(
         let counters = tlb.counters_mut();
         counters.accesses += batch.len() as u64;
         counters.walks += left as u64;
-        for i in 0..left {
-            tlb.walk(Vpn(pages[i]), PageSize::K4);
-            if let Some(levels) = levels.as_deref_mut() {
-                levels[start + numbers[i] as usize] = walk;
-            }
+        if let Some(levels) = levels.as_deref_mut() {
+            numbers[..left].iter().for_each(|&i| levels[start + i as usize] = walk);
         }
+        walks(tlb, context, &mut pages[..left], &mut numbers[..left]);
     }
     Some(())
+}
+
+/// Walks for 4 KiB pages. A walk begins at the deepest cached entry and fills what is below, so each
+/// paging-structure cache sees what the one below it missed, as the levels of the TLB do.
+fn walks(tlb: &mut Tlb, context: u64, pages: &mut [u64], numbers: &mut [u32]) {
+    let mut left = pages.len();
+    let mut loads = 0;
+    let mut hits = [0; 4];
+    for (level, psc) in tlb.psc_mut().iter_mut().enumerate() {
+        pages[..left].iter_mut().for_each(|page| *page >>= 9);
+        loads += left as u64;
+        if psc.ways() > 0 {
+            let missed = psc.pass(context, &mut pages[..left], &mut numbers[..left]);
+            hits[level] += (left - missed) as u64;
+            left = missed;
+        }
+    }
+    let counters = tlb.counters_mut();
+    counters.walk_loads += loads + left as u64;
+    for (sum, more) in counters.psc_hits.iter_mut().zip(hits) {
+        *sum += more;
+    }
 }
 
 /// One batch through several arrays that share the pages: each takes its own, and the misses are put back in order.

@@ -90,6 +90,27 @@ pub(super) fn tree_pass(
     0
 }
 
+/// One batch through an array of recency orders; see [`super::array::Array::pass`].
+#[cfg(target_arch = "x86_64")]
+pub(super) fn lru_pass(
+    keys: &mut [Entry],
+    ways: usize,
+    fold: u32,
+    context: u64,
+    pages: &mut [u64],
+    numbers: &mut [u32],
+) -> usize {
+    assert!(available() && pages.len() == numbers.len());
+    // SAFETY: the features are present.
+    unsafe { x86::lru_pass(keys, ways, fold, context, pages, numbers) }
+}
+
+/// Never called: [`available`] is false.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn lru_pass(_: &mut [Entry], _: usize, _: u32, _: u64, _: &mut [u64], _: &mut [u32]) -> usize {
+    0
+}
+
 /// The first way that holds either key.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn find(ways: &[Entry], key: Entry, global: Entry) -> Option<usize> {
@@ -976,5 +997,73 @@ mod x86 {
         }
         let tail = rest.iter().position(|way| way.0 == key || way.0 == global);
         tail.map(|place| 16 * sixteens.len() + place)
+    }
+
+    /// Recency orders of any number of ways.
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    pub(super) unsafe fn lru_pass(
+        keys: &mut [Entry],
+        ways: usize,
+        fold: u32,
+        context: u64,
+        pages: &mut [u64],
+        numbers: &mut [u32],
+    ) -> usize {
+        let sets = keys.len() / ways;
+        assert!(sets.is_power_of_two() && keys.len() == sets * ways);
+        let keys = keys.as_mut_ptr().cast::<u64>();
+        let fold = if fold == 0 { 63 } else { fold };
+        let mut missed = 0;
+        for i in 0..pages.len() {
+            let (page, number) = (pages[i], numbers[i]);
+            let set = (page ^ page >> fold) as usize & (sets - 1);
+            // SAFETY: the set lies within the keys; `missed <= i`.
+            unsafe {
+                let hit = renew(keys.add(set * ways), ways, context | page);
+                *pages.get_unchecked_mut(missed) = page;
+                *numbers.get_unchecked_mut(missed) = number;
+                missed += usize::from(!hit);
+            }
+        }
+        missed
+    }
+
+    /// Makes `key` the newest of `ways` words. Loads and stores keep their places from call to call, so that each load
+    /// finds the store before it whole.
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn renew(row: *mut u64, ways: usize, key: u64) -> bool {
+        let wanted = _mm256_set1_epi64x(key.cast_signed());
+        let mut carry = wanted;
+        let mut at = 0;
+        // SAFETY: all accesses are below `ways` words.
+        unsafe {
+            while at + 4 <= ways {
+                let old = _mm256_loadu_si256(row.add(at).cast());
+                let same = _mm256_castsi256_pd(_mm256_cmpeq_epi64(old, wanted));
+                let found = _mm256_movemask_pd(same) as usize;
+                let rotated = _mm256_permute4x64_epi64::<0x93>(old);
+                let moved = _mm256_blend_epi32::<3>(rotated, carry);
+                if found != 0 {
+                    let keep = _mm256_loadu_si256(KEEP64.as_ptr().add(found).cast());
+                    _mm256_storeu_si256(row.add(at).cast(), _mm256_blendv_epi8(moved, old, keep));
+                    return true;
+                }
+                _mm256_storeu_si256(row.add(at).cast(), moved);
+                carry = rotated;
+                at += 4;
+            }
+            let mut carry = _mm256_extract_epi64::<0>(carry).cast_unsigned();
+            while at < ways {
+                let old = *row.add(at);
+                *row.add(at) = carry;
+                if old == key {
+                    return true;
+                }
+                carry = old;
+                at += 1;
+            }
+        }
+        false
     }
 }

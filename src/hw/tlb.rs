@@ -222,6 +222,12 @@ impl Tlb {
         (route.banks > 0).then_some((route.arrays, usize::from(route.banks), route.bank_shift))
     }
 
+    /// The paging-structure caches, PDEs first, that a walk may use.
+    pub(crate) fn psc_mut(&mut self) -> &mut [Array] {
+        let used = usize::from(self.geometry.table_levels()) - 1;
+        &mut self.state.psc[..used]
+    }
+
     /// Whether some array keeps a limited number of contexts.
     pub(crate) fn has_slots(&self) -> bool {
         !self.state.slots.is_empty()
@@ -365,7 +371,7 @@ impl Tlb {
     }
 
     /// Walks from the deepest cached paging-structure entry; returns the entries read and whether it was stale.
-    pub(crate) fn walk(&mut self, vpn: Vpn, size: PageSize) -> (u8, bool) {
+    fn walk(&mut self, vpn: Vpn, size: PageSize) -> (u8, bool) {
         let leaf = size as usize;
         let pcid = self.state.pcid;
         // With four levels there is no PML5E, so the PML4E is the topmost entry a cache may hold.
