@@ -92,13 +92,16 @@ class _Simulations:
         ]
         choices = np.zeros((len(batch), 4), dtype=np.uint32)
         for part, (distinct, values) in enumerate(columns):
-            rows = zip(*values, strict=True) if values else [()] * len(batch)
-            for point, row in enumerate(rows):
-                index = distinct.index(row)
-                if isinstance(index, str):
-                    errors[point] = errors[point] or index
-                else:
-                    choices[point, part] = index
+            lists = [value if isinstance(value, list) else value.tolist() for value in values]
+            rows = list(zip(*lists, strict=True)) if lists else [()]
+            places = {row: distinct.index(row) for row in dict.fromkeys(rows)}
+            if len(places) == 1:
+                rows = rows[:1]  # one for all
+            failed = {row: place for row, place in places.items() if isinstance(place, str)}
+            if failed:
+                spread = rows if len(rows) > 1 else rows * len(batch)
+                errors = [error or failed.get(row) for error, row in zip(errors, spread, strict=True)]
+            choices[:, part] = [0 if row in failed else places[row] for row in rows]
         sound = np.array([error is None for error in errors], dtype=bool)
         figures, found, done = _core.sweep_run(
             scenarios.texts, machines.texts, kernels.texts, policies.texts,
