@@ -319,3 +319,54 @@ def test_osnoise_gives_interrupts_and_their_lengths(tmp_path: Path):
         ("irq", "call_function", 1),
     ]
     assert cpu["noise"][1]["max_us"] == pytest.approx(9, rel=0.02)
+
+
+def test_per_cpu_files_merge_into_the_recording_they_came_from(tmp_path: Path):
+    text = lzma.decompress(Path(W7).read_bytes()).decode().splitlines(keepends=True)
+    files = []
+    for cpu in range(4):
+        files.append(str(tmp_path / f"cpu{cpu}.txt"))
+        Path(files[-1]).write_text("".join(line for line in text if f" [00{cpu}] " in line or line[0] == "#"))
+
+    merged = json.loads(tlbcore("explain", "--merge", *files, "--json").stdout)
+    whole = json.loads(tlbcore("explain", W7, "--json").stdout)
+
+    for mine, want in zip(merged["isolated"], whole["isolated"], strict=True):
+        for key in ("interrupts_by_cause", "calls_by_function", "calls_by_class", "entries"):
+            assert mine[key] == want[key]
+    fails("raw lines need one file", "explain", "--merge", *files, "--lines", "set_memory")
+
+
+def test_function_graph_gives_lengths_but_no_rates(tmp_path: Path):
+    path = tmp_path / "graph.txt"
+    path.write_text(
+        "# tracer: function_graph\n"
+        " 2)               |  sysvec_call_function() {\n"
+        " 2)   0.500 us    |    do_flush_tlb_all();\n"
+        " 2) + 12.345 us   |  }\n"
+        " 2)   3.000 us    |  sysvec_apic_timer_interrupt();\n"
+    )
+
+    run = tlbcore("explain", str(path), "--isolated", "2", "--json")
+    document = json.loads(run.stdout)
+    cpu = document["isolated"][0]
+
+    assert run.returncode == 0, run.stderr
+    assert cpu["interrupts_by_cause"] == {"kernel_flush_unknown": 1, "tick": 1}
+    assert cpu["calls_by_function"] == {"do_flush_tlb_all": 1}
+    assert {h["cause"]: round(h["max_us"], 1) for h in cpu["handlers"]} == {
+        "kernel_flush_unknown": pytest.approx(12.3, rel=0.02),
+        "tick": pytest.approx(3.0, rel=0.02),
+    }
+    assert cpu["interrupts_per_hour"] == 0
+    assert any("no clock" in gap["because"] for gap in document["cannot_say"])
+
+
+@pytest.mark.parametrize("name", ["p4.w1.head.trace.txt.xz", "p4.w3i.trace.txt.xz", "q4.w1st.trace.txt.xz"])
+def test_nearly_every_call_has_a_cause_and_an_initiator(name: str):
+    import tlbcore as tc
+
+    calls = tc.read_trace(DATA / name, isolated="2-3").calls
+
+    known = (calls["class"] != "unknown") & (calls["initiator"] != "unknown")
+    assert known.mean() >= 0.99

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -156,7 +156,7 @@ def _columns(raw: dict[str, Any]) -> Mapping[str, np.ndarray[Any, Any]]:
 
 
 def read_trace(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     *,
     isolated: str | Iterable[int] | None = None,
     progress: Callable[[int, int], object] | None = None,
@@ -169,7 +169,8 @@ def read_trace(
     Parameters
     ----------
     path
-        File, or `-` for standard input.
+        File, or `-` for standard input. Several are one recording in pieces, such as per-CPU files: their
+        lines are merged by time.
     isolated
         The isolated CPUs, as a kernel CPU list ("2-3,8") or numbers. Left out, they are those with user_enter
         or user_exit events, which exist only on nohz_full CPUs.
@@ -186,10 +187,14 @@ def read_trace(
         If compressed data is damaged or ends early, or `isolated` names CPUs the machine does not have; its
         `partial` holds what was read.
     """
-    name = str(path)
-    if name != "-":
-        with Path(name).open("rb"):
-            pass
+    names = [str(path)] if isinstance(path, (str, Path)) else [str(one) for one in path]
+    if not names:
+        raise TraceError("no recording is named")
+    for one in names:
+        if one != "-":
+            with Path(one).open("rb"):
+                pass
+    name = " + ".join(names)
     given: tuple[int, ...] | None = None
     if isolated is not None:
         given = (
@@ -197,7 +202,7 @@ def read_trace(
         )
         if not given:
             raise TraceError("isolated CPUs: the list is empty")
-    data = _read(name, given, progress)
+    data = _read(names, given, progress)
     figures = json.loads(data.figures())
     report = figures["report"]
     trace = Trace(
@@ -231,10 +236,11 @@ def read_trace(
 
 
 def _read(
-    name: str, isolated: tuple[int, ...] | None, progress: Callable[[int, int], object] | None
+    names: list[str], isolated: tuple[int, ...] | None, progress: Callable[[int, int], object] | None
 ) -> _core.TraceData:
-    if name == "-" or not _is_trace_dat(name):
-        return _core.trace_read(name, isolated, progress)
+    name = names[0]
+    if len(names) > 1 or name == "-" or not _is_trace_dat(name):
+        return _core.trace_read(names, isolated, progress)
     import shutil
     import subprocess
     import tempfile
@@ -249,7 +255,7 @@ def _read(
     ):
         assert report.stdout is not None
         try:
-            data = _core.trace_read(f"/dev/fd/{report.stdout.fileno()}", isolated, progress)
+            data = _core.trace_read([f"/dev/fd/{report.stdout.fileno()}"], isolated, progress)
         except TraceError as error:
             report.stdout.close()
             report.wait()

@@ -28,16 +28,19 @@ pub struct TraceData {
 
 const BETWEEN_SIGNALS: Duration = Duration::from_millis(40);
 
-/// Reads a recording to its end, or to where it is damaged (then `error` says so).
+/// Reads a recording, or several of one machine in the order of time, to its end, or to where it is damaged (then `error` says so).
 #[pyfunction]
-#[pyo3(signature = (path, isolated=None, progress=None))]
+#[pyo3(signature = (paths, isolated=None, progress=None))]
 pub fn trace_read(
     py: Python<'_>,
-    path: &str,
+    paths: Vec<String>,
     isolated: Option<Vec<u32>>,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<TraceData> {
-    let mut reader = Reader::open(path)?;
+    let mut reader = match &paths[..] {
+        [one] => Reader::open(one)?,
+        several => Reader::open_merged(several)?,
+    };
     let mut pass = Analysis::new(isolated.map_or(Isolated::Deduce, Isolated::Given));
     let mut error = None;
     loop {
@@ -140,7 +143,7 @@ impl TraceData {
         out.set_item("class", causes.iter().map(|c| c.entry().class.name()).collect::<Vec<_>>())?;
         let evidence = rows.iter().map(|r| op(r).map_or("none", |o| o.evidence.name()));
         out.set_item("evidence", evidence.collect::<Vec<_>>())?;
-        let comm = rows.iter().map(|r| op(r).map_or_else(|| "unknown".into(), |o| symbols.text(o.comm)));
+        let comm = rows.iter().map(|r| op(r).map_or_else(|| "unknown".into(), |o| self.pass.initiator(o)));
         out.set_item("initiator", comm.collect::<Vec<_>>())?;
         let sender = rows.iter().map(|r| op(r).map_or(-1, |o| i64::from(o.cpu)));
         out.set_item("sender_cpu", PyArray1::from_iter(py, sender))?;

@@ -91,6 +91,73 @@ pub fn open(path: &str) -> Result<Box<dyn Read + Send>, TraceError> {
     }
 }
 
+/// Several recordings as one text, in the order of their time stamps: per-CPU files, or parts of one machine's
+/// recording. A line without a time stamp stays behind the line before it.
+pub fn merge(paths: &[String], stamp: fn(&[u8]) -> Option<u64>) -> Result<Box<dyn Read + Send>, TraceError> {
+    let parts = paths.iter().map(|path| Part::start(open(path)?, path, stamp)).collect::<Result<_, _>>()?;
+    Ok(Box::new(Merged { parts, stamp, now: Cursor::new(Vec::new()) }))
+}
+
+/// One recording of a merged set, with its next line.
+struct Part {
+    lines: io::BufReader<Box<dyn Read + Send>>,
+    line: Vec<u8>,
+    key: u64,
+}
+
+impl Part {
+    fn start(
+        source: Box<dyn Read + Send>,
+        path: &str,
+        stamp: fn(&[u8]) -> Option<u64>,
+    ) -> Result<Self, TraceError> {
+        let mut part = Self { lines: io::BufReader::with_capacity(BLOCK, source), line: Vec::new(), key: 0 };
+        part.next(stamp).map_err(|e| TraceError::Open { path: path.to_owned(), reason: words(&e) })?;
+        Ok(part)
+    }
+
+    /// Reads the next line; an empty one is the end.
+    fn next(&mut self, stamp: fn(&[u8]) -> Option<u64>) -> io::Result<()> {
+        use io::BufRead;
+        self.line.clear();
+        // A line without an end must not fill the memory.
+        (&mut self.lines).take(BLOCK as u64).read_until(b'\n', &mut self.line)?;
+        if let Some(key) = stamp(&self.line) {
+            self.key = key;
+        }
+        Ok(())
+    }
+}
+
+struct Merged {
+    parts: Vec<Part>,
+    stamp: fn(&[u8]) -> Option<u64>,
+    now: Cursor<Vec<u8>>,
+}
+
+impl Read for Merged {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let n = self.now.read(into)?;
+            if n > 0 || into.is_empty() {
+                return Ok(n);
+            }
+            // The first of equals goes first, so that ties keep the order of the files.
+            let Some(part) = self.parts.iter_mut().filter(|p| !p.line.is_empty()).min_by_key(|p| p.key)
+            else {
+                return Ok(0);
+            };
+            let mut line = std::mem::take(self.now.get_mut());
+            std::mem::swap(&mut line, &mut part.line);
+            if line.last() != Some(&b'\n') {
+                line.push(b'\n');
+            }
+            self.now = Cursor::new(line);
+            part.next(self.stamp)?;
+        }
+    }
+}
+
 /// The text of some lines, by ascending number from 1; bad UTF-8 is replaced.
 pub fn lines(path: &str, wanted: &[u64]) -> Result<Vec<(u64, String)>, TraceError> {
     use std::io::BufRead;

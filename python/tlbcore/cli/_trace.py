@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tlbcore.trace import Trace
 
 
-def read(path: str, isolated: str | None) -> tuple[Trace, str | None]:
+def read(path: str | list[str], isolated: str | None) -> tuple[Trace, str | None]:
     """Read a recording; if only part of it is usable, return that and the reason."""
     from tlbcore.trace import PartialTraceError, read_trace
 

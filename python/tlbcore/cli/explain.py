@@ -32,6 +32,9 @@ def command(
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="The files are one recording in pieces, such as per-CPU files.")
+    ] = False,
     lines: Annotated[
         str | None,
         typer.Option(help="Print the raw lines behind a cause, such as vmalloc_purge.", metavar="CAUSE"),
@@ -65,7 +68,7 @@ def command(
     conditions = [Condition.parse(text) for text in fail_if or ()]
     snapshots = [read_interrupts(path) for path in interrupts or ()]
     found: list[tuple[Explanation, str | None]] = []
-    for path in traces:
+    for path in [traces] if merge else traces:
         whole, damage = _trace.read(path, isolated)
         found.append((explain(whole), damage))
         if not json:
@@ -129,8 +132,8 @@ def _print_lines(e: Explanation, cause: str) -> None:
     from tlbcore import _core
 
     trace = e.trace
-    if trace.path == "-":
-        _common.fail("raw lines need a file: standard input cannot be read twice")
+    if trace.path == "-" or " + " in trace.path:
+        _common.fail("raw lines need one file: not standard input, not merged ones")
     wanted = {line for cpu in trace.figures["report"]["isolated"] for line in cpu["lines"].get(cause, [])}
     mine = trace.calls["cause"] == cause
     for column in ("queued_line", "ran_line"):

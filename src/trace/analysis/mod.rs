@@ -128,6 +128,7 @@ pub struct Analysis {
     first_ns: Option<u64>,
     last_ns: u64,
     backwards: u64,
+    no_clock: bool,
 }
 
 impl Analysis {
@@ -155,6 +156,7 @@ impl Analysis {
             first_ns: None,
             last_ns: 0,
             backwards: 0,
+            no_clock: false,
         }
     }
 
@@ -787,6 +789,16 @@ impl Analysis {
         report::build(self)
     }
 
+    /// Who sent an operation; a name lost at the time may have been heard since, else the thread id must do.
+    pub fn initiator(&self, op: &Op) -> String {
+        let comm = if op.comm == Sym::NONE { self.tasks.known(op.pid) } else { op.comm };
+        if comm == Sym::NONE && op.pid < 1 << 22 {
+            format!("pid {}", op.pid)
+        } else {
+            self.symbols.text(comm)
+        }
+    }
+
     /// The recording under another policy.
     pub fn replay(&self, rule: &super::replay::Rule) -> super::replay::Outcome {
         report::outcome(self, rule)
@@ -960,6 +972,7 @@ impl Sink for Analysis {
     }
 
     fn note(&mut self, key: &[u8], value: &[u8]) {
+        self.no_clock |= (key, value) == (b"clock", b"none");
         if key == b"isolated" && matches!(self.isolated, Isolated::Deduce) {
             let mut cpus = Vec::new();
             for_each_cpu(value.trim_ascii(), |cpu| cpus.push(cpu));

@@ -325,7 +325,7 @@ fn person(comm: &str) -> String {
 pub(super) fn build(a: &Analysis) -> Report {
     let isolated = a.isolated_cpus();
     let (first_ns, last_ns) = a.span_ns();
-    let seconds = (last_ns - first_ns) as f64 / 1e9;
+    let seconds = if a.no_clock { 0.0 } else { (last_ns - first_ns) as f64 / 1e9 };
     let (rows, ops, symbols) = a.calls();
     let causes: Vec<Cause> = rows
         .iter()
@@ -449,6 +449,13 @@ fn cannot_say(a: &Analysis, cpus: &[CpuReport]) -> Vec<Missing> {
         let nothing = k.csd_entry + k.csd_queue + k.ipi + k.probes == 0;
         say("how often a CPU was interrupted, and for how long", "no irq_vectors events", nothing);
     }
+    if a.no_clock {
+        say(
+            "how often, only how long",
+            "function_graph without the funcgraph-abstime option has no clock",
+            false,
+        );
+    }
     let unknown: u64 =
         cpus.iter().filter_map(|c| c.interrupts_by_cause.get(Cause::CallUnknown.entry().id)).sum();
     if unknown > 0 {
@@ -545,7 +552,7 @@ fn one(a: &Analysis, number: u32, cpu: &Cpu, rows: &[Row], causes: &[Cause], sec
             *kept.entry(row.func).or_default() += 1;
         }
         let op: Option<&Op> = a.ops.get(row.op as usize);
-        let comm = op.map_or_else(|| "unknown".into(), |op| person(&symbols.text(op.comm)));
+        let comm = op.map_or_else(|| "unknown".into(), |op| person(&a.initiator(op)));
         *who.entry((comm, op.is_some_and(|op| op.in_interrupt), entry.id)).or_default() += 1;
         if row.first && row.irq != 0 {
             *by_cause.entry(entry.id).or_default() += 1;

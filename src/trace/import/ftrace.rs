@@ -226,6 +226,11 @@ fn header_from(text: &[u8], dash: usize) -> Result<(Head<'_>, Name), Fault> {
     Ok((Head { task, cpu: cpu as u32, in_interrupt, at_ns }, Name { start, end }))
 }
 
+/// When a line says it was recorded.
+pub fn stamp(text: &[u8]) -> Option<u64> {
+    header(text).ok().map(|(head, _)| head.at_ns)
+}
+
 /// What the event says. The body begins behind the name and its padding.
 #[inline]
 fn what(text: &[u8], name: Name) -> Result<What<'_>, Fault> {

@@ -4,6 +4,7 @@
 //! on. Memory is one buffer, however long the recording.
 
 pub mod ftrace;
+pub mod graph;
 pub mod perf;
 pub mod scan;
 
@@ -104,6 +105,7 @@ enum Format {
     Unknown(ftrace::Ftrace, perf::Perf),
     Ftrace(ftrace::Ftrace),
     Perf(perf::Perf),
+    Graph(graph::Graph),
 }
 
 impl Format {
@@ -112,6 +114,7 @@ impl Format {
         match self {
             Self::Ftrace(importer) => importer.line(text, number, to),
             Self::Perf(importer) => importer.line(text, number, to),
+            Self::Graph(importer) => importer.line(text, number, to),
             Self::Unknown(ftrace, perf) => {
                 let mut first = First { to, event: false };
                 let fault = ftrace.line(text, number, &mut first).err();
@@ -123,6 +126,12 @@ impl Format {
                     *self = Self::Perf(std::mem::take(perf));
                     return Ok(());
                 }
+                if fault.is_some() && graph::Graph::recognises(text) {
+                    let mut importer = graph::Graph::default();
+                    let outcome = importer.line(text, number, to);
+                    *self = Self::Graph(importer);
+                    return outcome;
+                }
                 fault.map_or(Ok(()), Err)
             }
         }
@@ -132,6 +141,7 @@ impl Format {
         match self {
             Self::Unknown(ftrace, _) | Self::Ftrace(ftrace) => ftrace.finish(to),
             Self::Perf(perf) => perf.finish(to),
+            Self::Graph(_) => {}
         }
     }
 }
@@ -176,6 +186,11 @@ impl Reader {
         Ok(Self::new(path, source::open(path)?))
     }
 
+    /// Opens several recordings of one machine, such as per-CPU files, as one.
+    pub fn open_merged(paths: &[String]) -> Result<Self, TraceError> {
+        Ok(Self::new(&paths.join(" + "), source::merge(paths, ftrace::stamp)?))
+    }
+
     /// Reads from any source; `path` is only for messages.
     pub fn new(path: &str, source: Box<dyn Read + Send>) -> Self {
         Self {
@@ -194,7 +209,7 @@ impl Reader {
     pub fn machine_cpus(&self) -> Option<u32> {
         match &self.format {
             Format::Unknown(ftrace, _) | Format::Ftrace(ftrace) => ftrace.cpus,
-            Format::Perf(_) => None,
+            Format::Perf(_) | Format::Graph(_) => None,
         }
     }
 
