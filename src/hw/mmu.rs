@@ -9,6 +9,7 @@ use super::invalidate::{Invpcid, Quirks, Scope};
 use super::preset::{Costs, Preset};
 use super::table::{Change, Mapping, NotPresent, Root, Tables};
 use super::tlb::{Answer, Tlb};
+use super::walker::TableLines;
 use super::{Kind, PageSize, Pcid, TlbError, Vpn};
 
 /// One access as the MMU answered it.
@@ -36,6 +37,7 @@ pub struct Mmu {
     has_invpcid: bool,
     quirks: Quirks,
     costs: Arc<Costs>,
+    lines: Option<TableLines>,
     /// Which root each context last loaded: a store to a table concerns the contexts that may have cached it.
     bound: Vec<(Pcid, Root)>,
 }
@@ -52,6 +54,7 @@ impl Mmu {
             has_invpcid: preset.features.invpcid,
             quirks: Quirks { invlpg_keeps_globals: preset.features.invlpg_erratum, ..Quirks::default() },
             costs: Arc::clone(&preset.costs),
+            lines: None,
             bound: Vec::new(),
         }
     }
@@ -60,6 +63,14 @@ impl Mmu {
     #[must_use]
     pub fn with_quirks(mut self, quirks: Quirks) -> Self {
         self.quirks = quirks;
+        self
+    }
+
+    /// The same with a model of which page-table lines the L2 and the L3 hold; without it every read of a walk hits the
+    /// L2, as in the measurements that fit `walk_setup`.
+    #[must_use]
+    pub fn with_table_lines(mut self, lines: TableLines) -> Self {
+        self.lines = Some(lines);
         self
     }
 
@@ -198,7 +209,7 @@ impl Mmu {
     pub fn access_page(&mut self, page: Vpn, kind: Kind, size: PageSize, global: bool) -> Access {
         // With CR4.PGE = 0 the G bit means nothing (SDM 4.10.2.4).
         let answer = self.tlb.access(page, kind, size, global && self.pge);
-        self.charged(answer)
+        self.charged(answer, page, size)
     }
 
     /// A fill nobody waits for: the processor may cache any page mapped in the loaded tables at any time.
@@ -249,9 +260,15 @@ impl Mmu {
         }
     }
 
-    fn charged(&self, answer: Answer) -> Access {
+    fn charged(&mut self, answer: Answer, page: Vpn, size: PageSize) -> Access {
         let cycles = if answer.loads > 0 {
-            self.costs.walk_cycles(answer.loads)
+            match &mut self.lines {
+                None => self.costs.walk_cycles(answer.loads),
+                Some(lines) => {
+                    let reads = lines.read(&self.costs, page, size, self.tlb.pcid(), answer.loads);
+                    self.costs.walk_setup.cycles + reads
+                }
+            }
         } else if answer.level > 0 {
             self.costs.stlb_hit.cycles * u32::from(answer.level)
         } else {

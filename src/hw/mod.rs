@@ -20,6 +20,7 @@ mod simd;
 pub mod stream;
 pub mod table;
 pub mod tlb;
+pub mod walker;
 
 pub use addr::{Asid, Kind, PageSize, Pcid, Vpn};
 pub use error::TlbError;

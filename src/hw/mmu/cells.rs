@@ -597,3 +597,14 @@ fn a_dependent_walk_costs_its_setup_and_one_read_per_missing_level() {
     assert_eq!(cold.cycles - warm.cycles, 3 * read);
     assert_eq!(mmu.access_page(NEXT, Kind::Load, PageSize::K4, false).cycles, 0);
 }
+
+#[test]
+fn with_table_lines_a_first_walk_reads_memory_and_a_second_the_l2() {
+    let mut mmu = Mmu::new(&preset()).with_table_lines(TableLines::new(1024, 8192));
+    let cold = mmu.access_page(NEAR, Kind::Load, PageSize::K4, false).cycles;
+    mmu.invpcid(Invpcid::AllIncludingGlobal).unwrap();
+    let warm = mmu.access_page(NEAR, Kind::Load, PageSize::K4, false).cycles;
+    let costs = mmu.costs();
+    assert_eq!(cold, costs.walk_setup.cycles + 4 * costs.mem_dram.cycles);
+    assert_eq!(warm, costs.walk_cycles(4));
+}
