@@ -233,3 +233,31 @@ def test_the_page_on_simulation_lists_every_statistic_figure_and_scenario():
         assert make.__doc__ is not None
         first = make.__doc__.splitlines()[0].removeprefix("Return ").strip()
         assert f"| `{name}` | {first} |" in page
+
+
+def test_an_interrupted_run_goes_on_from_its_checkpoint_to_the_same_end(tmp_path):
+    load = scenarios.trading(duration_s=20.0)
+    file = tmp_path / "run.checkpoint"
+
+    def stop(done: float, _total: float) -> None:
+        if done > 0:
+            raise KeyboardInterrupt
+
+    first = tc.simulate(load, machine=MACHINE, policy="ct-late", skip=False, checkpoint=file, progress=stop)
+    assert first.interrupted
+    assert file.exists()
+    rest = tc.simulate(load, machine=MACHINE, policy="ct-late", checkpoint=file)
+    whole = tc.simulate(load, machine=MACHINE, policy="ct-late")
+    assert not file.exists()
+    for name, column in whole.table.items():
+        assert column.tobytes() == rest.table[name].tobytes(), name
+    assert rest.latencies == whole.latencies
+
+
+def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path):
+    file = tmp_path / "run.checkpoint"
+    file.write_bytes(b"nonsense")
+    with pytest.raises(tc.SimError, match="not a checkpoint, or damaged"):
+        tc.simulate("quiet", machine=MACHINE, checkpoint=file)
+    with pytest.raises(tc.SimError, match="TLBs are not saved"):
+        tc.simulate("quiet", machine=MACHINE, checkpoint=file, detail="full")

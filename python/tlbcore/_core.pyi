@@ -53,6 +53,7 @@ def simulate(
     keep: int = 256,
     full: bool = False,
     bound: str = "best",
+    resume: bytes | None = None,
     threads: int = 1,
     progress: Callable[[float, float], None] | None = None,
 ) -> list[dict[str, Any]]: ...

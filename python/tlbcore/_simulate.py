@@ -168,6 +168,7 @@ def _run(
     progress: Progress | None,
     detail: str = "summary",
     costs: str = "best",
+    checkpoint: Path | None = None,
 ) -> list[SimResult]:
     if detail not in ("summary", "full"):
         raise _core.SimError(f"detail is summary or full: got {detail!r}")
@@ -180,9 +181,15 @@ def _run(
         keep=timeline,
         full=detail == "full",
         bound=costs,
+        resume=checkpoint.read_bytes() if checkpoint is not None and checkpoint.exists() else None,
         threads=threads,
         progress=progress,
     )
+    if checkpoint is not None:
+        if raw[0]["checkpoint"] is not None:
+            checkpoint.write_bytes(raw[0]["checkpoint"])
+        elif not raw[0]["interrupted"]:
+            checkpoint.unlink(missing_ok=True)
     name = machine if isinstance(machine, str) else machine.name
     return [
         _result(
@@ -226,6 +233,7 @@ def simulate(
     costs: str = "best",
     skip: bool = True,
     timeline: int = 256,
+    checkpoint: str | Path | None = None,
     progress: Progress | None = None,
 ) -> SimResult:
     """Simulate one scenario under one policy.
@@ -254,6 +262,9 @@ def simulate(
         Jump over proven fixed points. Changes nothing but the time it takes.
     timeline
         Events to keep per CPU.
+    checkpoint
+        File that an interrupted run leaves behind and the next call with the same inputs goes on from; it is
+        removed at the end. Not with `detail="full"`.
     progress
         Called with (simulated seconds done, in all) about twenty times a second.
 
@@ -277,6 +288,8 @@ def simulate(
     """
     jobs = [(as_policy(policy), _as_seed(seed))]
     load = _as_scenario(scenario)
+    if checkpoint is not None and detail == "full":
+        raise _core.SimError("a checkpoint needs detail summary: TLBs are not saved")
     (result,) = _run(
         load,
         machine,
@@ -288,6 +301,7 @@ def simulate(
         progress=progress,
         detail=detail,
         costs=costs,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
     )
     return result
 

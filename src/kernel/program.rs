@@ -265,7 +265,7 @@ pub enum Slot {
 }
 
 /// Index into [`Code::programs`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, serde::Deserialize)]
 pub struct ProgId(pub u8);
 
 /// One micro-op.

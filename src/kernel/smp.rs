@@ -7,7 +7,7 @@ use super::program::ProgId;
 use super::step::Cpu;
 
 /// One queued call (a `call_single_data`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Call {
     /// Who waits for it.
     pub from: Cpu,
@@ -18,7 +18,7 @@ pub struct Call {
 }
 
 /// The queue of one CPU.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct CallQueue(VecDeque<Call>);
 
 impl CallQueue {

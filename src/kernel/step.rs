@@ -18,7 +18,7 @@ pub const NO_CPU: Cpu = Cpu::MAX;
 pub const NO_PC: Pc = Pc::MAX;
 
 /// One activation of a program on a CPU: task, interrupt, or NMI/#MC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Frame {
     /// Next op.
     pub pc: Pc,
@@ -49,7 +49,7 @@ impl Frame {
 }
 
 /// What a rule of SEMANTICS forbids; the names are the ones reports use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Violation {
     /// S5: an architectural access through a covered version; the address is mapped again.
     StaleAccessReused,

@@ -20,7 +20,7 @@ pub fn lazy_max_pages(online: u32) -> u64 {
 }
 
 /// A vmalloc area: first page, and pages including the guard page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Area {
     /// First page number.
     pub at: u64,
@@ -47,7 +47,7 @@ impl Purge {
 }
 
 /// vmalloc space, its lazy list and the stack caches.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Vmalloc {
     lazy_max: u64,
     /// `vmap_lazy_nr`: reduced only when a purge has finished, which makes tail purges.

@@ -45,7 +45,7 @@ pub(super) fn machine_of(text: &str) -> Result<Arc<Preset>, crate::hw::TlbError>
 /// 50 ms and calls `progress(done, total)`; Ctrl-C stops the workers and returns what there is, with
 /// `interrupted` set.
 #[pyfunction]
-#[pyo3(signature = (scenario, machine, kernel, jobs, *, skip=true, keep=256, full=false, bound="best", threads=1, progress=None))]
+#[pyo3(signature = (scenario, machine, kernel, jobs, *, skip=true, keep=256, full=false, bound="best", resume=None, threads=1, progress=None))]
 #[allow(clippy::too_many_arguments)]
 pub fn simulate(
     py: Python<'_>,
@@ -57,6 +57,7 @@ pub fn simulate(
     keep: usize,
     full: bool,
     bound: &str,
+    resume: Option<&[u8]>,
     threads: usize,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Py<PyList>> {
@@ -83,7 +84,11 @@ pub fn simulate(
             full,
             bound,
         };
-        runs.push(Mutex::new((Some(Run::new(input)?), None)));
+        let mut run = Run::new(input)?;
+        if let Some(bytes) = resume {
+            run.resume(bytes)?;
+        }
+        runs.push(Mutex::new((Some(run), None)));
     }
     let total = scenario.duration_ps.saturating_mul(runs.len() as u64);
     let (cancel, next, left) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(runs.len()));
@@ -201,6 +206,8 @@ fn output<'py>(py: Python<'py>, out: &Output) -> PyResult<Bound<'py, PyDict>> {
         .as_ref()
         .map(|(time, cpu, place, rule)| format!("{rule} on CPU {cpu} at {time} ps: {place}"));
     dict.set_item("violation", violation)?;
+    let checkpoint = out.checkpoint.as_ref().map(|bytes| pyo3::types::PyBytes::new(py, bytes));
+    dict.set_item("checkpoint", checkpoint)?;
     Ok(dict)
 }
 

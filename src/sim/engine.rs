@@ -3,14 +3,18 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+mod save;
+
+pub use save::Saved;
+
 use super::draw::Draws;
 use super::machine::Timed;
 use super::queue::{Key, NEVER};
 use super::scenario::{Gap, Kind as ActorKind, Scenario};
 use super::stats::{Cause, STATS, Stat};
 use super::timeline::Kind as EventKind;
-use crate::kernel::program::{At, Code, Op, Pc, ProgId, Slot};
-use crate::kernel::step::{Cpu, Frame, Outcome, Violation, step};
+use crate::kernel::program::{At, Code, Cond, Op, Pc, ProgId, REGS, Set, Slot};
+use crate::kernel::step::{Cpu, Frame, Machine, Outcome, Violation, step};
 use crate::kernel::vmalloc::{Area, Vmalloc};
 
 /// A purge that had to give up tries again after this; own choice.
@@ -30,7 +34,7 @@ const INITIATORS: [&str; 8] =
     ["purge", "vunmap", "table_free", "set_memory", "text_poke", "switch_mm", "enter_lazy", "flush_mm"];
 
 /// Why a program runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 enum Why {
     Enter,
     Syscall,
@@ -41,7 +45,7 @@ enum Why {
 }
 
 /// One activation.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 struct Act {
     frame: Frame,
     why: Why,
@@ -73,6 +77,8 @@ enum Class {
     Cross,
     /// Waits for acknowledgements.
     Acks,
+    /// Head of a loop over CPUs that only looks at them.
+    Scan,
 }
 
 fn class_of(op: Op) -> Class {
@@ -98,6 +104,20 @@ fn class_of(op: Op) -> Class {
     }
 }
 
+/// Is this the head of a loop whose turns depend on nothing but the CPU they look at, and change nothing but
+/// registers and the collected set?
+fn only_looks(code: &Code, head: usize) -> bool {
+    let Op::Each { done, .. } = code.ops[head] else { return false };
+    (head + 1..usize::from(done)).all(|pc| match code.ops[pc] {
+        Op::Load { from, .. } => from.at == At::Cur,
+        Op::Unless { c: Cond::Cmp(..) | Cond::CurIn(_) | Cond::CurIsMe, to } | Op::Jump(to) => {
+            (head..usize::from(done)).contains(&usize::from(to))
+        }
+        Op::Move { .. } | Op::Alu { .. } | Op::Put => true,
+        _ => false,
+    }) && !matches!(code.ops[head], Op::Each { of: Set::Targets, .. })
+}
+
 fn reads_cur(op: Op) -> bool {
     match op {
         Op::Load { from: p, .. }
@@ -113,7 +133,7 @@ fn place(at: At) -> Class {
 }
 
 /// Kernel work an initiator does.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 struct Work {
     ready: u64,
     run: Run,
@@ -122,7 +142,7 @@ struct Work {
     cause: Cause,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 enum Run {
     /// `drain_vmap_area_work`.
     Drain,
@@ -177,6 +197,22 @@ struct Memo {
     flush_at: Option<u64>,
 }
 
+/// One turn of a loop that only looks at CPUs: what it did for a CPU that looked like this.
+#[derive(Clone, Debug)]
+struct Turn {
+    pc: Pc,
+    sets: u8,
+    me: bool,
+    vars: u64,
+    before: [u64; REGS],
+    after: [u64; REGS],
+    cost: u64,
+    put: bool,
+}
+
+/// Different looks that are remembered; more would mean that nothing repeats.
+const TURNS: usize = 16;
+
 /// Entry points of the assembled policy.
 #[derive(Clone, Copy, Debug)]
 struct Entries {
@@ -211,7 +247,7 @@ impl Latencies {
 }
 
 /// What a purge was: areas, and whether another one had just waited.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 pub struct PurgeRecord {
     /// When its request was made.
     pub time_ps: u64,
@@ -230,6 +266,8 @@ pub struct PurgeRecord {
 pub struct Engine {
     code: Code,
     class: Vec<Class>,
+    /// Turns of loops that only look.
+    turns: Vec<Turn>,
     /// By op: it reads or writes a variable of the loop's CPU.
     reads_cur: Vec<bool>,
     entries: Entries,
@@ -350,7 +388,14 @@ impl Engine {
                 });
             }
         }
-        let class: Vec<Class> = code.ops.iter().map(|op| class_of(*op)).collect();
+        let mut class: Vec<Class> = code.ops.iter().map(|op| class_of(*op)).collect();
+        if code.vars.len() <= 4 {
+            for (pc, class) in class.iter_mut().enumerate() {
+                if only_looks(&code, pc) {
+                    *class = Class::Scan;
+                }
+            }
+        }
         // Entry code that looks at others must run in the global order: then every CPU is driven.
         m.all_driven = code.programs.iter().any(|p| {
             !INITIATORS.contains(&p.name.as_str())
@@ -359,6 +404,7 @@ impl Engine {
         let mut engine = Engine {
             reads_cur: code.ops.iter().map(|op| reads_cur(*op)).collect(),
             class,
+            turns: Vec::new(),
             entries,
             scenario: scenario.clone(),
             m,
@@ -526,6 +572,12 @@ impl Engine {
                     }
                     self.run_private(cpu, top, due.min(limit.0), driven);
                 }
+                Class::Scan => {
+                    if (c.clock, cpu) >= limit {
+                        return;
+                    }
+                    self.run_scan(cpu, top, due.min(limit.0), driven);
+                }
                 Class::Body => {
                     if !self.run_body(cpu, top, due, limit, driven) {
                         return;
@@ -578,7 +630,7 @@ impl Engine {
                                 return;
                             }
                         }
-                        Class::Mask | Class::Body | Class::Cross | Class::Acks => return,
+                        Class::Mask | Class::Body | Class::Cross | Class::Acks | Class::Scan => return,
                     }
                 }
                 Outcome::Done => return self.pop(cpu),
@@ -588,6 +640,68 @@ impl Engine {
                     frame.pc += 1;
                     return self.violated(cpu, pc, v);
                 }
+            }
+        }
+    }
+
+    /// At the head of a loop that only looks. CPUs that are quiet and look like one seen before need no op by op.
+    fn run_scan(&mut self, cpu: Cpu, top: usize, until: u64, driven: bool) {
+        let i = usize::from(cpu);
+        let head = self.own[i].acts[top].frame.pc;
+        let Op::Each { of, .. } = self.code.ops[usize::from(head)] else { unreachable!("the class says so") };
+        if !driven || !self.skip {
+            return self.run_private(cpu, top, until, driven);
+        }
+        loop {
+            let (now, place) = (self.m.cores[i].clock, self.m.cores[i].loop_next);
+            let who = self.m.next_in(cpu, of);
+            let quiet = who.is_some_and(|w| w == cpu || self.m.cores[usize::from(w)].is_quiet_until(now));
+            let Some(who) = who.filter(|_| quiet) else {
+                self.m.cores[i].loop_next = place;
+                return self.run_private(cpu, top, until, true);
+            };
+            let frame = &mut self.own[i].acts[top].frame;
+            let (sets, me) = (self.m.sets_of(who), who == cpu);
+            let vars = self.m.vars_of(who).iter().fold(0u64, |all, v| all << 16 | u64::from(*v));
+            let known = self.turns.iter().find(|t| {
+                t.pc == head && t.sets == sets && t.me == me && t.vars == vars && t.before == frame.regs
+            });
+            if let Some(turn) = known {
+                if now + turn.cost >= until {
+                    self.m.cores[i].loop_next = place;
+                    return self.run_private(cpu, top, until, true);
+                }
+                frame.regs = turn.after;
+                frame.cur = who;
+                self.m.cores[i].clock = now + turn.cost;
+                if turn.put {
+                    self.m.put(cpu, who);
+                }
+                continue;
+            }
+            self.m.cores[i].loop_next = place;
+            let (before, was) = (frame.regs, self.m.is_target(cpu, who));
+            loop {
+                if step(&self.code, frame, &mut self.m, cpu) != Outcome::Next {
+                    return; // a rule was broken: the op by op way reports it
+                }
+                if frame.pc == head {
+                    break;
+                }
+                let now = self.m.cores[i].clock;
+                let busy = !me && !self.m.cores[usize::from(who)].is_quiet_until(now);
+                if now >= until || busy {
+                    return;
+                }
+            }
+            let after = self.own[i].acts[top].frame.regs;
+            let cost = self.m.cores[i].clock - now;
+            let put = self.m.is_target(cpu, who);
+            if !was && self.turns.len() < TURNS {
+                self.turns.push(Turn { pc: head, sets, me, vars, before, after, cost, put });
+            }
+            if self.m.cores[i].clock >= until {
+                return;
             }
         }
     }
@@ -1127,7 +1241,7 @@ impl Engine {
                 return true;
             }
             match self.class[usize::from(pc)] {
-                Class::Private | Class::Mask => self.run_private(cpu, top, until, false),
+                Class::Private | Class::Mask | Class::Scan => self.run_private(cpu, top, until, false),
                 Class::Body => {
                     if !self.run_body(cpu, top, NEVER, (until, 0), false) {
                         return true;

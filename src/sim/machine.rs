@@ -17,7 +17,7 @@ use crate::kernel::smp::{Call, CallQueue};
 use crate::kernel::step::{Cpu, Invalidate, Machine, Order, Violation};
 
 /// A request for a flush, held by its initiator until it is consumed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Request {
     /// Number, from 1.
     pub id: u32,
@@ -41,7 +41,7 @@ const USER: u64 = 1;
 
 /// One CPU, without its frames.
 #[allow(clippy::struct_excessive_bools)] // registers of one bit
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Core {
     /// Start of its next op.
     pub clock: u64,
@@ -152,9 +152,9 @@ pub struct Timed {
     pub timelines: Vec<Timeline>,
     fields: Vec<FieldAt>,
     vars: usize,
-    values: Vec<u16>,
-    shared: Vec<u16>,
-    targets: Vec<u64>,
+    pub(super) values: Vec<u16>,
+    pub(super) shared: Vec<u16>,
+    pub(super) targets: Vec<u64>,
     words: usize,
     scratch: Vec<(Cpu, bool)>,
     features: Features,
@@ -342,6 +342,11 @@ impl Timed {
     pub fn vars_of(&self, cpu: Cpu) -> &[u16] {
         let at = usize::from(cpu) * self.vars;
         &self.values[at..at + self.vars]
+    }
+
+    /// The sets a CPU is in, packed.
+    pub fn sets_of(&self, cpu: Cpu) -> u8 {
+        self.cores[usize::from(cpu)].sets
     }
 
     /// Appends an event.

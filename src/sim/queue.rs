@@ -28,6 +28,14 @@ impl Queue {
         self.heap.first().copied().unwrap_or((NEVER, Cpu::MAX))
     }
 
+    /// A CPU's time; [`NEVER`] if it has none.
+    pub fn time_of(&self, cpu: Cpu) -> u64 {
+        match self.place[usize::from(cpu)] {
+            0 => NEVER,
+            place => self.heap[place as usize - 1].0,
+        }
+    }
+
     /// Gives a CPU a time, or none.
     pub fn set(&mut self, cpu: Cpu, time: u64) {
         let at = self.place[usize::from(cpu)] as usize;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::cost::{Bound, Times};
-use super::engine::{Engine, Latencies, PurgeRecord};
+use super::engine::{Engine, Latencies, PurgeRecord, Saved};
 use super::machine::{CpuTlb, Layout, Timed};
 use super::scenario::{Actor, Gap, Kind, On, Scenario};
 use super::stats::{N_CAUSES, Row, Stat};
@@ -83,6 +83,8 @@ pub struct Output {
     pub costs: Vec<(&'static str, Figure)>,
     /// First violation: time, CPU, source place, rule.
     pub violation: Option<(u64, Cpu, String, &'static str)>,
+    /// An interrupted run's state, for [`Run::resume`].
+    pub checkpoint: Option<Vec<u8>>,
 }
 
 /// Assembles a policy for a machine; one that is inert there is mainline.
@@ -104,6 +106,15 @@ const BLOCK_RUNS: u64 = 200_000;
 
 /// Simulated time of the first block.
 const FIRST_BLOCK_PS: u64 = 1_000_000_000;
+
+const CHECKPOINT_VERSION: u32 = 1;
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Checkpoint {
+    version: u32,
+    inputs: String,
+    state: Saved,
+}
 
 /// A run that can be advanced in pieces.
 #[derive(Clone, Debug)]
@@ -183,6 +194,43 @@ impl Run {
         }
     }
 
+    /// The state as bytes that [`Run::resume`] takes; `None` while pages are looked up.
+    pub fn checkpoint(&self) -> Option<Vec<u8>> {
+        let state = self.engine.save()?;
+        let whole = Checkpoint { version: CHECKPOINT_VERSION, inputs: self.inputs(), state };
+        let json = serde_json::to_vec(&whole).expect("plain data");
+        Some(zstd::encode_all(json.as_slice(), 1).expect("memory"))
+    }
+
+    /// Goes on from a checkpoint of a run with the same inputs.
+    pub fn resume(&mut self, bytes: &[u8]) -> Result<(), SimError> {
+        let fail = |text: String| SimError::Scenario(format!("checkpoint: {text}"));
+        let json = zstd::decode_all(bytes).map_err(|e| fail(format!("not a checkpoint, or damaged: {e}")))?;
+        let whole: Checkpoint = serde_json::from_slice(&json).map_err(|e| fail(format!("damaged: {e}")))?;
+        if whole.version != CHECKPOINT_VERSION {
+            return Err(fail(format!("has version {}, this is {CHECKPOINT_VERSION}", whole.version)));
+        }
+        if whole.inputs != self.inputs() {
+            return Err(fail("is of a run with other inputs".into()));
+        }
+        if self.engine.restore(whole.state) {
+            return Ok(());
+        }
+        Err(fail("does not fit this run".into()))
+    }
+
+    /// Everything that decides the results, as text.
+    fn inputs(&self) -> String {
+        let i = &self.input;
+        let scenario = serde_json::to_string(&i.scenario).expect("plain data");
+        let kernel = serde_json::to_string(&i.kernel).expect("plain data");
+        let policy = crate::kernel::text::print(&i.policy);
+        format!(
+            "{scenario} {kernel} {} {:?} {policy} {} {} {:?}",
+            i.machine.name, i.machine.costs, i.seed, i.keep, i.bound
+        )
+    }
+
     /// The results so far.
     pub fn output(&self) -> Output {
         let mut engine = self.engine.clone();
@@ -195,6 +243,7 @@ impl Run {
             isolated: (0..self.input.scenario.cpus).map(|c| self.input.scenario.is_isolated(c)).collect(),
             dropped: m.timelines.iter().map(|t| t.dropped).sum(),
             costs: self.costs.clone(),
+            checkpoint: if self.interrupted { self.checkpoint() } else { None },
             violation: m.violation.map(|(t, c, pc, v)| (t, c, engine.source(pc), v.name())),
             stats: m.stats.clone(),
             by_cause: m.by_cause.clone(),
@@ -353,8 +402,12 @@ mod tests {
         assert_eq!(a.stats, b.stats);
         assert_eq!(a.by_cause, b.by_cause);
         assert_eq!(a.events, b.events);
-        assert_eq!(a.latencies.syscall, b.latencies.syscall);
-        assert_eq!(a.latencies.interruption, b.latencies.interruption);
+        let recorded = |o: &Output| -> Vec<(u64, u64)> {
+            let l = &o.latencies;
+            let all = l.syscall.iter().chain(&l.interruption).chain([&l.wait]);
+            all.flat_map(|h| h.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value()))).collect()
+        };
+        assert_eq!(recorded(a), recorded(b));
         assert_eq!(a.runs, b.runs);
     }
 
@@ -395,6 +448,30 @@ mod tests {
                 assert!(run.advance(at, &never));
             }
             same(&whole, &run.output());
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_goes_on_to_the_same_end_in_another_run() {
+        for row in POLICIES {
+            let whole = simulate(input(storm(20), row.id)).unwrap();
+            let never = AtomicBool::new(false);
+            let mut bytes = None;
+            for end in [3_333_333_333, 9_999_999_999, 13_131_313_131, 20_000_000_000] {
+                let mut run = Run::new(input(storm(20), row.id)).unwrap();
+                if let Some(bytes) = &bytes {
+                    let bytes: &Vec<u8> = bytes;
+                    run.resume(bytes).unwrap();
+                }
+                run.advance(end, &never);
+                bytes = Some(run.checkpoint().unwrap());
+                if end == 20_000_000_000 {
+                    same(&whole, &run.output());
+                }
+            }
+            let mut other = Run::new(Input { seed: 2, ..input(storm(20), row.id) }).unwrap();
+            let refused = other.resume(&bytes.unwrap()).unwrap_err().to_string();
+            assert_eq!(refused, "checkpoint: is of a run with other inputs");
         }
     }
 

@@ -7,7 +7,7 @@ use super::stats::Cause;
 use crate::kernel::step::Cpu;
 
 /// Kind of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[repr(u8)]
 pub enum Kind {
     /// An interrupt; the duration is until its return.
@@ -28,7 +28,7 @@ pub enum Kind {
 pub const KINDS: [&str; 6] = ["interrupt", "entry_flush", "deferral", "request", "hazard", "violation"];
 
 /// One event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Event {
     /// When it began.
     pub time_ps: u64,
@@ -45,7 +45,7 @@ pub struct Event {
 }
 
 /// The events of one CPU.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Timeline {
     keep: usize,
     events: VecDeque<Event>,

@@ -1,0 +1,177 @@
+//! The state of a run as plain data, so that another process can go on. What follows from the inputs (code, costs,
+//! scenario) is not saved; what was jumped over is written into the statistics first.
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use super::super::machine::Core;
+use super::super::stats::{N_CAUSES, STATS};
+use super::super::timeline::Timeline;
+use super::{Act, DEPTH, Engine, PurgeRecord, Work};
+use crate::kernel::program::Pc;
+use crate::kernel::step::{Cpu, Violation};
+use crate::kernel::vmalloc::{Area, Vmalloc};
+
+/// One CPU's part that the machine does not know.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct SavedOwn {
+    acts: [Act; DEPTH],
+    /// Next time, draws made, stacks alive, exiting: by actor.
+    actors: Vec<(u64, u128, Vec<Area>, bool)>,
+    works: Vec<Work>,
+    rcu_at: u64,
+    rcu: Vec<Area>,
+    rcu_next: Vec<Area>,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Saved {
+    cores: Vec<Core>,
+    stats: Vec<Vec<u64>>,
+    by_cause: Vec<[u64; N_CAUSES]>,
+    queue: Vec<u64>,
+    timelines: Vec<Timeline>,
+    values: Vec<u16>,
+    shared: Vec<u16>,
+    targets: Vec<u64>,
+    last_request: u32,
+    extra_ipi: Option<u128>,
+    violation: Option<(u64, Cpu, Pc, Violation)>,
+    own: Vec<SavedOwn>,
+    vmalloc: Vmalloc,
+    tail: bool,
+    last_purge_end: u64,
+    purges: Vec<PurgeRecord>,
+    forks: u64,
+    histograms: Vec<Vec<(u64, u64)>>,
+    runs: u64,
+    now: u64,
+}
+
+impl Engine {
+    fn histograms(&mut self) -> [&mut Histogram<u64>; 5] {
+        let l = &mut self.latencies;
+        let ([a, b], [c, d]) = (l.syscall.each_mut(), l.interruption.each_mut());
+        [a, b, c, d, &mut l.wait]
+    }
+
+    /// The state now. `None` while pages are looked up: TLBs are not saved.
+    pub fn save(&self) -> Option<Saved> {
+        if self.m.tlbs.is_some() {
+            return None;
+        }
+        let mut e = self.clone();
+        for cpu in 0..e.scenario.cpus {
+            e.settle(cpu);
+        }
+        let histograms = e
+            .histograms()
+            .map(|h| h.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect())
+            .to_vec();
+        Some(Saved {
+            stats: e.m.stats.iter().map(|row| row.to_vec()).collect(),
+            queue: (0..e.scenario.cpus).map(|cpu| e.m.queue.time_of(cpu)).collect(),
+            extra_ipi: e.m.extra_ipi.as_ref().map(|(_, draws)| draws.position()),
+            own: e
+                .own
+                .iter()
+                .map(|o| SavedOwn {
+                    acts: o.acts,
+                    actors: o
+                        .actors
+                        .iter()
+                        .map(|a| (a.next, a.draws.position(), a.alive.clone(), a.exiting))
+                        .collect(),
+                    works: o.works.clone(),
+                    rcu_at: o.rcu_at,
+                    rcu: o.rcu.clone(),
+                    rcu_next: o.rcu_next.clone(),
+                })
+                .collect(),
+            cores: e.m.cores,
+            by_cause: e.m.by_cause,
+            timelines: e.m.timelines,
+            values: e.m.values,
+            shared: e.m.shared,
+            targets: e.m.targets,
+            last_request: e.m.last_request,
+            violation: e.m.violation,
+            vmalloc: e.vmalloc,
+            tail: e.tail,
+            last_purge_end: e.last_purge_end,
+            purges: e.purges,
+            forks: e.forks,
+            histograms,
+            runs: e.runs,
+            now: e.now,
+        })
+    }
+
+    /// Goes on from a saved state; this engine must have been made from the same inputs. `false`: it was not.
+    pub fn restore(&mut self, saved: Saved) -> bool {
+        let fits = saved.cores.len() == self.m.cores.len()
+            && saved.values.len() == self.m.values.len()
+            && saved.shared.len() == self.m.shared.len()
+            && saved.targets.len() == self.m.targets.len()
+            && saved.own.len() == self.own.len()
+            && saved.queue.len() == self.own.len()
+            && saved.timelines.len() == self.own.len()
+            && saved.by_cause.len() == self.own.len()
+            && saved.histograms.len() == 5
+            && saved.stats.len() == self.own.len()
+            && saved.stats.iter().all(|row| row.len() == STATS)
+            && saved.own.iter().zip(&self.own).all(|(s, o)| s.actors.len() == o.actors.len())
+            && saved.own.iter().flat_map(|o| &o.acts).all(|a| usize::from(a.frame.pc) < self.code.ops.len())
+            && saved.cores.iter().all(|c| usize::from(c.depth) <= DEPTH)
+            && self.m.tlbs.is_none();
+        if !fits {
+            return false;
+        }
+        for (row, saved) in self.m.stats.iter_mut().zip(&saved.stats) {
+            row.copy_from_slice(saved);
+        }
+        for (cpu, time) in saved.queue.iter().enumerate() {
+            self.m.queue.set(cpu as Cpu, *time);
+        }
+        if let (Some((_, draws)), Some(position)) = (&mut self.m.extra_ipi, saved.extra_ipi) {
+            draws.seek(position);
+        }
+        for (own, saved) in self.own.iter_mut().zip(saved.own) {
+            own.acts = saved.acts;
+            for (actor, (next, position, alive, exiting)) in own.actors.iter_mut().zip(saved.actors) {
+                actor.next = next;
+                actor.draws.seek(position);
+                actor.alive = alive;
+                actor.exiting = exiting;
+            }
+            own.works = saved.works;
+            own.rcu_at = saved.rcu_at;
+            own.rcu = saved.rcu;
+            own.rcu_next = saved.rcu_next;
+            own.memo = None;
+        }
+        for (histogram, counts) in self.histograms().into_iter().zip(&saved.histograms) {
+            histogram.reset();
+            for (value, count) in counts {
+                histogram.saturating_record_n(*value, *count);
+            }
+        }
+        self.m.cores = saved.cores;
+        self.m.by_cause = saved.by_cause;
+        self.m.timelines = saved.timelines;
+        self.m.values = saved.values;
+        self.m.shared = saved.shared;
+        self.m.targets = saved.targets;
+        self.m.last_request = saved.last_request;
+        self.m.violation = saved.violation;
+        self.vmalloc = saved.vmalloc;
+        self.tail = saved.tail;
+        self.last_purge_end = saved.last_purge_end;
+        self.purges = saved.purges;
+        self.forks = saved.forks;
+        self.runs = saved.runs;
+        self.now = saved.now;
+        true
+    }
+}
