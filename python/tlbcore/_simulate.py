@@ -349,6 +349,10 @@ def _quiet(r: SimResult, isolated: bool, _cpus: int) -> float:
 FIGURES: dict[str, tuple[str, Callable[[SimResult, bool, int], float]]] = {
     "ipis_per_hour": ("remote-call interrupts per CPU and hour", _per_hour("ipis_received")),
     "calls_per_hour": ("remote calls executed per CPU and hour", _per_hour("calls_executed")),
+    "coalescing_factor": (
+        "remote calls per remote-call interrupt",
+        _mean("calls_executed", "ipis_received", 1.0),
+    ),
     "interference_per_hour": ("interruptions of user mode per CPU and hour", _per_hour("interference")),
     "interference_us_per_hour": ("their time, per CPU and hour", _per_hour("interference_ps", 1e-6)),
     "shortest_longest_quiet_s": ("longest quiet time, of the CPU where it is shortest", _quiet),
