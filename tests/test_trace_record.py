@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import signal
@@ -53,6 +54,8 @@ class Machine:
         stats.write_text("entries: 5\noverrun: 7\ndropped events: 1\n")
 
     def remove(self, here: Path) -> None:
+        # The kernel refuses to remove a probe that an instance has switched on.
+        assert "-:" not in (self.tracefs / "kprobe_events").read_text().split("p:")[-1]
         for name in ("tracing_on", "events/enable"):
             self.writes.append(f"{name}={(here / name).read_text()}")
         for name in self.events:
@@ -130,6 +133,74 @@ def test_everything_is_undone_after_success_failure_and_sigterm(machine: Machine
     assert "tracing_on=0" in machine.writes
     assert list((machine.tracefs / "instances").iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_signal_at_any_step_undoes_everything(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real = _record._try
+    interrupted = 0
+    for step in range(1, 500):
+        count = 0
+
+        def stopped(path: Path, text: str, *, append: bool = False, at: int = step) -> bool:
+            nonlocal count
+            done = real(path, text, append=append)
+            count += 1
+            if count == at and (text.startswith("p:") or "instances" in str(path)) and text != "0":
+                os.kill(os.getpid(), signal.SIGTERM)
+            return done
+
+        monkeypatch.setattr(_record, "_try", stopped)
+        out = tmp_path / f"out{step}"
+        try:
+            record(Recording(out=out, isolated=(2,), seconds=0.01), machine.handle, machine.root)
+        except KeyboardInterrupt:
+            interrupted += 1
+        probes = (machine.tracefs / "kprobe_events").read_text().splitlines()
+        set_ = {line.split()[0].removeprefix("p:") for line in probes if line.startswith("p:")}
+        removed = {line.removeprefix("-:") for line in probes if line.startswith("-:")}
+        assert set_ <= removed, step
+        assert list((machine.tracefs / "instances").iterdir()) == [], step
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        (machine.tracefs / "kprobe_events").write_text("")
+        if count < step:
+            break
+    assert interrupted > 10
+
+
+def test_a_second_signal_does_not_break_into_the_undoing(machine: Machine, tmp_path: Path):
+    real = machine.remove
+    asked = []
+
+    def remove(here: Path) -> None:
+        asked.append(here)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        real(here)
+
+    handle = Tracefs(path=machine.tracefs, make=machine.make, remove=remove)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    record(Recording(out=tmp_path / "o", isolated=(2,), seconds=60), handle, machine.root)
+    assert len(asked) == 1
+    assert list((machine.tracefs / "instances").iterdir()) == []
+
+
+def test_an_error_while_setting_up_undoes_everything(machine: Machine, tmp_path: Path):
+    (machine.tracefs / "instances").rmdir()
+    (machine.tracefs / "instances").write_text("in the way")
+    with pytest.raises((OSError, tc.TraceError)):
+        record(Recording(out=tmp_path / "o", isolated=(2,), seconds=1), machine.handle, machine.root)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_the_configuration_is_found_where_the_kernel_keeps_it(machine: Machine, tmp_path: Path):
+    config = b"CONFIG_NO_HZ_FULL=y\nCONFIG_UNRELATED=y\n"
+    (machine.root / "proc/config.gz").write_bytes(gzip.compress(config))
+    out = tmp_path / "o"
+    record(Recording(out=out, isolated=(2,), seconds=0.1), machine.handle, machine.root)
+    assert "# tlbcore config | CONFIG_NO_HZ_FULL=y" in out.read_text()
+    assert "UNRELATED" not in out.read_text()
 
 
 def test_a_command_ends_the_recording_and_its_status_is_told(machine: Machine, tmp_path: Path):

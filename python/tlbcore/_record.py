@@ -12,15 +12,17 @@ import re
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, Any
 
 from tlbcore._core import TraceError
+from tlbcore.inspect._root import Root
 from tlbcore.trace import format_cpus, parse_cpus
 
 __all__ = ["Outcome", "Recording", "Tracefs", "duration_s", "record"]
@@ -149,7 +151,8 @@ class Recording:
 class Outcome:
     """What came of a recording.
 
-    `bytes` written, `lost` events, `events` switched on, what was `refused`, seconds of CPU time the recorder
+    `bytes` written, `lost` events, `events` switched on, what was `refused`,
+    what could not be undone (`left`), seconds of CPU time the recorder
     took (`cpu_s`) of `seconds`, `snapshots` of a flight recorder, and the command's `status`.
     """
 
@@ -157,6 +160,7 @@ class Outcome:
     lost: int = 0
     events: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
     cpu_s: float = 0.0
     seconds: float = 0.0
     snapshots: int = 0
@@ -194,8 +198,9 @@ def record(what: Recording, tracefs: Tracefs | None = None, root: Path = Path("/
     tracefs = tracefs or Tracefs.find()
     outcome = Outcome()
     started, used = time.monotonic(), time.process_time()
-    with what.out.open("xb") as out, _terminable(), _instance(tracefs) as here:
-        with _probes(tracefs, what, outcome):
+    # Probes outside, the instance inside: a probe that any instance has switched on cannot be removed.
+    with what.out.open("xb") as out, _terminable(), _probes(tracefs, what, outcome):
+        with _instance(tracefs) as here:
             _set_up(here, what, outcome)
             out.write(_about(root, what, "before"))
             with _housekeeping(what.isolated):
@@ -210,31 +215,44 @@ def record(what: Recording, tracefs: Tracefs | None = None, root: Path = Path("/
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that `finally` runs."""
+    """Turn the first signal that asks to end into an exception, so that `finally` runs; then let it run.
+
+    A second Ctrl-C, or the SIGHUP of a closed terminal, must not break into the undoing.
+    """
+    asked = False
 
     def leave(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        nonlocal asked
+        if not asked:
+            asked = True
+            raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # only there can handlers be set
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
+                before[number] = signal.signal(number, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
 def _instance(tracefs: Tracefs) -> Iterator[Path]:
     here = tracefs.path / "instances" / f"{_GROUP}-{os.getpid()}"
     try:
-        tracefs.make(here)
-    except PermissionError:
-        raise TraceError(f"{here}: recording needs root, which may write there") from None
-    try:
+        try:
+            tracefs.make(here)
+        except PermissionError:
+            raise TraceError(f"{here}: recording needs root, which may write there") from None
         yield here
     finally:
-        _try(here / "tracing_on", "0")
-        _try(here / "events/enable", "0")
-        tracefs.remove(here)
+        if here.is_dir():
+            _try(here / "tracing_on", "0")
+            _try(here / "events/enable", "0")
+            tracefs.remove(here)
 
 
 @contextmanager
@@ -245,15 +263,15 @@ def _probes(tracefs: Tracefs, what: Recording, outcome: Outcome) -> Iterator[Non
         if what.kprobes:
             for function, arguments in _KPROBES:
                 line = f"p:{_GROUP}/{function} {function} {arguments}".strip()
-                if _try(places, f"{line}\n", append=True):
-                    taken.append(function)
-                else:
+                taken.append(function)  # before it is: a signal may come between
+                if not _try(places, f"{line}\n", append=True):
+                    taken.remove(function)
                     outcome.refused.append(f"kprobe on {function}")
         yield
     finally:
         for function in taken:
-            _try(tracefs.path / "events" / _GROUP / function / "enable", "0")
-            _try(places, f"-:{_GROUP}/{function}\n", append=True)
+            if not _try(places, f"-:{_GROUP}/{function}\n", append=True):
+                outcome.left.append(f"kprobe {_GROUP}/{function}")
 
 
 def _set_up(here: Path, what: Recording, outcome: Outcome) -> None:
@@ -412,7 +430,7 @@ def _about(root: Path, what: Recording, when: str) -> bytes:
         model = re.search(r"^model name\s*: (.*)", read("proc/cpuinfo"), re.M)
         flags = re.search(r"^flags\s*: (.*)", read("proc/cpuinfo"), re.M)
         facts += [("cpu", model[1] if model else ""), ("flags", flags[1] if flags else "")]
-        config = read(f"boot/config-{platform.release()}")
+        config = Root(root).text(f"boot/config-{platform.release()}", "proc/config.gz") or ""
         names = "NO_HZ|CONTEXT_TRACK|MITIGATION|PAGE_TABLE_ISOL|COALESCE|TRACK_CR3|VMAP_STACK|PREEMPT|HZ"
         wanted = rf"^(CONFIG_(?:{names}).*)"
         facts += [("config", line) for line in re.findall(wanted, config, re.M)]
@@ -436,9 +454,16 @@ def _write(path: Path, text: str) -> None:
 
 
 def _try(path: Path, text: str, *, append: bool = False) -> bool:
+    # Not open(..., "a"): Python would seek to the end, which files of tracefs refuse.
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC)
     try:
-        with path.open("a" if append else "w") as file:
-            file.write(text)
+        file = os.open(path, flags, 0o644)
     except OSError:
         return False
+    try:
+        os.write(file, text.encode())
+    except OSError:
+        return False
+    finally:
+        os.close(file)
     return True

@@ -62,6 +62,8 @@ def command(
         print(f"  {done.snapshots} snapshots")
     if done.refused:
         print(f"  this kernel does not have: {', '.join(done.refused)}")
+    if done.left:
+        print(f"  still there, others use it: {', '.join(done.left)}")
     print(f"  tlbcore explain {out}")
     if done.status:
         _common.fail(f"the command ended with status {done.status}")
