@@ -15,35 +15,38 @@ use crate::kernel::step::NO_PC;
 /// A bit field of a state. The zero width field reads 0 and holds nothing else.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bits {
-    mask: u64,
     word: u8,
     shift: u8,
+    width: u8,
 }
 
 impl Bits {
     /// Its value.
     #[inline]
     pub fn get(self, s: &[u64]) -> u64 {
-        (s[usize::from(self.word)] >> self.shift) & self.mask
+        (s[usize::from(self.word)] >> self.shift) & self.max()
     }
 
     /// Write; `false` if the value does not fit.
     #[inline]
     #[must_use]
     pub fn put(self, s: &mut [u64], v: u64) -> bool {
+        let mask = self.max();
         let w = &mut s[usize::from(self.word)];
-        *w = *w & !(self.mask << self.shift) | (v & self.mask) << self.shift;
-        v <= self.mask
+        *w = *w & !(mask << self.shift) | (v & mask) << self.shift;
+        v <= mask
     }
 
     /// Is it there at all?
+    #[inline]
     pub fn exists(self) -> bool {
-        self.mask != 0
+        self.width != 0
     }
 
-    /// Largest value.
+    /// Largest value. No field is 64 bits wide.
+    #[inline]
     pub fn max(self) -> u64 {
-        self.mask
+        (1u64 << self.width) - 1
     }
 }
 
@@ -75,7 +78,7 @@ impl Allocator {
         });
         let shift = self.used[at];
         self.used[at] += bits;
-        Bits { mask: u64::MAX >> (64 - bits), word: (self.first + at) as u8, shift: shift as u8 }
+        Bits { word: (self.first + at) as u8, shift: shift as u8, width: bits as u8 }
     }
 }
 
@@ -86,8 +89,12 @@ pub struct Location {
     pub pc: Pc,
     /// Return address inside a remote call.
     pub ret: Pc,
-    /// Live registers: which, where in the level's register area, mask.
-    pub regs: Vec<(u8, u8, u64)>,
+    /// The op itself.
+    pub op: Op,
+    /// Live registers: which, where in the level's register area, mask. Unused ones have mask 0.
+    pub regs: [(u8, u8, u32); REGS],
+    /// How many are live.
+    pub live: u8,
     /// The loop's CPU is still needed.
     pub cur: bool,
     /// The visited set is still needed.
@@ -98,6 +105,13 @@ pub struct Location {
     pub nmi: bool,
     /// Executing it ends the program by IRET.
     pub iret: bool,
+}
+
+impl Location {
+    /// Bits its registers need.
+    fn area(&self) -> u32 {
+        self.regs[..usize::from(self.live)].iter().map(|r| width(u64::from(r.2))).sum()
+    }
 }
 
 /// One frame of a CPU: 0 task or entry from user mode, 1 interrupt or NMI, 2 NMI in an interrupt or #MC.
@@ -119,14 +133,21 @@ pub struct Frame {
     pub locations: Vec<Location>,
     index: Vec<u16>,
     rets: Vec<Pc>,
+    /// Where the numbers of locations outside remote calls start.
+    plain: usize,
 }
 
 impl Frame {
     /// The number of a location plus one.
+    #[inline]
     pub fn number(&self, pc: Pc, ret: Pc) -> u64 {
-        let slot = self.rets.iter().position(|&r| r == ret).expect("reachable returns are listed");
-        let ops = self.index.len() / self.rets.len();
-        u64::from(self.index[slot * ops + usize::from(pc)])
+        let base = if ret == NO_PC {
+            self.plain
+        } else {
+            let slot = self.rets.iter().position(|&r| r == ret).expect("reachable returns are listed");
+            slot * (self.index.len() / self.rets.len())
+        };
+        u64::from(self.index[base + usize::from(pc)])
     }
 }
 
@@ -367,12 +388,7 @@ impl Layout {
                 c.frames[level] = frame(code, set, rets, &ambient, &reg_widths);
                 let f = &mut c.frames[level];
                 f.at = a.take(width(f.locations.len() as u64));
-                let area = f
-                    .locations
-                    .iter()
-                    .map(|l| l.regs.iter().map(|r| width(r.2)).sum::<u32>())
-                    .max()
-                    .unwrap_or(0);
+                let area = f.locations.iter().map(Location::area).max().unwrap_or(0);
                 f.area = a.take(area);
                 if f.locations.iter().any(|l| l.cur) {
                     f.cur = a.take(width(cpus as u64));
@@ -595,19 +611,22 @@ fn frame(code: &Code, set: &[(Pc, Pc)], rets: &[Pc], ambient: &Ambient, widths: 
         let slot = rets.iter().position(|&r| r == ret).expect("listed");
         index[slot * n + usize::from(pc)] = i as u16 + 1;
         let at = usize::from(pc);
-        let mut regs = Vec::new();
-        let mut shift = 0u8;
-        for (r, &width) in widths[at].iter().enumerate() {
-            if code.live[at] & 1 << r != 0 && width > 0 {
-                regs.push((r as u8, shift, u64::MAX >> (64 - width)));
-                shift += width;
+        let mut regs = [(0, 0, 0); REGS];
+        let (mut shift, mut live) = (0u8, 0u8);
+        for r in 0..REGS {
+            if code.live[at] & 1 << r != 0 && widths[at][r] > 0 {
+                regs[usize::from(live)] = (r as u8, shift, u32::MAX >> (32 - widths[at][r]));
+                live += 1;
+                shift += widths[at][r];
             }
         }
         let program = code.program_of(pc).map_or("", |p| p.name.as_str());
         locations.push(Location {
             pc,
             ret,
+            op: code.ops[at],
             regs,
+            live,
             cur: ambient.cur[at],
             visited: ambient.visited[at],
             targets: ambient.targets[at],
@@ -615,7 +634,8 @@ fn frame(code: &Code, set: &[(Pc, Pc)], rets: &[Pc], ambient: &Ambient, widths: 
             iret: code.ops[at] == Op::Return && ret == NO_PC && !NO_IRET.contains(&program),
         });
     }
-    Frame { locations, index, rets: rets.to_vec(), ..Frame::default() }
+    let plain = n * rets.iter().position(|&r| r == NO_PC).unwrap_or(0);
+    Frame { locations, index, rets: rets.to_vec(), plain, ..Frame::default() }
 }
 
 /// Liveness, before each op, of what a frame keeps beside its registers.

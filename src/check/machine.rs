@@ -24,6 +24,8 @@ pub struct Model {
     pub layout: Layout,
     /// Entry points by name, looked up once.
     pub entry: Entries,
+    /// Zones whose accesses look at a tracked page, a bit each.
+    pub checked_zones: u8,
     /// Ops that commute with everything else happen with the op before them.
     pub fuse: bool,
     /// The user table maps no tracked page.
@@ -211,7 +213,13 @@ impl<'a, const W: usize> Abs<'a, W> {
     #[inline]
     pub fn top(&self, cpu: usize) -> Option<usize> {
         let c = &self.m.layout.cpus[cpu];
-        (0..3).rev().find(|&l| c.frames[l].at.get(&self.s) != 0)
+        if c.frames[2].at.get(&self.s) != 0 {
+            Some(2)
+        } else if c.frames[1].at.get(&self.s) != 0 {
+            Some(1)
+        } else {
+            (c.frames[0].at.get(&self.s) != 0).then_some(0)
+        }
     }
 
     /// Start a program in a frame.
@@ -221,13 +229,14 @@ impl<'a, const W: usize> Abs<'a, W> {
     }
 
     /// Decode the frame at a level.
+    #[inline]
     fn load(&self, cpu: usize, level: usize) -> step::Frame {
         let f = &self.m.layout.cpus[cpu].frames[level];
         let at = &f.locations[self.get(f.at) as usize - 1];
         let mut regs = [0; REGS];
         let area = self.get(f.area);
-        for &(r, shift, mask) in &at.regs {
-            regs[usize::from(r)] = area >> shift & mask;
+        for &(r, shift, mask) in &at.regs[..usize::from(at.live)] {
+            regs[usize::from(r)] = area >> shift & u64::from(mask);
         }
         let cur = if f.cur.exists() && at.cur { self.get(f.cur) as Cpu } else { NO_CPU };
         let cur = if usize::from(cur) >= self.m.layout.cpus.len() { NO_CPU } else { cur };
@@ -240,8 +249,9 @@ impl<'a, const W: usize> Abs<'a, W> {
         debug_assert!(number != 0, "every location a program reaches has a number");
         let at = &f.locations[number as usize - 1];
         let mut area = 0;
-        for &(r, shift, mask) in &at.regs {
+        for &(r, shift, mask) in &at.regs[..usize::from(at.live)] {
             let v = frame.regs[usize::from(r)];
+            let mask = u64::from(mask);
             if v > mask {
                 self.seen |= Seen::OVERFLOW;
             }
@@ -293,8 +303,8 @@ impl<'a, const W: usize> Abs<'a, W> {
     #[inline]
     pub fn next_op(&self, cpu: usize, level: usize) -> (u16, Op) {
         let f = &self.m.layout.cpus[cpu].frames[level];
-        let pc = f.locations[self.get(f.at) as usize - 1].pc;
-        (pc, self.m.code.ops[usize::from(pc)])
+        let at = &f.locations[self.get(f.at) as usize - 1];
+        (at.pc, at.op)
     }
 
     // -- memory ------------------------------------------------------------------------------------------
@@ -549,7 +559,9 @@ impl<'a, const W: usize> Abs<'a, W> {
         self.m.asid(cr3) + if of == PcidOf::User { self.m.layout.asids } else { 0 }
     }
 
-    fn all_covered(&self, set: Set, cpu: Cpu) -> u8 {
+    /// The CPUs of a set, a bit each.
+    #[inline]
+    pub fn members(&self, set: Set, cpu: Cpu) -> u8 {
         let m = &self.m.masks;
         match set {
             Set::Online => m[3],
@@ -641,11 +653,11 @@ impl<const W: usize> Machine for Abs<'_, W> {
     }
 
     fn contains(&self, cpu: Cpu, set: Set, who: Cpu) -> bool {
-        self.all_covered(set, cpu) >> who & 1 != 0
+        self.members(set, cpu) >> who & 1 != 0
     }
 
     fn is_empty(&self, cpu: Cpu, set: Set) -> bool {
-        self.all_covered(set, cpu) == 0
+        self.members(set, cpu) == 0
     }
 
     fn start_loop(&mut self, cpu: Cpu, _: Set) {
@@ -656,7 +668,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
     fn next_in(&mut self, cpu: Cpu, set: Set) -> Option<Cpu> {
         let b = self.f(cpu).visited;
         let visited = self.get(b);
-        let left = u64::from(self.all_covered(set, cpu)) & !visited;
+        let left = u64::from(self.members(set, cpu)) & !visited;
         if left == 0 {
             self.set(b, 0);
             return None;
@@ -794,7 +806,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
     }
 
     fn rar(&mut self, cpu: Cpu, to: Set) -> Result<(), Violation> {
-        let set = self.all_covered(to, cpu);
+        let set = self.members(to, cpu);
         for c in 0..self.m.layout.cpus.len() {
             if set >> c & 1 != 0 {
                 self.forget_where(c, true, |_| true);
@@ -880,7 +892,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
     }
 
     fn ipi(&mut self, cpu: Cpu, to: Set, run: ProgId) {
-        let set = self.all_covered(to, cpu);
+        let set = self.members(to, cpu);
         let me = usize::from(cpu);
         if self.m.masks[3] & !set & !(1 << cpu) != 0 {
             self.seen |= Seen::DEFERRED;

@@ -106,24 +106,22 @@ const SLICE: usize = 1 << 14;
 
 /// Explore. `go_on` sees the counters now and then and may stop the search by returning `false`.
 pub fn check(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) -> Result<Answer, CheckError> {
-    let mut last = None;
     let mut fuse = !question.plain;
-    let mut depths = BUFFERS.iter().copied().peekable();
-    while let Some(&buffer) = depths.peek() {
-        let mut model =
-            Model::new(question.code, question.features, &question.scope, question.assume, buffer)?;
-        model.fuse = fuse;
-        let answer = explore(model, buffer, question.memory, go_on);
+    let model = |buffer, fuse| {
+        Model::new(question.code, question.features, &question.scope, question.assume, buffer)
+            .map(|m| Model { fuse, ..m })
+    };
+    // Depth costs bits, not states: start with the deepest that leaves each CPU one word.
+    let fits = |&b: &usize| model(b, fuse).is_ok_and(|m| m.layout.words == question.scope.roles.len() + 1);
+    let mut depth = BUFFERS.iter().rposition(fits).unwrap_or(0);
+    loop {
+        let answer = explore(model(BUFFERS[depth], fuse)?, BUFFERS[depth], question.memory, go_on);
         match answer.end {
-            End::Cut(Cut::Buffer) => {
-                depths.next();
-            }
+            End::Cut(Cut::Buffer) if depth + 1 < BUFFERS.len() => depth += 1,
             End::Violated(..) if fuse => fuse = false,
             _ => return Ok(answer),
         }
-        last = Some(answer);
     }
-    Ok(last.expect("at least one depth was tried"))
 }
 
 /// Run `$body` with `W` bound to the number of words of the model.

@@ -8,7 +8,7 @@ use super::scope::{Assume, CheckError, Fills, Rest, Scope};
 use crate::kernel::program::{
     At, Code, Cond, Cr3, Feature, Features, Invpcid, NoFlush, Op, PageKind, Set, Touch, Zone,
 };
-use crate::kernel::step::{Machine, NO_PC, Outcome, Violation};
+use crate::kernel::step::{NO_PC, Outcome, Violation};
 
 /// One thing that can happen on one CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -74,7 +74,8 @@ impl Model {
             .iter()
             .filter(|r| writes_entries(code, &r.first) || writes_entries(code, &r.again))
             .count();
-        Ok(Model {
+        let mut model = Model {
+            checked_zones: 0,
             fuse: false,
             nothing_user,
             private,
@@ -92,7 +93,12 @@ impl Model {
             pti: features.has(Feature::Pti),
             pcid: features.has(Feature::Pcid),
             masks: [isolated, isolated, all & !isolated, all],
-        })
+        };
+        for zone in Zone::ALL {
+            let checks = model.layout.pages.iter().any(|p| model.zone_may(zone, p.kind));
+            model.checked_zones |= u8::from(checks) << zone as u8;
+        }
+        Ok(model)
     }
 
     /// The one initial state.
@@ -225,11 +231,8 @@ impl Model {
             } else if let Op::Each { of, .. } = op {
                 let mut probe = Abs::new(self, *s);
                 probe.level = level;
-                let visited = get(f.visited);
-                let left = (0..self.layout.cpus.len())
-                    .filter(|&w| visited >> w & 1 == 0 && probe.contains(cpu as u16, of, w as u16));
-                let choices: Vec<usize> = left.collect();
-                if choices.len() < 2 {
+                let choices = u64::from(probe.members(of, cpu as u16)) & !get(f.visited);
+                if choices.count_ones() < 2 {
                     let mut a = Abs::new(self, *s);
                     a.run(cpu, level);
                     e.progress = true;
@@ -237,7 +240,7 @@ impl Model {
                         return false;
                     }
                 } else {
-                    for w in choices {
+                    for w in (0..self.layout.cpus.len()).filter(|w| choices >> w & 1 != 0) {
                         let mut a = Abs::new(self, *s);
                         a.pick = Some(w as u16);
                         a.run(cpu, level);
@@ -451,10 +454,7 @@ impl Model {
                 let mut probe = Abs::new(self, a.s);
                 probe.level = top;
                 let visited = a.get(self.layout.cpus[cpu].frames[top].visited);
-                (0..self.layout.cpus.len())
-                    .filter(|&w| visited >> w & 1 == 0 && probe.contains(cpu as u16, of, w as u16))
-                    .count()
-                    < 2
+                (u64::from(probe.members(of, cpu as u16)) & !visited).count_ones() < 2
             }
             Op::Rmw { .. } | Op::Cas { .. } | Op::Await { .. } | Op::AwaitAcks | Op::Fence(_) => false,
             Op::Irq(false) | Op::MovCr3 { .. } | Op::Invlpg(_) | Op::Invpcid { .. } | Op::Invlpgb(_) => false,
@@ -466,8 +466,9 @@ impl Model {
     }
 
     /// Do accesses of this zone look at any tracked page?
+    #[inline]
     fn zone_checks(&self, zone: Zone) -> bool {
-        self.layout.pages.iter().any(|p| self.zone_may(zone, p.kind))
+        self.checked_zones >> zone as u8 & 1 != 0
     }
 
     /// Carry out local ops until there is none.

@@ -240,6 +240,12 @@ pub enum Zone {
     User,
 }
 
+impl Zone {
+    /// Every zone.
+    pub const ALL: [Zone; 7] =
+        [Zone::Entry, Zone::PerCpu, Zone::Stack, Zone::Danger, Zone::Nmi, Zone::Kernel, Zone::User];
+}
+
 /// What a touch is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Touch {
