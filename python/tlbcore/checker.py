@@ -10,7 +10,7 @@ from typing import Any
 from tlbcore import _core
 from tlbcore.policy import Policy, as_policy
 
-__all__ = ["Counterexample", "Step", "Verdict", "check"]
+__all__ = ["Counterexample", "LitmusResult", "Step", "Verdict", "check", "litmus"]
 
 _GIB = 1 << 30
 
@@ -220,14 +220,15 @@ def check(
     rounds: int = 1,
     assume: Mapping[str, str] | None = None,
     memory: int = 8 * _GIB,
+    roles: str = "",
     reduce: bool = True,
     progress: Progress | None = None,
 ) -> Verdict:
     """Explore every interleaving of a policy's programs within bounds.
 
-    One housekeeping CPU purges lazily freed vmalloc space; the other CPUs are isolated, return to user mode and
-    make system calls. What is not fixed by `assume` about code that is not modelled (D: between the CR3 switch
-    and the flush; N: bodies of NMIs) is tried both ways, and the worst verdict is the headline.
+    One housekeeping CPU purges lazily freed vmalloc space; the other CPUs are isolated, return to user mode
+    and make system calls. What is not fixed by `assume` about code that is not modelled (D: between the CR3
+    switch and the flush; N: bodies of NMIs) is tried both ways, and the worst verdict is the headline.
 
     Parameters
     ----------
@@ -247,8 +248,12 @@ def check(
         Assumptions by name, such as `{"D": "recycled", "invpcid": "publishes"}`.
     memory
         Bytes the search may hold; beyond, the verdict is inconclusive.
+    roles
+        What each CPU does, instead of `cpus`, `entries` and `rounds`: such as `purge; purge; isolated 2`. A role
+        is `PROGRAM`, `PROGRAM*ROUNDS`, `isolated ENTRIES` or `isolated PROGRAM`.
     reduce
-        Fuse ops that commute with everything else. Verdicts are the same without, slower.
+        Treat interchangeable CPUs alike and fuse ops that commute with everything else. Verdicts are the
+        same without, slower.
     progress
         Called with (states, depth) now and then.
 
@@ -283,6 +288,7 @@ def check(
         "rounds": _bound("rounds", rounds, 1, 15),
         "memory": memory,
         "plain": not reduce,
+        "roles": roles,
     }
     cases = [_one(chosen, request, {**given, "D": d, "N": n}, progress) for d in danger for n in bodies]
     rank = {"violated": 0, "inconclusive": 1, "verified": 2}
@@ -337,3 +343,99 @@ def _one(
         bits_per_cpu=tuple(found["bits_per_cpu"]),
         bits_shared=found["bits_shared"],
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LitmusResult:
+    """How one litmus test ended.
+
+    Parameters
+    ----------
+    name, doc, source
+        From its header.
+    file
+        Where it came from.
+    stated
+        The verdict in the file; empty if it has none yet.
+    found
+        The verdict of the checker.
+    states
+        States explored.
+    text
+        The run that was found, one lane per CPU; empty if there is none.
+    schedule
+        That run as text.
+    """
+
+    name: str
+    doc: str
+    source: tuple[str, ...]
+    file: str
+    stated: str
+    found: str
+    states: int
+    text: str
+    schedule: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the verdict found is the one stated."""
+        return self.stated == self.found
+
+
+def litmus(
+    test: str | Path, *, memory: int = 8 * _GIB, reduce: bool = True, bless: bool = False
+) -> LitmusResult:
+    """Run one litmus test: a small program in columns with its verdict inside.
+
+    Parameters
+    ----------
+    test
+        A file that ends in `.litmus`, or the text itself.
+    memory
+        Bytes the search may hold.
+    reduce
+        As for `check`.
+    bless
+        Write the verdict found into the file.
+
+    Raises
+    ------
+    PolicyError
+        If the text or its header is wrong; the message has file, line and column.
+    OSError
+        If the file cannot be read.
+    """
+    inline = isinstance(test, str) and "\n" in test
+    file = "litmus" if inline else str(test)
+    try:
+        text = str(test) if inline else Path(test).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise _core.PolicyError(f"{file}: not a text file: {error.reason} at byte {error.start}") from None
+    found = _core.litmus_run(text, Path(file).name, memory, not reduce)
+    if bless and not inline and found["stated"] != found["found"]:
+        Path(test).write_text(_blessed(text, found["found"]), encoding="utf-8")
+        found["stated"] = found["found"]
+    shown = found["counterexample"] or {"text": "", "schedule": ""}
+    return LitmusResult(
+        name=found["name"],
+        doc=found["doc"],
+        source=tuple(found["source"]),
+        file=file,
+        stated=found["stated"],
+        found=found["found"],
+        states=found["states"],
+        text=shown["text"],
+        schedule=shown["schedule"],
+    )
+
+
+def _blessed(text: str, verdict: str) -> str:
+    lines = text.split("\n")
+    line = f'  verdict "{verdict}"'
+    for i, old in enumerate(lines):
+        if old.strip().startswith("verdict "):
+            lines[i] = line
+            return "\n".join(lines)
+    lines.insert(1, line)
+    return "\n".join(lines)

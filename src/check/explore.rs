@@ -4,7 +4,8 @@
 //! caller can show progress and be interrupted.
 
 use super::machine::{Model, Seen};
-use super::model::{Action, Move};
+use super::model::{Action, Expansion, Move};
+use super::reduce::Symmetry;
 use crate::kernel::step::Violation;
 
 /// A set of packed states, in order of discovery.
@@ -150,6 +151,101 @@ pub struct Counts {
     pub seen: u32,
 }
 
+#[inline]
+fn insert<const W: usize>(states: &mut States<W>, symmetry: Option<&Symmetry>, n: &[u64; W], from: u32) {
+    match symmetry {
+        Some(y) => states.insert(&y.canonical(n), from),
+        None => states.insert(n, from),
+    };
+}
+
+/// What one CPU can do, by its own word and the shared one.
+struct Cache {
+    /// There is one word per CPU and one shared.
+    usable: bool,
+    own: Vec<usize>,
+    shared: usize,
+    /// Open addressing: own word, shared word, CPU plus one (0: empty), answer.
+    table: Vec<(u64, u64, u32, Known)>,
+    held: usize,
+    /// The new own and shared words of each action.
+    next: Vec<(u64, u64)>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Known {
+    first: u32,
+    count: u32,
+    seen: u32,
+    progress: bool,
+    busy: bool,
+}
+
+impl Cache {
+    /// Answers kept at most.
+    const MOST: usize = 1 << 20;
+
+    fn new(m: &Model) -> Self {
+        let cpus = &m.layout.cpus;
+        let usable = cpus.iter().all(|c| c.words.1 == 1) && m.layout.words == cpus.len() + 1;
+        Cache {
+            usable,
+            own: cpus.iter().map(|c| c.words.0).collect(),
+            shared: if usable { cpus.len() } else { 0 },
+            table: vec![(0, 0, 0, Known::default()); 1 << 10],
+            held: 0,
+            next: Vec::new(),
+        }
+    }
+
+    #[inline]
+    fn slot(&self, cpu: usize, own: u64, shared: u64) -> usize {
+        hash(&[own, shared, cpu as u64]) as usize & (self.table.len() - 1)
+    }
+
+    #[inline]
+    fn find(&self, cpu: usize, own: u64, shared: u64) -> Option<Known> {
+        if !self.usable {
+            return None;
+        }
+        let mut at = self.slot(cpu, own, shared);
+        loop {
+            let e = &self.table[at];
+            if e.2 == 0 {
+                return None;
+            }
+            if e.0 == own && e.1 == shared && e.2 == cpu as u32 + 1 {
+                return Some(e.3);
+            }
+            at = (at + 1) & (self.table.len() - 1);
+        }
+    }
+
+    fn keep(&mut self, cpu: usize, own: u64, shared: u64, known: Known) {
+        if self.held == Self::MOST {
+            return;
+        }
+        if self.held * 2 >= self.table.len() {
+            let bigger = vec![(0, 0, 0, Known::default()); self.table.len() * 4];
+            for e in std::mem::replace(&mut self.table, bigger) {
+                if e.2 != 0 {
+                    self.put(e);
+                }
+            }
+        }
+        self.held += 1;
+        self.put((own, shared, cpu as u32 + 1, known));
+    }
+
+    fn put(&mut self, e: (u64, u64, u32, Known)) {
+        let mut at = self.slot(e.2 as usize - 1, e.0, e.1);
+        while self.table[at].2 != 0 {
+            at = (at + 1) & (self.table.len() - 1);
+        }
+        self.table[at] = e;
+    }
+}
+
 /// A search in progress.
 pub struct Search<'a, const W: usize> {
     m: &'a Model,
@@ -160,15 +256,20 @@ pub struct Search<'a, const W: usize> {
     /// Counters.
     pub counts: Counts,
     limit: usize,
+    cache: Cache,
+    asks: bool,
+    symmetry: Option<Symmetry>,
     /// Soft finding to look for, and the state that showed it first.
     pub first_wrong_gs: Option<usize>,
 }
 
 impl<'a, const W: usize> Search<'a, W> {
     /// Start.
-    pub fn new(m: &'a Model, limit_bytes: usize) -> Self {
+    pub fn new(m: &'a Model, limit_bytes: usize, symmetric: bool) -> Self {
         let mut states = States::default();
-        states.insert(&m.initial(), 0);
+        let symmetry = Some(Symmetry::new(m)).filter(|s| symmetric && !s.is_trivial());
+        let first = m.initial();
+        states.insert(&symmetry.as_ref().map_or(first, |y| y.canonical(&first)), 0);
         Search {
             m,
             states,
@@ -176,6 +277,9 @@ impl<'a, const W: usize> Search<'a, W> {
             level_end: 1,
             counts: Counts { states: 1, ..Counts::default() },
             limit: limit_bytes,
+            asks: m.scope.never.is_some() || m.scope.exists.is_some(),
+            symmetry,
+            cache: Cache::new(m),
             first_wrong_gs: None,
         }
     }
@@ -195,23 +299,7 @@ impl<'a, const W: usize> Search<'a, W> {
                 }
             }
             let s = *self.states.get(self.next);
-            let from = self.next as u32;
-            let mut broken = None;
-            let states = &mut self.states;
-            let mut transitions = 0;
-            let e = self.m.successors(&s, &mut |mv, next| {
-                transitions += 1;
-                match next {
-                    Ok(n) => {
-                        states.insert(&n, from);
-                        true
-                    }
-                    Err(v) => {
-                        broken = Some((mv, v));
-                        false
-                    }
-                }
-            });
+            let (e, transitions, broken) = self.expand(&s);
             self.counts.transitions += transitions;
             self.counts.states = self.states.len() as u64;
             if e.seen & Seen::WRONG_GS != 0 && self.first_wrong_gs.is_none() {
@@ -223,8 +311,13 @@ impl<'a, const W: usize> Search<'a, W> {
             }
             if let Some((mv, v)) = broken {
                 let mut path = self.path(self.next);
-                path.push(mv);
+                path.push(self.breaking(&path, mv, v));
                 return Some(End::Violated(v, path));
+            }
+            if self.asks
+                && let Some(v) = self.m.asked(&s, &e)
+            {
+                return Some(End::Violated(v, self.path(self.next)));
             }
             if e.deadlock {
                 return Some(End::Violated(Violation::Deadlock, self.path(self.next)));
@@ -237,37 +330,125 @@ impl<'a, const W: usize> Search<'a, W> {
         Some(End::Complete)
     }
 
+    /// Insert every successor of a state. What one CPU can do mostly depends on its own word and the shared one
+    /// alone, and few pairs of these make up many states: such answers are kept.
+    #[inline]
+    fn expand(&mut self, s: &[u64; W]) -> (Expansion, u64, Option<(Move, Violation)>) {
+        let from = self.next as u32;
+        let mut all = Expansion::default();
+        let mut transitions = 0;
+        let shared = s[self.cache.shared];
+        for cpu in 0..self.m.layout.cpus.len() {
+            let own = s[self.cache.own[cpu]];
+            if let Some(known) = self.cache.find(cpu, own, shared) {
+                all.seen |= known.seen;
+                all.progress |= known.progress;
+                all.busy |= known.busy;
+                for k in known.first..known.first + known.count {
+                    let (o, h) = self.cache.next[k as usize];
+                    let mut n = *s;
+                    n[self.cache.own[cpu]] = o;
+                    n[self.cache.shared] = h;
+                    insert(&mut self.states, self.symmetry.as_ref(), &n, from);
+                }
+                transitions += u64::from(known.count);
+                continue;
+            }
+            let mut e = Expansion::default();
+            let mut broken = None;
+            let first = self.cache.next.len();
+            let (cache, states, symmetry) = (&mut self.cache, &mut self.states, self.symmetry.as_ref());
+            self.m.of_cpu(s, cpu, &mut e, &mut |mv, next| {
+                transitions += 1;
+                match next {
+                    Ok(n) => {
+                        cache.next.push((n[cache.own[cpu]], n[cache.shared]));
+                        insert(states, symmetry, &n, from);
+                        true
+                    }
+                    Err(v) => {
+                        broken = Some((mv, v));
+                        false
+                    }
+                }
+            });
+            all.seen |= e.seen;
+            all.progress |= e.progress;
+            all.busy |= e.busy;
+            if e.foreign || broken.is_some() || !self.cache.usable {
+                self.cache.next.truncate(first);
+            } else {
+                let count = (self.cache.next.len() - first) as u32;
+                let known =
+                    Known { first: first as u32, count, seen: e.seen, progress: e.progress, busy: e.busy };
+                self.cache.keep(cpu, own, shared, known);
+            }
+            if broken.is_some() {
+                return (all, transitions, broken);
+            }
+        }
+        all.deadlock = all.busy && !all.progress;
+        (all, transitions, None)
+    }
+
+    /// The move that breaks `v` after a path: `mv`, unless CPUs were renamed on the way.
+    fn breaking(&self, path: &[Move], mv: Move, v: Violation) -> Move {
+        if self.symmetry.is_none() {
+            return mv;
+        }
+        let mut found = None;
+        self.m.each_successor(&self.end_of(path), &mut |m, next| {
+            if next == Err(v) && found.is_none() {
+                found = Some(m);
+            }
+            found.is_none()
+        });
+        found.unwrap_or(mv)
+    }
+
     /// How a state was reached, every op a move of its own.
+    ///
+    /// Under symmetry the states on the way are representatives: what is followed is a run whose states they
+    /// represent.
     pub fn path(&self, to: usize) -> Vec<Move> {
-        let mut back = Vec::new();
+        let mut goals = Vec::new();
         let mut at = to;
         while at != 0 {
-            let parent = self.states.parent(at);
-            let goal = *self.states.get(at);
+            goals.push(*self.states.get(at));
+            at = self.states.parent(at);
+        }
+        let canonical = |s: &[u64; W]| self.symmetry.as_ref().map_or(*s, |y| y.canonical(s));
+        let plain = Model { fuse: false, ..self.m.clone() };
+        let mut s = self.m.initial();
+        let mut out = Vec::new();
+        for goal in goals.into_iter().rev() {
             let mut found = None;
-            self.m.each_successor(self.states.get(parent), &mut |mv, next| {
-                if next == Ok(goal) {
-                    found = Some(mv);
+            self.m.each_successor(&s, &mut |mv, next| {
+                if let Ok(n) = next
+                    && canonical(&n) == goal
+                {
+                    found = Some((mv, n));
                 }
                 found.is_none()
             });
-            back.push((found.expect("a state is a successor of its parent"), goal));
-            at = parent;
-        }
-        let plain = Model { fuse: false, ..self.m.clone() };
-        let mut s = *self.states.get(0);
-        let mut out = Vec::new();
-        for (mv, goal) in back.into_iter().rev() {
+            let (mv, end) = found.expect("a state is a successor of its parent");
             let mut next = mv;
             loop {
                 s = plain.after(&s, next).expect("a fused move is made of plain ones");
                 out.push(next);
-                if s == goal {
+                if s == end {
                     break;
                 }
                 next = (mv.0, Action::Step);
             }
         }
         out
+    }
+
+    /// The state a path of moves leads to, unlike the representative that stands for it.
+    pub fn end_of(&self, path: &[Move]) -> [u64; W] {
+        let plain = Model { fuse: false, ..self.m.clone() };
+        path.iter()
+            .fold(self.m.initial(), |s, &mv| plain.after(&s, mv).expect("the path was found by running it"))
     }
 }

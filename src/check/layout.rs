@@ -441,7 +441,7 @@ impl Layout {
                 c.owes = a.take(2);
             }
             // Store buffer.
-            c.targets = store_targets(code, &ops, i, role, cpus, layout.pages.len());
+            c.targets = store_targets(&ops, i, role, cpus, layout.pages.len(), &scope.frames);
             if *receives && !c.queue.is_empty() {
                 c.targets.extend(from.iter().map(|&s| Target::Ack { sender: s as u8 }));
             }
@@ -728,6 +728,9 @@ fn register_widths(code: &Code, cr3_bits: u32) -> Vec<[u8; REGS]> {
                         Alu::Sub | Alu::Or | Alu::Xor => x.max(y),
                     };
                 }
+                Op::LoadPage { to, .. } => {
+                    after[usize::from(to.0)] = code.vars.iter().map(|v| v.bits).max().unwrap_or(1)
+                }
                 Op::Load { to, from: p } | Op::Rmw { to, at: p, .. } | Op::Cas { to, at: p, .. } => {
                     after[usize::from(to.0)] = field(p.field);
                 }
@@ -763,7 +766,14 @@ fn register_widths(code: &Code, cr3_bits: u32) -> Vec<[u8; REGS]> {
     w
 }
 
-fn store_targets(code: &Code, ops: &[Op], me: usize, role: &Role, cpus: usize, pages: usize) -> Vec<Target> {
+fn store_targets(
+    ops: &[Op],
+    me: usize,
+    role: &Role,
+    cpus: usize,
+    pages: usize,
+    frames: &[Vec<u8>],
+) -> Vec<Target> {
     let mut out = Vec::new();
     let mut add = |t: Target| {
         if !out.contains(&t) {
@@ -777,6 +787,11 @@ fn store_targets(code: &Code, ops: &[Op], me: usize, role: &Role, cpus: usize, p
                 At::Me => add(Target::Field { field: to.field, owner: me as u8 }),
                 At::Cur => (0..cpus).for_each(|c| add(Target::Field { field: to.field, owner: c as u8 })),
             },
+            Op::StorePage { page, .. } => {
+                for &field in frames.get(usize::from(page)).map_or(&[][..], Vec::as_slice) {
+                    add(Target::Field { field, owner: 0 });
+                }
+            }
             Op::Pte { pages: which, level, v, locked: false } => match which {
                 Pages::One(p) => add(Target::Entry { page: p, level, v }),
                 Pages::Range => (0..pages)
@@ -786,7 +801,6 @@ fn store_targets(code: &Code, ops: &[Op], me: usize, role: &Role, cpus: usize, p
             _ => {}
         }
     }
-    let _ = code;
     out
 }
 

@@ -105,6 +105,8 @@ pub struct Abs<'a, const W: usize> {
     pub pick: Option<Cpu>,
     /// What was seen.
     pub seen: u32,
+    /// Words of a CPU other than the one that acts were read or written.
+    pub foreign: bool,
 }
 
 /// Bit of a CR3 word: the user half.
@@ -182,7 +184,7 @@ impl<'a, const W: usize> Abs<'a, W> {
     /// Start a transition.
     #[inline]
     pub fn new(m: &'a Model, s: [u64; W]) -> Self {
-        Abs { m, s, level: 0, pick: None, seen: 0 }
+        Abs { m, s, level: 0, pick: None, seen: 0, foreign: false }
     }
 
     #[inline]
@@ -309,9 +311,10 @@ impl<'a, const W: usize> Abs<'a, W> {
 
     // -- memory ------------------------------------------------------------------------------------------
 
-    fn place(&self, field: u8, owner: usize) -> (Bits, u8, u64) {
+    fn place(&mut self, cpu: usize, field: u8, owner: usize) -> (Bits, u8, u64) {
         let f = &self.m.code.fields[usize::from(field)];
         let var = usize::from(f.var);
+        self.foreign |= self.m.code.vars[var].per_cpu && owner != cpu;
         let b = if self.m.code.vars[var].per_cpu {
             self.m.layout.cpus[owner].vars[var]
         } else {
@@ -369,7 +372,7 @@ impl<'a, const W: usize> Abs<'a, W> {
     fn commit(&mut self, cpu: usize, target: Target, v: u64) {
         match target {
             Target::Field { field, owner } => {
-                let (b, shift, mask) = self.place(field, usize::from(owner));
+                let (b, shift, mask) = self.place(cpu, field, usize::from(owner));
                 let old = self.get(b);
                 if v << shift & !mask != 0 {
                     self.seen |= Seen::OVERFLOW;
@@ -378,6 +381,7 @@ impl<'a, const W: usize> Abs<'a, W> {
             }
             Target::Entry { page, level, v } => self.commit_entry(usize::from(page), level, v),
             Target::Ack { sender } => {
+                self.foreign = true;
                 let b = self.m.layout.cpus[usize::from(sender)].waits;
                 let old = self.get(b);
                 self.set(b, old & !(1 << cpu));
@@ -461,6 +465,15 @@ impl<'a, const W: usize> Abs<'a, W> {
         Ok((self.get(s.kind[p]) != 0).then(|| self.get(s.version[p])))
     }
 
+    /// The field a page's data is in, by the translation an access uses now; none if it faults.
+    fn frame_of(&self, cpu: usize, page: u8) -> Result<Option<u8>, Violation> {
+        let p = usize::from(page);
+        let cr3 = self.get(self.m.layout.cpus[cpu].cr3);
+        let Some(version) = self.used(cpu, p, cr3)? else { return Ok(None) };
+        let frames = self.m.scope.frames.get(p).map_or(&[][..], Vec::as_slice);
+        Ok(frames.get(version as usize - 1).or(frames.last()).copied())
+    }
+
     /// An access whose address some code holds.
     fn access(&mut self, cpu: usize, p: usize, explicit: bool) -> Result<(), Violation> {
         let cr3 = self.get(self.m.layout.cpus[cpu].cr3);
@@ -472,12 +485,11 @@ impl<'a, const W: usize> Abs<'a, W> {
             return Ok(());
         }
         let page = &self.m.layout.pages[p];
-        let used = self.used(cpu, p, cr3)?;
-        if let (Some(_), PageKind::User(mm)) = (used, page.kind)
-            && self.m.mm(cr3) != usize::from(mm)
-        {
+        // S9: user code and uaccess hold addresses of one mm; under another's table the same address is not theirs.
+        if matches!(page.kind, PageKind::User(mm) if self.m.mm(cr3) != usize::from(mm)) {
             return Err(Violation::WrongAddressSpace);
         }
+        let used = self.used(cpu, p, cr3)?;
         match used {
             Some(v) if v < dead && live => Err(Violation::StaleAccessReused),
             Some(v) if v < dead => Err(Violation::StaleAccessNotReused),
@@ -500,6 +512,20 @@ impl<'a, const W: usize> Abs<'a, W> {
             }
         }
         Ok(())
+    }
+
+    /// `switch_mm_irqs_off` to the other ASID: NOFLUSH unless `invalidate_other` owes it a flush (FACTS 2.5).
+    pub fn switch_asid(&mut self, cpu: usize) {
+        let c = &self.m.layout.cpus[cpu];
+        let cr3 = self.get(c.cr3) ^ 2;
+        self.set(c.cr3, cr3);
+        let owes = self.get(c.owes);
+        if owes & 2 != 0 || !self.m.pcid {
+            let asid = self.m.asid(cr3);
+            let asids = self.m.layout.asids;
+            self.set(c.owes, owes & !2);
+            self.forget_where(cpu, false, |slot| slot % asids == asid);
+        }
     }
 
     /// Ordinary kernel code on a CPU that rests in the kernel.
@@ -575,6 +601,7 @@ impl<'a, const W: usize> Abs<'a, W> {
 
     /// Does any CPU hold a translation that is dead from now on?
     fn witness(&mut self) {
+        self.foreign = true;
         let s = &self.m.layout.shared;
         for p in 0..self.m.layout.pages.len() {
             let dead = self.get(s.dead[p]);
@@ -607,7 +634,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
     fn read(&mut self, cpu: Cpu, field: u8, at: At, of: Cpu) -> Result<u64, Violation> {
         self.reach_var(usize::from(cpu), field, at)?;
         let owner = if at == At::Shared { 0 } else { usize::from(of) };
-        let (b, shift, mask) = self.place(field, owner);
+        let (b, shift, mask) = self.place(usize::from(cpu), field, owner);
         let var = self.m.code.fields[usize::from(field)].var;
         let mut word = self.get(b);
         for i in 0..self.buffered(usize::from(cpu)) {
@@ -641,7 +668,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
     ) -> Result<u64, Violation> {
         self.reach_var(usize::from(cpu), field, at)?;
         let owner = if at == At::Shared { 0 } else { usize::from(of) };
-        let (b, shift, mask) = self.place(field, owner);
+        let (b, shift, mask) = self.place(usize::from(cpu), field, owner);
         let word = self.get(b);
         let old = (word & mask) >> shift;
         let new = f(old);
@@ -784,6 +811,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
             Invalidate::Invpcid(Invpcid::AllGlobal, ..) => self.forget_where(me, true, |_| true),
             Invalidate::Invpcid(Invpcid::All, ..) => self.forget_where(me, false, |_| true),
             Invalidate::Broadcast(pages) => {
+                self.foreign = true;
                 for c in 0..self.m.layout.cpus.len() {
                     for p in self.which(pages) {
                         for slot in 0..tags(&self.m.layout.pages[p], self.m.layout.asids) {
@@ -793,6 +821,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
                 }
             }
             Invalidate::BroadcastAll => {
+                self.foreign = true;
                 for c in 0..self.m.layout.cpus.len() {
                     self.forget_where(c, true, |_| true);
                 }
@@ -806,6 +835,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
     }
 
     fn rar(&mut self, cpu: Cpu, to: Set) -> Result<(), Violation> {
+        self.foreign = true;
         let set = self.members(to, cpu);
         for c in 0..self.m.layout.cpus.len() {
             if set >> c & 1 != 0 {
@@ -825,6 +855,22 @@ impl<const W: usize> Machine for Abs<'_, W> {
         match what {
             Touch::Zone(z) => self.zone(usize::from(cpu), z),
             Touch::Read(p) | Touch::Write(p) => self.access(usize::from(cpu), usize::from(p), true),
+        }
+    }
+
+    fn load_page(&mut self, cpu: Cpu, page: u8) -> Result<u64, Violation> {
+        self.touch(cpu, Touch::Read(page))?;
+        match self.frame_of(usize::from(cpu), page)? {
+            Some(field) => self.read(cpu, field, At::Shared, cpu),
+            None => Ok(0),
+        }
+    }
+
+    fn store_page(&mut self, cpu: Cpu, page: u8, v: u64) -> Result<(), Violation> {
+        self.touch(cpu, Touch::Write(page))?;
+        match self.frame_of(usize::from(cpu), page)? {
+            Some(field) => self.write(cpu, field, At::Shared, cpu, v),
+            None => Ok(()),
         }
     }
 
@@ -892,6 +938,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
     }
 
     fn ipi(&mut self, cpu: Cpu, to: Set, run: ProgId) {
+        self.foreign = true;
         let set = self.members(to, cpu);
         let me = usize::from(cpu);
         if self.m.masks[3] & !set & !(1 << cpu) != 0 {

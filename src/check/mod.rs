@@ -2,13 +2,18 @@
 //!
 //! Reading order: [`scope`] (what is explored and assumed), [`layout`] (the packed state), [`machine`] (what an
 //! op does to it), [`model`] (what can happen next), [`explore`] (breadth-first search), [`schedule`] (a run as
-//! text, and its replay), [`report`] (counterexamples and verdicts for people).
+//! text, and its replay), [`report`] (counterexamples and verdicts for people), [`reduce`] (symmetry), [`litmus`]
+//! (tests with their verdict inside).
 
+pub mod edit;
 pub mod explore;
 pub mod layout;
+pub mod litmus;
 pub mod machine;
 pub mod model;
 pub mod promela;
+pub mod property;
+pub mod reduce;
 pub mod report;
 pub mod schedule;
 pub mod scope;
@@ -38,6 +43,8 @@ pub struct Question<'a> {
     /// Every op a transition of its own; otherwise ops that commute with everything are fused, and a violation
     /// is searched again without that, so that its schedule is the shortest.
     pub plain: bool,
+    /// Search a violation again for its shortest schedule.
+    pub trace: bool,
 }
 
 /// The three outcomes.
@@ -115,10 +122,11 @@ pub fn check(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) ->
     let fits = |&b: &usize| model(b, fuse).is_ok_and(|m| m.layout.words == question.scope.roles.len() + 1);
     let mut depth = BUFFERS.iter().rposition(fits).unwrap_or(0);
     loop {
-        let answer = explore(model(BUFFERS[depth], fuse)?, BUFFERS[depth], question.memory, go_on);
+        let answer =
+            explore(model(BUFFERS[depth], fuse)?, BUFFERS[depth], question.memory, !question.plain, go_on);
         match answer.end {
             End::Cut(Cut::Buffer) if depth + 1 < BUFFERS.len() => depth += 1,
-            End::Violated(..) if fuse => fuse = false,
+            End::Violated(..) if fuse && question.trace => fuse = false,
             _ => return Ok(answer),
         }
     }
@@ -153,9 +161,15 @@ macro_rules! with_words {
 }
 pub(crate) use with_words;
 
-fn explore(model: Model, buffer: usize, memory: usize, go_on: &mut dyn FnMut(&Counts) -> bool) -> Answer {
+fn explore(
+    model: Model,
+    buffer: usize,
+    memory: usize,
+    symmetric: bool,
+    go_on: &mut dyn FnMut(&Counts) -> bool,
+) -> Answer {
     let (end, counts, bytes, wrong_gs) = with_words!(model, W => {
-        let mut search: Search<'_, W> = Search::new(&model, memory);
+        let mut search: Search<'_, W> = Search::new(&model, memory, symmetric);
         let end = loop {
             if let Some(end) = search.run(SLICE) {
                 break end;

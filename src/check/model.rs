@@ -6,7 +6,7 @@ use super::layout::{Layout, MAX_WORDS, tags, versions_needed};
 use super::machine::{Abs, CR3_USER, Entries, Model, Seen};
 use super::scope::{Assume, CheckError, Fills, Rest, Scope};
 use crate::kernel::program::{
-    At, Code, Cond, Cr3, Feature, Features, Invpcid, NoFlush, Op, PageKind, Set, Touch, Zone,
+    At, Code, Cond, Cr3, Feature, Features, Invpcid, NoFlush, Op, PageKind, Set, Slot, Touch, Zone,
 };
 use crate::kernel::step::{NO_PC, Outcome, Violation};
 
@@ -29,6 +29,8 @@ pub enum Action {
     Nmi,
     /// Deliver a machine check.
     Mce,
+    /// `switch_mm` to the other ASID, amid a system call's own work.
+    Switch,
     /// A walk caches a page's leaf.
     Fill(u8),
     /// A walk caches the entry above a page's leaf.
@@ -152,6 +154,14 @@ impl Model {
         found
     }
 
+    /// Does a state show what the scope asks about?
+    pub fn asked(&self, s: &[u64], e: &Expansion) -> Option<Violation> {
+        let never = self.scope.never.as_ref().is_some_and(|c| c.holds(self, s));
+        let end = !e.progress && !e.deadlock;
+        let exists = end && self.scope.exists.as_ref().is_some_and(|c| c.holds(self, s));
+        (never || exists).then_some(Violation::Invariant)
+    }
+
     /// [`Model::successors`] where speed does not matter.
     pub fn each_successor<const W: usize>(
         &self,
@@ -170,22 +180,21 @@ impl Model {
         out: &mut impl FnMut(Move, Result<[u64; W], Violation>) -> bool,
     ) -> Expansion {
         let mut e = Expansion::default();
-        let mut busy = false;
         for cpu in 0..self.layout.cpus.len() {
-            if !self.of_cpu(s, cpu, &mut e, &mut busy, out) {
+            if !self.of_cpu(s, cpu, &mut e, out) {
                 return e;
             }
         }
-        e.deadlock = busy && !e.progress;
+        e.deadlock = e.busy && !e.progress;
         e
     }
 
-    fn of_cpu<const W: usize>(
+    /// The actions of one CPU; `false` if `out` ended the enumeration.
+    pub fn of_cpu<const W: usize>(
         &self,
         s: &[u64; W],
         cpu: usize,
         e: &mut Expansion,
-        busy: &mut bool,
         out: &mut impl FnMut(Move, Result<[u64; W], Violation>) -> bool,
     ) -> bool {
         let c = &self.layout.cpus[cpu];
@@ -204,6 +213,7 @@ impl Model {
                     broken = self.tail(&mut a, cpu);
                 }
                 e.seen |= a.seen;
+                e.foreign |= a.foreign;
                 if a.seen & Seen::FULL != 0 {
                     return true; // no such run with this depth; the caller repeats with a deeper buffer
                 }
@@ -222,7 +232,7 @@ impl Model {
             };
         // The program.
         if let Some(level) = top {
-            *busy = true;
+            e.busy = true;
             let (_, op) = at.next_op(cpu, level);
             let f = &c.frames[level];
             let blocked = op == Op::Return && f.locations[get(f.at) as usize - 1].iret && get(c.pending) != 0;
@@ -254,7 +264,10 @@ impl Model {
                 let mut a = Abs::new(self, *s);
                 let outcome = a.run(cpu, level);
                 let go = match outcome {
-                    Outcome::Wait => true,
+                    Outcome::Wait => {
+                        e.foreign |= a.foreign;
+                        true
+                    }
                     Outcome::Next | Outcome::Done => {
                         e.progress = true;
                         emit(Action::Step, a, None, e)
@@ -288,6 +301,20 @@ impl Model {
                 {
                     return false;
                 }
+            }
+        }
+        // A switch to another mm's ASID: C code that keeps the kernel half mapped (FACTS 2.3, 2.5).
+        if self.layout.asids > 1
+            && top == Some(0)
+            && role.rest == Rest::User
+            && matches!(at.next_op(cpu, 0).1, Op::Body(Slot::Syscall))
+            && get(c.pending) == 0
+        {
+            e.progress = true;
+            let mut a = Abs::new(self, *s);
+            a.switch_asid(cpu);
+            if !emit(Action::Switch, a, None, e) {
+                return false;
             }
         }
         // The store buffer.
@@ -461,6 +488,7 @@ impl Model {
             Op::InvlpgbAll | Op::Tlbsync | Op::Rar(_) | Op::Touch(_) | Op::Pte { .. } | Op::FreeTable(_) => {
                 false
             }
+            Op::LoadPage { .. } | Op::StorePage { .. } => false,
             Op::Promise(_) | Op::Ipi { .. } | Op::HandleCalls | Op::OweUser | Op::OweOthers => false,
         }
     }
@@ -498,6 +526,7 @@ impl Model {
         let op = at.next_op(cpu, level).1;
         match op {
             Op::Touch(Touch::Read(q) | Touch::Write(q)) => usize::from(q) == p,
+            Op::LoadPage { page: q, .. } | Op::StorePage { page: q, .. } => usize::from(q) == p,
             op => Model::zone_of(op).is_some_and(|z| self.zone_may(z, self.layout.pages[p].kind)),
         }
     }
@@ -534,6 +563,10 @@ pub struct Expansion {
     pub progress: bool,
     /// Some CPU waits and nothing can happen.
     pub deadlock: bool,
+    /// Some CPU is amid a program.
+    pub busy: bool,
+    /// What can happen depends on, or changes, more than the acting CPU's words and the shared ones.
+    pub foreign: bool,
 }
 
 /// Pages of user memory exist in this model.

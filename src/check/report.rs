@@ -122,6 +122,7 @@ fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepVi
         Action::Enter if model.role(cpu).rest == Rest::User => format!("({})", model.role(cpu).again),
         Action::Enter => format!("(again: {})", model.role(cpu).again),
         Action::Use => "(ordinary kernel code)".into(),
+        Action::Switch => "(switch_mm to the other ASID)".into(),
         Action::Irq => "(interrupt)".into(),
         Action::Nmi => "(NMI)".into(),
         Action::Mce => "(#MC)".into(),
@@ -327,6 +328,7 @@ fn closing(model: &Model, replay: &Replay, moves: &[Move], rule: Violation) -> S
                 rule.name()
             )
         }
+        (Violation::Invariant, _) => "this is the state the test asks about.".into(),
         (rule, _) => format!("cpu {cpu}{at}: {}.", rule.name()),
     }
 }

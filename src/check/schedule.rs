@@ -20,6 +20,7 @@ pub fn format(model: &Model, moves: &[Move]) -> String {
             Action::Drain => "drain".into(),
             Action::Enter => "enter".into(),
             Action::Use => "use".into(),
+            Action::Switch => "switch".into(),
             Action::Irq => "irq".into(),
             Action::Nmi => "nmi".into(),
             Action::Mce => "mce".into(),
@@ -72,6 +73,7 @@ pub fn parse(model: &Model, text: &str) -> Result<Vec<Move>, CheckError> {
             "drain" => Action::Drain,
             "enter" => Action::Enter,
             "use" => Action::Use,
+            "switch" => Action::Switch,
             "irq" => Action::Irq,
             "nmi" => Action::Nmi,
             "mce" => Action::Mce,
@@ -80,7 +82,7 @@ pub fn parse(model: &Model, text: &str) -> Result<Vec<Move>, CheckError> {
             "drop" => Action::Drop(page()?),
             _ => {
                 return Err(bad(
-                    "actions are step, pick, drain, enter, use, irq, nmi, mce, fill, fill-upper and drop",
+                    "actions are step, pick, drain, enter, use, switch, irq, nmi, mce, fill, fill-upper and drop",
                 ));
             }
         };
@@ -133,8 +135,9 @@ pub fn replay(model: &Model, moves: &[Move]) -> Result<Replay, CheckError> {
                 }
             }
         }
-        if violation.is_none() && model.each_successor(&s, &mut |_, _| true).deadlock {
-            violation = Some(Violation::Deadlock);
+        if violation.is_none() {
+            let e = model.each_successor(&s, &mut |_, _| true);
+            violation = model.asked(&s, &e).or(e.deadlock.then_some(Violation::Deadlock));
         }
         Ok(Replay { states, violation })
     })

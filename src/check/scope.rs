@@ -1,5 +1,6 @@
 //! What is explored: how many of everything, who does what, and what is assumed of the machine.
 
+use super::property::Condition;
 use crate::kernel::step::Violation;
 
 /// Most CPUs of a scope.
@@ -143,6 +144,12 @@ pub struct Scope {
     pub nmis: u8,
     /// Machine checks in all; they nest in NMIs.
     pub mces: u8,
+    /// Must hold in no state.
+    pub never: Option<Condition>,
+    /// Is an end reachable in which this holds?
+    pub exists: Option<Condition>,
+    /// For each page the fields it maps: at first, after its next change, ...
+    pub frames: Vec<Vec<u8>>,
 }
 
 impl Scope {
@@ -150,7 +157,7 @@ impl Scope {
     pub fn standard(cpus: usize, nmis: u8) -> Scope {
         let mut roles = vec![Role::initiator("purge", 1)];
         roles.extend((1..cpus).map(|_| Role::isolated(2)));
-        Scope { roles, pages: 1, asids: 1, nmis, mces: 0 }
+        Scope { roles, pages: 1, asids: 1, nmis, mces: 0, never: None, exists: None, frames: Vec::new() }
     }
 
     /// Reject what the explorer cannot hold.

@@ -16,6 +16,7 @@ fn run(code: &Code, nmis: u8, assume: Assume) -> Answer {
         assume,
         memory: 1 << 30,
         plain: false,
+        trace: true,
     };
     check(&question, &mut |_| true).unwrap()
 }

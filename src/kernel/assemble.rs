@@ -478,6 +478,11 @@ impl Assembler {
                 self.emit(Op::Rmw { f: *f, to, at: place, v });
                 Ok(())
             }
+            Expr::Page(name) => {
+                let page = self.page(name, at)?;
+                self.emit(Op::LoadPage { to, page });
+                Ok(())
+            }
             Expr::Cas(n, old, new) => {
                 let place = self.place(n)?;
                 let old = self.value(old, at)?;
@@ -679,6 +684,12 @@ impl Assembler {
                 let to = self.place(n)?;
                 let v = self.value(v, s.at)?;
                 self.emit(Op::Store { to, v });
+                Ok(())
+            }
+            StmtKind::StorePage(name, v) => {
+                let page = self.page(name, s.at)?;
+                let v = self.value(v, s.at)?;
+                self.emit(Op::StorePage { page, v });
                 Ok(())
             }
             StmtKind::Await(n, f, v) => {
@@ -944,7 +955,8 @@ fn defined(op: Op) -> u8 {
         | Op::Alu { to, .. }
         | Op::Load { to, .. }
         | Op::Rmw { to, .. }
-        | Op::Cas { to, .. } => 1 << to.0,
+        | Op::Cas { to, .. }
+        | Op::LoadPage { to, .. } => 1 << to.0,
         Op::ReadGs(to) | Op::ReadCr3(to) => 1 << to.0,
         _ => 0,
     }
@@ -952,9 +964,12 @@ fn defined(op: Op) -> u8 {
 
 fn used(op: Op) -> u8 {
     match op {
-        Op::Move { v, .. } | Op::Store { v, .. } | Op::Rmw { v, .. } | Op::Await { v, .. } | Op::SetGs(v) => {
-            bit(v)
-        }
+        Op::Move { v, .. }
+        | Op::Store { v, .. }
+        | Op::Rmw { v, .. }
+        | Op::Await { v, .. }
+        | Op::SetGs(v)
+        | Op::StorePage { v, .. } => bit(v),
         Op::Alu { a, b, .. } => 1 << a.0 | bit(b),
         Op::Cas { old, new, .. } => bit(old) | bit(new),
         Op::Unless { c: Cond::Cmp(_, a, b), .. } => 1 << a.0 | bit(b),

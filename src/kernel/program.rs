@@ -406,6 +406,20 @@ pub enum Op {
     Rar(Set),
     /// An access whose translation matters.
     Touch(Touch),
+    /// Load the data a page maps, through the TLB.
+    LoadPage {
+        /// Destination.
+        to: Reg,
+        /// Page.
+        page: u8,
+    },
+    /// Store to the data a page maps, through the TLB: enters the store buffer.
+    StorePage {
+        /// Page.
+        page: u8,
+        /// Value.
+        v: Val,
+    },
     /// The timed machine charges a workload here; ordinary kernel code.
     Body(Slot),
     /// Write page-table entries.

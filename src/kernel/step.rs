@@ -69,6 +69,8 @@ pub enum Violation {
     FreedMm,
     /// S11: a sender that waits for ever.
     Deadlock,
+    /// A named condition holds, or an end asked for is reached.
+    Invariant,
     /// A value does not fit its declared width: the run says nothing (never a wrap).
     Overflow,
 }
@@ -86,6 +88,7 @@ impl Violation {
             Violation::WrongAddressSpace => "wrong_address_space",
             Violation::FreedMm => "freed_mm",
             Violation::Deadlock => "deadlock",
+            Violation::Invariant => "invariant",
             Violation::Overflow => "overflow",
         }
     }
@@ -170,6 +173,14 @@ pub trait Machine {
     fn owe(&mut self, cpu: Cpu, others: bool);
     /// An access whose translation matters.
     fn touch(&mut self, cpu: Cpu, what: Touch) -> Result<(), Violation>;
+    /// Load the data a page maps, through the TLB. A machine without data memory reads 0.
+    fn load_page(&mut self, cpu: Cpu, page: u8) -> Result<u64, Violation> {
+        self.touch(cpu, Touch::Read(page)).map(|()| 0)
+    }
+    /// Store to the data a page maps, through the TLB.
+    fn store_page(&mut self, cpu: Cpu, page: u8, _v: u64) -> Result<(), Violation> {
+        self.touch(cpu, Touch::Write(page))
+    }
     /// A workload's own work: ordinary kernel code.
     fn body(&mut self, cpu: Cpu, slot: Slot) -> Result<(), Violation>;
     /// Write page-table entries. `locked`: only called when `ordered(.., Publishes)`.
@@ -228,6 +239,7 @@ pub fn order_of(op: Op) -> Option<Order> {
         Op::AwaitAcks | Op::Fence(Fence::Load) | Op::Irq(_) | Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) => {
             None
         }
+        Op::LoadPage { .. } | Op::StorePage { .. } => None,
         Op::ReadCr3(_) | Op::Touch(_) | Op::Body(_) | Op::Pte { .. } | Op::FreeTable(_) => None,
         Op::Request(_) | Op::Promise(_) | Op::HandleCalls | Op::OweUser | Op::OweOthers | Op::Return => None,
     }
@@ -335,6 +347,11 @@ fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Resu
         Op::InvlpgbAll => m.invalidate(cpu, Invalidate::BroadcastAll)?,
         Op::Rar(to) => m.rar(cpu, to)?,
         Op::Touch(what) => m.touch(cpu, what)?,
+        Op::LoadPage { to, page } => {
+            let v = m.load_page(cpu, page)?;
+            f.set(to, v);
+        }
+        Op::StorePage { page, v } => m.store_page(cpu, page, f.val(v))?,
         Op::Body(slot) => m.body(cpu, slot)?,
         Op::Pte { pages, level, v, locked } => m.pte(cpu, pages, level, v, locked)?,
         Op::FreeTable(pages) => m.free_table(cpu, pages)?,

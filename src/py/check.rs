@@ -2,9 +2,12 @@
 
 use pyo3::{prelude::*, types::PyDict};
 
+use crate::check::edit::{self, Bounds};
+use crate::check::litmus::{self, Litmus};
 use crate::check::{
-    self, Answer, Assume, CheckError, Counts, Move, Question, Scope, Status, report, schedule,
+    self, Answer, Assume, CheckError, Counts, Move, Question, Scope, Status, Touches, report, schedule,
 };
+use crate::kernel::step::Violation;
 use crate::kernel::{policy, program::Features, text};
 
 /// Values of a scope and assumptions as they cross the boundary.
@@ -23,15 +26,19 @@ struct Request {
     assume: Vec<(String, String)>,
     memory: usize,
     plain: bool,
+    roles: String,
 }
 
 impl Request {
     fn scope(&self) -> Result<Scope, CheckError> {
         let mut scope = Scope::standard(self.cpus.clamp(1, 6), self.nmis);
+        if !self.roles.is_empty() {
+            scope.roles = litmus::roles(&self.roles)?;
+        }
         scope.mces = self.mces;
         scope.asids = self.asids;
         scope.pages = self.pages;
-        for r in &mut scope.roles {
+        for r in scope.roles.iter_mut().filter(|_| self.roles.is_empty()) {
             r.left = if r.isolated { self.entries } else { self.rounds.saturating_sub(1) };
         }
         scope.validate()?;
@@ -64,6 +71,7 @@ pub fn check_run<'py>(
         assume: request.assumptions()?,
         memory: request.memory,
         plain: request.plain,
+        trace: true,
     };
     let mut interrupted = None;
     let answer = py.detach(|| {
@@ -120,7 +128,7 @@ fn counterexample<'py>(
     py: Python<'py>,
     answer: &Answer,
     moves: &[Move],
-    rule: crate::kernel::step::Violation,
+    rule: Violation,
 ) -> PyResult<Bound<'py, PyDict>> {
     let x = report::explain(&answer.model, moves, rule)?;
     let out = PyDict::new(py);
@@ -168,4 +176,115 @@ pub fn check_replay(
 #[pyfunction]
 pub fn check_assumptions() -> Vec<(&'static str, Vec<&'static str>)> {
     Assume::FLAGS.iter().map(|(n, v)| (*n, v.to_vec())).collect()
+}
+
+/// Run one litmus test; a dictionary with its name, stated and found verdicts, and the counterexample.
+#[pyfunction]
+pub fn litmus_run<'py>(
+    py: Python<'py>,
+    text: &str,
+    file: &str,
+    memory: usize,
+    plain: bool,
+) -> PyResult<Bound<'py, PyDict>> {
+    let test = Litmus::new(file, text)?;
+    let outcome = py.detach(|| test.run(memory, plain))?;
+    let out = verdict(py, &outcome.answer)?;
+    out.set_item("name", &test.name)?;
+    out.set_item("doc", &test.doc)?;
+    out.set_item("source", &test.source)?;
+    out.set_item("stated", &test.verdict)?;
+    out.set_item("found", &outcome.found)?;
+    Ok(out)
+}
+
+/// Bounds for edited policies: every assumption about code that is not modelled must hold at once.
+fn bounds(request: &Request) -> Result<Bounds, CheckError> {
+    let given = request.assumptions()?;
+    let fixed = |name: &str| request.assume.iter().any(|(n, _)| n == name);
+    let mut assume = vec![given];
+    if !fixed("D") {
+        assume.push(Assume { danger: Touches::Recycled, ..given });
+    }
+    if !fixed("N") && (request.nmis > 0 || request.mces > 0) {
+        assume.extend(assume.clone().into_iter().map(|a| Assume { nmi: Touches::Recycled, ..a }));
+    }
+    // The harshest first: most candidates fail there.
+    assume.reverse();
+    Ok(Bounds { scope: request.scope()?, assume, features: Features::PTI_PCID, memory: request.memory })
+}
+
+/// Run a long search that Ctrl-C can stop.
+fn interruptible<T: Send>(
+    py: Python<'_>,
+    progress: Option<&Py<PyAny>>,
+    work: impl Send + FnOnce(&mut dyn FnMut(&Counts) -> bool) -> Result<T, CheckError>,
+) -> PyResult<T> {
+    let mut interrupted = None;
+    let done = py.detach(|| {
+        work(&mut |counts| match tick(counts, progress) {
+            Ok(()) => true,
+            Err(error) => {
+                interrupted = Some(error);
+                false
+            }
+        })
+    });
+    match interrupted {
+        Some(error) => Err(error),
+        None => Ok(done?),
+    }
+}
+
+/// Each op and order of a policy, and the verdict without it.
+#[pyfunction]
+#[pyo3(signature = (request, progress=None))]
+pub fn check_necessary<'py>(
+    py: Python<'py>,
+    request: &Bound<'py, PyAny>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Vec<Bound<'py, PyDict>>> {
+    let request: Request = request.extract()?;
+    let file = text::parse(&request.file, &request.text)?;
+    let bounds = bounds(&request)?;
+    let needs = interruptible(py, progress.as_ref(), |go_on| edit::necessary(&file, &bounds, go_on))?;
+    needs
+        .into_iter()
+        .map(|n| {
+            let d = PyDict::new(py);
+            d.set_item("section", n.section)?;
+            d.set_item("place", n.place)?;
+            d.set_item("what", n.what)?;
+            d.set_item("supplied_by", n.supplied_by)?;
+            d.set_item("status", n.judged.status.name())?;
+            d.set_item("rule", n.judged.rule.map(Violation::name))?;
+            d.set_item("states", n.judged.states)?;
+            Ok(d)
+        })
+        .collect()
+}
+
+/// The smallest sets of edits that make a policy pass.
+#[pyfunction]
+#[pyo3(signature = (request, most, progress=None))]
+pub fn check_repair<'py>(
+    py: Python<'py>,
+    request: &Bound<'py, PyAny>,
+    most: usize,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Vec<Bound<'py, PyDict>>> {
+    let request: Request = request.extract()?;
+    let file = text::parse(&request.file, &request.text)?;
+    let bounds = bounds(&request)?;
+    let found = interruptible(py, progress.as_ref(), |go_on| edit::repair(&file, &bounds, most, go_on))?;
+    found
+        .into_iter()
+        .map(|r| {
+            let d = PyDict::new(py);
+            d.set_item("edits", r.edits)?;
+            d.set_item("text", r.text)?;
+            d.set_item("states", r.judged.states)?;
+            Ok(d)
+        })
+        .collect()
 }

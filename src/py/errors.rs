@@ -37,6 +37,7 @@ macro_rules! error_becomes {
 error_becomes! {
     crate::check::promela::ExportError => PolicyError;
     crate::check::CheckError => CheckError;
+    crate::check::litmus::LitmusError => PolicyError;
     crate::hw::TlbError => TlbError;
     crate::kernel::text::PolicyError => PolicyError;
     crate::trace::TraceError => TraceError;

@@ -26,7 +26,9 @@ mod _core {
     use super::calibrate::{calibrate_run, calibrate_stages};
 
     #[pymodule_export]
-    use super::check::{check_assumptions, check_replay, check_run};
+    use super::check::{
+        check_assumptions, check_necessary, check_repair, check_replay, check_run, litmus_run,
+    };
 
     #[pymodule_export]
     use super::errors::{

@@ -24,6 +24,9 @@ def command(
         list[str] | None,
         typer.Option(help="NAME=VALUE, repeatable: D, N, invpcid, stores, fills, gs, range."),
     ] = None,
+    roles: Annotated[
+        str, typer.Option(help="What each CPU does, such as 'purge; purge; isolated 2'; instead of --cpus.")
+    ] = "",
     memory: Annotated[str, typer.Option(help="Memory the search may use, such as 512M or 8G.")] = "8G",
     reduce: Annotated[
         bool, typer.Option("--reduce/--no-reduce", help="Fuse ops that commute with everything.")
@@ -45,6 +48,7 @@ def command(
             rounds=rounds,
             assume=assumptions(assume or []),
             memory=size(memory),
+            roles=roles,
             reduce=reduce,
             progress=lambda states, _depth: advance(states, None),
         )

@@ -178,6 +178,8 @@ pub enum Expr {
     Binary(Value, Alu, Value),
     /// `xchg|add|or|and VAR, value`.
     Rmw(Rmw, Name, Value),
+    /// `load PAGE`: the data it maps.
+    Page(String),
     /// `cas VAR, old, new`.
     Cas(Name, Value, Value),
 }
@@ -228,6 +230,8 @@ pub enum StmtKind {
     Store(Name, Value),
     /// A locked operation whose old value nobody wants.
     Locked(Expr),
+    /// `store PAGE, value`: to the data it maps.
+    StorePage(String, Value),
     /// `await VAR cmp value`.
     Await(Name, Cmp, Value),
     /// Everything else: a word and its operands, judged by the assembler.

@@ -242,6 +242,11 @@ fn simple(c: &mut Cursor<'_>, word: String) -> Result<StmtKind, PolicyError> {
             let cmp = c.compare().ok_or_else(|| c.error("expected a comparison"))?;
             StmtKind::Await(name, cmp, c.value()?)
         }
+        "store" => {
+            let (page, _) = c.word("a page")?;
+            c.expect(",")?;
+            StmtKind::StorePage(page, c.value()?)
+        }
         "ipi" => {
             let set = c.word("a CPU set")?.0;
             c.expect(",")?;
@@ -430,6 +435,10 @@ impl Cursor<'_> {
                 let name = self.name("a variable")?;
                 self.expect(",")?;
                 return Ok(Expr::Rmw(rmw, name, self.value()?));
+            }
+            if w == "load" {
+                self.next += 1;
+                return Ok(Expr::Page(self.word("a page")?.0));
             }
             if w == "cas" {
                 self.next += 1;

@@ -96,6 +96,7 @@ pub fn statement(kind: &StmtKind) -> String {
         StmtKind::Let(to, e) => format!("let {to} = {}", expr(e)),
         StmtKind::Store(to, v) => format!("{} = {}", name(to), value(v)),
         StmtKind::Locked(e) => expr(e),
+        StmtKind::StorePage(page, v) => format!("store {page}, {}", value(v)),
         StmtKind::Await(n, c, v) => format!("await {} {} {}", name(n), cmp(*c), value(v)),
         StmtKind::Plain(words) => plain(words),
         StmtKind::SwitchMm(mm, asid, keep) => {
@@ -165,6 +166,7 @@ fn expr(e: &Expr) -> String {
             };
             format!("{word} {}, {}", name(n), value(v))
         }
+        Expr::Page(page) => format!("load {page}"),
         Expr::Cas(n, old, new) => format!("cas {}, {}, {}", name(n), value(old), value(new)),
     }
 }

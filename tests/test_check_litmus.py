@@ -1,0 +1,97 @@
+"""Every litmus test has the verdict its file states, with and without reductions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tlbcore as tc
+
+FOLDER = Path(__file__).parent / "litmus"
+FILES = sorted(FOLDER.rglob("*.litmus"))
+# The plain search of these takes longer than a test should.
+LARGE = {"two-initiators", "v8-nmi-restores-zero", "tri-state-nmi", "hull-covers-only-what-it-saw", "n2"}
+
+
+def names(folder: str) -> set[str]:
+    return {file.stem for file in (FOLDER / folder).glob("*.litmus")}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_verdict_is_the_one_stated(file: Path) -> None:
+    result = tc.litmus(file)
+
+    assert result.found == result.stated
+    assert result.name == file.stem
+    assert result.source, "a litmus test names its source"
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.stem not in LARGE], ids=lambda file: file.stem)
+def test_reductions_do_not_change_the_verdict(file: Path) -> None:
+    assert tc.litmus(file, reduce=False).found == tc.litmus(file).found
+
+
+def test_at_least_sixteen_historical_bugs_stand_as_pairs() -> None:
+    bugs = {name for name in names("history") if not name.endswith("-fixed")}
+
+    assert {f"{name}-fixed" for name in bugs} | bugs == names("history")
+    assert len(bugs) >= 16
+    for name in bugs:
+        assert tc.litmus(FOLDER / "history" / f"{name}.litmus").stated.startswith("violated"), name
+        assert tc.litmus(FOLDER / "history" / f"{name}-fixed.litmus").stated == "verified", name
+
+
+def test_the_x86_transistency_verdicts_match_the_published_ones_but_for_mrf1() -> None:
+    published_forbidden = {
+        "ipi4", "ipi8", "mp", "mrf1", "n5", "n5_synonym", "ptwalk2", "sb_synonym",
+    }  # fmt: skip
+    ours = {name: tc.litmus(FOLDER / "x86t_elt" / f"{name}.litmus").found for name in names("x86t_elt")}
+
+    assert len(ours) == 31
+    differing = {
+        name for name, found in ours.items() if (found == "forbidden") != (name in published_forbidden)
+    }
+    assert differing == {"mrf1"}, "there is no PTE store without its INVLPG in the published model"
+
+
+def test_bless_writes_the_verdict_found(tmp_path: Path) -> None:
+    file = tmp_path / "sb.litmus"
+    text = (FOLDER / "tso" / "sb.litmus").read_text().replace('verdict "allowed"', 'verdict "forbidden"')
+    file.write_text(text)
+
+    wrong = subprocess.run(
+        [sys.executable, "-m", "tlbcore", "litmus", str(file)], capture_output=True, text=True
+    )
+    blessed = subprocess.run(
+        [sys.executable, "-m", "tlbcore", "litmus", str(tmp_path), "--bless"], capture_output=True, text=True
+    )
+
+    assert (wrong.returncode, blessed.returncode) == (1, 0)
+    assert "MISMATCH" in wrong.stdout
+    assert 'verdict "allowed"' in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("litmus a\n\n", "the number of CPUs"),
+        ('litmus a\n  nmis "many"\n\ncpu 0\n  fence\n', "`nmis` takes a number"),
+        ('litmus a\n  colour "red"\n\ncpu 0\n  fence\n', "`colour` is no header line"),
+        ('litmus a\n  exists "z == 1"\n\ncpu 0\n  fence\n', "`z` is no variable"),
+        ("litmus a\n\ncpu 1\n  fence\n", "columns are numbered from 0"),
+        ("litmus a\n\ncpu 0\n  loop\n    fence\n", "cannot end"),
+        ("litmus a\n\ncpu 0\n  fense\n", "did you mean `fence`"),
+    ],
+)
+def test_a_bad_litmus_text_is_refused_with_its_reason(text: str, said: str) -> None:
+    with pytest.raises(tc.PolicyError, match=said):
+        tc.litmus(text)
+
+
+def test_a_value_that_overflows_its_width_is_inconclusive_and_no_wrap() -> None:
+    text = "litmus a\n  var n : 1 bit, shared, starts 0\n\ncpu 0\n  add n, 1\n  add n, 1\n"
+
+    assert tc.litmus(text).found == "inconclusive: overflow"
