@@ -141,3 +141,65 @@ def test_a_syntax_error_in_a_policy_file_names_line_and_column(tmp_path: Path) -
 
     assert done.returncode == 2
     assert "bad.policy:4:7:" in done.stderr
+
+
+def test_the_verdict_table_is_the_policy_tables() -> None:
+    rows = tc.verdict_table()
+
+    assert {row.policy for row in rows} == set(tc.policies)
+    assert [row for row in rows if row.stated not in (None, row.status)] == []
+    assert sum(row.stated is not None for row in rows) == 3 * len(tc.policies)
+    assert all(row.status != "inconclusive" for row in rows)
+
+
+def test_both_fences_of_the_fix_are_needed_and_the_senders_is_attributed() -> None:
+    needs = {n.what: n for n in tc.necessary("coalesce-v7-fixed")}
+
+    assert needs["no `fence`"].needed
+    assert needs["`lfence` instead of `fence`"].needed
+    sender = needs["`pte range = none locked` as a plain store"]
+    assert sender.needed
+    assert "XCHG" in sender.supplied_by
+
+
+def test_nothing_can_be_shown_needed_of_a_broken_policy() -> None:
+    with pytest.raises(tc.CheckError, match="violated to begin with"):
+        tc.necessary("coalesce-v7")
+
+
+def test_repair_rediscovers_flag_before_fence_before_flush() -> None:
+    found = tc.repair("coalesce-v7", edits=2)
+
+    assert any(
+        "coalesce: move `kernel_cr3_loaded = 1` to the top of its block" in r.edits
+        and any("insert `fence` before" in e for e in r.edits)
+        for r in found
+    )
+    for r in found:
+        assert tc.check(r.policy).status == "verified"
+
+
+def test_repair_finds_a_rule_for_nmis() -> None:
+    found = tc.repair("coalesce-v7-fixed", edits=1, nmis=1)
+
+    assert any("save" not in e and "put back what was found" in e for r in found for e in r.edits)
+
+
+def test_the_assumption_core_of_the_v7_race_is_a_fill() -> None:
+    verdict = tc.check("coalesce-v7", assume={"D": "none"})
+
+    assert verdict.core == ("fills at any time",)
+
+
+def test_two_initiators_and_an_isolated_initiator_can_be_asked_for() -> None:
+    assert tc.check("coalesce-v7-fixed", roles="isolated purge; isolated 1").status == "verified"
+    with pytest.raises(tc.CheckError, match="is no role"):
+        tc.check("ipi", roles="purge * x")
+
+
+@pytest.mark.parametrize(("cpus", "nmis", "states"), [(2, 0, 805), (3, 0, 42199)])
+def test_the_number_of_states_of_the_fix_is_exact(cpus: int, nmis: int, states: int) -> None:
+    verdict = tc.check("coalesce-v7-fixed", cpus=cpus, nmis=nmis, assume={"D": "recycled"})
+
+    assert (verdict.status, verdict.states) == ("verified", states)
+    assert max(verdict.bits_per_cpu) <= 64

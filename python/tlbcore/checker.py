@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tlbcore import _core
 from tlbcore.policy import Policy, as_policy
 
-__all__ = ["Counterexample", "LitmusResult", "Step", "Verdict", "check", "litmus"]
+__all__ = [
+    "Counterexample",
+    "LitmusResult",
+    "Need",
+    "Repair",
+    "Row",
+    "Step",
+    "Verdict",
+    "check",
+    "litmus",
+    "necessary",
+    "repair",
+    "verdict_table",
+]
 
 _GIB = 1 << 30
 
@@ -136,6 +149,10 @@ class Verdict:
     wrong_gs
         Schedule of a run in which a %gs-relative access meets the user's GSBASE (SEMANTICS S8, L2); reported
         beside the verdict, unless `assume={"gs": "faults"}` makes it one.
+    core
+        If violated: a smallest set of machine assumptions the violation needs, found by switching each off.
+    bits_per_cpu, bits_shared
+        Width of the packed state.
     cases
         The verdicts this one is the worst of: one for each assumption about code that is not modelled.
     """
@@ -154,6 +171,7 @@ class Verdict:
     bits_per_cpu: tuple[int, ...]
     bits_shared: int
     cases: tuple[Verdict, ...] = ()
+    core: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         raise TypeError("a verdict is verified, violated or inconclusive: compare .status")
@@ -168,6 +186,9 @@ class Verdict:
         if self.counterexample is not None:
             parts += ["", str(self.counterexample).rstrip()]
         parts += ["", fill(self.sentence, 72)]
+        if self.status == "violated":
+            needs = "; ".join(self.core) if self.core else "nothing beyond the interleaving"
+            parts += ["", fill(f"Assumption core: {needs}.", 72)]
         if len(self.cases) > 1:
             parts.append("")
             for case in self.cases:
@@ -201,6 +222,7 @@ class Verdict:
             "grade": self.grade,
             "witnesses": dict(self.witnesses),
             "wrong_gs": self.wrong_gs,
+            "core": list(self.core),
             "bits_per_cpu": list(self.bits_per_cpu),
             "bits_shared": self.bits_shared,
             "counterexample": self.counterexample.to_dict() if self.counterexample else None,
@@ -249,8 +271,8 @@ def check(
     memory
         Bytes the search may hold; beyond, the verdict is inconclusive.
     roles
-        What each CPU does, instead of `cpus`, `entries` and `rounds`: such as `purge; purge; isolated 2`. A role
-        is `PROGRAM`, `PROGRAM*ROUNDS`, `isolated ENTRIES` or `isolated PROGRAM`.
+        What each CPU does, instead of `cpus`, `entries` and `rounds`: such as `purge; purge; isolated 2`. A
+        role is `PROGRAM`, `PROGRAM*ROUNDS`, `isolated ENTRIES` or `isolated PROGRAM`.
     reduce
         Treat interchangeable CPUs alike and fuse ops that commute with everything else. Verdicts are the
         same without, slower.
@@ -276,9 +298,36 @@ def check(
     given = dict(assume or {})
     danger = [given["D"]] if "D" in given else ["none", "recycled"]
     bodies = [given["N"]] if "N" in given else ["none", "recycled"] if nmis or mces else ["none"]
-    request = {
-        "text": chosen.text,
-        "file": chosen.file,
+    request = _request(chosen, cpus, nmis, mces, asids, pages, entries, rounds, memory, roles, reduce)
+    cases = [_one(chosen, request, {**given, "D": d, "N": n}, progress) for d in danger for n in bodies]
+    rank = {"violated": 0, "inconclusive": 1, "verified": 2}
+    worst = min(cases, key=lambda case: rank[case.status])
+    if worst.status == "verified":
+        worst = cases[-1]
+    return replace(
+        worst,
+        cases=tuple(cases),
+        wrong_gs=next((case.wrong_gs for case in cases if case.wrong_gs), None),
+        core=_core_of(request, worst, progress) if worst.status == "violated" else (),
+    )
+
+
+def _request(
+    policy: Policy,
+    cpus: int,
+    nmis: int,
+    mces: int,
+    asids: int,
+    pages: int,
+    entries: int,
+    rounds: int,
+    memory: int,
+    roles: str,
+    reduce: bool,
+) -> dict[str, Any]:
+    return {
+        "text": policy.text,
+        "file": policy.file,
         "cpus": _bound("cpus", cpus, 2, 5),
         "nmis": _bound("nmis", nmis, 0, 7),
         "mces": _bound("mces", mces, 0, 3),
@@ -290,14 +339,37 @@ def check(
         "plain": not reduce,
         "roles": roles,
     }
-    cases = [_one(chosen, request, {**given, "D": d, "N": n}, progress) for d in danger for n in bodies]
-    rank = {"violated": 0, "inconclusive": 1, "verified": 2}
-    worst = min(cases, key=lambda case: rank[case.status])
-    if worst.status == "verified":
-        worst = cases[-1]
-    values = {name: getattr(worst, name) for name in worst.__dataclass_fields__}
-    values["wrong_gs"] = next((case.wrong_gs for case in cases if case.wrong_gs), None)
-    return Verdict(**{**values, "cases": tuple(cases)})
+
+
+def _core_of(request: dict[str, Any], worst: Verdict, progress: Progress | None) -> tuple[str, ...]:
+    """Find a smallest set of assumptions a violation needs: each is switched off, and stays off if it can."""
+    quick = {**request, "trace": False}
+    given = dict(worst.assume)
+    needed = []
+    switches = [
+        ("fills at any time", {"fills": "demand"}),
+        ("store buffers", {"stores": "sc"}),
+        ("INVPCID does not publish", {"invpcid": "publishes"}),
+        ("code in the danger zone touches recycled memory", {"D": "none"}),
+        ("NMI bodies touch recycled memory", {"N": "none"}),
+    ]
+    for what, off in switches:
+        (name, value) = next(iter(off.items()))
+        if given.get(name) == value or (name == "N" and given["N"] == "none"):
+            continue
+        tried = _core.check_run({**quick, "assume": list({**given, **off}.items())}, progress)
+        if tried["status"] == "violated":
+            given |= off
+        else:
+            needed.append(what)
+    for name, what in (("nmis", "an NMI"), ("mces", "a machine check")):
+        if quick[name]:
+            tried = _core.check_run({**quick, name: 0, "assume": list(given.items())}, progress)
+            if tried["status"] == "violated":
+                quick[name] = 0
+            else:
+                needed.append(what)
+    return tuple(needed)
 
 
 def _bound(name: str, value: int, least: int, most: int) -> int:
@@ -309,7 +381,7 @@ def _bound(name: str, value: int, least: int, most: int) -> int:
 def _one(
     policy: Policy, request: dict[str, Any], assume: dict[str, str], progress: Progress | None
 ) -> Verdict:
-    asked = {**request, "assume": list(assume.items())}
+    asked = {**request, "trace": True, "assume": list(assume.items())}
     found = _core.check_run(asked, progress)
     shown = found["counterexample"]
     example = None
@@ -343,6 +415,260 @@ def _one(
         bits_per_cpu=tuple(found["bits_per_cpu"]),
         bits_shared=found["bits_shared"],
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """One op or order of a policy, and what becomes of the policy without it.
+
+    Parameters
+    ----------
+    section, place
+        Where it stands.
+    what
+        What was taken away or weakened.
+    needed
+        Whether the policy is violated without it. If not: not needed within these bounds.
+    rule
+        The rule that breaks without it.
+    supplied_by
+        What supplies it in today's source, where that is known (SEMANTICS L3).
+    states
+        States explored.
+    """
+
+    section: str
+    place: str
+    what: str
+    needed: bool
+    rule: str | None
+    supplied_by: str
+    states: int
+
+
+def necessary(
+    policy: str | Path | Policy,
+    *,
+    cpus: int = 2,
+    nmis: int = 0,
+    mces: int = 0,
+    asids: int = 1,
+    pages: int = 1,
+    entries: int = 2,
+    rounds: int = 1,
+    assume: Mapping[str, str] | None = None,
+    memory: int = 8 * _GIB,
+    roles: str = "",
+    progress: Progress | None = None,
+) -> tuple[Need, ...]:
+    """Weaken or remove each op, fence and order of a verified policy in turn, and check what is left.
+
+    Bounds and assumptions are those of `check`.
+
+    Raises
+    ------
+    CheckError
+        If the bounds cannot be explored, or the policy is not verified to begin with.
+    PolicyError
+        If the policy is unknown or does not assemble.
+
+    Examples
+    --------
+    >>> import tlbcore as tc
+    >>> [n.what for n in tc.necessary("coalesce-v7-fixed") if n.needed and "fence" in n.what][0]
+    'no `fence`'
+    """
+    chosen = as_policy(policy)
+    request = _request(chosen, cpus, nmis, mces, asids, pages, entries, rounds, memory, roles, True)
+    verdict = check(
+        chosen,
+        cpus=cpus,
+        nmis=nmis,
+        mces=mces,
+        asids=asids,
+        pages=pages,
+        entries=entries,
+        rounds=rounds,
+        assume=assume,
+        memory=memory,
+        roles=roles,
+        progress=progress,
+    )
+    if verdict.status != "verified":
+        raise _core.CheckError(
+            f"{chosen.name} is {verdict.status} to begin with: nothing can be shown needed"
+        )
+    rows = _core.check_necessary(
+        {**request, "trace": False, "assume": list((assume or {}).items())}, progress
+    )
+    return tuple(
+        Need(
+            section=r["section"],
+            place=r["place"],
+            what=r["what"],
+            needed=r["status"] == "violated",
+            rule=r["rule"],
+            supplied_by=r["supplied_by"],
+            states=r["states"],
+        )
+        for r in rows
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair:
+    """A set of edits that makes a policy pass.
+
+    Parameters
+    ----------
+    edits
+        What was changed, in words.
+    policy
+        The edited policy.
+    states
+        States its check explored.
+    """
+
+    edits: tuple[str, ...]
+    policy: Policy
+    states: int
+
+
+def repair(
+    policy: str | Path | Policy,
+    *,
+    edits: int = 2,
+    cpus: int = 2,
+    nmis: int = 0,
+    mces: int = 0,
+    asids: int = 1,
+    pages: int = 1,
+    entries: int = 2,
+    rounds: int = 1,
+    assume: Mapping[str, str] | None = None,
+    memory: int = 8 * _GIB,
+    roles: str = "",
+    progress: Progress | None = None,
+) -> tuple[Repair, ...]:
+    """Search for the smallest edits that make a policy pass its check, all of the smallest size.
+
+    Edits: move a store, insert a fence or a flush, an XCHG for a plain store; with NMIs in scope also rules
+    for NMIs from kernel mode (flush; save and restore; announce, flush and restore).
+
+    Parameters
+    ----------
+    edits
+        Edits at most.
+
+    Raises
+    ------
+    CheckError
+        If the bounds cannot be explored, or the policy passes already.
+    PolicyError
+        If the policy is unknown or does not assemble.
+    """
+    chosen = as_policy(policy)
+    request = _request(chosen, cpus, nmis, mces, asids, pages, entries, rounds, memory, roles, True)
+    found = _core.check_repair(
+        {**request, "trace": False, "assume": list((assume or {}).items())},
+        _bound("edits", edits, 1, 3),
+        progress,
+    )
+    return tuple(
+        Repair(edits=tuple(r["edits"]), policy=Policy(text=r["text"]), states=r["states"]) for r in found
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One verdict of the table: a policy under one set of bounds and assumptions.
+
+    Parameters
+    ----------
+    policy, cpus, nmis, asids
+        What was checked, and its bounds.
+    danger, bodies, invpcid
+        Assumptions D, N and whether INVPCID publishes.
+    status, rule, states
+        The verdict.
+    stated
+        What the policy table says, where it says something.
+    """
+
+    policy: str
+    cpus: int
+    nmis: int
+    asids: int
+    danger: str
+    bodies: str
+    invpcid: str
+    status: str
+    rule: str | None
+    states: int
+    stated: str | None
+
+
+def verdict_table(
+    *, memory: int = 8 * _GIB, progress: Callable[[int, int], None] | None = None
+) -> tuple[Row, ...]:
+    """Return the verdicts of every built-in policy at the standard scope.
+
+    2 CPUs x {0, 1 NMI} x {D none, recycled} x {N none, recycled} x {1, 2 ASIDs} x {INVPCID publishes or not},
+    and 3 CPUs without NMI.
+
+    Parameters
+    ----------
+    memory
+        Bytes one search may hold.
+    progress
+        Called with (policies done, policies in all).
+    """
+    from tlbcore.policy import policies
+
+    rows = []
+    names = list(policies)
+    for done, name in enumerate(names):
+        if progress is not None:
+            progress(done, len(names))
+        policy = policies[name]
+        stated = ["verified" if v else "violated" for v in _core.policy_stated(name)]
+        scopes = [
+            (2, nmis, asids, d, n, publishes)
+            for nmis in (0, 1)
+            for asids in (1, 2)
+            for publishes in ("ordered", "publishes")
+            for d in ("none", "recycled")
+            for n in (("none", "recycled") if nmis else ("none",))
+        ]
+        scopes += [(3, 0, 1, d, "none", "ordered") for d in ("none", "recycled")]
+        for cpus, nmis, asids, d, n, publishes in scopes:
+            request = _request(policy, cpus, nmis, 0, asids, 1, 2, 1, memory, "", True)
+            assume = [("D", d), ("N", n), ("invpcid", publishes)]
+            found = _core.check_run({**request, "trace": False, "assume": assume}, None)
+            case = {(0, "none", "none"): 0, (0, "recycled", "none"): 1, (1, "none", "recycled"): 2}.get(
+                (nmis, d, n)
+            )
+            said = None
+            if case is not None and (cpus, asids, publishes) == (2, 1, "ordered"):
+                said = stated[case]
+            rows.append(
+                Row(
+                    policy=name,
+                    cpus=cpus,
+                    nmis=nmis,
+                    asids=asids,
+                    danger=d,
+                    bodies=n,
+                    invpcid=publishes,
+                    status=found["status"],
+                    rule=found["rule"],
+                    states=found["states"],
+                    stated=said,
+                )
+            )
+    if progress is not None:
+        progress(len(names), len(names))
+    return tuple(rows)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -213,6 +213,8 @@ pub fn necessary(
     bounds: &Bounds,
     go_on: &mut dyn FnMut(&Counts) -> bool,
 ) -> Result<Vec<Need>, CheckError> {
+    // What changes nothing at all is not reached within these bounds.
+    let whole = bounds.judge(file, go_on)?;
     let mut out = Vec::new();
     for section in sections(file) {
         let mut places: Vec<(Path, Stmt)> = Vec::new();
@@ -228,7 +230,7 @@ pub fn necessary(
                     None => drop(inside.remove(i)),
                 }
                 let edited = with(file, &section, body);
-                if let Some(judged) = bounds.judge(&edited, go_on)? {
+                if let Some(judged) = bounds.judge(&edited, go_on)?.filter(|j| Some(j) != whole.as_ref()) {
                     out.push(Need {
                         section: section.name.clone(),
                         place: format!("line {}", stmt.at.line),
@@ -247,7 +249,7 @@ pub fn necessary(
                     format!("`{}` before `{}`", statement(&inside[i].kind), statement(&inside[i + 1].kind));
                 inside.swap(i, i + 1);
                 let edited = with(file, &section, body);
-                if let Some(judged) = bounds.judge(&edited, go_on)? {
+                if let Some(judged) = bounds.judge(&edited, go_on)?.filter(|j| Some(j) != whole.as_ref()) {
                     out.push(Need {
                         section: section.name.clone(),
                         place: format!("line {}", stmt.at.line),

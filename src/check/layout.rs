@@ -613,11 +613,11 @@ fn frame(code: &Code, set: &[(Pc, Pc)], rets: &[Pc], ambient: &Ambient, widths: 
         let at = usize::from(pc);
         let mut regs = [(0, 0, 0); REGS];
         let (mut shift, mut live) = (0u8, 0u8);
-        for r in 0..REGS {
-            if code.live[at] & 1 << r != 0 && widths[at][r] > 0 {
-                regs[usize::from(live)] = (r as u8, shift, u32::MAX >> (32 - widths[at][r]));
+        for (r, &width) in widths[at].iter().enumerate() {
+            if code.live[at] & 1 << r != 0 && width > 0 {
+                regs[usize::from(live)] = (r as u8, shift, u32::MAX >> (32 - width));
                 live += 1;
-                shift += widths[at][r];
+                shift += width;
             }
         }
         let program = code.program_of(pc).map_or("", |p| p.name.as_str());
@@ -729,7 +729,7 @@ fn register_widths(code: &Code, cr3_bits: u32) -> Vec<[u8; REGS]> {
                     };
                 }
                 Op::LoadPage { to, .. } => {
-                    after[usize::from(to.0)] = code.vars.iter().map(|v| v.bits).max().unwrap_or(1)
+                    after[usize::from(to.0)] = code.vars.iter().map(|v| v.bits).max().unwrap_or(1);
                 }
                 Op::Load { to, from: p } | Op::Rmw { to, at: p, .. } | Op::Cas { to, at: p, .. } => {
                     after[usize::from(to.0)] = field(p.field);

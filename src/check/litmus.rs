@@ -24,6 +24,12 @@ pub enum LitmusError {
     Header(#[from] CheckError),
 }
 
+/// Header lines beside those every text has.
+const KEYS: [&str; 13] = [
+    "verdict", "exists", "never", "assume", "nmis", "mces", "asids", "cpus", "deaf", "frames", "features",
+    "states", "note",
+];
+
 /// A litmus test, ready to run.
 #[derive(Clone, Debug)]
 pub struct Litmus {
@@ -96,10 +102,6 @@ impl Litmus {
 
     fn of(file: &File) -> Result<Litmus, LitmusError> {
         let bad = |m: String| CheckError::Litmus(format!("{}: {m}", file.file));
-        const KEYS: [&str; 13] = [
-            "verdict", "exists", "never", "assume", "nmis", "mces", "asids", "cpus", "deaf", "frames",
-            "features", "states", "note",
-        ];
         if let Some((key, _)) = file.facts.iter().find(|(k, _)| !KEYS.contains(&k.as_str())) {
             return Err(bad(format!(
                 "`{key}` is no header line of a litmus test; these are: {}",

@@ -26,6 +26,7 @@ struct Request {
     assume: Vec<(String, String)>,
     memory: usize,
     plain: bool,
+    trace: bool,
     roles: String,
 }
 
@@ -71,7 +72,7 @@ pub fn check_run<'py>(
         assume: request.assumptions()?,
         memory: request.memory,
         plain: request.plain,
-        trace: true,
+        trace: request.trace,
     };
     let mut interrupted = None;
     let answer = py.detach(|| {
@@ -85,7 +86,7 @@ pub fn check_run<'py>(
     });
     match interrupted {
         Some(error) => Err(error),
-        None => verdict(py, &answer?),
+        None => verdict(py, &answer?, request.trace),
     }
 }
 
@@ -99,9 +100,10 @@ fn tick(counts: &Counts, progress: Option<&Py<PyAny>>) -> PyResult<()> {
     })
 }
 
-fn verdict<'py>(py: Python<'py>, answer: &Answer) -> PyResult<Bound<'py, PyDict>> {
+fn verdict<'py>(py: Python<'py>, answer: &Answer, traced: bool) -> PyResult<Bound<'py, PyDict>> {
     let out = PyDict::new(py);
     out.set_item("status", answer.status().name())?;
+    out.set_item("rule", answer.violation().map(|v| v.0.name()))?;
     out.set_item("sentence", report::sentence(answer))?;
     out.set_item("states", answer.counts.states)?;
     out.set_item("transitions", answer.counts.transitions)?;
@@ -112,8 +114,8 @@ fn verdict<'py>(py: Python<'py>, answer: &Answer) -> PyResult<Bound<'py, PyDict>
     out.set_item("bits_shared", answer.model.layout.bits.1)?;
     out.set_item("witnesses", report::witnesses(answer))?;
     let found = match answer.violation() {
-        Some((rule, moves)) => Some(counterexample(py, answer, moves, rule)?),
-        None => None,
+        Some((rule, moves)) if traced => Some(counterexample(py, answer, moves, rule)?),
+        _ => None,
     };
     out.set_item("counterexample", found)?;
     let gs = match (&answer.wrong_gs, answer.status()) {
@@ -189,7 +191,7 @@ pub fn litmus_run<'py>(
 ) -> PyResult<Bound<'py, PyDict>> {
     let test = Litmus::new(file, text)?;
     let outcome = py.detach(|| test.run(memory, plain))?;
-    let out = verdict(py, &outcome.answer)?;
+    let out = verdict(py, &outcome.answer, true)?;
     out.set_item("name", &test.name)?;
     out.set_item("doc", &test.doc)?;
     out.set_item("source", &test.source)?;

@@ -125,6 +125,7 @@ impl Times {
                     Op::Invlpgb(_) | Op::InvlpgbAll => of(c.invlpgb),
                     Op::Tlbsync => of(c.tlbsync),
                     Op::Rar(_) => of(c.rar),
+                    Op::LoadPage { .. } | Op::StorePage { .. } => of(c.mem_l1),
                     Op::Touch(_) | Op::Body(_) | Op::Request(_) | Op::Promise(_) => 0,
                     Op::Pte { locked: true, .. } => of(c.lock),
                     Op::Pte { .. } | Op::FreeTable(_) | Op::OweUser | Op::OweOthers => PLAIN,

@@ -99,6 +99,7 @@ fn class_of(op: Op) -> Class {
         Op::ReadCr3(_) | Op::MovCr3 { .. } | Op::MovCr4Pge(_) | Op::Invlpg(_) | Op::Invpcid { .. } => {
             Class::Private
         }
+        Op::LoadPage { .. } | Op::StorePage { .. } => Class::Private,
         Op::Invlpgb(_) | Op::InvlpgbAll | Op::Touch(_) | Op::Pte { .. } | Op::FreeTable(_) => Class::Private,
         Op::HandleCalls | Op::OweUser | Op::OweOthers | Op::Return => Class::Private,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ STATUS = {"verified": 0, "violated": 1, "inconclusive": 3}
 
 
 def command(
-    policy: Annotated[str, typer.Argument(help="A built-in policy, or a file that ends in .policy.")],
+    policy: Annotated[str, typer.Argument(help="A built-in policy, or a file that ends in .policy.")] = "",
     cpus: Annotated[int, typer.Option(help="CPUs: one housekeeping, the others isolated; 2 to 5.")] = 2,
     nmis: Annotated[int, typer.Option(help="NMIs in all.")] = 0,
     mces: Annotated[int, typer.Option(help="Machine checks in all; they nest in NMIs.")] = 0,
@@ -31,9 +31,34 @@ def command(
     reduce: Annotated[
         bool, typer.Option("--reduce/--no-reduce", help="Fuse ops that commute with everything.")
     ] = True,
+    every: Annotated[
+        bool, typer.Option("--all", help="The verdict table: every policy under every standard assumption.")
+    ] = False,
+    necessary: Annotated[
+        bool, typer.Option("--necessary", help="Weaken or remove each op in turn: which are needed?")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
     """Verify a policy within bounds, or print the shortest violation."""
+    if every:
+        return _table(size(memory), json)
+    if not policy:
+        _common.fail("name a policy, or ask for --all")
+    if necessary:
+        return _necessary(
+            policy,
+            json,
+            cpus=cpus,
+            nmis=nmis,
+            mces=mces,
+            asids=asids,
+            pages=pages,
+            entries=entries,
+            rounds=rounds,
+            assume=assumptions(assume or []),
+            memory=size(memory),
+            roles=roles,
+        )
     from tlbcore.checker import check
 
     with _common.progress("exploring", "states") as advance:
@@ -80,3 +105,52 @@ def size(text: str) -> int:
     if unit is None or not number.isdigit() or int(number) == 0:
         _common.fail(f"memory is a number with K, M or G: got `{text}`")
     return int(number) * unit
+
+
+def _necessary(policy: str, json: bool, **bounds: Any) -> int:
+    from tlbcore.checker import necessary
+
+    needs = necessary(policy, **bounds)
+    if json:
+        _common.print_json("necessary", 1, policy=policy, ops=[vars(n) for n in needs])
+        return 0
+    for n in needs:
+        verdict = f"needed: {n.rule}" if n.needed else "not needed within these bounds"
+        source = f" [today: {n.supplied_by}]" if n.needed and n.supplied_by else ""
+        print(f"{n.section}, {n.place}: {n.what}\n    {verdict}{source}")
+    print(f"\n{sum(n.needed for n in needs)} of {len(needs)} needed")
+    return 0
+
+
+def _table(memory: int, json: bool) -> int:
+    """Print the verdict table; exit status 1 if a verdict differs from the policy table's."""
+    from tlbcore.checker import verdict_table
+
+    with _common.progress("checking", "policies") as advance:
+        rows = verdict_table(memory=memory, progress=lambda done, total: advance(done, total))
+    wrong = [row for row in rows if row.stated is not None and row.stated != row.status]
+    if json:
+        _common.print_json("verdicts", 1, rows=[vars(row) for row in rows], differing=len(wrong))
+        return 1 if wrong else 0
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("policy", "NMIs", "D", "N", "ASIDs", "INVPCID", "CPUs", "verdict", "states"):
+        table.add_column(column, no_wrap=True)
+    for r in rows:
+        note = "" if r.stated in (None, r.status) else f" (stated: {r.stated})"
+        rule = f": {r.rule}" if r.rule else ""
+        table.add_row(
+            r.policy,
+            str(r.nmis),
+            r.danger,
+            r.bodies,
+            str(r.asids),
+            r.invpcid,
+            str(r.cpus),
+            f"{r.status}{rule}{note}",
+            str(r.states),
+        )
+    _common.console().print(table)
+    print(f"{len(rows)} verdicts, {len(wrong)} differ from the policy table")
+    return 1 if wrong else 0

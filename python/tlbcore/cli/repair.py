@@ -1,0 +1,49 @@
+"""`tlbcore repair POLICY`: the smallest edits that make a policy pass; exit status 1 if there are none."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tlbcore.cli import _common
+from tlbcore.cli.check import assumptions, size
+
+
+def command(
+    policy: Annotated[str, typer.Argument(help="A built-in policy, or a file that ends in .policy.")],
+    edits: Annotated[int, typer.Option(help="Edits at most, 1 to 3.")] = 2,
+    cpus: Annotated[int, typer.Option(help="CPUs, 2 to 5.")] = 2,
+    nmis: Annotated[int, typer.Option(help="NMIs in all; rules for NMIs are then tried too.")] = 0,
+    entries: Annotated[int, typer.Option(help="System calls per isolated CPU.")] = 2,
+    assume: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, as for check.")] = None,
+    memory: Annotated[str, typer.Option(help="Memory one search may use, such as 512M or 8G.")] = "8G",
+    show: Annotated[bool, typer.Option("--show", help="Print the first repaired policy.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Search for the smallest change that makes a policy pass its check."""
+    from tlbcore.checker import repair
+
+    with _common.progress("searching", "states") as advance:
+        found = repair(
+            policy,
+            edits=edits,
+            cpus=cpus,
+            nmis=nmis,
+            entries=entries,
+            assume=assumptions(assume or []),
+            memory=size(memory),
+            progress=lambda states, _depth: advance(states, None),
+        )
+    if json:
+        rows = [{"edits": r.edits, "text": r.policy.text, "states": r.states} for r in found]
+        _common.print_json("repair", 1, policy=policy, repairs=rows)
+    else:
+        for number, r in enumerate(found, 1):
+            print(f"{number}. " + "\n   ".join(r.edits))
+            print(f"   verified (bounded), {r.states} states")
+        if not found:
+            print(f"no {edits} of these edits make {policy} pass within these bounds")
+        elif show:
+            print(f"\n{found[0].policy.text}")
+    return 0 if found else 1
