@@ -185,10 +185,10 @@ def test_repair_finds_a_rule_for_nmis() -> None:
     assert any("save" not in e and "put back what was found" in e for r in found for e in r.edits)
 
 
-def test_the_assumption_core_of_the_v7_race_is_a_fill() -> None:
-    verdict = tc.check("coalesce-v7", assume={"D": "none"})
-
-    assert verdict.core == ("fills at any time",)
+def test_the_assumption_core_of_the_v7_race_is_a_fill_or_a_buffered_store() -> None:
+    assert tc.check("coalesce-v7", assume={"D": "none"}).core == ("store buffers",)
+    without = tc.check("coalesce-v7", assume={"D": "none", "stores": "sc"})
+    assert without.core == ("fills at any time",)
 
 
 def test_two_initiators_and_an_isolated_initiator_can_be_asked_for() -> None:
@@ -197,7 +197,7 @@ def test_two_initiators_and_an_isolated_initiator_can_be_asked_for() -> None:
         tc.check("ipi", roles="purge * x")
 
 
-@pytest.mark.parametrize(("cpus", "nmis", "states"), [(2, 0, 805), (3, 0, 42199)])
+@pytest.mark.parametrize(("cpus", "nmis", "states"), [(2, 0, 805), (3, 0, 42014)])
 def test_the_number_of_states_of_the_fix_is_exact(cpus: int, nmis: int, states: int) -> None:
     verdict = tc.check("coalesce-v7-fixed", cpus=cpus, nmis=nmis, assume={"D": "recycled"})
 

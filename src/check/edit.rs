@@ -366,19 +366,26 @@ fn nmi_edits(file: &File) -> Vec<Edited> {
     vars.dedup();
     let mut out = Vec::new();
     let mut add = |what: String, first: &str, last: &str| {
-        let mut body = path.body.clone();
-        if let (Ok(first), Ok(last)) = (statements("repair", first), statements("repair", last)) {
-            // Behind paranoid_restore: it may write the variable itself.
-            body.splice(end + 1..=end, last);
-            body.splice(gs + 1..=gs, first);
-            out.push((format!("nmi: {what}"), with(file, &path, body)));
+        // The exit macro may write the variable itself, and may leave a table that does not map it: both sides.
+        let sides: &[(usize, &str)] = if last.is_empty() {
+            &[(end, "")]
+        } else {
+            &[(end, " before the exit macro"), (end + 1, " after it")]
+        };
+        for &(at, side) in sides {
+            let mut body = path.body.clone();
+            if let (Ok(first), Ok(last)) = (statements("repair", first), statements("repair", last)) {
+                body.splice(at..at, last);
+                body.splice(gs + 1..=gs, first);
+                out.push((format!("nmi: {what}{side}"), with(file, &path, body)));
+            }
         }
     };
     add("flush after the GSBASE switch".into(), "flush_all_here", "");
     for (v, init) in &vars {
         add(format!("save `{v}` and put it back"), &format!("let found = {v}"), &format!("{v} = found"));
         add(
-            format!("set `{v}` to {init} (in the kernel), fence, flush, and put back what was found"),
+            format!("set `{v}` to {init} (in the kernel), fence, flush; put back what was found"),
             &format!("let found = {v}\n{v} = {init}\nfence\nflush_all_here"),
             &format!("{v} = found"),
         );
