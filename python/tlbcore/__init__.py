@@ -39,8 +39,15 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore._validate import Validation as Validation
     from tlbcore._validate import validate as validate
     from tlbcore.checker import Counterexample as Counterexample
+    from tlbcore.checker import LitmusResult as LitmusResult
+    from tlbcore.checker import Need as Need
+    from tlbcore.checker import Repair as Repair
     from tlbcore.checker import Verdict as Verdict
     from tlbcore.checker import check as check
+    from tlbcore.checker import litmus as litmus
+    from tlbcore.checker import necessary as necessary
+    from tlbcore.checker import repair as repair
+    from tlbcore.checker import verdict_table as verdict_table
     from tlbcore.inspect import Host as Host
     from tlbcore.inspect import inspect_host as inspect_host
     from tlbcore.kernel import Kernel as Kernel

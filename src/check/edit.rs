@@ -207,6 +207,56 @@ fn weaker(s: &Stmt) -> Vec<(String, Option<StmtKind>)> {
     out
 }
 
+/// A policy with one op or order taken away or weakened.
+#[derive(Clone, Debug)]
+pub struct Mutant {
+    /// Section.
+    pub section: String,
+    /// Line of the file it stands in.
+    pub line: u16,
+    /// What is taken away.
+    pub what: String,
+    /// What supplies it today.
+    pub supplied_by: &'static str,
+    /// The policy without it; it may not assemble.
+    pub file: File,
+}
+
+/// Every policy that is one small step weaker.
+pub fn mutants(file: &File) -> Vec<Mutant> {
+    let mut out = Vec::new();
+    for section in sections(file) {
+        let mut places: Vec<(Path, Stmt)> = Vec::new();
+        walk(&section.body, &mut Vec::new(), &mut |p, s| places.push((p.clone(), s.clone())));
+        for (path, stmt) in places.iter().filter(|(_, s)| !is_question(s)) {
+            let i = path[path.len() - 1].0;
+            let mut add = |what: String, supplied_by, body| {
+                let file = with(file, &section, body);
+                let section = section.name.clone();
+                out.push(Mutant { section, line: stmt.at.line, what, supplied_by, file });
+            };
+            for (what, kind) in weaker(stmt) {
+                let mut body = section.body.clone();
+                let inside = block(&mut body, path);
+                match kind {
+                    Some(kind) => inside[i].kind = kind,
+                    None if inside.len() == 1 => inside[i].kind = StmtKind::Use("lfence".into()),
+                    None => drop(inside.remove(i)),
+                }
+                add(what, supplier(stmt), body);
+            }
+            let mut body = section.body.clone();
+            let inside = block(&mut body, path);
+            if i + 1 < inside.len() && swaps(&inside[i], &inside[i + 1]) {
+                let (a, b) = (statement(&inside[i].kind), statement(&inside[i + 1].kind));
+                inside.swap(i, i + 1);
+                add(format!("the order `{a}` before `{b}`"), "program order", body);
+            }
+        }
+    }
+    out
+}
+
 /// Without each op in turn: is the policy still verified?
 pub fn necessary(
     file: &File,
@@ -216,49 +266,10 @@ pub fn necessary(
     // What changes nothing at all is not reached within these bounds.
     let whole = bounds.judge(file, go_on)?;
     let mut out = Vec::new();
-    for section in sections(file) {
-        let mut places: Vec<(Path, Stmt)> = Vec::new();
-        walk(&section.body, &mut Vec::new(), &mut |p, s| places.push((p.clone(), s.clone())));
-        for (path, stmt) in places.iter().filter(|(_, s)| !is_question(s)) {
-            for (what, kind) in weaker(stmt) {
-                let mut body = section.body.clone();
-                let inside = block(&mut body, path);
-                let i = path[path.len() - 1].0;
-                match kind {
-                    Some(kind) => inside[i].kind = kind,
-                    None if inside.len() == 1 => inside[i].kind = StmtKind::Use("lfence".into()),
-                    None => drop(inside.remove(i)),
-                }
-                let edited = with(file, &section, body);
-                if let Some(judged) = bounds.judge(&edited, go_on)?.filter(|j| Some(j) != whole.as_ref()) {
-                    out.push(Need {
-                        section: section.name.clone(),
-                        place: format!("line {}", stmt.at.line),
-                        what,
-                        supplied_by: supplier(stmt),
-                        judged,
-                    });
-                }
-            }
-            // Order: after the statement that follows it.
-            let mut body = section.body.clone();
-            let inside = block(&mut body, path);
-            let i = path[path.len() - 1].0;
-            if i + 1 < inside.len() && swaps(&inside[i], &inside[i + 1]) {
-                let what =
-                    format!("`{}` before `{}`", statement(&inside[i].kind), statement(&inside[i + 1].kind));
-                inside.swap(i, i + 1);
-                let edited = with(file, &section, body);
-                if let Some(judged) = bounds.judge(&edited, go_on)?.filter(|j| Some(j) != whole.as_ref()) {
-                    out.push(Need {
-                        section: section.name.clone(),
-                        place: format!("line {}", stmt.at.line),
-                        what: format!("the order {what}"),
-                        supplied_by: "program order",
-                        judged,
-                    });
-                }
-            }
+    for m in mutants(file) {
+        if let Some(judged) = bounds.judge(&m.file, go_on)?.filter(|j| Some(j) != whole.as_ref()) {
+            let place = format!("line {}", m.line);
+            out.push(Need { section: m.section, place, what: m.what, supplied_by: m.supplied_by, judged });
         }
     }
     Ok(out)

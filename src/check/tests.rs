@@ -86,3 +86,80 @@ fn the_v7_race_prints_in_72_columns_and_replays() {
     assert_eq!(schedule::parse(&a.model, &x.schedule).unwrap(), moves);
     assert_eq!(schedule::replay(&a.model, moves).unwrap().violation, Some(rule));
 }
+
+#[test]
+fn plain_and_reduced_searches_agree_on_every_mutant_and_its_counterexample_replays() {
+    let mut tried = 0;
+    for name in ["ct-late", "coalesce-v7-fixed", "coalesce-tri-state", "pending-bit", "fancy-state", "ipi"] {
+        for m in edit::mutants(&builtin(name).unwrap()) {
+            let Ok(code) = load(&m.file, FEATURES) else { continue };
+            let question = |plain| Question {
+                code: &code,
+                features: FEATURES,
+                scope: Scope::standard(2, 0),
+                assume: recycled(),
+                memory: 1 << 28,
+                plain,
+                trace: !plain,
+            };
+            let reduced = check(&question(false), &mut |_| true).unwrap();
+            let plain = check(&question(true), &mut |_| true).unwrap();
+            assert_eq!(reduced.status(), plain.status(), "{name}: {} in {}", m.what, m.section);
+            if let Some((rule, moves)) = reduced.violation() {
+                assert_eq!(schedule::replay(&reduced.model, moves).unwrap().violation, Some(rule));
+                assert_eq!(plain.violation().unwrap().1.len(), moves.len(), "both are shortest");
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried > 150, "{tried} mutants");
+}
+
+#[test]
+fn symmetry_and_fusing_agree_with_the_plain_search_on_three_cpus() {
+    for (name, section) in [
+        ("ipi", ""),
+        ("coalesce-v7-fixed", ""),
+        ("pending-bit-recheck", ""),
+        ("coalesce-v7-fixed", "coalesce\n  kernel_cr3_loaded = 1\n  if me in flush_mask\n    flush_all_here"),
+    ] {
+        let code = if section.is_empty() { policy(name) } else { edited(name, section) };
+        let question = |plain| Question {
+            code: &code,
+            features: FEATURES,
+            scope: Scope::standard(3, 0),
+            assume: Assume::default(),
+            memory: 1 << 30,
+            plain,
+            trace: true,
+        };
+        let reduced = check(&question(false), &mut |_| true).unwrap();
+        let plain = check(&question(true), &mut |_| true).unwrap();
+        assert_eq!(reduced.status(), plain.status(), "{name}");
+        if let Some((rule, moves)) = reduced.violation() {
+            assert_eq!(moves.len(), plain.violation().unwrap().1.len());
+            assert_eq!(schedule::replay(&reduced.model, moves).unwrap().violation, Some(rule));
+        }
+    }
+}
+
+#[test]
+fn the_gate_programs_fit_one_word_per_cpu_with_two_pages() {
+    for name in ["coalesce-v7", "pending-bit", "fancy-state", "coalesce-tri-state"] {
+        let mut scope = Scope::standard(2, 0);
+        scope.pages = 2;
+        let question = Question {
+            code: &policy(name),
+            features: FEATURES,
+            scope,
+            assume: Assume::default(),
+            memory: 1 << 30,
+            plain: false,
+            trace: false,
+        };
+        let a = check(&question, &mut |_| true).unwrap();
+        assert_ne!(a.status(), Status::Inconclusive);
+        assert!(a.model.layout.bits.0.iter().all(|&b| b <= 64), "{name}: {:?}", a.model.layout.bits);
+        assert!(a.model.layout.bits.1 <= 64);
+    }
+}
