@@ -171,7 +171,7 @@ pub fn check_replay(
         store_buffer,
     )?;
     let moves = schedule::parse(&model, moves)?;
-    Ok(schedule::replay(&model, &moves)?.violation.map(super::super::kernel::step::Violation::name))
+    Ok(schedule::replay(&model, &moves)?.violation.map(Violation::name))
 }
 
 /// Names and values of the assumption flags.
