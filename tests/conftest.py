@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
+
+# A shell that starts the suite in the background has Ctrl-C ignored; the tests of Ctrl-C want it as usual.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two dozen examples while typing, a thousand at night: `TLBCORE_HYPOTHESIS=slow pytest`.
 settings.register_profile("fast", max_examples=24, deadline=None)

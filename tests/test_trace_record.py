@@ -215,17 +215,26 @@ def test_the_flight_recorder_saves_the_ring_only_when_a_cpu_is_hit(machine: Mach
     quiet = Recording(out=tmp_path / "quiet", isolated=(2,), seconds=0.4, flight=True)
     assert record(quiet, machine.handle, machine.root).snapshots == 0
 
+    out = tmp_path / "busy"
+
+    def saved() -> int:
+        return out.read_text().count("# tlbcore snapshot") if out.exists() else 0
+
     def hit() -> None:
         for n in (1, 2):
             time.sleep(0.25)
             machine.interrupts(n)
+            for _ in range(200):  # the next hit comes after this one was saved
+                if saved() >= n:
+                    break
+                time.sleep(0.01)
 
     threading.Thread(target=hit).start()
-    busy = Recording(out=tmp_path / "busy", isolated=(2,), seconds=1.2, flight=True)
+    busy = Recording(out=out, isolated=(2,), seconds=1.9, flight=True)
     done = record(busy, machine.handle, machine.root)
 
     assert done.snapshots == 2
-    assert (tmp_path / "busy").read_text().count("# tlbcore snapshot") == 2
+    assert saved() == 2
 
 
 def test_an_existing_file_is_not_overwritten(machine: Machine, tmp_path: Path):
