@@ -57,13 +57,18 @@ def test_help_and_version_load_neither_numpy_nor_the_core(option: str):
     assert not {"numpy", "tlbcore._core"} & loaded
 
 
+def test_every_module_of_the_command_line_is_a_subcommand():
+    modules = {file.stem for file in Path(cli.__file__).parent.glob("[a-z]*.py")}
+    assert modules == set(cli._COMMANDS)
+
+
 def test_help_lists_every_subcommand_with_its_line():
     shown = run("-m", "tlbcore", "--help").stdout
-    for name in cli._available():
+    for name in cli._COMMANDS:
         assert re.search(rf"\b{name}\b", shown), name
 
 
-@pytest.mark.parametrize("name", cli._available())
+@pytest.mark.parametrize("name", cli._COMMANDS)
 def test_every_subcommand_explains_itself(name: str):
     done = run("-m", "tlbcore", name, "--help")
     assert done.returncode == 0, done.stderr

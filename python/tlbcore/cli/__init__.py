@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from pathlib import Path
 
 # name -> its line in `tlbcore --help`. A module offers `command`, a function annotated for Typer, or `app`, a
 # `typer.Typer` with subcommands of its own.
@@ -28,11 +27,6 @@ _COMMANDS: dict[str, str] = {
     "inspect": "What a policy would do on this machine, and why.",
     "calibrate": "Measure this machine's costs.",
 }
-
-
-def _available() -> dict[str, str]:
-    here = Path(__file__).parent
-    return {name: line for name, line in _COMMANDS.items() if (here / f"{name}.py").exists()}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     def build() -> typer.Typer:
         # The top level has no option that takes a value, so the first plain word is the subcommand.
         chosen = next((word for word in arguments if not word.startswith("-")), None)
-        for name, line in _available().items():
+        for name, line in _COMMANDS.items():
             if name != chosen:
                 app.command(name, help=line)(stand_in)
                 continue
