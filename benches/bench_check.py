@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def test_states_per_second_beside_spin(benchmark: Any, tmp_path: Path) -> None:
     spin_s = os.times().children_user - before.children_user
     stored = re.search(r"([\d.e+]+) states, stored", said.stdout)
 
+    started = time.process_time()
     verdict = benchmark.pedantic(
         tc.check,
         args=("coalesce-v7-fixed",),
@@ -66,8 +68,9 @@ def test_states_per_second_beside_spin(benchmark: Any, tmp_path: Path) -> None:
         rounds=1,
     )
 
+    ours_s = time.process_time() - started
     assert stored is not None, said.stdout
     assert ("errors: 0" in said.stdout) == (verdict.status == "verified")
-    if benchmark.stats is not None:
-        benchmark.extra_info["spin_states_per_s"] = float(stored[1]) / max(spin_s, 0.01)
-        benchmark.extra_info["states_per_s"] = verdict.states / benchmark.stats.stats.min
+    # Processor time for both: the rates hold on a machine that does other things too.
+    benchmark.extra_info["spin_states_per_s"] = float(stored[1]) / max(spin_s, 0.01)
+    benchmark.extra_info["states_per_s"] = verdict.states / max(ours_s, 0.001)
