@@ -261,3 +261,10 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path):
         tc.simulate("quiet", machine=MACHINE, checkpoint=file)
     with pytest.raises(tc.SimError, match="TLBs are not saved"):
         tc.simulate("quiet", machine=MACHINE, checkpoint=file, detail="full")
+
+
+def test_what_the_simulator_does_not_model_is_refused_not_ignored() -> None:
+    quiet = tc.scenarios.quiet(duration_s=0.1)
+    for kernel in (tc.Kernel(vmap_stack=False), tc.Kernel(flush_ceiling=64)):
+        with pytest.raises(tc.SimError, match="simulated"):
+            tc.simulate(quiet, kernel=kernel, policy="ipi")
