@@ -18,7 +18,7 @@ const BETWEEN: usize = 320;
 /// A range of chain lengths, measured again and again in turn, so that a disturbance hits all a little and none much.
 ///
 /// Within a pass the lowest of many short runs counts: those that no other task broke into. Over passes, each with
-/// another order of the chain, the median or lower quartile counts: an order that suits the replacement by luck must not.
+/// another order of the chain, the lower quartile counts: an order that suits the replacement by luck must not.
 struct Sweep {
     pages: Vec<usize>,
     stride: usize,
@@ -54,7 +54,7 @@ impl Sweep {
 
     /// Nanoseconds of translation at each point.
     fn translation(&self) -> Vec<f64> {
-        self.net.iter().zip(&self.pages).map(|(passes, &count)| typical(passes, count)).collect()
+        self.net.iter().map(|passes| typical(passes)).collect()
     }
 
     fn points(&self) -> Vec<f64> {
@@ -110,13 +110,11 @@ struct Reach {
     stable: bool,
 }
 
-/// Of several passes the median for a short chain, whose runs are over before anything disturbs them; the lower
-/// quartile for a long one.
-fn typical(passes: &[f64], count: usize) -> f64 {
+/// Of several passes the lower quartile: a neighbour on the core may hold entries in most of them.
+fn typical(passes: &[f64]) -> f64 {
     let mut sorted = passes.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let share = if count > BETWEEN { 4 } else { 2 };
-    sorted.get(sorted.len().saturating_sub(1) / share).copied().unwrap_or(f64::NAN)
+    sorted.get(sorted.len().saturating_sub(1) / 4).copied().unwrap_or(f64::NAN)
 }
 
 impl Curve {
@@ -288,24 +286,22 @@ fn second_level(
     };
     let kept = fine.until_stable(arena, packed, bend, budget.mul_f64(0.5), stop);
 
-    // Readings of one capacity. In the middle of a ramp half of the pages are found. At its end none, which is right if
-    // consecutive pages are dealt evenly to the sets (then the ramp is short), and late if not. Forth and back as many
-    // are found as are kept, which is a little less than there are where walks, the kernel and other tasks hold entries.
+    // Readings of one capacity. At the end of a short ramp no page is found: consecutive pages are dealt evenly to the
+    // sets, and all of them overflow. A long ramp says that they are not; then half are found in its middle. Forth and
+    // back as many are found as are kept, a little less than there are where walks, the kernel and other tasks hold
+    // entries too. So the two bracket the number.
+    let kept = kept.filter(|kept| kept.stable && kept.capacity > 0.0);
+    let all_stable = stable && kept.is_some();
     let mut readings = match step.first_high / step.last_low {
         sharp if sharp <= 1.125 => vec![step.last_low],
-        short if short <= 1.4 => vec![step.middle(), step.first_high],
+        short if short <= 1.4 => vec![step.first_high],
         _ => vec![step.middle()],
     };
-    let mut all_stable = stable;
-    if let Some(kept) = kept.filter(|kept| kept.stable && kept.capacity > 0.0) {
-        readings.push(kept.capacity);
-    } else {
-        all_stable = false;
-    }
+    readings.push(kept.map_or(step.middle(), |kept| kept.capacity));
     let mean = readings.iter().sum::<f64>() / readings.len() as f64;
     let (least, most) = readings.iter().fold((f64::INFINITY, 0.0_f64), |(a, b), &x| (a.min(x), b.max(x)));
     let how = format!(
-        "mean of {} readings, {least:.0} to {most:.0}: middle and end of the ramp, pages kept on the way forth and back",
+        "mean of {} readings, {least:.0} to {most:.0}: end of the ramp (its middle if it is long), pages kept forth and back",
         readings.len()
     );
     let off = (most - least) / (2.0 * mean);
