@@ -163,3 +163,16 @@ fn the_gate_programs_fit_one_word_per_cpu_with_two_pages() {
         assert!(a.model.layout.bits.1 <= 64);
     }
 }
+
+#[test]
+fn the_historical_bugs_of_the_gate_fit_one_word_per_cpu() {
+    for (name, text) in [
+        ("b02", include_str!("../../tests/litmus/history/b02-loaded-mm-window.litmus")),
+        ("b04", include_str!("../../tests/litmus/history/b04-switching-after-gen.litmus")),
+        ("b07", include_str!("../../tests/litmus/history/b07-ioremap-frees-pte-page.litmus")),
+    ] {
+        let run = super::litmus::Litmus::new(name, text).unwrap().run(1 << 30, false).unwrap();
+        let (cpus, shared) = &run.answer.model.layout.bits;
+        assert!(cpus.iter().all(|&b| b <= 64) && *shared <= 64, "{name}: {cpus:?} {shared}");
+    }
+}
