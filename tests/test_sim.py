@@ -267,4 +267,4 @@ def test_what_the_simulator_does_not_model_is_refused_not_ignored() -> None:
     quiet = tc.scenarios.quiet(duration_s=0.1)
     for kernel in (tc.Kernel(vmap_stack=False), tc.Kernel(flush_ceiling=64)):
         with pytest.raises(tc.SimError, match="simulated"):
-            tc.simulate(quiet, kernel=kernel, policy="ipi")
+            tc.simulate(quiet, machine="skylake-sp", kernel=kernel, policy="ipi")
