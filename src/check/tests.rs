@@ -171,7 +171,7 @@ fn the_historical_bugs_of_the_gate_fit_one_word_per_cpu() {
         ("b04", include_str!("../../tests/litmus/history/b04-switching-after-gen.litmus")),
         ("b07", include_str!("../../tests/litmus/history/b07-ioremap-frees-pte-page.litmus")),
     ] {
-        let run = super::litmus::Litmus::new(name, text).unwrap().run(1 << 30, false).unwrap();
+        let run = litmus::Litmus::new(name, text).unwrap().run(1 << 30, false).unwrap();
         let (cpus, shared) = &run.answer.model.layout.bits;
         assert!(cpus.iter().all(|&b| b <= 64) && *shared <= 64, "{name}: {cpus:?} {shared}");
     }
