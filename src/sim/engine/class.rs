@@ -1,0 +1,73 @@
+//! What kind of step each op is to the engine, known once the policy is assembled.
+
+use crate::kernel::program::{At, Code, Cond, Op, Set};
+
+/// What kind of step an op is to the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Class {
+    /// Nobody else notices.
+    Private,
+    /// May change which interrupts are due.
+    Mask,
+    /// Charges a workload.
+    Body,
+    /// Others notice, or it reads what others write.
+    Cross,
+    /// Waits for acknowledgements.
+    Acks,
+    /// Head of a loop over CPUs that only looks at them.
+    Scan,
+}
+
+pub(super) fn class_of(op: Op) -> Class {
+    match op {
+        Op::Irq(_) => Class::Mask,
+        Op::Body(_) => Class::Body,
+        Op::AwaitAcks => Class::Acks,
+        Op::Load { from: p, .. } | Op::Store { to: p, .. } | Op::Rmw { at: p, .. } => place(p.at),
+        Op::Cas { at: p, .. } | Op::Await { at: p, .. } => place(p.at),
+        Op::Ipi { .. } | Op::Tlbsync | Op::Rar(_) | Op::Request(_) | Op::Promise(_) => Class::Cross,
+        Op::Move { .. }
+        | Op::Alu { .. }
+        | Op::Unless { .. }
+        | Op::Jump(_)
+        | Op::Loop(_)
+        | Op::Each { .. } => Class::Private,
+        Op::Clear | Op::Put | Op::Fence(_) | Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) => Class::Private,
+        Op::ReadCr3(_) | Op::MovCr3 { .. } | Op::MovCr4Pge(_) | Op::Invlpg(_) | Op::Invpcid { .. } => {
+            Class::Private
+        }
+        Op::LoadPage { .. } | Op::StorePage { .. } => Class::Private,
+        Op::Invlpgb(_) | Op::InvlpgbAll | Op::Touch(_) | Op::Pte { .. } | Op::FreeTable(_) => Class::Private,
+        Op::HandleCalls | Op::OweUser | Op::OweOthers | Op::Return => Class::Private,
+    }
+}
+
+/// Is this the head of a loop whose turns depend on nothing but the CPU they look at, and change nothing but
+/// registers and the collected set?
+pub(super) fn only_looks(code: &Code, head: usize) -> bool {
+    let Op::Each { done, .. } = code.ops[head] else { return false };
+    (head + 1..usize::from(done)).all(|pc| match code.ops[pc] {
+        Op::Load { from, .. } => from.at == At::Cur,
+        Op::Unless { c: Cond::Cmp(..) | Cond::CurIn(_) | Cond::CurIsMe, to } | Op::Jump(to) => {
+            (head..usize::from(done)).contains(&usize::from(to))
+        }
+        Op::Move { .. } | Op::Alu { .. } | Op::Put => true,
+        _ => false,
+    }) && !matches!(code.ops[head], Op::Each { of: Set::Targets, .. })
+}
+
+pub(super) fn reads_cur(op: Op) -> bool {
+    match op {
+        Op::Load { from: p, .. }
+        | Op::Store { to: p, .. }
+        | Op::Rmw { at: p, .. }
+        | Op::Cas { at: p, .. } => p.at == At::Cur,
+        _ => false,
+    }
+}
+
+pub(super) fn place(at: At) -> Class {
+    if at == At::Me { Class::Private } else { Class::Cross }
+}

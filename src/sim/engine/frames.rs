@@ -1,0 +1,303 @@
+//! Programs begin and end: entries, interrupts, returns to user mode.
+
+use super::super::machine::Timed;
+use super::super::queue::{Key, NEVER};
+use super::super::scenario::{Gap, Kind as ActorKind};
+use super::super::stats::{Cause, Stat};
+use super::super::timeline::Kind as EventKind;
+use super::{Act, Engine, Why, draw_gap};
+use crate::kernel::program::ProgId;
+use crate::kernel::step::{Cpu, Frame};
+
+impl Engine {
+    /// In user mode, or between two turns of idle. `false`: nothing happens before `limit`.
+    pub(super) fn leave_user(&mut self, cpu: Cpu, limit: Key, driven: bool) -> bool {
+        let i = usize::from(cpu);
+        if self.is_idle_cpu(cpu) {
+            let c = &mut self.m.cores[i];
+            if (c.clock, cpu) >= limit {
+                return false;
+            }
+            if c.init_next <= c.clock {
+                if !driven {
+                    return false;
+                }
+                if self.work_due(cpu) {
+                    self.start_work(cpu);
+                }
+            } else {
+                self.push(cpu, self.entries.idle, Why::Idle, Cause::Other, 0);
+            }
+            return true;
+        }
+        let c = &mut self.m.cores[i];
+        let due = c.nmi_next.min(c.irq_at).min(c.device_next);
+        let others = due.min(c.init_next);
+        let fg = c.fg_next;
+        if fg < others {
+            if (fg.max(c.clock), cpu) >= limit {
+                return false;
+            }
+            if self.skip && self.m.tlbs.is_none() && self.jump(cpu, others.min(limit.0)) {
+                return true;
+            }
+            let c = &mut self.m.cores[i];
+            c.clock = c.clock.max(fg);
+            self.syscall(cpu);
+            return true;
+        }
+        let at = others.max(c.clock);
+        if others == NEVER || (at, cpu) >= limit {
+            return false;
+        }
+        c.clock = at;
+        if due <= at {
+            self.take_interrupt(cpu, due);
+        } else {
+            if !driven {
+                return false;
+            }
+            // Kernel work of this task: a system call whose body does it.
+            if self.work_due(cpu) {
+                self.syscall(cpu);
+            }
+        }
+        true
+    }
+
+    pub(super) fn syscall(&mut self, cpu: Cpu) {
+        let i = usize::from(cpu);
+        let body = self.own[i].base_body;
+        let left = self.m.cores[i].fg_next.saturating_sub(self.m.cores[i].clock);
+        self.push(cpu, self.entries.syscall, Why::Syscall, Cause::Other, 0);
+        let top = usize::from(self.m.cores[i].depth) - 1;
+        self.own[i].acts[top].body_ps = body;
+        self.own[i].acts[top].user_left = left;
+    }
+
+    /// Starts a program on a CPU.
+    pub(super) fn push(&mut self, cpu: Cpu, run: ProgId, why: Why, cause: Cause, from: u32) {
+        let i = usize::from(cpu);
+        let pti = self.m.has_pti();
+        let times = &self.m.times;
+        self.m.cores[i].resume = 0;
+        let enters = match why {
+            Why::Enter | Why::Work | Why::Idle => 0,
+            Why::Syscall => times.syscall.0,
+            Why::Interrupt => times.interrupt.0,
+            Why::Nmi => times.nmi.0,
+        };
+        let c = &mut self.m.cores[i];
+        let depth = usize::from(c.depth);
+        self.own[i].acts[depth] = Act {
+            frame: Frame::new(self.code.start(run)),
+            why,
+            began: c.clock,
+            body_left: NEVER,
+            body_ps: 0,
+            cause,
+            from,
+            if_on: c.if_on,
+            entry_code: c.entry_code,
+            in_call_irq: c.in_call_irq,
+            loop_next: c.loop_next,
+            user_left: NEVER,
+        };
+        c.clock += enters;
+        c.depth += 1;
+        c.entry_code = why != Why::Work;
+        match why {
+            Why::Syscall | Why::Interrupt => c.if_on = false,
+            Why::Nmi => c.nmi_blocked = true,
+            Why::Work => c.working += 1,
+            Why::Enter | Why::Idle => {}
+        }
+        if !pti || why == Why::Work {
+            self.m.view_begins(cpu);
+        }
+        self.runs += 1;
+        self.work += 1;
+    }
+
+    /// A program is over.
+    pub(super) fn pop(&mut self, cpu: Cpu) {
+        let i = usize::from(cpu);
+        let isolated = usize::from(self.class_of_cpu[i]);
+        let times = &self.m.times;
+        let depth = usize::from(self.m.cores[i].depth) - 1;
+        let act = self.own[i].acts[depth];
+        let leaves = match act.why {
+            Why::Enter | Why::Work | Why::Idle => 0,
+            Why::Syscall => times.syscall.1,
+            Why::Interrupt => times.interrupt.1,
+            Why::Nmi => times.nmi.1,
+        };
+        let c = &mut self.m.cores[i];
+        c.clock += leaves;
+        c.depth -= 1;
+        c.if_on = act.if_on;
+        c.entry_code = act.entry_code;
+        c.in_call_irq = act.in_call_irq;
+        c.loop_next = act.loop_next;
+        if act.why == Why::Nmi {
+            c.nmi_blocked = false;
+        }
+        if act.why == Why::Work {
+            c.working -= 1;
+            let idle = c.depth == 0;
+            self.work_ends(cpu);
+            if idle {
+                let took = self.m.cores[i].clock - act.began;
+                self.m.add(cpu, Stat::kernel_ps, took);
+            }
+            return;
+        }
+        let to_user = c.depth == 0 && act.why != Why::Idle;
+        if to_user {
+            if !self.m.has_pti() {
+                self.m.view_ends(cpu);
+            }
+            if self.m.cores[i].cold {
+                self.refill(cpu, false);
+            }
+            if self.m.tlbs.is_some() {
+                let pages = self.refill_pages[i].1;
+                self.m.look_up(cpu, false, pages);
+            }
+        }
+        let c = &self.m.cores[i];
+        let (clock, took) = (c.clock, c.clock - act.began);
+        match act.why {
+            Why::Syscall => {
+                self.m.add(cpu, Stat::syscalls, 1);
+                self.m.add(cpu, Stat::kernel_ps, took);
+                self.latencies.syscall[isolated].saturating_record(took.max(1000));
+            }
+            Why::Interrupt | Why::Nmi => {
+                let in_idle = depth == 1 && self.own[i].acts[0].why == Why::Idle;
+                if to_user || in_idle {
+                    self.m.add(cpu, Stat::interrupt_ps, took);
+                }
+                if in_idle {
+                    self.own[i].acts[0].began += took; // not idle time
+                }
+                self.m.event(cpu, act.began, took, EventKind::Interrupt, act.cause, act.from);
+            }
+            Why::Enter | Why::Work | Why::Idle => {}
+        }
+        if to_user {
+            self.return_to_user(cpu, act, clock, took, isolated);
+        }
+    }
+
+    pub(super) fn return_to_user(&mut self, cpu: Cpu, act: Act, clock: u64, took: u64, class: usize) {
+        let i = usize::from(cpu);
+        match act.why {
+            Why::Interrupt | Why::Nmi => {
+                self.m.add(cpu, Stat::interference, 1);
+                self.m.add(cpu, Stat::interference_ps, took);
+                let c = &mut self.m.cores[i];
+                let quiet = act.began - c.quiet_from;
+                c.quiet_from = clock;
+                let longest = &mut self.m.stats[i][Stat::longest_quiet_ps as usize];
+                *longest = (*longest).max(quiet);
+                self.latencies.interruption[class].saturating_record(took.max(1000));
+                // The user time that was interrupted goes on.
+                let c = &mut self.m.cores[i];
+                c.fg_next = if act.user_left == NEVER { NEVER } else { clock + act.user_left };
+            }
+            Why::Syscall | Why::Enter => {
+                let Some(k) = self.own[i].foreground else { return };
+                let next = match *self.kind(cpu, k) {
+                    ActorKind::Syscalls { gap, .. } if act.user_left == NEVER || act.user_left == 0 => {
+                        let draws = &mut self.own[i].actors[k].draws;
+                        clock + draw_gap(draws, gap)
+                    }
+                    ActorKind::Syscalls { .. } => clock + act.user_left,
+                    _ => NEVER,
+                };
+                self.m.cores[i].fg_next = next;
+            }
+            Why::Work | Why::Idle => {}
+        }
+    }
+
+    pub(super) fn take_interrupt(&mut self, cpu: Cpu, due: u64) {
+        let i = usize::from(cpu);
+        let c = &self.m.cores[i];
+        let depth = usize::from(c.depth);
+        let idle = depth == 1 && self.own[i].acts[0].why == Why::Idle;
+        let user_left =
+            if depth == 0 && c.fg_next != NEVER { c.fg_next.saturating_sub(c.clock) } else { NEVER };
+        if !c.nmi_blocked && c.nmi_next == due {
+            let k = self.actor_due(cpu, due, |kind| matches!(kind, ActorKind::Nmis { .. }));
+            let ActorKind::Nmis { gap, body_ps } = *self.kind(cpu, k) else { unreachable!("just matched") };
+            self.reschedule(cpu, k, gap);
+            let run = if depth == 0 { self.entries.nmi_user } else { self.entries.nmi };
+            self.push(cpu, run, Why::Nmi, Cause::Nmi, 0);
+            self.own[i].acts[depth].body_ps = body_ps;
+            self.own[i].acts[depth].user_left = user_left;
+            self.m.add(cpu, Stat::nmis, 1);
+            self.m.by_cause[i][Cause::Nmi as usize] += 1;
+            return;
+        }
+        let run = if depth == 0 {
+            self.entries.interrupt
+        } else if idle {
+            self.entries.interrupt_idle
+        } else {
+            self.entries.interrupt_kernel
+        };
+        self.m.add(cpu, Stat::interrupts, 1);
+        if c_irq(&self.m, cpu) == due {
+            let c = &mut self.m.cores[i];
+            c.irq_at = NEVER;
+            let (cause, from) = match c.calls.first() {
+                Some(call) => {
+                    let from = call.from;
+                    (self.m.cores[usize::from(from)].request.cause, u32::from(from))
+                }
+                None => (Cause::Other, u32::from(u16::MAX)),
+            };
+            self.m.add(cpu, Stat::ipis_received, 1);
+            self.m.by_cause[i][cause as usize] += 1;
+            if from == u32::from(u16::MAX) {
+                self.m.add(cpu, Stat::ipis_empty, 1);
+            }
+            self.push(cpu, run, Why::Interrupt, cause, from);
+            self.m.cores[i].in_call_irq = true;
+        } else {
+            let k = self.actor_due(cpu, due, |kind| matches!(kind, ActorKind::Interrupts { .. }));
+            let ActorKind::Interrupts { gap, body_ps, cause } = *self.kind(cpu, k) else {
+                unreachable!("just matched")
+            };
+            self.reschedule(cpu, k, gap);
+            self.m.by_cause[i][cause as usize] += 1;
+            self.push(cpu, run, Why::Interrupt, cause, u32::from(u16::MAX));
+            self.own[i].acts[depth].body_ps = body_ps;
+            self.m.cores[i].in_call_irq = false;
+        }
+        self.own[i].acts[depth].user_left = user_left;
+        if idle {
+            self.m.view_begins(cpu);
+        }
+    }
+
+    pub(super) fn actor_due(&self, cpu: Cpu, due: u64, is: impl Fn(&ActorKind) -> bool) -> usize {
+        let actors = &self.own[usize::from(cpu)].actors;
+        (0..actors.len())
+            .find(|&k| actors[k].next == due && is(self.kind(cpu, k)))
+            .expect("`refresh` took the time from one of them")
+    }
+
+    pub(super) fn reschedule(&mut self, cpu: Cpu, k: usize, gap: Gap) {
+        let a = &mut self.own[usize::from(cpu)].actors[k];
+        a.next = a.next.saturating_add(draw_gap(&mut a.draws, gap));
+        self.refresh(cpu);
+    }
+}
+
+fn c_irq(m: &Timed, cpu: Cpu) -> u64 {
+    let c = &m.cores[usize::from(cpu)];
+    if c.if_on { c.irq_at } else { NEVER }
+}

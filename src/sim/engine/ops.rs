@@ -1,0 +1,225 @@
+//! How a program is carried forward, by the kind of op it is at.
+
+use super::super::queue::{Key, NEVER};
+use super::super::stats::{Cause, Stat};
+use super::super::timeline::Kind as EventKind;
+use super::Engine;
+use super::class::Class;
+use crate::kernel::program::{At, Op, Pc, Slot};
+use crate::kernel::step::{Cpu, Outcome, Violation, step};
+
+/// A wait on a variable longer than this is a deadlock.
+const STUCK_PS: u64 = 1_000_000_000_000;
+
+impl Engine {
+    /// Ops nobody else notices, up to `until` or the first that is not so. Driven, it also reads and writes the
+    /// variables of CPUs that are quiet, which concerns nobody else either: a broadcast examines its targets here.
+    #[inline]
+    pub(super) fn run_private(&mut self, cpu: Cpu, top: usize, until: u64, driven: bool) {
+        let i = usize::from(cpu);
+        let frame = &mut self.own[i].acts[top].frame;
+        loop {
+            match step(&self.code, frame, &mut self.m, cpu) {
+                Outcome::Next => {
+                    let now = self.m.cores[i].clock;
+                    if now >= until {
+                        return;
+                    }
+                    match self.class[usize::from(frame.pc)] {
+                        Class::Private => {}
+                        Class::Cross if driven && self.reads_cur[usize::from(frame.pc)] => {
+                            let who = &self.m.cores[usize::from(frame.cur)];
+                            if frame.cur != cpu && !who.is_quiet_until(now) {
+                                return;
+                            }
+                        }
+                        Class::Mask | Class::Body | Class::Cross | Class::Acks | Class::Scan => return,
+                    }
+                }
+                Outcome::Done => return self.pop(cpu),
+                Outcome::Wait => return self.spin(cpu, top),
+                Outcome::Violated(v) => {
+                    let pc = frame.pc;
+                    frame.pc += 1;
+                    return self.violated(cpu, pc, v);
+                }
+            }
+        }
+    }
+
+    pub(super) fn spin(&mut self, cpu: Cpu, top: usize) {
+        let i = usize::from(cpu);
+        self.m.cores[i].clock += self.m.times.poll;
+        let act = &self.own[i].acts[top];
+        if self.m.cores[i].clock > act.began + STUCK_PS {
+            let pc = act.frame.pc;
+            self.own[i].acts[top].frame.pc += 1;
+            self.violated(cpu, pc, Violation::Deadlock);
+        }
+    }
+
+    pub(super) fn violated(&mut self, cpu: Cpu, pc: Pc, v: Violation) {
+        let clock = self.m.cores[usize::from(cpu)].clock;
+        self.m.add(cpu, Stat::violations, 1);
+        self.m.event(cpu, clock, 0, EventKind::Violation, Cause::Other, u32::from(pc));
+        if self.m.violation.is_none_or(|(t, c, ..)| (clock, cpu) < (t, c)) {
+            self.m.violation = Some((clock, cpu, pc, v));
+        }
+    }
+
+    /// One op that others notice: first everyone it concerns is brought to its time.
+    pub(super) fn run_cross(&mut self, cpu: Cpu, top: usize, pc: Pc) {
+        let i = usize::from(cpu);
+        match self.code.ops[usize::from(pc)] {
+            Op::Load { from: p, .. }
+            | Op::Store { to: p, .. }
+            | Op::Rmw { at: p, .. }
+            | Op::Cas { at: p, .. }
+            | Op::Await { at: p, .. }
+                if p.at == At::Cur =>
+            {
+                let who = self.own[i].acts[top].frame.cur;
+                self.bring(who, cpu);
+            }
+            Op::Ipi { to, .. } => {
+                for who in 0..self.scenario.cpus {
+                    if self.m.in_set(cpu, to, who) {
+                        self.bring(who, cpu);
+                    }
+                }
+            }
+            Op::Tlbsync | Op::Rar(_) | Op::Promise(_) => {
+                for who in 0..self.scenario.cpus {
+                    self.bring(who, cpu);
+                }
+            }
+            _ => {}
+        }
+        let frame = &mut self.own[i].acts[top].frame;
+        match step(&self.code, frame, &mut self.m, cpu) {
+            Outcome::Next => {}
+            Outcome::Done => self.pop(cpu),
+            Outcome::Wait => self.spin(cpu, top),
+            Outcome::Violated(v) => {
+                frame.pc += 1;
+                self.violated(cpu, pc, v);
+            }
+        }
+    }
+
+    /// At `await acks`. `false`: nothing more can happen before `limit`.
+    pub(super) fn run_acks(&mut self, cpu: Cpu, top: usize, due: u64, limit: Key, driven: bool) -> bool {
+        let c = &mut self.m.cores[usize::from(cpu)];
+        if c.wait_from == NEVER {
+            c.wait_from = c.clock;
+        }
+        c.waiting = c.acks_left > 0;
+        let until = if c.waiting { NEVER } else { c.clock.max(c.acked_at) };
+        if due <= until && due != NEVER {
+            if (due, cpu) >= limit {
+                return false;
+            }
+            c.clock = c.clock.max(due);
+            return true; // the interrupt is taken at the next turn
+        }
+        if c.waiting || !driven {
+            return false;
+        }
+        c.clock = until;
+        if (until, cpu) >= limit {
+            return false;
+        }
+        let waited = until - std::mem::replace(&mut c.wait_from, NEVER);
+        c.acked_at = 0;
+        self.m.add(cpu, Stat::wait_ps, waited);
+        let longest = &mut self.m.stats[usize::from(cpu)][Stat::wait_max_ps as usize];
+        *longest = (*longest).max(waited);
+        self.latencies.wait.saturating_record(waited.max(1000));
+        let frame = &mut self.own[usize::from(cpu)].acts[top].frame;
+        step(&self.code, frame, &mut self.m, cpu);
+        true
+    }
+
+    /// At `body`. `false`: it lasts beyond `limit`.
+    pub(super) fn run_body(&mut self, cpu: Cpu, top: usize, due: u64, limit: Key, driven: bool) -> bool {
+        let i = usize::from(cpu);
+        let pc = self.own[i].acts[top].frame.pc;
+        let Op::Body(slot) = self.code.ops[usize::from(pc)] else { unreachable!("the class says so") };
+        let clock = self.m.cores[i].clock;
+        if (clock, cpu) >= limit {
+            return false;
+        }
+        self.m.cores[i].resume = 0;
+        if slot == Slot::Idle {
+            self.m.view_ends(cpu);
+            let c = &mut self.m.cores[i];
+            let end = c.clock.max(c.init_next);
+            let until = end.min(due).min(limit.0);
+            c.clock = c.clock.max(until);
+            if until == end && (end, cpu) < limit {
+                let act = &mut self.own[i].acts[top];
+                self.m.stats[i][Stat::idle_ps as usize] += end - act.began;
+                act.began = end;
+                let frame = &mut act.frame;
+                step(&self.code, frame, &mut self.m, cpu);
+                return true;
+            }
+            let c = &mut self.m.cores[i];
+            c.resume = end.min(due);
+            return due <= c.clock;
+        }
+        let act = &mut self.own[i].acts[top];
+        if act.body_left == NEVER {
+            act.body_left = act.body_ps;
+            if self.m.tlbs.is_some() {
+                let pages = self.refill_pages[i].0;
+                self.m.look_up(cpu, true, pages);
+                return true;
+            }
+            if self.m.cores[i].cold {
+                self.refill(cpu, true);
+                return true;
+            }
+        }
+        if slot == Slot::Syscall && self.work_due(cpu) {
+            if !driven {
+                return false;
+            }
+            self.start_work(cpu);
+            return true;
+        }
+        let act = &mut self.own[i].acts[top];
+        let c = &mut self.m.cores[i];
+        let end = c.clock + act.body_left;
+        let until = end.min(due).min(limit.0);
+        if until > c.clock {
+            act.body_left -= until - c.clock;
+            c.clock = until;
+        }
+        if due <= c.clock {
+            return true;
+        }
+        if act.body_left > 0 || (c.clock, cpu) >= limit {
+            // Nothing happens before this; whoever drives this CPU need not ask earlier.
+            c.resume = end.min(due).min(if slot == Slot::Syscall { c.init_next } else { NEVER });
+            return false;
+        }
+        let frame = &mut act.frame;
+        step(&self.code, frame, &mut self.m, cpu);
+        true
+    }
+
+    /// Charges the misses after a flush: the kernel's pages in a body, all that is left on return to user mode.
+    pub(super) fn refill(&mut self, cpu: Cpu, kernel: bool) {
+        let i = usize::from(cpu);
+        let (k, u) = self.refill_pages[i];
+        let pages = u64::from(if kernel { k } else { u });
+        let time = pages * self.m.times.refill;
+        self.m.cores[i].clock += time;
+        if !kernel {
+            self.m.cores[i].cold = false;
+        }
+        self.m.stats[i][Stat::refill_misses as usize] += pages;
+        self.m.stats[i][Stat::refill_ps as usize] += time;
+    }
+}

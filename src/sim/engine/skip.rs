@@ -1,0 +1,136 @@
+//! Skipping: jumps over proven fixed points and consumes the same draws, so that it never shows in results.
+
+use super::super::queue::NEVER;
+use super::super::scenario::Kind as ActorKind;
+use super::super::stats::{STATS, Stat};
+use super::class::Class;
+use super::{Engine, draw_gap};
+use crate::kernel::step::Cpu;
+
+/// A proven fixed point: a system call from this state takes this long and ends in this state.
+#[derive(Clone, Debug)]
+pub(super) struct Memo {
+    vars: Vec<u16>,
+    cr3: u64,
+    cold: bool,
+    cost: u64,
+    delta: Vec<(usize, u64)>,
+    times: u64,
+    /// Offset of the last full flush from the start, if there was one.
+    flush_at: Option<u64>,
+}
+
+impl Engine {
+    /// Jumps over system calls whose course is known, as many as end before `until`. `false`: none.
+    pub(super) fn jump(&mut self, cpu: Cpu, until: u64) -> bool {
+        let i = usize::from(cpu);
+        let Some(k) = self.own[i].foreground else { return false };
+        let ActorKind::Syscalls { gap, .. } = *self.kind(cpu, k) else { return false };
+        if self.m.cores[i].owed {
+            return false;
+        }
+        let known = match &self.own[i].memo {
+            Some(memo) => {
+                let c = &self.m.cores[i];
+                memo.cr3 == c.cr3 && memo.cold == c.cold && memo.vars == self.m.vars_of(cpu)
+            }
+            None => false,
+        };
+        if !known {
+            return self.learn(cpu, until);
+        }
+        let own = &mut self.own[i];
+        let memo = own.memo.as_mut().expect("known");
+        let c = &mut self.m.cores[i];
+        let (cost, mut start, mut n) = (memo.cost, c.fg_next.max(c.clock), 0u64);
+        if start + cost >= until {
+            return false;
+        }
+        if gap.exponential {
+            let draws = &mut own.actors[k].draws;
+            while start + cost < until {
+                n += 1;
+                c.clock = start + cost;
+                start = c.clock + draw_gap(draws, gap);
+            }
+        } else {
+            let period = cost + gap.mean_ps;
+            n = (until - 1 - start - cost) / period + 1;
+            c.clock = start + (n - 1) * period + cost;
+            start = c.clock + gap.mean_ps;
+        }
+        c.fg_next = start;
+        if let Some(offset) = memo.flush_at {
+            c.flushed_at = c.clock - cost + offset;
+        }
+        self.work += if gap.exponential { n / 8 } else { 0 };
+        memo.times += n;
+        self.runs += n;
+        true
+    }
+
+    /// Interprets one system call that nothing interrupts and remembers it if it ends where it began.
+    pub(super) fn learn(&mut self, cpu: Cpu, until: u64) -> bool {
+        let i = usize::from(cpu);
+        self.settle(cpu);
+        let before = self.m.stats[i];
+        let (vars, cr3, cold) = {
+            let c = &self.m.cores[i];
+            (self.m.vars_of(cpu).to_vec(), c.cr3, c.cold)
+        };
+        let c = &mut self.m.cores[i];
+        c.clock = c.clock.max(c.fg_next);
+        let began = c.clock;
+        self.syscall(cpu);
+        while self.m.cores[i].depth > 0 {
+            let c = &self.m.cores[i];
+            let top = usize::from(c.depth) - 1;
+            let pc = self.own[i].acts[top].frame.pc;
+            if c.clock >= until {
+                return true;
+            }
+            match self.class[usize::from(pc)] {
+                Class::Private | Class::Mask | Class::Scan => self.run_private(cpu, top, until, false),
+                Class::Body => {
+                    if !self.run_body(cpu, top, NEVER, (until, 0), false) {
+                        return true;
+                    }
+                }
+                Class::Cross | Class::Acks => return true,
+            }
+        }
+        let c = &self.m.cores[i];
+        if c.clock >= until || vars != self.m.vars_of(cpu) || cr3 != c.cr3 || cold != c.cold || c.owed {
+            return true;
+        }
+        let delta: Vec<(usize, u64)> = (0..STATS)
+            .filter(|&s| s != Stat::longest_quiet_ps as usize && s != Stat::wait_max_ps as usize)
+            .map(|s| (s, self.m.stats[i][s] - before[s]))
+            .filter(|(_, d)| *d > 0)
+            .collect();
+        let flush_at = (c.flushed_at >= began && c.flushed_at > 0).then(|| c.flushed_at - began);
+        let violated = delta.iter().any(|(s, _)| *s == Stat::violations as usize);
+        let cost = c.clock - began;
+        if !violated {
+            self.own[i].memo = Some(Memo { vars, cr3, cold, cost, delta, times: 0, flush_at });
+        }
+        true
+    }
+
+    /// Writes what was jumped over into the statistics.
+    pub(super) fn settle(&mut self, cpu: Cpu) {
+        let i = usize::from(cpu);
+        let class = usize::from(self.class_of_cpu[i]);
+        if let Some(memo) = &mut self.own[i].memo {
+            for (s, d) in &memo.delta {
+                self.m.stats[i][*s] += d * memo.times;
+            }
+            if memo.times > 0 {
+                let h = &mut self.latencies.syscall[class];
+                let value = memo.cost.max(1000).min(h.high());
+                h.record_n(value, memo.times).expect("within its bounds");
+            }
+            memo.times = 0;
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! What initiators do: private kernel events (forks, grace periods, `vfree`) and the flush work that follows.
+
+use super::super::queue::NEVER;
+use super::super::scenario::{Gap, Kind as ActorKind};
+use super::super::stats::{Cause, Stat};
+use super::{Engine, PurgeRecord, Why, draw_gap};
+use crate::kernel::program::ProgId;
+use crate::kernel::step::Cpu;
+use crate::kernel::vmalloc::Area;
+
+/// A purge that had to give up tries again after this; own choice.
+const RETRY_PS: u64 = 1_000_000_000_000;
+
+/// `ready` of work that waits for the purge mutex.
+const BLOCKED: u64 = NEVER - 1;
+
+/// Kernel work an initiator does.
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
+pub(super) struct Work {
+    pub(super) ready: u64,
+    run: Run,
+    full: bool,
+    pages: u32,
+    cause: Cause,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) enum Run {
+    /// `drain_vmap_area_work`.
+    Drain,
+    /// A program; `Some(purge)` when it consumes the lazy list (`_vm_unmap_aliases`).
+    Program(ProgId, bool),
+}
+
+impl Run {
+    fn purges(self) -> bool {
+        matches!(self, Run::Drain | Run::Program(_, true))
+    }
+}
+
+impl Engine {
+    /// Handles what is due among private kernel events, and says whether a program is to run.
+    pub(super) fn work_due(&mut self, cpu: Cpu) -> bool {
+        let i = usize::from(cpu);
+        let now = self.m.cores[i].clock;
+        if self.m.cores[i].init_next > now {
+            return false;
+        }
+        while self.own[i].rcu_at <= now {
+            self.grace_period(cpu);
+        }
+        for k in 0..self.own[i].actors.len() {
+            while self.own[i].actors[k].next <= now {
+                let kind = self.kind(cpu, k).clone();
+                match kind {
+                    ActorKind::Forks { gap, batch, spread } => self.fork(cpu, k, gap, batch, spread),
+                    ActorKind::Vfree { gap, pages } => {
+                        let at = self.own[i].actors[k].next;
+                        let area = self.vmalloc.alloc(pages);
+                        self.vfree(cpu, area, at);
+                        self.next_gap(cpu, k, gap);
+                    }
+                    ActorKind::Chain { gap, steps } => {
+                        let at = self.own[i].actors[k].next;
+                        let actor = usize::from(self.own[i].actors[k].actor);
+                        for (j, s) in steps.iter().enumerate() {
+                            let draws = &mut self.own[i].actors[k].draws;
+                            if s.per_mille < 1000 && draws.below(1000) >= u64::from(s.per_mille) {
+                                continue;
+                            }
+                            let run = Run::Program(
+                                self.programs[actor][j].expect("looked up at the start"),
+                                s.cause == Cause::Aliases,
+                            );
+                            let full =
+                                s.pages == 0 || u64::from(s.pages) > crate::kernel::vmalloc::FLUSH_CEILING;
+                            self.own[i].works.push(Work {
+                                ready: at,
+                                run,
+                                full,
+                                pages: s.pages,
+                                cause: s.cause,
+                            });
+                        }
+                        self.next_gap(cpu, k, gap);
+                    }
+                    _ => break,
+                }
+            }
+        }
+        if self.vmalloc.in_purge() {
+            // The purge mutex: another purge waits for this one.
+            for work in self.own[i].works.iter_mut().filter(|w| w.run.purges() && w.ready <= now) {
+                work.ready = BLOCKED;
+            }
+        }
+        self.refresh(cpu);
+        self.own[i].works.iter().any(|w| w.ready <= now)
+    }
+
+    pub(super) fn next_gap(&mut self, cpu: Cpu, k: usize, gap: Gap) {
+        let a = &mut self.own[usize::from(cpu)].actors[k];
+        a.next = a.next.saturating_add(draw_gap(&mut a.draws, gap).max(1));
+    }
+
+    pub(super) fn fork(&mut self, cpu: Cpu, k: usize, gap: Gap, batch: u32, spread: bool) {
+        let i = usize::from(cpu);
+        let at = self.own[i].actors[k].next;
+        if self.own[i].actors[k].exiting {
+            // One after the other, each on the CPU it ran on.
+            while let Some(area) = self.own[i].actors[k].alive.pop() {
+                let on = if spread {
+                    let n = self.housekeeping.len() as u64;
+                    self.housekeeping[self.own[i].actors[k].draws.below(n) as usize]
+                } else {
+                    cpu
+                };
+                if !self.vmalloc.cache_stack(on, area) {
+                    self.call_rcu(cpu, area, at);
+                }
+            }
+            self.own[i].actors[k].exiting = false;
+        }
+        let (area, reused) = self.vmalloc.alloc_stack(cpu);
+        self.forks += 1;
+        self.m.add(cpu, Stat::forks, 1);
+        self.m.add(cpu, if reused { Stat::stacks_reused } else { Stat::stacks_allocated }, 1);
+        let a = &mut self.own[i].actors[k];
+        a.alive.push(area);
+        a.exiting = a.alive.len() as u32 >= batch;
+        self.next_gap(cpu, k, gap);
+    }
+
+    /// Callbacks queued while a grace period runs wait for the one after it.
+    pub(super) fn call_rcu(&mut self, cpu: Cpu, area: Area, at: u64) {
+        let o = &mut self.own[usize::from(cpu)];
+        if o.rcu_at == NEVER {
+            o.rcu_at = at + self.scenario.rcu_ps;
+            o.rcu.push(area);
+        } else {
+            o.rcu_next.push(area);
+        }
+    }
+
+    pub(super) fn grace_period(&mut self, cpu: Cpu) {
+        let i = usize::from(cpu);
+        let o = &mut self.own[i];
+        let at = o.rcu_at;
+        let mut done = std::mem::take(&mut o.rcu);
+        std::mem::swap(&mut o.rcu, &mut o.rcu_next);
+        o.rcu_at = if o.rcu.is_empty() { NEVER } else { at + self.scenario.rcu_ps };
+        for area in done.drain(..) {
+            if !self.vmalloc.cache_stack(cpu, area) {
+                self.vfree(cpu, area, at);
+            }
+        }
+        if self.own[i].rcu_next.capacity() == 0 {
+            self.own[i].rcu_next = done;
+        }
+    }
+
+    pub(super) fn vfree(&mut self, cpu: Cpu, area: Area, at: u64) {
+        if self.vmalloc.vfree(area) {
+            let ready = at + self.scenario.work_delay_ps;
+            let work = Work { ready, run: Run::Drain, full: true, pages: 0, cause: Cause::Purge };
+            self.own[usize::from(cpu)].works.push(work);
+        }
+    }
+
+    /// Starts the oldest work that is due.
+    pub(super) fn start_work(&mut self, cpu: Cpu) {
+        let i = usize::from(cpu);
+        let now = self.m.cores[i].clock;
+        let Some(at) = self.own[i].works.iter().position(|w| w.ready <= now) else { return };
+        let mut work = self.own[i].works.remove(at);
+        self.refresh(cpu);
+        let mut taken = work.run == Run::Drain;
+        let run = match work.run {
+            Run::Drain => {
+                self.vmalloc.drain_starts();
+                let Some(purge) = self.vmalloc.purge_starts() else { return };
+                (work.full, work.pages) = (purge.is_full(), purge.hull as u32);
+                self.tail = now <= self.last_purge_end.saturating_add(self.scenario.work_delay_ps)
+                    && self.last_purge_end > 0;
+                self.m.add(cpu, Stat::purges, 1);
+                self.m.add(cpu, Stat::purges_tail, u64::from(self.tail));
+                self.m.add(cpu, Stat::areas_purged, u64::from(purge.areas));
+                self.purges.push(PurgeRecord {
+                    time_ps: now,
+                    areas: purge.areas,
+                    hull: purge.hull,
+                    forks: self.forks,
+                    tail: self.tail,
+                });
+                self.entries.purge
+            }
+            Run::Program(run, purges) => {
+                if purges && let Some(purge) = self.vmalloc.purge_starts() {
+                    work.full |= purge.is_full();
+                    taken = true;
+                    self.m.add(cpu, Stat::areas_purged, u64::from(purge.areas));
+                }
+                run
+            }
+        };
+        let c = &mut self.m.cores[i];
+        c.request.full = work.full;
+        c.request.pages = if work.full { 0 } else { work.pages };
+        c.request.cause = work.cause;
+        c.promised = false;
+        self.push(cpu, run, Why::Work, work.cause, 0);
+        self.own[i].acts[usize::from(self.m.cores[i].depth) - 1].from = u32::from(taken);
+    }
+
+    pub(super) fn work_ends(&mut self, cpu: Cpu) {
+        let i = usize::from(cpu);
+        let depth = usize::from(self.m.cores[i].depth);
+        let purged = self.own[i].acts[depth].from == 1;
+        if purged {
+            if self.m.cores[i].promised {
+                self.vmalloc.purge_ends();
+            } else {
+                self.vmalloc.purge_postponed();
+                self.m.add(cpu, Stat::purges_postponed, 1);
+                let ready = self.m.cores[i].clock + RETRY_PS;
+                let work = Work { ready, run: Run::Drain, full: true, pages: 0, cause: Cause::Purge };
+                self.own[i].works.push(work);
+            }
+            self.last_purge_end = self.m.cores[i].clock;
+            // A purge that waited for the mutex may start now.
+            let now = self.m.cores[i].clock;
+            for who in 0..self.scenario.cpus {
+                let own = &mut self.own[usize::from(who)];
+                let mut woken = false;
+                for work in &mut own.works {
+                    if work.ready == BLOCKED {
+                        work.ready = now;
+                        woken = true;
+                    }
+                }
+                if woken && who != cpu {
+                    self.refresh(who);
+                    let demand = self.m.demand(who);
+                    self.m.queue.set(who, demand);
+                }
+            }
+            self.refresh(cpu);
+        }
+    }
+}

@@ -1,0 +1,478 @@
+//! What an op does to the machine.
+//!
+//! Invariant: an op that other CPUs could notice runs only when every CPU it concerns has been brought to its time
+//! (the engine sees to that before it calls `step`), so methods here never advance anyone.
+
+use super::super::stats::{Cause, Stat};
+use super::super::timeline::Kind;
+use super::tlb::ENTRY_PAGES;
+use super::{Core, FieldAt, Request, Timed, USER};
+use crate::hw::Pcid;
+use crate::hw::invalidate::{Invpcid as HwInvpcid, Scope};
+use crate::kernel::program::{
+    At, Cr3, Entry, Feature, Invpcid, Level, NoFlush, Op, Pages, Pc, PcidOf, ProgId, Set, Slot, Touch, Zone,
+};
+use crate::kernel::smp::Call;
+use crate::kernel::step::{Cpu, Invalidate, Machine, Order, Violation};
+
+impl Timed {
+    /// Everything cached on `cpu` is gone. `took`: time of the instruction, counted if entry code did it.
+    fn flushed(&mut self, cpu: Cpu, took: u64, architectural: bool) {
+        let c = &mut self.cores[usize::from(cpu)];
+        let (owed, entry) = (c.owed, c.entry_code && c.call.is_none());
+        c.flushed_at = c.clock;
+        c.cold = self.tlbs.is_none();
+        c.owed = false;
+        let (working, in_call, clock) = (c.working > 0, c.call.is_some(), c.clock);
+        if owed {
+            self.close_exposure(cpu);
+        }
+        if architectural {
+            return;
+        }
+        if in_call {
+            self.add(cpu, Stat::remote_flushes, 1);
+        } else if entry {
+            let which = if owed { Stat::entry_flushes_needed } else { Stat::entry_flushes_unneeded };
+            self.add(cpu, which, 1);
+            self.add(cpu, Stat::entry_flush_ps, took);
+            if owed {
+                self.event(cpu, clock, took, Kind::EntryFlush, Cause::Other, 0);
+            }
+        } else if working {
+            self.add(cpu, Stat::local_flushes, 1);
+        }
+    }
+
+    /// A CPU carried out a broadcast it never saw.
+    fn broadcast_reached(&mut self, cpu: Cpu, at: u64, full: bool, id: u32) {
+        let c = &mut self.cores[usize::from(cpu)];
+        if full {
+            c.flushed_at = c.flushed_at.max(at);
+            c.cold = self.tlbs.is_none();
+            c.owed = false;
+            if let Some(tlbs) = &mut self.tlbs {
+                tlbs[usize::from(cpu)].flush_all();
+            }
+        } else {
+            c.served = id;
+        }
+    }
+
+    fn check(&self, cpu: Cpu, f: FieldAt, at: At) -> Result<(), Violation> {
+        let c = &self.cores[usize::from(cpu)];
+        if c.cr3 & USER != 0 && !f.user_mapped && self.has_pti() {
+            return Err(Violation::UnmappedAccess);
+        }
+        if at == At::Me && !c.gs_kernel {
+            return Err(Violation::WrongGsAccess);
+        }
+        Ok(())
+    }
+
+    fn slot(&self, f: FieldAt, of: Cpu) -> usize {
+        usize::from(of) * self.vars + f.var
+    }
+
+    fn current_request(&self, cpu: Cpu) -> Request {
+        let c = &self.cores[usize::from(cpu)];
+        match c.call {
+            Some(call) => self.cores[usize::from(call.from)].request,
+            None => c.request,
+        }
+    }
+
+    /// When an interrupt sent now would be taken.
+    fn delivery(&mut self, from: Cpu, to: Cpu, now: u64) -> u64 {
+        let near = self.socket[usize::from(from)] == self.socket[usize::from(to)];
+        let extra = match &mut self.extra_ipi {
+            Some((mean, draws)) => draws.exponential(*mean),
+            None => 0,
+        };
+        now + extra + if near { self.times.ipi.0 } else { self.times.ipi.1 }
+    }
+}
+
+impl Machine for Timed {
+    #[inline]
+    fn ordered(&self, _cpu: Cpu, _order: Order) -> bool {
+        true // sequentially consistent at op granularity; reports say so
+    }
+
+    #[inline]
+    fn charge(&mut self, cpu: Cpu, pc: Pc, _op: Op) {
+        self.cores[usize::from(cpu)].clock += self.times.op[usize::from(pc)];
+    }
+
+    #[inline]
+    fn read(&mut self, cpu: Cpu, field: u8, at: At, of: Cpu) -> Result<u64, Violation> {
+        let f = self.fields[usize::from(field)];
+        self.check(cpu, f, at)?;
+        let word = if f.shared { self.shared[f.var] } else { self.values[self.slot(f, of)] };
+        Ok(u64::from(word) >> f.shift & f.mask)
+    }
+
+    #[inline]
+    fn write(&mut self, cpu: Cpu, field: u8, at: At, of: Cpu, v: u64) -> Result<(), Violation> {
+        self.rmw(cpu, field, at, of, |_| v).map(|_| ())
+    }
+
+    #[inline]
+    fn rmw(
+        &mut self,
+        cpu: Cpu,
+        field: u8,
+        at: At,
+        of: Cpu,
+        f: impl FnOnce(u64) -> u64,
+    ) -> Result<u64, Violation> {
+        let field = self.fields[usize::from(field)];
+        self.check(cpu, field, at)?;
+        let slot = self.slot(field, of);
+        let word = if field.shared { &mut self.shared[field.var] } else { &mut self.values[slot] };
+        let old = u64::from(*word) >> field.shift & field.mask;
+        let new = f(old);
+        if new > field.mask {
+            return Err(Violation::Overflow);
+        }
+        *word = (u64::from(*word) & !(field.mask << field.shift) | new << field.shift) as u16;
+        Ok(old)
+    }
+
+    #[inline]
+    fn contains(&self, cpu: Cpu, set: Set, who: Cpu) -> bool {
+        self.in_set(cpu, set, who)
+    }
+
+    fn is_empty(&self, cpu: Cpu, set: Set) -> bool {
+        (0..self.cores.len() as Cpu).all(|who| !self.in_set(cpu, set, who))
+    }
+
+    #[inline]
+    fn start_loop(&mut self, cpu: Cpu, _set: Set) {
+        self.cores[usize::from(cpu)].loop_next = 0;
+    }
+
+    #[inline]
+    fn next_in(&mut self, cpu: Cpu, set: Set) -> Option<Cpu> {
+        let n = self.cores.len() as Cpu;
+        let mut who = self.cores[usize::from(cpu)].loop_next;
+        while who < n && !self.in_set(cpu, set, who) {
+            who += 1;
+        }
+        self.cores[usize::from(cpu)].loop_next = who + 1;
+        (who < n).then_some(who)
+    }
+
+    fn clear_targets(&mut self, cpu: Cpu) {
+        let at = usize::from(cpu) * self.words;
+        self.targets[at..at + self.words].fill(0);
+    }
+
+    #[inline]
+    fn put(&mut self, cpu: Cpu, who: Cpu) {
+        self.targets[usize::from(cpu) * self.words + usize::from(who) / 64] |= 1 << (who % 64);
+    }
+
+    #[inline]
+    fn irq(&mut self, cpu: Cpu, on: bool) {
+        self.cores[usize::from(cpu)].if_on = on;
+    }
+
+    #[inline]
+    fn gs(&self, cpu: Cpu) -> bool {
+        self.cores[usize::from(cpu)].gs_kernel
+    }
+
+    #[inline]
+    fn set_gs(&mut self, cpu: Cpu, kernel: bool) {
+        self.cores[usize::from(cpu)].gs_kernel = kernel;
+    }
+
+    #[inline]
+    fn cr3(&self, cpu: Cpu) -> u64 {
+        self.cores[usize::from(cpu)].cr3
+    }
+
+    #[inline]
+    fn cr3_is_user(&self, _cpu: Cpu, cr3: u64) -> bool {
+        cr3 & USER != 0
+    }
+
+    #[inline]
+    fn cr3_for(&self, cpu: Cpu, to: Cr3, a: u64, b: u64) -> u64 {
+        let now = self.cores[usize::from(cpu)].cr3;
+        match to {
+            Cr3::Kernel => now & !USER,
+            Cr3::User => now | USER,
+            Cr3::Reg(_) => a,
+            Cr3::Mm { .. } => a << 16 | b << 8,
+        }
+    }
+
+    #[inline]
+    fn mov_cr3(&mut self, cpu: Cpu, cr3: u64, keep: NoFlush) -> Result<(), Violation> {
+        let pcid = self.features.has(Feature::Pcid);
+        let c = &mut self.cores[usize::from(cpu)];
+        c.cr3 = cr3;
+        let kernel = cr3 & USER == 0;
+        let flushes = match keep {
+            NoFlush::Flush => true,
+            NoFlush::Keep => !pcid,
+            NoFlush::Owed => {
+                let owed = std::mem::take(&mut c.owe_user);
+                if owed && pcid {
+                    c.clock += self.times.cr3_flush_extra;
+                }
+                owed || !pcid
+            }
+        };
+        if let Some(tlbs) = &mut self.tlbs {
+            tlbs[usize::from(cpu)].switch(!kernel, !flushes);
+        }
+        if kernel && self.has_pti() {
+            self.view_begins(cpu);
+        } else if self.has_pti() {
+            self.view_ends(cpu);
+        }
+        // Without PCIDs each write drops every non-global translation, vmalloc's among them while PTI is on.
+        if flushes && self.has_pti() && (kernel || !pcid) {
+            let took = self.times.cr3_flush_extra;
+            self.flushed(cpu, took, !(pcid && keep == NoFlush::Flush));
+        }
+        Ok(())
+    }
+
+    fn invalidate(&mut self, cpu: Cpu, what: Invalidate) -> Result<(), Violation> {
+        if let Some(tlbs) = &mut self.tlbs {
+            let mmu = &mut tlbs[usize::from(cpu)].mmu;
+            match what {
+                Invalidate::Cr4Pge(on) => {
+                    mmu.mov_cr4_pge(on);
+                }
+                Invalidate::Invpcid(kind @ (Invpcid::AllGlobal | Invpcid::All), ..) => {
+                    let kind = if kind == Invpcid::All {
+                        HwInvpcid::AllNonGlobal
+                    } else {
+                        HwInvpcid::AllIncludingGlobal
+                    };
+                    mmu.apply(Scope::invpcid(kind));
+                }
+                Invalidate::Invpcid(Invpcid::Context, half, _) => {
+                    let pcid = if half == PcidOf::Kernel { Pcid(1) } else { Pcid(0x801) };
+                    mmu.apply(Scope::invpcid(HwInvpcid::SingleContext(pcid)));
+                }
+                // vmalloc pages are in nobody's working set here.
+                Invalidate::Invpcid(Invpcid::Address, ..) | Invalidate::Page(_) => {}
+                Invalidate::Broadcast(_) | Invalidate::BroadcastAll => {}
+            }
+        }
+        match what {
+            Invalidate::Cr4Pge(true) => {} // the change to off has emptied everything
+            Invalidate::Cr4Pge(false) => {
+                self.flushed(cpu, self.times.cr4_pge, false);
+            }
+            Invalidate::Invpcid(Invpcid::AllGlobal, ..) => self.flushed(cpu, self.times.invpcid.0, false),
+            Invalidate::Invpcid(Invpcid::All, ..) => self.flushed(cpu, self.times.invpcid.1, false),
+            Invalidate::Invpcid(Invpcid::Context, PcidOf::Kernel, _) => {
+                self.flushed(cpu, self.times.invpcid.2, false);
+            }
+            Invalidate::Invpcid(Invpcid::Context, PcidOf::User, _) => {}
+            Invalidate::Invpcid(Invpcid::Address, ..) | Invalidate::Page(_) => {
+                let request = self.current_request(cpu);
+                let extra = u64::from(request.pages.saturating_sub(1)) * self.times.invlpg;
+                let c = &mut self.cores[usize::from(cpu)];
+                c.clock += extra;
+                c.served = request.id;
+                let stat = if c.call.is_some() { Stat::remote_flushes } else { Stat::local_flushes };
+                self.add(cpu, stat, 1);
+            }
+            Invalidate::Broadcast(_) => {
+                let request = self.current_request(cpu);
+                // Up to eight pages per instruction (CPUID 8000_0008h.EDX + 1).
+                let extra = u64::from(request.pages.saturating_sub(1) / 8) * self.times.invlpgb;
+                let c = &mut self.cores[usize::from(cpu)];
+                c.clock += extra;
+                c.broadcast = Some(c.broadcast == Some(true));
+            }
+            Invalidate::BroadcastAll => self.cores[usize::from(cpu)].broadcast = Some(true),
+        }
+        Ok(())
+    }
+
+    fn tlbsync(&mut self, cpu: Cpu) -> bool {
+        let c = &mut self.cores[usize::from(cpu)];
+        let (at, id) = (c.clock, c.request.id);
+        if let Some(full) = c.broadcast.take() {
+            for who in 0..self.cores.len() as Cpu {
+                self.broadcast_reached(who, at, full, id);
+            }
+        }
+        true
+    }
+
+    fn rar(&mut self, cpu: Cpu, to: Set) -> Result<(), Violation> {
+        let c = &self.cores[usize::from(cpu)];
+        let (at, id, full) = (c.clock, c.request.id, c.request.full);
+        for who in 0..self.cores.len() as Cpu {
+            if self.in_set(cpu, to, who) {
+                self.broadcast_reached(who, at, full, id);
+            }
+        }
+        Ok(())
+    }
+
+    fn owe(&mut self, cpu: Cpu, others: bool) {
+        let c = &mut self.cores[usize::from(cpu)];
+        if others {
+            c.owe_others = true;
+        } else {
+            c.owe_user = true;
+        }
+    }
+
+    #[inline]
+    fn touch(&mut self, cpu: Cpu, what: Touch) -> Result<(), Violation> {
+        // In summary, misses are charged as one sum after a flush; in full, bodies and user mode look pages up too.
+        if let Some(tlbs) = &mut self.tlbs
+            && let Touch::Zone(zone @ (Zone::Entry | Zone::Stack)) = what
+        {
+            let pti = self.features.has(Feature::Pti);
+            let tlb = &mut tlbs[usize::from(cpu)];
+            let (time, walks) = if zone == Zone::Entry {
+                tlb.touch(ENTRY_PAGES, 1, true)
+            } else {
+                tlb.touch(ENTRY_PAGES + 0x100, 1, !pti)
+            };
+            self.cores[usize::from(cpu)].clock += time;
+            self.add(cpu, Stat::refill_misses, walks);
+            self.add(cpu, Stat::refill_ps, time);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn body(&mut self, cpu: Cpu, _slot: Slot) -> Result<(), Violation> {
+        let c = &self.cores[usize::from(cpu)];
+        if c.owed && c.view {
+            let clock = c.clock;
+            self.add(cpu, Stat::hazards, 1);
+            self.event(cpu, clock, 0, Kind::Hazard, Cause::Other, 0);
+        }
+        Ok(())
+    }
+
+    fn pte(&mut self, _: Cpu, _: Pages, _: Level, _: Entry, _: bool) -> Result<(), Violation> {
+        Ok(())
+    }
+
+    fn free_table(&mut self, _: Cpu, _: Pages) -> Result<(), Violation> {
+        Ok(())
+    }
+
+    #[inline]
+    fn range_is_full(&self, cpu: Cpu) -> bool {
+        self.current_request(cpu).full
+    }
+
+    fn request(&mut self, cpu: Cpu, _pages: Pages) {
+        self.last_request += 1;
+        let c = &mut self.cores[usize::from(cpu)];
+        c.request.id = self.last_request;
+        c.request.at = c.clock;
+        c.sent = 0;
+        let full = c.request.full;
+        self.add(cpu, Stat::flush_requests, 1);
+        self.add(cpu, Stat::flush_requests_full, u64::from(full));
+    }
+
+    fn promise(&mut self, cpu: Cpu, _pages: Pages) -> Result<(), Violation> {
+        let Core { request, clock: now, sent, .. } = self.cores[usize::from(cpu)];
+        self.cores[usize::from(cpu)].promised = true;
+        self.event(cpu, request.at, now - request.at, Kind::Request, request.cause, sent);
+        for who in 0..self.cores.len() as Cpu {
+            let c = &mut self.cores[usize::from(who)];
+            if c.flushed_at >= request.at || c.served == request.id {
+                continue;
+            }
+            if !c.owed {
+                c.owed = true;
+                if c.view {
+                    c.exposed_from = now;
+                }
+            }
+            self.add(who, Stat::deferrals, 1);
+            if self.keeps_events {
+                self.event(who, now, 0, Kind::Deferral, request.cause, u32::from(cpu));
+            }
+        }
+        Ok(())
+    }
+
+    fn ipi(&mut self, cpu: Cpu, to: Set, run: ProgId) {
+        let request = self.cores[usize::from(cpu)].request.id;
+        let mut called = std::mem::take(&mut self.scratch);
+        called.clear();
+        let mut sent = 0;
+        for who in 0..self.cores.len() as Cpu {
+            if who != cpu && self.in_set(cpu, to, who) {
+                let empty = self.cores[usize::from(who)].calls.add(Call { from: cpu, run, request });
+                sent += u32::from(empty);
+                called.push((who, empty));
+            }
+        }
+        let c = &mut self.cores[usize::from(cpu)];
+        c.clock += self.times.queue_call * called.len() as u64;
+        if sent > 0 {
+            c.clock += self.times.send;
+        }
+        c.acks_left += called.len() as u32;
+        c.sent += sent;
+        let now = c.clock;
+        self.add(cpu, Stat::ipi_rounds, u64::from(sent > 0));
+        self.add(cpu, Stat::calls_queued, called.len() as u64);
+        self.add(cpu, Stat::ipis_sent, u64::from(sent));
+        for &(who, empty) in &called {
+            if empty {
+                let at = self.delivery(cpu, who, now);
+                let c = &mut self.cores[usize::from(who)];
+                c.irq_at = c.irq_at.min(at);
+                c.resume = 0;
+            }
+            let demand = self.demand(who);
+            self.queue.set(who, demand);
+        }
+        self.scratch = called;
+    }
+
+    #[inline]
+    fn acked(&self, cpu: Cpu) -> bool {
+        self.cores[usize::from(cpu)].acks_left == 0
+    }
+
+    fn take_call(&mut self, cpu: Cpu) -> Option<ProgId> {
+        let c = &mut self.cores[usize::from(cpu)];
+        if !c.in_call_irq {
+            return None;
+        }
+        let call = c.calls.take()?;
+        c.call = Some(call);
+        self.add(cpu, Stat::calls_executed, 1);
+        Some(call.run)
+    }
+
+    fn ack(&mut self, cpu: Cpu) {
+        let c = &mut self.cores[usize::from(cpu)];
+        let Some(call) = c.call.take() else { return };
+        let near = self.socket[usize::from(cpu)] == self.socket[usize::from(call.from)];
+        let seen = c.clock + if near { self.times.line.0 } else { self.times.line.1 };
+        let s = &mut self.cores[usize::from(call.from)];
+        s.acks_left -= 1;
+        s.acked_at = s.acked_at.max(seen);
+        if s.acks_left == 0 && s.waiting {
+            s.waiting = false;
+            let demand = self.demand(call.from);
+            self.queue.set(call.from, demand);
+        }
+    }
+}
