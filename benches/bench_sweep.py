@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,35 @@ def bench_real_points(benchmark, threads: int):
     assert benchmark(run) == points // 10 * 10
     if benchmark.stats is not None:
         benchmark.extra_info["points_per_second"] = points / benchmark.stats.stats.median
+
+
+def bench_dask_with_two_local_workers_against_one_thread(benchmark):
+    """Points of 10 ms and more; the runs that are compared alternate, since the machine may be shared."""
+    distributed = pytest.importorskip("distributed")
+    if benchmark.enabled and (os.cpu_count() or 1) < 2:
+        pytest.skip("needs two CPUs")
+    points, seconds = (600, 60.0) if benchmark.enabled else (4, 0.01)
+    grid = {"spawn_hz": [1000 + n for n in range(points // 2)]}
+    options = {"fixed": {"cpus": 8, "duration_s": seconds}}
+    alone: list[float] = []
+
+    def one_thread() -> None:
+        start = time.perf_counter()
+        tc.sweep("syscall-heavy", grid, threads=1, **options)
+        alone.append(time.perf_counter() - start)
+
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with cluster, distributed.Client(cluster) as client:
+        executor = client.get_executor()
+        tc.sweep("syscall-heavy", {"spawn_hz": [1, 2, 3, 4]}, executor=executor, **options)  # imports there
+        count = benchmark.pedantic(
+            lambda: len(tc.sweep("syscall-heavy", grid, executor=executor, **options)),
+            setup=one_thread, rounds=3 if benchmark.enabled else 1,
+        )  # fmt: skip
+    assert count == points
+    if benchmark.stats is not None:
+        benchmark.extra_info["ms_per_point_on_one_thread"] = min(alone) / points * 1e3
+        benchmark.extra_info["speedup"] = min(alone) / benchmark.stats.stats.min
 
 
 def bench_read_back(benchmark, tmp_path: Path):

@@ -154,6 +154,14 @@ def test_batches_grow_until_they_take_half_a_second():
     assert pace.points == 1
 
 
+def test_the_last_batches_are_shared_among_the_workers_but_stay_a_fifth_of_a_second_long():
+    pace = _batches._Pace()
+    assert pace.share(1000, 2) == 1, "nothing is known of the first"
+    for _ in range(20):
+        pace.learn(pace.points, pace.points * 0.001)
+    assert [pace.share(left, 2) for left in (10_000, 1600, 800, 10)] == [500, 400, 200, 200]
+
+
 def test_points_run_through_the_product_of_axes():
     some = Points(
         "base", 1, grid_axes({"x": [1, 2], ("y", "policy"): [(5, "ipi"), (6, "rar")]}), replications=3

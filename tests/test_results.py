@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -98,9 +99,26 @@ def test_effects_and_front_take_the_parameters_of_the_sweep(tmp_path: Path):
 
 
 def test_reading_a_million_rows_keeps_only_the_columns_asked_for(tmp_path: Path):
-    table = on_disk(points(), tmp_path).table
-    assert "cost_ns" in table
-    assert not isinstance(table._columns["ipis"], np.ndarray)
+    sweep = on_disk(points(), tmp_path)
+    assert "cost_ns" in sweep.table
+    assert not sweep.table._loaded
+    assert len(sweep) == 120
+    assert sorted(sweep.table._loaded) == ["seed"]
+
+
+def test_a_table_keeps_its_rows_while_its_files_are_merged_and_deleted(tmp_path: Path):
+    sweep = on_disk(points(), tmp_path)
+    (part,) = tmp_path.glob("*.parquet")
+    part.unlink()
+    assert len(sweep) == 120
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_sweep_survives_pickling(tmp_path: Path, kept: bool):
+    sweep = on_disk(points(), tmp_path) if kept else in_memory(points())
+    again = pickle.loads(pickle.dumps(sweep))
+    assert sweep.table["ipis"].tobytes() == again.table["ipis"].tobytes()
+    assert (again.parameters, again.units, again.path) == (sweep.parameters, sweep.units, sweep.path)
 
 
 @pytest.mark.parametrize("what", ["nothing", "empty"])

@@ -244,6 +244,37 @@ def test_ctrl_c_leaves_a_directory_that_goes_on(tmp_path: Path):
     assert 0 < len(tc.read_sweep(out)) < 200
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_ctrl_c_returns_what_is_done(tmp_path: Path, kept: bool):
+    out = tmp_path / "out" if kept else None
+    load = {"base": "syscall-heavy", "grid": {"spawn_hz": [1000, 4000]}, "fixed": FIXED, "replications": 200}
+
+    def stop(done: float, _total: float | None) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    part = tc.sweep(**load, out=out, threads=1, progress=stop)
+    assert part.interrupted
+    assert 0 < len(part) < 800
+    whole = tc.sweep(**load, out=out)
+    assert (len(whole), whole.interrupted) == (800, False)
+    everything = rows(whole)
+    assert all(everything[key] == values for key, values in rows(part).items())
+
+
+def test_progress_counts_what_is_left_to_do_not_what_the_directory_holds(tmp_path: Path):
+    told: list[tuple[float, float | None]] = []
+    tc.sweep("syscall-heavy", {"gap_ns": [1, 2, 3]}, fixed=FIXED, out=tmp_path)
+    tc.sweep(
+        "syscall-heavy",
+        {"gap_ns": [3, 4]},
+        fixed=FIXED,
+        out=tmp_path,
+        progress=lambda *args: told.append(args),
+    )
+    assert told[-1] == (2, 2)
+    assert sum(told[-1]) == 4
+
+
 def test_break_even_between_ipis_and_entry_flushes_is_a_few_calls_a_second():
     """An interrupt costs each isolated CPU microseconds per purge, an entry flush half of one per system call."""
     load = {"duration_s": 20, "spawn_hz": 2000}
@@ -398,3 +429,62 @@ def test_the_dask_example_gives_the_rows_of_threads(tmp_path: Path):
     namespace = runpy.run_path(str(script))
     alone = tc.sweep(namespace["SCENARIO"], namespace["GRID"], **namespace["OPTIONS"])
     assert rows(tc.read_sweep(tmp_path / "out")) == rows(alone)
+
+
+DASK = """
+import os, signal, sys
+import tlbcore as tc
+from distributed import Client, LocalCluster
+sys.path.insert(0, sys.argv[2])
+from test_sweep import cli, DASK_LOAD
+
+def main():
+    from tlbcore import _batches
+    _batches.BATCH_SECONDS = _batches.LEAST_SECONDS = 0.05
+    killed = []
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with cluster, Client(cluster) as client:
+        def kill(done, total):
+            if done > 20 * (len(killed) + 1) and len(killed) < 3:
+                alive = {nanny.pid for nanny in cluster.workers.values()} - {None, *killed}
+                if alive:
+                    killed.append(min(alive))
+                    os.kill(killed[-1], signal.SIGKILL)
+        tc.sweep(**DASK_LOAD, executor=client.get_executor(), out=sys.argv[1], progress=kill)
+        print(len(killed), flush=True)
+        done = cli(sys.argv[3], "--out", sys.argv[1] + "-cli", "--dask", cluster.scheduler_address)
+        print(done.returncode, done.stdout.splitlines()[0], done.stderr)
+
+if __name__ == "__main__":
+    main()
+"""
+DASK_LOAD = {
+    "base": "syscall-heavy", "grid": {"spawn_hz": [1000, 4000]}, "fixed": {**FIXED, "duration_s": 2.0},
+    "replications": 50,
+}  # fmt: skip
+
+
+def test_kill_9_of_dask_workers_loses_and_doubles_nothing(tmp_path: Path):
+    pytest.importorskip("distributed")
+    (tmp_path / "driver.py").write_text(DASK)
+    (tmp_path / "grid.toml").write_text(GOOD)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "driver.py"), str(tmp_path / "out"), str(Path(__file__).parent),
+         str(tmp_path / "grid.toml")],
+        capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    killed, command = done.stdout.splitlines()[:2]
+    assert killed == "3"
+    assert command.strip() == f"0 4 points in {tmp_path / 'out'}-cli"
+    assert rows(tc.read_sweep(tmp_path / "out")) == rows(tc.sweep(**DASK_LOAD))
+
+
+@pytest.mark.slow  # Dask tries for ten seconds
+def test_an_address_without_a_cluster_is_one_line(tmp_path: Path):
+    pytest.importorskip("distributed")
+    (tmp_path / "grid.toml").write_text(GOOD)
+    done = cli(tmp_path / "grid.toml", "--out", tmp_path / "out", "--dask", "tcp://127.0.0.1:9")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith("tlbcore: error: ")
+    assert not (tmp_path / "out").exists()

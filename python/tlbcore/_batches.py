@@ -6,6 +6,7 @@ batch whose worker was lost is handed out again. Rows are handed on as they come
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import deque
@@ -22,6 +23,7 @@ from tlbcore._core import SweepError
 from tlbcore._points import Batch, Points
 
 BATCH_SECONDS = 0.5
+LEAST_SECONDS = 0.2
 BATCH_POINTS = 50_000
 TRIES = 3
 
@@ -70,6 +72,11 @@ class _Pending:
         self._buffer: Batch | None = None
         self._seen: set[bytes] | None = set() if points.may_repeat else None
 
+    @property
+    def left(self) -> int:
+        """How many points there are to do at most."""
+        return len(self._points) - self._next + (0 if self._buffer is None else len(self._buffer))
+
     def take(self, count: int) -> Batch | None:
         while self._buffer is None or not len(self._buffer):
             if self._next >= len(self._points):
@@ -92,10 +99,19 @@ class _Pace:
 
     def __init__(self) -> None:
         self.points = 1
+        self._seconds = math.inf  # of a point
 
     def learn(self, points: int, seconds: float) -> None:
-        wanted = int(BATCH_SECONDS * points / max(seconds, 1e-9))
-        self.points = max(1, min(wanted, 8 * self.points, BATCH_POINTS))
+        self._seconds = max(seconds, 1e-9) / points
+        self.points = max(1, min(int(BATCH_SECONDS / self._seconds), 8 * self.points, BATCH_POINTS))
+
+    def share(self, left: int, workers: int) -> int:
+        """Points of the next batch when at most so many are left: no worker is to wait for another at the end.
+
+        The last batches get smaller, but not below `LEAST_SECONDS`.
+        """
+        least = max(1, int(LEAST_SECONDS / self._seconds))
+        return min(self.points, max(least, left // (2 * workers)))
 
 
 def drive_threads(points: Points, job: Job, done: Contains, sink: Sink, threads: int) -> Iterator[int]:
@@ -147,7 +163,7 @@ def drive_executor(
                     task = again.popleft()
                 elif suspects and not flying:
                     task, alone = suspects.popleft(), True
-                elif (batch := pending.take(pace.points)) is not None:
+                elif (batch := pending.take(pace.share(pending.left, room // 2))) is not None:
                     task = _Task(batch)
                 else:
                     break

@@ -153,6 +153,11 @@ class Directory:
             part.close()
         return Keys(np.concatenate([np.empty((0, 2), dtype=np.uint64), *keys]))
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is no row yet."""
+        return not _part_files(self.path)
+
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.parquet"
 
@@ -211,28 +216,57 @@ class Directory:
             os.close(directory)
 
 
-def read(path: Path) -> tuple[dict[str, Any], pa.Table]:
-    """Return what `sweep.json` says and all rows; raises `SweepError` for a damaged part or no sweep."""
-    import pyarrow as pa
+class Stored:
+    """The rows of a directory, read column by column when they are asked for.
+
+    Small parts stay open, since whoever goes on with the sweep may merge and delete them; large ones stay on the disk.
+    """
+
+    def __init__(self, files: list[Path]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._parts: list[pq.ParquetFile | Path] = []
+        self.names: list[str] = []
+        for file in files:
+            part = pq.ParquetFile(pa.OSFile(str(file)))
+            self.names += [name for name in part.schema_arrow.names if name not in self.names]
+            self.metadata: dict[bytes, bytes] = dict(part.schema_arrow.metadata)
+            self._parts.append(part if part.metadata.num_rows < COMPACT_ROWS else file)
+
+    def __getitem__(self, name: str) -> pa.ChunkedArray:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if name not in self.names:
+            raise KeyError(name)
+        parts = [
+            pq.read_table(part, columns=[name], partitioning=None)
+            if isinstance(part, Path)
+            else part.read([name])
+            for part in self._parts
+        ]
+        return pa.concat_tables(parts, promote_options="permissive")[name]
+
+
+def read(path: Path) -> tuple[dict[str, Any], Stored]:
+    """Return what `sweep.json` says and the rows; raises `SweepError` for a damaged part or no sweep."""
     import pyarrow.parquet as pq
 
     about = path / "sweep.json"
     if not about.exists():
         raise SweepError(f"{path} holds no sweep")
     identity = _identity(about)
-    found = {}
+    replaces = {}
     for file in _part_files(path):
         if not _is_whole(file):
             raise SweepError(f"{file}: the part is damaged; resume the sweep to compute its points again")
-        found[file.stem] = pq.ParquetFile(file)
-    for name in _replaced(found):
-        found.pop(name).close()
-    tables = [part.read() for part in found.values()]
-    for part in found.values():
-        part.close()
-    if not tables:
+        replaces[file] = set(json.loads(pq.read_schema(file).metadata[b"tlbcore.replaces"]))
+    replaced = set().union(*replaces.values())
+    files = [file for file in replaces if file.stem not in replaced]
+    if not files:
         raise SweepError(f"{path}: the sweep has no rows yet")
-    return identity, pa.concat_tables(tables, promote_options="permissive")
+    return identity, Stored(files)
 
 
 def _part_files(path: Path) -> list[Path]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -54,6 +55,9 @@ class Memory:
         """Take the rows of a batch."""
         self._rows.append(columns_of(batch, outcome, self._metrics))
 
+    def __bool__(self) -> bool:
+        return bool(self._rows)
+
     def table(self) -> dict[str, NDArray[Any]]:
         """Return all rows."""
         names = list(self._rows[0]) if self._rows else []
@@ -74,6 +78,9 @@ class Disk:
         self._directory, self._metrics = directory, metrics
         self.done = directory.done
 
+    def __bool__(self) -> bool:
+        return not self._directory.empty
+
     def sink(self, batch: Batch, outcome: Outcome) -> None:
         """Write the rows of a batch; when this returns they are on the disk."""
         self._directory.append(to_arrow(batch, outcome, self._metrics))
@@ -93,23 +100,27 @@ def to_arrow(batch: Batch, outcome: Outcome, metrics: Sequence[str]) -> pa.Table
 
 
 class _Table(Mapping[str, NDArray[Any]]):
-    """Columns, made from Arrow when they are asked for."""
+    """Columns, loaded when they are asked for."""
 
-    def __init__(self, columns: Mapping[str, Any]) -> None:
-        self._columns = dict(columns)
+    def __init__(self, names: Sequence[str], load: Callable[[str], NDArray[Any]]) -> None:
+        self._names, self._load = tuple(names), load
+        self._loaded: dict[str, NDArray[Any]] = {}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        column = self._columns[name]
-        if not isinstance(column, np.ndarray):
-            column = self._columns[name] = column.to_numpy()
-        array: NDArray[Any] = column
-        return array
+        if name not in self._names:
+            raise KeyError(name)
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(self._columns)
+        return len(self._names)
 
     def __repr__(self) -> str:
         return f"<table of {len(self)} columns: {', '.join(self)}>"
@@ -133,6 +144,8 @@ class Sweep:
         What the points have in common: base configuration, seed, version of tlbcore.
     path
         The directory, or None when the sweep was not kept.
+    interrupted
+        Whether Ctrl-C ended it before all points were done.
     """
 
     table: Mapping[str, NDArray[Any]] = field(repr=False)
@@ -141,9 +154,16 @@ class Sweep:
     units: Mapping[str, str] = field(repr=False)
     identity: Mapping[str, Any] = field(repr=False)
     path: Path | None = None
+    interrupted: bool = False
 
     def __len__(self) -> int:
         return len(self.table["seed"])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for name in ("table", "units", "identity"):
+            data[name] = dict(data[name])
+        return (_unpickled, (data,))
 
     @property
     def failed(self) -> dict[str, NDArray[Any]]:
@@ -193,12 +213,21 @@ class Sweep:
         return analysis.pareto(self.table, metrics, self.parameters)
 
 
+def _unpickled(data: dict[str, Any]) -> Sweep:
+    table = data["table"]
+    data["table"] = _Table(list(table), table.__getitem__)
+    for name in ("units", "identity"):
+        data[name] = MappingProxyType(data[name])
+    return Sweep(**data)
+
+
 def from_memory(
     rows: Memory, parameters: Sequence[str], metrics: Sequence[str], units: Mapping[str, str], identity: Any
 ) -> Sweep:
     """Return what was collected."""
+    table = rows.table()
     return Sweep(
-        table=_Table(rows.table()),
+        table=_Table(list(table), table.__getitem__),
         parameters=tuple(parameters),
         metrics=tuple(metrics),
         units=MappingProxyType(dict(units)),
@@ -212,11 +241,11 @@ def from_directory(path: Path) -> Sweep:
 
     from tlbcore import _parts
 
-    identity, table = _parts.read(path)
-    units = json.loads(table.schema.metadata[b"tlbcore.units"])
-    parameters = [name for name in table.column_names if name not in units and name not in _OWN]
+    identity, stored = _parts.read(path)
+    units = json.loads(stored.metadata[b"tlbcore.units"])
+    parameters = [name for name in stored.names if name not in units and name not in _OWN]
     return Sweep(
-        table=_Table({name: table[name] for name in table.column_names}),
+        table=_Table(stored.names, lambda name: stored[name].to_numpy()),
         parameters=tuple(parameters),
         metrics=tuple(units),
         units=MappingProxyType(units),

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from tlbcore import _core
 from tlbcore._machines import Machine
+from tlbcore._progress import Progress, shown
+from tlbcore.analysis import interval
 from tlbcore.kernel import Kernel, machine_text
 from tlbcore.policy import Policy, as_policy
 from tlbcore.scenarios import Scenario, by_name
@@ -23,8 +25,6 @@ from tlbcore.scenarios import Scenario, by_name
 __all__ = ["FIGURES", "Comparison", "SimResult", "Statistic", "compare", "simulate", "statistics"]
 
 DEFAULT_POLICIES = ("ipi", "ct-late", "coalesce-v7", "coalesce-v7-fixed", "pending-bit")
-
-Progress = Callable[[float, float], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,26 +172,27 @@ def _run(
     skip: bool,
     timeline: int,
     threads: int,
-    progress: Progress | None,
+    progress: Progress | bool | None,
     detail: str = "summary",
     costs: str = "best",
     checkpoint: Path | None = None,
 ) -> list[SimResult]:
     if detail not in ("summary", "full"):
         raise _core.SimError(f"detail is summary or full: got {detail!r}")
-    raw = _core.simulate(
-        load.to_json(),
-        machine_text(machine),
-        kernel.to_json(),
-        [(policy.text, seed) for policy, seed in jobs],
-        skip=skip,
-        keep=timeline,
-        full=detail == "full",
-        bound=costs,
-        resume=checkpoint.read_bytes() if checkpoint is not None and checkpoint.exists() else None,
-        threads=threads,
-        progress=progress,
-    )
+    with shown(progress, "simulating", "s") as advance:
+        raw = _core.simulate(
+            load.to_json(),
+            machine_text(machine),
+            kernel.to_json(),
+            [(policy.text, seed) for policy, seed in jobs],
+            skip=skip,
+            keep=timeline,
+            full=detail == "full",
+            bound=costs,
+            resume=checkpoint.read_bytes() if checkpoint is not None and checkpoint.exists() else None,
+            threads=threads,
+            progress=advance,
+        )
     if checkpoint is not None:
         if raw[0]["checkpoint"] is not None:
             checkpoint.write_bytes(raw[0]["checkpoint"])
@@ -241,7 +242,7 @@ def simulate(
     skip: bool = True,
     timeline: int = 256,
     checkpoint: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> SimResult:
     """Simulate one scenario under one policy.
 
@@ -273,7 +274,8 @@ def simulate(
         File that an interrupted run leaves behind and the next call with the same inputs goes on from; it is
         removed at the end. Not with `detail="full"`.
     progress
-        Called with (simulated seconds done, in all) about twenty times a second.
+        Called with (simulated seconds done, in all) about twenty times a second; True shows a bar, on a terminal
+        or in a notebook (extra `cli`).
 
     Raises
     ------
@@ -378,49 +380,13 @@ FIGURES: dict[str, tuple[str, Callable[[SimResult, bool, int], float]]] = {
     "violations_per_hour": ("steps that broke a rule of the machine", _per_hour("violations")),
 }
 
-# Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom.
-_T95 = (
-    12.706,
-    4.303,
-    3.182,
-    2.776,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-    2.262,
-    2.228,
-    2.201,
-    2.179,
-    2.160,
-    2.145,
-    2.131,
-    2.120,
-    2.110,
-    2.101,
-    2.093,
-    2.086,
-    2.080,
-    2.074,
-    2.069,
-    2.064,
-    2.060,
-    2.056,
-    2.052,
-    2.048,
-    2.045,
-    2.042,
-)
 
-
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the mean and its 95 % confidence interval (Student's t); NaN bounds below two values."""
+def _interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean and its 95 % confidence interval; NaN bounds where there is none."""
     array = np.asarray(values, dtype=np.float64)
-    mean, n = float(array.mean()), len(array)
-    if n < 2 or not np.isfinite(array).all():
-        return mean, math.nan, math.nan
-    half = (_T95[n - 2] if n <= 31 else 1.96) * float(array.std(ddof=1)) / math.sqrt(n)
-    return mean, mean - half, mean + half
+    if len(array) < 2 or not np.isfinite(array).all():
+        return float(array.mean()), math.nan, math.nan
+    return interval(array)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -493,7 +459,7 @@ def _comparison(results: tuple[SimResult, ...], names: tuple[str, ...]) -> Compa
             columns["cpus"].append(cpus)
             columns["seeds"].append(len(runs))
             for name, (_, compute) in FIGURES.items():
-                mean, low, high = interval([compute(r, isolated, cpus) for r in runs])
+                mean, low, high = _interval([compute(r, isolated, cpus) for r in runs])
                 columns[name].append(mean)
                 if many:
                     columns[f"{name}_low"].append(low)
@@ -514,7 +480,7 @@ def compare(
     costs: str = "best",
     skip: bool = True,
     timeline: int = 256,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Comparison:
     """Simulate one scenario under several policies, each with the same draws.
 

@@ -29,6 +29,7 @@ from tlbcore._machines import machine as as_machine
 from tlbcore._names import unknown
 from tlbcore._parts import Directory
 from tlbcore._points import Batch, Points, grid_axes, sample_axis
+from tlbcore._progress import Progress, shown
 from tlbcore._results import Sweep
 from tlbcore.kernel import Kernel, machine_text
 from tlbcore.policy import Policy, as_policy
@@ -40,7 +41,6 @@ __all__ = ["Sweep", "break_even", "metrics", "read_sweep", "sweep"]
 MANY = 10_000_000  # points; more are computed only when told so
 
 Base = str | Scenario | Callable[..., Scenario]
-Progress = Callable[[float, float | None], None]
 
 
 def metrics() -> dict[str, tuple[str, str]]:
@@ -184,7 +184,7 @@ def sweep(
     executor: Executor | Callable[[], Executor] | None = None,
     out: str | Path | None = None,
     yes: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Sweep:
     """Simulate every point of a grid, or every sample.
 
@@ -219,12 +219,14 @@ def sweep(
     yes
         Compute more than ten million points.
     progress
-        Called with (points done, points in all).
+        Called with (points done, points to do), both without what earlier runs left in `out`; True shows a bar with
+        rate and time left, on a terminal or in a notebook (extra `cli`).
 
     Returns
     -------
     Sweep
-        All rows; with `out` also those of earlier grids in that directory.
+        All rows; with `out` also those of earlier grids in that directory. After Ctrl-C the rows that are done, with
+        `interrupted` set; the same call with the same `out` goes on. (KeyboardInterrupt if there is none yet.)
 
     Raises
     ------
@@ -256,22 +258,43 @@ def sweep(
         else:
             directory = open_.enter_context(Directory(Path(out), identity, units))
             rows = _results.Disk(directory, list(known))
+        skip = _Skip(rows.done.contains)
         if executor is None:
             count = threads or os.cpu_count() or 1
-            steps = _batches.drive_threads(points, job, rows.done.contains, rows.sink, count)
+            steps = _batches.drive_threads(points, job, skip, rows.sink, count)
         else:
-            steps = _batches.drive_executor(points, job, rows.done.contains, rows.sink, executor)
-        finished = 0
-        before = len(rows.done)
-        for step in steps:
-            finished += step
-            if progress is not None:
-                progress(finished, max(len(points) - before, finished))
-        if directory is not None:
+            steps = _batches.drive_executor(points, job, skip, rows.sink, executor)
+        advance = open_.enter_context(shown(progress, "sweep", "points"))
+        finished, interrupted = 0, False
+        try:
+            for step in steps:
+                finished += step
+                if advance is not None:
+                    advance(finished, len(points) - skip.count)
+        except KeyboardInterrupt:
+            if not rows:
+                raise
+            interrupted = True
+        if directory is not None and not interrupted:
             directory.compact()
     if isinstance(rows, _results.Memory):
-        return _results.from_memory(rows, points.names, list(known), units, identity)
-    return _results.from_directory(Path(out or ""))
+        result = _results.from_memory(rows, points.names, list(known), units, identity)
+    else:
+        result = _results.from_directory(Path(out or ""))
+    return dataclasses.replace(result, interrupted=interrupted)
+
+
+class _Skip:
+    """Says which points are done, and counts them."""
+
+    def __init__(self, contains: Callable[[NDArray[np.uint64]], NDArray[np.bool_]]) -> None:
+        self._contains = contains
+        self.count = 0
+
+    def __call__(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        found = self._contains(keys)
+        self.count += int(found.sum())
+        return found
 
 
 def _plan(
@@ -428,6 +451,8 @@ def break_even(
             base, {parameter: [value]}, policies=pair, machine=machine, kernel=kernel, fixed=fixed,
             replications=count, seed=seed, threads=threads,
         )  # fmt: skip
+        if found.interrupted:
+            raise KeyboardInterrupt
         if len(found.failed["error"]):
             raise SweepError(f"{parameter} = {value:g}: {found.failed['error'][0]}")
         order = np.argsort(found.table["replication"], kind="stable")

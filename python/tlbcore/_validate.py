@@ -13,13 +13,12 @@ from typing import Any
 
 from tlbcore import scenarios
 from tlbcore._machines import machine
+from tlbcore._progress import Progress, shown
 from tlbcore._simulate import SimResult, simulate
 from tlbcore.kernel import Kernel
 from tlbcore.scenarios import Scenario
 
 __all__ = ["Row", "Validation", "validate"]
-
-Progress = Callable[[float, float], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -501,13 +500,13 @@ _PARTS: tuple[tuple[str, Callable[[], Iterator[Row]]], ...] = (
 )
 
 
-def validate(*, progress: Progress | None = None) -> Validation:
+def validate(*, progress: Progress | bool | None = None) -> Validation:
     """Compute every published and measured figure again.
 
     Parameters
     ----------
     progress
-        Called with (parts done, parts in all).
+        Called with (parts done, parts in all); True shows a bar, on a terminal or in a notebook (extra `cli`).
 
     Returns
     -------
@@ -515,8 +514,9 @@ def validate(*, progress: Progress | None = None) -> Validation:
         One row per figure; `misses` are those outside their tolerance.
     """
     rows: list[Row] = []
-    for i, (_, part) in enumerate(_PARTS):
-        rows.extend(part())
-        if progress is not None:
-            progress(i + 1, len(_PARTS))
+    with shown(progress, "validating", "parts") as advance:
+        for i, (_, part) in enumerate(_PARTS):
+            rows.extend(part())
+            if advance is not None:
+                advance(i + 1, len(_PARTS))
     return Validation(rows=tuple(sorted(rows, key=lambda row: row.number)))

@@ -132,21 +132,10 @@ def progress(what: str, unit: str = "") -> Iterator[Callable[[float, float | Non
 
     Yields `advance(done, total)`; `total` is None when it is not known.
     """
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    from rich import progress as bars
+    from tlbcore._progress import bar
 
-    columns = (
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.TaskProgressColumn(show_speed=True),
-        bars.TextColumn(unit),
-        bars.TimeRemainingColumn(),
-    )
-    with bars.Progress(*columns, console=console(error=True), transient=True) as shown:
-        task = shown.add_task(what, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)
+    with bar(what, unit) as advance:
+        yield advance
 
 
 def note(message: str) -> None:

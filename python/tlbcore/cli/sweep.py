@@ -34,6 +34,8 @@ def command(
             result = sweeps.sweep(
                 **plan, out=out, threads=threads, executor=executor, yes=yes, progress=advance
             )
+            if result.interrupted:
+                raise KeyboardInterrupt
         except KeyboardInterrupt:
             _common.note(f"interrupted; what is done is in {out}, and the same command goes on")
             raise
