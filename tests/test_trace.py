@@ -47,6 +47,9 @@ def consistent(trace: tc.Trace) -> None:
         if cpu["baseline"]["derived_ipis"] is not None:
             assert cpu["baseline"]["derived_ipis"] == cpu["baseline"]["recorded_ipis"]
     p = trace.purges
+    assert sum(o["areas"] for o in trace.figures["report"]["purges"]["charged"]) + trace.figures["report"][
+        "purges"
+    ]["unknown_areas"] == sum(p["areas"])
     assert (p["charged_areas"] + p["unknown_areas"] == p["areas"]).all()
     baseline, *others = tc.replay(trace, _replay.replayable()).outcomes
     assert baseline["deferred"] == {"low": 0, "high": 0}

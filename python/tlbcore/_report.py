@@ -39,6 +39,8 @@ def header_json(trace: Trace) -> dict[str, Any]:
             "broken_lines": f["broken_lines"],
             "broken_first": f["broken_first"],
             "timestamps_backwards": report["backwards"],
+            "snapshots": report["snapshots"],
+            "elapsed_s": report["elapsed_s"],
             "calls_not_kept": report["calls_not_kept"],
             "damage": trace.damage,
         },
@@ -125,10 +127,17 @@ def opening(trace: Trace) -> list[str]:
     )
     machine = f"; machine of {f['machine_cpus']} CPUs" if f["machine_cpus"] else ""
     lines += paragraph(f"{n(trace.seconds)} s and {n(trace.events)} events{where}{machine}.")
+    if report["snapshots"]:
+        lines += paragraph(
+            f"A flight recorder's: {n(report['snapshots'])} snapshots hold {n(trace.seconds)} s of "
+            f"{n(report['elapsed_s'])} s. Rates are those of the seconds that were kept, which are the "
+            "interrupted ones; for the whole time see the kernel's own counts below."
+        )
     how = {
         "given": "as given",
         "recorded": "as the recorder noted",
         "context_tracking": "deduced: they have user_enter/user_exit events, which only nohz_full CPUs have",
+        "only_cpu": "deduced: no other CPU was recorded",
         "none": "not known",
     }[trace.isolated_from]
     lines += paragraph(f"Isolated CPUs: {format_cpus(trace.isolated) or 'none'} ({how}).")
@@ -165,16 +174,21 @@ def opening(trace: Trace) -> list[str]:
 
 def _share(counts: Iterable[tuple[str, int]], total: int, top: int = 3) -> str:
     ordered = sorted(counts, key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{name} {count / total:.0%}" for name, count in ordered[:top] if count > 0.005 * total)
+    return ", ".join(
+        name if count == total else f"{name} {count / total:.0%}"
+        for name, count in ordered[:top]
+        if count > 0.005 * total
+    )
 
 
 def _who(cpus: Sequence[Mapping[str, Any]], cause: str, report: Mapping[str, Any]) -> str:
     if cause == "vmalloc_purge" and report["purges"]["charged"]:
-        purges = report["purges"]
-        total = purges["unknown_areas"] + sum(o["areas"] for o in purges["charged"])
-        owners = [(o["comm"], o["areas"]) for o in purges["charged"]]
-        owners.append(("unknown", purges["unknown_areas"]))
-        return f"areas of {_share(owners, total)}"
+        return f"areas of {_owners_in_short(report['purges'])}"
+    if cause == "tick_kept":
+        kept: Counter[str] = Counter()
+        for cpu in cpus:
+            kept.update(cpu["tick_dependencies"])
+        return f"kept for {_share(kept.items(), kept.total())}" if kept else ""
     sums: Counter[str] = Counter()
     for cpu in cpus:
         for i in cpu["initiators"]:
@@ -183,15 +197,35 @@ def _who(cpus: Sequence[Mapping[str, Any]], cause: str, report: Mapping[str, Any
     return _share(sums.items(), sums.total())
 
 
+def _owners_in_short(purges: Mapping[str, Any]) -> str:
+    total = purges["unknown_areas"] + sum(o["areas"] for o in purges["charged"])
+    owners = [(o["comm"], o["areas"]) for o in purges["charged"]]
+    owners.append(("unknown", purges["unknown_areas"]))
+    return _share(owners, total)
+
+
+def _harm(cpus: Sequence[Mapping[str, Any]]) -> tuple[Counter[str], dict[str, float], list[str]]:
+    """Return interrupts and milliseconds by cause, and the causes by harm.
+
+    Harm is the time taken from the CPUs; where no handler has a length, the number of interrupts.
+    """
+    counts: Counter[str] = Counter()
+    taken: dict[str, float] = {}
+    for cpu in cpus:
+        counts.update(cpu["interrupts_by_cause"])
+        for h in cpu["handlers"]:
+            taken[h["cause"]] = taken.get(h["cause"], 0.0) + h["total_ms"]
+    return counts, taken, sorted(counts, key=lambda cause: (-taken.get(cause, 0.0), -counts[cause], cause))
+
+
 def _cause_rows(
     cpus: Sequence[Mapping[str, Any]], report: Mapping[str, Any], hours: float
 ) -> list[list[str]]:
-    sums: Counter[str] = Counter()
-    for cpu in cpus:
-        sums.update(cpu["interrupts_by_cause"])
-    rows = [["n", "per hour (95 %)", "p50/p95/max", "cause", "from"]]
+    counts, taken, ordered = _harm(cpus)
+    rows = [["n", "per hour (95 %)", "p50/p95/max", "in all", "cause", "from"]]
     share = hours * len(cpus)
-    for cause, count in sorted(sums.items(), key=lambda item: (-item[1], item[0])):
+    for cause in ordered:
+        count = counts[cause]
         low, high = _core.trace_poisson_95(count)
         rate = (
             f"{n(round(count / share))} ({n(round(low / share))}-{n(round(high / share))})" if share else "-"
@@ -203,7 +237,8 @@ def _cause_rows(
             longest = max(h["max_us"] for h in lengths)
             ninetyfive = max(h["p95_us"] for h in lengths)
             length = "/".join(duration(us) for us in (middle["p50_us"], ninetyfive, longest))
-        rows.append([n(count), rate, length, causes[cause].title, _who(cpus, cause, report)])
+        total = duration(taken[cause] * 1e3) if cause in taken else "-"
+        rows.append([n(count), rate, length, total, causes[cause].title, _who(cpus, cause, report)])
     return rows
 
 
@@ -217,10 +252,27 @@ def _cpu_head(cpu: Mapping[str, Any]) -> str:
     if cpu["gaps"]:
         gaps = cpu["gaps"]
         text += (
-            f"; quiet for {n(gaps['p50_s'])} s in the median, {n(gaps['longest_s'])} s at longest "
-            f"(from {gaps['longest_from_s']:.3f})"
+            f"; quiet for {duration(gaps['p50_s'] * 1e6)} in the median, "
+            f"{duration(gaps['longest_s'] * 1e6)} at longest (from {gaps['longest_from_s']:.3f})"
         )
     return text + "."
+
+
+def _others_there(cpus: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Tasks and work items that ran there: not interrupts, but noise all the same."""
+    tasks: Counter[str] = Counter()
+    work: Counter[str] = Counter()
+    for cpu in cpus:
+        tasks.update(cpu["tasks_switched_in"])
+        work.update(cpu["work"])
+    said = []
+    if tasks:
+        shown = ", ".join(f"{name} {n(count)}x" for name, count in tasks.most_common(6))
+        more = f" and {len(tasks) - 6} more" if len(tasks) > 6 else ""
+        said.append(f"Tasks switched in: {shown}{more}.")
+    if work:
+        said.append(f"Work items run: {', '.join(f'{f} {n(c)}x' for f, c in work.most_common(6))}.")
+    return paragraph(" ".join(said), indent="    ") if said else []
 
 
 def explain_text(e: Explanation) -> str:
@@ -231,7 +283,8 @@ def explain_text(e: Explanation) -> str:
     hours = trace.seconds / 3600
     lines = opening(trace)
     if cpus:
-        lines += ["", "Who interrupted the isolated CPUs (measured)"]
+        lines += ["", "In short", *_in_short(e)]
+        lines += ["", "Who interrupted the isolated CPUs (measured; most time taken first)"]
         groups = [cpus] if len(cpus) > _MANY else [[cpu] for cpu in cpus]
         for group in groups:
             if len(group) > 1:
@@ -241,25 +294,106 @@ def explain_text(e: Explanation) -> str:
                 lines += paragraph(_cpu_head(group[0]))
             rows = _cause_rows(group, report, hours)
             if len(rows) > 1:
-                lines += columns(rows, ">>><<", indent="    ")
+                lines += columns(rows, ">>>><<", indent="    ")
+            lines += _others_there(group)
         if len(cpus) > _MANY:
             for cpu in cpus:
                 lines += paragraph(_cpu_head(cpu), indent="      ", first="    ")
-        lines += _calls(cpus)
-        lines += _baseline(cpus, trace)
-        lines += _senders(trace)
-        lines += _when(cpus)
         lines += _noise(cpus)
-    lines += _flushes(report)
     lines += _purges(report)
     if cpus:
-        lines += _helps(cpus, report)
+        lines += _helps(cpus, report, hours)
         lines += _policies(report["policies"], cpus)
+        lines += _when(cpus)
+        lines += _senders(trace)
+        lines += _calls(cpus)
+        lines += _baseline(cpus, trace)
+    lines += _flushes(report)
     if e.missing:
         lines += ["", "What this trace cannot say"]
         for gap in e.missing:
             lines += paragraph(f"{gap['question']}: {gap['because']}.", indent="    ", first="  - ")
     return "\n".join(lines)
+
+
+_FLUSH_CLASSES = ("purge", "vunmap", "alias", "table_free", "set_memory")
+
+
+def _in_short(e: Explanation) -> list[str]:
+    """Two or three sentences per group of CPUs: how often, what and by whom, what a policy would leave."""
+    report = e.trace.figures["report"]
+    cpus: list[Mapping[str, Any]] = report["isolated"]
+    hours = e.trace.seconds / 3600
+    groups = [cpus] if len(cpus) > _MANY else [[cpu] for cpu in cpus]
+    lines = []
+    for group in groups:
+        counts, taken, ordered = _harm(group)
+        total = counts.total()
+        who = f"CPU {group[0]['cpu']}" if len(group) == 1 else f"CPUs {format_cpus(c['cpu'] for c in group)}"
+        if not total:
+            lines += paragraph(f"{who}: not interrupted.", indent="    ", first="  ")
+            continue
+        share = hours * len(group)
+        rate = ""
+        if share:
+            low, high = _core.trace_poisson_95(total)
+            each = " each" if len(group) > 1 else ""
+            rate = f"{n(round(total / share))} per hour{each} (95 %: {n(round(low / share))} to "
+            rate += f"{n(round(high / share))})"
+            if taken:
+                lost = sum(taken.values()) / (share * 3600 * 10)
+                rate += f", {lost:.2g} % of the time"
+        parts = []
+        often = sorted(ordered, key=lambda c: -counts[c])
+        # The most frequent, and whatever a policy could change.
+        named = [c for i, c in enumerate(often) if i < 3 or causes[c].call_class in _FLUSH_CLASSES]
+        for cause in named:
+            by = _who(group, cause, report)
+            first, *more = by.split(", ")
+            inside = "" if first.startswith("timers and") else first
+            named_by = f" ({inside}{' and others' if more else ''})" if inside else ""
+            parts.append(f"{n(counts[cause])} {causes[cause].title}{named_by}")
+        rest = total - sum(counts[c] for c in named)
+        parts += [f"{n(rest)} others"] if rest else []
+        lines += paragraph(f"{who}: {rate or n(total)}: {'; '.join(parts)}.", indent="    ", first="  ")
+    flushes = sum(
+        count
+        for cpu in cpus
+        for cause, count in cpu["interrupts_by_cause"].items()
+        if causes[cause].call_class in _FLUSH_CLASSES
+    )
+    everything = sum(cpu["interrupts"] for cpu in cpus)
+    best = next((o for o in report["policies"] if o["policy"] == "coalesce-v7-fixed"), None)
+    unknown = sum(
+        count
+        for cpu in cpus
+        for cause, count in cpu["interrupts_by_cause"].items()
+        if causes[cause].call_class == "unknown"
+    )
+    if everything and not flushes:
+        open_ = f", unless among the {n(unknown)} whose sender is unknown" if unknown else ""
+        lines += paragraph(
+            f"None of it is a flush of kernel TLB entries{open_}: no policy here would change it.",
+            indent="    ",
+            first="  ",
+        )
+    elif flushes and best is not None:
+        share = hours * len(cpus)
+        left = [best["interrupts"][end] / share if share else math.nan for end in ("low", "high")]
+        now = everything / share if share else math.nan
+        lines += paragraph(
+            f"{n(flushes)} of {n(everything)} are flushes of kernel TLB entries; coalesce-v7-fixed would defer "
+            f"{span(best['deferred']['low'], best['deferred']['high'])} calls and leave "
+            + (
+                f"{span(round(left[0]), round(left[1]))} interrupts per hour and CPU instead of "
+                f"{n(round(now))} (predicted)."
+                if share
+                else "the rest (predicted)."
+            ),
+            indent="    ",
+            first="  ",
+        )
+    return lines
 
 
 def _senders(trace: Trace) -> list[str]:
@@ -269,7 +403,7 @@ def _senders(trace: Trace) -> list[str]:
     calls = trace.calls
     if not len(calls["cpu"]):
         return []
-    lines = ["", "Calls by sending and isolated CPU, and from queueing to running (measured)"]
+    lines = ["", "Calls by sending and isolated CPU (measured)"]
     senders = sorted(set(calls["sender_cpu"].tolist()))
     targets = sorted(set(calls["cpu"].tolist()))
     if len(targets) <= 12:
@@ -281,12 +415,14 @@ def _senders(trace: Trace) -> list[str]:
             rows.append([name, *map(n, counts), n(sum(counts))])
         lines += columns(rows, "<" + ">" * len(targets) + "<")
     waits = (calls["ran_s"] - calls["queued_s"]) * 1e6
+    if np.isfinite(waits).any():
+        lines.append("  What senders waited for, from queueing to running:")
     for function in sorted(set(calls["function"].tolist())):
         took = waits[(calls["function"] == function) & np.isfinite(waits)]
         if len(took):
             p50, p95 = np.percentile(took, [50, 95])
             spread = " / ".join(duration(float(us)) for us in (p50, p95, took.max()))
-            lines.append(f"  {function}: p50 / p95 / max {spread} over {n(len(took))} calls")
+            lines.append(f"    {function}: p50 / p95 / max {spread} over {n(len(took))} calls")
     return lines
 
 
@@ -423,7 +559,7 @@ def _flushes(report: Mapping[str, Any]) -> list[str]:
     text = (
         f"Kernel-range flushes in all: {n(calls['calls'])} flush_tlb_kernel_range ({n(calls['full'])} full, "
         f"{n(calls['ranged'])} of at most 33 pages) and {n(everything)} flush_tlb_all; "
-        f"{n(report['forks'])} forks."
+        f"{n(report['forks'])} {'fork' if report['forks'] == 1 else 'forks'}."
     )
     return ["", *paragraph(text, indent="")]
 
@@ -455,6 +591,10 @@ def _purges(report: Mapping[str, Any]) -> list[str]:
             f"{', '.join(owners)}. The kworker that runs a purge is not its cause."
         )
         lines += paragraph(text)
+        if report["has_cgroups"]:
+            groups = [(o["comm"], o["areas"]) for o in p["cgroups"]]
+            groups.append(("not told", total - sum(areas for _, areas in groups)))
+            lines += paragraph(f"By control group: {_share(groups, total, 6)}.")
         limit = report["nr_lazy_max"]
         if limit:
             lines += paragraph(
@@ -464,42 +604,53 @@ def _purges(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _helps(cpus: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> list[str]:
-    sums: Counter[str] = Counter()
-    harm: Counter[str] = Counter()
-    for cpu in cpus:
-        sums.update(cpu["interrupts_by_cause"])
-        for h in cpu["handlers"]:
-            harm[h["cause"]] += h["total_ms"]
-    total = sums.total()
+def _helps(cpus: Sequence[Mapping[str, Any]], report: Mapping[str, Any], hours: float) -> list[str]:
+    counts, taken, ordered = _harm(cpus)
+    total, all_ms = counts.total(), sum(taken.values())
     if not total:
         return []
-    lines = ["", "What would help, worst first (effects are predicted from this trace)"]
-    ordered = sorted(sums, key=lambda cause: (-sums[cause], -harm[cause], cause))
+    by = "time taken" if taken else "number"
+    lines = ["", f"What would help, worst first by {by} (effects are predicted from this trace)"]
+    share = hours * len(cpus)
     for i, cause in enumerate(ordered[:8], 1):
         entry = causes[cause]
-        share = f"{n(sums[cause])} of {n(total)} interrupts, {sums[cause] / total:.0%}"
-        lines += paragraph(f"{entry.title} ({share}): {entry.meaning}.", indent="     ", first=f"  {i}. ")
+        of = f"{n(counts[cause])} of {n(total)} interrupts, {counts[cause] / total:.0%}"
+        if all_ms:
+            part = taken.get(cause, 0.0) / all_ms
+            of += f"; {'less than 1%' if part < 0.01 else f'{part:.0%}'} of the time taken"
+        lines += paragraph(f"{entry.title} ({of}): {entry.meaning}.", indent="     ", first=f"  {i}. ")
         lines += paragraph(f"Helps: {entry.helps}.", indent="     ")
+        if share:
+            lines += paragraph(
+                f"Effect: without it {n(round((total - counts[cause]) / share))} interrupts per hour and CPU "
+                f"instead of {n(round(total / share))}.",
+                indent="     ",
+            )
         if entry.deferral == "kernel_range":
             best = next((o for o in report["policies"] if o["policy"] == "coalesce-v7-fixed"), None)
             if best:
                 got = best["deferred_by_class"].get(entry.call_class, {"low": 0, "high": 0})
                 lines += paragraph(
                     f"Deferrable ({entry.because}): coalesce-v7-fixed would defer "
-                    f"{span(got['low'], got['high'])} of these calls.",
+                    f"{span(got['low'], got['high'])} of the calls of class {entry.call_class}.",
                     indent="     ",
                 )
         elif entry.call_class != "other":
-            lines += paragraph(
-                f"Deferrable: {entry.deferral.replace('_', ' ')} ({entry.because}).", indent="     "
-            )
+            verdict = {
+                "never": "Not deferrable",
+                "text_sync": "Deferrable by the text-patching half of the series only",
+                "unknown": "Deferrable or not, that is open",
+            }[entry.deferral]
+            lines += paragraph(f"{verdict}: {entry.because}.", indent="     ")
+    if len(ordered) > 8:
+        rest = ", ".join(f"{causes[c].title} {n(counts[c])}" for c in ordered[8:])
+        lines += paragraph(f"And: {rest}.", indent="     ")
     return lines
 
 
 def _policies(outcomes: Sequence[Mapping[str, Any]], cpus: Sequence[Mapping[str, Any]]) -> list[str]:
-    if not any(o["remaining"]["high"] or o["deferred"]["high"] for o in outcomes):
-        return []
+    if not any(o["deferred"]["high"] for o in outcomes):
+        return []  # said in short at the top
     rows = [["policy", "deferred", "calls left", "interrupts left", "longest pending", "needs"]]
     for o in outcomes:
         low = max((c["exposure_longest_s"]["low"] for c in o["cpus"]), default=0.0)

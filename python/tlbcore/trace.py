@@ -42,8 +42,9 @@ class Cause:
         Stable word used in tables and JSON.
     call_class
         purge, vunmap, alias, table_free, set_memory, text, user, other or unknown.
-    title, signature, meaning
-        In a few words; how it looks in a trace; what happens.
+    title, signature, chain, meaning
+        In a few words; how it looks in a trace; the kernel functions from who interrupts to who asked (`<-`
+        reads "called by"); what happens.
     deferral, because
         `kernel_range` (the list of v7 30/31), `text_sync`, `never` or `unknown`; and why.
     helps
@@ -54,6 +55,7 @@ class Cause:
     call_class: str
     title: str
     signature: str
+    chain: str
     meaning: str
     deferral: str
     because: str
@@ -113,9 +115,10 @@ class Trace:
         The isolated CPUs.
     isolated_from
         `given`, `recorded` (by `tlbcore record`), `context_tracking` (deduced: only nohz_full CPUs have
-        user_enter and user_exit events) or `none`.
+        user_enter and user_exit events), `only_cpu` (deduced: one CPU was recorded, as the kernel's
+        cpu-isolation guide does it) or `none`.
     seconds, events, lines
-        What the figures cover, and lines read.
+        What the figures cover (of a flight recorder the sum of its pieces), and lines read.
     calls
         Remote calls to isolated CPUs, one row per call in the order they were queued: `queued_s`, `ran_s`,
         `other_entry_s` (when the target next entered the kernel for another reason; NaN: not seen), `cpu`,
@@ -123,8 +126,9 @@ class Trace:
         `mode`, `mode_sure`, `traced`, `interrupt`, `queued_line`, `ran_line`. The first 1,048,576.
     purges
         Purges of the lazy vmalloc list that purged something: `at_s`, `areas`, `span_pages`, `charged_areas`,
-        `unknown_areas`, `by`, `largest_owner`, `largest_owner_areas`, `line`. `charged_areas` and
-        `unknown_areas` sum to `areas`.
+        `unknown_areas`, `by`, `largest_owner`, `largest_owner_areas`, `largest_cgroup` (`unknown` where the
+        recording tells none), `largest_cgroup_areas`, `line`. `charged_areas` and `unknown_areas` sum to
+        `areas`.
     figures
         Everything else, as in the JSON of `tlbcore explain`.
     damage
@@ -205,6 +209,12 @@ def read_trace(
     data = _read(names, given, progress)
     figures = json.loads(data.figures())
     report = figures["report"]
+    kernels = {value for key, value in figures["notes"] if key == "version"}
+    if len(kernels) > 1:
+        raise TraceError(
+            f"{name}: the pieces come from different kernels, which cannot be one recording: "
+            + "; ".join(sorted(kernels))
+        )
     trace = Trace(
         path=name,
         isolated=tuple(cpu["cpu"] for cpu in report["isolated"]),

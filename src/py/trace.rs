@@ -175,6 +175,11 @@ impl TraceData {
         out.set_item("largest_owner", first.collect::<Vec<_>>())?;
         let largest = rows.iter().map(|p| p.charged.first().map_or(0, |c| c.1.areas));
         out.set_item("largest_owner_areas", PyArray1::from_iter(py, largest))?;
+        let group =
+            rows.iter().map(|p| p.cgroups.first().map_or_else(|| "unknown".into(), |c| symbols.text(c.0)));
+        out.set_item("largest_cgroup", group.collect::<Vec<_>>())?;
+        let grouped = rows.iter().map(|p| p.cgroups.first().map_or(0, |c| c.1.areas));
+        out.set_item("largest_cgroup_areas", PyArray1::from_iter(py, grouped))?;
         out.set_item("line", PyArray1::from_iter(py, rows.iter().map(|p| p.line)))?;
         Ok(out)
     }
@@ -199,6 +204,7 @@ pub fn trace_causes(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
             d.set_item("class", e.class.name())?;
             d.set_item("title", e.title)?;
             d.set_item("signature", e.signature)?;
+            d.set_item("chain", e.chain)?;
             d.set_item("meaning", e.meaning)?;
             d.set_item("deferral", e.deferral.name())?;
             d.set_item("because", e.because)?;

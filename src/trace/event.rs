@@ -186,6 +186,20 @@ pub enum What<'a> {
         /// Its id.
         child_pid: u32,
     },
+    /// cgroup: a task was moved to another control group.
+    CgroupAttach {
+        /// Hierarchy; 0 is the one of version 2.
+        root: u32,
+        /// The group's path in it.
+        path: &'a [u8],
+        /// The task.
+        pid: u32,
+    },
+    /// workqueue: a work item begins to run.
+    Work {
+        /// Its function, without offset.
+        function: &'a [u8],
+    },
     /// sched: a task ends.
     Exit {
         /// Its name.
@@ -311,7 +325,12 @@ pub fn for_each_cpu(text: &[u8], mut each: impl FnMut(u32)) {
         }
         return;
     }
-    for range in groups() {
+    for_each_number(text, each);
+}
+
+/// Calls `each` for every number of a list such as `2,7-9`.
+pub fn for_each_number(text: &[u8], mut each: impl FnMut(u32)) {
+    for range in text.split(|&b| b == b',') {
         let mut ends = range.splitn(2, |&b| b == b'-');
         let number =
             |t: Option<&[u8]>| t.and_then(|t| std::str::from_utf8(t).ok()?.trim().parse::<u32>().ok());

@@ -11,6 +11,7 @@ from tlbcore.cli import _common, _trace
 
 if TYPE_CHECKING:
     from tlbcore._explain import Explanation
+    from tlbcore.trace import Trace
 
 _CONDITION_MET = 1
 
@@ -37,7 +38,11 @@ def command(
     ] = False,
     lines: Annotated[
         str | None,
-        typer.Option(help="Print the raw lines behind a cause, such as vmalloc_purge.", metavar="CAUSE"),
+        typer.Option(
+            help="Print the raw lines behind a figure: a cause such as vmalloc_purge, purges, unexplained, "
+            "holes or broken.",
+            metavar="FIGURE",
+        ),
     ] = None,
     fail_if: Annotated[
         list[str] | None,
@@ -120,24 +125,45 @@ def _snapshots(interrupts: tuple[Path, Path] | None, isolated: str | None) -> No
     print(snapshot_text(before, after, cpus))
 
 
+_OTHER_LINES = ("purges", "unexplained", "holes", "broken")
+
+
 def _check_cause(name: str) -> None:
     from tlbcore._names import unknown
     from tlbcore.trace import causes
 
-    if name not in causes:
-        _common.fail(unknown("cause", name, causes))
+    if name not in causes and name not in _OTHER_LINES:
+        _common.fail(unknown("figure", name, (*causes, *_OTHER_LINES)))
 
 
-def _print_lines(e: Explanation, cause: str) -> None:
+def _wanted(trace: Trace, figure: str) -> set[int]:
+    """Lines behind a cause or one of the other figures."""
+    cpus = trace.figures["report"]["isolated"]
+    if figure == "holes":
+        return {hole["line"] for hole in trace.figures["holes"]}
+    if figure == "broken":
+        return {broken["line"] for broken in trace.figures["broken_first"]}
+    if figure == "unexplained":
+        return {u["line"] for cpu in cpus for u in cpu["baseline"]["unexplained_first"]}
+    if figure == "purges":
+        return set(trace.purges["line"].tolist())
+    wanted = {line for cpu in cpus for line in cpu["lines"].get(figure, [])}
+    mine = trace.calls["cause"] == figure
+    for column in ("queued_line", "ran_line"):
+        wanted.update(trace.calls[column][mine].tolist())
+    return wanted
+
+
+def _print_lines(e: Explanation, figure: str) -> None:
     from tlbcore import _core
+    from tlbcore.trace import _is_trace_dat
 
     trace = e.trace
     if trace.path == "-" or " + " in trace.path:
         _common.fail("raw lines need one file: not standard input, not merged ones")
-    wanted = {line for cpu in trace.figures["report"]["isolated"] for line in cpu["lines"].get(cause, [])}
-    mine = trace.calls["cause"] == cause
-    for column in ("queued_line", "ran_line"):
-        wanted.update(trace.calls[column][mine].tolist())
+    if _is_trace_dat(trace.path):
+        _common.fail("raw lines need a text: convert with `trace-cmd report -i FILE > FILE.txt` first")
+    wanted = _wanted(trace, figure)
     wanted.discard(0)
     for number, text in _core.trace_lines(trace.path, sorted(wanted)):
         print(f"{trace.path}:{number}: {text}")

@@ -16,10 +16,6 @@ const MAX_QUEUE: usize = 4096;
 const MAX_SENT: usize = 256;
 const MAX_UNEXPLAINED: usize = 100;
 
-/// Programs that record, by the beginning of their names.
-const RECORDERS: &[&[u8]] =
-    &[b"trace-cmd", b"perf", b"bpftrace", b"rtla", b"osnoise", b"timerlat", b"tlbcore", b"cyclictest"];
-
 impl Analysis {
     pub(super) fn sender_name(&mut self, e: &Event<'_>) -> Sym {
         self.tasks.name(e.task.pid, e.task.comm, &mut self.symbols)
@@ -95,11 +91,8 @@ impl Analysis {
 
     pub(super) fn csd_queue(&mut self, e: &Event<'_>, target: u32, name: &[u8], csd: u64) {
         let func = self.symbols.number(name);
-        let cause = cause::of_function(name);
+        let cause = cause::of_call(name, e.task.comm);
         let kernel = cause == Cause::KernelFlushUnknown;
-        // Who switches probes and events on patches text on every CPU: the observer effect.
-        let recorder = cause == Cause::TextSync && RECORDERS.iter().any(|r| e.task.comm.starts_with(r));
-        let cause = if recorder { Cause::Recording } else { cause };
         let context = self.contexts.of(e.task.pid);
         let open = context.continued(func, target);
         let announced = if kernel { context.announced.take() } else { None };
@@ -194,7 +187,7 @@ impl Analysis {
             if cpu.reschedules.len() >= 64 {
                 cpu.reschedules.pop_front();
             }
-            cpu.reschedules.push_back((place, comm));
+            cpu.reschedules.push_back((place, comm, e.in_interrupt.unwrap_or(false)));
             *cpu.figures.ipis.entry(IpiKey::Reschedule(place)).or_default() += counted;
             return;
         }

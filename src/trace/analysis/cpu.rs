@@ -112,8 +112,10 @@ pub struct Irq {
     pub number: u32,
     /// Its cause, if it is not a call.
     pub cause: Option<Cause>,
-    /// Sender, for a reschedule.
+    /// Sender, for a reschedule; and whether that task was only interrupted.
     pub comm: Sym,
+    /// See there.
+    pub by_interrupt: bool,
     /// First call it ran.
     pub first: u32,
     /// It ran a call, with or without a row.
@@ -273,8 +275,8 @@ pub struct Figures {
     pub unexplained: Vec<Unexplained>,
     /// How often they differ.
     pub unexplained_count: u64,
-    /// Reschedules by sender and cause.
-    pub reschedulers: FxHashMap<(Sym, Cause), u64>,
+    /// Reschedules by sender, whether that was only interrupted, and cause.
+    pub reschedulers: FxHashMap<(Sym, bool, Cause), u64>,
     /// Entries into the kernel (`user_exit`).
     pub entries: u64,
     /// Returns to user mode.
@@ -293,6 +295,10 @@ pub struct Figures {
     pub noise: FxHashMap<(Sym, Sym), Histogram<u64>>,
     /// Ticks kept, by dependency.
     pub tick_kept: FxHashMap<Sym, u64>,
+    /// Times another task was switched in, by its name.
+    pub switched_to: FxHashMap<Sym, u64>,
+    /// Work items run, by function.
+    pub work: FxHashMap<Sym, u64>,
     /// Events missing on this CPU.
     pub holes: u64,
 }
@@ -311,6 +317,8 @@ pub struct Cpu {
     pub user: Option<bool>,
     /// When that last changed.
     pub changed_ns: u64,
+    /// The last `tick_stop` could not stop the tick.
+    pub tick_kept: bool,
     /// `sched_switch` is recorded on it, so idle is known.
     pub switches: bool,
     /// Its call queue.
@@ -334,7 +342,7 @@ pub struct Cpu {
     /// Rows queued since its mode last changed.
     pub awaiting_mode: Vec<u32>,
     /// Places reschedules were sent from, not yet arrived.
-    pub reschedules: VecDeque<(Sym, Sym)>,
+    pub reschedules: VecDeque<(Sym, Sym, bool)>,
     /// Calls it queued for others.
     pub sent: Vec<Sent>,
     /// Function of the last call it queued.

@@ -21,21 +21,23 @@ impl Analysis {
             Vector::CallFunction | Vector::CallFunctionSingle => None,
             Vector::Reschedule => Some(Cause::RescheduleOther),
             Vector::IrqWork => Some(Cause::IrqWork),
+            Vector::LocalTimer if self.cpu(e.cpu).tick_kept => Some(Cause::TickKept),
             Vector::LocalTimer => Some(Cause::Tick),
             Vector::Other => Some(Cause::OtherVector),
             Vector::Device => Some(Cause::Device),
         };
         let mut comm = if vector == Vector::Device { self.symbols.number(name) } else { Sym::NONE };
+        let mut by_interrupt = false;
         while self.cpu(e.cpu).irqs.iter().any(|i| i.vector == vector)
             || self.cpu(e.cpu).irqs.len() >= MAX_NESTED
         {
             self.irq_close(e, None); // its exit was lost
         }
         if vector == Vector::Reschedule
-            && let Some((place, by)) = self.cpu(e.cpu).reschedules.pop_front()
+            && let Some((place, by, inside)) = self.cpu(e.cpu).reschedules.pop_front()
         {
             cause = Some(cause::of_reschedule(self.symbols.bytes(place)));
-            comm = by;
+            (comm, by_interrupt) = (by, inside);
         }
         let cpu = self.cpu(e.cpu);
         cpu.irq_number = cpu.irq_number.saturating_add(1);
@@ -53,6 +55,7 @@ impl Analysis {
             number,
             cause,
             comm,
+            by_interrupt,
             first: NONE,
             ran: false,
             bare: None,
@@ -117,7 +120,7 @@ impl Analysis {
             figures.lengths.entry(cause).or_insert_with(histogram).record(length).unwrap_or_default();
         }
         if irq.comm != Sym::NONE {
-            *figures.reschedulers.entry((irq.comm, cause)).or_default() += 1;
+            *figures.reschedulers.entry((irq.comm, irq.by_interrupt, cause)).or_default() += 1;
         }
     }
 

@@ -18,13 +18,14 @@ const OWNERS_PER_PURGE: usize = 12;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Owner {
     comm: Sym,
+    cgroup: Sym,
     pid: u32,
     pages: u32,
     stack: bool,
 }
 
 impl Owner {
-    const UNKNOWN: Owner = Owner { comm: Sym::NONE, pid: 0, pages: 0, stack: false };
+    const UNKNOWN: Owner = Owner { comm: Sym::NONE, cgroup: Sym::NONE, pid: 0, pages: 0, stack: false };
 }
 
 /// Areas and pages of one owner.
@@ -36,6 +37,14 @@ pub struct Charge {
     pub pages: u64,
     /// Areas of the size and alignment of a kernel stack.
     pub stacks: u64,
+}
+
+impl Charge {
+    fn add(&mut self, owner: Owner) {
+        self.areas += 1;
+        self.pages += u64::from(owner.pages);
+        self.stacks += u64::from(owner.stack);
+    }
 }
 
 /// One purge that purged something.
@@ -53,6 +62,8 @@ pub struct PurgeRow {
     pub span_pages: u64,
     /// Largest owners and their areas.
     pub charged: Vec<(Sym, Charge)>,
+    /// The same by control group; what is missing there is in a group the recording does not tell.
+    pub cgroups: Vec<(Sym, Charge)>,
     /// Areas of nobody the trace knows: freed before it began, or their allocation was not recorded.
     pub unknown: u64,
 }
@@ -69,6 +80,8 @@ pub struct Lazy {
     pub counts: (u64, u64),
     /// Everything charged, by name.
     pub charged: FxHashMap<Sym, Charge>,
+    /// The same by control group.
+    pub cgroups: FxHashMap<Sym, Charge>,
     /// Areas charged to nobody.
     pub unknown: u64,
     /// Latest limit seen.
@@ -79,7 +92,7 @@ pub struct Lazy {
 
 impl Lazy {
     /// An area is allocated by `pid`.
-    pub fn alloc(&mut self, start: u64, size: u64, align: u64, pid: u32, comm: Sym) {
+    pub fn alloc(&mut self, start: u64, size: u64, align: u64, pid: u32, comm: Sym, cgroup: Sym) {
         self.traffic.0 += 1;
         if self.alive.len() >= MAX_AREAS {
             self.alive.clear();
@@ -87,7 +100,7 @@ impl Lazy {
         let pages = (size >> 12).min(u64::from(u32::MAX)) as u32;
         // THREAD_SIZE 16 KiB and its guard page, aligned to THREAD_SIZE (FACTS 3.2).
         let stack = size == 20480 && align == 16384;
-        self.alive.insert(start, Owner { comm, pid, pages, stack });
+        self.alive.insert(start, Owner { comm, cgroup, pid, pages, stack });
     }
 
     /// An area goes to the lazy list.
@@ -130,41 +143,36 @@ impl Lazy {
         }
         let known = usize::try_from(areas).unwrap_or(usize::MAX).min(taken);
         let mut owners: FxHashMap<Sym, Charge> = FxHashMap::default();
+        let mut groups: FxHashMap<Sym, Charge> = FxHashMap::default();
         let mut unknown = areas - known as u64;
-        for owner in self.list.drain(..known) {
+        for owner in self.list.drain(..known).collect::<Vec<_>>() {
             // A name the kernel's cache had lost when the area was allocated may have been heard since.
             let comm = if owner.comm == Sym::NONE { tasks.known(owner.pid) } else { owner.comm };
             if comm == Sym::NONE {
                 unknown += 1;
                 continue;
             }
-            let charge = owners.entry(comm).or_default();
-            charge.areas += 1;
-            charge.pages += u64::from(owner.pages);
-            charge.stacks += u64::from(owner.stack);
+            owners.entry(comm).or_default().add(owner);
+            if owner.cgroup != Sym::NONE {
+                groups.entry(owner.cgroup).or_default().add(owner);
+            }
         }
         if !counted {
             return;
         }
         self.counts.0 += 1;
         self.unknown += unknown;
-        let mut charged: Vec<_> = owners.into_iter().collect();
-        charged.sort_unstable_by_key(|(comm, c)| (std::cmp::Reverse(c.areas), *comm));
-        for (comm, c) in &charged {
-            if self.charged.len() >= MAX_OWNERS && !self.charged.contains_key(comm) {
-                self.unknown += c.areas;
-                continue;
-            }
-            let sum = self.charged.entry(*comm).or_default();
-            sum.areas += c.areas;
-            sum.pages += c.pages;
-            sum.stacks += c.stacks;
-        }
+        let mut charged = largest_first(owners);
+        let mut cgroups = largest_first(groups);
+        self.unknown += sum_up(&mut self.charged, &charged);
+        sum_up(&mut self.cgroups, &cgroups);
         if self.purges.len() < MAX_PURGES {
             let beyond: u64 = charged.iter().skip(OWNERS_PER_PURGE).map(|(_, c)| c.areas).sum();
             charged.truncate(OWNERS_PER_PURGE);
+            cgroups.truncate(OWNERS_PER_PURGE);
             let span_pages = end.saturating_sub(start) >> 12;
-            let row = PurgeRow { at_ns, line, by, areas, span_pages, charged, unknown: unknown + beyond };
+            let row =
+                PurgeRow { at_ns, line, by, areas, span_pages, charged, cgroups, unknown: unknown + beyond };
             self.purges.push(row);
         }
     }
@@ -174,16 +182,39 @@ impl Lazy {
         self.purges.clear();
         self.counts = (0, 0);
         self.charged.clear();
+        self.cgroups.clear();
         self.unknown = 0;
         self.traffic = (0, 0);
     }
+}
 
-    /// Owners by areas, largest first.
-    pub fn owners(&self, symbols: &Symbols) -> Vec<(String, Charge)> {
-        let mut rows: Vec<_> = self.charged.iter().map(|(comm, c)| (symbols.text(*comm), *c)).collect();
-        rows.sort_by(|a, b| b.1.areas.cmp(&a.1.areas).then_with(|| a.0.cmp(&b.0)));
-        rows
+/// Names and charges by areas, largest first.
+pub fn by_areas(charged: &FxHashMap<Sym, Charge>, symbols: &Symbols) -> Vec<(String, Charge)> {
+    let mut rows: Vec<_> = charged.iter().map(|(name, c)| (symbols.text(*name), *c)).collect();
+    rows.sort_by(|a, b| b.1.areas.cmp(&a.1.areas).then_with(|| a.0.cmp(&b.0)));
+    rows
+}
+
+fn largest_first(charges: FxHashMap<Sym, Charge>) -> Vec<(Sym, Charge)> {
+    let mut rows: Vec<_> = charges.into_iter().collect();
+    rows.sort_unstable_by_key(|(name, c)| (std::cmp::Reverse(c.areas), *name));
+    rows
+}
+
+/// Adds the charges of one purge to those of all; returns the areas of names beyond those that are kept.
+fn sum_up(all: &mut FxHashMap<Sym, Charge>, of_one: &[(Sym, Charge)]) -> u64 {
+    let mut beyond = 0;
+    for (name, c) in of_one {
+        if all.len() >= MAX_OWNERS && !all.contains_key(name) {
+            beyond += c.areas;
+            continue;
+        }
+        let sum = all.entry(*name).or_default();
+        sum.areas += c.areas;
+        sum.pages += c.pages;
+        sum.stacks += c.stacks;
     }
+    beyond
 }
 
 #[cfg(test)]
@@ -194,8 +225,10 @@ mod tests {
     fn a_purge_is_charged_to_the_allocators_of_its_areas_and_sums_to_its_count() {
         let (mut symbols, tasks, mut lazy) = (Symbols::default(), Tasks::default(), Lazy::default());
         let (a, b) = (symbols.number(b"storm"), symbols.number(b"editor"));
+        let service = symbols.number(b"/system.slice/storm.service");
         for i in 0..6u64 {
-            lazy.alloc(i << 20, 20480, 16384, 10, if i < 4 { a } else { b });
+            let group = if i < 2 { service } else { Sym::NONE };
+            lazy.alloc(i << 20, 20480, 16384, 10, if i < 4 { a } else { b }, group);
         }
         (0..5).for_each(|i| lazy.free(i << 20, 24576));
         lazy.detach();
@@ -203,6 +236,7 @@ mod tests {
         lazy.purge((0, 1 << 30, 7), 1, 1, a, &tasks, true);
         let row = &lazy.purges[0];
         assert_eq!(row.charged.iter().map(|(c, n)| (*c, n.areas)).collect::<Vec<_>>(), [(a, 4), (b, 1)]);
+        assert_eq!(row.cgroups.iter().map(|(c, n)| (*c, n.areas)).collect::<Vec<_>>(), [(service, 2)]);
         assert_eq!(row.unknown, 2);
         assert_eq!(row.charged.iter().map(|(_, c)| c.areas).sum::<u64>() + row.unknown, row.areas);
         lazy.purge((0, 1 << 30, 1), 2, 2, a, &tasks, true);
@@ -213,10 +247,10 @@ mod tests {
     #[test]
     fn a_name_heard_after_the_allocation_is_used() {
         let (mut symbols, mut tasks, mut lazy) = (Symbols::default(), Tasks::default(), Lazy::default());
-        lazy.alloc(4096, 8192, 1, 77, Sym::NONE);
+        lazy.alloc(4096, 8192, 1, 77, Sym::NONE, Sym::NONE);
         lazy.free(4096, 1);
         tasks.named(77, symbols.number(b"late"));
         lazy.purge((0, 1, 1), 1, 1, Sym::NONE, &tasks, true);
-        assert_eq!(lazy.owners(&symbols)[0].0, "late");
+        assert_eq!(by_areas(&lazy.charged, &symbols)[0].0, "late");
     }
 }

@@ -20,12 +20,13 @@ pub use report::{CpuReport, Range, Report, poisson_95};
 
 use super::{
     cause::Cause,
-    event::{Csd, Event, Hole, What, for_each_cpu},
-    import::Sink,
+    event::{Csd, Event, Hole, What, for_each_cpu, for_each_number},
+    import::{Sink, scan::decimal},
 };
 
 /// Rows and operations kept; what comes later is counted but not replayed.
 const MAX_ROWS: usize = 1 << 20;
+const MAX_TASKS: usize = 1024;
 /// Time stamps have microseconds, and asm entry code runs before `user_exit` and after `user_enter`: a change this
 /// close to a decision leaves it open.
 const MARGIN_NS: u64 = 2_000;
@@ -57,6 +58,8 @@ pub struct Kinds {
     pub tlb_flush: u64,
     /// osnoise.
     pub noise: u64,
+    /// cgroup_attach_task and cgroup_transfer_tasks.
+    pub cgroups: u64,
 }
 
 /// Calls of `flush_tlb_kernel_range` seen by a probe.
@@ -121,6 +124,12 @@ pub struct Analysis {
     last_ns: u64,
     backwards: u64,
     no_clock: bool,
+    cgroup_root: u32,
+    snapshots: u64,
+    /// Time between the pieces of a flight recorder, which is not recorded.
+    unrecorded_ns: u64,
+    /// A piece ended here and the next has not begun.
+    resumes_after: Option<u64>,
 }
 
 impl Analysis {
@@ -149,6 +158,10 @@ impl Analysis {
             last_ns: 0,
             backwards: 0,
             no_clock: false,
+            cgroup_root: 0,
+            snapshots: 0,
+            unrecorded_ns: 0,
+            resumes_after: None,
         }
     }
 
@@ -205,6 +218,7 @@ impl Analysis {
         self.events = 0;
         self.first_ns = None;
         self.rows_dropped = 0;
+        self.unrecorded_ns = 0;
     }
 
     /// Ends the pass: what is still open is decided.
@@ -212,6 +226,34 @@ impl Analysis {
         for cpu in 0..self.cpus.len() as u32 {
             self.settle(cpu, |_| true);
             self.cut_short(cpu);
+        }
+    }
+
+    /// Events are missing, on one CPU or on all: what was known of the state is not any more.
+    fn forget(&mut self, only: Option<u32>) {
+        self.lazy.hole();
+        for cpu in 0..self.cpus.len() as u32 {
+            if only.is_none_or(|c| c == cpu) {
+                self.cut_short(cpu);
+            }
+        }
+        let forget = |cpu: &mut Cpu| {
+            cpu.user = None;
+            cpu.tick_kept = false;
+            cpu.queue.clear();
+            cpu.running.clear();
+            cpu.irqs.clear();
+            cpu.reschedules.clear();
+            cpu.figures.quiet.since_ns = None;
+            cpu.figures.holes += 1;
+        };
+        match only {
+            Some(cpu) => {
+                if cpu < super::MAX_CPUS {
+                    forget(self.cpu(cpu));
+                }
+            }
+            None => self.cpus.iter_mut().for_each(forget),
         }
     }
 
@@ -247,12 +289,29 @@ impl Analysis {
         (&self.lazy.purges, &self.symbols)
     }
 
-    /// The isolated CPUs, given or deduced.
-    pub fn isolated_cpus(&self) -> Vec<u32> {
+    /// The isolated CPUs, given or deduced, and how they are known.
+    pub fn isolated(&self) -> (Vec<u32>, &'static str) {
+        let those = |which: fn(&Cpu) -> bool| -> Vec<u32> {
+            (0u32..).zip(&self.cpus).filter(|(_, c)| which(c)).map(|(i, _)| i).collect()
+        };
         match &self.isolated {
-            Isolated::Given(list) | Isolated::Recorded(list) => list.clone(),
-            Isolated::Deduce => (0u32..).zip(&self.cpus).filter(|(_, c)| c.tracked).map(|(i, _)| i).collect(),
+            Isolated::Given(list) => (list.clone(), "given"),
+            Isolated::Recorded(list) => (list.clone(), "recorded"),
+            Isolated::Deduce => {
+                let (tracked, seen) = (those(|c| c.tracked), those(|c| c.seen));
+                match (&tracked[..], &seen[..]) {
+                    // The upstream recipe records one CPU only (Documentation/admin-guide/cpu-isolation.rst).
+                    ([], [_]) if self.kinds.vectors > 0 => (seen, "only_cpu"),
+                    ([], _) => (tracked, "none"),
+                    _ => (tracked, "context_tracking"),
+                }
+            }
         }
+    }
+
+    /// Their numbers.
+    pub fn isolated_cpus(&self) -> Vec<u32> {
+        self.isolated().0
     }
 
     /// When counting began and ended, in nanoseconds of the trace clock.
@@ -273,6 +332,9 @@ impl Sink for Analysis {
         let open = self.window.open;
         if open && !matches!(e.what, What::Stack { .. }) {
             self.events += 1;
+            if let Some(ended) = self.resumes_after.take() {
+                self.unrecorded_ns += e.at_ns.saturating_sub(ended);
+            }
             self.first_ns.get_or_insert(e.at_ns);
             self.backwards += u64::from(e.at_ns < self.last_ns);
             self.last_ns = self.last_ns.max(e.at_ns);
@@ -336,7 +398,8 @@ impl Sink for Analysis {
                 self.kinds.vmalloc += 1;
                 if ok {
                     let comm = self.sender_name(e);
-                    self.lazy.alloc(start, size, align, e.task.pid, comm);
+                    let cgroup = self.tasks.cgroup(e.task.pid);
+                    self.lazy.alloc(start, size, align, e.task.pid, comm, cgroup);
                 }
             }
             What::FreeArea { start, nr_lazy_max, .. } => {
@@ -358,6 +421,21 @@ impl Sink for Analysis {
                 self.forks += u64::from(open);
                 let comm = self.symbols.number(child_comm);
                 self.tasks.named(child_pid, comm);
+                self.tasks.forked(e.task.pid, child_pid);
+            }
+            What::CgroupAttach { root, path, pid } => {
+                self.kinds.cgroups += 1;
+                if root == self.cgroup_root {
+                    let cgroup = self.symbols.number(path);
+                    self.tasks.attach(pid, cgroup);
+                }
+            }
+            What::Work { function } => {
+                let function = self.symbols.number(function);
+                let work = &mut self.cpu(e.cpu).figures.work;
+                if open && (work.len() < MAX_TASKS || work.contains_key(&function)) {
+                    *work.entry(function).or_default() += 1;
+                }
             }
             What::Exit { comm, pid } => {
                 let comm = self.symbols.number(comm);
@@ -371,6 +449,10 @@ impl Sink for Analysis {
                 let cpu = self.cpu(e.cpu);
                 cpu.switches = true;
                 cpu.pid = next_pid;
+                let tasks = &mut cpu.figures.switched_to;
+                if open && next_pid != 0 && (tasks.len() < MAX_TASKS || tasks.contains_key(&comm)) {
+                    *tasks.entry(comm).or_default() += 1;
+                }
                 self.entered_otherwise(e);
             }
             What::Probe { name, function, returns, args } => {
@@ -385,10 +467,12 @@ impl Sink for Analysis {
             }
             What::TlbFlush { .. } => self.kinds.tlb_flush += 1,
             What::TickStop { dependency } => {
-                if dependency != b"NONE" {
+                let kept = dependency != b"NONE";
+                if kept {
                     let dependency = self.symbols.number(dependency);
                     *self.cpu(e.cpu).figures.tick_kept.entry(dependency).or_default() += u64::from(open);
                 }
+                self.cpu(e.cpu).tick_kept = kept;
             }
             What::Stack { frames } => {
                 self.kinds.stacks += 1;
@@ -404,6 +488,25 @@ impl Sink for Analysis {
 
     fn note(&mut self, key: &[u8], value: &[u8]) {
         self.no_clock |= (key, value) == (b"clock", b"none");
+        match key {
+            b"cgroup_root" => self.cgroup_root = decimal(value, &mut 0).map_or(0, |root| root as u32),
+            // `2,7-9 /system.slice/a.service`: who was where when the recording began.
+            b"cgroup" => {
+                if let Some(space) = memchr::memchr(b' ', value) {
+                    let cgroup = self.symbols.number(&value[space + 1..]);
+                    for_each_number(&value[..space], |pid| self.tasks.attach(pid, cgroup));
+                }
+            }
+            // The next piece of a flight recorder: what lies between is not known.
+            b"snapshot" => {
+                self.snapshots += 1;
+                if self.first_ns.is_some() {
+                    self.resumes_after = Some(self.last_ns);
+                    self.forget(None);
+                }
+            }
+            _ => {}
+        }
         if key == b"isolated" && matches!(self.isolated, Isolated::Deduce) {
             let mut cpus = Vec::new();
             for_each_cpu(value.trim_ascii(), |cpu| cpus.push(cpu));
@@ -420,27 +523,6 @@ impl Sink for Analysis {
             // The ring's beginning, its header and the cut end lie outside what was recorded.
             BufferStarted | Overwritten | Cut => return,
         }
-        self.lazy.hole();
-        for cpu in 0..self.cpus.len() as u32 {
-            if hole.cpu.is_none_or(|c| c == cpu) {
-                self.cut_short(cpu);
-            }
-        }
-        let forget = |cpu: &mut Cpu| {
-            cpu.user = None;
-            cpu.queue.clear();
-            cpu.running.clear();
-            cpu.irqs.clear();
-            cpu.reschedules.clear();
-            cpu.figures.holes += 1;
-        };
-        match hole.cpu {
-            Some(cpu) => {
-                if cpu < super::MAX_CPUS {
-                    forget(self.cpu(cpu));
-                }
-            }
-            None => self.cpus.iter_mut().for_each(forget),
-        }
+        self.forget(hole.cpu);
     }
 }

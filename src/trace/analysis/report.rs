@@ -7,8 +7,9 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use super::{
-    Analysis, Isolated, Kinds, RangeCalls,
+    Analysis, Kinds, RangeCalls,
     cpu::{Cpu, IpiKey, NEVER, Row, histogram},
+    lazy::{Charge, PurgeRow, by_areas},
     sender::Op,
     tasks::{Sym, Symbols},
 };
@@ -206,6 +207,10 @@ pub struct CpuReport {
     pub noise: Vec<Noise>,
     /// Lines where the interrupts of a cause began; the first thousand of each.
     pub lines: BTreeMap<&'static str, Vec<u64>>,
+    /// Times another task was switched in, by its name.
+    pub tasks_switched_in: BTreeMap<String, u64>,
+    /// Work items run, by function.
+    pub work: BTreeMap<String, u64>,
     /// Why the tick was kept, `tick_stop`.
     pub tick_dependencies: BTreeMap<String, u64>,
     /// Baseline check.
@@ -215,7 +220,7 @@ pub struct CpuReport {
 /// An owner of purged areas.
 #[derive(Clone, Debug, Serialize)]
 pub struct Owner {
-    /// Task that allocated them (for a kernel stack: the one that forked).
+    /// Task that allocated them (for a kernel stack: the one that forked), or its control group.
     pub comm: String,
     /// Areas.
     pub areas: u64,
@@ -240,6 +245,8 @@ pub struct Purge {
     pub span_pages: u64,
     /// Largest owners.
     pub charged: Vec<Owner>,
+    /// Largest control groups.
+    pub cgroups: Vec<Owner>,
     /// Areas of others and of nobody the trace knows.
     pub unknown: u64,
 }
@@ -255,6 +262,8 @@ pub struct Purges {
     pub empty: u64,
     /// Owners of everything purged.
     pub charged: Vec<Owner>,
+    /// The same by control group, as far as the recording tells.
+    pub cgroups: Vec<Owner>,
     /// Areas charged to nobody.
     pub unknown_areas: u64,
     /// The first hundred.
@@ -281,8 +290,14 @@ pub struct Report {
     pub seconds: f64,
     /// Marker texts that frame what is counted.
     pub window: Option<(String, String)>,
-    /// `given`, `recorded`, `context_tracking` or `none`.
+    /// `given`, `recorded`, `context_tracking`, `only_cpu` or `none`.
     pub isolated_from: &'static str,
+    /// Pieces of a flight recorder, 0 for a recording in one piece.
+    pub snapshots: u64,
+    /// Seconds from the first to the last event; more than `seconds` for a flight recorder.
+    pub elapsed_s: f64,
+    /// The recording tells control groups.
+    pub has_cgroups: bool,
     /// CPUs with events.
     pub cpus_seen: Vec<u32>,
     /// Kinds of events.
@@ -323,9 +338,10 @@ fn person(comm: &str) -> String {
 }
 
 pub(super) fn build(a: &Analysis) -> Report {
-    let isolated = a.isolated_cpus();
+    let (isolated, isolated_from) = a.isolated();
     let (first_ns, last_ns) = a.span_ns();
-    let seconds = if a.no_clock { 0.0 } else { (last_ns - first_ns) as f64 / 1e9 };
+    let recorded_ns = (last_ns - first_ns).saturating_sub(a.unrecorded_ns);
+    let seconds = if a.no_clock { 0.0 } else { recorded_ns as f64 / 1e9 };
     let (rows, ops, symbols) = a.calls();
     let causes: Vec<Cause> = rows
         .iter()
@@ -350,12 +366,10 @@ pub(super) fn build(a: &Analysis) -> Report {
         events: a.events,
         seconds,
         window,
-        isolated_from: match (&a.isolated, isolated.is_empty()) {
-            (Isolated::Given(_), _) => "given",
-            (Isolated::Recorded(_), _) => "recorded",
-            (Isolated::Deduce, false) => "context_tracking",
-            (Isolated::Deduce, true) => "none",
-        },
+        isolated_from,
+        snapshots: a.snapshots,
+        elapsed_s: if a.no_clock { 0.0 } else { (last_ns - first_ns) as f64 / 1e9 },
+        has_cgroups: a.tasks.has_cgroups(),
         cpus_seen: (0u32..).zip(&a.cpus).filter(|(_, c)| c.seen).map(|(i, _)| i).collect(),
         kinds: a.kinds,
         cannot_say: cannot_say(a, &cpus),
@@ -393,40 +407,32 @@ pub(super) fn outcome(a: &Analysis, rule: &replay::Rule) -> Outcome {
 }
 
 fn purges(a: &Analysis, symbols: &Symbols) -> Purges {
-    let owner = |comm: String, c: super::lazy::Charge| Owner {
-        comm,
-        areas: c.areas,
-        pages: c.pages,
-        stacks: c.stacks,
-    };
     let (effective, empty) = a.lazy.counts;
     Purges {
         events: if effective + empty > 0 { effective + empty } else { a.purge_probes },
         effective,
         empty,
-        charged: a.lazy.owners(symbols).into_iter().take(100).map(|(comm, c)| owner(comm, c)).collect(),
+        charged: by_areas(&a.lazy.charged, symbols).into_iter().take(100).map(owner).collect(),
+        cgroups: by_areas(&a.lazy.cgroups, symbols).into_iter().take(100).map(owner).collect(),
         unknown_areas: a.lazy.unknown,
         first: a.lazy.purges.iter().take(100).map(|p| purge(p, symbols)).collect(),
     }
 }
 
-fn purge(p: &super::lazy::PurgeRow, symbols: &Symbols) -> Purge {
+fn owner((comm, c): (String, Charge)) -> Owner {
+    Owner { comm, areas: c.areas, pages: c.pages, stacks: c.stacks }
+}
+
+fn purge(p: &PurgeRow, symbols: &Symbols) -> Purge {
+    let owners = |rows: &[(Sym, Charge)]| rows.iter().map(|(s, c)| owner((symbols.text(*s), *c))).collect();
     Purge {
         at_s: p.at_ns as f64 / 1e9,
         line: p.line,
         by: symbols.text(p.by),
         areas: p.areas,
         span_pages: p.span_pages,
-        charged: p
-            .charged
-            .iter()
-            .map(|(comm, c)| Owner {
-                comm: symbols.text(*comm),
-                areas: c.areas,
-                pages: c.pages,
-                stacks: c.stacks,
-            })
-            .collect(),
+        charged: owners(&p.charged),
+        cgroups: owners(&p.cgroups),
         unknown: p.unknown,
     }
 }
@@ -461,8 +467,9 @@ fn cannot_say(a: &Analysis, cpus: &[CpuReport]) -> Vec<Missing> {
     if unknown > 0 {
         say(
             &format!("who sent {unknown} call interrupts and what they ran: vector known, sender unknown"),
-            "no csd_queue_cpu, csd_function_entry or ipi_send_* events, and no probes on the handlers",
-            true,
+            "no csd_queue_cpu, csd_function_entry or ipi_send_* events, and no probes on the handlers; record \
+             csd:* and ipi:* on all CPUs, or let `tlbcore record` do it",
+            false,
         );
     } else if k.csd_queue == 0 {
         say("which task queued a call", "no csd_queue_cpu events (kernel 6.5 or newer has them)", false);
@@ -569,8 +576,8 @@ fn one(a: &Analysis, number: u32, cpu: &Cpu, rows: &[Row], causes: &[Cause], sec
             }
         }
     }
-    for ((comm, cause), n) in &f.reschedulers {
-        *who.entry((person(&symbols.text(*comm)), false, cause.entry().id)).or_default() += n;
+    for ((comm, in_interrupt, cause), n) in &f.reschedulers {
+        *who.entry((person(&symbols.text(*comm)), *in_interrupt, cause.entry().id)).or_default() += n;
     }
     let mut initiators: Vec<_> = who
         .into_iter()
@@ -633,6 +640,8 @@ fn one(a: &Analysis, number: u32, cpu: &Cpu, rows: &[Row], causes: &[Cause], sec
         },
         noise: noises(f, symbols),
         lines,
+        tasks_switched_in: text_counts(&f.switched_to, symbols),
+        work: text_counts(&f.work, symbols),
         tick_dependencies: text_counts(&f.tick_kept, symbols),
         baseline: Baseline {
             executions_equal: a.rows_dropped > 0 || kept == f.calls,

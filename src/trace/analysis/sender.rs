@@ -99,11 +99,20 @@ pub struct Context {
 enum Alias {
     #[default]
     No,
-    Entered {
-        flush: bool,
-    },
+    /// With `flush` from `vm_reset_perms`, which frees executable memory; without from `vm_unmap_aliases`.
+    Entered { flush: bool },
     /// Its purge found nothing, so it may flush by itself.
     PurgedNothing,
+}
+
+impl Alias {
+    fn cause(self) -> Option<Cause> {
+        match self {
+            Self::No => None,
+            Self::Entered { flush: false } => Some(Cause::VmUnmapAliases),
+            Self::Entered { flush: true } | Self::PurgedNothing => Some(Cause::ExecFree),
+        }
+    }
 }
 
 /// What a probe on a sending function means.
@@ -187,7 +196,7 @@ impl Context {
                 let from_aliases = self.set_memory || range(args).is_some_and(|(start, _)| start != u64::MAX);
                 self.purge_entered = true;
                 if from_aliases {
-                    self.alias = Alias::Entered { flush: true };
+                    self.alias = Alias::Entered { flush: !self.set_memory };
                 } else {
                     self.draining = true;
                 }
@@ -211,8 +220,8 @@ impl Context {
     }
 
     fn why_range(&self, range: Option<(u64, u64)>) -> (Cause, Evidence) {
-        if self.alias != Alias::No {
-            return (Cause::VmUnmapAliases, Evidence::Probe);
+        if let Some(cause) = self.alias.cause() {
+            return (cause, Evidence::Probe);
         }
         if self.draining || self.reclaiming {
             return (Cause::VmallocPurge, Evidence::Probe);
@@ -243,7 +252,7 @@ impl Context {
     /// Why it queues a kernel flush that no probe announced.
     pub fn unannounced(&self) -> (Cause, Evidence) {
         if self.alias == Alias::PurgedNothing {
-            (Cause::VmUnmapAliases, Evidence::Probe)
+            (Cause::ExecFree, Evidence::Probe)
         } else if self.draining {
             (Cause::VmallocPurge, Evidence::Probe)
         } else {
@@ -253,7 +262,7 @@ impl Context {
 
     /// A purge of this task ended; what its flush turns out to have been.
     pub fn purged(&mut self, areas: u64) -> Option<(u32, Cause)> {
-        let aliased = self.alias != Alias::No;
+        let aliased = self.alias.cause();
         self.alias = match self.alias {
             Alias::Entered { flush: true } if areas == 0 => Alias::PurgedNothing,
             _ => Alias::No,
@@ -266,7 +275,7 @@ impl Context {
         if areas == 0 {
             return None;
         }
-        let cause = if aliased { Cause::VmUnmapAliases } else { Cause::VmallocPurge };
+        let cause = aliased.unwrap_or(Cause::VmallocPurge);
         self.latest.take().map(|op| (op, cause))
     }
 
@@ -343,7 +352,10 @@ mod tests {
         assert_eq!(drain.kernel_range(range).0, Cause::VmallocPurge);
         let mut alias = Context::default();
         alias.probe(b"_vm_unmap_aliases", b"start=0x1 end=0x2 flush=1");
-        assert_eq!(alias.kernel_range(range).0, Cause::VmUnmapAliases);
+        assert_eq!(alias.kernel_range(range).0, Cause::ExecFree);
+        let mut rights = Context::default();
+        rights.probe(b"_vm_unmap_aliases", b"start=0xffffffffffffffff end=0x0 flush=0");
+        assert_eq!(rights.kernel_range(range).0, Cause::VmUnmapAliases);
         assert_eq!(Context::default().kernel_range(range).0, Cause::KernelFlushUnknown);
         assert_eq!(Context::default().kernel_range(Some((0x1000, 0x1fff))).0, Cause::KernelTableFree);
     }

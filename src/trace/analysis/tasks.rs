@@ -60,10 +60,11 @@ impl Symbols {
     }
 }
 
-/// Thread ids and their latest names.
+/// Thread ids, their latest names and their control groups.
 #[derive(Default)]
 pub struct Tasks {
-    names: Vec<Sym>, // by thread id
+    names: Vec<Sym>,   // by thread id
+    cgroups: Vec<Sym>, // as above; empty where the recording tells none
 }
 
 impl Tasks {
@@ -82,6 +83,40 @@ impl Tasks {
     /// The name a line gives, or the one last heard of its thread if the kernel's cache had lost it.
     pub fn name(&mut self, pid: u32, comm: &[u8], symbols: &mut Symbols) -> Sym {
         if comm == b"<...>" { self.known(pid) } else { symbols.number(comm) }
+    }
+
+    /// A thread is in a control group.
+    pub fn attach(&mut self, pid: u32, cgroup: Sym) {
+        let pid = pid as usize;
+        if cgroup == Sym::NONE || pid >= MAX_PIDS {
+            return;
+        }
+        if pid >= self.cgroups.len() {
+            self.cgroups.resize((pid + 1).next_power_of_two(), Sym::NONE);
+        }
+        self.cgroups[pid] = cgroup;
+    }
+
+    /// A child begins in its parent's group, and a number used before is no longer in its old one.
+    pub fn forked(&mut self, parent: u32, child: u32) {
+        let group = self.cgroup(parent);
+        if group == Sym::NONE {
+            if let Some(old) = self.cgroups.get_mut(child as usize) {
+                *old = Sym::NONE;
+            }
+        } else {
+            self.attach(child, group);
+        }
+    }
+
+    /// The control group of a thread.
+    pub fn cgroup(&self, pid: u32) -> Sym {
+        self.cgroups.get(pid as usize).copied().unwrap_or(Sym::NONE)
+    }
+
+    /// Is any known?
+    pub fn has_cgroups(&self) -> bool {
+        !self.cgroups.is_empty()
     }
 
     /// The name last heard of.

@@ -298,6 +298,21 @@ pub fn body_of<'a>(name: &'a [u8], body: &'a [u8]) -> Result<What<'a>, &'static 
             let (_, child_comm) = split_last(rest, b" child_comm=").unwrap_or((rest, b""));
             What::Fork { child_comm, child_pid: pid_of(pid).ok_or("child_pid is not a task id")? }
         }
+        b"cgroup_attach_task" | b"cgroup_transfer_tasks" => {
+            // `dst_root=0 dst_id=1 dst_level=2 dst_path=/a b pid=7 comm=sh`; a path may hold spaces.
+            let (rest, _) = split_last(body, b" comm=").ok_or("cgroup event without comm=")?;
+            let (rest, pid) = split_last(rest, b" pid=").ok_or("cgroup event without pid=")?;
+            let from = memchr::memmem::find(rest, b"dst_path=").ok_or("cgroup event without dst_path=")?;
+            What::CgroupAttach {
+                root: f.get(b"dst_root=").and_then(number).map_or(0, |root| root as u32),
+                path: &rest[from + 9..],
+                pid: pid_of(pid).ok_or("pid is not a task id")?,
+            }
+        }
+        b"workqueue_execute_start" => What::Work {
+            function: memchr::memmem::find(body, b"function ")
+                .map_or(&b""[..], |at| plain_function(symbol(body[at + 9..].trim_ascii()))),
+        },
         b"sched_process_exit" => {
             let (comm, rest) = split_last(body, b" pid=").ok_or("sched_process_exit without pid=")?;
             let comm = comm.strip_prefix(b"comm=").unwrap_or(comm);

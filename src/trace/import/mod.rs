@@ -260,12 +260,7 @@ impl Reader {
         }
         if self.filled - at > LONGEST_LINE {
             if !self.skipping {
-                self.stats.broken(
-                    self.stats.lines + 1,
-                    LONGEST_LINE,
-                    "line is longer than 64 KiB",
-                    &text[at..],
-                );
+                self.too_long(self.stats.lines + 1, &text[at..]);
             }
             self.skipping = true;
             at = self.filled;
@@ -307,10 +302,17 @@ impl Reader {
         }
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         let number = self.stats.lines;
+        if text.len() > LONGEST_LINE {
+            return self.too_long(number, text); // however the text was cut into buffers
+        }
         let mut to = Delivery { stats: &mut self.stats, sink };
         if let Err((column, why)) = self.format.line(text, number, &mut to) {
             self.stats.broken(number, column, why, text);
         }
+    }
+
+    fn too_long(&mut self, number: u64, text: &[u8]) {
+        self.stats.broken(number, LONGEST_LINE, "line is longer than 64 KiB", text);
     }
 
     /// A recording that was cut ends in mid-line: whatever of it is not a whole event is a hole, not an error.
