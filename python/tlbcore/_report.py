@@ -338,7 +338,7 @@ def _in_short(e: Explanation) -> list[str]:
         if share:
             low, high = _core.trace_poisson_95(total)
             each = " each" if len(group) > 1 else ""
-            rate = f"{n(round(total / share))} per hour{each} (95 %: {n(round(low / share))} to "
+            rate = f"{n(round(total / share))} interrupts per hour{each} (95 %: {n(round(low / share))} to "
             rate += f"{n(round(high / share))})"
             if taken:
                 lost = sum(taken.values()) / (share * 3600 * 10)

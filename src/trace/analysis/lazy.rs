@@ -189,7 +189,7 @@ impl Lazy {
 }
 
 /// Names and charges by areas, largest first.
-pub fn by_areas(charged: &FxHashMap<Sym, Charge>, symbols: &Symbols) -> Vec<(String, Charge)> {
+pub(super) fn by_areas(charged: &FxHashMap<Sym, Charge>, symbols: &Symbols) -> Vec<(String, Charge)> {
     let mut rows: Vec<_> = charged.iter().map(|(name, c)| (symbols.text(*name), *c)).collect();
     rows.sort_by(|a, b| b.1.areas.cmp(&a.1.areas).then_with(|| a.0.cmp(&b.0)));
     rows
