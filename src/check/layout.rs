@@ -6,9 +6,9 @@
 
 use std::collections::HashSet;
 
-use super::scope::{CheckError, MAX_CPUS, MAX_PAGES, Rest, Role, Scope};
+use super::scope::{Assume, CheckError, MAX_CPUS, MAX_PAGES, Patched, Rest, Role, Scope};
 use crate::kernel::program::{
-    Alu, At, Code, Cond, Entry, Level, Op, PageKind, Pages, Pc, ProgId, REGS, Set, Val,
+    Alu, At, Code, Cond, Entry, Level, Op, PageKind, Pages, Pc, ProgId, REGS, Set, Touch, Val,
 };
 use crate::kernel::step::NO_PC;
 
@@ -103,6 +103,8 @@ pub struct Location {
     pub targets: bool,
     /// Belongs to `nmi` or `nmi_user`.
     pub nmi: bool,
+    /// Executing it ends an interrupt or NMI, by IRET: the instruction stream is serialised.
+    pub serialises: bool,
     /// Executing it ends the program by IRET.
     pub iret: bool,
 }
@@ -273,6 +275,8 @@ pub struct Layout {
     pub pages: Vec<PageInfo>,
     /// Upper levels are modelled.
     pub tables: bool,
+    /// Where the parts of the patched instruction are among the pages, if the question has text.
+    pub text: Option<[usize; 2]>,
     /// Words.
     pub words: usize,
     /// Bits used per CPU, and shared.
@@ -287,15 +291,23 @@ pub struct Layout {
 
 /// Names of programs that are NMI-like.
 pub const NMI_PROGRAMS: [&str; 2] = ["nmi", "nmi_user"];
+/// Names of programs that an interrupt or exception starts: they end in IRET.
+const IRETS: [&str; 5] = ["interrupt", "interrupt_kernel", "interrupt_idle", "nmi", "nmi_user"];
 /// Names of programs that end in SYSRET, or never return: they publish nothing at their end.
 const NO_IRET: [&str; 2] = ["syscall", "enter_user"];
 
 impl Layout {
     /// Derive the layout. `buffer` is the depth of the store buffers, `versions` the highest version.
-    pub fn new(code: &Code, scope: &Scope, buffer: usize, versions: u64) -> Result<Layout, CheckError> {
+    pub fn new(
+        code: &Code,
+        scope: &Scope,
+        assume: Assume,
+        buffer: usize,
+        versions: u64,
+    ) -> Result<Layout, CheckError> {
         scope.validate()?;
         let cpus = scope.roles.len();
-        let pages = pages(code, scope)?;
+        let (pages, text) = pages(code, scope, assume)?;
         let mms = 1 + pages
             .iter()
             .map(|p| if let PageKind::User(n) = p.kind { usize::from(n) } else { 0 })
@@ -343,6 +355,7 @@ impl Layout {
             shared: SharedFields::default(),
             pages,
             tables: false,
+            text,
             words: 0,
             bits: (Vec::new(), 0),
             handlers,
@@ -441,7 +454,8 @@ impl Layout {
                 c.owes = a.take(2);
             }
             // Store buffer.
-            c.targets = store_targets(&ops, i, role, cpus, layout.pages.len(), &scope.frames);
+            let pages = layout.pages.len() - text.map_or(0, |t| t.len());
+            c.targets = store_targets(&ops, i, role, cpus, pages, text, &scope.frames);
             if *receives && !c.queue.is_empty() {
                 c.targets.extend(from.iter().map(|&s| Target::Ack { sender: s as u8 }));
             }
@@ -499,7 +513,52 @@ pub fn tags(page: &PageInfo, asids: usize) -> usize {
     if page.global { 1 } else { asids * (1 + usize::from(page.user_mapped)) }
 }
 
-fn pages(code: &Code, scope: &Scope) -> Result<Vec<PageInfo>, CheckError> {
+/// The tracked pages, and where the patched instruction is among them. A question about text alone tracks no
+/// other page: no bit of state for what nothing changes.
+fn pages(
+    code: &Code,
+    scope: &Scope,
+    assume: Assume,
+) -> Result<(Vec<PageInfo>, Option<[usize; 2]>), CheckError> {
+    let ops = || scope.roles.iter().flat_map(|r| [&r.first, &r.again]).flat_map(|name| code.ops_of(name));
+    let is_range = |op: &Op| match op {
+        Op::Pte { pages, .. } | Op::Request(pages) | Op::Promise(pages) => !matches!(pages, Pages::Text(_)),
+        _ => false,
+    };
+    if !has_text(code, scope) {
+        return Ok((mapped_pages(code, scope)?, None));
+    }
+    let mut pages =
+        if ops().any(is_range) || !code.pages.is_empty() { mapped_pages(code, scope)? } else { Vec::new() };
+    let text = [pages.len(), pages.len() + 1];
+    for name in ["head", "tail"] {
+        pages.push(PageInfo {
+            name: name.into(),
+            kind: PageKind::Text,
+            global: true,
+            user_mapped: assume.text == Patched::Noinstr,
+            present: true,
+        });
+    }
+    if pages.len() > MAX_PAGES {
+        return Err(CheckError::Bound {
+            what: "the number of pages, head and tail of the patched instruction among them",
+            least: 2,
+            most: MAX_PAGES,
+            got: pages.len(),
+        });
+    }
+    Ok((pages, Some(text)))
+}
+
+/// Do the scope's programs write or run patched text?
+fn has_text(code: &Code, scope: &Scope) -> bool {
+    scope.roles.iter().flat_map(|r| [&r.first, &r.again]).flat_map(|name| code.ops_of(name)).any(|op| {
+        matches!(op, Op::Pte { pages: Pages::Text(_), .. } | Op::Touch(Touch::Text))
+    })
+}
+
+fn mapped_pages(code: &Code, scope: &Scope) -> Result<Vec<PageInfo>, CheckError> {
     if code.pages.len() > MAX_PAGES {
         return Err(CheckError::Bound {
             what: "the number of pages",
@@ -631,6 +690,7 @@ fn frame(code: &Code, set: &[(Pc, Pc)], rets: &[Pc], ambient: &Ambient, widths: 
             visited: ambient.visited[at],
             targets: ambient.targets[at],
             nmi: NMI_PROGRAMS.contains(&program),
+            serialises: code.ops[at] == Op::Return && ret == NO_PC && IRETS.contains(&program),
             iret: code.ops[at] == Op::Return && ret == NO_PC && !NO_IRET.contains(&program),
         });
     }
@@ -772,6 +832,7 @@ fn store_targets(
     role: &Role,
     cpus: usize,
     pages: usize,
+    text: Option<[usize; 2]>,
     frames: &[Vec<u8>],
 ) -> Vec<Target> {
     let mut out = Vec::new();
@@ -797,6 +858,11 @@ fn store_targets(
                 Pages::Range => (0..pages)
                     .filter(|p| role.own & 1 << p != 0)
                     .for_each(|p| add(Target::Entry { page: p as u8, level, v })),
+                Pages::Text(part) => {
+                    if let Some(at) = text {
+                        add(Target::Entry { page: at[part as usize] as u8, level, v });
+                    }
+                }
             },
             _ => {}
         }
@@ -804,23 +870,36 @@ fn store_targets(
     out
 }
 
-/// How many versions the scope's programs can give one page, the initial one included.
+/// The highest version the scope's programs can give one page: the initial one is 1, text counts as in [`TEXT`].
 pub fn versions_needed(code: &Code, scope: &Scope) -> u64 {
-    let mut total = 1;
+    let mut pages = 1;
+    let mut text = [TEXT.initial + 1; 2];
     for role in &scope.roles {
-        let count = |name: &str| {
-            code.program(name).map_or(0, |p| {
-                let p = &code.programs[usize::from(p.0)];
-                code.ops[usize::from(p.start)..usize::from(p.end)]
-                    .iter()
-                    .filter(|op| matches!(op, Op::Pte { .. }))
-                    .count() as u64
-            })
-        };
-        total += count(&role.first) + count(&role.again) * u64::from(role.left);
+        for (name, times) in [(&role.first, 1), (&role.again, u64::from(role.left))] {
+            for op in code.ops_of(name) {
+                match op {
+                    Op::Pte { pages: Pages::Text(_), v: Entry::Int3, .. } => {}
+                    Op::Pte { pages: Pages::Text(part), .. } => text[*part as usize] += TEXT.step * times,
+                    Op::Pte { .. } => pages += times,
+                    _ => {}
+                }
+            }
+        }
     }
-    total
+    if has_text(code, scope) { pages.max(text[0]).max(text[1]) } else { pages }
 }
+
+/// How versions of text count: whole instructions have even ones, equal in head and tail; an INT3 makes the
+/// head's odd.
+pub struct TextVersions {
+    /// At the start.
+    pub initial: u64,
+    /// From one instruction to the next.
+    pub step: u64,
+}
+
+/// How versions of text count.
+pub const TEXT: TextVersions = TextVersions { initial: 2, step: 2 };
 
 /// The widest state there is a machine for.
 pub const MAX_WORDS: usize = 12;

@@ -3,8 +3,8 @@
 //! Invariant: everything a method does depends on the state, the model and the pick of the action; nothing is
 //! remembered between transitions, so two equal states have equal futures.
 
-use super::layout::{Bits, CpuFields, Frame, Layout, PageInfo, Target, tags};
-use super::scope::{Assume, Rest, Role, Scope, Touches};
+use super::layout::{Bits, CpuFields, Frame, Layout, PageInfo, TEXT, Target, tags};
+use super::scope::{Assume, Patched, Rest, Role, Scope, Touches};
 use crate::kernel::program::{
     At, Code, Cr3, Entry, Invpcid, Level, NoFlush, Op, PageKind, Pages, PcidOf, ProgId, REGS, Set, Slot,
     Touch, Zone,
@@ -80,13 +80,21 @@ impl Seen {
     pub const OVERFLOW: u32 = 256;
     /// A flush completed and the address was handed on.
     pub const PROMISED: u32 = 512;
+    /// A CPU had fetched text that a sync promised to be out of use.
+    pub const STALE_TEXT: u32 = 1024;
+
+    /// The witness of a dead copy of a page of this kind.
+    pub fn stale(kind: PageKind) -> u32 {
+        if kind == PageKind::Text { Self::STALE_TEXT } else { Self::STALE }
+    }
 
     /// Sentences for the `sometimes` witnesses.
-    pub const WITNESSES: [(u32, &'static str); 7] = [
+    pub const WITNESSES: [(u32, &'static str); 8] = [
         (Self::PROMISED, "a flush was completed"),
         (Self::IPI, "a CPU was interrupted for a flush"),
         (Self::DEFERRED, "a flush left a CPU out"),
         (Self::STALE, "a CPU held a dead translation"),
+        (Self::STALE_TEXT, "a CPU had fetched text that a sync made dead"),
         (Self::NMI_USER, "an NMI came from user mode"),
         (Self::NMI_USER_CR3, "an NMI hit the kernel under the user CR3"),
         (Self::NMI_KERNEL, "an NMI hit the kernel under the kernel CR3"),
@@ -150,10 +158,18 @@ impl Model {
     /// May code of this zone use pages of this kind?
     pub fn zone_may(&self, zone: Zone, kind: PageKind) -> bool {
         let by = |t: Touches| match (t, kind) {
-            (Touches::None, _) | (_, PageKind::User(_)) => false,
+            (Touches::None, _) | (_, PageKind::User(_) | PageKind::Text) => false,
             (Touches::DirectMap, k) => k == PageKind::DirectMap,
             (Touches::Recycled, k) => matches!(k, PageKind::DirectMap | PageKind::Vmalloc),
         };
+        if kind == PageKind::Text {
+            return match zone {
+                Zone::Entry => self.assume.text == Patched::Noinstr,
+                Zone::Danger => self.assume.text >= Patched::Danger,
+                Zone::Nmi | Zone::Kernel => true,
+                Zone::PerCpu | Zone::Stack | Zone::User => false,
+            };
+        }
         match zone {
             Zone::Entry | Zone::PerCpu | Zone::Stack => kind == PageKind::EntryArea && zone == Zone::Entry,
             Zone::Danger => by(self.assume.danger),
@@ -293,6 +309,9 @@ impl<'a, const W: usize> Abs<'a, W> {
     fn done(&mut self, cpu: usize, level: usize) {
         let c = &self.m.layout.cpus[cpu];
         let f = &c.frames[level];
+        if f.locations[self.get(f.at) as usize - 1].serialises {
+            self.drop_text(cpu);
+        }
         for b in [f.at, f.area, f.cur, f.visited, f.targets, f.mce] {
             self.set(b, 0);
         }
@@ -392,8 +411,12 @@ impl<'a, const W: usize> Abs<'a, W> {
     fn commit_entry(&mut self, p: usize, level: Level, v: Entry) {
         let s = &self.m.layout.shared;
         let version = self.get(s.version[p]);
+        if self.m.layout.pages[p].kind == PageKind::Text {
+            self.set(s.version[p], patched(version, v));
+            return;
+        }
         let kind = match v {
-            Entry::None => 0,
+            Entry::None | Entry::Int3 => 0,
             Entry::Fresh | Entry::Initial => 1,
             Entry::LessRights => 2,
         };
@@ -405,6 +428,16 @@ impl<'a, const W: usize> Abs<'a, W> {
         }
         self.set(s.version[p], version + 1);
         self.set(s.kind[p], kind);
+    }
+
+    /// The version of a part of text once this CPU's own stores are visible.
+    fn own_text(&self, cpu: usize, page: usize) -> u64 {
+        (0..self.buffered(cpu)).fold(self.get(self.m.layout.shared.version[page]), |version, i| {
+            match self.decode(cpu, i).0 {
+                Target::Entry { page: p, v, .. } if usize::from(p) == page => patched(version, v),
+                _ => version,
+            }
+        })
     }
 
     fn own_entries(&self, cpu: usize, page: usize, of: Option<Level>) -> u64 {
@@ -444,7 +477,7 @@ impl<'a, const W: usize> Abs<'a, W> {
     /// What a walk finds now (SEMANTICS S6: through a freed table is a violation, speculative or not).
     pub fn walk(&self, cpu: usize, p: usize, slot: usize) -> Result<Option<u64>, Violation> {
         let s = &self.m.layout.shared;
-        if self.m.layout.tables {
+        if self.m.layout.tables && self.m.layout.pages[p].kind != PageKind::Text {
             let cached = self.get(self.m.layout.cpus[cpu].upper[p][slot]);
             let memory = self.get(s.upper[p]);
             let through = if cached != 0 {
@@ -497,6 +530,34 @@ impl<'a, const W: usize> Abs<'a, W> {
         }
     }
 
+    /// Run the patched instruction (SEMANTICS S7): each part as it was fetched, or as memory has it now. An INT3 is
+    /// a whole instruction; otherwise head and tail must belong together.
+    fn run_text(&self, cpu: usize) -> Result<(), Violation> {
+        let Some(parts) = self.m.layout.text else { return Ok(()) };
+        let s = &self.m.layout.shared;
+        let [head, tail] = parts.map(|p| {
+            let fetched = self.get(self.m.layout.cpus[cpu].tlb[p][0]);
+            if fetched == 0 { self.get(s.version[p]) } else { fetched }
+        });
+        let [head_dead, tail_dead] = parts.map(|p| self.get(s.dead[p]));
+        let whole = head % TEXT.step == 0;
+        if head < head_dead || whole && (tail < tail_dead || tail != head) {
+            return Err(Violation::StaleText);
+        }
+        Ok(())
+    }
+
+    /// A serialising instruction: what was fetched before is fetched again (SEMANTICS H4 c).
+    #[inline]
+    fn drop_text(&mut self, cpu: usize) {
+        if let Some(parts) = self.m.layout.text {
+            for p in parts {
+                let b = self.m.layout.cpus[cpu].tlb[p][0];
+                self.set(b, 0);
+            }
+        }
+    }
+
     fn zone(&mut self, cpu: usize, zone: Zone) -> Result<(), Violation> {
         let c = &self.m.layout.cpus[cpu];
         let user = self.get(c.cr3) & CR3_USER != 0;
@@ -507,11 +568,12 @@ impl<'a, const W: usize> Abs<'a, W> {
             self.gs_access(cpu)?;
         }
         for p in 0..self.m.layout.pages.len() {
-            if self.m.zone_may(zone, self.m.layout.pages[p].kind) {
+            let kind = self.m.layout.pages[p].kind;
+            if kind != PageKind::Text && self.m.zone_may(zone, kind) {
                 self.access(cpu, p, false)?;
             }
         }
-        Ok(())
+        if self.m.zone_may(zone, PageKind::Text) { self.run_text(cpu) } else { Ok(()) }
     }
 
     /// `switch_mm_irqs_off` to the other ASID: NOFLUSH unless `invalidate_other` owes it a flush (FACTS 2.5).
@@ -519,6 +581,7 @@ impl<'a, const W: usize> Abs<'a, W> {
         let c = &self.m.layout.cpus[cpu];
         let cr3 = self.get(c.cr3) ^ 2;
         self.set(c.cr3, cr3);
+        self.drop_text(cpu);
         let owes = self.get(c.owes);
         if owes & 2 != 0 || !self.m.pcid {
             let asid = self.m.asid(cr3);
@@ -557,7 +620,12 @@ impl<'a, const W: usize> Abs<'a, W> {
         let m = self.m;
         (0..n).filter(move |&p| match pages {
             Pages::One(q) => usize::from(q) == p,
-            Pages::Range => !matches!(m.layout.pages[p].kind, PageKind::User(_)) || m.code.pages.len() == 1,
+            Pages::Text(part) => m.layout.text.is_some_and(|t| t[part as usize] == p),
+            Pages::Range => match m.layout.pages[p].kind {
+                PageKind::User(_) => m.code.pages.len() == 1,
+                PageKind::Text => false,
+                PageKind::Vmalloc | PageKind::DirectMap | PageKind::EntryArea => true,
+            },
         })
     }
 
@@ -573,6 +641,9 @@ impl<'a, const W: usize> Abs<'a, W> {
     fn forget_where(&mut self, cpu: usize, globals: bool, chosen: impl Fn(usize) -> bool) {
         for p in 0..self.m.layout.pages.len() {
             let page = &self.m.layout.pages[p];
+            if page.kind == PageKind::Text {
+                continue; // no translation
+            }
             for slot in 0..tags(page, self.m.layout.asids) {
                 if page.global && globals || !page.global && chosen(slot) {
                     self.forget(cpu, p, slot, true);
@@ -609,7 +680,7 @@ impl<'a, const W: usize> Abs<'a, W> {
                 for b in c.tlb[p] {
                     let v = self.get(b);
                     if v != 0 && v < dead {
-                        self.seen |= Seen::STALE;
+                        self.seen |= Seen::stale(self.m.layout.pages[p].kind);
                     }
                 }
             }
@@ -754,6 +825,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
     fn mov_cr3(&mut self, cpu: Cpu, cr3: u64, keep: NoFlush) -> Result<(), Violation> {
         let c = self.c(cpu);
         self.set(c.cr3, cr3);
+        self.drop_text(usize::from(cpu));
         let owes = self.get(c.owes);
         let flush = match keep {
             NoFlush::Flush => true,
@@ -777,6 +849,10 @@ impl<const W: usize> Machine for Abs<'_, W> {
         let me = usize::from(cpu);
         let cr3 = self.cr3(cpu);
         let here = self.slot_of(if cr3 & CR3_USER != 0 { PcidOf::User } else { PcidOf::Kernel }, cr3);
+        // MOV CR4 and INVLPG are on the SDM's list of serialising instructions, INVPCID and INVLPGB are not (H4).
+        if matches!(what, Invalidate::Cr4Pge(_) | Invalidate::Page(_)) {
+            self.drop_text(me);
+        }
         match what {
             Invalidate::Cr4Pge(_) => self.forget_where(me, true, |_| true),
             Invalidate::Page(pages) => {
@@ -845,6 +921,10 @@ impl<const W: usize> Machine for Abs<'_, W> {
         Ok(())
     }
 
+    fn serialise(&mut self, cpu: Cpu) {
+        self.drop_text(usize::from(cpu));
+    }
+
     fn owe(&mut self, cpu: Cpu, others: bool) {
         let b = self.c(cpu).owes;
         let old = self.get(b);
@@ -854,6 +934,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
     fn touch(&mut self, cpu: Cpu, what: Touch) -> Result<(), Violation> {
         match what {
             Touch::Zone(z) => self.zone(usize::from(cpu), z),
+            Touch::Text => self.run_text(usize::from(cpu)),
             Touch::Read(p) | Touch::Write(p) => self.access(usize::from(cpu), usize::from(p), true),
         }
     }
@@ -916,9 +997,12 @@ impl<const W: usize> Machine for Abs<'_, W> {
         let me = usize::from(cpu);
         for p in self.which(pages) {
             // S2: what is overwritten and visible, and what this CPU itself has overwritten.
-            let visible = self.get(self.m.layout.shared.version[p]);
-            let own = self.own_entries(me, p, None);
-            self.set(self.c(cpu).covered[p], visible + own);
+            let covered = if self.m.layout.pages[p].kind == PageKind::Text {
+                self.own_text(me, p)
+            } else {
+                self.get(self.m.layout.shared.version[p]) + self.own_entries(me, p, None)
+            };
+            self.set(self.c(cpu).covered[p], covered);
         }
     }
 
@@ -1002,6 +1086,12 @@ impl<const W: usize> Machine for Abs<'_, W> {
             self.push_store(usize::from(cpu), target, 0);
         }
     }
+}
+
+/// The version of a part of text after a store to it.
+fn patched(version: u64, v: Entry) -> u64 {
+    let whole = version - version % TEXT.step;
+    if v == Entry::Int3 { whole + 1 } else { whole + TEXT.step }
 }
 
 /// Is the CPU at rest in user mode?

@@ -2,7 +2,7 @@
 //!
 //! [`Action`] enumerates *all* nondeterminism: a schedule, a list of CPUs and actions, determines a run.
 
-use super::layout::{Layout, MAX_WORDS, tags, versions_needed};
+use super::layout::{Layout, MAX_WORDS, TEXT, tags, versions_needed};
 use super::machine::{Abs, CR3_USER, Entries, Model, Seen};
 use super::scope::{Assume, CheckError, Fills, Rest, Scope};
 use crate::kernel::program::{
@@ -52,7 +52,7 @@ impl Model {
         buffer: usize,
     ) -> Result<Model, CheckError> {
         let buffer = if assume.store_buffers { buffer } else { 0 };
-        let layout = Layout::new(code, scope, buffer, versions_needed(code, scope))?;
+        let layout = Layout::new(code, scope, assume, buffer, versions_needed(code, scope))?;
         if layout.words > MAX_WORDS {
             return Err(CheckError::TooWide { bits: layout.words * 64, most: MAX_WORDS });
         }
@@ -133,7 +133,7 @@ impl Model {
             }
         }
         for (p, page) in self.layout.pages.iter().enumerate() {
-            a.set(s.version[p], 1);
+            a.set(s.version[p], if page.kind == PageKind::Text { TEXT.initial } else { 1 });
             a.set(s.kind[p], u64::from(page.present));
             a.set(s.upper[p], 1);
             a.set(s.upper_kind[p], 1);
@@ -378,10 +378,11 @@ impl Model {
         let cr3 = get(c.cr3);
         for (p, page) in self.layout.pages.iter().enumerate() {
             let Some(slot) = self.slot(page, cr3) else { continue };
+            let tables = self.layout.tables && page.kind != PageKind::Text;
             debug_assert!(slot < tags(page, self.layout.asids));
             let cached = get(c.tlb[p][slot]);
             if cached != 0 {
-                if self.layout.tables {
+                if tables {
                     let mut a = Abs::new(self, *s);
                     a.set(c.tlb[p][slot], 0);
                     if !emit(Action::Drop(p as u8), a, None, e) {
@@ -410,7 +411,7 @@ impl Model {
                     }
                 }
             }
-            if self.layout.tables && get(c.upper[p][slot]) == 0 && get(shared.upper_kind[p]) != 0 {
+            if tables && get(c.upper[p][slot]) == 0 && get(shared.upper_kind[p]) != 0 {
                 let mut a = Abs::new(self, *s);
                 a.set(c.upper[p][slot], get(shared.upper[p]));
                 if !emit(Action::FillUpper(p as u8), a, None, e) {
@@ -526,6 +527,7 @@ impl Model {
         let op = at.next_op(cpu, level).1;
         match op {
             Op::Touch(Touch::Read(q) | Touch::Write(q)) => usize::from(q) == p,
+            Op::Touch(Touch::Text) => self.layout.pages[p].kind == PageKind::Text,
             Op::LoadPage { page: q, .. } | Op::StorePage { page: q, .. } => usize::from(q) == p,
             op => Model::zone_of(op).is_some_and(|z| self.zone_may(z, self.layout.pages[p].kind)),
         }
@@ -541,7 +543,7 @@ impl Model {
 impl<const W: usize> Abs<'_, W> {
     fn witness_fill(&mut self, v: u64, p: usize) {
         if v < self.get(self.m.layout.shared.dead[p]) {
-            self.seen |= Seen::STALE;
+            self.seen |= Seen::stale(self.m.layout.pages[p].kind);
         }
     }
 }

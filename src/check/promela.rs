@@ -8,7 +8,7 @@
 use std::fmt::Write;
 
 use crate::kernel::program::{
-    Alu, At, Cmp, Code, Cond, Cr3, Entry, Invpcid, Level, NoFlush, Op, Pc, Place, ProgId, Reg, Rmw, Set,
+    Alu, At, Cmp, Code, Cond, Cr3, Entry, Invpcid, Level, NoFlush, Op, Pages, Pc, Place, ProgId, Reg, Rmw, Set,
     Slot, Touch, Val, Zone,
 };
 
@@ -230,11 +230,14 @@ impl Writer<'_> {
             }
             Op::Touch(Touch::Zone(Zone::Danger)) if self.scope.danger_recycled => "atomic { ACC(me) }".into(),
             Op::Touch(Touch::Zone(_)) | Op::Body(Slot::Nmi) => "skip".into(),
+            Op::Pte { pages: Pages::Text(_), .. }
+            | Op::Request(Pages::Text(_))
+            | Op::Promise(Pages::Text(_)) => return Err(self.cannot(pc)),
             Op::Pte { level: Level::Leaf, v, .. } => match v {
                 Entry::None => "pte = 0".into(),
                 Entry::Fresh => "pte = 2".into(),
                 Entry::Initial => "pte = 1".into(),
-                Entry::LessRights => return Err(self.cannot(pc)),
+                Entry::LessRights | Entry::Int3 => return Err(self.cannot(pc)),
             },
             Op::Request(_) => "asked = (pte != 1)".into(),
             Op::Promise(_) => "dead = asked".into(),

@@ -1,6 +1,6 @@
 //! Counterexamples and verdicts for people: one lane per CPU, 72 columns, what changed, and where it stands.
 
-use super::layout::Target;
+use super::layout::{TEXT, Target};
 use super::machine::{CR3_USER, Model, Seen};
 use super::model::{Action, Move};
 use super::schedule::{self, Replay};
@@ -84,10 +84,17 @@ fn store_text(model: &Model, cpu: usize, s: &[u64], slot: usize) -> String {
             }
         }
         Target::Entry { page, level, v } => {
-            let level = if level == Level::Leaf { "pte" } else { "table" };
+            let text = model.layout.pages[usize::from(page)].kind == PageKind::Text;
+            let level = match level {
+                Level::Leaf if text => "text",
+                Level::Leaf => "pte",
+                Level::Table => "table",
+            };
             let v = match v {
                 Entry::None => "none",
+                Entry::Fresh if text => "new",
                 Entry::Fresh => "fresh",
+                Entry::Int3 => "int3",
                 Entry::LessRights => "less rights",
                 Entry::Initial => "initial",
             };
@@ -126,10 +133,14 @@ fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepVi
         Action::Irq => "(interrupt)".into(),
         Action::Nmi => "(NMI)".into(),
         Action::Mce => "(#MC)".into(),
+        Action::Fill(p) if model.layout.pages[usize::from(p)].kind == PageKind::Text => {
+            format!("(fetches {} of the patched instruction)", page(p))
+        }
         Action::Fill(p) => format!("(walk caches {})", page(p)),
         Action::FillUpper(p) => format!("(walk caches table of {})", page(p)),
         Action::Drop(p) => format!("(evicts {})", page(p)),
     };
+    let text = |p: usize| model.layout.pages[p].kind == PageKind::Text;
     let mut changes = Vec::new();
     if let (Action::Step, Some((_, Op::Load { from, .. })), true) = (action, op, after.is_some()) {
         changes.push(format!("reads {}", loaded(model, before, cpu, from)));
@@ -137,6 +148,15 @@ fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepVi
     if let Some(after) = after {
         let s = &model.layout.shared;
         for (p, name) in names.iter().enumerate() {
+            if text(p) {
+                if s.version[p].get(before) != s.version[p].get(after) {
+                    changes.push(format!("text {name}: {}", instruction(s.version[p].get(after))));
+                }
+                if s.dead[p].get(before) != s.dead[p].get(after) {
+                    changes.push(format!("{name}: older than {} is dead", instruction(s.dead[p].get(after))));
+                }
+                continue;
+            }
             if s.version[p].get(before) != s.version[p].get(after) {
                 changes.push(format!("pte {name}: {}", pte(model, after, p)));
             }
@@ -160,6 +180,15 @@ fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepVi
                 changes.push(format!("cr3: {}", cr3_text(model, o.cr3.get(after))));
             }
             for (p, name) in names.iter().enumerate() {
+                if text(p) {
+                    let (x, y) = (o.tlb[p][0].get(before), o.tlb[p][0].get(after));
+                    match (x, y) {
+                        (x, y) if x == y => {}
+                        (_, 0) => changes.push(format!("fetched{k}: -{name}")),
+                        (_, y) => changes.push(format!("fetched{k}: {name}:{}", instruction(y))),
+                    }
+                    continue;
+                }
                 for (what, bits, v) in [("tlb", &o.tlb[p], 'v'), ("upper", &o.upper[p], 't')] {
                     for b in bits {
                         let (x, y) = (b.get(before), b.get(after));
@@ -248,6 +277,11 @@ fn loaded(model: &Model, s: &[u64], cpu: usize, from: Place) -> u64 {
     (word & f.mask()) >> f.shift
 }
 
+/// A version of a part of the patched instruction, for people: `i1` at first, then `i2`, ...
+fn instruction(version: u64) -> String {
+    if version % TEXT.step == 0 { format!("i{}", version / TEXT.step) } else { "int3".into() }
+}
+
 fn pte(model: &Model, s: &[u64], p: usize) -> String {
     let sh = &model.layout.shared;
     let v = sh.version[p].get(s);
@@ -297,6 +331,7 @@ fn closing(model: &Model, replay: &Replay, moves: &[Move], rule: Violation) -> S
             };
             format!("cpu {cpu} uses {name} through v{v}{at}: {how} it, but {now}. {} (S5).", rule.name())
         }
+        (Violation::StaleText, _) => stale_text(model, s, cpu, &at),
         (Violation::FreedTableWalk, _) => format!(
             "cpu {cpu} walks through a page-table page that was freed{at}: what it reads there is anyone's data. {} (S6).",
             rule.name()
@@ -331,6 +366,30 @@ fn closing(model: &Model, replay: &Replay, moves: &[Move], rule: Violation) -> S
         (Violation::Invariant, _) => "this is the state the test asks about.".into(),
         (rule, _) => format!("cpu {cpu}{at}: {}.", rule.name()),
     }
+}
+
+/// What is wrong with the instruction that a CPU runs.
+fn stale_text(model: &Model, s: &[u64], cpu: usize, at: &str) -> String {
+    let parts = model.layout.text.expect("no stale_text without text");
+    let sh = &model.layout.shared;
+    let fetched = parts.map(|p| model.layout.cpus[cpu].tlb[p][0].get(s));
+    let [head, tail] = [0, 1].map(|i| if fetched[i] == 0 { sh.version[parts[i]].get(s) } else { fetched[i] });
+    let what = if head < sh.dead[parts[0]].get(s) {
+        format!("the first byte of {}, which it fetched before a sync that made it dead", instruction(head))
+    } else if tail < sh.dead[parts[1]].get(s) {
+        format!(
+            "the first byte of {} with the tail of {}, which it fetched before a sync that made it dead",
+            instruction(head),
+            instruction(tail)
+        )
+    } else {
+        format!(
+            "the first byte of {} with the tail of {}: an instruction that nobody wrote",
+            instruction(head),
+            instruction(tail)
+        )
+    };
+    format!("cpu {cpu} runs {what}{at}. stale_text (S7).")
 }
 
 /// Break text into lines of at most `width` characters, at spaces where there are some.
@@ -432,11 +491,15 @@ pub fn sentence(answer: &Answer) -> String {
     let entries: u8 = scope.roles.iter().filter(|r| r.rest == Rest::User).map(|r| r.left).max().unwrap_or(0);
     let rounds: usize =
         scope.roles.iter().filter(|r| r.rest == Rest::Kernel).map(|r| usize::from(r.left) + 1).sum();
-    let pages = m.layout.pages.len();
+    let pages = m.layout.pages.iter().filter(|p| p.kind != PageKind::Text).count();
+    let tracked = match (pages, m.layout.text) {
+        (0, Some(_)) => "1 patched instruction".to_string(),
+        (n, Some(_)) => format!("{n} page{}, 1 patched instruction", s(n)),
+        (n, None) => format!("{n} page{}", s(n)),
+    };
     let bounds = format!(
-        "{} CPUs, {pages} page{}, {} ASID{}, {entries} entr{} per isolated CPU, {rounds} flush round{}, {} NMI{}, {} #MC{}",
+        "{} CPUs, {tracked}, {} ASID{}, {entries} entr{} per isolated CPU, {rounds} flush round{}, {} NMI{}, {} #MC{}",
         scope.roles.len(),
-        s(pages),
         scope.asids,
         s(scope.asids),
         if entries == 1 { "y" } else { "ies" },
@@ -446,7 +509,11 @@ pub fn sentence(answer: &Answer) -> String {
         if scope.mces == 0 { "no".into() } else { format!("at most {}", scope.mces) },
         s(usize::from(scope.mces)),
     );
-    let assumed = m.assume.phrases().join(", ");
+    let mut assumed = m.assume.phrases();
+    if m.layout.text.is_some() {
+        assumed.insert(0, format!("T={}", m.assume.text.name()));
+    }
+    let assumed = assumed.join(", ");
     let buffers = if m.assume.store_buffers { "store buffers exact; " } else { "" };
     match &answer.end {
         End::Complete => format!(
@@ -478,8 +545,12 @@ pub fn sentence(answer: &Answer) -> String {
 /// What was seen at least once, and what never: a pass that saw nothing says nothing.
 pub fn witnesses(answer: &Answer) -> Vec<(&'static str, bool)> {
     let nmis = answer.model.scope.nmis > 0 || answer.model.scope.mces > 0;
+    let text = answer.model.layout.text.map_or(0, |t| t.len());
+    let absent = if text == 0 { Seen::STALE_TEXT } else { 0 }
+        | if text == answer.model.layout.pages.len() { Seen::STALE } else { 0 };
     Seen::WITNESSES
         .iter()
+        .filter(|(bit, _)| bit & absent == 0)
         .filter(|(bit, _)| nmis || *bit & (Seen::NMI_USER | Seen::NMI_USER_CR3 | Seen::NMI_KERNEL) == 0)
         .map(|&(bit, text)| (text, answer.counts.seen & bit != 0))
         .collect()

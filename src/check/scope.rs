@@ -199,6 +199,28 @@ impl Touches {
     }
 }
 
+/// Where an instruction may stand that is patched at run time (SEMANTICS S7; FACTS 1.2, v7 25).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Patched {
+    /// In ordinary kernel code and in bodies of NMIs: `.noinstr.text` is never patched, as objtool enforces.
+    Instrumentable,
+    /// Also between the CR3 switch and the first instrumentable code.
+    Danger,
+    /// Anywhere in `.noinstr.text`, the first instruction of an entry path included.
+    Noinstr,
+}
+
+impl Patched {
+    /// The word of the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Patched::Instrumentable => "instr",
+            Patched::Danger => "danger",
+            Patched::Noinstr => "noinstr",
+        }
+    }
+}
+
 /// When translations are cached (SEMANTICS H2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fills {
@@ -215,6 +237,8 @@ pub struct Assume {
     pub danger: Touches,
     /// N: bodies of NMI, #MC and #DB.
     pub nmi: Touches,
+    /// T: where text is patched.
+    pub text: Patched,
     /// INVPCID publishes earlier stores (SEMANTICS H4; not in the SDM's list of serialising instructions).
     pub invpcid_publishes: bool,
     /// Stores are buffered (x86-TSO); off: sequential consistency.
@@ -235,6 +259,7 @@ impl Default for Assume {
         Assume {
             danger: Touches::None,
             nmi: Touches::None,
+            text: Patched::Instrumentable,
             invpcid_publishes: false,
             store_buffers: true,
             fills: Fills::Speculative,
@@ -247,9 +272,10 @@ impl Default for Assume {
 
 impl Assume {
     /// Names and values of every flag, for help and errors.
-    pub const FLAGS: [(&'static str, &'static [&'static str]); 7] = [
+    pub const FLAGS: [(&'static str, &'static [&'static str]); 8] = [
         ("D", &["none", "directmap", "recycled"]),
         ("N", &["none", "directmap", "recycled"]),
+        ("T", &["instr", "danger", "noinstr"]),
         ("invpcid", &["ordered", "publishes"]),
         ("stores", &["buffered", "sc"]),
         ("fills", &["speculative", "demand"]),
@@ -268,6 +294,9 @@ impl Assume {
         let done = match (name, value) {
             ("D", v) => touches(v).map(|t| self.danger = t),
             ("N", v) => touches(v).map(|t| self.nmi = t),
+            ("T", "instr") => Some(self.text = Patched::Instrumentable),
+            ("T", "danger") => Some(self.text = Patched::Danger),
+            ("T", "noinstr") => Some(self.text = Patched::Noinstr),
             ("invpcid", "publishes" | "ordered") => Some(self.invpcid_publishes = value == "publishes"),
             ("stores", "buffered" | "sc") => Some(self.store_buffers = value == "buffered"),
             ("fills", "speculative") => Some(self.fills = Fills::Speculative),

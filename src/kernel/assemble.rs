@@ -6,7 +6,7 @@
 
 use super::program::{
     At, Cmp, Code, Cond, Cr3, Entry, Feature, Features, Fence, Field, Invpcid, Level, NoFlush, Op, Page,
-    Pages, Pc, PcidOf, Place, ProgId, Program, REGS, Reg, Set, Slot, Span, Touch, Val, Var, Zone,
+    Pages, Part, Pc, PcidOf, Place, ProgId, Program, REGS, Reg, Set, Slot, Span, Touch, Val, Var, Zone,
 };
 use super::text::{Expr, File, Loc, Name, PolicyError, Section, Stmt, StmtKind, Test, Value, statement};
 use crate::names;
@@ -409,6 +409,14 @@ impl Assembler {
             return Ok(Pages::Range);
         }
         self.page(name, at).map(Pages::One)
+    }
+
+    fn part(&self, name: &str, at: Loc) -> Result2<Part> {
+        match name {
+            "head" => Ok(Part::Head),
+            "tail" => Ok(Part::Tail),
+            _ => self.fail(at, format!("a patched instruction has a `head` and a `tail`, no `{name}`")),
+        }
     }
 
     fn page(&self, name: &str, at: Loc) -> Result2<u8> {
@@ -857,15 +865,31 @@ impl Assembler {
             [level @ ("pte" | "table"), page, "=", v] => self.entry(level, page, v, false, at)?,
             [level @ ("pte" | "table"), page, "=", v, "locked"] => self.entry(level, page, v, true, at)?,
             ["free", "table", page] => Op::FreeTable(self.pages(page, at)?),
+            ["text", part, "=", v] => {
+                let v = match *v {
+                    "int3" => Entry::Int3,
+                    "new" => Entry::Fresh,
+                    _ => return self.fail(at, format!("text becomes int3 or new, not `{v}`")),
+                };
+                let part = self.part(part, at)?;
+                if (part, v) == (Part::Tail, Entry::Int3) {
+                    return self.fail(at, "only the head of an instruction becomes int3");
+                }
+                Op::Pte { pages: Pages::Text(part), level: Level::Leaf, v, locked: false }
+            }
+            ["run", "text"] => Op::Touch(Touch::Text),
+            ["request", "text", part] => Op::Request(Pages::Text(self.part(part, at)?)),
+            ["promise", "text", part] => Op::Promise(Pages::Text(self.part(part, at)?)),
             ["request", page] => Op::Request(self.pages(page, at)?),
             ["promise", page] => Op::Promise(self.pages(page, at)?),
             ["handle", "calls"] => Op::HandleCalls,
             ["owe", "user"] => Op::OweUser,
             ["owe", "others"] => Op::OweOthers,
             _ => {
-                const STARTS: [&str; 19] = [
+                const STARTS: [&str; 21] = [
                     "put", "clear", "await", "mov", "invlpg", "invpcid", "invlpgb", "rar", "read", "write",
                     "touch", "body", "pte", "table", "free", "request", "promise", "handle", "owe",
+                    "text", "run",
                 ];
                 let hint =
                     if STARTS.contains(&words[0]) { String::new() } else { names::hint(words[0], STARTS) };

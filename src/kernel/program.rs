@@ -135,6 +135,17 @@ pub enum Pages {
     Range,
     /// One declared page, index into [`Code::pages`].
     One(u8),
+    /// A part of the instruction that text patching rewrites.
+    Text(Part),
+}
+
+/// The parts of a patched instruction that `text_poke_bp_batch` writes one after the other (SEMANTICS S7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Part {
+    /// Its first byte: an INT3 while the rest changes.
+    Head,
+    /// The bytes behind it.
+    Tail,
 }
 
 /// A new value for a page-table entry.
@@ -148,6 +159,8 @@ pub enum Entry {
     LessRights,
     /// Present, as at the start.
     Initial,
+    /// The breakpoint instruction, in the first byte of a patched one.
+    Int3,
 }
 
 /// Level of a page-table entry.
@@ -255,6 +268,8 @@ pub enum Touch {
     Read(u8),
     /// Write one page.
     Write(u8),
+    /// Run the instruction that text patching rewrites.
+    Text,
 }
 
 /// Where the timed machine charges a workload.
@@ -517,6 +532,8 @@ pub enum PageKind {
     EntryArea,
     /// User memory of the mm with this number.
     User(u8),
+    /// Kernel text: a CPU's copy of it is what it has fetched and decoded, which no TLB invalidation touches.
+    Text,
 }
 
 /// Where an op comes from.
@@ -576,6 +593,12 @@ impl Code {
     /// The program of that name.
     pub fn program(&self, name: &str) -> Option<ProgId> {
         self.programs.iter().position(|p| p.name == name).map(|i| ProgId(i as u8))
+    }
+
+    /// The ops of the program of that name; none if there is none.
+    pub fn ops_of(&self, name: &str) -> &[Op] {
+        let program = self.programs.iter().find(|p| p.name == name);
+        program.map_or(&[], |p| &self.ops[usize::from(p.start)..usize::from(p.end)])
     }
 
     /// Where a program starts.

@@ -169,6 +169,9 @@ pub trait Machine {
     fn tlbsync(&mut self, cpu: Cpu) -> bool;
     /// Remote action request to a set.
     fn rar(&mut self, cpu: Cpu, to: Set) -> Result<(), Violation>;
+    /// Text fetched before must not run any more: CPUID, IRET, MOV CR (SEMANTICS H4 c). A machine whose CPUs hold
+    /// no fetched text has nothing to do.
+    fn serialise(&mut self, _cpu: Cpu) {}
     /// Set this CPU's owed flush of the user PCID (`others`: of the other ASIDs).
     fn owe(&mut self, cpu: Cpu, others: bool);
     /// An access whose translation matters.
@@ -322,7 +325,8 @@ fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Resu
         },
         Op::Clear => m.clear_targets(cpu),
         Op::Put => m.put(cpu, f.cur),
-        Op::Await { .. } | Op::AwaitAcks | Op::Fence(_) | Op::Tlbsync => {}
+        Op::Fence(Fence::Serialize) => m.serialise(cpu),
+        Op::Await { .. } | Op::AwaitAcks | Op::Fence(Fence::Full | Fence::Load) | Op::Tlbsync => {}
         Op::Irq(on) => m.irq(cpu, on),
         Op::SwapGs => {
             let kernel = m.gs(cpu);

@@ -46,6 +46,7 @@ pub fn print(file: &File) -> String {
             PageKind::DirectMap => "direct map".into(),
             PageKind::EntryArea => "entry area".into(),
             PageKind::User(n) => format!("user of {n}"),
+            PageKind::Text => unreachable!("no file declares text as a page"),
         };
         let implied = p.kind == PageKind::EntryArea;
         let global = if p.global && !implied { ", global" } else { "" };
