@@ -13,7 +13,10 @@ import tlbcore as tc
 FOLDER = Path(__file__).parent / "litmus"
 FILES = sorted(FOLDER.rglob("*.litmus"))
 # The plain search of these takes longer than a test should.
-LARGE = {"two-initiators", "v8-nmi-restores-zero", "tri-state-nmi", "hull-covers-only-what-it-saw", "n2"}
+LARGE = {
+    "two-initiators", "v8-nmi-restores-zero", "tri-state-nmi", "hull-covers-only-what-it-saw", "n2",
+    "text-poke-three-syncs", "v7-text-noinstr-excluded", "v8-text-nmi-after-flag-cleared",
+}  # fmt: skip
 
 
 def names(folder: str) -> set[str]:

@@ -8,12 +8,15 @@ import tlbcore as tc
 from tlbcore import _core
 from tlbcore.reference.explorer import explore
 
+# The slow explorer asks about flushes; it holds no fetched text.
+FLUSHES = [name for name, policy in tc.policies.items() if policy.defers == ("flush",)]
+
 
 def verdict(verified: bool) -> str:
     return "verified" if verified else "violated"
 
 
-@pytest.mark.parametrize("name", list(tc.policies))
+@pytest.mark.parametrize("name", FLUSHES)
 def test_the_stated_verdicts_hold_without_nmi(name: str) -> None:
     none, recycled, _ = _core.policy_stated(name)
     assert explore(name).status == verdict(none)
@@ -21,7 +24,7 @@ def test_the_stated_verdicts_hold_without_nmi(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(tc.policies))
+@pytest.mark.parametrize("name", FLUSHES)
 def test_the_stated_verdict_holds_with_one_nmi(name: str) -> None:
     stated = _core.policy_stated(name)[2]
     assert explore(name, nmis=1, nmi="recycled").status == verdict(stated)

@@ -192,7 +192,8 @@ class Verdict:
         if len(self.cases) > 1:
             parts.append("")
             for case in self.cases:
-                what = ", ".join(f"{k}={v}" for k, v in case.assume.items() if k in ("D", "N"))
+                named = ("T",) if "T" in case.assume else ("D", "N")
+                what = ", ".join(f"{k}={v}" for k, v in case.assume.items() if k in named)
                 rule = f": {case.counterexample.rule}" if case.counterexample else ""
                 parts.append(f"  {what:<24} {case.status}{rule}, {case.states} states")
         never = [what for what, seen in self.witnesses.items() if not seen]
@@ -252,6 +253,11 @@ def check(
     and make system calls. What is not fixed by `assume` about code that is not modelled (D: between the CR3
     switch and the flush; N: bodies of NMIs) is tried both ways, and the worst verdict is the headline.
 
+    Of a policy that defers syncs of text patching (it defines `text_sync`) the housekeeping CPU patches an
+    instruction instead: INT3, tail, first byte, with a sync after each (SEMANTICS S7). Where patched code may
+    run is the assumption T: `instr` (nowhere in .noinstr.text), `danger` (also between the CR3 switch and the
+    first instrumentable code), `noinstr` (anywhere); each is tried unless `assume` fixes it.
+
     Parameters
     ----------
     policy
@@ -295,13 +301,12 @@ def check(
     'verified'
     """
     chosen = as_policy(policy)
-    given = dict(assume or {})
-    danger = [given["D"]] if "D" in given else ["none", "recycled"]
-    bodies = [given["N"]] if "N" in given else ["none", "recycled"] if nmis or mces else ["none"]
     request = _request(chosen, cpus, nmis, mces, asids, pages, entries, rounds, memory, roles, reduce)
-    cases = [_one(chosen, request, {**given, "D": d, "N": n}, progress) for d in danger for n in bodies]
+    asked = _questions(chosen, request, dict(assume or {}))
+    found = [(_one(chosen, question, assumed, progress), question) for question, assumed in asked]
+    cases = [case for case, _ in found]
     rank = {"violated": 0, "inconclusive": 1, "verified": 2}
-    worst = min(cases, key=lambda case: rank[case.status])
+    worst, request = min(found, key=lambda pair: rank[pair[0].status])
     if worst.status == "verified":
         worst = cases[-1]
     return replace(
@@ -310,6 +315,30 @@ def check(
         wrong_gs=next((case.wrong_gs for case in cases if case.wrong_gs), None),
         core=_core_of(request, worst, progress) if worst.status == "violated" else (),
     )
+
+
+def _questions(
+    policy: Policy, request: dict[str, Any], given: dict[str, str]
+) -> list[tuple[dict[str, Any], dict[str, str]]]:
+    """Return what is asked of a policy: its initiators, each under every assumption that is not given."""
+    roles = [role.strip().removeprefix("isolated ") for role in request["roles"].replace(",", ";").split(";")]
+    initiators = list(_core.check_initiators(policy.text, policy.file))
+    if request["roles"]:
+        initiators = ["text_poke" if any(r.startswith("text_poke") for r in roles) else "purge"]
+    out = []
+    for initiator in initiators:
+        asked = {**request, "initiator": initiator}
+        if initiator == "text_poke":
+            where = [given["T"]] if "T" in given else ["instr", "danger", "noinstr"]
+            rest = {"D": given.get("D", "none"), "N": given.get("N", "none")}
+            out += [(asked, {**given, **rest, "T": text}) for text in where]
+        else:
+            danger = [given["D"]] if "D" in given else ["none", "recycled"]
+            nmis = request["nmis"] or request["mces"]
+            bodies = [given["N"]] if "N" in given else ["none", "recycled"] if nmis else ["none"]
+            flushes = {k: v for k, v in given.items() if k != "T" or len(initiators) == 1}
+            out += [(asked, {**flushes, "D": d, "N": n}) for d in danger for n in bodies]
+    return out
 
 
 def _request(
@@ -338,6 +367,7 @@ def _request(
         "memory": memory,
         "plain": not reduce,
         "roles": roles,
+        "initiator": _core.check_initiators(policy.text, policy.file)[0],
     }
 
 
@@ -352,10 +382,11 @@ def _core_of(request: dict[str, Any], worst: Verdict, progress: Progress | None)
         ("INVPCID does not publish", {"invpcid": "publishes"}),
         ("code in the danger zone touches recycled memory", {"D": "none"}),
         ("NMI bodies touch recycled memory", {"N": "none"}),
+        ("code in .noinstr.text is patched", {"T": "instr"}),
     ]
     for what, off in switches:
         (name, value) = next(iter(off.items()))
-        if given.get(name) == value or (name == "N" and given["N"] == "none"):
+        if given.get(name) == value or (name == "T" and "T" not in given):
             continue
         tried = _core.check_run({**quick, "assume": list({**given, **off}.items())}, progress)
         if tried["status"] == "violated":
@@ -398,7 +429,7 @@ def _one(
         )
     grade = None
     if example is not None:
-        needs_assumption = "recycled" in (assume["D"], assume["N"])
+        needs_assumption = "recycled" in (assume["D"], assume["N"]) or assume.get("T", "instr") != "instr"
         grade = "window exists" if needs_assumption else "an access in the window is known"
     return Verdict(
         policy=policy.name,
@@ -428,7 +459,11 @@ class Need:
     what
         What was taken away or weakened.
     needed
-        Whether the policy is violated without it. If not: not needed within these bounds.
+        Whether the policy is violated without it. If not: not needed within these bounds, if the check of what
+        is left was conclusive.
+    status
+        Verdict on what is left: `verified`, `violated`, or `inconclusive` where the weaker policy overflows a
+        width.
     rule
         The rule that breaks without it.
     supplied_by
@@ -441,6 +476,7 @@ class Need:
     place: str
     what: str
     needed: bool
+    status: str
     rule: str | None
     supplied_by: str
     states: int
@@ -507,6 +543,7 @@ def necessary(
             place=r["place"],
             what=r["what"],
             needed=r["status"] == "violated",
+            status=r["status"],
             rule=r["rule"],
             supplied_by=r["supplied_by"],
             states=r["states"],
@@ -585,10 +622,10 @@ class Row:
 
     Parameters
     ----------
-    policy, cpus, nmis, asids
-        What was checked, and its bounds.
-    danger, bodies, invpcid
-        Assumptions D, N and whether INVPCID publishes.
+    policy, defers, cpus, nmis, asids
+        What was checked: its `flush`es or its `sync`s of text; and the bounds.
+    danger, bodies, text, invpcid
+        Assumptions D, N, T and whether INVPCID publishes.
     status, rule, states
         The verdict.
     stated
@@ -596,16 +633,52 @@ class Row:
     """
 
     policy: str
+    defers: str
     cpus: int
     nmis: int
     asids: int
     danger: str
     bodies: str
+    text: str
     invpcid: str
     status: str
     rule: str | None
     states: int
     stated: str | None
+
+
+_Scope = tuple[int, int, int, str, str, str, str]
+# CPUs, NMIs, ASIDs, D, N, T, INVPCID.
+_FLUSH_SCOPES: tuple[_Scope, ...] = (
+    *(
+        (2, nmis, asids, danger, bodies, "instr", publishes)
+        for nmis in (0, 1)
+        for asids in (1, 2)
+        for publishes in ("ordered", "publishes")
+        for danger in ("none", "recycled")
+        for bodies in (("none", "recycled") if nmis else ("none",))
+    ),
+    *((3, 0, 1, danger, "none", "instr", "ordered") for danger in ("none", "recycled")),
+)
+# No translation and no INVPCID is part of the question.
+_TEXT_SCOPES: tuple[_Scope, ...] = tuple(
+    (2, nmis, 1, "none", "none", text, "ordered")
+    for nmis in (0, 1)
+    for text in ("instr", "danger", "noinstr")
+)
+
+
+def _stated(stated: list[str], initiator: str, scope: _Scope) -> str | None:
+    cpus, nmis, asids, danger, bodies, text, publishes = scope
+    if (cpus, asids, publishes) != (2, 1, "ordered"):
+        return None
+    if initiator == "text_poke":
+        case = {(0, "instr"): 0, (0, "danger"): 1, (1, "instr"): 2}.get((nmis, text))
+    else:
+        case = {(0, "none", "none"): 0, (0, "recycled", "none"): 1, (1, "none", "recycled"): 2}.get(
+            (nmis, danger, bodies)
+        )
+    return None if case is None else stated[case]
 
 
 def verdict_table(
@@ -614,7 +687,7 @@ def verdict_table(
     """Return the verdicts of every built-in policy at the standard scope.
 
     2 CPUs x {0, 1 NMI} x {D none, recycled} x {N none, recycled} x {1, 2 ASIDs} x {INVPCID publishes or not},
-    and 3 CPUs without NMI.
+    and 3 CPUs without NMI. Of a policy that defers syncs of text: 2 CPUs x {0, 1 NMI} x {T instr, danger, noinstr}.
 
     Parameters
     ----------
@@ -632,40 +705,30 @@ def verdict_table(
             progress(done, len(names))
         policy = policies[name]
         stated = ["verified" if v else "violated" for v in _core.policy_stated(name)]
-        scopes = [
-            (2, nmis, asids, d, n, publishes)
-            for nmis in (0, 1)
-            for asids in (1, 2)
-            for publishes in ("ordered", "publishes")
-            for d in ("none", "recycled")
-            for n in (("none", "recycled") if nmis else ("none",))
-        ]
-        scopes += [(3, 0, 1, d, "none", "ordered") for d in ("none", "recycled")]
-        for cpus, nmis, asids, d, n, publishes in scopes:
-            request = _request(policy, cpus, nmis, 0, asids, 1, 2, 1, memory, "", True)
-            assume = [("D", d), ("N", n), ("invpcid", publishes)]
-            found = _core.check_run({**request, "trace": False, "assume": assume}, None)
-            case = {(0, "none", "none"): 0, (0, "recycled", "none"): 1, (1, "none", "recycled"): 2}.get(
-                (nmis, d, n)
-            )
-            said = None
-            if case is not None and (cpus, asids, publishes) == (2, 1, "ordered"):
-                said = stated[case]
-            rows.append(
-                Row(
-                    policy=name,
-                    cpus=cpus,
-                    nmis=nmis,
-                    asids=asids,
-                    danger=d,
-                    bodies=n,
-                    invpcid=publishes,
-                    status=found["status"],
-                    rule=found["rule"],
-                    states=found["states"],
-                    stated=said,
+        for initiator in _core.check_initiators(policy.text, policy.file):
+            for scope in _TEXT_SCOPES if initiator == "text_poke" else _FLUSH_SCOPES:
+                cpus, nmis, asids, danger, bodies, text, publishes = scope
+                request = _request(policy, cpus, nmis, 0, asids, 1, 2, 1, memory, "", True)
+                assume = [("D", danger), ("N", bodies), ("T", text), ("invpcid", publishes)]
+                asked = {**request, "initiator": initiator, "trace": False, "assume": assume}
+                found = _core.check_run(asked, None)
+                rows.append(
+                    Row(
+                        policy=name,
+                        defers="sync" if initiator == "text_poke" else "flush",
+                        cpus=cpus,
+                        nmis=nmis,
+                        asids=asids,
+                        danger=danger,
+                        bodies=bodies,
+                        text=text,
+                        invpcid=publishes,
+                        status=found["status"],
+                        rule=found["rule"],
+                        states=found["states"],
+                        stated=_stated(stated, initiator, scope),
+                    )
                 )
-            )
     if progress is not None:
         progress(len(names), len(names))
     return tuple(rows)

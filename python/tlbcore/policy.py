@@ -74,6 +74,21 @@ class Policy:
         """SHA-256 of the canonical text, in hex: the same for texts that differ in comments and spacing."""
         return hashlib.sha256(self.canonical.encode()).hexdigest()
 
+    @property
+    def defers(self) -> tuple[str, ...]:
+        """What the policy leaves out CPUs of: `flush`es of the kernel range, `sync`s of text patching, or both.
+
+        It is what `check` asks about. A policy that defers nothing is asked about flushes.
+
+        Examples
+        --------
+        >>> import tlbcore as tc
+        >>> tc.policies["text-defer-v7"].defers
+        ('sync',)
+        """
+        words = {"purge": "flush", "text_poke": "sync"}
+        return tuple(words[initiator] for initiator in _core.check_initiators(self.text, self.file))
+
     def replace(self, *, name: str, header: Sequence[str] = (), **sections: Sequence[str] | str) -> Policy:
         """Return a policy with another name and some sections replaced or added.
 

@@ -6,7 +6,7 @@
 
 use super::scope::{Assume, CheckError, Scope};
 use super::{Counts, Question, Status, check};
-use crate::kernel::policy::{builtin, kernel, load};
+use crate::kernel::policy::{builtin, initiators, kernel, load};
 use crate::kernel::program::Features;
 use crate::kernel::text::{Expr, File, Loc, Section, Stmt, StmtKind, print, statement, statements};
 use crate::kernel::{program::Rmw, step::Violation, text::Value};
@@ -94,6 +94,10 @@ const KERNEL_SECTIONS: [&str; 9] = [
     "paranoid_save",
 ];
 
+/// The same for a policy that defers syncs of text.
+const TEXT_SECTIONS: [&str; 6] =
+    ["text_poke", "text_sync", "text_sync_now", "sync_handler", "to_kernel", "to_user"];
+
 /// The sections that count for a policy, its own first.
 fn sections(file: &File) -> Vec<Section> {
     let mut chain = vec![file.clone()];
@@ -108,7 +112,12 @@ fn sections(file: &File) -> Vec<Section> {
     };
     chain.iter().flat_map(|f| &f.sections).for_each(&mut add);
     let kernel = kernel();
-    kernel.sections.iter().filter(|s| KERNEL_SECTIONS.contains(&s.name.as_str())).for_each(&mut add);
+    let counts: Vec<&str> = initiators(file)
+        .into_iter()
+        .flat_map(|i| if i == "text_poke" { &TEXT_SECTIONS[..] } else { &KERNEL_SECTIONS[..] })
+        .copied()
+        .collect();
+    kernel.sections.iter().filter(|s| counts.contains(&s.name.as_str())).for_each(&mut add);
     out
 }
 
@@ -157,7 +166,7 @@ fn block<'a>(body: &'a mut Vec<Stmt>, path: &[(usize, u8)]) -> &'a mut Vec<Stmt>
 fn is_question(s: &Stmt) -> bool {
     match &s.kind {
         StmtKind::Plain(w) => {
-            ["request", "promise", "touch", "body", "read", "write"].contains(&w[0].as_str())
+            ["request", "promise", "touch", "body", "read", "write", "run"].contains(&w[0].as_str())
         }
         _ => false,
     }
@@ -168,6 +177,9 @@ fn supplier(s: &Stmt) -> &'static str {
     match &s.kind {
         StmtKind::Plain(w) if w.last().is_some_and(|x| x == "locked") => {
             "XCHG in ptep_get_and_clear (vunmap_pte_range); then the purge mutex and the lazy-list lock"
+        }
+        StmtKind::Use(w) if w == "serialize" => {
+            "in text_poke the CR3 write that leaves the poking mm; in a sync iret_to_self or CPUID (sync_core)"
         }
         StmtKind::Plain(w) if w[0] == "await" => "csd_lock_wait in smp_call_function_many_cond",
         StmtKind::Plain(w) if w[0] == "mov" && w.iter().any(|x| x == "cr3") => {

@@ -322,12 +322,10 @@ impl<'a, const W: usize> Search<'a, W> {
             if e.deadlock {
                 return Some(End::Violated(Violation::Deadlock, self.path(self.next)));
             }
-            if e.seen & Seen::OVERFLOW != 0 {
-                return Some(End::Cut(Cut::Overflow));
-            }
             self.next += 1;
         }
-        Some(End::Complete)
+        // A run whose value overflows says nothing; a violation of another run is one all the same.
+        Some(if self.counts.seen & Seen::OVERFLOW != 0 { End::Cut(Cut::Overflow) } else { End::Complete })
     }
 
     /// Insert every successor of a state. What one CPU can do mostly depends on its own word and the shared one

@@ -553,9 +553,12 @@ fn pages(
 
 /// Do the scope's programs write or run patched text?
 fn has_text(code: &Code, scope: &Scope) -> bool {
-    scope.roles.iter().flat_map(|r| [&r.first, &r.again]).flat_map(|name| code.ops_of(name)).any(|op| {
-        matches!(op, Op::Pte { pages: Pages::Text(_), .. } | Op::Touch(Touch::Text))
-    })
+    scope
+        .roles
+        .iter()
+        .flat_map(|r| [&r.first, &r.again])
+        .flat_map(|name| code.ops_of(name))
+        .any(|op| matches!(op, Op::Pte { pages: Pages::Text(_), .. } | Op::Touch(Touch::Text)))
 }
 
 fn mapped_pages(code: &Code, scope: &Scope) -> Result<Vec<PageInfo>, CheckError> {

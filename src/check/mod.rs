@@ -21,7 +21,7 @@ pub mod scope;
 pub use explore::{Counts, Cut, End};
 pub use machine::{Model, Seen};
 pub use model::{Action, Move};
-pub use scope::{Assume, CheckError, Fills, Rest, Role, Scope, Touches};
+pub use scope::{Assume, CheckError, Fills, Patched, Rest, Role, Scope, Touches};
 
 use crate::kernel::program::{Code, Features};
 use crate::kernel::step::Violation;

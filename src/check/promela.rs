@@ -8,8 +8,8 @@
 use std::fmt::Write;
 
 use crate::kernel::program::{
-    Alu, At, Cmp, Code, Cond, Cr3, Entry, Invpcid, Level, NoFlush, Op, Pages, Pc, Place, ProgId, Reg, Rmw, Set,
-    Slot, Touch, Val, Zone,
+    Alu, At, Cmp, Code, Cond, Cr3, Entry, Invpcid, Level, NoFlush, Op, Pages, Pc, Place, ProgId, Reg, Rmw,
+    Set, Slot, Touch, Val, Zone,
 };
 
 /// What is exported.

@@ -888,8 +888,8 @@ impl Assembler {
             _ => {
                 const STARTS: [&str; 21] = [
                     "put", "clear", "await", "mov", "invlpg", "invpcid", "invlpgb", "rar", "read", "write",
-                    "touch", "body", "pte", "table", "free", "request", "promise", "handle", "owe",
-                    "text", "run",
+                    "touch", "body", "pte", "table", "free", "request", "promise", "handle", "owe", "text",
+                    "run",
                 ];
                 let hint =
                     if STARTS.contains(&words[0]) { String::new() } else { names::hint(words[0], STARTS) };

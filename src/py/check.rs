@@ -5,7 +5,8 @@ use pyo3::{prelude::*, types::PyDict};
 use crate::check::edit::{self, Bounds};
 use crate::check::litmus::{self, Litmus};
 use crate::check::{
-    self, Answer, Assume, CheckError, Counts, Move, Question, Scope, Status, Touches, report, schedule,
+    self, Answer, Assume, CheckError, Counts, Move, Patched, Question, Role, Scope, Status, Touches, report,
+    schedule,
 };
 use crate::kernel::step::Violation;
 use crate::kernel::{policy, program::Features, text};
@@ -28,11 +29,13 @@ struct Request {
     plain: bool,
     trace: bool,
     roles: String,
+    initiator: String,
 }
 
 impl Request {
     fn scope(&self) -> Result<Scope, CheckError> {
         let mut scope = Scope::standard(self.cpus.clamp(1, 6), self.nmis);
+        scope.roles[0] = Role::initiator(&self.initiator, 1);
         if !self.roles.is_empty() {
             scope.roles = litmus::roles(&self.roles)?;
         }
@@ -174,6 +177,12 @@ pub fn check_replay(
     Ok(schedule::replay(&model, &moves)?.violation.map(Violation::name))
 }
 
+/// Initiators whose promises a policy's check looks at: `purge`, `text_poke`, or both.
+#[pyfunction]
+pub fn check_initiators(text: &str, file: &str) -> PyResult<Vec<&'static str>> {
+    Ok(policy::initiators(&text::parse(file, text)?))
+}
+
 /// Names and values of the assumption flags.
 #[pyfunction]
 pub fn check_assumptions() -> Vec<(&'static str, Vec<&'static str>)> {
@@ -205,15 +214,21 @@ fn bounds(request: &Request) -> Result<Bounds, CheckError> {
     let given = request.assumptions()?;
     let fixed = |name: &str| request.assume.iter().any(|(n, _)| n == name);
     let mut assume = vec![given];
-    if !fixed("D") {
-        assume.push(Assume { danger: Touches::Recycled, ..given });
+    let scope = request.scope()?;
+    let is_text = |r: &Role| r.first == "text_poke";
+    let flushes = scope.roles.iter().any(|r| r.own != 0 && !is_text(r));
+    if scope.roles.iter().any(is_text) && !fixed("T") {
+        assume.extend([Patched::Danger, Patched::Noinstr].map(|text| Assume { text, ..given }));
     }
-    if !fixed("N") && (request.nmis > 0 || request.mces > 0) {
+    if flushes && !fixed("D") {
+        assume.extend(assume.clone().into_iter().map(|a| Assume { danger: Touches::Recycled, ..a }));
+    }
+    if flushes && !fixed("N") && (request.nmis > 0 || request.mces > 0) {
         assume.extend(assume.clone().into_iter().map(|a| Assume { nmi: Touches::Recycled, ..a }));
     }
     // The harshest first: most candidates fail there.
     assume.reverse();
-    Ok(Bounds { scope: request.scope()?, assume, features: Features::PTI_PCID, memory: request.memory })
+    Ok(Bounds { scope, assume, features: Features::PTI_PCID, memory: request.memory })
 }
 
 /// Run a long search that Ctrl-C can stop.

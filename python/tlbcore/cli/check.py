@@ -22,7 +22,7 @@ def command(
     rounds: Annotated[int, typer.Option(help="Flush rounds.")] = 1,
     assume: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=VALUE, repeatable: D, N, invpcid, stores, fills, gs, range."),
+        typer.Option(help="NAME=VALUE, repeatable: D, N, T, invpcid, stores, fills, gs, range."),
     ] = None,
     roles: Annotated[
         str, typer.Option(help="What each CPU does, such as 'purge; purge; isolated 2'; instead of --cpus.")
@@ -115,7 +115,8 @@ def _necessary(policy: str, json: bool, **bounds: Any) -> int:
         _common.print_json("necessary", 1, policy=policy, ops=[vars(n) for n in needs])
         return 0
     for n in needs:
-        verdict = f"needed: {n.rule}" if n.needed else "not needed within these bounds"
+        unneeded = {"verified": "not needed within these bounds"}.get(n.status, n.status)
+        verdict = f"needed: {n.rule}" if n.needed else unneeded
         source = f" [today: {n.supplied_by}]" if n.needed and n.supplied_by else ""
         print(f"{n.section}, {n.place}: {n.what}\n    {verdict}{source}")
     print(f"\n{sum(n.needed for n in needs)} of {len(needs)} needed")
@@ -135,7 +136,7 @@ def _table(memory: int, json: bool) -> int:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in ("policy", "NMIs", "D", "N", "ASIDs", "INVPCID", "CPUs", "verdict", "states"):
+    for column in ("policy", "NMIs", "D", "N", "T", "ASIDs", "INVPCID", "CPUs", "verdict", "states"):
         table.add_column(column, no_wrap=True)
     for r in rows:
         note = "" if r.stated in (None, r.status) else f" (stated: {r.stated})"
@@ -145,6 +146,7 @@ def _table(memory: int, json: bool) -> int:
             str(r.nmis),
             r.danger,
             r.bodies,
+            r.text,
             str(r.asids),
             r.invpcid,
             str(r.cpus),

@@ -13,7 +13,8 @@ pub struct Row {
     /// Its text.
     pub text: &'static str,
     /// What the checker must say at the standard scope (2 CPUs, 1 vmalloc page, 2 entries): without NMI and with
-    /// D=N=none; without NMI and with D=recycled; with one NMI and N=recycled.
+    /// D=N=none; without NMI and with D=recycled; with one NMI and N=recycled. Of a policy that defers syncs of
+    /// text (1 patched instruction): without NMI and with T=instr; with T=danger; with one NMI and T=instr.
     pub stated: [Stated; 3],
 }
 
@@ -58,6 +59,9 @@ pub const POLICIES: &[Row] = &[
     policy!("lazy-tune", [Verified, Verified, Verified]),
     policy!("flush-on-exit", [Violated, Violated, Violated]),
     policy!("noinstr-c", [Verified, Violated, Verified]),
+    policy!("text-defer-v7", [Verified, Violated, Verified]),
+    policy!("text-sync-cr3-reconstructed", [Verified, Verified, Violated]),
+    policy!("text-sync-tri-state", [Verified, Verified, Verified]),
 ];
 
 /// The paths every policy plugs into.
@@ -75,6 +79,25 @@ pub fn builtin(name: &str) -> Result<File, PolicyError> {
                 message: format!("no policy is called `{name}`{near}"),
             })
         }
+    }
+}
+
+/// What a policy defers, as the initiators whose promises a check of it looks at: `purge` for flushes of the
+/// kernel range, `text_poke` for syncs of patched text, or both. A policy that defers nothing is asked about
+/// flushes.
+pub fn initiators(file: &File) -> Vec<&'static str> {
+    let mut chain = vec![file.clone()];
+    while let Some(base) = chain.last().and_then(|f| f.based_on.clone()).and_then(|n| builtin(&n).ok()) {
+        if chain.iter().any(|f| f.name == base.name) {
+            break; // `load` says so
+        }
+        chain.push(base);
+    }
+    let defines = |name: &str| chain.iter().any(|f| f.section(name).is_some());
+    match (defines("flush_kernel_range"), defines("text_sync")) {
+        (true, true) => vec!["purge", "text_poke"],
+        (false, true) => vec!["text_poke"],
+        (_, false) => vec!["purge"],
     }
 }
 
