@@ -901,6 +901,13 @@ pub struct TextVersions {
     pub step: u64,
 }
 
+impl TextVersions {
+    /// Is it a version of a whole instruction, not of an INT3?
+    pub fn is_whole(&self, version: u64) -> bool {
+        version.is_multiple_of(self.step)
+    }
+}
+
 /// How versions of text count.
 pub const TEXT: TextVersions = TextVersions { initial: 2, step: 2 };
 

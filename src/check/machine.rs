@@ -540,7 +540,7 @@ impl<'a, const W: usize> Abs<'a, W> {
             if fetched == 0 { self.get(s.version[p]) } else { fetched }
         });
         let [head_dead, tail_dead] = parts.map(|p| self.get(s.dead[p]));
-        let whole = head % TEXT.step == 0;
+        let whole = TEXT.is_whole(head);
         if head < head_dead || whole && (tail < tail_dead || tail != head) {
             return Err(Violation::StaleText);
         }

@@ -279,7 +279,7 @@ fn loaded(model: &Model, s: &[u64], cpu: usize, from: Place) -> u64 {
 
 /// A version of a part of the patched instruction, for people: `i1` at first, then `i2`, ...
 fn instruction(version: u64) -> String {
-    if version % TEXT.step == 0 { format!("i{}", version / TEXT.step) } else { "int3".into() }
+    if TEXT.is_whole(version) { format!("i{}", version / TEXT.step) } else { "int3".into() }
 }
 
 fn pte(model: &Model, s: &[u64], p: usize) -> String {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::kernel::policy::{POLICIES, Stated, builtin, load};
+use crate::kernel::policy::{POLICIES, Stated, builtin, initiators, load};
 use crate::kernel::text::{File, parse};
 
 const FEATURES: Features = Features::PTI_PCID;
@@ -9,15 +9,12 @@ fn code_of(file: &File) -> Code {
 }
 
 fn run(code: &Code, nmis: u8, assume: Assume) -> Answer {
-    let question = Question {
-        code,
-        features: FEATURES,
-        scope: Scope::standard(2, nmis),
-        assume,
-        memory: 1 << 30,
-        plain: false,
-        trace: true,
-    };
+    explore_with(code, Scope::standard(2, nmis), assume)
+}
+
+fn explore_with(code: &Code, scope: Scope, assume: Assume) -> Answer {
+    let question =
+        Question { code, features: FEATURES, scope, assume, memory: 1 << 30, plain: false, trace: true };
     check(&question, &mut |_| true).unwrap()
 }
 
@@ -35,9 +32,16 @@ fn the_stated_verdicts_hold() {
     for row in POLICIES {
         let code = policy(row.id);
         let both = Assume { nmi: Touches::Recycled, ..Assume::default() };
-        let cases = [(0, Assume::default()), (0, recycled()), (1, both)];
+        let patched = Assume { text: Patched::Danger, ..Assume::default() };
+        let initiator = initiators(&builtin(row.id).unwrap())[0];
+        let cases = match initiator {
+            "text_poke" => [(0, Assume::default()), (0, patched), (1, Assume::default())],
+            _ => [(0, Assume::default()), (0, recycled()), (1, both)],
+        };
         for ((nmis, assume), stated) in cases.into_iter().zip(row.stated) {
-            let a = run(&code, nmis, assume);
+            let mut scope = Scope::standard(2, nmis);
+            scope.roles[0] = Role::initiator(initiator, 1);
+            let a = explore_with(&code, scope, assume);
 
             let want = if stated == Stated::Verified { Status::Verified } else { Status::Violated };
             if a.status() != want {
