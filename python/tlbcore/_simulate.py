@@ -329,9 +329,11 @@ def _per_hour(name: str, scale: float = 1.0) -> Callable[[SimResult, bool, int],
     return lambda r, isolated, cpus: r.total(name, isolated=isolated) * scale / _hours(r, cpus)
 
 
-def _mean(time: str, count: str, scale: float) -> Callable[[SimResult, bool, int], float]:
+def _mean(time: str, counts: str | tuple[str, ...], scale: float) -> Callable[[SimResult, bool, int], float]:
+    names = (counts,) if isinstance(counts, str) else counts
+
     def value(r: SimResult, isolated: bool, _cpus: int) -> float:
-        n = r.total(count, isolated=isolated)
+        n = sum(r.total(name, isolated=isolated) for name in names)
         return r.total(time, isolated=isolated) * scale / n if n else math.nan
 
     return value
@@ -374,8 +376,16 @@ FIGURES: dict[str, tuple[str, Callable[[SimResult, bool, int], float]]] = {
     "exposures_per_hour": ("windows in the kernel with a flush owed", _per_hour("exposures")),
     "exposure_mean_ns": ("mean length of such a window", _mean("exposure_ps", "exposures", 1e-3)),
     "hazards_per_hour": ("ordinary kernel code run with a flush owed", _per_hour("hazards")),
+    "sync_deferrals_per_hour": (
+        "syncs of text over before the CPU had serialised",
+        _per_hour("sync_deferrals"),
+    ),
+    "text_hazards_per_hour": ("ordinary kernel code run with a sync of text owed", _per_hour("text_hazards")),
     "flush_requests_per_hour": ("kernel-range flushes initiated", _per_hour("flush_requests")),
-    "wait_mean_us": ("mean wait of an initiator", _mean("wait_ps", "flush_requests", 1e-6)),
+    "wait_mean_us": (
+        "mean wait of an initiator",
+        _mean("wait_ps", ("flush_requests", "sync_requests"), 1e-6),
+    ),
     "user_share": ("share of time in user mode", _share("user_ps")),
     "violations_per_hour": ("steps that broke a rule of the machine", _per_hour("violations")),
 }

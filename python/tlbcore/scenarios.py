@@ -37,6 +37,7 @@ __all__ = [
     "spin",
     "syscall_heavy",
     "syscalls",
+    "text_poke",
     "trading",
     "vfree",
 ]
@@ -545,6 +546,57 @@ def module_load(
     )
 
 
+# One batch of text_poke_bp_batch: three syncs, however many instructions it patches.
+STATIC_KEY_STEPS: tuple[dict[str, Any], ...] = ({"program": "text_poke", "pages": 0, "cause": "text_poke"},)
+
+# Arming and disarming a kprobe: one sync each.
+KPROBE_STEPS: tuple[dict[str, Any], ...] = (
+    {"program": "text_breakpoint", "pages": 0, "cause": "text_poke"},
+    {"program": "text_breakpoint", "pages": 0, "cause": "text_poke"},
+)
+
+
+def text_poke(
+    *,
+    duration_s: float = 600.0,
+    cpus: int = 44,
+    isolated: str | tuple[int, ...] = "18-43",
+    static_keys_hz: float = 0.05,
+    kprobes_hz: float = 0.01,
+    calls_hz: float = 0.0,
+    base_ns: float = 900.0,
+) -> Scenario:
+    """Return text patching on a housekeeping CPU: static keys flipped, kprobes armed and disarmed.
+
+    Parameters
+    ----------
+    duration_s, cpus, isolated
+        As in `Scenario`.
+    static_keys_hz, kprobes_hz
+        Batches of `text_poke_bp_batch` and kprobe cycles per second (both unsourced).
+    calls_hz, base_ns
+        System calls of the isolated CPUs, and the time of one; 0: they spin in user mode.
+    """
+    gap_ns = max(1e9 / calls_hz - base_ns, 0.0) if calls_hz > 0 else 0.0
+    actors: tuple[Actor, ...] = (
+        syscalls("isolated", base_ns=base_ns, gap_ns=gap_ns, poisson=True) if calls_hz else spin("isolated"),
+        spin("housekeeping"),
+    )
+    if static_keys_hz:
+        actors += (chain(STATIC_KEY_STEPS, (0,), rate_hz=static_keys_hz, name="static keys"),)
+    if kprobes_hz:
+        actors += (chain(KPROBE_STEPS, (0,), rate_hz=kprobes_hz, name="kprobes"),)
+    return Scenario(
+        name="text-poke",
+        duration_s=duration_s,
+        cpus=cpus,
+        isolated=cpu_list(isolated),
+        abstraction="A patch is its syncs: 3 per batch of static keys, 1 for arming and 1 for disarming a kprobe; "
+        "what the breakpoint costs those who hit it is left out; rates are unsourced.",
+        actors=actors,
+    )
+
+
 def quiet(
     *,
     duration_s: float = 3600.0,
@@ -575,6 +627,7 @@ SCENARIOS: dict[str, Callable[..., Scenario]] = {
     "syscall-heavy": syscall_heavy,
     "filter-attach": filter_attach,
     "module-load": module_load,
+    "text-poke": text_poke,
     "quiet": quiet,
 }
 

@@ -12,7 +12,7 @@ use super::text::{Expr, File, Loc, Name, PolicyError, Section, Stmt, StmtKind, T
 use crate::names;
 
 /// Sections that the drivers enter by name, with what each stands for.
-pub const ENTRIES: [(&str, &str); 16] = [
+pub const ENTRIES: [(&str, &str); 17] = [
     ("enter_user", "return to user mode for the first time"),
     ("syscall", "SYSCALL from user mode"),
     ("interrupt", "device interrupt or IPI from user mode"),
@@ -26,6 +26,7 @@ pub const ENTRIES: [(&str, &str); 16] = [
     ("table_free", "free a page-table page of the kernel"),
     ("set_memory", "take rights away from a direct-map page"),
     ("text_poke", "patch one instruction"),
+    ("text_breakpoint", "put a breakpoint on one instruction, as arming a kprobe does"),
     ("switch_mm", "switch to another mm"),
     ("enter_lazy", "a kernel thread borrows the mm"),
     ("flush_mm", "flush a user range of an mm"),

@@ -33,8 +33,17 @@ use work::Work;
 const DEPTH: usize = 5;
 
 /// Programs that only initiators run.
-const INITIATORS: [&str; 8] =
-    ["purge", "vunmap", "table_free", "set_memory", "text_poke", "switch_mm", "enter_lazy", "flush_mm"];
+const INITIATORS: [&str; 9] = [
+    "purge",
+    "vunmap",
+    "table_free",
+    "set_memory",
+    "text_poke",
+    "text_breakpoint",
+    "switch_mm",
+    "enter_lazy",
+    "flush_mm",
+];
 
 /// Why a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

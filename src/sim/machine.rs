@@ -9,6 +9,7 @@ use crate::kernel::smp::{Call, CallQueue};
 use crate::kernel::step::{Cpu, Violation};
 
 mod ops;
+mod text;
 mod tlb;
 
 pub use tlb::CpuTlb;
@@ -87,6 +88,10 @@ pub struct Core {
     pub served: u32,
     /// It owes a flush.
     pub owed: bool,
+    /// When it last serialised its instruction stream.
+    pub serialised_at: u64,
+    /// It was left out of a sync of patched text.
+    pub sync_owed: bool,
     /// Kernel translations are loaded and kernel code runs.
     pub view: bool,
     exposed_from: u64,
@@ -213,6 +218,8 @@ impl Timed {
             flushed_at: 0,
             served: 0,
             owed: false,
+            serialised_at: 0,
+            sync_owed: false,
             view: false,
             exposed_from: NEVER,
             cold: false,

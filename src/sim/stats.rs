@@ -57,6 +57,10 @@ statistics! {
     exposures, Count, "Times that kernel translations were loaded in kernel mode while a flush was owed.";
     exposure_ps, Ps, "Time of those windows.";
     hazards, Count, "Times that ordinary kernel code ran while a flush was owed.";
+    sync_requests, Count, "Syncs of text patching this CPU asked for.";
+    sync_deferrals, Count, "Syncs of text patching that were over before this CPU had serialised.";
+    syncs_caught_up, Count, "Serialising instructions that made up for such syncs.";
+    text_hazards, Count, "Times that ordinary kernel code ran while a sync of text patching was owed.";
     flush_requests, Count, "Kernel-range flush requests this CPU initiated.";
     flush_requests_full, Count, "Of those, the ones beyond the single-page ceiling.";
     purges, Count, "Purges of the lazy list this CPU ran, tail purges included.";

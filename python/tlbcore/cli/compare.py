@@ -17,7 +17,7 @@ def command(
     scenario: Annotated[
         str,
         typer.Option(
-            help="rteval, spawn-storm, dpdk-poll, trading, syscall-heavy, filter-attach, module-load, quiet."
+            help="rteval, spawn-storm, dpdk-poll, trading, syscall-heavy, filter-attach, module-load, text-poke, quiet."
         ),
     ] = "rteval",
     machine: Annotated[

@@ -18,6 +18,8 @@ pub(super) struct Memo {
     times: u64,
     /// Offset of the last full flush from the start, if there was one.
     flush_at: Option<u64>,
+    /// Offset of the last serialising instruction from the start, if there was one.
+    serialised_at: Option<u64>,
 }
 
 impl Engine {
@@ -26,7 +28,7 @@ impl Engine {
         let i = usize::from(cpu);
         let Some(k) = self.own[i].foreground else { return false };
         let ActorKind::Syscalls { gap, .. } = *self.kind(cpu, k) else { return false };
-        if self.m.cores[i].owed {
+        if self.m.cores[i].owed || self.m.cores[i].sync_owed {
             return false;
         }
         let known = match &self.own[i].memo {
@@ -62,6 +64,9 @@ impl Engine {
         c.fg_next = start;
         if let Some(offset) = memo.flush_at {
             c.flushed_at = c.clock - cost + offset;
+        }
+        if let Some(offset) = memo.serialised_at {
+            c.serialised_at = c.clock - cost + offset;
         }
         self.work += if gap.exponential { n / 8 } else { 0 };
         memo.times += n;
@@ -100,7 +105,10 @@ impl Engine {
             }
         }
         let c = &self.m.cores[i];
-        if c.clock >= until || vars != self.m.vars_of(cpu) || cr3 != c.cr3 || cold != c.cold || c.owed {
+        if c.clock >= until || vars != self.m.vars_of(cpu) || cr3 != c.cr3 || cold != c.cold {
+            return true;
+        }
+        if c.owed || c.sync_owed {
             return true;
         }
         let delta: Vec<(usize, u64)> = (0..STATS)
@@ -109,10 +117,12 @@ impl Engine {
             .filter(|(_, d)| *d > 0)
             .collect();
         let flush_at = (c.flushed_at >= began && c.flushed_at > 0).then(|| c.flushed_at - began);
+        let serialised_at =
+            (c.serialised_at >= began && c.serialised_at > 0).then(|| c.serialised_at - began);
         let violated = delta.iter().any(|(s, _)| *s == Stat::violations as usize);
         let cost = c.clock - began;
         if !violated {
-            self.own[i].memo = Some(Memo { vars, cr3, cold, cost, delta, times: 0, flush_at });
+            self.own[i].memo = Some(Memo { vars, cr3, cold, cost, delta, times: 0, flush_at, serialised_at });
         }
         true
     }

@@ -213,6 +213,7 @@ impl Machine for Timed {
     #[inline]
     fn mov_cr3(&mut self, cpu: Cpu, cr3: u64, keep: NoFlush) -> Result<(), Violation> {
         let pcid = self.features.has(Feature::Pcid);
+        self.serialised(cpu);
         let c = &mut self.cores[usize::from(cpu)];
         c.cr3 = cr3;
         let kernel = cr3 & USER == 0;
@@ -354,6 +355,12 @@ impl Machine for Timed {
     #[inline]
     fn body(&mut self, cpu: Cpu, _slot: Slot) -> Result<(), Violation> {
         let c = &self.cores[usize::from(cpu)];
+        if c.sync_owed && c.cr3 & USER == 0 {
+            let clock = c.clock;
+            self.add(cpu, Stat::text_hazards, 1);
+            self.event(cpu, clock, 0, Kind::Hazard, Cause::TextPoke, 0);
+        }
+        let c = &self.cores[usize::from(cpu)];
         if c.owed && c.view {
             let clock = c.clock;
             self.add(cpu, Stat::hazards, 1);
@@ -375,7 +382,14 @@ impl Machine for Timed {
         self.current_request(cpu).full
     }
 
-    fn request(&mut self, cpu: Cpu, _pages: Pages) {
+    fn serialise(&mut self, cpu: Cpu) {
+        self.serialised(cpu);
+    }
+
+    fn request(&mut self, cpu: Cpu, pages: Pages) {
+        if matches!(pages, Pages::Text(_)) {
+            return self.sync_requested(cpu);
+        }
         self.last_request += 1;
         let c = &mut self.cores[usize::from(cpu)];
         c.request.id = self.last_request;
@@ -386,7 +400,11 @@ impl Machine for Timed {
         self.add(cpu, Stat::flush_requests_full, u64::from(full));
     }
 
-    fn promise(&mut self, cpu: Cpu, _pages: Pages) -> Result<(), Violation> {
+    fn promise(&mut self, cpu: Cpu, pages: Pages) -> Result<(), Violation> {
+        if matches!(pages, Pages::Text(_)) {
+            self.sync_promised(cpu);
+            return Ok(());
+        }
         let Core { request, clock: now, sent, .. } = self.cores[usize::from(cpu)];
         self.cores[usize::from(cpu)].promised = true;
         self.event(cpu, request.at, now - request.at, Kind::Request, request.cause, sent);
