@@ -366,6 +366,7 @@ def _request(
         "rounds": _bound("rounds", rounds, 1, 15),
         "memory": memory,
         "plain": not reduce,
+        "threads": 0,
         "roles": roles,
         "initiator": _core.check_initiators(policy.text, policy.file)[0],
     }

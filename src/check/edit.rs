@@ -53,6 +53,7 @@ impl Bounds {
                 memory: self.memory,
                 plain: false,
                 trace: false,
+                threads: 0,
             };
             let answer = check(&question, go_on)?;
             out.states += answer.counts.states;

@@ -1,118 +1,17 @@
 //! Breadth-first search with exact states: the first violation is the shortest.
 //!
-//! A state costs its words, four bytes of parent and about 12 bytes of index. The search runs in slices, so a
-//! caller can show progress and be interrupted.
+//! States are expanded in blocks of the order of discovery. A block is looked up (what can each CPU do), answered
+//! where nothing is known yet, written out as candidates and inserted; each of the four can be cut among threads.
+//! Invariant: states, their order and their parents are those of a search that takes one state after the other.
 
+use super::answers::{Answers, Lookup};
 use super::machine::{Model, Seen};
 use super::model::{Action, Expansion, Move};
-use super::reduce::Symmetry;
+use super::parts::{Full, Key, Parts};
+use super::threads;
+use super::visited::{Bucket, Visited, shard_of};
+use super::with_words;
 use crate::kernel::step::Violation;
-
-/// A set of packed states, in order of discovery.
-pub struct States<const W: usize> {
-    all: Vec<[u64; W]>,
-    parent: Vec<u32>,
-    /// High half: some bits of the hash; low half: number of the state plus one.
-    table: Vec<u64>,
-}
-
-/// Mix the words of a state.
-#[inline]
-pub fn hash<const W: usize>(s: &[u64; W]) -> u64 {
-    let mut h = 0x9e37_79b9_7f4a_7c15u64;
-    for &w in s {
-        let x = u128::from(h ^ w) * 0xd6e8_feb8_6659_fd93_u128;
-        h = (x as u64) ^ ((x >> 64) as u64);
-    }
-    let x = u128::from(h ^ 0xa076_1d64_78bd_642f) * 0xe703_7ed1_a0b4_28db_u128;
-    (x as u64) ^ ((x >> 64) as u64)
-}
-
-impl<const W: usize> Default for States<W> {
-    fn default() -> Self {
-        States { all: Vec::new(), parent: Vec::new(), table: vec![0; 1 << 10] }
-    }
-}
-
-impl<const W: usize> States<W> {
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.all.len()
-    }
-
-    /// None yet.
-    pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
-    /// By number.
-    #[inline]
-    pub fn get(&self, i: usize) -> &[u64; W] {
-        &self.all[i]
-    }
-
-    /// The state it was found from; the first state is its own parent.
-    pub fn parent(&self, i: usize) -> usize {
-        self.parent[i] as usize
-    }
-
-    /// Bytes held.
-    pub fn bytes(&self) -> usize {
-        self.all.capacity() * W * 8 + self.parent.capacity() * 4 + self.table.capacity() * 8
-    }
-
-    /// Add; `false` if it was there.
-    #[inline]
-    pub fn insert(&mut self, s: &[u64; W], parent: u32) -> bool {
-        if self.all.len() * 8 >= self.table.len() * 7 {
-            self.grow();
-        }
-        let h = hash(s);
-        let tag = h & 0xffff_ffff_0000_0000;
-        let len = self.table.len();
-        let mut at = slot_of(h, len);
-        loop {
-            let e = self.table[at];
-            if e == 0 {
-                self.table[at] = tag | (self.all.len() as u64 + 1);
-                self.all.push(*s);
-                self.parent.push(parent);
-                return true;
-            }
-            if e & 0xffff_ffff_0000_0000 == tag && self.all[(e & 0xffff_ffff) as usize - 1] == *s {
-                return false;
-            }
-            at += 1;
-            if at == len {
-                at = 0;
-            }
-        }
-    }
-
-    #[cold]
-    fn grow(&mut self) {
-        let len = self.table.len() * 3 / 2;
-        let mut table = vec![0u64; len];
-        for (i, s) in self.all.iter().enumerate() {
-            let h = hash(s);
-            let mut at = slot_of(h, len);
-            while table[at] != 0 {
-                at += 1;
-                if at == len {
-                    at = 0;
-                }
-            }
-            table[at] = h & 0xffff_ffff_0000_0000 | (i as u64 + 1);
-        }
-        self.table = table;
-    }
-}
-
-/// Low bits choose the slot (the high half is the tag), scaled to any table length.
-#[inline]
-fn slot_of(h: u64, len: usize) -> usize {
-    ((u128::from(h.rotate_right(32)) * len as u128) >> 64) as usize
-}
 
 /// How a search ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,257 +50,472 @@ pub struct Counts {
     pub seen: u32,
 }
 
-#[inline]
-fn insert<const W: usize>(states: &mut States<W>, symmetry: Option<&Symmetry>, n: &[u64; W], from: u32) {
-    match symmetry {
-        Some(y) => states.insert(&y.canonical(n), from),
-        None => states.insert(n, from),
-    };
+/// States between two looks at the memory limit. Levels end blocks too.
+const ROUND: usize = 1 << 16;
+/// States of a block, for each thread.
+const BLOCK: usize = 1 << 12;
+
+/// A CPU whose answer in a state must be found out.
+#[derive(Clone, Copy, Debug)]
+struct Task {
+    state: u32,
+    cpu: u8,
+    /// Parts to keep the answer under; 0 to keep it for this state alone.
+    parts: u8,
+    chunk: u8,
 }
 
-/// What one CPU can do, by its own word and the shared one.
-struct Cache {
-    /// There is one word per CPU and one shared.
-    usable: bool,
-    own: Vec<usize>,
-    shared: usize,
-    /// Open addressing: own word, shared word, CPU plus one (0: empty), answer.
-    table: Vec<(u64, u64, u32, Known)>,
-    held: usize,
-    /// The new own and shared words of each action.
-    next: Vec<(u64, u64)>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Known {
-    first: u32,
+/// An answer in words.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    task: Task,
+    /// Successors in words.
     count: u32,
+    e: Expansion,
+    broken: Option<(Move, Violation)>,
+}
+
+/// What ends a search at a state.
+#[derive(Clone, Copy, Debug)]
+enum Stop {
+    Buffer,
+    Broken(Move, Violation),
+    Shown(Violation),
+}
+
+/// A piece of a block, for one thread.
+#[derive(Clone, Debug)]
+struct Chunk<K> {
+    from: usize,
+    to: usize,
+    /// By state and CPU: the number of its answer.
+    answers: Vec<u32>,
+    /// Those not known yet.
+    open: Vec<u32>,
+    tasks: Vec<Task>,
+    work: Vec<Task>,
+    found: Vec<Found>,
+    words: Vec<u64>,
+    /// Candidates by shard.
+    buckets: Vec<Bucket<K>>,
+    /// By state: candidates up to it.
+    ends: Vec<u32>,
+    transitions: u64,
     seen: u32,
-    progress: bool,
-    busy: bool,
+    wrong_gs: Option<usize>,
+    stop: Option<(usize, Stop)>,
 }
 
-impl Cache {
-    /// Answers kept at most.
-    const MOST: usize = 1 << 20;
-
-    fn new(m: &Model) -> Self {
-        let cpus = &m.layout.cpus;
-        let usable = cpus.iter().all(|c| c.words.1 == 1) && m.layout.words == cpus.len() + 1;
-        Cache {
-            usable,
-            own: cpus.iter().map(|c| c.words.0).collect(),
-            shared: if usable { cpus.len() } else { 0 },
-            table: vec![(0, 0, 0, Known::default()); 1 << 10],
-            held: 0,
-            next: Vec::new(),
+impl<K: Key> Chunk<K> {
+    fn new(shards: usize) -> Self {
+        Chunk {
+            from: 0,
+            to: 0,
+            answers: Vec::new(),
+            open: Vec::new(),
+            tasks: Vec::new(),
+            work: Vec::new(),
+            found: Vec::new(),
+            words: Vec::new(),
+            buckets: vec![Bucket { keys: Vec::new(), places: Vec::new() }; shards],
+            ends: Vec::new(),
+            transitions: 0,
+            seen: 0,
+            wrong_gs: None,
+            stop: None,
         }
-    }
-
-    #[inline]
-    fn slot(&self, cpu: usize, own: u64, shared: u64) -> usize {
-        hash(&[own, shared, cpu as u64]) as usize & (self.table.len() - 1)
-    }
-
-    #[inline]
-    fn find(&self, cpu: usize, own: u64, shared: u64) -> Option<Known> {
-        if !self.usable {
-            return None;
-        }
-        let mut at = self.slot(cpu, own, shared);
-        loop {
-            let e = &self.table[at];
-            if e.2 == 0 {
-                return None;
-            }
-            if e.0 == own && e.1 == shared && e.2 == cpu as u32 + 1 {
-                return Some(e.3);
-            }
-            at = (at + 1) & (self.table.len() - 1);
-        }
-    }
-
-    fn keep(&mut self, cpu: usize, own: u64, shared: u64, known: Known) {
-        if self.held == Self::MOST {
-            return;
-        }
-        if self.held * 2 >= self.table.len() {
-            let bigger = vec![(0, 0, 0, Known::default()); self.table.len() * 4];
-            for e in std::mem::replace(&mut self.table, bigger) {
-                if e.2 != 0 {
-                    self.put(e);
-                }
-            }
-        }
-        self.held += 1;
-        self.put((own, shared, cpu as u32 + 1, known));
-    }
-
-    fn put(&mut self, e: (u64, u64, u32, Known)) {
-        let mut at = self.slot(e.2 as usize - 1, e.0, e.1);
-        while self.table[at].2 != 0 {
-            at = (at + 1) & (self.table.len() - 1);
-        }
-        self.table[at] = e;
     }
 }
+
+const UNKNOWN: u32 = u32::MAX;
 
 /// A search in progress.
-pub struct Search<'a, const W: usize> {
+#[derive(Debug)]
+pub struct Search<'a, K> {
     m: &'a Model,
+    parts: Parts<K>,
+    answers: Answers<K>,
     /// States.
-    pub states: States<W>,
+    pub visited: Visited<K>,
+    chunks: Vec<Chunk<K>>,
     next: usize,
     level_end: usize,
     /// Counters.
     pub counts: Counts,
     limit: usize,
-    cache: Cache,
     asks: bool,
-    symmetry: Option<Symmetry>,
     /// Soft finding to look for, and the state that showed it first.
     pub first_wrong_gs: Option<usize>,
 }
 
-impl<'a, const W: usize> Search<'a, W> {
+/// A slice of a search is over.
+#[derive(Debug)]
+pub enum Slice {
+    /// There is more to do.
+    More,
+    /// It ended.
+    Done(End),
+    /// Keys must be wider to go on: [`Search::with_keys`].
+    Narrow,
+}
+
+impl<'a, K: Key> Search<'a, K> {
     /// Start.
-    pub fn new(m: &'a Model, limit_bytes: usize, symmetric: bool) -> Self {
-        let mut states = States::default();
-        let symmetry = Some(Symmetry::new(m)).filter(|s| symmetric && !s.is_trivial());
-        let first = m.initial();
-        states.insert(&symmetry.as_ref().map_or(first, |y| y.canonical(&first)), 0);
+    pub fn new(m: &'a Model, limit_bytes: usize, symmetric: bool, threads: usize) -> Self {
+        let mut parts = Parts::new(m, symmetric);
+        let first: Vec<u64> = with_words!(m, W => m.initial::<W>().to_vec());
+        let first = parts.intern(&first, u8::MAX).expect("a key holds one number of each part");
         Search {
             m,
-            states,
+            answers: Answers::new(m.layout.cpus.len()),
+            visited: Visited::new(parts.canonical(first), threads),
+            chunks: vec![Chunk::new(threads); threads],
+            parts,
             next: 0,
             level_end: 1,
             counts: Counts { states: 1, ..Counts::default() },
             limit: limit_bytes,
             asks: m.scope.never.is_some() || m.scope.exists.is_some(),
-            symmetry,
-            cache: Cache::new(m),
             first_wrong_gs: None,
         }
     }
 
-    /// Go on for about `budget` states; `None` if there is more to do.
-    pub fn run(&mut self, budget: usize) -> Option<End> {
-        let stop = self.next + budget;
-        while self.next < self.states.len() {
-            if self.next >= stop {
-                return None;
-            }
-            if self.next == self.level_end {
-                self.level_end = self.states.len();
-                self.counts.depth += 1;
-                if self.states.bytes() > self.limit || self.states.len() > u32::MAX as usize / 2 {
-                    return Some(End::Cut(Cut::Memory));
-                }
-            }
-            let s = *self.states.get(self.next);
-            let (e, transitions, broken) = self.expand(&s);
-            self.counts.transitions += transitions;
-            self.counts.states = self.states.len() as u64;
-            if e.seen & Seen::WRONG_GS != 0 && self.first_wrong_gs.is_none() {
-                self.first_wrong_gs = Some(self.next);
-            }
-            self.counts.seen |= e.seen;
-            if e.seen & Seen::FULL != 0 {
-                return Some(End::Cut(Cut::Buffer));
-            }
-            if let Some((mv, v)) = broken {
-                let mut path = self.path(self.next);
-                path.push(self.breaking(&path, mv, v));
-                return Some(End::Violated(v, path));
-            }
-            if self.asks
-                && let Some(v) = self.m.asked(&s, &e)
-            {
-                return Some(End::Violated(v, self.path(self.next)));
-            }
-            if e.deadlock {
-                return Some(End::Violated(Violation::Deadlock, self.path(self.next)));
-            }
-            self.next += 1;
+    /// The same search, as far as it is, with keys of another width.
+    pub fn with_keys<L: Key>(&self) -> Search<'a, L> {
+        let parts: Parts<L> = self.parts.with_keys();
+        let old = self.parts.fields();
+        Search {
+            m: self.m,
+            answers: Answers::new(self.m.layout.cpus.len()),
+            visited: self.visited.translated(|k| parts.translate(old, k)),
+            chunks: vec![Chunk::new(self.visited.shards()); self.visited.shards()],
+            parts,
+            next: self.next,
+            level_end: self.level_end,
+            counts: self.counts,
+            limit: self.limit,
+            asks: self.asks,
+            first_wrong_gs: self.first_wrong_gs,
         }
-        // A run whose value overflows says nothing; a violation of another run is one all the same.
-        Some(if self.counts.seen & Seen::OVERFLOW != 0 { End::Cut(Cut::Overflow) } else { End::Complete })
     }
 
-    /// Insert every successor of a state. What one CPU can do mostly depends on its own word and the shared one
-    /// alone, and few pairs of these make up many states: such answers are kept.
-    #[inline]
-    fn expand(&mut self, s: &[u64; W]) -> (Expansion, u64, Option<(Move, Violation)>) {
-        let from = self.next as u32;
-        let mut all = Expansion::default();
-        let mut transitions = 0;
-        let shared = s[self.cache.shared];
-        for cpu in 0..self.m.layout.cpus.len() {
-            let own = s[self.cache.own[cpu]];
-            if let Some(known) = self.cache.find(cpu, own, shared) {
-                all.seen |= known.seen;
-                all.progress |= known.progress;
-                all.busy |= known.busy;
-                for k in known.first..known.first + known.count {
-                    let (o, h) = self.cache.next[k as usize];
-                    let mut n = *s;
-                    n[self.cache.own[cpu]] = o;
-                    n[self.cache.shared] = h;
-                    insert(&mut self.states, self.symmetry.as_ref(), &n, from);
-                }
-                transitions += u64::from(known.count);
-                continue;
+    /// Go on for about `budget` states.
+    pub fn run(&mut self, budget: usize) -> Slice {
+        let stop = self.next + budget;
+        while self.next < self.visited.len() {
+            if self.next >= stop {
+                return Slice::More;
             }
-            let mut e = Expansion::default();
-            let mut broken = None;
-            let first = self.cache.next.len();
-            let (cache, states, symmetry) = (&mut self.cache, &mut self.states, self.symmetry.as_ref());
-            self.m.of_cpu(s, cpu, &mut e, &mut |mv, next| {
-                transitions += 1;
-                match next {
-                    Ok(n) => {
-                        cache.next.push((n[cache.own[cpu]], n[cache.shared]));
-                        insert(states, symmetry, &n, from);
-                        true
-                    }
-                    Err(v) => {
-                        broken = Some((mv, v));
-                        false
-                    }
-                }
-            });
-            all.seen |= e.seen;
-            all.progress |= e.progress;
-            all.busy |= e.busy;
-            if e.foreign || broken.is_some() || !self.cache.usable {
-                self.cache.next.truncate(first);
-            } else {
-                let count = (self.cache.next.len() - first) as u32;
-                let known =
-                    Known { first: first as u32, count, seen: e.seen, progress: e.progress, busy: e.busy };
-                self.cache.keep(cpu, own, shared, known);
+            let level = self.next == self.level_end;
+            if level {
+                self.level_end = self.visited.len();
+                self.counts.depth += 1;
             }
-            if broken.is_some() {
-                return (all, transitions, broken);
+            if (level || self.next.is_multiple_of(ROUND))
+                && (Visited::<K>::bytes(self.visited.len()) > self.limit
+                    || self.visited.len() > u32::MAX as usize / 2)
+            {
+                return Slice::Done(End::Cut(Cut::Memory));
+            }
+            let round = (self.next / ROUND + 1) * ROUND;
+            let to = self.level_end.min(round).min(self.next + BLOCK * self.chunks.len());
+            match self.block(to) {
+                Ok(Some(end)) => return Slice::Done(end),
+                Ok(None) => self.next = to,
+                // Nothing of the block is inserted yet.
+                Err(Full) => {
+                    let old = self.parts.fields().to_vec();
+                    if !self.parts.reshape() {
+                        return Slice::Narrow;
+                    }
+                    self.visited = self.visited.translated(|k| self.parts.translate(&old, k));
+                    self.answers = Answers::new(self.m.layout.cpus.len());
+                }
             }
         }
-        all.deadlock = all.busy && !all.progress;
-        (all, transitions, None)
+        // A run whose value overflows says nothing; a violation of another run is one all the same.
+        let overflow = self.counts.seen & Seen::OVERFLOW != 0;
+        Slice::Done(if overflow { End::Cut(Cut::Overflow) } else { End::Complete })
+    }
+
+    /// Expand the states from `next` to `to`.
+    fn block(&mut self, to: usize) -> Result<Option<End>, Full> {
+        let n = to - self.next;
+        let mut chunks = std::mem::take(&mut self.chunks);
+        let pieces = if n < threads::WORTH / 4 { 1 } else { chunks.len() };
+        let apart = pieces > 1;
+        for (i, c) in chunks[..pieces].iter_mut().enumerate() {
+            c.from = self.next + n * i / pieces;
+            c.to = self.next + n * (i + 1) / pieces;
+        }
+        self.answers.forget_passing();
+        if let Err(full) = self.answer(&mut chunks[..pieces]) {
+            self.chunks = chunks;
+            return Err(full);
+        }
+        threads::each(&mut chunks[..pieces], apart, |_, c| self.write(c));
+        let last = chunks[..pieces].iter().position(|c| c.stop.is_some()).map_or(pieces, |i| i + 1);
+        let candidates: Vec<_> =
+            chunks[..last].iter().map(|c| (c.from, &c.ends[..], &c.buckets[..])).collect();
+        self.visited.insert(&candidates);
+        self.counts.states = self.visited.len() as u64;
+        for c in &chunks[..last] {
+            self.counts.transitions += c.transitions;
+            self.counts.seen |= c.seen;
+            self.first_wrong_gs = self.first_wrong_gs.or(c.wrong_gs);
+        }
+        let stop = chunks[last - 1].stop;
+        self.chunks = chunks;
+        Ok(stop.map(|(state, stop)| self.end(state, stop)))
+    }
+
+    /// Find out what each CPU can do in each state of the chunks.
+    fn answer(&mut self, chunks: &mut [Chunk<K>]) -> Result<(), Full> {
+        let cpus = self.m.layout.cpus.len();
+        for c in chunks.iter_mut() {
+            c.answers.clear();
+            c.answers.resize((c.to - c.from) * cpus, UNKNOWN);
+            c.open.clear();
+        }
+        let mut again = false;
+        loop {
+            let many = chunks.iter().map(|c| if again { c.open.len() } else { c.answers.len() }).sum::<usize>();
+            threads::each(chunks, many > threads::WORTH, |i, c| self.look_up(i as u8, c, again));
+            again = true;
+            let mut tasks: Vec<Task> = Vec::new();
+            for c in chunks.iter_mut() {
+                for task in c.tasks.drain(..) {
+                    let key = self.visited.get(task.state as usize);
+                    let cpu = usize::from(task.cpu);
+                    if task.parts == 0 || self.answers.claim(cpu, key & self.parts.mask(task.parts)) {
+                        tasks.push(task);
+                    }
+                }
+            }
+            if tasks.is_empty() {
+                return Ok(());
+            }
+            let (n, all) = (chunks.len(), tasks.len());
+            for (i, c) in chunks.iter_mut().enumerate() {
+                c.work.clear();
+                c.work.extend_from_slice(&tasks[all * i / n..all * (i + 1) / n]);
+            }
+            threads::each(chunks, all > threads::WORTH / 16, |_, c| {
+                with_words!(self.m, W => self.find_out::<W>(c));
+            });
+            for i in 0..n {
+                let found = std::mem::take(&mut chunks[i].found);
+                let words = std::mem::take(&mut chunks[i].words);
+                let done = self.keep(chunks, &found, &words);
+                chunks[i].found = found;
+                chunks[i].words = words;
+                done?;
+            }
+        }
+    }
+
+    /// Look for known answers.
+    fn look_up(&self, chunk: u8, c: &mut Chunk<K>, again: bool) {
+        let cpus = self.m.layout.cpus.len();
+        let mask = |parts| self.parts.mask(parts);
+        let Chunk { from, to, answers, open, tasks, .. } = c;
+        let mut miss = |state: usize, cpu: usize, parts: u8| {
+            tasks.push(Task { state: state as u32, cpu: cpu as u8, parts, chunk });
+        };
+        if again {
+            open.retain(|&at| {
+                if answers[at as usize] != UNKNOWN {
+                    return false;
+                }
+                let (state, cpu) = (*from + at as usize / cpus, at as usize % cpus);
+                match self.answers.find(cpu, self.visited.get(state), mask) {
+                    Lookup::Known(number) => answers[at as usize] = number,
+                    Lookup::Missing(parts) => miss(state, cpu, parts),
+                    Lookup::Whole => miss(state, cpu, 0),
+                }
+                answers[at as usize] == UNKNOWN
+            });
+            return;
+        }
+        let mut at = 0;
+        for state in *from..*to {
+            let key = self.visited.get(state);
+            for cpu in 0..cpus {
+                match self.answers.find(cpu, key, mask) {
+                    Lookup::Known(number) => answers[at] = number,
+                    Lookup::Missing(parts) => {
+                        miss(state, cpu, parts);
+                        open.push(at as u32);
+                    }
+                    Lookup::Whole => {
+                        miss(state, cpu, 0);
+                        open.push(at as u32);
+                    }
+                }
+                at += 1;
+            }
+        }
+    }
+
+    /// Run the model for a chunk's tasks.
+    fn find_out<const W: usize>(&self, c: &mut Chunk<K>) {
+        let words = self.m.layout.words;
+        c.found.clear();
+        c.words.clear();
+        for &task in &c.work {
+            let mut s = [0; W];
+            self.parts.decode(self.visited.get(task.state as usize), &mut s);
+            let (mut count, mut broken) = (0, None);
+            let mut e = Expansion::default();
+            self.m.of_cpu(&s, usize::from(task.cpu), &mut e, &mut |mv, next| match next {
+                Ok(n) => {
+                    count += 1;
+                    c.words.extend_from_slice(&n[..words]);
+                    true
+                }
+                Err(v) => {
+                    broken = Some((mv, v));
+                    false
+                }
+            });
+            c.found.push(Found { task, count, e, broken });
+        }
+    }
+
+    /// Give numbers to the words of new answers.
+    fn keep(&mut self, chunks: &mut [Chunk<K>], found: &[Found], words: &[u64]) -> Result<(), Full> {
+        let cpus = self.m.layout.cpus.len();
+        let width = self.m.layout.words;
+        let mut words = words.chunks_exact(width);
+        let mut next = Vec::new();
+        for f in found {
+            let (cpu, claimed) = (usize::from(f.task.cpu), f.task.parts);
+            let read = f.e.others | 1 << cpu | 1 << cpus | claimed;
+            let set = if claimed == 0 { self.answers.all() } else { read };
+            next.clear();
+            for _ in 0..f.count {
+                next.push(self.parts.intern(words.next().expect("counted"), set)?);
+            }
+            if claimed == 0 || read == self.answers.all() {
+                let chunk = &mut chunks[usize::from(f.task.chunk)];
+                let at = (f.task.state as usize - chunk.from) * cpus + cpu;
+                chunk.answers[at] = self.answers.pass(&f.e, &next, f.broken);
+            }
+            if claimed != 0 {
+                let key = self.visited.get(f.task.state as usize);
+                let parts = &self.parts;
+                self.answers.keep(
+                    cpu,
+                    key,
+                    |set| parts.mask(set),
+                    claimed,
+                    read,
+                    (&f.e, &next, f.broken),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Write the successors of a chunk's states, up to the first state that ends the search.
+    fn write(&self, c: &mut Chunk<K>) {
+        let cpus = self.m.layout.cpus.len();
+        let shards = c.buckets.len();
+        for b in &mut c.buckets {
+            b.keys.clear();
+            b.places.clear();
+        }
+        c.ends.clear();
+        (c.transitions, c.seen, c.wrong_gs, c.stop) = (0, 0, None, None);
+        let mut place = 0u32;
+        let mut answers = c.answers.chunks_exact(cpus);
+        for state in c.from..c.to {
+            let key = self.visited.get(state);
+            let mut all = Expansion::default();
+            let mut broken = None;
+            for &number in answers.next().expect("one answer for each CPU") {
+                let (known, next) = self.answers.get(number);
+                all.seen |= known.seen;
+                all.progress |= known.progress();
+                all.busy |= known.busy();
+                let rest = key & !self.parts.mask(known.parts);
+                for &n in next {
+                    let n = self.parts.canonical(rest | n);
+                    if shards == 1 {
+                        c.buckets[0].keys.push(n);
+                    } else {
+                        let bucket = &mut c.buckets[shard_of(n.hash(), shards)];
+                        bucket.keys.push(n);
+                        bucket.places.push(place);
+                    }
+                    place += 1;
+                }
+                c.transitions += next.len() as u64;
+                if known.breaks() {
+                    c.transitions += 1;
+                    broken = self.answers.broken(number);
+                    break;
+                }
+            }
+            c.ends.push(place);
+            c.seen |= all.seen;
+            if all.seen & Seen::WRONG_GS != 0 && c.wrong_gs.is_none() {
+                c.wrong_gs = Some(state);
+            }
+            all.deadlock = broken.is_none() && all.busy && !all.progress;
+            if let Some(stop) = self.stop(key, &all, broken) {
+                c.stop = Some((state, stop));
+                return;
+            }
+        }
+    }
+
+    /// Does this state end the search?
+    #[inline]
+    fn stop(&self, key: K, all: &Expansion, broken: Option<(Move, Violation)>) -> Option<Stop> {
+        if all.seen & Seen::FULL != 0 {
+            return Some(Stop::Buffer);
+        }
+        if let Some((mv, v)) = broken {
+            return Some(Stop::Broken(mv, v));
+        }
+        if self.asks {
+            let mut words = vec![0; self.m.layout.words];
+            self.parts.decode(key, &mut words);
+            if let Some(v) = self.m.asked(&words, all) {
+                return Some(Stop::Shown(v));
+            }
+        }
+        all.deadlock.then_some(Stop::Shown(Violation::Deadlock))
+    }
+
+    fn end(&self, state: usize, stop: Stop) -> End {
+        match stop {
+            Stop::Buffer => End::Cut(Cut::Buffer),
+            Stop::Shown(v) => End::Violated(v, self.path(state)),
+            Stop::Broken(mv, v) => {
+                let mut path = self.path(state);
+                path.push(with_words!(self.m, W => self.breaking::<W>(&path, mv, v)));
+                End::Violated(v, path)
+            }
+        }
     }
 
     /// The move that breaks `v` after a path: `mv`, unless CPUs were renamed on the way.
-    fn breaking(&self, path: &[Move], mv: Move, v: Violation) -> Move {
-        if self.symmetry.is_none() {
-            return mv;
-        }
-        let mut found = None;
-        self.m.each_successor(&self.end_of(path), &mut |m, next| {
-            if next == Err(v) && found.is_none() {
-                found = Some(m);
+    fn breaking<const W: usize>(&self, path: &[Move], mv: Move, v: Violation) -> Move {
+        let plain = Model { fuse: false, ..self.m.clone() };
+        let end: [u64; W] = path
+            .iter()
+            .fold(self.m.initial(), |s, &mv| plain.after(&s, mv).expect("the path was found by running it"));
+        let (mut same, mut found) = (false, None);
+        self.m.each_successor(&end, &mut |m, next| {
+            if next == Err(v) {
+                same |= m == mv;
+                found = found.or(Some(m));
             }
-            found.is_none()
+            true
         });
-        found.unwrap_or(mv)
+        if same { mv } else { found.unwrap_or(mv) }
     }
 
     /// How a state was reached, every op a move of its own.
@@ -409,21 +523,25 @@ impl<'a, const W: usize> Search<'a, W> {
     /// Under symmetry the states on the way are representatives: what is followed is a run whose states they
     /// represent.
     pub fn path(&self, to: usize) -> Vec<Move> {
+        with_words!(self.m, W => self.path_in::<W>(to))
+    }
+
+    fn path_in<const W: usize>(&self, to: usize) -> Vec<Move> {
         let mut goals = Vec::new();
         let mut at = to;
         while at != 0 {
-            goals.push(*self.states.get(at));
-            at = self.states.parent(at);
+            goals.push(self.visited.get(at));
+            at = self.visited.parent(at);
         }
-        let canonical = |s: &[u64; W]| self.symmetry.as_ref().map_or(*s, |y| y.canonical(s));
+        let words = self.m.layout.words;
         let plain = Model { fuse: false, ..self.m.clone() };
-        let mut s = self.m.initial();
+        let mut s: [u64; W] = self.m.initial();
         let mut out = Vec::new();
         for goal in goals.into_iter().rev() {
             let mut found = None;
             self.m.each_successor(&s, &mut |mv, next| {
                 if let Ok(n) = next
-                    && canonical(&n) == goal
+                    && self.parts.find(&n[..words]).is_some_and(|k| self.parts.canonical(k) == goal)
                 {
                     found = Some((mv, n));
                 }
@@ -441,12 +559,5 @@ impl<'a, const W: usize> Search<'a, W> {
             }
         }
         out
-    }
-
-    /// The state a path of moves leads to, unlike the representative that stands for it.
-    pub fn end_of(&self, path: &[Move]) -> [u64; W] {
-        let plain = Model { fuse: false, ..self.m.clone() };
-        path.iter()
-            .fold(self.m.initial(), |s, &mv| plain.after(&s, mv).expect("the path was found by running it"))
     }
 }

@@ -208,6 +208,7 @@ impl Litmus {
             memory,
             plain,
             trace: true,
+            threads: 0,
         };
         let answer = check(&question, &mut |_| true)?;
         let asks = self.scope.exists.is_some();

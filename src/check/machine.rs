@@ -113,8 +113,8 @@ pub struct Abs<'a, const W: usize> {
     pub pick: Option<Cpu>,
     /// What was seen.
     pub seen: u32,
-    /// Words of a CPU other than the one that acts were read or written.
-    pub foreign: bool,
+    /// CPUs whose words were read or written beside those of the one that acts, a bit each.
+    pub others: u8,
 }
 
 /// Bit of a CR3 word: the user half.
@@ -200,7 +200,7 @@ impl<'a, const W: usize> Abs<'a, W> {
     /// Start a transition.
     #[inline]
     pub fn new(m: &'a Model, s: [u64; W]) -> Self {
-        Abs { m, s, level: 0, pick: None, seen: 0, foreign: false }
+        Abs { m, s, level: 0, pick: None, seen: 0, others: 0 }
     }
 
     #[inline]
@@ -333,8 +333,10 @@ impl<'a, const W: usize> Abs<'a, W> {
     fn place(&mut self, cpu: usize, field: u8, owner: usize) -> (Bits, u8, u64) {
         let f = &self.m.code.fields[usize::from(field)];
         let var = usize::from(f.var);
-        self.foreign |= self.m.code.vars[var].per_cpu && owner != cpu;
         let b = if self.m.code.vars[var].per_cpu {
+            if owner != cpu {
+                self.others |= 1 << owner;
+            }
             self.m.layout.cpus[owner].vars[var]
         } else {
             self.m.layout.shared.vars[var]
@@ -400,7 +402,7 @@ impl<'a, const W: usize> Abs<'a, W> {
             }
             Target::Entry { page, level, v } => self.commit_entry(usize::from(page), level, v),
             Target::Ack { sender } => {
-                self.foreign = true;
+                self.others |= 1 << sender;
                 let b = self.m.layout.cpus[usize::from(sender)].waits;
                 let old = self.get(b);
                 self.set(b, old & !(1 << cpu));
@@ -670,21 +672,17 @@ impl<'a, const W: usize> Abs<'a, W> {
         }
     }
 
-    /// Does any CPU hold a translation that is dead from now on?
-    fn witness(&mut self) {
-        self.foreign = true;
-        let s = &self.m.layout.shared;
-        for p in 0..self.m.layout.pages.len() {
+    /// [`Seen`] bits for what this CPU holds though it was promised to be out of use.
+    pub fn holds_dead(&self, cpu: usize) -> u32 {
+        let (c, s) = (&self.m.layout.cpus[cpu], &self.m.layout.shared);
+        let mut seen = 0;
+        for (p, page) in self.m.layout.pages.iter().enumerate() {
             let dead = self.get(s.dead[p]);
-            for c in &self.m.layout.cpus {
-                for b in c.tlb[p] {
-                    let v = self.get(b);
-                    if v != 0 && v < dead {
-                        self.seen |= Seen::stale(self.m.layout.pages[p].kind);
-                    }
-                }
+            if c.tlb[p].iter().any(|&b| (1..dead).contains(&self.get(b))) {
+                seen |= Seen::stale(page.kind);
             }
         }
+        seen
     }
 }
 
@@ -887,7 +885,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
             Invalidate::Invpcid(Invpcid::AllGlobal, ..) => self.forget_where(me, true, |_| true),
             Invalidate::Invpcid(Invpcid::All, ..) => self.forget_where(me, false, |_| true),
             Invalidate::Broadcast(pages) => {
-                self.foreign = true;
+                self.others = self.m.masks[3];
                 for c in 0..self.m.layout.cpus.len() {
                     for p in self.which(pages) {
                         for slot in 0..tags(&self.m.layout.pages[p], self.m.layout.asids) {
@@ -897,7 +895,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
                 }
             }
             Invalidate::BroadcastAll => {
-                self.foreign = true;
+                self.others = self.m.masks[3];
                 for c in 0..self.m.layout.cpus.len() {
                     self.forget_where(c, true, |_| true);
                 }
@@ -911,8 +909,8 @@ impl<const W: usize> Machine for Abs<'_, W> {
     }
 
     fn rar(&mut self, cpu: Cpu, to: Set) -> Result<(), Violation> {
-        self.foreign = true;
         let set = self.members(to, cpu);
+        self.others |= set;
         for c in 0..self.m.layout.cpus.len() {
             if set >> c & 1 != 0 {
                 self.forget_where(c, true, |_| true);
@@ -1017,13 +1015,12 @@ impl<const W: usize> Machine for Abs<'_, W> {
                 self.set(dead, covered);
             }
         }
-        self.witness();
         Ok(())
     }
 
     fn ipi(&mut self, cpu: Cpu, to: Set, run: ProgId) {
-        self.foreign = true;
         let set = self.members(to, cpu);
+        self.others |= set;
         let me = usize::from(cpu);
         if self.m.masks[3] & !set & !(1 << cpu) != 0 {
             self.seen |= Seen::DEFERRED;

@@ -1,10 +1,12 @@
 //! The abstract machine: every interleaving of the same programs, within stated bounds.
 //!
 //! Reading order: [`scope`] (what is explored and assumed), [`layout`] (the packed state), [`machine`] (what an
-//! op does to it), [`model`] (what can happen next), [`explore`] (breadth-first search), [`schedule`] (a run as
-//! text, and its replay), [`report`] (counterexamples and verdicts for people), [`reduce`] (symmetry), [`litmus`]
-//! (tests with their verdict inside).
+//! op does to it), [`model`] (what can happen next), [`explore`] (breadth-first search; on [`parts`], a state as one
+//! number, [`answers`], what is known of a CPU's moves, and [`visited`], the set of states), [`schedule`] (a run
+//! as text, and its replay), [`report`] (counterexamples and verdicts for people), [`reduce`] (symmetry),
+//! [`litmus`] (tests with their verdict inside).
 
+pub mod answers;
 pub mod edit;
 pub mod explore;
 pub mod layout;
@@ -12,11 +14,14 @@ pub mod litmus;
 pub mod machine;
 pub mod model;
 pub mod promela;
+pub mod parts;
 pub mod property;
 pub mod reduce;
 pub mod report;
 pub mod schedule;
 pub mod scope;
+pub mod threads;
+pub mod visited;
 
 pub use explore::{Counts, Cut, End};
 pub use machine::{Model, Seen};
@@ -25,7 +30,7 @@ pub use scope::{Assume, CheckError, Fills, Patched, Rest, Role, Scope, Touches};
 
 use crate::kernel::program::{Code, Features};
 use crate::kernel::step::Violation;
-use explore::Search;
+use explore::{Search, Slice};
 
 /// What is checked.
 #[derive(Clone, Debug)]
@@ -45,6 +50,8 @@ pub struct Question<'a> {
     pub plain: bool,
     /// Search a violation again for its shortest schedule.
     pub trace: bool,
+    /// Threads; 0 for as many as there are CPUs. They change no result.
+    pub threads: usize,
 }
 
 /// The three outcomes.
@@ -109,7 +116,7 @@ impl Answer {
 const BUFFERS: [usize; 6] = [2, 3, 4, 5, 6, 8];
 
 /// How many states a slice of a search expands between two looks at `go_on`.
-const SLICE: usize = 1 << 14;
+const SLICE: usize = 1 << 16;
 
 /// Explore. `go_on` sees the counters now and then and may stop the search by returning `false`.
 pub fn check(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) -> Result<Answer, CheckError> {
@@ -123,7 +130,7 @@ pub fn check(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) ->
     let mut depth = BUFFERS.iter().rposition(fits).unwrap_or(0);
     loop {
         let answer =
-            explore(model(BUFFERS[depth], fuse)?, BUFFERS[depth], question.memory, !question.plain, go_on);
+            explore(model(BUFFERS[depth], fuse)?, BUFFERS[depth], question, go_on);
         match answer.end {
             End::Cut(Cut::Buffer) if depth + 1 < BUFFERS.len() => depth += 1,
             End::Violated(..) if fuse && question.trace => fuse = false,
@@ -164,24 +171,40 @@ pub(crate) use with_words;
 fn explore(
     model: Model,
     buffer: usize,
-    memory: usize,
-    symmetric: bool,
+    question: &Question<'_>,
     go_on: &mut dyn FnMut(&Counts) -> bool,
 ) -> Answer {
-    let (end, counts, bytes, wrong_gs) = with_words!(model, W => {
-        let mut search: Search<'_, W> = Search::new(&model, memory, symmetric);
-        let end = loop {
-            if let Some(end) = search.run(SLICE) {
-                break end;
-            }
-            if !go_on(&search.counts) {
-                break End::Cut(Cut::Stopped);
-            }
-        };
-        let wrong_gs = search.first_wrong_gs.map(|i| search.path(i));
-        (end, search.counts, search.states.bytes(), wrong_gs)
-    });
+    let threads = match question.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from).min(8),
+        n => n,
+    };
+    let mut narrow: Search<'_, u64> = Search::new(&model, question.memory, !question.plain, threads);
+    let (end, counts, bytes, wrong_gs) = match run(&mut narrow, go_on) {
+        Some(ended) => ended,
+        None => {
+            let mut wide: Search<'_, u128> = narrow.with_keys();
+            drop(narrow);
+            run(&mut wide, go_on).unwrap_or((End::Cut(Cut::Memory), wide.counts, 0, None))
+        }
+    };
     Answer { model, end, counts, buffer, bytes, wrong_gs }
+}
+
+type Ended = (End, Counts, usize, Option<Vec<Move>>);
+
+/// Run a search to its end; `None` if its keys are too narrow.
+fn run<K: parts::Key>(search: &mut Search<'_, K>, go_on: &mut dyn FnMut(&Counts) -> bool) -> Option<Ended> {
+    let end = loop {
+        match search.run(SLICE) {
+            Slice::Done(end) => break end,
+            Slice::More if go_on(&search.counts) => {}
+            Slice::More => break End::Cut(Cut::Stopped),
+            Slice::Narrow => return None,
+        }
+    };
+    let wrong_gs = search.first_wrong_gs.map(|i| search.path(i));
+    let bytes = visited::Visited::<K>::bytes(search.visited.len());
+    Some((end, search.counts, bytes, wrong_gs))
 }
 
 #[cfg(test)]

@@ -203,6 +203,7 @@ impl Model {
         let at = Abs::new(self, *s);
         let top = at.top(cpu);
         let me = cpu as u8;
+        e.seen |= at.holds_dead(cpu);
         let get = |b: super::layout::Bits| b.get(s);
         let mut emit =
             |action: Action, mut a: Abs<'_, W>, mut broken: Option<Violation>, e: &mut Expansion| {
@@ -213,7 +214,7 @@ impl Model {
                     broken = self.tail(&mut a, cpu);
                 }
                 e.seen |= a.seen;
-                e.foreign |= a.foreign;
+                e.others |= a.others;
                 if a.seen & Seen::FULL != 0 {
                     return true; // no such run with this depth; the caller repeats with a deeper buffer
                 }
@@ -265,7 +266,7 @@ impl Model {
                 let outcome = a.run(cpu, level);
                 let go = match outcome {
                     Outcome::Wait => {
-                        e.foreign |= a.foreign;
+                        e.others |= a.others;
                         true
                     }
                     Outcome::Next | Outcome::Done => {
@@ -399,7 +400,6 @@ impl Model {
                 Ok(Some(v)) => {
                     let mut a = Abs::new(self, *s);
                     a.set(c.tlb[p][slot], v);
-                    a.witness_fill(v, p);
                     if !emit(Action::Fill(p as u8), a, None, e) {
                         return false;
                     }
@@ -540,14 +540,6 @@ impl Model {
     }
 }
 
-impl<const W: usize> Abs<'_, W> {
-    fn witness_fill(&mut self, v: u64, p: usize) {
-        if v < self.get(self.m.layout.shared.dead[p]) {
-            self.seen |= Seen::stale(self.m.layout.pages[p].kind);
-        }
-    }
-}
-
 /// Does a program write page-table entries?
 fn writes_entries(code: &Code, name: &str) -> bool {
     code.program(name).is_some_and(|p| {
@@ -567,8 +559,8 @@ pub struct Expansion {
     pub deadlock: bool,
     /// Some CPU is amid a program.
     pub busy: bool,
-    /// What can happen depends on, or changes, more than the acting CPU's words and the shared ones.
-    pub foreign: bool,
+    /// CPUs on whose words, beside the acting CPU's and the shared ones, it depends what can happen: a bit each.
+    pub others: u8,
 }
 
 /// Pages of user memory exist in this model.

@@ -3,8 +3,7 @@
 //! Programs contain no CPU numbers and loops over sets go in every order, so renaming such CPUs maps runs to
 //! runs. The canonical state has their words sorted; what others hold about them moves along.
 
-use super::layout::Bits;
-use super::layout::Target;
+use super::layout::{Bits, Frame, Target};
 use super::machine::Model;
 use crate::kernel::program::Op;
 
@@ -14,12 +13,16 @@ pub struct Symmetry {
     classes: Vec<Class>,
 }
 
+/// CPUs that can be exchanged for each other.
 #[derive(Clone, Debug)]
-struct Class {
-    cpus: Vec<usize>,
+pub struct Class {
+    /// Which.
+    pub cpus: Vec<usize>,
     /// First word of each, and how many.
     first: Vec<usize>,
     words: usize,
+    /// Other CPUs whose words name these.
+    pub holders: Vec<usize>,
     /// Fields of other CPUs with a bit per CPU.
     masks: Vec<Bits>,
     /// Fields of other CPUs that hold a CPU number.
@@ -64,9 +67,14 @@ impl Symmetry {
             .filter(|c| c.len() > 1)
             .map(|cpus| {
                 let others = (0..n).filter(|i| !cpus.contains(i));
+                let mut holders = Vec::new();
                 let (mut masks, mut numbers, mut stores) = (Vec::new(), Vec::new(), Vec::new());
                 for o in others {
                     let c = &m.layout.cpus[o];
+                    let named = |f: &Frame| f.visited.exists() || f.targets.exists() || f.cur.exists();
+                    if c.waits.exists() || c.frames.iter().any(named) {
+                        holders.push(o);
+                    }
                     masks.push(c.waits);
                     for f in &c.frames {
                         masks.extend([f.visited, f.targets]);
@@ -84,6 +92,9 @@ impl Symmetry {
                     let owner: Vec<u8> = c.targets.iter().map(owner_of).collect();
                     if owner.iter().all(|&x| x == 0) {
                         continue;
+                    }
+                    if holders.last() != Some(&o) {
+                        holders.push(o);
                     }
                     let mut renamed = vec![0; c.targets.len() * n];
                     for (k, t) in c.targets.iter().enumerate() {
@@ -113,31 +124,21 @@ impl Symmetry {
                 masks.retain(|b| b.exists());
                 numbers.retain(|b| b.exists());
                 let first = cpus.iter().map(|&i| m.layout.cpus[i].words.0).collect();
-                Class { words: m.layout.cpus[cpus[0]].words.1, cpus, first, masks, numbers, stores }
+                Class { words: m.layout.cpus[cpus[0]].words.1, cpus, first, holders, masks, numbers, stores }
             })
             .collect();
         Symmetry { classes }
     }
 
-    /// Is there anything to reduce?
-    pub fn is_trivial(&self) -> bool {
-        self.classes.is_empty()
-    }
-
-    /// The representative of a state.
-    #[inline]
-    pub fn canonical<const W: usize>(&self, s: &[u64; W]) -> [u64; W] {
-        let mut out = *s;
-        for class in &self.classes {
-            class.sort(&mut out);
-        }
-        out
+    /// The classes; none if there is nothing to reduce.
+    pub fn classes(&self) -> &[Class] {
+        &self.classes
     }
 }
 
 impl Class {
-    /// What others hold about a CPU.
-    fn about(&self, s: &[u64], cpu: usize) -> u64 {
+    /// What a CPU of other words holds about one CPU.
+    pub fn about(&self, s: &[u64], cpu: usize) -> u64 {
         let mut key = 0;
         for b in &self.masks {
             key = key << 1 | b.get(s) >> cpu & 1;
@@ -153,19 +154,9 @@ impl Class {
         key
     }
 
-    fn sort<const W: usize>(&self, s: &mut [u64; W]) {
-        let n = self.cpus.len();
-        let words = |i: usize| &s[self.first[i]..self.first[i] + self.words];
-        let less = |a: usize, b: usize| {
-            words(a).cmp(words(b)).then_with(|| self.about(s, self.cpus[a]).cmp(&self.about(s, self.cpus[b])))
-        };
-        let mut order = [0usize, 1, 2, 3, 4];
-        let order = &mut order[..n];
-        if (1..n).all(|i| less(i - 1, i).is_le()) {
-            return;
-        }
-        order.sort_by(|&a, &b| less(a, b));
-        let old = *s;
+    /// Rename: the `i`th CPU becomes what the `order[i]`th was.
+    pub fn rename(&self, s: &mut [u64], order: &[usize]) {
+        let old = s.to_vec();
         for (to, &from) in order.iter().enumerate() {
             for w in 0..self.words {
                 s[self.first[to] + w] = old[self.first[from] + w];

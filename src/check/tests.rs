@@ -9,12 +9,25 @@ fn code_of(file: &File) -> Code {
 }
 
 fn run(code: &Code, nmis: u8, assume: Assume) -> Answer {
+<<<<<<< HEAD
     explore_with(code, Scope::standard(2, nmis), assume)
 }
 
 fn explore_with(code: &Code, scope: Scope, assume: Assume) -> Answer {
     let question =
         Question { code, features: FEATURES, scope, assume, memory: 1 << 30, plain: false, trace: true };
+=======
+    let question = Question {
+        code,
+        features: FEATURES,
+        scope: Scope::standard(2, nmis),
+        assume,
+        memory: 1 << 30,
+        plain: false,
+        trace: true,
+        threads: 0,
+    };
+>>>>>>> 24e12c4 (Search by numbers of parts: a state is one word, an answer is kept once, candidates go in blocks)
     check(&question, &mut |_| true).unwrap()
 }
 
@@ -136,6 +149,7 @@ fn symmetry_and_fusing_agree_with_the_plain_search_on_three_cpus() {
             memory: 1 << 30,
             plain,
             trace: true,
+            threads: 0,
         };
         let reduced = check(&question(false), &mut |_| true).unwrap();
         let plain = check(&question(true), &mut |_| true).unwrap();
@@ -160,6 +174,7 @@ fn the_gate_programs_fit_one_word_per_cpu_with_two_pages() {
             memory: 1 << 30,
             plain: false,
             trace: false,
+            threads: 0,
         };
         let a = check(&question, &mut |_| true).unwrap();
         assert_ne!(a.status(), Status::Inconclusive);

@@ -27,6 +27,7 @@ struct Request {
     assume: Vec<(String, String)>,
     memory: usize,
     plain: bool,
+    threads: usize,
     trace: bool,
     roles: String,
     initiator: String,
@@ -76,6 +77,7 @@ pub fn check_run<'py>(
         memory: request.memory,
         plain: request.plain,
         trace: request.trace,
+        threads: request.threads,
     };
     let mut interrupted = None;
     let answer = py.detach(|| {
