@@ -203,3 +203,25 @@ def test_the_number_of_states_of_the_fix_is_exact(cpus: int, nmis: int, states: 
 
     assert (verdict.status, verdict.states) == ("verified", states)
     assert max(verdict.bits_per_cpu) <= 64
+
+
+@pytest.mark.parametrize(
+    ("policy", "cpus", "nmis", "reduce"), [("ipi", 3, 1, True), ("coalesce-v7", 3, 0, False)]
+)
+def test_the_number_of_threads_changes_nothing(policy: str, cpus: int, nmis: int, reduce: bool) -> None:
+    how = {"cpus": cpus, "nmis": nmis, "reduce": reduce, "assume": {"D": "none", "N": "none"}}
+    one, two, eight = (tc.check(policy, **how, threads=n) for n in (1, 2, 8))  # type: ignore[arg-type]
+
+    assert one.states > 1 << 16, "blocks are cut among threads from there on"
+    assert one.to_dict() == two.to_dict() == eight.to_dict()
+
+
+def test_a_search_that_meets_its_memory_limit_says_how_far_it_came() -> None:
+    limited = [
+        tc.check("ipi", cpus=3, nmis=1, assume={"D": "none", "N": "none"}, memory=4 << 20, threads=n)
+        for n in (1, 2)
+    ]
+
+    assert {v.status for v in limited} == {"inconclusive"}
+    assert limited[0].to_dict() == limited[1].to_dict()
+    assert f"at depth {limited[0].depth} with {limited[0].states} states" in limited[0].sentence

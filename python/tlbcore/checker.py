@@ -245,6 +245,7 @@ def check(
     memory: int = 8 * _GIB,
     roles: str = "",
     reduce: bool = True,
+    threads: int = 0,
     progress: Progress | None = None,
 ) -> Verdict:
     """Explore every interleaving of a policy's programs within bounds.
@@ -282,6 +283,9 @@ def check(
     reduce
         Treat interchangeable CPUs alike and fuse ops that commute with everything else. Verdicts are the
         same without, slower.
+    threads
+        Threads of one search, 0 to 64; 0 for one per CPU, up to 8. Small searches run on one. The verdict, its
+        schedule and every count are the same for any number.
     progress
         Called with (states, depth) now and then.
 
@@ -301,7 +305,9 @@ def check(
     'verified'
     """
     chosen = as_policy(policy)
-    request = _request(chosen, cpus, nmis, mces, asids, pages, entries, rounds, memory, roles, reduce)
+    request = _request(
+        chosen, cpus, nmis, mces, asids, pages, entries, rounds, memory, roles, reduce, threads
+    )
     asked = _questions(chosen, request, dict(assume or {}))
     found = [(_one(chosen, question, assumed, progress), question) for question, assumed in asked]
     cases = [case for case, _ in found]
@@ -353,6 +359,7 @@ def _request(
     memory: int,
     roles: str,
     reduce: bool,
+    threads: int = 0,
 ) -> dict[str, Any]:
     return {
         "text": policy.text,
@@ -366,7 +373,7 @@ def _request(
         "rounds": _bound("rounds", rounds, 1, 15),
         "memory": memory,
         "plain": not reduce,
-        "threads": 0,
+        "threads": _bound("threads", threads, 0, 64),
         "roles": roles,
         "initiator": _core.check_initiators(policy.text, policy.file)[0],
     }

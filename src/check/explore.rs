@@ -279,7 +279,8 @@ impl<'a, K: Key> Search<'a, K> {
         }
         let mut again = false;
         loop {
-            let many = chunks.iter().map(|c| if again { c.open.len() } else { c.answers.len() }).sum::<usize>();
+            let many =
+                chunks.iter().map(|c| if again { c.open.len() } else { c.answers.len() }).sum::<usize>();
             threads::each(chunks, many > threads::WORTH, |i, c| self.look_up(i as u8, c, again));
             again = true;
             let mut tasks: Vec<Task> = Vec::new();
@@ -404,14 +405,7 @@ impl<'a, K: Key> Search<'a, K> {
             if claimed != 0 {
                 let key = self.visited.get(f.task.state as usize);
                 let parts = &self.parts;
-                self.answers.keep(
-                    cpu,
-                    key,
-                    |set| parts.mask(set),
-                    claimed,
-                    read,
-                    (&f.e, &next, f.broken),
-                );
+                self.answers.keep(cpu, key, |set| parts.mask(set), claimed, read, (&f.e, &next, f.broken));
             }
         }
         Ok(())

@@ -13,8 +13,8 @@ pub mod layout;
 pub mod litmus;
 pub mod machine;
 pub mod model;
-pub mod promela;
 pub mod parts;
+pub mod promela;
 pub mod property;
 pub mod reduce;
 pub mod report;
@@ -129,8 +129,7 @@ pub fn check(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) ->
     let fits = |&b: &usize| model(b, fuse).is_ok_and(|m| m.layout.words == question.scope.roles.len() + 1);
     let mut depth = BUFFERS.iter().rposition(fits).unwrap_or(0);
     loop {
-        let answer =
-            explore(model(BUFFERS[depth], fuse)?, BUFFERS[depth], question, go_on);
+        let answer = explore(model(BUFFERS[depth], fuse)?, BUFFERS[depth], question, go_on);
         match answer.end {
             End::Cut(Cut::Buffer) if depth + 1 < BUFFERS.len() => depth += 1,
             End::Violated(..) if fuse && question.trace => fuse = false,
@@ -175,7 +174,7 @@ fn explore(
     go_on: &mut dyn FnMut(&Counts) -> bool,
 ) -> Answer {
     let threads = match question.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from).min(8),
+        0 => threads::available().min(8),
         n => n,
     };
     let mut narrow: Search<'_, u64> = Search::new(&model, question.memory, !question.plain, threads);

@@ -4,6 +4,7 @@
 //! keys stays the same. Nothing is hashed away. Few different words make up many states, so a key is 8 bytes
 //! where the words are 8 per CPU and 8 shared, and the next state is a key with two fields exchanged.
 
+use std::cmp::Ordering;
 use std::ops::{BitAnd, BitOr, Not};
 
 use super::layout::width;
@@ -106,6 +107,15 @@ impl Pool {
     }
 
     #[inline]
+    fn compare(&self, a: u32, b: u32) -> Ordering {
+        if self.width == 1 {
+            self.words[a as usize].cmp(&self.words[b as usize])
+        } else {
+            self.get(a).cmp(self.get(b))
+        }
+    }
+
+    #[inline]
     fn slot(&self, words: &[u64]) -> usize {
         let h = words.iter().fold(0xa076_1d64_78bd_642f, |h, &w| fold(h ^ w, 0xe703_7ed1_a0b4_28db));
         h as usize & (self.table.len() - 1)
@@ -193,8 +203,15 @@ impl<K: Key> Parts<K> {
         }
         let alike = classes.into_iter().map(Alike::new).collect();
         let pools = spans.iter().map(|s| Pool::new(s.1)).collect();
-        let mut parts =
-            Parts { spans, pool_of, pools, fields: Vec::new(), masks: Vec::new(), alike, words: m.layout.words };
+        let mut parts = Parts {
+            spans,
+            pool_of,
+            pools,
+            fields: Vec::new(),
+            masks: Vec::new(),
+            alike,
+            words: m.layout.words,
+        };
         assert!(parts.reshape(), "empty pools fit");
         parts
     }
@@ -336,20 +353,25 @@ impl<K: Key> Parts<K> {
         let number = |i: usize| key.part(self.fields[cpus[i]]);
         let pool = &self.pools[cpus[0]];
         let about = |i: usize| {
-            a.holders.iter().map(move |h| {
-                h.about[key.part(self.fields[h.part]) as usize * cpus.len() + i]
-            })
+            a.holders.iter().map(move |h| h.about[key.part(self.fields[h.part]) as usize * cpus.len() + i])
         };
         let compare = |i: usize, j: usize| match (number(i), number(j)) {
             (x, y) if x == y => about(i).cmp(about(j)),
-            (x, y) => pool.get(x).cmp(pool.get(y)),
+            (x, y) => pool.compare(x, y),
         };
         if (1..cpus.len()).all(|i| compare(i - 1, i).is_le()) {
             return key;
         }
         let mut order = [0, 1, 2, 3, 4];
         let order = &mut order[..cpus.len()];
-        order.sort_by(|&i, &j| compare(i, j));
+        // Insertion: there are two to five.
+        for i in 1..order.len() {
+            let mut j = i;
+            while j > 0 && compare(order[j - 1], order[j]).is_gt() {
+                order.swap(j - 1, j);
+                j -= 1;
+            }
+        }
         let place = usize::from(a.place[order.iter().fold(0, |code, &i| code << 3 | i)]);
         let mut set = 0u8;
         let mut new = K::default();

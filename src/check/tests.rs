@@ -9,25 +9,20 @@ fn code_of(file: &File) -> Code {
 }
 
 fn run(code: &Code, nmis: u8, assume: Assume) -> Answer {
-<<<<<<< HEAD
     explore_with(code, Scope::standard(2, nmis), assume)
 }
 
 fn explore_with(code: &Code, scope: Scope, assume: Assume) -> Answer {
-    let question =
-        Question { code, features: FEATURES, scope, assume, memory: 1 << 30, plain: false, trace: true };
-=======
     let question = Question {
         code,
         features: FEATURES,
-        scope: Scope::standard(2, nmis),
+        scope,
         assume,
         memory: 1 << 30,
         plain: false,
         trace: true,
         threads: 0,
     };
->>>>>>> 24e12c4 (Search by numbers of parts: a state is one word, an answer is kept once, candidates go in blocks)
     check(&question, &mut |_| true).unwrap()
 }
 

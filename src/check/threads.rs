@@ -1,9 +1,16 @@
 //! Threads for one step of a search. They share nothing but what they read, so their number changes no result.
 
+use std::sync::OnceLock;
 use std::thread;
 
 /// Items of work below which a thread costs more than it brings.
 pub const WORTH: usize = 1 << 14;
+
+/// How many threads this process may run at once; asking the system costs more than a small search.
+pub fn available() -> usize {
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
+}
 
 /// Run `work` on each item with its place; on threads of their own if that is worth it.
 pub fn each<T: Send>(items: &mut [T], apart: bool, work: impl Fn(usize, &mut T) + Sync) {

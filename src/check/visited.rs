@@ -37,9 +37,12 @@ const TOGETHER: usize = 16;
 /// Slots of an empty table.
 const SMALLEST: usize = 1 << 10;
 
+/// Up to here a table doubles and more: growing often costs more than the room.
+const SMALL: usize = 1 << 18;
+
 /// The next size of a table of `slots`.
 fn grown(slots: usize) -> usize {
-    slots + slots / 2
+    if slots < SMALL { slots * 4 } else { slots + slots / 2 }
 }
 
 /// May a table of `slots` hold so many?

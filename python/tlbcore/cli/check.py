@@ -31,6 +31,7 @@ def command(
     reduce: Annotated[
         bool, typer.Option("--reduce/--no-reduce", help="Fuse ops that commute with everything.")
     ] = True,
+    threads: Annotated[int, typer.Option(help="Threads of one search; 0 for one per CPU.")] = 0,
     every: Annotated[
         bool, typer.Option("--all", help="The verdict table: every policy under every standard assumption.")
     ] = False,
@@ -75,6 +76,7 @@ def command(
             memory=size(memory),
             roles=roles,
             reduce=reduce,
+            threads=threads,
             progress=lambda states, _depth: advance(states, None),
         )
     if json:
