@@ -56,7 +56,7 @@ impl<K> Default for Store<K> {
 }
 
 impl<K: Key> Store<K> {
-    fn push(&mut self, e: &Expansion, parts: u8, next: &[K], broken: Option<(Move, Violation)>) -> u32 {
+    fn push(&mut self, e: Expansion, parts: u8, next: &[K], broken: Option<(Move, Violation)>) -> u32 {
         let number = self.known.len() as u32;
         let flag = |on: bool, flag: u8| if on { flag } else { 0 };
         self.known.push(Known {
@@ -215,10 +215,10 @@ impl<K: Key> Answers<K> {
         mask: impl Fn(u8) -> K,
         claimed: u8,
         read: u8,
-        found: (&Expansion, &[K], Option<(Move, Violation)>),
+        found: (Expansion, &[K], Option<(Move, Violation)>),
     ) {
         if read != claimed {
-            let number = self.kept.push(&Expansion::default(), read, &[], None);
+            let number = self.kept.push(Expansion::default(), read, &[], None);
             self.kept.known[number as usize].flags = Known::FURTHER;
             self.tables[cpu].put(key & mask(claimed), number);
         }
@@ -229,7 +229,7 @@ impl<K: Key> Answers<K> {
     }
 
     /// An answer for one state, until [`Answers::forget_passing`].
-    pub fn pass(&mut self, e: &Expansion, next: &[K], broken: Option<(Move, Violation)>) -> u32 {
+    pub fn pass(&mut self, e: Expansion, next: &[K], broken: Option<(Move, Violation)>) -> u32 {
         self.passing.push(e, self.all, next, broken) | PASSING
     }
 

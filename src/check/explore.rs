@@ -9,7 +9,7 @@ use super::machine::{Model, Seen};
 use super::model::{Action, Expansion, Move};
 use super::parts::{Full, Key, Parts};
 use super::threads;
-use super::visited::{Bucket, Visited, shard_of};
+use super::visited::{Bucket, Candidates, Visited, shard_of};
 use super::with_words;
 use crate::kernel::step::Violation;
 
@@ -202,18 +202,18 @@ impl<'a, K: Key> Search<'a, K> {
     /// Go on for about `budget` states.
     pub fn run(&mut self, budget: usize) -> Slice {
         let stop = self.next + budget;
-        while self.next < self.visited.len() {
+        while self.next < self.visited.count() {
             if self.next >= stop {
                 return Slice::More;
             }
             let level = self.next == self.level_end;
             if level {
-                self.level_end = self.visited.len();
+                self.level_end = self.visited.count();
                 self.counts.depth += 1;
             }
             if (level || self.next.is_multiple_of(ROUND))
-                && (Visited::<K>::bytes(self.visited.len()) > self.limit
-                    || self.visited.len() > u32::MAX as usize / 2)
+                && (Visited::<K>::bytes(self.visited.count()) > self.limit
+                    || self.visited.count() > u32::MAX as usize / 2)
             {
                 return Slice::Done(End::Cut(Cut::Memory));
             }
@@ -255,10 +255,12 @@ impl<'a, K: Key> Search<'a, K> {
         }
         threads::each(&mut chunks[..pieces], apart, |_, c| self.write(c));
         let last = chunks[..pieces].iter().position(|c| c.stop.is_some()).map_or(pieces, |i| i + 1);
-        let candidates: Vec<_> =
-            chunks[..last].iter().map(|c| (c.from, &c.ends[..], &c.buckets[..])).collect();
+        let candidates: Vec<_> = chunks[..last]
+            .iter()
+            .map(|c| Candidates { from: c.from, ends: &c.ends, buckets: &c.buckets })
+            .collect();
         self.visited.insert(&candidates);
-        self.counts.states = self.visited.len() as u64;
+        self.counts.states = self.visited.count() as u64;
         for c in &chunks[..last] {
             self.counts.transitions += c.transitions;
             self.counts.seen |= c.seen;
@@ -400,12 +402,12 @@ impl<'a, K: Key> Search<'a, K> {
             if claimed == 0 || read == self.answers.all() {
                 let chunk = &mut chunks[usize::from(f.task.chunk)];
                 let at = (f.task.state as usize - chunk.from) * cpus + cpu;
-                chunk.answers[at] = self.answers.pass(&f.e, &next, f.broken);
+                chunk.answers[at] = self.answers.pass(f.e, &next, f.broken);
             }
             if claimed != 0 {
                 let key = self.visited.get(f.task.state as usize);
                 let parts = &self.parts;
-                self.answers.keep(cpu, key, |set| parts.mask(set), claimed, read, (&f.e, &next, f.broken));
+                self.answers.keep(cpu, key, |set| parts.mask(set), claimed, read, (f.e, &next, f.broken));
             }
         }
         Ok(())
@@ -457,7 +459,7 @@ impl<'a, K: Key> Search<'a, K> {
                 c.wrong_gs = Some(state);
             }
             all.deadlock = broken.is_none() && all.busy && !all.progress;
-            if let Some(stop) = self.stop(key, &all, broken) {
+            if let Some(stop) = self.stop(key, all, broken) {
                 c.stop = Some((state, stop));
                 return;
             }
@@ -466,7 +468,7 @@ impl<'a, K: Key> Search<'a, K> {
 
     /// Does this state end the search?
     #[inline]
-    fn stop(&self, key: K, all: &Expansion, broken: Option<(Move, Violation)>) -> Option<Stop> {
+    fn stop(&self, key: K, all: Expansion, broken: Option<(Move, Violation)>) -> Option<Stop> {
         if all.seen & Seen::FULL != 0 {
             return Some(Stop::Buffer);
         }
@@ -476,7 +478,7 @@ impl<'a, K: Key> Search<'a, K> {
         if self.asks {
             let mut words = vec![0; self.m.layout.words];
             self.parts.decode(key, &mut words);
-            if let Some(v) = self.m.asked(&words, all) {
+            if let Some(v) = self.m.asked(&words, &all) {
                 return Some(Stop::Shown(v));
             }
         }

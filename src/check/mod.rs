@@ -202,7 +202,7 @@ fn run<K: parts::Key>(search: &mut Search<'_, K>, go_on: &mut dyn FnMut(&Counts)
         }
     };
     let wrong_gs = search.first_wrong_gs.map(|i| search.path(i));
-    let bytes = visited::Visited::<K>::bytes(search.visited.len());
+    let bytes = visited::Visited::<K>::bytes(search.visited.count());
     Some((end, search.counts, bytes, wrong_gs))
 }
 

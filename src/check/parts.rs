@@ -216,11 +216,6 @@ impl<K: Key> Parts<K> {
         parts
     }
 
-    /// The number of parts.
-    pub fn len(&self) -> usize {
-        self.spans.len()
-    }
-
     /// The bits of a set of parts.
     #[inline]
     pub fn mask(&self, set: u8) -> K {
@@ -298,7 +293,7 @@ impl<K: Key> Parts<K> {
     /// The key of a set of parts of a state, with zeros elsewhere.
     pub fn intern(&mut self, s: &[u64], set: u8) -> Result<K, Full> {
         let mut key = K::default();
-        for part in (0..self.len()).filter(|p| set >> p & 1 != 0) {
+        for part in (0..self.spans.len()).filter(|p| set >> p & 1 != 0) {
             let (first, n) = self.spans[part];
             let pool = &mut self.pools[self.pool_of[part]];
             let before = pool.len();

@@ -113,6 +113,7 @@ fn plain_and_reduced_searches_agree_on_every_mutant_and_its_counterexample_repla
                 memory: 1 << 28,
                 plain,
                 trace: !plain,
+                threads: 0,
             };
             let reduced = check(&question(false), &mut |_| true).unwrap();
             let plain = check(&question(true), &mut |_| true).unwrap();

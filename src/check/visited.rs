@@ -15,6 +15,17 @@ pub struct Bucket<K> {
     pub places: Vec<u32>,
 }
 
+/// The candidates of a chunk of states.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidates<'a, K> {
+    /// The first state.
+    pub from: usize,
+    /// By state: how many candidates there are up to it.
+    pub ends: &'a [u32],
+    /// By shard.
+    pub buckets: &'a [Bucket<K>],
+}
+
 #[derive(Clone, Debug)]
 struct Shard<K> {
     /// Open addressing; the slot is the hash scaled, so that growing keeps the order.
@@ -148,7 +159,7 @@ impl<K: Key> Visited<K> {
     }
 
     /// How many.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.order.len()
     }
 
@@ -178,21 +189,20 @@ impl<K: Key> Visited<K> {
         states * (size_of::<K>() + 4) + slots * size_of::<K>()
     }
 
-    /// Insert candidates: by chunk, by shard. `from` is the first state of each chunk, and `ends` says for each of
-    /// its states how many candidates there are up to it.
-    pub fn insert(&mut self, chunks: &[(usize, &[u32], &[Bucket<K>])]) {
+    /// Insert the candidates of some chunks, in order.
+    pub fn insert(&mut self, chunks: &[Candidates<'_, K>]) {
         let n = self.shards.len();
-        let busy = chunks.iter().map(|c| c.2.iter().map(|b| b.keys.len()).sum::<usize>()).sum::<usize>();
+        let busy = chunks.iter().flat_map(|c| c.buckets).map(|b| b.keys.len()).sum::<usize>();
         let work = |i: usize, shard: &mut Shard<K>| {
             let mut fresh = std::mem::take(&mut shard.fresh);
             fresh.resize_with(chunks.len(), Vec::new);
             for (chunk, fresh) in chunks.iter().zip(&mut fresh) {
-                shard.insert(&chunk.2[i].keys, fresh, n);
+                shard.insert(&chunk.buckets[i].keys, fresh, n);
             }
             shard.fresh = fresh;
         };
         super::threads::each(&mut self.shards, busy > super::threads::WORTH, work);
-        for (c, &(from, ends, buckets)) in chunks.iter().enumerate() {
+        for (c, &Candidates { from, ends, buckets }) in chunks.iter().enumerate() {
             let mut state = 0;
             let mut push = |key: K, place: u32| {
                 while ends[state] <= place {
