@@ -60,6 +60,19 @@ def test_the_x86_transistency_verdicts_match_the_published_ones_but_for_mrf1() -
     assert differing == {"mrf1"}, "there is no PTE store without its INVLPG in the published model"
 
 
+def test_every_rule_of_the_machine_is_broken_by_some_test() -> None:
+    broken = {
+        tc.litmus(file).stated.removeprefix("violated: ")
+        for file in FILES
+        if 'verdict "violated' in file.read_text()
+    }
+
+    assert broken == {
+        "stale_access (reused)", "stale_access (not_reused)", "freed_table_walk", "stale_text",
+        "unmapped_access", "wrong_gs_access", "wrong_address_space", "freed_mm", "deadlock",
+    }  # fmt: skip
+
+
 def test_bless_writes_the_verdict_found(tmp_path: Path) -> None:
     file = tmp_path / "sb.litmus"
     text = (FOLDER / "tso" / "sb.litmus").read_text().replace('verdict "allowed"', 'verdict "forbidden"')
@@ -87,6 +100,7 @@ def test_bless_writes_the_verdict_found(tmp_path: Path) -> None:
         ("litmus a\n\ncpu 1\n  fence\n", "columns are numbered from 0"),
         ("litmus a\n\ncpu 0\n  loop\n    fence\n", "cannot end"),
         ("litmus a\n\ncpu 0\n  fense\n", "did you mean `fence`"),
+        ("litmus a\n\ncpu 0\n  free mm 0\n", "0 is init_mm, which stays"),
     ],
 )
 def test_a_bad_litmus_text_is_refused_with_its_reason(text: str, said: str) -> None:

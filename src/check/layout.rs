@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use super::scope::{Assume, CheckError, MAX_CPUS, MAX_PAGES, Patched, Rest, Role, Scope};
 use crate::kernel::program::{
-    Alu, At, Code, Cond, Entry, Level, Op, PageKind, Pages, Pc, ProgId, REGS, Set, Touch, Val,
+    Alu, At, Code, Cond, Cr3, Entry, Level, Op, PageKind, Pages, Pc, ProgId, REGS, Set, Touch, Val,
 };
 use crate::kernel::step::NO_PC;
 
@@ -247,6 +247,8 @@ pub struct SharedFields {
     pub freed: [Bits; MAX_PAGES],
     /// Version of the leaf in the table before the current one.
     pub old_leaf: [Bits; MAX_PAGES],
+    /// Address spaces that were freed, a bit each.
+    pub freed_mms: Bits,
 }
 
 /// A tracked page.
@@ -308,20 +310,13 @@ impl Layout {
         scope.validate()?;
         let cpus = scope.roles.len();
         let (pages, text) = pages(code, scope, assume)?;
-        let mms = 1 + pages
-            .iter()
-            .map(|p| if let PageKind::User(n) = p.kind { usize::from(n) } else { 0 })
-            .max()
-            .unwrap_or(0);
-        let mms = if code
-            .ops
-            .iter()
-            .any(|op| matches!(op, Op::MovCr3 { to: crate::kernel::program::Cr3::Mm { .. }, .. }))
-        {
-            mms.max(2)
-        } else {
-            mms
+        let mm_of = |op: &Op| match *op {
+            Op::MovCr3 { to: Cr3::Mm { mm: Val::Imm(mm), .. }, .. } | Op::FreeMm(mm) => usize::from(mm),
+            Op::MovCr3 { to: Cr3::Mm { mm: Val::Reg(_), .. }, .. } => 1,
+            _ => 0,
         };
+        let user_of = |p: &PageInfo| if let PageKind::User(n) = p.kind { usize::from(n) } else { 0 };
+        let mms = 1 + pages.iter().map(user_of).chain(code.ops.iter().map(mm_of)).max().unwrap_or(0);
         let cr3_bits = 1 + width(scope.asids as u64 - 1) + width(mms as u64 - 1);
         let nmis = scope.nmis > 0 || scope.mces > 0;
         let ambient = Ambient::new(code);
@@ -490,6 +485,9 @@ impl Layout {
         s.mces = a.take(width(u64::from(scope.mces)));
         for v in &code.vars {
             s.vars.push(if v.per_cpu { Bits::default() } else { a.take(u32::from(v.bits)) });
+        }
+        if reached.iter().any(|op| matches!(op, Op::FreeMm(_))) {
+            s.freed_mms = a.take(layout.mms as u32);
         }
         for p in 0..layout.pages.len() {
             s.version[p] = a.take(version_bits);

@@ -476,9 +476,17 @@ impl<'a, const W: usize> Abs<'a, W> {
         self.walk(cpu, p, slot)
     }
 
+    /// Is the address space of a CR3 word free (SEMANTICS S9)?
+    fn is_freed(&self, cr3: u64) -> bool {
+        self.get(self.m.layout.shared.freed_mms) >> self.m.mm(cr3) & 1 != 0
+    }
+
     /// What a walk finds now (SEMANTICS S6: through a freed table is a violation, speculative or not).
     pub fn walk(&self, cpu: usize, p: usize, slot: usize) -> Result<Option<u64>, Violation> {
         let s = &self.m.layout.shared;
+        if s.freed_mms.exists() && self.is_freed(self.get(self.m.layout.cpus[cpu].cr3)) {
+            return Err(Violation::FreedMm);
+        }
         if self.m.layout.tables && self.m.layout.pages[p].kind != PageKind::Text {
             let cached = self.get(self.m.layout.cpus[cpu].upper[p][slot]);
             let memory = self.get(s.upper[p]);
@@ -822,6 +830,9 @@ impl<const W: usize> Machine for Abs<'_, W> {
 
     fn mov_cr3(&mut self, cpu: Cpu, cr3: u64, keep: NoFlush) -> Result<(), Violation> {
         let c = self.c(cpu);
+        if self.m.layout.shared.freed_mms.exists() && self.is_freed(cr3) {
+            return Err(Violation::FreedMm);
+        }
         self.set(c.cr3, cr3);
         self.drop_text(usize::from(cpu));
         let owes = self.get(c.owes);
@@ -985,6 +996,12 @@ impl<const W: usize> Machine for Abs<'_, W> {
             self.set(s.freed[p], now.max(2));
         }
         Ok(())
+    }
+
+    fn free_mm(&mut self, _: Cpu, mm: u8) {
+        let b = self.m.layout.shared.freed_mms;
+        let freed = self.get(b);
+        self.set(b, freed | 1 << mm);
     }
 
     fn range_is_full(&self, _: Cpu) -> bool {

@@ -486,9 +486,13 @@ impl Model {
             }
             Op::Rmw { .. } | Op::Cas { .. } | Op::Await { .. } | Op::AwaitAcks | Op::Fence(_) => false,
             Op::Irq(false) | Op::MovCr3 { .. } | Op::Invlpg(_) | Op::Invpcid { .. } | Op::Invlpgb(_) => false,
-            Op::InvlpgbAll | Op::Tlbsync | Op::Rar(_) | Op::Touch(_) | Op::Pte { .. } | Op::FreeTable(_) => {
-                false
-            }
+            Op::InvlpgbAll
+            | Op::Tlbsync
+            | Op::Rar(_)
+            | Op::Touch(_)
+            | Op::Pte { .. }
+            | Op::FreeTable(_)
+            | Op::FreeMm(_) => false,
             Op::LoadPage { .. } | Op::StorePage { .. } => false,
             Op::Promise(_) | Op::Ipi { .. } | Op::HandleCalls | Op::OweUser | Op::OweOthers => false,
         }

@@ -256,7 +256,7 @@ impl Writer<'_> {
             }
             Op::HandleCalls => return self.handle(pc, copy),
             Op::Return => format!("goto {done}"),
-            Op::LoadPage { .. } | Op::StorePage { .. } => return Err(self.cannot(pc)),
+            Op::LoadPage { .. } | Op::StorePage { .. } | Op::FreeMm(_) => return Err(self.cannot(pc)),
             Op::MovCr3 { to: Cr3::Mm { .. }, .. } | Op::Pte { .. } | Op::Touch(_) => {
                 return Err(self.cannot(pc));
             }

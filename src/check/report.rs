@@ -217,6 +217,10 @@ fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepVi
                 changes.push("ack".into());
             }
         }
+        let freed = s.freed_mms.get(after) & !s.freed_mms.get(before);
+        changes.extend(
+            (0..model.layout.mms).filter(|mm| freed >> mm & 1 != 0).map(|mm| format!("mm {mm} is free")),
+        );
         for (var, b) in model.code.vars.iter().zip(&s.vars) {
             if b.get(before) != b.get(after) {
                 changes.push(format!("{}={}", var.name, b.get(after)));
@@ -347,6 +351,16 @@ fn closing(model: &Model, replay: &Replay, moves: &[Move], rule: Violation) -> S
         (Violation::WrongAddressSpace, _) => {
             format!(
                 "cpu {cpu} uses user memory through the translation of another mm{at}. {} (S9).",
+                rule.name()
+            )
+        }
+        (Violation::FreedMm, _) => {
+            let how = match (action, next_op(model, s, cpu)) {
+                (Action::Step | Action::Pick(_), Some((_, Op::MovCr3 { .. }))) => "loads",
+                _ => "walks",
+            };
+            format!(
+                "cpu {cpu} {how} the page tables of an mm that was freed{at}: they are anyone's memory. {} (S9).",
                 rule.name()
             )
         }

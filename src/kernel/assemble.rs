@@ -865,6 +865,13 @@ impl Assembler {
             }),
             [level @ ("pte" | "table"), page, "=", v] => self.entry(level, page, v, false, at)?,
             [level @ ("pte" | "table"), page, "=", v, "locked"] => self.entry(level, page, v, true, at)?,
+            ["free", "mm", n] => match n.parse::<u8>() {
+                Ok(mm @ 1..=3) => Op::FreeMm(mm),
+                _ => {
+                    return self
+                        .fail(at, format!("`free mm` takes 1 to 3 (0 is init_mm, which stays), not `{n}`"));
+                }
+            },
             ["free", "table", page] => Op::FreeTable(self.pages(page, at)?),
             ["text", part, "=", v] => {
                 let v = match *v {

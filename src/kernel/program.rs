@@ -450,6 +450,8 @@ pub enum Op {
     },
     /// Free the page-table page below the upper entry.
     FreeTable(Pages),
+    /// Free an mm and its top-level table: `__mmdrop`.
+    FreeMm(u8),
     /// A flush of these pages is called for: it covers what is overwritten and visible now (SEMANTICS S2).
     Request(Pages),
     /// The caller relies on that flush from here on (SEMANTICS S3).

@@ -190,6 +190,8 @@ pub trait Machine {
     fn pte(&mut self, cpu: Cpu, pages: Pages, level: Level, v: Entry, locked: bool) -> Result<(), Violation>;
     /// Free page-table pages.
     fn free_table(&mut self, cpu: Cpu, pages: Pages) -> Result<(), Violation>;
+    /// Free an mm: whoever loads its table from now on, or still has it loaded and walks, breaks S9.
+    fn free_mm(&mut self, _cpu: Cpu, _mm: u8) {}
     /// Is the requested range flushed as a whole?
     fn range_is_full(&self, cpu: Cpu) -> bool;
     /// A flush is called for.
@@ -244,6 +246,7 @@ pub fn order_of(op: Op) -> Option<Order> {
         }
         Op::LoadPage { .. } | Op::StorePage { .. } => None,
         Op::ReadCr3(_) | Op::Touch(_) | Op::Body(_) | Op::Pte { .. } | Op::FreeTable(_) => None,
+        Op::FreeMm(_) => None,
         Op::Request(_) | Op::Promise(_) | Op::HandleCalls | Op::OweUser | Op::OweOthers | Op::Return => None,
     }
 }
@@ -359,6 +362,7 @@ fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Resu
         Op::Body(slot) => m.body(cpu, slot)?,
         Op::Pte { pages, level, v, locked } => m.pte(cpu, pages, level, v, locked)?,
         Op::FreeTable(pages) => m.free_table(cpu, pages)?,
+        Op::FreeMm(mm) => m.free_mm(cpu, mm),
         Op::Request(pages) => m.request(cpu, pages),
         Op::Promise(pages) => m.promise(cpu, pages)?,
         Op::Ipi { to, run } => m.ipi(cpu, to, run),

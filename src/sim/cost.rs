@@ -128,7 +128,7 @@ impl Times {
                     Op::LoadPage { .. } | Op::StorePage { .. } => of(c.mem_l1),
                     Op::Touch(_) | Op::Body(_) | Op::Request(_) | Op::Promise(_) => 0,
                     Op::Pte { locked: true, .. } => of(c.lock),
-                    Op::Pte { .. } | Op::FreeTable(_) | Op::OweUser | Op::OweOthers => PLAIN,
+                    Op::Pte { .. } | Op::FreeTable(_) | Op::FreeMm(_) | Op::OweUser | Op::OweOthers => PLAIN,
                     Op::Ipi { .. } => PLAIN,
                     Op::HandleCalls => of(c.lock),
                     Op::Return => PLAIN,

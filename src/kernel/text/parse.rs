@@ -274,6 +274,7 @@ fn simple(c: &mut Cursor<'_>, word: String) -> Result<StmtKind, PolicyError> {
                 match token {
                     Token::Word(w) => words.push(w.clone()),
                     Token::Sign(s @ ("=" | ",")) => words.push((*s).into()),
+                    Token::Int(n) if words == ["free", "mm"] => words.push(n.to_string()),
                     _ => break,
                 }
                 c.next += 1;

@@ -40,6 +40,7 @@ pub(super) fn class_of(op: Op) -> Class {
         }
         Op::LoadPage { .. } | Op::StorePage { .. } => Class::Private,
         Op::Invlpgb(_) | Op::InvlpgbAll | Op::Touch(_) | Op::Pte { .. } | Op::FreeTable(_) => Class::Private,
+        Op::FreeMm(_) => Class::Private,
         Op::HandleCalls | Op::OweUser | Op::OweOthers | Op::Return => Class::Private,
     }
 }
