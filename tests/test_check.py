@@ -197,6 +197,14 @@ def test_two_initiators_and_an_isolated_initiator_can_be_asked_for() -> None:
         tc.check("ipi", roles="purge * x")
 
 
+def test_every_entry_path_of_the_kernel_can_be_the_isolated_cpus() -> None:
+    for entry in ("syscall_compat", "sysenter_compat", "exception", "exception_espfix", "exception_bad_iret"):
+        verdict = tc.check("coalesce-v7", roles=f"purge; isolated 1 by {entry}", assume={"D": "none"})
+        assert verdict.status == "violated", entry
+    with pytest.raises(tc.CheckError, match="`sysret` is no entry path from user mode; these are: syscall, "):
+        tc.check("ipi", roles="purge; isolated 2 by sysret")
+
+
 @pytest.mark.parametrize(("cpus", "nmis", "states"), [(2, 0, 805), (3, 0, 42014)])
 def test_the_number_of_states_of_the_fix_is_exact(cpus: int, nmis: int, states: int) -> None:
     verdict = tc.check("coalesce-v7-fixed", cpus=cpus, nmis=nmis, assume={"D": "recycled"})

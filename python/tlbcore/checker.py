@@ -279,7 +279,8 @@ def check(
         Bytes the search may hold; beyond, the verdict is inconclusive.
     roles
         What each CPU does, instead of `cpus`, `entries` and `rounds`: such as `purge; purge; isolated 2`. A
-        role is `PROGRAM`, `PROGRAM*ROUNDS`, `isolated ENTRIES` or `isolated PROGRAM`.
+        role is `PROGRAM`, `PROGRAM*ROUNDS`, `isolated ENTRIES`, `isolated ENTRIES by ENTRY` (an entry path such
+        as `exception_espfix`) or `isolated PROGRAM`.
     reduce
         Treat interchangeable CPUs alike and fuse ops that commute with everything else. Verdicts are the
         same without, slower.

@@ -294,9 +294,18 @@ pub struct Layout {
 /// Names of programs that are NMI-like.
 pub const NMI_PROGRAMS: [&str; 2] = ["nmi", "nmi_user"];
 /// Names of programs that an interrupt or exception starts: they end in IRET.
-const IRETS: [&str; 5] = ["interrupt", "interrupt_kernel", "interrupt_idle", "nmi", "nmi_user"];
+const IRETS: [&str; 8] = [
+    "exception",
+    "exception_espfix",
+    "exception_bad_iret",
+    "interrupt",
+    "interrupt_kernel",
+    "interrupt_idle",
+    "nmi",
+    "nmi_user",
+];
 /// Names of programs that end in SYSRET, or never return: they publish nothing at their end.
-const NO_IRET: [&str; 2] = ["syscall", "enter_user"];
+const NO_IRET: [&str; 4] = ["syscall", "syscall_compat", "sysenter_compat", "enter_user"];
 
 impl Layout {
     /// Derive the layout. `buffer` is the depth of the store buffers, `versions` the highest version.

@@ -3,7 +3,8 @@
 //! A test is a `litmus` file. Its columns are sections `cpu 0`, `cpu 1`, ...; without columns its CPUs play roles
 //! (`cpus "purge; isolated 2"`). Header lines: `verdict "..."`, and where they differ from the standard
 //! `exists "CONDITION"` (is such an end reachable?), `never "CONDITION"`, `assume "D=recycled N=none"`,
-//! `nmis "1"`, `mces "1"`, `asids "2"`, `deaf "1"` (that CPU takes no interrupts), `frames "a: x y"` (page `a`
+//! `nmis "1"`, `mces "1"`, `asids "2"`, `deaf "1"` (that CPU takes no interrupts), `unflushed "1"` (that CPU is not in
+//! the mask the entry flush tests), `frames "a: x y"` (page `a`
 //! maps variable `x`, after its next change `y`), `features "pti pcid"`.
 
 use super::property::Condition;
@@ -25,9 +26,21 @@ pub enum LitmusError {
 }
 
 /// Header lines beside those every text has.
-const KEYS: [&str; 13] = [
-    "verdict", "exists", "never", "assume", "nmis", "mces", "asids", "cpus", "deaf", "frames", "features",
-    "states", "note",
+const KEYS: [&str; 14] = [
+    "verdict",
+    "exists",
+    "never",
+    "assume",
+    "nmis",
+    "mces",
+    "asids",
+    "cpus",
+    "deaf",
+    "unflushed",
+    "frames",
+    "features",
+    "states",
+    "note",
 ];
 
 /// A litmus test, ready to run.
@@ -60,11 +73,16 @@ pub struct Outcome {
     pub answer: Answer,
 }
 
+/// Paths a task in user mode enters the kernel by, and that `isolated ENTRIES by ENTRY` takes.
+pub const USER_ENTRIES: [&str; 6] =
+    ["syscall", "syscall_compat", "sysenter_compat", "exception", "exception_espfix", "exception_bad_iret"];
+
 /// Read roles: `purge; isolated 2; isolated purge; PROGRAM*3`.
 pub fn roles(text: &str) -> Result<Vec<Role>, CheckError> {
     let bad = |what: &str| {
         CheckError::Litmus(format!(
-            "`{what}` is no role: a role is PROGRAM, PROGRAM*ROUNDS, `isolated ENTRIES` or `isolated PROGRAM`"
+            "`{what}` is no role: a role is PROGRAM, PROGRAM*ROUNDS, `isolated ENTRIES`, `isolated ENTRIES by ENTRY` or \
+             `isolated PROGRAM`"
         ))
     };
     text.split([';', ','])
@@ -75,6 +93,17 @@ pub fn roles(text: &str) -> Result<Vec<Role>, CheckError> {
                 let rest = rest.trim();
                 if rest.is_empty() {
                     return Ok(Role::isolated(2));
+                }
+                if let Some((entries, by)) = rest.split_once(" by ") {
+                    let entries = entries.trim().parse::<u8>().map_err(|_| bad(word))?;
+                    if !USER_ENTRIES.contains(&by.trim()) {
+                        return Err(CheckError::Litmus(format!(
+                            "`{}` is no entry path from user mode; these are: {}",
+                            by.trim(),
+                            USER_ENTRIES.join(", ")
+                        )));
+                    }
+                    return Ok(Role::isolated_by(entries.min(15), by.trim()));
                 }
                 if let Ok(entries) = rest.parse::<u8>() {
                     return Ok(Role::isolated(entries.min(15)));
@@ -149,6 +178,10 @@ impl Litmus {
                 role.deaf = true;
                 role.name = "deaf".into();
             }
+        }
+        for word in fact("unflushed").unwrap_or("").split_whitespace() {
+            let cpu = word.parse::<usize>().ok().and_then(|n| list.get_mut(n));
+            cpu.ok_or_else(|| bad(format!("`unflushed` names CPUs, not `{word}`")))?.flushes = false;
         }
         let mut scope = Scope {
             roles: list,

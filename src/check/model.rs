@@ -58,6 +58,7 @@ impl Model {
         }
         let all = (1u16 << scope.roles.len()) as u8 - 1;
         let isolated = scope.roles.iter().enumerate().fold(0, |m, (i, r)| m | u8::from(r.isolated) << i);
+        let flushes = scope.roles.iter().enumerate().fold(0, |m, (i, r)| m | u8::from(r.flushes) << i);
         let nothing_user =
             layout.pages.iter().all(|p| !p.user_mapped && !matches!(p.kind, PageKind::User(_)));
         let written = |f: &crate::kernel::program::Field| {
@@ -94,7 +95,7 @@ impl Model {
             },
             pti: features.has(Feature::Pti),
             pcid: features.has(Feature::Pcid),
-            masks: [isolated, isolated, all & !isolated, all],
+            masks: [isolated, isolated & flushes, all & !isolated, all],
         };
         for zone in Zone::ALL {
             let checks = model.layout.pages.iter().any(|p| model.zone_may(zone, p.kind));

@@ -82,6 +82,9 @@ pub struct Role {
     pub irqs_off: bool,
     /// Takes neither interrupts nor NMIs: a walker such as an IOMMU.
     pub deaf: bool,
+    /// In the mask that the entry flush tests, if isolated: senders and entries may look at different masks
+    /// (FACTS 1.6 f).
+    pub flushes: bool,
 }
 
 impl Role {
@@ -97,6 +100,7 @@ impl Role {
             own: 0xff,
             irqs_off: false,
             deaf: false,
+            flushes: true,
         }
     }
 
@@ -112,7 +116,13 @@ impl Role {
             own: 0,
             irqs_off: true,
             deaf: false,
+            flushes: true,
         }
+    }
+
+    /// The same through another entry path, such as `exception_espfix`.
+    pub fn isolated_by(entries: u8, entry: &str) -> Role {
+        Role { again: entry.into(), ..Role::isolated(entries) }
     }
 
     /// A CPU that runs one program and then rests in the kernel.
@@ -127,6 +137,7 @@ impl Role {
             own: 0xff,
             irqs_off: false,
             deaf: false,
+            flushes: true,
         }
     }
 }

@@ -12,9 +12,14 @@ use super::text::{Expr, File, Loc, Name, PolicyError, Section, Stmt, StmtKind, T
 use crate::names;
 
 /// Sections that the drivers enter by name, with what each stands for.
-pub const ENTRIES: [(&str, &str); 17] = [
+pub const ENTRIES: [(&str, &str); 22] = [
     ("enter_user", "return to user mode for the first time"),
     ("syscall", "SYSCALL from user mode"),
+    ("syscall_compat", "SYSCALL from 32-bit user mode"),
+    ("sysenter_compat", "SYSENTER from 32-bit user mode"),
+    ("exception", "exception from user mode"),
+    ("exception_espfix", "exception from user mode that returns to a stack segment of the LDT"),
+    ("exception_bad_iret", "exception from user mode whose IRET faults"),
     ("interrupt", "device interrupt or IPI from user mode"),
     ("interrupt_kernel", "device interrupt or IPI from kernel mode"),
     ("interrupt_idle", "device interrupt or IPI out of idle"),
