@@ -268,3 +268,85 @@ def test_what_the_simulator_does_not_model_is_refused_not_ignored() -> None:
     for kernel in (tc.Kernel(vmap_stack=False), tc.Kernel(flush_ceiling=64)):
         with pytest.raises(tc.SimError, match="simulated"):
             tc.simulate(quiet, machine="skylake-sp", kernel=kernel, policy="ipi")
+
+
+def test_misses_are_counted_by_the_flush_that_caused_them_and_windows_by_where_they_opened():
+    load = scenarios.syscall_heavy(duration_s=1, spawn_hz=4000, gap_ns=2000.0)
+    ticks = scenarios.interrupts("all", rate_hz=1000, body_us=0.5)
+    rights = [{"program": "set_memory", "pages": 0, "cause": "set_memory"}]
+    flushes = scenarios.chain(rights, (0, 2), rate_hz=500)
+    purges = scenarios.vfree((0,), rate_hz=300, pages=25_000)
+    load = load.replace(actors=(*load.actors, ticks, flushes, purges))
+    seen: set[str] = set()
+    for policy in ("ipi", "ct-late", "coalesce-v7", "pending-bit"):
+        for detail in ("summary", "full"):
+            run = tc.simulate(
+                load.replace(duration_s=1 if detail == "summary" else 0.1),
+                machine="broadwell-ep",
+                policy=policy,
+                detail=detail,
+            )
+            for whole, parts in (
+                ("refill_misses", ("entry", "remote", "local", "other")),
+                ("exposures", ("syscall", "interrupt", "nmi", "other")),
+            ):
+                counts = {part: run.total(f"{whole}_{part}") for part in parts}
+                assert run.total(whole) == sum(counts.values()), (policy, whole)
+                seen |= {f"{whole}_{part}" for part, count in counts.items() if count}
+            times = [run.total(f"exposure_{part}_ps") for part in ("syscall", "interrupt", "nmi", "other")]
+            assert run.total("exposure_ps") == sum(times)
+    assert {"refill_misses_entry", "refill_misses_remote", "refill_misses_local"} <= seen
+    assert {"exposures_syscall", "exposures_interrupt"} <= seen
+
+
+def test_entry_latency_is_what_the_policy_adds_to_the_entry():
+    load = scenarios.syscall_heavy(duration_s=0.1)
+    found = tc.compare(load, machine="broadwell-ep", policies=["ipi", "coalesce-v7"])
+    entry, call = (
+        {p: found[p].latencies[f"{kind}_isolated"] for p in found} for kind in ("entry", "syscall")
+    )
+    assert entry["ipi"]["count"] == call["ipi"]["count"]
+    added = entry["coalesce-v7"]["mean_ps"] - entry["ipi"]["mean_ps"]
+    assert added > 300_000, "an INVPCID and two stores"
+    assert added < call["coalesce-v7"]["mean_ps"] - call["ipi"]["mean_ps"], "the refills come on top"
+
+
+def test_every_cost_of_a_result_has_its_mark_and_its_source():
+    costs = tc.simulate("quiet", machine="broadwell-ep", policy="coalesce-v7").costs
+    facts = {fact.key: fact for fact in tc.machines["broadwell-ep"].facts}
+    for name, mark, source in zip(costs["name"], costs["mark"], costs["source"], strict=True):
+        assert source
+        assert (facts[f"costs.{name}"].mark, facts[f"costs.{name}"].source) == (mark, source)
+
+
+def test_a_figure_that_rests_on_an_unsourced_cost_is_an_interval():
+    load = tc.scenarios.spawn_storm(duration_s=60)
+    found = tc.compare(
+        load,
+        machine="zen4-epyc",
+        kernel=tc.Kernel(broadcast_tlb_flush=True),
+        policies=["ipi", "invlpgb"],
+    )
+    assert found["invlpgb"].unsourced == ("invlpgb", "tlbsync")
+    rows = {
+        (p, c): i
+        for i, (p, c) in enumerate(zip(found.table["policy"], found.table["cpu_class"], strict=True))
+    }
+    broadcast, mainline = rows["invlpgb", "housekeeping"], rows["ipi", "housekeeping"]
+    low, took, high = (found.table[f"flush_request_mean_us{end}"] for end in ("_low", "", "_high"))
+    assert np.isnan(took[broadcast])
+    assert 0 < low[broadcast] < high[broadcast]
+    assert took[mainline] > 0
+    assert found.table["ipis_per_hour"][rows["invlpgb", "isolated"]] == 0, "no cost changes this"
+    assert pickle.loads(pickle.dumps(found)).table["flush_request_mean_us_low"][broadcast] == low[broadcast]
+
+
+def test_work_that_falls_due_in_an_interrupt_on_two_cpus_at_once_starts_after_it():
+    """Ticks and chains on the same CPUs: they used to wait for each other's clock for ever."""
+    load = scenarios.syscall_heavy(duration_s=0.05, spawn_hz=4000)
+    ticks = scenarios.interrupts("all", rate_hz=1000, body_us=0.5, poisson=False)
+    rights = [{"program": "set_memory", "pages": 0, "cause": "set_memory"}]
+    flushes = scenarios.chain(rights, (0, 1, 2), rate_hz=1000, poisson=False)
+    run = tc.simulate(load.replace(actors=(*load.actors, ticks, flushes)), machine="broadwell-ep")
+    assert run.duration_s == pytest.approx(0.05)
+    assert run.total("flush_requests") == pytest.approx(150, abs=4)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tlbcore import _core
 from tlbcore._machines import Machine
+from tlbcore._machines import machine as as_machine
 from tlbcore._progress import Progress, shown
 from tlbcore.analysis import interval
 from tlbcore.kernel import Kernel, machine_text
@@ -68,8 +69,9 @@ class SimResult:
     purges
         One row per purge: `time_ps`, `areas`, `hull_pages`, `forks` so far, and whether it was a `tail`.
     latencies
-        HDR histograms (two digits) of system calls and interruptions by class of CPU, and of initiators'
-        waits: `count`, `mean_ps`, `p50_ps`, `p90_ps`, `p99_ps`, `p999_ps`, `max_ps`.
+        HDR histograms (two digits) by class of CPU: `entry_` (from SYSCALL to the body), `syscall_` (the whole
+        call), `interruption_` (of user mode), each with `isolated` or `housekeeping`; and `initiator_wait`:
+        `count`, `mean_ps`, `p50_ps`, `p90_ps`, `p99_ps`, `p999_ps`, `max_ps`.
     duration_s
         Simulated seconds reached; below the scenario's if `interrupted`.
     program_runs
@@ -79,8 +81,10 @@ class SimResult:
     violation
         The first step that broke a rule of the machine, or None.
     costs
-        What the policy's ops take: `name`, `cycles`, `low`, `high` (the interval its source allows), `mark`;
-        the source stands in the machine's facts.
+        What the policy's ops take: `name`, `cycles`, `low`, `high` (the interval its source allows), `mark`,
+        `source`.
+    unsourced
+        Those of INVLPGB and RAR that nobody has published: figures that depend on them are intervals at best.
     """
 
     scenario: Scenario
@@ -99,6 +103,7 @@ class SimResult:
     notes: tuple[str, ...]
     violation: str | None
     costs: Mapping[str, NDArray[Any]]
+    unsourced: tuple[str, ...] = ()
 
     def total(self, name: str, *, isolated: bool | None = None) -> int:
         """Return a statistic summed over CPUs: isolated ones, the others, or all (None).
@@ -199,6 +204,7 @@ def _run(
         elif not raw[0]["interrupted"]:
             checkpoint.unlink(missing_ok=True)
     name = machine if isinstance(machine, str) else machine.name
+    sources = {fact.key: fact.source for fact in as_machine(machine).facts}
     return [
         _result(
             {
@@ -217,17 +223,17 @@ def _run(
                 "interrupted": one["interrupted"],
                 "notes": tuple(one["notes"]),
                 "violation": one["violation"],
-                "costs": dict(
-                    zip(
-                        ("name", "cycles", "low", "high", "mark"),
-                        zip(*one["costs"], strict=True),
-                        strict=True,
-                    )
-                ),
+                "costs": _costs(one["costs"], sources),
+                "unsourced": tuple(one["unsourced"]),
             }
         )
         for (policy, seed), one in zip(jobs, raw, strict=True)
     ]
+
+
+def _costs(rows: list[tuple[Any, ...]], sources: Mapping[str, str]) -> dict[str, Any]:
+    columns = dict(zip(("name", "cycles", "low", "high", "mark"), zip(*rows, strict=True), strict=True))
+    return {**columns, "source": [sources.get(f"costs.{name}", "") for name in columns["name"]]}
 
 
 def simulate(
@@ -370,6 +376,8 @@ FIGURES: dict[str, tuple[str, Callable[[SimResult, bool, int], float]]] = {
     "deferrals_per_hour": ("flush requests over before the CPU flushed", _per_hour("deferrals")),
     "entry_flushes_needed_per_hour": ("entry flushes while one was owed", _per_hour("entry_flushes_needed")),
     "entry_flushes_unneeded_per_hour": ("entry flushes while none was", _per_hour("entry_flushes_unneeded")),
+    "entry_mean_ns": ("mean time from SYSCALL to the body: entry code", _latency("entry", "mean_ps", 1e-3)),
+    "entry_p99_ns": ("99th percentile of that", _latency("entry", "p99_ps", 1e-3)),
     "syscall_mean_ns": ("mean system call, refills included", _mean("kernel_ps", "syscalls", 1e-3)),
     "syscall_p99_ns": ("99th percentile of system calls", _latency("syscall", "p99_ps", 1e-3)),
     "refill_misses_per_hour": ("TLB misses caused by flushes", _per_hour("refill_misses")),
@@ -382,10 +390,15 @@ FIGURES: dict[str, tuple[str, Callable[[SimResult, bool, int], float]]] = {
     ),
     "text_hazards_per_hour": ("ordinary kernel code run with a sync of text owed", _per_hour("text_hazards")),
     "flush_requests_per_hour": ("kernel-range flushes initiated", _per_hour("flush_requests")),
+    "flush_request_mean_us": (
+        "mean time of such a flush, until its caller relies on it",
+        _mean("flush_request_ps", "flush_requests", 1e-6),
+    ),
     "wait_mean_us": (
         "mean wait of an initiator",
         _mean("wait_ps", ("flush_requests", "sync_requests"), 1e-6),
     ),
+    "wait_share": ("share of time waited for acknowledgements", _share("wait_ps")),
     "user_share": ("share of time in user mode", _share("user_ps")),
     "violations_per_hour": ("steps that broke a rule of the machine", _per_hour("violations")),
 }
@@ -407,15 +420,19 @@ class Comparison(Mapping[str, SimResult]):
     ----------
     table
         One row per policy and class of CPU: `policy`, `cpu_class`, `cpus`, `seeds`, and a float column per
-        figure (`tlbcore._simulate.FIGURES`), a mean over seeds; with several seeds also `..._low` and
-        `..._high`, the 95 % confidence interval. What did not occur is NaN, never zero.
+        figure (docs/simulation.md), a mean over seeds; with several seeds also `..._low` and `..._high`, the 95 %
+        confidence interval. What did not occur is NaN, never zero. A figure that depends on a cost without a source
+        (`SimResult.unsourced`) is NaN too: the interval then spans the runs with either end of every cost.
     results
         Every run, by policy and then by seed.
+    bounds
+        The runs with costs low and high of policies that rest on unsourced costs.
     """
 
     table: Mapping[str, NDArray[Any]]
     results: tuple[SimResult, ...]
     policies: tuple[str, ...] = field(default=())
+    bounds: tuple[SimResult, ...] = field(default=())
 
     def __getitem__(self, policy: str) -> SimResult:
         for result in self.results:
@@ -437,7 +454,7 @@ class Comparison(Mapping[str, SimResult]):
         return dataclasses.replace(self, **changes)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_comparison, (self.results, self.policies))
+        return (_comparison, (self.results, self.policies, self.bounds))
 
     @property
     def interrupted(self) -> bool:
@@ -449,8 +466,10 @@ class Comparison(Mapping[str, SimResult]):
         return f"<Comparison of {', '.join(self)}: {first.scenario.name} on {first.machine}>"
 
 
-def _comparison(results: tuple[SimResult, ...], names: tuple[str, ...]) -> Comparison:
-    many = any(sum(r.policy.name == name for r in results) > 1 for name in names)
+def _comparison(
+    results: tuple[SimResult, ...], names: tuple[str, ...], bounds: tuple[SimResult, ...] = ()
+) -> Comparison:
+    many = bool(bounds) or any(sum(r.policy.name == name for r in results) > 1 for name in names)
     columns: dict[str, list[Any]] = {"policy": [], "cpu_class": [], "cpus": [], "seeds": []}
     for name in FIGURES:
         columns[name] = []
@@ -470,11 +489,15 @@ def _comparison(results: tuple[SimResult, ...], names: tuple[str, ...]) -> Compa
             columns["seeds"].append(len(runs))
             for name, (_, compute) in FIGURES.items():
                 mean, low, high = _interval([compute(r, isolated, cpus) for r in runs])
+                ends = [compute(r, isolated, cpus) for r in bounds if r.policy.name == policy]
+                if any(end != mean and not (math.isnan(end) and math.isnan(mean)) for end in ends):
+                    known = [value for value in (mean, low, high, *ends) if not math.isnan(value)]
+                    mean, low, high = math.nan, min(known), max(known)
                 columns[name].append(mean)
                 if many:
                     columns[f"{name}_low"].append(low)
                     columns[f"{name}_high"].append(high)
-    return Comparison(table=_frozen(columns), results=results, policies=names)
+    return Comparison(table=_frozen(columns), results=results, policies=names, bounds=bounds)
 
 
 def compare(
@@ -534,19 +557,21 @@ def compare(
         threads = os.cpu_count() or 1
     if not isinstance(threads, int) or threads < 1:
         raise _core.SimError(f"threads is a number of at least 1: got {threads!r}")
-    results = _run(
-        _as_scenario(scenario),
-        machine,
-        _as_kernel(kernel),
-        jobs,
-        skip=skip,
-        timeline=_as_keep(timeline),
-        threads=threads,
-        progress=progress,
-        detail=detail,
-        costs=costs,
-    )
-    return _comparison(tuple(results), names)
+    load, kernel = _as_scenario(scenario), _as_kernel(kernel)
+    keep, workers = _as_keep(timeline), threads
+
+    def run(jobs: Sequence[tuple[Policy, int]], costs: str, told: Progress | bool | None) -> list[SimResult]:
+        return _run(
+            load, machine, kernel, jobs, skip=skip, timeline=keep, threads=workers, progress=told, detail=detail,
+            costs=costs,
+        )  # fmt: skip
+
+    results = run(jobs, costs, progress)
+    rests = {r.policy.name for r in results if r.unsourced and not r.interrupted}
+    again = [(policy, seed) for policy, seed in jobs if policy.name in rests]
+    ends = ("low", "high") if again and costs == "best" else ()
+    bounds = [result for end in ends for result in run(again, end, None)]
+    return _comparison(tuple(results), names, tuple(bounds))
 
 
 def statistics_markdown() -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlbcore import scenarios
-from tlbcore._machines import machine
+from tlbcore._machines import Machine, machine
 from tlbcore._progress import Progress, shown
 from tlbcore._simulate import SimResult, simulate
 from tlbcore.kernel import Kernel
@@ -362,21 +362,25 @@ def _traces() -> Iterator[Row]:
         )
     yield from _counted("filter attach, p4.w3i", scenarios.filter_attach, 95, (107, 82, 25, 95))
     yield from _counted("module cycle, p4.w7", scenarios.module_load, 21, (127, 106, 21, 70))
-    tables = _tables_of_files()
-    yield Row(
-        number=11,
-        name="flush rounds, p4.w6 (8 MB file tables)",
-        unit="count",
-        role="prediction",
-        published=16.0,
-        computed=tables,
-        tolerance=1.6,
-        absolute=True,
-        note="tail purges of the emulator's slow acknowledgements are not predicted",
+    yield from _tables_of_files()
+
+
+# p4.w6: how long the nine threshold purges waited for their acknowledgements in the mean, 18 to 502 ms: the host ran
+# four vCPUs on fewer cores.
+_W6_ACKNOWLEDGEMENT_NS = 215_400_000
+
+
+def _tables_of_files() -> Iterator[Row]:
+    guest = Machine(
+        name="p4",
+        text=f"""
+            name = "p4"
+            title = "the guest of p4.w6"
+            inherits = "haswell-ep-e5-2699v3"
+            [costs]
+            ipi_same_socket = {{ ns = {_W6_ACKNOWLEDGEMENT_NS}, mark = "measured", source = "p4.w6" }}
+        """,
     )
-
-
-def _tables_of_files() -> float:
     load = Scenario(
         name="fdstorm",
         duration_s=39.5,
@@ -384,10 +388,36 @@ def _tables_of_files() -> float:
         isolated=(2, 3),
         actors=(
             scenarios.spin("all"),
-            scenarios.vfree((0,), rate_hz=3.04, pages=2049),
+            # 120 children in 39.5 s, one after the other, on either housekeeping CPU.
+            scenarios.vfree((0, 1), rate_hz=3.04 / 2, pages=2049),
         ),
     )
-    return float(simulate(load, machine="haswell-ep-e5-2699v3").total("flush_requests"))
+    runs = [simulate(load, machine=guest, seed=seed) for seed in range(1, 21)]
+    rounds, tails = (
+        sum(run.total(name) for run in runs) / len(runs) for name in ("flush_requests", "purges_tail")
+    )
+    for name, published, computed, tolerance, note in (
+        ("threshold purges", 9.0, rounds - tails, 1.0, "mean of 20 seeds"),
+        (
+            "flush rounds, tail purges included",
+            16.0,
+            rounds,
+            1.6,
+            f"{tails:.1f} tail purges against 7: the freeing task does not move to another CPU while its own waits"
+            " (docs/simulation.md, Validation)",
+        ),
+    ):
+        yield Row(
+            number=11,
+            name=f"{name}, p4.w6 (8 MB file tables)",
+            unit="count",
+            role="prediction",
+            published=published,
+            computed=computed,
+            tolerance=tolerance,
+            absolute=True,
+            note=note,
+        )
 
 
 def _counted(

@@ -180,6 +180,8 @@ fn output<'py>(py: Python<'py>, out: &Output) -> PyResult<Bound<'py, PyDict>> {
     for (name, h) in [
         ("syscall_isolated", &l.syscall[0]),
         ("syscall_housekeeping", &l.syscall[1]),
+        ("entry_isolated", &l.entry[0]),
+        ("entry_housekeeping", &l.entry[1]),
         ("interruption_isolated", &l.interruption[0]),
         ("interruption_housekeeping", &l.interruption[1]),
         ("initiator_wait", &l.wait),
@@ -197,6 +199,7 @@ fn output<'py>(py: Python<'py>, out: &Output) -> PyResult<Bound<'py, PyDict>> {
     dict.set_item("latencies", latencies)?;
     let costs: Vec<_> = out.costs.iter().map(|(n, f)| (*n, f.cycles, f.low, f.high, f.mark.name())).collect();
     dict.set_item("costs", costs)?;
+    dict.set_item("unsourced", out.unsourced.clone())?;
     dict.set_item("program_runs", out.runs)?;
     dict.set_item("reached_ps", out.reached_ps)?;
     dict.set_item("interrupted", out.interrupted)?;

@@ -20,7 +20,7 @@ use super::draw::Draws;
 use super::machine::Timed;
 use super::queue::{Key, NEVER};
 use super::scenario::{Gap, Kind as ActorKind, Scenario};
-use super::stats::{Cause, Stat};
+use super::stats::{Cause, Stat, Window};
 use crate::kernel::program::{Code, Pc, ProgId};
 use crate::kernel::step::{Cpu, Frame};
 use crate::kernel::vmalloc::{Area, Vmalloc};
@@ -65,11 +65,14 @@ struct Act {
     /// [`NEVER`]: the body has not begun.
     body_left: u64,
     body_ps: u64,
+    /// From its beginning to that of its body.
+    entered: u64,
     cause: Cause,
     from: u32,
     /// What the CPU had before, restored at the end.
     if_on: bool,
     entry_code: bool,
+    window: Window,
     in_call_irq: bool,
     loop_next: Cpu,
     user_left: u64,
@@ -120,7 +123,9 @@ struct Entries {
 /// How long system calls and interruptions took, by class of CPU (0 isolated, 1 housekeeping).
 #[derive(Clone, Debug)]
 pub struct Latencies {
-    /// System calls.
+    /// From SYSCALL to the body: hardware and entry code.
+    pub entry: [hdrhistogram::Histogram<u64>; 2],
+    /// System calls, refills included.
     pub syscall: [hdrhistogram::Histogram<u64>; 2],
     /// Interruptions of user mode.
     pub interruption: [hdrhistogram::Histogram<u64>; 2],
@@ -132,7 +137,7 @@ impl Latencies {
     fn new() -> Self {
         let h =
             || hdrhistogram::Histogram::new_with_bounds(1000, 1 << 50, 2).expect("the bounds are constants");
-        Latencies { syscall: [h(), h()], interruption: [h(), h()], wait: h() }
+        Latencies { entry: [h(), h()], syscall: [h(), h()], interruption: [h(), h()], wait: h() }
     }
 }
 
@@ -230,6 +235,8 @@ impl Engine {
             began: 0,
             body_left: NEVER,
             body_ps: 0,
+            entered: 0,
+            window: Window::Other,
             cause: Cause::Other,
             from: 0,
             if_on: true,

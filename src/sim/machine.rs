@@ -2,7 +2,7 @@
 
 use super::cost::Times;
 use super::queue::{NEVER, Queue};
-use super::stats::{Cause, N_CAUSES, Row, STATS, Stat};
+use super::stats::{Cause, FlushKind, N_CAUSES, Row, STATS, Stat, Window};
 use super::timeline::{Event, Kind, Timeline};
 use crate::kernel::program::{Code, Feature, Features, Pc, Set};
 use crate::kernel::smp::{Call, CallQueue};
@@ -95,6 +95,11 @@ pub struct Core {
     /// Kernel translations are loaded and kernel code runs.
     pub view: bool,
     exposed_from: u64,
+    exposed_in: Window,
+    /// What its innermost frame is.
+    pub window: Window,
+    /// What flushed it last.
+    pub flushed_by: FlushKind,
     /// Pages that must be walked again.
     pub cold: bool,
     owe_user: bool,
@@ -222,6 +227,9 @@ impl Timed {
             sync_owed: false,
             view: false,
             exposed_from: NEVER,
+            exposed_in: Window::Other,
+            window: Window::Other,
+            flushed_by: FlushKind::Other,
             cold: false,
             owe_user: false,
             owe_others: false,
@@ -328,6 +336,7 @@ impl Timed {
             c.view = true;
             if c.owed {
                 c.exposed_from = c.clock;
+                c.exposed_in = c.window;
             }
         }
     }
@@ -344,8 +353,11 @@ impl Timed {
         if c.exposed_from != NEVER {
             let time = c.clock.saturating_sub(c.exposed_from);
             c.exposed_from = NEVER;
-            self.add(cpu, Stat::exposures, 1);
-            self.add(cpu, Stat::exposure_ps, time);
+            let (count, duration) = c.exposed_in.stats();
+            for (stat, by) in [(Stat::exposures, 1), (Stat::exposure_ps, time), (count, 1), (duration, time)]
+            {
+                self.add(cpu, stat, by);
+            }
         }
     }
 
@@ -369,7 +381,9 @@ impl Timed {
         };
         if c.working > 0 {
             // Nested in its wait, an interrupt handler is nobody's business until it returns to the wait.
-            return if c.waiting { calls } else { c.clock };
+            // In the body of one, nothing happens before its end; two CPUs that asked for each other's time at the same
+            // moment would never get there.
+            return if c.waiting { calls } else { c.clock.max(c.resume) };
         }
         if self.all_driven {
             let next = c.irq_at.min(c.device_next).min(c.nmi_next).min(c.fg_next).min(c.init_next);
@@ -381,7 +395,7 @@ impl Timed {
                 c.clock.max(next)
             };
         }
-        let starts = if c.init_next == NEVER { NEVER } else { c.clock.max(c.init_next) };
+        let starts = if c.init_next == NEVER { NEVER } else { c.clock.max(c.init_next).max(c.resume) };
         calls.min(starts)
     }
 }

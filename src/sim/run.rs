@@ -81,6 +81,8 @@ pub struct Output {
     pub notes: Vec<String>,
     /// Costs that the ops of this policy take, by name in the preset.
     pub costs: Vec<(&'static str, Figure)>,
+    /// Costs without a source that the result rests on: it is an interval at best.
+    pub unsourced: Vec<&'static str>,
     /// First violation: time, CPU, source place, rule.
     pub violation: Option<(u64, Cpu, String, &'static str)>,
     /// An interrupted run's state, for [`Run::resume`].
@@ -123,6 +125,7 @@ pub struct Run {
     input: Input,
     notes: Vec<String>,
     costs: Vec<(&'static str, Figure)>,
+    unsourced: Vec<&'static str>,
     interrupted: bool,
 }
 
@@ -164,7 +167,7 @@ impl Run {
             ));
         }
         let engine = engine(&input, code, features, &bodies)?;
-        Ok(Run { engine, input, notes, costs, interrupted: false })
+        Ok(Run { engine, input, notes, costs, unsourced, interrupted: false })
     }
 
     /// Time reached.
@@ -243,6 +246,7 @@ impl Run {
             isolated: (0..self.input.scenario.cpus).map(|c| self.input.scenario.is_isolated(c)).collect(),
             dropped: m.timelines.iter().map(|t| t.dropped).sum(),
             costs: self.costs.clone(),
+            unsourced: self.unsourced.clone(),
             checkpoint: if self.interrupted { self.checkpoint() } else { None },
             violation: m.violation.map(|(t, c, pc, v)| (t, c, engine.source(pc), v.name())),
             stats: m.stats.clone(),
@@ -404,7 +408,7 @@ mod tests {
         assert_eq!(a.events, b.events);
         let recorded = |o: &Output| -> Vec<(u64, u64)> {
             let l = &o.latencies;
-            let all = l.syscall.iter().chain(&l.interruption).chain([&l.wait]);
+            let all = l.entry.iter().chain(&l.syscall).chain(&l.interruption).chain([&l.wait]);
             all.flat_map(|h| h.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value()))).collect()
         };
         assert_eq!(recorded(a), recorded(b));

@@ -49,6 +49,10 @@ statistics! {
     local_flushes, Count, "Flushes by an initiator on its own CPU.";
     entry_flush_ps, Ps, "Time that flush instructions took in entry code.";
     refill_misses, Count, "TLB misses caused by flushes: touched pages that had to be walked again.";
+    refill_misses_entry, Count, "Of those, after a flush in entry code.";
+    refill_misses_remote, Count, "Of those, after a flush in a remote call.";
+    refill_misses_local, Count, "Of those, after an initiator's flush on its own CPU.";
+    refill_misses_other, Count, "Of those, after anything else: a CR3 write that flushes, a broadcast, a cold start.";
     refill_ps, Ps, "Time those misses took.";
     user_ps, Ps, "Time in user mode.";
     kernel_ps, Ps, "Time in system calls and kernel work.";
@@ -56,6 +60,14 @@ statistics! {
     idle_ps, Ps, "Time in idle.";
     exposures, Count, "Times that kernel translations were loaded in kernel mode while a flush was owed.";
     exposure_ps, Ps, "Time of those windows.";
+    exposures_syscall, Count, "Of those windows, the ones that opened in a system call.";
+    exposure_syscall_ps, Ps, "Time of those.";
+    exposures_interrupt, Count, "The ones that opened in an interrupt.";
+    exposure_interrupt_ps, Ps, "Time of those.";
+    exposures_nmi, Count, "The ones that opened in an NMI.";
+    exposure_nmi_ps, Ps, "Time of those.";
+    exposures_other, Count, "The ones that opened in idle, in an initiator's work or before the first return to user mode.";
+    exposure_other_ps, Ps, "Time of those.";
     hazards, Count, "Times that ordinary kernel code ran while a flush was owed.";
     sync_requests, Count, "Syncs of text patching this CPU asked for.";
     sync_deferrals, Count, "Syncs of text patching that were over before this CPU had serialised.";
@@ -63,6 +75,7 @@ statistics! {
     text_hazards, Count, "Times that ordinary kernel code ran while a sync of text patching was owed.";
     flush_requests, Count, "Kernel-range flush requests this CPU initiated.";
     flush_requests_full, Count, "Of those, the ones beyond the single-page ceiling.";
+    flush_request_ps, Ps, "Time from such a request to the moment its caller relies on it.";
     purges, Count, "Purges of the lazy list this CPU ran, tail purges included.";
     purges_tail, Count, "Purges that were queued while another one still waited.";
     purges_postponed, Count, "Purges that gave up because some CPU had not flushed yet.";
@@ -76,6 +89,56 @@ statistics! {
     stacks_reused, Count, "Kernel stacks taken from the per-CPU cache.";
     stacks_allocated, Count, "Kernel stacks newly allocated in vmalloc space.";
     violations, Count, "Steps that broke a rule of the machine.";
+}
+
+/// What flushed a CPU last: which misses its refills are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum FlushKind {
+    /// A CR3 write that flushes, a broadcast, or nothing yet.
+    Other,
+    /// Entry code.
+    Entry,
+    /// A remote call.
+    Remote,
+    /// An initiator on its own CPU.
+    Local,
+}
+
+impl FlushKind {
+    /// The misses after such a flush.
+    pub const fn misses(self) -> Stat {
+        match self {
+            FlushKind::Other => Stat::refill_misses_other,
+            FlushKind::Entry => Stat::refill_misses_entry,
+            FlushKind::Remote => Stat::refill_misses_remote,
+            FlushKind::Local => Stat::refill_misses_local,
+        }
+    }
+}
+
+/// What a CPU was doing when a window of exposure opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Window {
+    /// Idle, an initiator's work, or the boot.
+    Other,
+    /// A system call.
+    Syscall,
+    /// An interrupt.
+    Interrupt,
+    /// An NMI.
+    Nmi,
+}
+
+impl Window {
+    /// How many such windows there were, and their time.
+    pub const fn stats(self) -> (Stat, Stat) {
+        match self {
+            Window::Other => (Stat::exposures_other, Stat::exposure_other_ps),
+            Window::Syscall => (Stat::exposures_syscall, Stat::exposure_syscall_ps),
+            Window::Interrupt => (Stat::exposures_interrupt, Stat::exposure_interrupt_ps),
+            Window::Nmi => (Stat::exposures_nmi, Stat::exposure_nmi_ps),
+        }
+    }
 }
 
 /// Number of statistics.

@@ -118,7 +118,8 @@ def _show(result: Comparison) -> None:
 def _cell(table: Any, name: str, i: int) -> str:
     value = float(table[name][i])
     if math.isnan(value):
-        return "-"
+        low, high = (float(table.get(f"{name}_{end}", {i: math.nan})[i]) for end in ("low", "high"))
+        return "-" if math.isnan(low) else f"{low:.4g}..{high:.4g}"
     text = f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
     if f"{name}_low" in table and not math.isnan(float(table[f"{name}_low"][i])):
         half = (float(table[f"{name}_high"][i]) - float(table[f"{name}_low"][i])) / 2

@@ -3,7 +3,7 @@
 use super::super::machine::Timed;
 use super::super::queue::{Key, NEVER};
 use super::super::scenario::{Gap, Kind as ActorKind};
-use super::super::stats::{Cause, Stat};
+use super::super::stats::{Cause, Stat, Window};
 use super::super::timeline::Kind as EventKind;
 use super::{Act, Engine, Why, draw_gap};
 use crate::kernel::program::ProgId;
@@ -95,10 +95,12 @@ impl Engine {
             began: c.clock,
             body_left: NEVER,
             body_ps: 0,
+            entered: 0,
             cause,
             from,
             if_on: c.if_on,
             entry_code: c.entry_code,
+            window: c.window,
             in_call_irq: c.in_call_irq,
             loop_next: c.loop_next,
             user_left: NEVER,
@@ -106,6 +108,12 @@ impl Engine {
         c.clock += enters;
         c.depth += 1;
         c.entry_code = why != Why::Work;
+        c.window = match why {
+            Why::Enter | Why::Work | Why::Idle => Window::Other,
+            Why::Syscall => Window::Syscall,
+            Why::Interrupt => Window::Interrupt,
+            Why::Nmi => Window::Nmi,
+        };
         match why {
             Why::Syscall | Why::Interrupt => c.if_on = false,
             Why::Nmi => c.nmi_blocked = true,
@@ -137,6 +145,7 @@ impl Engine {
         c.depth -= 1;
         c.if_on = act.if_on;
         c.entry_code = act.entry_code;
+        c.window = act.window;
         c.in_call_irq = act.in_call_irq;
         c.loop_next = act.loop_next;
         if act.why == Why::Nmi {

@@ -171,6 +171,11 @@ impl Engine {
         let act = &mut self.own[i].acts[top];
         if act.body_left == NEVER {
             act.body_left = act.body_ps;
+            act.entered = self.m.cores[i].clock - act.began;
+            if slot == Slot::Syscall {
+                let class = usize::from(self.class_of_cpu[i]);
+                self.latencies.entry[class].saturating_record(act.entered.max(1000));
+            }
             if self.m.tlbs.is_some() {
                 let pages = self.refill_pages[i].0;
                 self.m.look_up(cpu, true, pages);
@@ -215,11 +220,9 @@ impl Engine {
         let (k, u) = self.refill_pages[i];
         let pages = u64::from(if kernel { k } else { u });
         let time = pages * self.m.times.refill;
-        self.m.cores[i].clock += time;
         if !kernel {
             self.m.cores[i].cold = false;
         }
-        self.m.stats[i][Stat::refill_misses as usize] += pages;
-        self.m.stats[i][Stat::refill_ps as usize] += time;
+        self.m.refilled(cpu, pages, time);
     }
 }

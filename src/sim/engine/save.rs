@@ -12,6 +12,9 @@ use crate::kernel::program::Pc;
 use crate::kernel::step::{Cpu, Violation};
 use crate::kernel::vmalloc::{Area, Vmalloc};
 
+/// Of latencies.
+const HISTOGRAMS: usize = 7;
+
 /// One CPU's part that the machine does not know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct SavedOwn {
@@ -50,10 +53,11 @@ pub struct Saved {
 }
 
 impl Engine {
-    fn histograms(&mut self) -> [&mut Histogram<u64>; 5] {
+    fn histograms(&mut self) -> [&mut Histogram<u64>; HISTOGRAMS] {
         let l = &mut self.latencies;
         let ([a, b], [c, d]) = (l.syscall.each_mut(), l.interruption.each_mut());
-        [a, b, c, d, &mut l.wait]
+        let [e, f] = l.entry.each_mut();
+        [a, b, c, d, e, f, &mut l.wait]
     }
 
     /// The state now. `None` while pages are looked up: TLBs are not saved.
@@ -118,7 +122,7 @@ impl Engine {
             && saved.queue.len() == self.own.len()
             && saved.timelines.len() == self.own.len()
             && saved.by_cause.len() == self.own.len()
-            && saved.histograms.len() == 5
+            && saved.histograms.len() == HISTOGRAMS
             && saved.stats.len() == self.own.len()
             && saved.stats.iter().all(|row| row.len() == STATS)
             && saved.own.iter().zip(&self.own).all(|(s, o)| s.actors.len() == o.actors.len())

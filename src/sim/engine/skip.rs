@@ -2,7 +2,7 @@
 
 use super::super::queue::NEVER;
 use super::super::scenario::Kind as ActorKind;
-use super::super::stats::{STATS, Stat};
+use super::super::stats::{FlushKind, STATS, Stat};
 use super::class::Class;
 use super::{Engine, draw_gap};
 use crate::kernel::step::Cpu;
@@ -13,7 +13,11 @@ pub(super) struct Memo {
     vars: Vec<u16>,
     cr3: u64,
     cold: bool,
+    /// What flushed it last: whose misses the refill is.
+    flushed_by: FlushKind,
     cost: u64,
+    /// From SYSCALL to the body.
+    entered: u64,
     delta: Vec<(usize, u64)>,
     times: u64,
     /// Offset of the last full flush from the start, if there was one.
@@ -34,7 +38,10 @@ impl Engine {
         let known = match &self.own[i].memo {
             Some(memo) => {
                 let c = &self.m.cores[i];
-                memo.cr3 == c.cr3 && memo.cold == c.cold && memo.vars == self.m.vars_of(cpu)
+                memo.cr3 == c.cr3
+                    && memo.cold == c.cold
+                    && memo.flushed_by == c.flushed_by
+                    && memo.vars == self.m.vars_of(cpu)
             }
             None => false,
         };
@@ -79,9 +86,9 @@ impl Engine {
         let i = usize::from(cpu);
         self.settle(cpu);
         let before = self.m.stats[i];
-        let (vars, cr3, cold) = {
+        let (vars, cr3, cold, flushed_by) = {
             let c = &self.m.cores[i];
-            (self.m.vars_of(cpu).to_vec(), c.cr3, c.cold)
+            (self.m.vars_of(cpu).to_vec(), c.cr3, c.cold, c.flushed_by)
         };
         let c = &mut self.m.cores[i];
         c.clock = c.clock.max(c.fg_next);
@@ -111,6 +118,9 @@ impl Engine {
         if c.owed || c.sync_owed {
             return true;
         }
+        if flushed_by != c.flushed_by {
+            return true;
+        }
         let delta: Vec<(usize, u64)> = (0..STATS)
             .filter(|&s| s != Stat::longest_quiet_ps as usize && s != Stat::wait_max_ps as usize)
             .map(|s| (s, self.m.stats[i][s] - before[s]))
@@ -122,7 +132,19 @@ impl Engine {
         let violated = delta.iter().any(|(s, _)| *s == Stat::violations as usize);
         let cost = c.clock - began;
         if !violated {
-            self.own[i].memo = Some(Memo { vars, cr3, cold, cost, delta, times: 0, flush_at, serialised_at });
+            let entered = self.own[i].acts[0].entered;
+            self.own[i].memo = Some(Memo {
+                vars,
+                cr3,
+                cold,
+                flushed_by,
+                cost,
+                entered,
+                delta,
+                times: 0,
+                flush_at,
+                serialised_at,
+            });
         }
         true
     }
@@ -138,6 +160,9 @@ impl Engine {
             if memo.times > 0 {
                 let h = &mut self.latencies.syscall[class];
                 let value = memo.cost.max(1000).min(h.high());
+                h.record_n(value, memo.times).expect("within its bounds");
+                let h = &mut self.latencies.entry[class];
+                let value = memo.entered.max(1000).min(h.high());
                 h.record_n(value, memo.times).expect("within its bounds");
             }
             memo.times = 0;

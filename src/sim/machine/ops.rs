@@ -3,7 +3,7 @@
 //! Invariant: an op that other CPUs could notice runs only when every CPU it concerns has been brought to its time
 //! (the engine sees to that before it calls `step`), so methods here never advance anyone.
 
-use super::super::stats::{Cause, Stat};
+use super::super::stats::{Cause, FlushKind, Stat};
 use super::super::timeline::Kind;
 use super::tlb::ENTRY_PAGES;
 use super::{Core, FieldAt, Request, Timed, USER};
@@ -24,23 +24,33 @@ impl Timed {
         c.cold = self.tlbs.is_none();
         c.owed = false;
         let (working, in_call, clock) = (c.working > 0, c.call.is_some(), c.clock);
+        c.flushed_by = if architectural {
+            FlushKind::Other
+        } else if in_call {
+            FlushKind::Remote
+        } else if entry {
+            FlushKind::Entry
+        } else if working {
+            FlushKind::Local
+        } else {
+            FlushKind::Other
+        };
+        let kind = c.flushed_by;
         if owed {
             self.close_exposure(cpu);
         }
-        if architectural {
-            return;
-        }
-        if in_call {
-            self.add(cpu, Stat::remote_flushes, 1);
-        } else if entry {
-            let which = if owed { Stat::entry_flushes_needed } else { Stat::entry_flushes_unneeded };
-            self.add(cpu, which, 1);
-            self.add(cpu, Stat::entry_flush_ps, took);
-            if owed {
-                self.event(cpu, clock, took, Kind::EntryFlush, Cause::Other, 0);
+        match kind {
+            FlushKind::Other => {}
+            FlushKind::Remote => self.add(cpu, Stat::remote_flushes, 1),
+            FlushKind::Local => self.add(cpu, Stat::local_flushes, 1),
+            FlushKind::Entry => {
+                let which = if owed { Stat::entry_flushes_needed } else { Stat::entry_flushes_unneeded };
+                self.add(cpu, which, 1);
+                self.add(cpu, Stat::entry_flush_ps, took);
+                if owed {
+                    self.event(cpu, clock, took, Kind::EntryFlush, Cause::Other, 0);
+                }
             }
-        } else if working {
-            self.add(cpu, Stat::local_flushes, 1);
         }
     }
 
@@ -49,6 +59,7 @@ impl Timed {
         let c = &mut self.cores[usize::from(cpu)];
         if full {
             c.flushed_at = c.flushed_at.max(at);
+            c.flushed_by = FlushKind::Other;
             c.cold = self.tlbs.is_none();
             c.owed = false;
             if let Some(tlbs) = &mut self.tlbs {
@@ -345,9 +356,7 @@ impl Machine for Timed {
             } else {
                 tlb.touch(ENTRY_PAGES + 0x100, 1, !pti)
             };
-            self.cores[usize::from(cpu)].clock += time;
-            self.add(cpu, Stat::refill_misses, walks);
-            self.add(cpu, Stat::refill_ps, time);
+            self.refilled(cpu, walks, time);
         }
         Ok(())
     }
@@ -407,6 +416,7 @@ impl Machine for Timed {
         }
         let Core { request, clock: now, sent, .. } = self.cores[usize::from(cpu)];
         self.cores[usize::from(cpu)].promised = true;
+        self.add(cpu, Stat::flush_request_ps, now - request.at);
         self.event(cpu, request.at, now - request.at, Kind::Request, request.cause, sent);
         for who in 0..self.cores.len() as Cpu {
             let c = &mut self.cores[usize::from(who)];
@@ -417,6 +427,7 @@ impl Machine for Timed {
                 c.owed = true;
                 if c.view {
                     c.exposed_from = now;
+                    c.exposed_in = c.window;
                 }
             }
             self.add(who, Stat::deferrals, 1);

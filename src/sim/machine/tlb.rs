@@ -70,8 +70,16 @@ impl Timed {
         let tlb = &mut tlbs[usize::from(cpu)];
         let (time, walks) =
             if kernel { tlb.touch(KERNEL_PAGES, pages, !pti) } else { tlb.touch(USER_PAGES, pages, false) };
-        self.cores[usize::from(cpu)].clock += time;
-        self.add(cpu, Stat::refill_misses, walks);
-        self.add(cpu, Stat::refill_ps, time);
+        self.refilled(cpu, walks, time);
+    }
+
+    /// Misses that a flush caused: their time passes, and they are counted with the kind of that flush.
+    pub fn refilled(&mut self, cpu: Cpu, misses: u64, time: u64) {
+        let c = &mut self.cores[usize::from(cpu)];
+        c.clock += time;
+        let kind = c.flushed_by.misses();
+        for (stat, by) in [(Stat::refill_misses, misses), (kind, misses), (Stat::refill_ps, time)] {
+            self.add(cpu, stat, by);
+        }
     }
 }
