@@ -11,6 +11,8 @@ import pytest
 
 import tlbcore as tc
 from tlbcore import op
+from tlbcore._verdict_page import litmus_markdown, verdicts_markdown
+from tlbcore.checker import Row
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -143,8 +145,26 @@ def test_a_syntax_error_in_a_policy_file_names_line_and_column(tmp_path: Path) -
     assert "bad.policy:4:7:" in done.stderr
 
 
-def test_the_verdict_table_is_the_policy_tables() -> None:
-    rows = tc.verdict_table()
+@pytest.fixture(scope="module")
+def rows() -> tuple[Row, ...]:
+    return tc.verdict_table()
+
+
+def test_the_pages_of_verdicts_and_litmus_tests_are_what_is_computed(rows: tuple[Row, ...]) -> None:
+    root = Path(__file__).parent.parent
+
+    assert (root / "docs" / "verdicts.md").read_text() == verdicts_markdown(rows), "run tlbcore._verdict_page"
+    assert (root / "docs" / "litmus.md").read_text() == litmus_markdown(root / "tests" / "litmus")
+
+
+def test_every_verified_row_names_its_witnesses_and_a_dead_translation_is_no_failure() -> None:
+    verdict = tc.check("coalesce-v7-fixed")
+
+    assert (verdict.status, verdict.residency) == ("verified", True)
+    assert not tc.check("ipi").residency
+
+
+def test_the_verdict_table_is_the_policy_tables(rows: tuple[Row, ...]) -> None:
 
     assert {row.policy for row in rows} == set(tc.policies)
     assert [row for row in rows if row.stated not in (None, row.status)] == []

@@ -173,6 +173,12 @@ class Verdict:
     cases: tuple[Verdict, ...] = ()
     core: tuple[str, ...] = ()
 
+    @property
+    def residency(self) -> bool:
+        """Whether a CPU held a dead translation or dead text in some run: a diagnostic, never a failure (S10)."""
+        dead = ("a CPU held a dead translation", "a CPU had fetched text that a sync made dead")
+        return any(self.witnesses.get(what, False) for what in dead)
+
     def __bool__(self) -> bool:
         raise TypeError("a verdict is verified, violated or inconclusive: compare .status")
 
@@ -637,6 +643,8 @@ class Row:
         Assumptions D, N, T and whether INVPCID publishes.
     status, rule, states
         The verdict.
+    unseen
+        Witnesses that no run showed (`Verdict.witnesses`).
     stated
         What the policy table says, where it says something.
     """
@@ -653,6 +661,7 @@ class Row:
     status: str
     rule: str | None
     states: int
+    unseen: tuple[str, ...]
     stated: str | None
 
 
@@ -735,6 +744,7 @@ def verdict_table(
                         status=found["status"],
                         rule=found["rule"],
                         states=found["states"],
+                        unseen=tuple(what for what, seen in found["witnesses"] if not seen),
                         stated=_stated(stated, initiator, scope),
                     )
                 )
