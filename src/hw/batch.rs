@@ -1,15 +1,18 @@
 //! Events on many CPUs, fast: PCIDs, globals and invalidations over true LRU in two levels with 4 KiB pages.
 //!
-//! As in [`super::plain`] the recency order is the layout and the levels are decoupled, but a way is a whole
-//! [`Entry`], so every context and global entry keeps its key. An invalidation ends a batch and is vectorised too:
+//! As in [`super::plain`] the recency order is the layout, the levels are decoupled and a way is 32 bits: a [`Names`]
+//! gives every page its name in each context and as a global page. An invalidation ends a batch and is vectorised too:
 //! survivors move up within their set.
 //!
-//! Each access looks for its own key only, and notes whether the other one (the same page, global instead of in
+//! Each access looks for its own name only, and notes whether the other one (the same page, global instead of in
 //! context, or the other way round) was there. It never is while a page's G bit does not change; if it was, the block
 //! is thrown away and run by the full engine. Work on a copy makes that free, and also whatever this loop cannot do
 //! (stale marks, huge pages, speculative fills, INVLPGB) goes to the full engine.
 
+use rustc_hash::FxHashMap;
+
 use super::array::Entry;
+use super::plain::{EMPTY, Row};
 use super::simd;
 use super::stream::{Cpus, EVENT_BYTES, Event, Op, flags};
 use super::tlb::Tlb;
@@ -22,35 +25,179 @@ const APART: usize = 1024;
 /// Fewer events do not pay for packing the state.
 const WORTH_PACKING: usize = 4096;
 
-/// One cache line of entries.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub(super) struct Line(pub(super) [u64; 8]);
+/// 32-bit names of pages in contexts: `context | window | low bits of the page number`. Context 0 stands for global
+/// pages, and the last one is in no use, so that no name is [`EMPTY`].
+#[derive(Debug)]
+pub(super) struct Names {
+    /// What was named last, by [`Names::slot`]: the loop looks only here.
+    pub(super) known: Vec<Known>,
+    /// First bit of the context.
+    pub(super) shift: u32,
+    index_of: Vec<u16>,
+    contexts: Vec<Pcid>,
+    window_of: FxHashMap<u32, u32>,
+    windows: Vec<u32>,
+}
 
-/// What is known per CPU: its context, and counts. One cache line each.
+/// The names of one window of pages in one context, without the low bits.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(16))]
+pub(super) struct Known {
+    window: u32,
+    pcid: u32,
+    pub(super) own: u32,
+    pub(super) global: u32,
+}
+
+impl Names {
+    /// Bits of a page number that its name keeps, by which sets are picked.
+    pub(super) const LOW: u32 = 17;
+    /// log2 of the places in `known`.
+    pub(super) const KNOWN: u32 = 10;
+    /// Odd numbers that spread windows and contexts over them.
+    pub(super) const SPREAD: [u32; 2] = [0x9e37_79b1, 0x85eb_ca77];
+    /// Contexts are given so many bits; where they do not suffice, all that there can be.
+    const FEW: u32 = 7;
+    const MANY: u32 = 13;
+
+    fn new(context_bits: u32) -> Self {
+        Names {
+            known: vec![Known { window: 0, pcid: u32::MAX, own: 0, global: 0 }; 1 << Self::KNOWN],
+            shift: u32::BITS - context_bits,
+            index_of: vec![0; usize::from(Pcid::MAX) + 1],
+            contexts: Vec::new(),
+            window_of: FxHashMap::default(),
+            windows: Vec::new(),
+        }
+    }
+
+    fn slot(window: u32, pcid: u32) -> usize {
+        let mixed = window.wrapping_mul(Self::SPREAD[0]) ^ pcid.wrapping_mul(Self::SPREAD[1]);
+        (mixed >> (u32::BITS - Self::KNOWN)) as usize
+    }
+
+    /// The names of a window, made if need be; `None`: there are no more.
+    pub(super) fn of(&mut self, window: u32, pcid: u32) -> Option<Known> {
+        let slot = Self::slot(window, pcid);
+        let known = self.known[slot];
+        if (known.window, known.pcid) == (window, pcid) {
+            return Some(known);
+        }
+        let index = match self.index_of[pcid as usize] {
+            0 => {
+                // Context 0 and the last one are not given.
+                if self.contexts.len() + 2 >= 1 << (u32::BITS - self.shift) {
+                    return None;
+                }
+                self.contexts.push(Pcid(pcid as u16));
+                self.index_of[pcid as usize] = self.contexts.len() as u16;
+                self.contexts.len() as u32
+            }
+            index => u32::from(index),
+        };
+        let number = match self.window_of.get(&window) {
+            Some(&number) => number,
+            None => {
+                let number = self.windows.len() as u32;
+                if number >> (self.shift - Self::LOW) != 0 {
+                    return None;
+                }
+                self.windows.push(window);
+                self.window_of.insert(window, number);
+                number
+            }
+        };
+        let global = number << Self::LOW;
+        self.known[slot] = Known { window, pcid, own: index << self.shift | global, global };
+        Some(self.known[slot])
+    }
+
+    /// The bits that all names of this context share; `None`: nothing has such a name.
+    pub(super) fn context(&self, pcid: Pcid) -> Option<u32> {
+        let index = self.index_of[usize::from(pcid.0)];
+        (index > 0).then(|| u32::from(index) << self.shift)
+    }
+
+    /// The name of a page as a global one, if it has one.
+    pub(super) fn global(&self, page: u64) -> Option<u32> {
+        let number = self.window_of.get(&((page >> Self::LOW) as u32))?;
+        Some(number << Self::LOW | page as u32 & ((1 << Self::LOW) - 1))
+    }
+
+    fn name(&mut self, entry: Entry) -> Option<u32> {
+        if entry == Entry::EMPTY {
+            return Some(EMPTY);
+        }
+        // A global entry's window is named in context 0, like any other.
+        let pcid = if entry.is_global() { 0 } else { u32::from(entry.pcid().0) };
+        let known = self.of((entry.page() >> Self::LOW) as u32, pcid)?;
+        let low = entry.page() as u32 & ((1 << Self::LOW) - 1);
+        Some(low | if entry.is_global() { known.global } else { known.own })
+    }
+
+    fn entry(&self, name: u32) -> Entry {
+        if name == EMPTY {
+            return Entry::EMPTY;
+        }
+        let number = name >> Self::LOW & ((1 << (self.shift - Self::LOW)) - 1);
+        let page =
+            u64::from(self.windows[number as usize]) << Self::LOW | u64::from(name & ((1 << Self::LOW) - 1));
+        match name >> self.shift {
+            0 => Entry::new(page, PageSize::K4, Pcid(0), true),
+            index => Entry::new(page, PageSize::K4, self.contexts[index as usize - 1], false),
+        }
+    }
+}
+
+/// Counts of one CPU.
 #[derive(Clone, Copy, Debug, Default)]
-#[repr(C, align(64))]
-pub(super) struct Cpu {
-    pub(super) pcid: u64,
-    pub(super) accesses: u64,
-    pub(super) first: u64,
-    pub(super) second: u64,
-    pub(super) switches: u64,
-    pub(super) invalidated: u64,
+pub(super) struct Counts {
+    accesses: u64,
+    first: u64,
+    second: u64,
+    switches: u64,
+    invalidated: u64,
 }
 
 /// Both levels of every CPU, packed.
 #[derive(Debug)]
 pub(super) struct Job {
-    pub(super) lines: Vec<Line>,
-    /// Words per CPU, a whole number of lines; the second level begins at `second_at`.
+    pub(super) rows: Vec<Row>,
+    pub(super) names: Names,
+    /// Ways per CPU, whole rows; the second level begins at `second_at`.
     pub(super) words: usize,
     pub(super) second_at: usize,
     pub(super) first_sets: usize,
     pub(super) second_sets: usize,
     pub(super) first_ways: usize,
     pub(super) second_ways: usize,
-    pub(super) cpus: Vec<Cpu>,
+    /// Contexts of the CPUs.
+    pub(super) pcids: Vec<u16>,
+    /// Of one block, per CPU: accesses, and above 32 bits switches.
+    pub(super) accesses: Vec<u64>,
+    /// Of one block, per CPU: second-level hits, and above 32 bits first-level misses.
+    pub(super) missed: Vec<u64>,
+    /// Of one block, per CPU: entries removed.
+    pub(super) removed: Vec<u64>,
+    counts: Vec<Counts>,
+}
+
+impl Job {
+    /// Takes the counts of a block that is over; with `kept` false it never was.
+    fn settle(&mut self, kept: bool) {
+        for cpu in 0..self.counts.len() {
+            let (accesses, missed) = (self.accesses[cpu], self.missed[cpu]);
+            if kept {
+                let counts = &mut self.counts[cpu];
+                counts.accesses += accesses & u64::from(u32::MAX);
+                counts.switches += accesses >> 32;
+                counts.first += (accesses & u64::from(u32::MAX)) - (missed >> 32);
+                counts.second += missed & u64::from(u32::MAX);
+                counts.invalidated += self.removed[cpu];
+            }
+            (self.accesses[cpu], self.missed[cpu], self.removed[cpu]) = (0, 0, 0);
+        }
+    }
 }
 
 /// How far a block came.
@@ -58,6 +205,8 @@ pub(super) struct Job {
 pub(super) enum Ran {
     /// So many events; the next one, if any, is for the full engine.
     Events(usize),
+    /// So many events; the next one has no name.
+    Nameless(usize),
     /// A page was global in one place and not in another: nothing of the block counts.
     Mixed,
 }
@@ -72,21 +221,15 @@ struct Places {
 /// Runs events; `false`: not a shape for this loop, and nothing was done.
 pub(super) fn run(cpus: &mut Cpus, events: &[[u8; EVENT_BYTES]], mut levels: Option<&mut [u8]>) -> bool {
     let Some(places) = places(&cpus.tlbs()[0]).filter(|_| simd::available()) else { return false };
+    let mut context_bits = Names::FEW;
     let mut at = 0;
     while at < events.len() {
-        let block = &events[at..(at + BLOCK).min(events.len())];
         let mut apart = APART;
-        if block.len() >= WORTH_PACKING && !cpus.tlbs().iter().any(Tlb::holds_stale) {
-            let mut job = pack(cpus.tlbs(), places);
-            let out = levels.as_deref_mut().map(|levels| &mut levels[at..at + block.len()]);
-            match simd::run_events(&mut job, block, out) {
-                Ran::Events(count) => {
-                    unpack(cpus, &job, places);
-                    at += count;
-                    apart = APART.min(BLOCK - count);
-                }
-                Ran::Mixed => apart = block.len(),
-            }
+        if events.len() - at >= WORTH_PACKING && !cpus.tlbs().iter().any(Tlb::holds_stale) {
+            let out = levels.as_deref_mut().map(|levels| &mut levels[at..]);
+            let done;
+            (done, apart) = run_packed(cpus, &events[at..], out, places, &mut context_bits);
+            at += done;
         }
         for event in events.iter().skip(at).take(apart) {
             let level = cpus.step(Event::read(event));
@@ -97,6 +240,56 @@ pub(super) fn run(cpus: &mut Cpus, events: &[[u8; EVENT_BYTES]], mut levels: Opt
         }
     }
     true
+}
+
+/// Runs block after block as far as the loop can; returns the events done and how many the full engine shall do next.
+fn run_packed(
+    cpus: &mut Cpus,
+    events: &[[u8; EVENT_BYTES]],
+    mut levels: Option<&mut [u8]>,
+    places: Places,
+    context_bits: &mut u32,
+) -> (usize, usize) {
+    let mut job = pack(cpus.tlbs(), places, *context_bits);
+    if job.is_none() {
+        *context_bits = Names::FEW + Names::MANY - *context_bits;
+        job = pack(cpus.tlbs(), places, *context_bits);
+    }
+    let Some(mut job) = job else { return (0, APART) };
+    let (mut rows, mut pcids) = (job.rows.clone(), job.pcids.clone());
+    let mut at = 0;
+    let mut apart = 0;
+    while at < events.len() {
+        let block = &events[at..(at + BLOCK).min(events.len())];
+        let out = levels.as_deref_mut().map(|levels| &mut levels[at..at + block.len()]);
+        let ran = simd::run_events(&mut job, block, out);
+        job.settle(ran != Ran::Mixed);
+        match ran {
+            Ran::Events(count) => {
+                at += count;
+                if count < block.len() {
+                    apart = APART;
+                    break;
+                }
+                rows.copy_from_slice(&job.rows);
+                pcids.copy_from_slice(&job.pcids);
+            }
+            Ran::Nameless(count) => {
+                at += count;
+                *context_bits = Names::FEW + Names::MANY - *context_bits;
+                // A block that needs more of both is left to the full engine piece by piece.
+                apart = if count < APART { APART } else { 0 };
+                break;
+            }
+            Ran::Mixed => {
+                (job.rows, job.pcids) = (rows, pcids);
+                apart = block.len();
+                break;
+            }
+        }
+    }
+    unpack(cpus, &job, places);
+    (at, apart)
 }
 
 fn places(tlb: &Tlb) -> Option<Places> {
@@ -114,7 +307,9 @@ fn places(tlb: &Tlb) -> Option<Places> {
             let kinds = Kind::ALL.into_iter().filter(|kind| structure.kinds.contains(kind)).count();
             if structure.sizes.contains(&PageSize::K4) {
                 let ways = structure.ways as usize;
-                let fits = [4, 8, 12, 16].contains(&ways) && tlb.arrays()[array].is_plain_lru();
+                let fits = [4, 8, 12, 16].contains(&ways)
+                    && structure.sets <= 1 << Names::LOW
+                    && tlb.arrays()[array].is_plain_lru();
                 // Loads, stores and fetches take the same way.
                 if kinds != Kind::ALL.len() || !fits {
                     return None;
@@ -134,45 +329,57 @@ fn places(tlb: &Tlb) -> Option<Places> {
     }
 }
 
-fn pack(tlbs: &[Tlb], places: Places) -> Job {
+/// `None`: the state needs more names than there are.
+fn pack(tlbs: &[Tlb], places: Places, context_bits: u32) -> Option<Job> {
     let shape = |array: usize| (tlbs[0].arrays()[array].sets() as usize, tlbs[0].arrays()[array].ways());
     let (first_sets, first_ways) = shape(places.first.0);
     let (second_sets, second_ways) = shape(places.second.0);
-    let second_at = (first_sets * first_ways).next_multiple_of(8);
-    let words = second_at + (second_sets * second_ways).next_multiple_of(8);
+    let second_at = (first_sets * first_ways.next_power_of_two()).next_multiple_of(16);
+    let words = second_at + (second_sets * second_ways.next_power_of_two()).next_multiple_of(16);
+    // Places are 32-bit numbers too.
+    if words.saturating_mul(tlbs.len()) > i32::MAX as usize {
+        return None;
+    }
     let mut job = Job {
-        lines: vec![Line([0; 8]); words / 8 * tlbs.len()],
+        rows: vec![Row([EMPTY; 16]); words / 16 * tlbs.len()],
+        names: Names::new(context_bits),
         words,
         second_at,
         first_sets,
         second_sets,
         first_ways,
         second_ways,
-        cpus: tlbs.iter().map(|tlb| Cpu { pcid: u64::from(tlb.pcid().0), ..Cpu::default() }).collect(),
+        pcids: tlbs.iter().map(|tlb| tlb.pcid().0).collect(),
+        accesses: vec![0; tlbs.len()],
+        missed: vec![0; tlbs.len()],
+        removed: vec![0; tlbs.len()],
+        counts: vec![Counts::default(); tlbs.len()],
     };
     for (cpu, tlb) in tlbs.iter().enumerate() {
         for (array, start) in [(places.first.0, 0), (places.second.0, second_at)] {
-            for (i, key) in tlb.arrays()[array].keys().iter().enumerate() {
-                let word = cpu * words + start + i;
-                job.lines[word / 8].0[word % 8] = key.0;
+            let ways = tlb.arrays()[array].ways();
+            for (i, &entry) in tlb.arrays()[array].keys().iter().enumerate() {
+                let word = cpu * words + start + i / ways * ways.next_power_of_two() + i % ways;
+                job.rows[word / 16].0[word % 16] = job.names.name(entry)?;
             }
         }
     }
-    job
+    Some(job)
 }
 
 fn unpack(cpus: &mut Cpus, job: &Job, places: Places) {
     for (cpu, tlb) in cpus.tlbs_mut().iter_mut().enumerate() {
         for (array, start) in [(places.first.0, 0), (places.second.0, job.second_at)] {
-            for (i, key) in tlb.arrays_mut()[array].keys_mut().iter_mut().enumerate() {
-                let word = cpu * job.words + start + i;
-                *key = Entry(job.lines[word / 8].0[word % 8]);
+            let ways = tlb.arrays()[array].ways();
+            for (i, entry) in tlb.arrays_mut()[array].keys_mut().iter_mut().enumerate() {
+                let word = cpu * job.words + start + i / ways * ways.next_power_of_two() + i % ways;
+                *entry = job.names.entry(job.rows[word / 16].0[word % 16]);
             }
         }
-        let counts = job.cpus[cpu];
+        let counts = job.counts[cpu];
         let loads = u64::from(tlb.geometry().table_levels());
         let walks = counts.accesses - counts.first - counts.second;
-        tlb.set_pcid(Pcid(counts.pcid as u16));
+        tlb.set_pcid(Pcid(job.pcids[cpu]));
         let counters = tlb.counters_mut();
         counters.accesses += counts.accesses;
         counters.hits[places.first.1] += counts.first;
@@ -191,9 +398,11 @@ pub(super) enum Removal {
     Nothing,
     /// Everything.
     All,
-    /// Entries whose word, under `mask`, is `value`.
-    Matching { mask: u64, value: u64 },
-    /// In the sets of `pages` pages from `first`: entries with the key of `own`, or the global key too.
+    /// Everything but globals.
+    NonGlobal,
+    /// One context; globals stay.
+    Context(Pcid),
+    /// `pages` pages from `first` in context `own`, and perhaps as global pages.
     Pages { first: Vpn, pages: u64, own: Pcid, globals: bool },
 }
 
@@ -203,22 +412,15 @@ pub(super) enum Removal {
 pub(super) fn control(event: Event, current: u16) -> Option<(u16, Removal)> {
     let pages = u64::from(event.pages.max(1));
     let first = Vpn(event.vpn & Vpn::MASK);
-    let context = |pcid: u16| Removal::Matching {
-        mask: Entry::VALID | Entry::GLOBAL | Entry::PCID_FIELD,
-        value: Entry::VALID | u64::from(pcid) << Entry::PCID_SHIFT,
-    };
+    let named = Pcid(event.pcid);
     Some(match Op::from_number(event.op)? {
         Op::MovCr3 if event.flags & flags::NOFLUSH != 0 => (event.pcid, Removal::Nothing),
-        Op::MovCr3 => (event.pcid, context(event.pcid)),
+        Op::MovCr3 => (event.pcid, Removal::Context(named)),
         Op::Invlpg => (current, Removal::Pages { first, pages, own: Pcid(current), globals: true }),
-        Op::InvpcidAddress => {
-            (current, Removal::Pages { first, pages, own: Pcid(event.pcid), globals: false })
-        }
-        Op::InvpcidContext => (current, context(event.pcid)),
+        Op::InvpcidAddress => (current, Removal::Pages { first, pages, own: named, globals: false }),
+        Op::InvpcidContext => (current, Removal::Context(named)),
         Op::InvpcidAll => (current, Removal::All),
-        Op::InvpcidNonGlobal => {
-            (current, Removal::Matching { mask: Entry::VALID | Entry::GLOBAL, value: Entry::VALID })
-        }
+        Op::InvpcidNonGlobal => (current, Removal::NonGlobal),
         Op::Load | Op::Store | Op::Fetch | Op::Fill | Op::Invlpgb | Op::Edit => return None,
     })
 }
@@ -296,7 +498,11 @@ mod tests {
         let cpus = Cpus::new(&geometry, 4).unwrap();
         if let Some(places) = places(&cpus.tlbs()[0]).filter(|_| simd::available()) {
             let run = |mixed| {
-                simd::run_events(&mut pack(cpus.tlbs(), places), &stream(5, 9000, 600, 0, mixed), None)
+                simd::run_events(
+                    &mut pack(cpus.tlbs(), places, Names::FEW).unwrap(),
+                    &stream(5, 9000, 600, 0, mixed),
+                    None,
+                )
             };
             assert_eq!(run(true), Ran::Mixed);
             assert_eq!(run(false), Ran::Events(9000));

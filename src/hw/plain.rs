@@ -22,7 +22,7 @@ pub(super) const BATCH: usize = 1024;
 /// Bits of an interned page.
 const WINDOW: u32 = 31;
 /// An empty way.
-const EMPTY: u32 = u32::MAX;
+pub(super) const EMPTY: u32 = u32::MAX;
 /// Shorter calls do not pay for packing the state.
 const WORTH_PACKING: usize = 4096;
 /// Accesses sampled for repeats, and how many per thousand of them make the filter pay.

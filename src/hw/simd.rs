@@ -156,12 +156,12 @@ mod x86 {
     #[allow(clippy::wildcard_imports)] // intrinsics name themselves
     use std::arch::x86_64::*;
 
+    use super::super::Vpn;
     use super::super::array::{Entry, MRU_SHIFT, follow, point_away};
-    use super::super::batch::{Job, Ran, Removal, control};
+    use super::super::batch::{Job, Names, Ran, Removal, control};
     use super::super::curve::{MAX_WAYS, Stacks};
     use super::super::plain::{Answers, BATCH, Hits, Packed, State};
     use super::super::stream::{EVENT_BYTES, Event, NO_ACCESS};
-    use super::super::{PageSize, Pcid, Vpn};
 
     /// Buffers of one batch, with room for one vector beyond its end.
     #[repr(C, align(64))]
@@ -274,27 +274,29 @@ mod x86 {
                     let out = &mut out[number * BATCH..][..batch.len()];
                     let at = buffers.missed_at.as_mut_ptr();
                     for (i, &id) in ids.iter().enumerate() {
-                        let hit = step::<FIRST>(first_rows, first_mask, id);
+                        let hit = plain_step::<FIRST>(first_rows, first_mask, id);
                         *missed.add(misses) = id;
                         *at.add(misses) = i as u32;
                         misses += usize::from(!hit);
                         out[i] = *first_level;
                     }
                     for i in 0..misses {
-                        let hit = SECOND > 0 && step::<SECOND>(second_rows, second_mask, *missed.add(i));
+                        let hit =
+                            SECOND > 0 && plain_step::<SECOND>(second_rows, second_mask, *missed.add(i));
                         hits.second += u64::from(hit);
                         out[*at.add(i) as usize] = if hit { *second_level } else { walk };
                     }
                 } else {
                     for &id in ids {
-                        let hit = step::<FIRST>(first_rows, first_mask, id);
+                        let hit = plain_step::<FIRST>(first_rows, first_mask, id);
                         *missed.add(misses) = id;
                         misses += usize::from(!hit);
                     }
                     if SECOND > 0 {
                         let mut found = 0;
                         for i in 0..misses {
-                            found += u64::from(step::<SECOND>(second_rows, second_mask, *missed.add(i)));
+                            found +=
+                                u64::from(plain_step::<SECOND>(second_rows, second_mask, *missed.add(i)));
                         }
                         hits.second += found;
                     }
@@ -303,6 +305,17 @@ mod x86 {
             }
         }
         Some(hits)
+    }
+
+    /// One access of the plain loop.
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn plain_step<const WAYS: usize>(rows: *mut u32, mask: usize, id: u32) -> bool {
+        // SAFETY: the set lies within the rows, aligned to its stride.
+        unsafe {
+            let set = rows.add((id as usize & mask) * WAYS.next_power_of_two());
+            step::<WAYS, false>(set, id, 0, &mut _mm256_setzero_si256())
+        }
     }
 
     /// Interns a batch; with `FILTER`, without pages that repeat their predecessor. Returns how many are left.
@@ -362,13 +375,37 @@ mod x86 {
         (beyond >> 31 == 0 && _mm256_testz_si256(outside, window) == 1).then_some(kept)
     }
 
-    /// One access: the page becomes the newest of its set; hit and miss are the same shift.
+    /// One access: the page becomes the newest of its set; hit and miss are the same shift. With `CROSS`, `crossed`
+    /// gathers whether `other` was there.
     #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    unsafe fn step<const WAYS: usize>(rows: *mut u32, mask: usize, id: u32) -> bool {
-        // SAFETY: the set lies within the rows, aligned to its stride.
+    unsafe fn step<const WAYS: usize, const CROSS: bool>(
+        set: *mut u32,
+        id: u32,
+        other: u32,
+        crossed: &mut __m256i,
+    ) -> bool {
+        // SAFETY: the caller's set is aligned to its stride.
         unsafe {
-            let set = rows.add((id as usize & mask) * WAYS.next_power_of_two());
+            if CROSS {
+                let other = _mm256_set1_epi32(other.cast_signed());
+                let mut look = |ways| {
+                    *crossed = _mm256_or_si256(*crossed, _mm256_cmpeq_epi32(ways, other));
+                };
+                let short = |at: usize| _mm256_zextsi128_si256(_mm_load_si128(set.add(at).cast()));
+                match WAYS {
+                    4 => look(short(0)),
+                    8 => look(_mm256_load_si256(set.cast())),
+                    12 => {
+                        look(_mm256_load_si256(set.cast()));
+                        look(short(8));
+                    }
+                    _ => {
+                        look(_mm256_load_si256(set.cast()));
+                        look(_mm256_load_si256(set.add(8).cast()));
+                    }
+                }
+            }
             match WAYS {
                 4 => step4(set, id),
                 8 => step8(set, id) < 8,
@@ -532,43 +569,18 @@ mod x86 {
         table
     };
 
-    /// Window of word masks: from `MOVES64 + 16 - p`, words 0 to p are set.
-    const MOVES64: [i64; 34] = {
-        let mut table = [0; 34];
-        let mut i = 0;
-        while i <= 16 {
-            table[i] = -1;
-            i += 1;
-        }
-        table
-    };
+    /// Accesses per batch of the event loop.
+    const EVENTS: usize = 256;
 
-    /// `SQUEEZE[m]`: 32-bit lanes that bring the words set in `m` to the front; the rest is lane 7, to be masked.
-    const SQUEEZE: [[i32; 8]; 16] = {
-        let mut table = [[7; 8]; 16];
-        let mut m = 0_usize;
-        while m < 16 {
-            let (mut word, mut at) = (0, 0);
-            while word < 4 {
-                if m >> word & 1 == 1 {
-                    table[m][2 * at] = 2 * word;
-                    table[m][2 * at + 1] = 2 * word + 1;
-                    at += 1;
-                }
-                word += 1;
-            }
-            m += 1;
-        }
-        table
-    };
-
-    /// Misses of one batch of events.
+    /// What the accesses of a batch are, column by column, and the numbers of those that missed the first level.
     #[repr(C, align(64))]
-    struct Missed {
-        keys: [u64; BATCH + 1],
-        others: [u64; BATCH + 1],
-        at: [u32; BATCH + 1],
-        cpus: [u16; BATCH + 1],
+    struct Decoded {
+        names: [u32; EVENTS + 8],
+        others: [u32; EVENTS + 8],
+        firsts: [u32; EVENTS + 8],
+        seconds: [u32; EVENTS + 8],
+        cpus: [u32; EVENTS + 8],
+        missed: [u32; EVENTS + 8],
     }
 
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
@@ -579,118 +591,93 @@ mod x86 {
     ) -> Ran {
         // SAFETY: as the caller's.
         unsafe {
-            match (job.first_ways / 4, job.second_ways / 4) {
-                (1, 1) => events_of::<1, 1>(job, events, levels),
-                (1, 2) => events_of::<1, 2>(job, events, levels),
-                (1, 3) => events_of::<1, 3>(job, events, levels),
-                (1, 4) => events_of::<1, 4>(job, events, levels),
-                (2, 2) => events_of::<2, 2>(job, events, levels),
-                (2, 3) => events_of::<2, 3>(job, events, levels),
-                (2, 4) => events_of::<2, 4>(job, events, levels),
+            match (job.first_ways, job.second_ways) {
+                (4, 4) => event_loop::<4, 4>(job, events, levels),
+                (4, 8) => event_loop::<4, 8>(job, events, levels),
+                (4, 12) => event_loop::<4, 12>(job, events, levels),
+                (4, 16) => event_loop::<4, 16>(job, events, levels),
+                (8, 8) => event_loop::<8, 8>(job, events, levels),
+                (8, 12) => event_loop::<8, 12>(job, events, levels),
+                (8, 16) => event_loop::<8, 16>(job, events, levels),
                 _ => Ran::Events(0),
             }
         }
     }
 
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    unsafe fn events_of<const FIRST: usize, const SECOND: usize>(
+    unsafe fn event_loop<const FIRST: usize, const SECOND: usize>(
         job: &mut Job,
         events: &[[u8; EVENT_BYTES]],
-        levels: Option<&mut [u8]>,
+        mut levels: Option<&mut [u8]>,
     ) -> Ran {
-        // SAFETY: as the caller's.
-        unsafe {
-            match levels {
-                None => event_loop::<FIRST, SECOND, false>(job, events, &mut []),
-                Some(levels) => event_loop::<FIRST, SECOND, true>(job, events, levels),
-            }
-        }
-    }
-
-    /// `FIRST` and `SECOND` are the vectors of four words per set.
-    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    unsafe fn event_loop<const FIRST: usize, const SECOND: usize, const LEVELS: bool>(
-        job: &mut Job,
-        events: &[[u8; EVENT_BYTES]],
-        levels: &mut [u8],
-    ) -> Ran {
-        let mut missed =
-            Missed { keys: [0; BATCH + 1], others: [0; BATCH + 1], at: [0; BATCH + 1], cpus: [0; BATCH + 1] };
-        let (first_mask, second_mask) = (job.first_sets - 1, job.second_sets - 1);
-        let words = job.words;
-        let rows = job.lines.as_mut_ptr().cast::<u64>();
+        const BLANK: [u32; EVENTS + 8] = [0; EVENTS + 8];
+        let mut decoded = Decoded {
+            names: BLANK,
+            others: BLANK,
+            firsts: BLANK,
+            seconds: BLANK,
+            cpus: BLANK,
+            missed: BLANK,
+        };
         let mut crossed = _mm256_setzero_si256();
+        // The context that all CPUs are in, if they are.
+        let first_pcid = u32::from(job.pcids[0]);
+        let mut common = job.pcids.iter().all(|&pcid| u32::from(pcid) == first_pcid).then_some(first_pcid);
         let mut start = 0;
-        // An access to a 4 KiB page: op 0 to 2, no size bits. One addition makes op 3 fail the same test as op 4.
-        let one_op = 1_u64 << 48;
-        let no_access = 0xfc << 48 | 0x0c << 56;
         while start < events.len() {
-            let batch = &events[start..(start + BATCH).min(events.len())];
+            let batch = &events[start..(start + EVENTS).min(events.len())];
+            // SAFETY: the features are the caller's.
+            let (ran, nameless) = unsafe { decode::<FIRST, SECOND>(job, batch, &mut decoded, &mut common) };
+            let rows = job.rows.as_mut_ptr().cast::<u32>();
             let mut misses = 0;
-            let mut ran = 0;
-            for (i, event) in batch.iter().enumerate() {
-                let (halves, _) = event.as_chunks::<8>();
-                let (vpn, rest) = (u64::from_le_bytes(halves[0]), u64::from_le_bytes(halves[1]));
-                if (rest + one_op) & no_access != 0 {
-                    break;
-                }
-                ran = i + 1;
-                let cpu = (rest >> 16) as usize & 0xffff;
-                let pcid = rest & 0xffff;
-                let context = pcid << Entry::PCID_SHIFT;
-                let either = context ^ Entry::GLOBAL;
-                let own = vpn & Vpn::MASK | Entry::VALID | context;
-                let (key, other) =
-                    if rest >> 56 & 1 == 0 { (own, own ^ either) } else { (own ^ either, own) };
-                let counts = &mut job.cpus[cpu];
-                counts.switches += u64::from(counts.pcid != pcid);
-                counts.pcid = pcid;
-                counts.accesses += 1;
-                // SAFETY: `cpu` is below the number of CPUs (indexed above), the set within its level.
+            for i in 0..ran {
+                // SAFETY: `ran` is at most EVENTS; `decode` gives places of whole sets.
                 unsafe {
-                    let set = rows.add(cpu * words + (vpn as usize & first_mask) * FIRST * 4);
-                    let hit = step64::<FIRST>(set, key, other, &mut crossed);
-                    counts.first += u64::from(hit);
-                    *missed.keys.as_mut_ptr().add(misses) = key;
-                    *missed.others.as_mut_ptr().add(misses) = other;
-                    *missed.cpus.as_mut_ptr().add(misses) = cpu as u16;
-                    if LEVELS {
-                        *missed.at.as_mut_ptr().add(misses) = (start + i) as u32;
-                        levels[start + i] = 0;
-                    }
+                    let set = rows.add(*decoded.firsts.get_unchecked(i) as usize);
+                    let (name, other) = (*decoded.names.get_unchecked(i), *decoded.others.get_unchecked(i));
+                    let hit = step::<FIRST, true>(set, name, other, &mut crossed);
+                    *decoded.missed.get_unchecked_mut(misses) = i as u32;
                     misses += usize::from(!hit);
                 }
             }
-            for i in 0..misses {
-                let (key, cpu) = (missed.keys[i], usize::from(missed.cpus[i]));
-                // SAFETY: as above, in the second level.
-                let hit = unsafe {
-                    let set =
-                        rows.add(cpu * words + job.second_at + (key as usize & second_mask) * SECOND * 4);
-                    step64::<SECOND>(set, key, missed.others[i], &mut crossed)
-                };
-                job.cpus[cpu].second += u64::from(hit);
-                if LEVELS {
-                    levels[missed.at[i] as usize] = 2 - u8::from(hit);
+            if let Some(levels) = levels.as_deref_mut() {
+                levels[start..start + ran].fill(0);
+            }
+            for at in 0..misses {
+                // SAFETY: as above; `decode` has checked that the CPU exists.
+                unsafe {
+                    let i = *decoded.missed.get_unchecked(at) as usize;
+                    let set = rows.add(*decoded.seconds.get_unchecked(i) as usize);
+                    let (name, other) = (*decoded.names.get_unchecked(i), *decoded.others.get_unchecked(i));
+                    let hit = step::<SECOND, true>(set, name, other, &mut crossed);
+                    let cpu = *decoded.cpus.get_unchecked(i) as usize;
+                    *job.missed.get_unchecked_mut(cpu) += 1 << 32 | u64::from(hit);
+                    if let Some(levels) = levels.as_deref_mut() {
+                        levels[start + i] = 2 - u8::from(hit);
+                    }
                 }
             }
             start += ran;
             if _mm256_testz_si256(crossed, crossed) == 0 {
                 return Ran::Mixed;
             }
-            // What ended the batch early: control events, one after the other.
+            if nameless {
+                return Ran::Nameless(start);
+            }
+            // What ended the batch early: a control event.
             if ran < batch.len() {
                 let event = Event::read(&events[start]);
                 let cpu = usize::from(event.cpu);
-                let Some((pcid, removal)) = control(event, job.cpus[cpu].pcid as u16) else {
+                let Some((pcid, removal)) = control(event, job.pcids[cpu]) else {
                     return Ran::Events(start);
                 };
-                let pcid = u64::from(pcid);
-                job.cpus[cpu].switches += u64::from(job.cpus[cpu].pcid != pcid);
-                job.cpus[cpu].pcid = pcid;
-                // SAFETY: the CPU exists.
-                job.cpus[cpu].invalidated += unsafe { remove::<FIRST, SECOND>(job, cpu, removal) };
-                if LEVELS {
+                job.accesses[cpu] += u64::from(job.pcids[cpu] != pcid) << 32;
+                job.pcids[cpu] = pcid;
+                common = common.filter(|&common| common == u32::from(pcid));
+                // SAFETY: the features are the caller's; the CPU exists, as it was an index just now.
+                let removed = unsafe { remove::<FIRST, SECOND>(job, cpu, removal) };
+                job.removed[cpu] += removed;
+                if let Some(levels) = levels.as_deref_mut() {
                     levels[start] = NO_ACCESS;
                 }
                 start += 1;
@@ -699,46 +686,179 @@ mod x86 {
         Ran::Events(start)
     }
 
-    /// One access on a set of `VECTORS * 4` words; `crossed` gathers whether the other key was there.
+    /// Rows of four 32-bit words, eight of them, as four columns.
     #[inline]
-    #[allow(clippy::needless_range_loop)] // a constant number of registers
+    #[target_feature(enable = "avx2")]
+    unsafe fn columns(row: impl Fn(usize) -> *const __m128i) -> [__m256i; 4] {
+        // SAFETY: the caller's rows are 16 readable bytes each.
+        let pair = |i: usize| unsafe {
+            _mm256_inserti128_si256::<1>(
+                _mm256_castsi128_si256(_mm_loadu_si128(row(i))),
+                _mm_loadu_si128(row(i + 4)),
+            )
+        };
+        let [a, b, c, d] = [pair(0), pair(1), pair(2), pair(3)];
+        let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+        let (ab_high, cd_high) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
+        [
+            _mm256_unpacklo_epi64(ab, cd),
+            _mm256_unpackhi_epi64(ab, cd),
+            _mm256_unpacklo_epi64(ab_high, cd_high),
+            _mm256_unpackhi_epi64(ab_high, cd_high),
+        ]
+    }
+
+    /// Decodes the accesses at the head of a batch and counts them; returns how many there are, and whether what
+    /// follows has no name.
+    #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    unsafe fn step64<const VECTORS: usize>(
-        set: *mut u64,
-        key: u64,
-        other: u64,
-        crossed: &mut __m256i,
-    ) -> bool {
-        let wanted = _mm256_set1_epi64x(key.cast_signed());
-        let unwanted = _mm256_set1_epi64x(other.cast_signed());
-        // SAFETY: the set is `VECTORS` aligned vectors; positions 0 to 16 stay within the tables.
-        unsafe {
-            let mut old = [_mm256_setzero_si256(); VECTORS];
-            let mut found = 0;
-            for i in 0..VECTORS {
-                old[i] = _mm256_load_si256(set.add(4 * i).cast());
-                let same = _mm256_cmpeq_epi64(old[i], wanted);
-                *crossed = _mm256_or_si256(*crossed, _mm256_cmpeq_epi64(old[i], unwanted));
-                found |= _mm256_movemask_pd(_mm256_castsi256_pd(same)).cast_unsigned() << (4 * i);
-            }
-            if VECTORS == 1 {
-                let moved = _mm256_blend_epi32::<3>(_mm256_permute4x64_epi64::<0x90>(old[0]), wanted);
-                let keep = _mm256_loadu_si256(KEEP64.as_ptr().add(found as usize).cast());
-                _mm256_store_si256(set.cast(), _mm256_blendv_epi8(moved, old[0], keep));
-            } else {
-                let place = (found | 1 << (4 * VECTORS)).trailing_zeros() as usize;
-                let moves = MOVES64.as_ptr().add(16 - place);
-                let mut carry = wanted;
-                for i in 0..VECTORS {
-                    let rotated = _mm256_permute4x64_epi64::<0x93>(old[i]);
-                    let moved = _mm256_blend_epi32::<3>(rotated, carry);
-                    carry = rotated;
-                    let mask = _mm256_loadu_si256(moves.add(4 * i).cast());
-                    _mm256_store_si256(set.add(4 * i).cast(), _mm256_blendv_epi8(old[i], moved, mask));
+    unsafe fn decode<const FIRST: usize, const SECOND: usize>(
+        job: &mut Job,
+        batch: &[[u8; EVENT_BYTES]],
+        decoded: &mut Decoded,
+        common: &mut Option<u32>,
+    ) -> (usize, bool) {
+        let all = |word: u32| _mm256_set1_epi32(word.cast_signed());
+        let cpus = job.pcids.len() as u32;
+        let low_bits = all((1 << Names::LOW) - 1);
+        let mut ran = 0;
+        while ran < batch.len() {
+            let left = (batch.len() - ran).min(8);
+            let mut padded = [[0; EVENT_BYTES]; 8];
+            let group = match batch[ran..].first_chunk::<8>() {
+                Some(group) => group,
+                None => {
+                    padded[..left].copy_from_slice(&batch[ran..]);
+                    &padded
                 }
+            };
+            // SAFETY: eight events of 16 bytes.
+            let [page, page_high, who, what] = unsafe { columns(|i| group[i].as_ptr().cast()) };
+            // An access to a 4 KiB page: op 0 to 2, no size bits. One addition makes op 3 fail the same test as op 4.
+            let odd = _mm256_and_si256(_mm256_add_epi32(what, all(1 << 16)), all(0x0cfc_0000));
+            let plain = lanes8(_mm256_cmpeq_epi32(odd, _mm256_setzero_si256()));
+            let taken = (plain.trailing_ones() as usize).min(left);
+            let cpu = _mm256_srli_epi32::<16>(who);
+            let pcid = _mm256_and_si256(who, all(0xffff));
+            // Signed compares are right: both are 16 bits.
+            assert!(lanes8(_mm256_cmpgt_epi32(all(cpus), cpu)) == 0xff, "events were checked");
+            let low = _mm256_and_si256(page, low_bits);
+            let window = _mm256_or_si256(
+                _mm256_srli_epi32::<{ Names::LOW as i32 }>(page),
+                _mm256_slli_epi32::<{ 32 - Names::LOW as i32 }>(_mm256_and_si256(
+                    page_high,
+                    all((Vpn::MASK >> 32) as u32),
+                )),
+            );
+            let mixed = _mm256_xor_si256(
+                _mm256_mullo_epi32(window, all(Names::SPREAD[0])),
+                _mm256_mullo_epi32(pcid, all(Names::SPREAD[1])),
+            );
+            let slots = words8(_mm256_srli_epi32::<{ 32 - Names::KNOWN as i32 }>(mixed));
+            let known = job.names.known.as_ptr();
+            // SAFETY: a slot has `KNOWN` bits, and there are 2^KNOWN places of 16 bytes.
+            let [of_window, of_pcid, mut own, mut global] =
+                unsafe { columns(|i| known.add(slots[i] as usize).cast()) };
+            let same =
+                _mm256_and_si256(_mm256_cmpeq_epi32(of_window, window), _mm256_cmpeq_epi32(of_pcid, pcid));
+            let mut nameless = false;
+            let mut taken = taken;
+            if lanes8(same) != 0xff {
+                let (windows, pcids) = (words8(window), words8(pcid));
+                let (mut owns, mut globals) = ([0; 8], [0; 8]);
+                for i in 0..taken {
+                    let Some(known) = job.names.of(windows[i], pcids[i]) else {
+                        (taken, nameless) = (i, true);
+                        break;
+                    };
+                    (owns[i], globals[i]) = (known.own, known.global);
+                }
+                (own, global) = (vector8(owns), vector8(globals));
             }
-            found != 0
+            let (own, global) = (_mm256_or_si256(own, low), _mm256_or_si256(global, low));
+            // The lowest flag, as a sign.
+            let choice = _mm256_castsi256_ps(_mm256_slli_epi32::<7>(what));
+            let choose = |a, b| {
+                let chosen = _mm256_blendv_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), choice);
+                _mm256_castps_si256(chosen)
+            };
+            let base = _mm256_mullo_epi32(cpu, all(job.words as u32));
+            let place = |sets: usize, ways: usize| {
+                let set = _mm256_and_si256(low, all(sets as u32 - 1));
+                _mm256_mullo_epi32(set, all(ways.next_power_of_two() as u32))
+            };
+            let first = _mm256_add_epi32(base, place(job.first_sets, FIRST));
+            let second = _mm256_add_epi32(
+                _mm256_add_epi32(base, all(job.second_at as u32)),
+                place(job.second_sets, SECOND),
+            );
+            // SAFETY: `ran` is at most EVENTS, and the columns have room for eight more.
+            unsafe {
+                let store = |column: &mut [u32; EVENTS + 8], lanes| {
+                    _mm256_storeu_si256(column.as_mut_ptr().add(ran).cast(), lanes);
+                };
+                store(&mut decoded.names, choose(own, global));
+                store(&mut decoded.others, choose(global, own));
+                store(&mut decoded.firsts, first);
+                store(&mut decoded.seconds, second);
+                store(&mut decoded.cpus, cpu);
+            }
+            let usual = common.is_some_and(|common| lanes8(_mm256_cmpeq_epi32(pcid, all(common))) == 0xff);
+            if usual && taken == 8 {
+                for event in group {
+                    // SAFETY: the CPU was checked above.
+                    unsafe { *job.accesses.get_unchecked_mut(cpu_of(event)) += 1 };
+                }
+            } else {
+                for event in &group[..taken] {
+                    let cpu = cpu_of(event);
+                    let pcid = u16::from_le_bytes([event[8], event[9]]);
+                    // SAFETY: as above.
+                    unsafe {
+                        let current = job.pcids.get_unchecked_mut(cpu);
+                        *job.accesses.get_unchecked_mut(cpu) += 1 + (u64::from(*current != pcid) << 32);
+                        *current = pcid;
+                    }
+                }
+                *common = common.filter(|_| usual);
+            }
+            ran += taken;
+            if taken < left {
+                return (ran, nameless);
+            }
         }
+        (ran, false)
+    }
+
+    /// The CPU of an event.
+    #[inline]
+    fn cpu_of(event: &[u8; EVENT_BYTES]) -> usize {
+        usize::from(u16::from_le_bytes([event[10], event[11]]))
+    }
+
+    /// Bit `i` is set where lane `i` is negative.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn lanes8(lanes: __m256i) -> u32 {
+        _mm256_movemask_ps(_mm256_castsi256_ps(lanes)).cast_unsigned()
+    }
+
+    /// The lanes as words.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn words8(lanes: __m256i) -> [u32; 8] {
+        let mut words = [0; 8];
+        // SAFETY: 32 bytes of our own.
+        unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), lanes) };
+        words
+    }
+
+    /// Words as lanes.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn vector8(words: [u32; 8]) -> __m256i {
+        // SAFETY: 32 bytes of our own.
+        unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
     }
 
     /// Carries out a removal on one CPU; returns the entries that left.
@@ -748,54 +868,64 @@ mod x86 {
         cpu: usize,
         removal: Removal,
     ) -> u64 {
-        let base = cpu * job.words;
+        assert!(cpu < job.pcids.len());
         // SAFETY: the CPU's words.
-        let rows = unsafe { job.lines.as_mut_ptr().cast::<u64>().add(base) };
+        let rows = unsafe { job.rows.as_mut_ptr().cast::<u32>().add(cpu * job.words) };
         let second_at = job.second_at;
+        let (first_stride, second_stride) = (FIRST.next_power_of_two(), SECOND.next_power_of_two());
+        let everywhere = |dies: Dies| {
+            let mut removed = 0;
+            // SAFETY: every set of both levels.
+            unsafe {
+                for set in 0..job.first_sets {
+                    removed += squeeze::<FIRST>(rows.add(set * first_stride), dies);
+                }
+                for set in 0..job.second_sets {
+                    removed += squeeze::<SECOND>(rows.add(second_at + set * second_stride), dies);
+                }
+            }
+            removed
+        };
+        let context = u32::MAX << job.names.shift;
         match removal {
             Removal::Nothing => 0,
             Removal::All => {
-                let zero = _mm256_setzero_si256();
-                let mut empty = zero;
-                for at in (0..job.words).step_by(4) {
-                    // SAFETY: the CPU's words are whole lines of eight.
+                let empty = _mm256_set1_epi32(-1);
+                let mut free = _mm256_setzero_si256();
+                for at in (0..job.words).step_by(8) {
+                    // SAFETY: the CPU's words are whole rows of sixteen.
                     unsafe {
                         let old = _mm256_load_si256(rows.add(at).cast());
-                        empty = _mm256_sub_epi64(empty, _mm256_cmpeq_epi64(old, zero));
-                        _mm256_store_si256(rows.add(at).cast(), zero);
+                        free = _mm256_sub_epi32(free, _mm256_cmpeq_epi32(old, empty));
+                        _mm256_store_si256(rows.add(at).cast(), empty);
                     }
                 }
-                let pair = _mm_add_epi64(_mm256_castsi256_si128(empty), _mm256_extracti128_si256::<1>(empty));
-                let sum = _mm_add_epi64(pair, _mm_unpackhi_epi64(pair, pair));
-                job.words as u64 - _mm_cvtsi128_si64(sum).cast_unsigned()
+                job.words as u64 - words8(free).into_iter().map(u64::from).sum::<u64>()
             }
-            Removal::Matching { mask, value } => {
-                let dies = Dies { mask, value, also: value };
-                let mut removed = 0;
-                // SAFETY: every set of both levels.
-                unsafe {
-                    for set in 0..job.first_sets {
-                        removed += squeeze::<FIRST>(rows.add(set * FIRST * 4), dies);
-                    }
-                    for set in 0..job.second_sets {
-                        removed += squeeze::<SECOND>(rows.add(second_at + set * SECOND * 4), dies);
-                    }
-                }
-                removed
-            }
+            // Neither global (context 0) nor empty (all bits).
+            Removal::NonGlobal => everywhere(Dies { mask: context, value: 0, also: context, but: true }),
+            Removal::Context(pcid) => match job.names.context(pcid) {
+                None => 0,
+                Some(value) => everywhere(Dies { mask: context, value, also: value, but: false }),
+            },
             Removal::Pages { first, pages, own, globals } => {
                 let mut removed = 0;
+                let context = job.names.context(own);
                 for page in first.0..(first.0 + pages).min(Vpn::MASK + 1) {
-                    let key = |pcid, global| Entry::new(page, PageSize::K4, pcid, global).0;
-                    let value = key(own, false);
-                    let also = if globals { key(Pcid(0), true) } else { value };
-                    let dies = Dies { mask: u64::MAX, value, also };
+                    let Some(global) = job.names.global(page) else { continue };
+                    let value = match context {
+                        Some(context) => context | global,
+                        None if globals => global,
+                        None => continue,
+                    };
+                    let also = if globals { global } else { value };
+                    let dies = Dies { mask: u32::MAX, value, also, but: false };
                     // SAFETY: the page's sets.
                     unsafe {
                         let set = page as usize & (job.first_sets - 1);
-                        removed += squeeze::<FIRST>(rows.add(set * FIRST * 4), dies);
+                        removed += squeeze::<FIRST>(rows.add(set * first_stride), dies);
                         let set = page as usize & (job.second_sets - 1);
-                        removed += squeeze::<SECOND>(rows.add(second_at + set * SECOND * 4), dies);
+                        removed += squeeze::<SECOND>(rows.add(second_at + set * second_stride), dies);
                     }
                 }
                 removed
@@ -803,55 +933,65 @@ mod x86 {
         }
     }
 
-    /// Entries whose word under `mask` is `value` or `also`.
+    /// Ways that, under `mask`, are `value` or `also`; with `but`, all others.
     #[derive(Clone, Copy)]
     struct Dies {
-        mask: u64,
-        value: u64,
-        also: u64,
+        mask: u32,
+        value: u32,
+        also: u32,
+        but: bool,
     }
 
-    /// Takes the dying entries out of a set; survivors move up in order, freed ways are at the end.
+    /// Takes the dying ways out of a set; survivors move up in order, freed ways are at the end.
     #[inline]
-    #[allow(clippy::needless_range_loop)] // a constant number of registers
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    unsafe fn squeeze<const VECTORS: usize>(set: *mut u64, dies: Dies) -> u64 {
-        let mask = _mm256_set1_epi64x(dies.mask.cast_signed());
-        let value = _mm256_set1_epi64x(dies.value.cast_signed());
-        let also = _mm256_set1_epi64x(dies.also.cast_signed());
-        // SAFETY: `VECTORS` aligned vectors; the write position never passes the read position, so a store of four
-        // words never reaches beyond the set.
+    unsafe fn squeeze<const WAYS: usize>(set: *mut u32, dies: Dies) -> u64 {
+        let all = |word: u32| _mm256_set1_epi32(word.cast_signed());
+        let empty = all(u32::MAX);
+        let stride = WAYS.next_power_of_two();
+        let flip = if dies.but { 0xff } else { 0 };
+        let dead = |ways| {
+            let seen = _mm256_and_si256(ways, all(dies.mask));
+            let same = _mm256_or_si256(
+                _mm256_cmpeq_epi32(seen, all(dies.value)),
+                _mm256_cmpeq_epi32(seen, all(dies.also)),
+            );
+            lanes8(same) ^ flip
+        };
+        let order = |dead: u32| {
+            let lives = !dead as usize & 0xff;
+            let order = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(COMPACT[lives].cast_signed()));
+            (order, lives.count_ones() as usize)
+        };
+        // SAFETY: a set is `stride` aligned words, of which those beyond `WAYS` are empty, and empty ways live.
         unsafe {
-            let mut old = [_mm256_setzero_si256(); VECTORS];
-            let mut dead = [0_u32; VECTORS];
-            let mut all = 0;
-            for i in 0..VECTORS {
-                old[i] = _mm256_load_si256(set.add(4 * i).cast());
-                let seen = _mm256_and_si256(old[i], mask);
-                let same = _mm256_or_si256(_mm256_cmpeq_epi64(seen, value), _mm256_cmpeq_epi64(seen, also));
-                dead[i] = _mm256_movemask_pd(_mm256_castsi256_pd(same)).cast_unsigned();
-                all |= dead[i];
+            if stride == 4 {
+                let ways = _mm256_inserti128_si256::<0>(empty, _mm_load_si128(set.cast()));
+                let dead = dead(ways);
+                if dead == 0 {
+                    return 0;
+                }
+                // The lanes beyond the four are empty and move up.
+                let (order, _) = order(dead);
+                let moved = _mm256_permutevar8x32_epi32(ways, order);
+                _mm_store_si128(set.cast(), _mm256_castsi256_si128(moved));
+                return u64::from(dead.count_ones());
             }
-            if all == 0 {
+            let head = _mm256_load_si256(set.cast());
+            let tail = if stride == 16 { _mm256_load_si256(set.add(8).cast()) } else { empty };
+            let (head_dead, tail_dead) = (dead(head), dead(tail));
+            if head_dead | tail_dead == 0 {
                 return 0;
             }
-            let mut removed = 0;
-            let mut at = 0;
-            for i in 0..VECTORS {
-                let lives = !dead[i] as usize & 0xf;
-                let order = _mm256_loadu_si256(SQUEEZE.as_ptr().add(lives).cast());
-                let kept = lives.count_ones() as usize;
-                let front = _mm256_permutevar8x32_epi32(old[i], order);
-                // Words 0 to kept - 1; the window ends one earlier than a move to place `kept`.
-                let here = _mm256_loadu_si256(MOVES64.as_ptr().add(17 - kept).cast());
-                _mm256_storeu_si256(set.add(at).cast(), _mm256_and_si256(front, here));
-                at += kept;
-                removed += u64::from(dead[i].count_ones());
-            }
-            for word in at..4 * VECTORS {
-                *set.add(word) = 0;
-            }
-            removed
+            let mut kept = [u32::MAX; 24];
+            let (head_order, head_kept) = order(head_dead);
+            let (tail_order, tail_kept) = order(tail_dead);
+            _mm256_storeu_si256(kept.as_mut_ptr().cast(), _mm256_permutevar8x32_epi32(head, head_order));
+            let behind = kept.as_mut_ptr().add(head_kept);
+            _mm256_storeu_si256(behind.cast(), _mm256_permutevar8x32_epi32(tail, tail_order));
+            kept[head_kept + tail_kept..].fill(u32::MAX);
+            std::ptr::copy_nonoverlapping(kept.as_ptr(), set, stride);
+            u64::from(head_dead.count_ones() + tail_dead.count_ones())
         }
     }
 
