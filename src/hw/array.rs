@@ -107,6 +107,17 @@ enum Policy {
 /// Where the number of the most recently used group stands in a set's word.
 pub(super) const MRU_SHIFT: u32 = 56;
 
+/// How a set's order is kept, for the vector loops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// The ways are their recency order.
+    Recency,
+    /// Direction bits.
+    Trees(TreeShape),
+    /// Something that no vector loop knows.
+    Other,
+}
+
 /// Sets whose replacement is direction bits alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TreeShape {
@@ -212,30 +223,32 @@ impl Array {
         &self.keys[set * self.ways as usize..][..self.ways as usize]
     }
 
+    /// How the order of a set is kept, for a loop that knows that order.
+    pub(super) fn order(&self) -> Order {
+        match (self.policy, self.ways) {
+            _ if self.modulo => Order::Other,
+            (Policy::Lru, _) => Order::Recency,
+            (Policy::Tree, 4) => Order::Trees(TreeShape::Four),
+            (Policy::Tree, 8) => Order::Trees(TreeShape::Eight),
+            (Policy::MruTree { groups: 3 }, 12) => Order::Trees(TreeShape::ThreeFours),
+            (Policy::Tree | Policy::MruTree { .. } | Policy::Fifo | Policy::Random { .. }, _) => Order::Other,
+        }
+    }
+
+    /// Bits by which a page is shifted before it is XORed to itself; 0: not at all.
+    pub(super) fn fold(&self) -> u32 {
+        self.fold
+    }
+
+    /// The direction bits, a word per set.
+    pub(super) fn tree_mut(&mut self) -> &mut [u64] {
+        &mut self.tree
+    }
+
     /// Accesses `pages` in context bits `context`, looking up and filling: for keys that are neither stale nor global,
     /// in an array that holds no such entries. Misses move to the front of `pages`, their `numbers` with them; returns
     /// how many there are.
     pub(crate) fn pass(&mut self, context: u64, pages: &mut [u64], numbers: &mut [u32]) -> usize {
-        let shape = match (self.policy, self.ways) {
-            (Policy::Tree, 4) => Some(TreeShape::Four),
-            (Policy::Tree, 8) => Some(TreeShape::Eight),
-            (Policy::MruTree { groups: 3 }, 12) => Some(TreeShape::ThreeFours),
-            _ => None,
-        };
-        if let Some(shape) = shape.filter(|_| !self.modulo && simd::available()) {
-            return simd::tree_pass(
-                &mut self.keys,
-                &mut self.tree,
-                self.fold,
-                shape,
-                context,
-                pages,
-                numbers,
-            );
-        }
-        if self.policy == Policy::Lru && !self.modulo && simd::available() {
-            return simd::lru_pass(&mut self.keys, self.ways as usize, self.fold, context, pages, numbers);
-        }
         let mut missed = 0;
         for i in 0..pages.len() {
             let (page, number) = (pages[i], numbers[i]);

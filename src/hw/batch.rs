@@ -505,6 +505,11 @@ mod tests {
                 )
             };
             assert_eq!(run(true), Ran::Mixed);
+            // The page called 0 is no global one.
+            let mut job = pack(cpus.tlbs(), places, Names::FEW).unwrap();
+            let mut access = [0; EVENT_BYTES];
+            access[8] = 1;
+            assert_eq!(simd::run_events(&mut job, &[access; 9], None), Ran::Events(9));
             assert_eq!(run(false), Ran::Events(9000));
         }
     }

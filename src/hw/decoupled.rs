@@ -6,6 +6,7 @@
 //! [`Tlb::access`], access by access.
 
 use super::array::{Array, Entry};
+use super::packed;
 use super::plain::BATCH;
 use super::tlb::Tlb;
 use super::{Kind, PageSize, Pcid, Vpn};
@@ -26,6 +27,15 @@ pub(super) fn run(
     if vpns.len() < WORTH_LOOKING || inclusive || tlb.holds_stale() || tlb.arrays().iter().any(special) {
         return None;
     }
+    if let Some(()) = packed::run(tlb, vpns, pcid, kind, levels.as_deref_mut()) {
+        return Some(());
+    }
+    wide(tlb, vpns, pcid, kind, levels);
+    Some(())
+}
+
+/// Without vectors, for pages anywhere.
+fn wide(tlb: &mut Tlb, vpns: &[u64], pcid: Pcid, kind: Kind, mut levels: Option<&mut [u8]>) {
     let walk = tlb.levels();
     let context = Entry::new(0, PageSize::K4, pcid, false).0;
     let mut pages = [0_u64; BATCH];
@@ -62,7 +72,6 @@ pub(super) fn run(
         }
         walks(tlb, context, &mut pages[..left], &mut numbers[..left]);
     }
-    Some(())
 }
 
 /// Walks for 4 KiB pages. A walk begins at the deepest cached entry and fills what is below, so each
@@ -142,10 +151,19 @@ mod tests {
                     batched.switch(pcid);
                     let access = |&vpn: &u64| expected.access(Vpn(vpn), kind, PageSize::K4, false).level;
                     let wanted: Vec<u8> = vpns.iter().map(access).collect();
-                    let mut levels = vec![9; vpns.len()];
-                    run(&mut batched, &vpns, pcid, kind, Some(&mut levels)).unwrap();
-                    assert!(levels == wanted, "{name}");
-                    assert!(batched == expected, "{name}");
+                    let before = batched.clone();
+                    for (with_levels, vectors) in [(true, true), (false, true), (true, false)] {
+                        batched = before.clone();
+                        let mut levels = vec![9; vpns.len()];
+                        let out = with_levels.then_some(&mut levels[..]);
+                        if vectors {
+                            run(&mut batched, &vpns, pcid, kind, out).unwrap();
+                        } else {
+                            wide(&mut batched, &vpns, pcid, kind, out);
+                        }
+                        assert!(!with_levels || levels == wanted, "{name}");
+                        assert!(batched == expected, "{name}, levels {with_levels}, vectors {vectors}");
+                    }
                 }
             }
         }

@@ -14,6 +14,7 @@ pub mod error;
 pub mod geometry;
 pub mod invalidate;
 pub mod mmu;
+mod packed;
 mod plain;
 pub mod preset;
 mod simd;

@@ -12,7 +12,7 @@
 //! The same loop exists twice: here, and for AVX2 in [`super::simd`]. A call that cannot be run this way returns
 //! `None` and has changed nothing.
 
-use super::array::Entry;
+use super::array::{Array, Entry};
 use super::simd;
 use super::tlb::Tlb;
 use super::{Kind, PageSize, Pcid, Vpn};
@@ -20,7 +20,7 @@ use super::{Kind, PageSize, Pcid, Vpn};
 /// Accesses per batch: the buffers stay in the first-level cache.
 pub(super) const BATCH: usize = 1024;
 /// Bits of an interned page.
-const WINDOW: u32 = 31;
+pub(super) const WINDOW: u32 = 31;
 /// An empty way.
 pub(super) const EMPTY: u32 = u32::MAX;
 /// Shorter calls do not pay for packing the state.
@@ -38,6 +38,8 @@ pub(super) struct Packed {
     pub(super) ways: usize,
     /// Interned pages per set, a power of two, so that no set straddles two rows.
     pub(super) stride: usize,
+    /// Whether no way is empty, as far as was looked.
+    pub(super) full: bool,
 }
 
 /// One cache line of interned pages.
@@ -157,33 +159,11 @@ fn repeats(vpns: &[u64]) -> bool {
     repeated * 1000 >= sample.len() * REPEATS_PER_1000
 }
 
-/// The arrays as rows of interned pages; `None` if a global entry could answer, which has another key.
+/// Both levels; `None` if a global entry could answer, which has another key.
 fn pack(tlb: &Tlb, first: Place, second: Option<Place>, base: Vpn, pcid: Pcid) -> Option<State> {
     let mut tokens = Vec::new();
     let mut level = |place: Place| {
-        let array = &tlb.arrays()[place.array];
-        let (sets, ways) = (array.sets() as usize, array.ways());
-        let stride = ways.next_power_of_two();
-        let mut rows = vec![Row([EMPTY; 16]); (sets * stride).div_ceil(16)];
-        for (at, &entry) in array.keys().iter().enumerate() {
-            let (set, way) = (at / ways, at % ways);
-            let slot = set * stride + way;
-            rows[slot / 16].0[slot % 16] = if entry == Entry::EMPTY {
-                EMPTY
-            } else if entry.is_global() {
-                return None;
-            } else {
-                let page = entry.page();
-                let known = entry == Entry::new(page, PageSize::K4, pcid, false);
-                if known && page >> WINDOW == base.0 >> WINDOW {
-                    page as u32 & (u32::MAX >> 1)
-                } else {
-                    tokens.push(entry);
-                    (1 << WINDOW) | (tokens.len() as u32 - 1)
-                }
-            };
-        }
-        Some(Packed { rows, sets, ways, stride })
+        Packed::of(&tlb.arrays()[place.array], Window { base: base.0, bits: WINDOW }, pcid, &mut tokens)
     };
     let first = level(first)?;
     let second = match second {
@@ -194,22 +174,50 @@ fn pack(tlb: &Tlb, first: Place, second: Option<Place>, base: Vpn, pcid: Pcid) -
 }
 
 fn unpack(tlb: &mut Tlb, state: &State, first: Place, second: Option<Place>, base: Vpn, pcid: Pcid) {
+    let window = Window { base: base.0, bits: WINDOW };
     let mut level = |place: Place, packed: &Packed| {
-        for (at, entry) in tlb.arrays_mut()[place.array].keys_mut().iter_mut().enumerate() {
-            let slot = at / packed.ways * packed.stride + at % packed.ways;
-            let id = packed.rows[slot / 16].0[slot % 16];
-            *entry = if id == EMPTY {
-                Entry::EMPTY
-            } else if id >> WINDOW == 0 {
-                Entry::new(base.0 | u64::from(id), PageSize::K4, pcid, false)
-            } else {
-                state.tokens[(id & (u32::MAX >> 1)) as usize]
-            };
-        }
+        packed.back(&mut tlb.arrays_mut()[place.array], window, pcid, &state.tokens);
     };
     level(first, &state.first);
     if let (Some(place), Some(packed)) = (second, &state.second) {
         level(place, packed);
+    }
+}
+
+/// The pages that are interned as their low `bits`; all others become tokens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    pub(super) base: u64,
+    pub(super) bits: u32,
+}
+
+impl Window {
+    /// An entry as 32 bits; `None` for a global one.
+    pub(super) fn intern(self, entry: Entry, pcid: Pcid, tokens: &mut Vec<Entry>) -> Option<u32> {
+        if entry == Entry::EMPTY {
+            return Some(EMPTY);
+        }
+        if entry.is_global() {
+            return None;
+        }
+        let page = entry.page();
+        let known = entry == Entry::new(page, PageSize::K4, pcid, false);
+        if known && page >> self.bits == self.base >> self.bits {
+            return Some((page & ((1 << self.bits) - 1)) as u32);
+        }
+        tokens.push(entry);
+        Some((1 << WINDOW) | (tokens.len() as u32 - 1))
+    }
+
+    /// The entry again.
+    pub(super) fn entry(self, id: u32, pcid: Pcid, tokens: &[Entry]) -> Entry {
+        if id == EMPTY {
+            Entry::EMPTY
+        } else if id >> WINDOW == 0 {
+            Entry::new(self.base | u64::from(id), PageSize::K4, pcid, false)
+        } else {
+            tokens[(id & (u32::MAX >> 1)) as usize]
+        }
     }
 }
 
@@ -264,6 +272,35 @@ fn run_scalar(
 }
 
 impl Packed {
+    /// An array as rows; `None` if it holds a global entry.
+    pub(super) fn of(array: &Array, window: Window, pcid: Pcid, tokens: &mut Vec<Entry>) -> Option<Self> {
+        let (sets, ways) = (array.sets() as usize, array.ways());
+        let stride = ways.next_power_of_two();
+        let mut rows = vec![Row([EMPTY; 16]); (sets * stride).div_ceil(16)];
+        for (at, &entry) in array.keys().iter().enumerate() {
+            let slot = at / ways * stride + at % ways;
+            rows[slot / 16].0[slot % 16] = window.intern(entry, pcid, tokens)?;
+        }
+        Some(Packed { rows, sets, ways, stride, full: false })
+    }
+
+    /// Back into the array.
+    pub(super) fn back(&self, array: &mut Array, window: Window, pcid: Pcid, tokens: &[Entry]) {
+        for (at, entry) in array.keys_mut().iter_mut().enumerate() {
+            let slot = at / self.ways * self.stride + at % self.ways;
+            *entry = window.entry(self.rows[slot / 16].0[slot % 16], pcid, tokens);
+        }
+    }
+
+    /// Whether no way is empty.
+    pub(super) fn is_full(&self) -> bool {
+        let words = self.rows.iter().flat_map(|row| row.0);
+        words
+            .enumerate()
+            .take(self.sets * self.stride)
+            .all(|(at, id)| id != EMPTY || at % self.stride >= self.ways)
+    }
+
     /// One access: the page becomes the newest of its set, and what stood before it moves down.
     fn step(&mut self, id: u32) -> bool {
         let slot = (id as usize & (self.sets - 1)) * self.stride;

@@ -15,7 +15,8 @@
 use super::array::{Entry, TreeShape};
 use super::batch::{Job, Ran};
 use super::curve::Stacks;
-use super::plain::{Answers, Hits, State};
+use super::packed::List;
+use super::plain::{Answers, Hits, Packed, State};
 use super::stream::EVENT_BYTES;
 
 /// Whether this CPU runs the vector loops.
@@ -54,24 +55,24 @@ pub(super) fn run(_: &mut State, _: &[u64], _: u64, _: bool, _: Answers<'_>, _: 
     None
 }
 
-/// One batch through an array of direction-bit trees; see [`super::array::Array::pass`].
+/// One batch through trees of direction bits; misses move to the front of `ids`, their `numbers`, unless these are not
+/// wanted and empty, with them. Returns how many there are.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn tree_pass(
-    keys: &mut [Entry],
+    packed: &mut Packed,
     tree: &mut [u64],
     fold: u32,
     shape: TreeShape,
-    context: u64,
-    pages: &mut [u64],
+    ids: &mut [u32],
     numbers: &mut [u32],
 ) -> usize {
-    assert!(available() && pages.len() == numbers.len() && tree.len().is_power_of_two());
-    // SAFETY: the features are present; each call names the ways of its shape.
+    assert!(available());
+    // SAFETY: the features are present.
     unsafe {
         match shape {
-            TreeShape::Four => x86::tree_pass::<4, 1>(keys, tree, fold, context, pages, numbers),
-            TreeShape::Eight => x86::tree_pass::<8, 1>(keys, tree, fold, context, pages, numbers),
-            TreeShape::ThreeFours => x86::tree_pass::<12, 3>(keys, tree, fold, context, pages, numbers),
+            TreeShape::Four => x86::tree_pass::<4, 1>(packed, tree, fold, ids, numbers),
+            TreeShape::Eight => x86::tree_pass::<8, 1>(packed, tree, fold, ids, numbers),
+            TreeShape::ThreeFours => x86::tree_pass::<12, 3>(packed, tree, fold, ids, numbers),
         }
     }
 }
@@ -79,36 +80,67 @@ pub(super) fn tree_pass(
 /// Never called: [`available`] is false.
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) fn tree_pass(
-    _: &mut [Entry],
+    _: &mut Packed,
     _: &mut [u64],
     _: u32,
     _: TreeShape,
-    _: u64,
-    _: &mut [u64],
+    _: &mut [u32],
     _: &mut [u32],
 ) -> usize {
     0
 }
 
-/// One batch through an array of recency orders; see [`super::array::Array::pass`].
+/// Numbers of ways that [`lru_pass`] knows.
+pub(super) const LRU_WAYS: [usize; 7] = [4, 6, 8, 12, 16, 24, 32];
+
+/// One batch through recency orders of [`LRU_WAYS`] ways; as [`tree_pass`].
 #[cfg(target_arch = "x86_64")]
-pub(super) fn lru_pass(
-    keys: &mut [Entry],
-    ways: usize,
-    fold: u32,
-    context: u64,
-    pages: &mut [u64],
-    numbers: &mut [u32],
-) -> usize {
-    assert!(available() && pages.len() == numbers.len());
+pub(super) fn lru_pass(packed: &mut Packed, fold: u32, ids: &mut [u32], numbers: &mut [u32]) -> usize {
+    assert!(available());
     // SAFETY: the features are present.
-    unsafe { x86::lru_pass(keys, ways, fold, context, pages, numbers) }
+    unsafe {
+        match packed.ways {
+            4 => x86::lru_pass::<4>(packed, fold, ids, numbers),
+            6 => x86::lru_pass::<6>(packed, fold, ids, numbers),
+            8 => x86::lru_pass::<8>(packed, fold, ids, numbers),
+            12 => x86::lru_pass::<12>(packed, fold, ids, numbers),
+            16 => x86::lru_pass::<16>(packed, fold, ids, numbers),
+            24 => x86::lru_pass::<24>(packed, fold, ids, numbers),
+            32 => x86::lru_pass::<32>(packed, fold, ids, numbers),
+            ways => unreachable!("{ways} is none of LRU_WAYS"),
+        }
+    }
 }
 
 /// Never called: [`available`] is false.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) fn lru_pass(_: &mut [Entry], _: usize, _: u32, _: u64, _: &mut [u64], _: &mut [u32]) -> usize {
+pub(super) fn lru_pass(_: &mut Packed, _: u32, _: &mut [u32], _: &mut [u32]) -> usize {
     0
+}
+
+/// One batch through one recency order of up to 96 ways; as [`tree_pass`].
+#[cfg(target_arch = "x86_64")]
+pub(super) fn list_pass(list: &mut List, ids: &mut [u32], numbers: &mut [u32]) -> usize {
+    assert!(available());
+    // SAFETY: the features are present.
+    unsafe {
+        match list.rows.len() / 2 {
+            1 => x86::list_pass::<1>(list, ids, numbers),
+            2 => x86::list_pass::<2>(list, ids, numbers),
+            _ => x86::list_pass::<3>(list, ids, numbers),
+        }
+    }
+}
+
+/// Never called: [`available`] is false.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn list_pass(_: &mut List, _: &mut [u32], _: &mut [u32]) -> usize {
+    0
+}
+
+/// Where slot `slot` of a [`List`] keeps its page.
+pub(super) const fn place_of(slot: usize) -> usize {
+    slot / 32 * 32 + slot / 4 % 4 * 8 + slot / 16 % 2 * 4 + slot % 4
 }
 
 /// The first way that holds either key.
@@ -160,6 +192,7 @@ mod x86 {
     use super::super::array::{Entry, MRU_SHIFT, follow, point_away};
     use super::super::batch::{Job, Names, Ran, Removal, control};
     use super::super::curve::{MAX_WAYS, Stacks};
+    use super::super::packed::List;
     use super::super::plain::{Answers, BATCH, Hits, Packed, State};
     use super::super::stream::{EVENT_BYTES, Event, NO_ACCESS};
 
@@ -390,19 +423,24 @@ mod x86 {
             if CROSS {
                 let other = _mm256_set1_epi32(other.cast_signed());
                 let mut look = |ways| {
-                    *crossed = _mm256_or_si256(*crossed, _mm256_cmpeq_epi32(ways, other));
+                    *crossed = _mm256_or_si256(*crossed, ways);
                 };
-                let short = |at: usize| _mm256_zextsi128_si256(_mm_load_si128(set.add(at).cast()));
+                let long = |at: usize| _mm256_cmpeq_epi32(_mm256_load_si256(set.add(at).cast()), other);
+                // Compared before it is widened: a page may be called 0.
+                let short = |at: usize| {
+                    let four = _mm_load_si128(set.add(at).cast());
+                    _mm256_zextsi128_si256(_mm_cmpeq_epi32(four, _mm256_castsi256_si128(other)))
+                };
                 match WAYS {
                     4 => look(short(0)),
-                    8 => look(_mm256_load_si256(set.cast())),
+                    8 => look(long(0)),
                     12 => {
-                        look(_mm256_load_si256(set.cast()));
+                        look(long(0));
                         look(short(8));
                     }
                     _ => {
-                        look(_mm256_load_si256(set.cast()));
-                        look(_mm256_load_si256(set.add(8).cast()));
+                        look(long(0));
+                        look(long(8));
                     }
                 }
             }
@@ -554,23 +592,11 @@ mod x86 {
         _mm256_blend_epi32::<1>(down, new)
     }
 
-    /// `KEEP64[m]`: of four words, those behind the match stay; with no match all move.
-    const KEEP64: [[i64; 4]; 16] = {
-        let mut table = [[0; 4]; 16];
-        let mut m = 1_usize;
-        while m < 16 {
-            let mut lane = m.trailing_zeros() as usize + 1;
-            while lane < 4 {
-                table[m][lane] = -1;
-                lane += 1;
-            }
-            m += 1;
-        }
-        table
-    };
-
     /// Accesses per batch of the event loop.
     const EVENTS: usize = 256;
+
+    /// So many CPUs may be looked at once per batch.
+    const FEW_CPUS: usize = 64;
 
     /// What the accesses of a batch are, column by column, and the numbers of those that missed the first level.
     #[repr(C, align(64))]
@@ -620,12 +646,15 @@ mod x86 {
             missed: BLANK,
         };
         let mut crossed = _mm256_setzero_si256();
-        // The context that all CPUs are in, if they are.
-        let first_pcid = u32::from(job.pcids[0]);
-        let mut common = job.pcids.iter().all(|&pcid| u32::from(pcid) == first_pcid).then_some(first_pcid);
+        // The context that all CPUs are in, if they are: then accesses in it switch nothing.
+        let mut common = None;
         let mut start = 0;
         while start < events.len() {
             let batch = &events[start..(start + EVENTS).min(events.len())];
+            if common.is_none() && job.pcids.len() <= FEW_CPUS {
+                let first = job.pcids[0];
+                common = job.pcids.iter().all(|&pcid| pcid == first).then_some(u32::from(first));
+            }
             // SAFETY: the features are the caller's.
             let (ran, nameless) = unsafe { decode::<FIRST, SECOND>(job, batch, &mut decoded, &mut common) };
             let rows = job.rows.as_mut_ptr().cast::<u32>();
@@ -1035,51 +1064,98 @@ mod x86 {
         table
     };
 
-    /// `WAYS` ways in `GROUPS` trees.
+    /// Window of single lanes: from `ONE + 16 - p`, lane `p` is set.
+    const ONE: [i32; 40] = {
+        let mut table = [0; 40];
+        table[16] = -1;
+        table
+    };
+
+    /// Window of lane masks for sets of up to 32 ways: from `WIDE + 32 - p`, lanes 0 to p are set.
+    const WIDE: [i32; 72] = {
+        let mut table = [0; 72];
+        let mut i = 0;
+        while i <= 32 {
+            table[i] = -1;
+            i += 1;
+        }
+        table
+    };
+
+    /// One batch through trees of direction bits: `WAYS` ways in `GROUPS` trees.
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
     pub(super) unsafe fn tree_pass<const WAYS: usize, const GROUPS: usize>(
-        keys: &mut [Entry],
+        packed: &mut Packed,
         tree: &mut [u64],
         fold: u32,
-        context: u64,
-        pages: &mut [u64],
+        ids: &mut [u32],
         numbers: &mut [u32],
     ) -> usize {
-        assert!(keys.len() == tree.len() * WAYS);
+        assert!(packed.ways == WAYS && packed.sets == tree.len() && tree.len().is_power_of_two());
         // SAFETY: as the caller's, and the lengths fit.
         unsafe {
-            if keys.contains(&Entry::EMPTY) {
-                trees::<WAYS, GROUPS, false>(keys, tree, fold, context, pages, numbers)
-            } else {
-                trees::<WAYS, GROUPS, true>(keys, tree, fold, context, pages, numbers)
+            if !packed.full {
+                packed.full = packed.is_full();
+            }
+            match (packed.full, numbers.is_empty()) {
+                (false, _) => trees::<WAYS, GROUPS, false, true>(packed, tree, fold, ids, numbers),
+                (true, false) => trees::<WAYS, GROUPS, true, true>(packed, tree, fold, ids, numbers),
+                (true, true) => trees::<WAYS, GROUPS, true, false>(packed, tree, fold, ids, numbers),
             }
         }
     }
 
-    /// `FULL`: no way is empty.
+    /// `FULL`: no way is empty. `NUMBERS`: those of the misses are wanted, if there are any.
+    #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    unsafe fn trees<const WAYS: usize, const GROUPS: usize, const FULL: bool>(
-        keys: &mut [Entry],
+    unsafe fn trees<const WAYS: usize, const GROUPS: usize, const FULL: bool, const NUMBERS: bool>(
+        packed: &mut Packed,
         tree: &mut [u64],
         fold: u32,
-        context: u64,
-        pages: &mut [u64],
+        ids: &mut [u32],
         numbers: &mut [u32],
     ) -> usize {
         let table = const { uses::<WAYS, GROUPS>() };
         let mask = tree.len() - 1;
-        let keys = keys.as_mut_ptr().cast::<u64>();
-        // Without folding nothing is mixed in: no page has bits above 45.
-        let fold = if fold == 0 { 63 } else { fold };
+        let rows = packed.rows.as_mut_ptr().cast::<u32>();
+        // Without folding nothing is mixed in: no page has bit 31.
+        let fold = if fold == 0 { 31 } else { fold };
         let mut missed = 0;
-        for i in 0..pages.len() {
-            let (page, number) = (pages[i], numbers[i]);
-            let set = (page ^ page >> fold) as usize & mask;
-            // SAFETY: `set` is below the number of sets, ways below `WAYS`; `missed <= i`.
+        for i in 0..ids.len() {
+            // SAFETY: the set is below the number of sets, the way below `WAYS`; `missed <= i`.
             unsafe {
-                let row = keys.add(set * WAYS);
+                let id = *ids.get_unchecked(i);
+                let set = (id ^ id >> fold) as usize & mask;
+                let row = rows.add(set * WAYS.next_power_of_two());
                 let bits = *tree.get_unchecked(set);
-                let hit = lanes::<WAYS>(row, context | page);
+                let key = _mm256_set1_epi32(id.cast_signed());
+                let short = _mm256_castsi256_si128(key);
+                let empty = _mm256_set1_epi32(-1);
+                let found4 =
+                    |ways, key| _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(ways, key))).cast_unsigned();
+                let (head, tail);
+                let (hit, free);
+                match WAYS {
+                    4 => {
+                        head = empty;
+                        tail = _mm_load_si128(row.cast());
+                        hit = found4(tail, short);
+                        free = found4(tail, _mm256_castsi256_si128(empty));
+                    }
+                    8 => {
+                        head = _mm256_load_si256(row.cast());
+                        tail = short;
+                        hit = lanes8(_mm256_cmpeq_epi32(head, key));
+                        free = lanes8(_mm256_cmpeq_epi32(head, empty));
+                    }
+                    _ => {
+                        head = _mm256_load_si256(row.cast());
+                        tail = _mm_load_si128(row.add(8).cast());
+                        hit = lanes8(_mm256_cmpeq_epi32(head, key)) | found4(tail, short) << 8;
+                        free = lanes8(_mm256_cmpeq_epi32(head, empty))
+                            | found4(tail, _mm256_castsi256_si128(empty)) << 8;
+                    }
+                }
                 let victim = if GROUPS == 1 {
                     let bits = bits as usize;
                     usize::from(if WAYS == 4 { VICTIM4[bits & 0xf] } else { VICTIM8[bits & 0xff] })
@@ -1088,33 +1164,174 @@ mod x86 {
                     let next = if recent + 1 == GROUPS { 0 } else { 4 * (recent + 1) };
                     next + usize::from(VICTIM4[(bits >> next) as usize & 0xf])
                 };
-                let free = if FULL { 0 } else { lanes::<WAYS>(row, 0) };
-                let wanted = if hit == 0 { free } else { hit };
+                let wanted = if FULL || hit != 0 { hit } else { free };
                 let way = if wanted == 0 { victim } else { wanted.trailing_zeros() as usize };
-                *row.add(way) = context | page;
+                // Whole vectors are written, as they were read: a load finds the store before it.
+                let one = ONE.as_ptr().add(16 - way);
+                match WAYS {
+                    4 => {
+                        let mask = _mm_loadu_si128(one.cast());
+                        _mm_store_si128(row.cast(), _mm_blendv_epi8(tail, short, mask));
+                    }
+                    8 => {
+                        let mask = _mm256_loadu_si256(one.cast());
+                        _mm256_store_si256(row.cast(), _mm256_blendv_epi8(head, key, mask));
+                    }
+                    _ => {
+                        let mask = _mm256_loadu_si256(one.cast());
+                        _mm256_store_si256(row.cast(), _mm256_blendv_epi8(head, key, mask));
+                        let mask = _mm_loadu_si128(one.add(8).cast());
+                        _mm_store_si128(row.add(8).cast(), _mm_blendv_epi8(tail, short, mask));
+                    }
+                }
                 let (keep, set_bits) = *table.get_unchecked(way);
                 *tree.get_unchecked_mut(set) = bits & keep | set_bits;
-                *pages.get_unchecked_mut(missed) = page;
-                *numbers.get_unchecked_mut(missed) = number;
+                *ids.get_unchecked_mut(missed) = id;
+                if NUMBERS && !numbers.is_empty() {
+                    numbers[missed] = numbers[i];
+                }
                 missed += usize::from(hit == 0);
             }
         }
         missed
     }
 
-    /// Bit `i` is set where way `i` of `WAYS` holds `key`.
-    #[inline]
+    /// One batch through recency orders.
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    unsafe fn lanes<const WAYS: usize>(row: *const u64, key: u64) -> u32 {
-        let key = _mm256_set1_epi64x(key.cast_signed());
-        let mut found = 0;
-        for at in (0..WAYS).step_by(4) {
-            // SAFETY: `WAYS` words.
-            let ways = unsafe { _mm256_loadu_si256(row.add(at).cast()) };
-            let same = _mm256_castsi256_pd(_mm256_cmpeq_epi64(ways, key));
-            found |= _mm256_movemask_pd(same).cast_unsigned() << at;
+    pub(super) unsafe fn lru_pass<const WAYS: usize>(
+        packed: &mut Packed,
+        fold: u32,
+        ids: &mut [u32],
+        numbers: &mut [u32],
+    ) -> usize {
+        assert!(packed.ways == WAYS && packed.sets.is_power_of_two());
+        let mask = packed.sets - 1;
+        let rows = packed.rows.as_mut_ptr().cast::<u32>();
+        let fold = if fold == 0 { 31 } else { fold };
+        let mut missed = 0;
+        for i in 0..ids.len() {
+            // SAFETY: the set lies within the rows; `missed <= i`.
+            unsafe {
+                let id = *ids.get_unchecked(i);
+                let set = rows.add(((id ^ id >> fold) as usize & mask) * WAYS.next_power_of_two());
+                let hit = match WAYS {
+                    4 => step4(set, id),
+                    8 => step8(set, id) < 8,
+                    12 => step12(set, id),
+                    16 => step16(set, id, id) < 16,
+                    _ => step_wide::<WAYS>(set, id),
+                };
+                *ids.get_unchecked_mut(missed) = id;
+                if !numbers.is_empty() {
+                    numbers[missed] = numbers[i];
+                }
+                missed += usize::from(!hit);
+            }
         }
-        found
+        missed
+    }
+
+    /// One access in a set of up to 32 ways.
+    #[inline]
+    #[allow(clippy::needless_range_loop)] // a constant number of registers
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn step_wide<const WAYS: usize>(set: *mut u32, id: u32) -> bool {
+        let vectors = WAYS.div_ceil(8);
+        let key = _mm256_set1_epi32(id.cast_signed());
+        // SAFETY: a set is whole vectors; positions 0 to 31 stay within `WIDE`.
+        unsafe {
+            let mut old = [key; 4];
+            let mut found = 0;
+            for i in 0..vectors {
+                old[i] = _mm256_load_si256(set.add(8 * i).cast());
+                found |= lanes8(_mm256_cmpeq_epi32(old[i], key)) << (8 * i);
+            }
+            // On a miss all ways move, the last one out.
+            let place = (found | 1 << (WAYS - 1)).trailing_zeros() as usize;
+            let moves = WIDE.as_ptr().add(32 - place);
+            let mut carry = key;
+            for i in 0..vectors {
+                let rotated = _mm256_permutevar8x32_epi32(old[i], _mm256_setr_epi32(7, 0, 1, 2, 3, 4, 5, 6));
+                let moved = _mm256_blend_epi32::<1>(rotated, carry);
+                carry = rotated;
+                let mask = _mm256_loadu_si256(moves.add(8 * i).cast());
+                _mm256_store_si256(set.add(8 * i).cast(), _mm256_blendv_epi8(old[i], moved, mask));
+            }
+            found != 0
+        }
+    }
+
+    /// Where bit `b` of the packed compares of a [`List`] stands: packing works within halves of vectors.
+    const PLACE: [u8; 128] = {
+        let mut table = [0; 128];
+        let mut b = 0;
+        while b < 128 {
+            table[b] = super::place_of(b) as u8;
+            b += 1;
+        }
+        table
+    };
+
+    /// One batch through a fully associative recency order of up to `32 * GROUPS` ways: the ways keep their places, and
+    /// a list tells their order.
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    pub(super) unsafe fn list_pass<const GROUPS: usize>(
+        list: &mut List,
+        ids: &mut [u32],
+        numbers: &mut [u32],
+    ) -> usize {
+        assert!(list.rows.len() == 2 * GROUPS && GROUPS <= 3);
+        let rows = list.rows.as_mut_ptr().cast::<u32>();
+        let (next, before) = (&mut list.next, &mut list.before);
+        let mut head = list.head;
+        let mut missed = 0;
+        for i in 0..ids.len() {
+            // SAFETY: `GROUPS` times four vectors; slots are below 128, as many as the links; `missed <= i`.
+            unsafe {
+                let id = *ids.get_unchecked(i);
+                let key = _mm256_set1_epi32(id.cast_signed());
+                let mut found = [0_u32; 3];
+                for (group, found) in found.iter_mut().enumerate().take(GROUPS) {
+                    let same = |k: usize| {
+                        let ways = _mm256_load_si256(rows.add(32 * group + 8 * k).cast());
+                        _mm256_cmpeq_epi32(ways, key)
+                    };
+                    let low = _mm256_packs_epi32(same(0), same(1));
+                    let high = _mm256_packs_epi32(same(2), same(3));
+                    *found = _mm256_movemask_epi8(_mm256_packs_epi16(low, high)).cast_unsigned();
+                }
+                let low = u64::from(found[0]) | u64::from(found[1]) << 32;
+                let hit = if GROUPS > 2 { low | u64::from(found[2]) } else { low } != 0;
+                let last = before[usize::from(head & 127)];
+                let beyond =
+                    if GROUPS > 2 && found[2] != 0 { 64 + found[2].trailing_zeros() as u8 } else { last };
+                let slot = if low != 0 { low.trailing_zeros() as u8 } else { beyond } & 127;
+                let place = usize::from(PLACE[usize::from(slot)]);
+                let vector = rows.add(place & !7);
+                let one = _mm256_loadu_si256(ONE.as_ptr().add(16 - (place & 7)).cast());
+                let old = _mm256_load_si256(vector.cast());
+                _mm256_store_si256(vector.cast(), _mm256_blendv_epi8(old, key, one));
+                // Out of its place in the list, and in before the head.
+                let at = |slot: u8| usize::from(slot & 127);
+                let (earlier, later) = (before[at(slot)], next[at(slot)]);
+                let front = if slot == head { later } else { head };
+                next[at(earlier)] = later;
+                before[at(later)] = earlier;
+                let tail = before[at(front)];
+                next[at(tail)] = slot;
+                before[at(slot)] = tail;
+                next[at(slot)] = front;
+                before[at(front)] = slot;
+                head = slot;
+                *ids.get_unchecked_mut(missed) = id;
+                if !numbers.is_empty() {
+                    numbers[missed] = numbers[i];
+                }
+                missed += usize::from(!hit);
+            }
+        }
+        list.head = head;
+        missed
     }
 
     /// The first way that holds either key.
@@ -1137,73 +1354,5 @@ mod x86 {
         }
         let tail = rest.iter().position(|way| way.0 == key || way.0 == global);
         tail.map(|place| 16 * sixteens.len() + place)
-    }
-
-    /// Recency orders of any number of ways.
-    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    pub(super) unsafe fn lru_pass(
-        keys: &mut [Entry],
-        ways: usize,
-        fold: u32,
-        context: u64,
-        pages: &mut [u64],
-        numbers: &mut [u32],
-    ) -> usize {
-        let sets = keys.len() / ways;
-        assert!(sets.is_power_of_two() && keys.len() == sets * ways);
-        let keys = keys.as_mut_ptr().cast::<u64>();
-        let fold = if fold == 0 { 63 } else { fold };
-        let mut missed = 0;
-        for i in 0..pages.len() {
-            let (page, number) = (pages[i], numbers[i]);
-            let set = (page ^ page >> fold) as usize & (sets - 1);
-            // SAFETY: the set lies within the keys; `missed <= i`.
-            unsafe {
-                let hit = renew(keys.add(set * ways), ways, context | page);
-                *pages.get_unchecked_mut(missed) = page;
-                *numbers.get_unchecked_mut(missed) = number;
-                missed += usize::from(!hit);
-            }
-        }
-        missed
-    }
-
-    /// Makes `key` the newest of `ways` words. Loads and stores keep their places from call to call, so that each load
-    /// finds the store before it whole.
-    #[inline]
-    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    unsafe fn renew(row: *mut u64, ways: usize, key: u64) -> bool {
-        let wanted = _mm256_set1_epi64x(key.cast_signed());
-        let mut carry = wanted;
-        let mut at = 0;
-        // SAFETY: all accesses are below `ways` words.
-        unsafe {
-            while at + 4 <= ways {
-                let old = _mm256_loadu_si256(row.add(at).cast());
-                let same = _mm256_castsi256_pd(_mm256_cmpeq_epi64(old, wanted));
-                let found = _mm256_movemask_pd(same) as usize;
-                let rotated = _mm256_permute4x64_epi64::<0x93>(old);
-                let moved = _mm256_blend_epi32::<3>(rotated, carry);
-                if found != 0 {
-                    let keep = _mm256_loadu_si256(KEEP64.as_ptr().add(found).cast());
-                    _mm256_storeu_si256(row.add(at).cast(), _mm256_blendv_epi8(moved, old, keep));
-                    return true;
-                }
-                _mm256_storeu_si256(row.add(at).cast(), moved);
-                carry = rotated;
-                at += 4;
-            }
-            let mut carry = _mm256_extract_epi64::<0>(carry).cast_unsigned();
-            while at < ways {
-                let old = *row.add(at);
-                *row.add(at) = carry;
-                if old == key {
-                    return true;
-                }
-                carry = old;
-                at += 1;
-            }
-        }
-        false
     }
 }
