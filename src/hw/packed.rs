@@ -2,8 +2,7 @@
 //!
 //! One context, 4 KiB pages of one window of 2^31, level after level in batches. An array is packed once per call in the
 //! form that suits its replacement: recency orders and direction-bit trees as rows; a fully associative recency order as
-//! places that stay, found by one search over all of them, and a list that tells their order. What no vector loop knows
-//! passes access by access.
+//! a hash table and a [`Log`] of its uses. What no vector loop knows passes access by access.
 
 use super::array::{Array, Entry, Order, TreeShape};
 use super::plain::{BATCH, EMPTY, Packed, Row, WINDOW, Window};
@@ -13,46 +12,128 @@ use super::{Kind, PageSize, Pcid, Vpn};
 
 /// Shorter calls do not pay for packing the state.
 const WORTH_PACKING: usize = 4096;
-/// Fully associative orders from this many ways on are lists, up to [`MOST_LISTED`].
-const LISTED: usize = 20;
-/// Places of the longest list.
-const MOST_LISTED: usize = 96;
+/// Fully associative orders from this many ways on are logs, up to [`MOST_LOGGED`].
+const LOGGED: usize = 20;
+/// Most ways of a log: a table so much larger never fills a bucket for long.
+const MOST_LOGGED: usize = 128;
 
-/// A fully associative recency order. Slots keep their pages, at [`simd::place_of`]; `next` and `before` form a ring from
-/// the newest to the oldest.
+/// A fully associative recency order. Its pages are in a hash table of buckets of eight; every use is logged, and the
+/// last use of each page counts. What has to leave is the page of the first use that still counts.
 #[derive(Debug)]
-pub(super) struct List {
+pub(super) struct Log {
+    /// Buckets, two in each row.
     pub(super) rows: Vec<Row>,
-    pub(super) next: [u8; 128],
-    pub(super) before: [u8; 128],
-    pub(super) head: u8,
+    /// When each place of the table was used last.
+    pub(super) at: Vec<u16>,
+    /// The place used at each time.
+    places: Vec<u16>,
+    from: usize,
+    to: usize,
+    held: usize,
+    ways: usize,
+    factor: u32,
 }
 
-impl List {
+impl Log {
+    pub(super) const BUCKETS: usize = 256;
+    /// Times that a log can tell apart, before it begins anew.
+    const TIMES: usize = 1 << 13;
+
     fn of(array: &Array, window: Window, pcid: Pcid, tokens: &mut Vec<Entry>) -> Option<Self> {
-        let ways = array.ways();
-        let mut list = List {
-            rows: vec![Row([EMPTY; 16]); 2 * ways.div_ceil(32)],
-            next: [0; 128],
-            before: [0; 128],
-            head: 0,
+        let mut log = Log {
+            rows: vec![Row([EMPTY; 16]); Self::BUCKETS / 2],
+            at: vec![0; 8 * Self::BUCKETS],
+            places: vec![0; Self::TIMES],
+            from: 0,
+            to: 0,
+            held: 0,
+            ways: array.ways(),
+            factor: 0x9e37_79b1,
         };
-        for (slot, &entry) in array.keys().iter().enumerate() {
-            let place = simd::place_of(slot);
-            list.rows[place / 16].0[place % 16] = window.intern(entry, pcid, tokens)?;
-            let later = (slot + 1) % ways;
-            list.next[slot] = later as u8;
-            list.before[later] = slot as u8;
+        for &entry in array.keys().iter().rev() {
+            let id = window.intern(entry, pcid, tokens)?;
+            if id != EMPTY {
+                log.enter(id);
+            }
         }
-        Some(list)
+        Some(log)
     }
 
     fn back(&self, array: &mut Array, window: Window, pcid: Pcid, tokens: &[Entry]) {
-        let mut slot = usize::from(self.head);
-        for entry in array.keys_mut() {
-            let place = simd::place_of(slot);
-            *entry = window.entry(self.rows[place / 16].0[place % 16], pcid, tokens);
-            slot = usize::from(self.next[slot]);
+        let keys = array.keys_mut();
+        keys.fill(Entry::EMPTY);
+        for (entry, id) in keys.iter_mut().zip(self.ids().into_iter().rev()) {
+            *entry = window.entry(id, pcid, tokens);
+        }
+    }
+
+    /// What it holds, oldest first.
+    fn ids(&self) -> Vec<u32> {
+        let place = |time: usize| usize::from(self.places[time]);
+        let counts = |time: &usize| usize::from(self.at[place(*time)]) == *time;
+        let live = (self.from..self.to).filter(counts);
+        live.map(|time| self.rows[place(time) / 16].0[place(time) % 16]).collect()
+    }
+
+    pub(super) fn bucket(&self, id: u32) -> usize {
+        const { assert!(Self::BUCKETS == 1 << 8) };
+        (id.wrapping_mul(self.factor) >> 24) as usize
+    }
+
+    /// Room for so many more times.
+    pub(super) fn make_room(&mut self, times: usize) {
+        if self.to + times > Self::TIMES {
+            self.begin_anew();
+        }
+    }
+
+    fn begin_anew(&mut self) {
+        let ids = self.ids();
+        self.rows.fill(Row([EMPTY; 16]));
+        (self.from, self.to, self.held) = (0, 0, 0);
+        ids.into_iter().for_each(|id| self.enter(id));
+    }
+
+    /// With another hash, as a bucket was full.
+    #[cold]
+    pub(super) fn spread_anew(&mut self) {
+        self.factor = self.factor.wrapping_mul(0x85eb_ca77) | 1;
+        let times = self.to;
+        self.begin_anew();
+        // The times promised by `make_room` remain, as beginning anew only makes more room.
+        debug_assert!(self.to <= times);
+    }
+
+    fn enter(&mut self, id: u32) {
+        loop {
+            let bucket = 8 * self.bucket(id);
+            let eight = &mut self.rows[bucket / 16].0[bucket % 16..][..8];
+            if let Some(lane) = eight.iter().position(|&other| other == EMPTY) {
+                eight[lane] = id;
+                self.used(bucket + lane, true);
+                return;
+            }
+            self.spread_anew();
+        }
+    }
+
+    /// A use of the page in `place`; a new page may cost the oldest its place.
+    #[inline]
+    pub(super) fn used(&mut self, place: usize, new: bool) {
+        self.at[place] = self.to as u16;
+        self.places[self.to] = place as u16;
+        self.to += 1;
+        self.held += usize::from(new);
+        if self.held > self.ways {
+            let oldest = loop {
+                let (time, place) = (self.from, usize::from(self.places[self.from]));
+                self.from += 1;
+                if usize::from(self.at[place]) == time {
+                    break place;
+                }
+            };
+            self.rows[oldest / 16].0[oldest % 16] = EMPTY;
+            self.held -= 1;
         }
     }
 }
@@ -62,7 +143,7 @@ impl List {
 enum Form {
     Recency(Packed),
     Trees(Packed, TreeShape),
-    List(List),
+    Log(Log),
     /// As it is.
     Other,
 }
@@ -80,8 +161,8 @@ impl Bank {
     fn of(array: &Array, window: Window, pcid: Pcid, tokens: &mut Vec<Entry>) -> Option<Self> {
         let (sets, ways) = (array.sets(), array.ways());
         let form = match array.order() {
-            Order::Recency if sets == 1 && (LISTED..=MOST_LISTED).contains(&ways) => {
-                Form::List(List::of(array, window, pcid, tokens)?)
+            Order::Recency if sets == 1 && (LOGGED..=MOST_LOGGED).contains(&ways) => {
+                Form::Log(Log::of(array, window, pcid, tokens)?)
             }
             Order::Recency if simd::LRU_WAYS.contains(&ways) => {
                 Form::Recency(Packed::of(array, window, pcid, tokens)?)
@@ -95,7 +176,7 @@ impl Bank {
     fn back(&self, array: &mut Array, pcid: Pcid, tokens: &[Entry]) {
         match &self.form {
             Form::Recency(packed) | Form::Trees(packed, _) => packed.back(array, self.window, pcid, tokens),
-            Form::List(list) => list.back(array, self.window, pcid, tokens),
+            Form::Log(log) => log.back(array, self.window, pcid, tokens),
             Form::Other => {}
         }
     }
@@ -107,7 +188,7 @@ impl Bank {
             Form::Trees(packed, shape) => {
                 simd::tree_pass(packed, array.tree_mut(), self.fold, *shape, ids, numbers)
             }
-            Form::List(list) => simd::list_pass(list, ids, numbers),
+            Form::Log(log) => simd::log_pass(log, ids, numbers),
             Form::Other => {
                 let mut missed = 0;
                 for i in 0..ids.len() {
@@ -258,4 +339,45 @@ fn pass_banks(
         left += usize::from(missed[place]);
     }
     left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hw::array::splitmix64;
+
+    #[test]
+    fn a_log_whose_buckets_overflow_and_whose_times_run_out_is_still_a_recency_order() {
+        if !simd::available() {
+            return;
+        }
+        // 40 ways with pages of one bucket of the first hash, so that it must be given up; hits to end times.
+        let window = Window { base: 0, bits: WINDOW };
+        let mut array = Array::associative(40);
+        let mut log = Log::of(&array, window, Pcid(1), &mut Vec::new()).unwrap();
+        let crowded: Vec<u32> = (1..2_000_000).filter(|&id| log.bucket(id) == 3).take(60).collect();
+        for seed in 0..30 {
+            let mut ids: Vec<u32> = (0..1000)
+                .map(|n| splitmix64(seed, n))
+                .map(|draw| crowded[(draw % if draw >> 60 == 0 { 60 } else { 10 + seed }) as usize])
+                .collect();
+            let expected: Vec<u32> = ids
+                .iter()
+                .filter(|&&id| {
+                    let key = Entry::new(u64::from(id), PageSize::K4, Pcid(1), false);
+                    let missed = array.lookup(0, key, key) == Entry::EMPTY;
+                    if missed {
+                        array.fill(0, key);
+                    }
+                    missed
+                })
+                .copied()
+                .collect();
+            let missed = simd::log_pass(&mut log, &mut ids, &mut []);
+            assert_eq!(ids[..missed], expected);
+        }
+        let mut same = Array::associative(40);
+        log.back(&mut same, window, Pcid(1), &[]);
+        assert!(same == array);
+    }
 }

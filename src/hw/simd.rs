@@ -15,7 +15,7 @@
 use super::array::{Entry, TreeShape};
 use super::batch::{Job, Ran};
 use super::curve::Stacks;
-use super::packed::List;
+use super::packed::Log;
 use super::plain::{Answers, Hits, Packed, State};
 use super::stream::EVENT_BYTES;
 
@@ -118,29 +118,18 @@ pub(super) fn lru_pass(_: &mut Packed, _: u32, _: &mut [u32], _: &mut [u32]) -> 
     0
 }
 
-/// One batch through one recency order of up to 96 ways; as [`tree_pass`].
+/// One batch through a fully associative recency order; as [`tree_pass`].
 #[cfg(target_arch = "x86_64")]
-pub(super) fn list_pass(list: &mut List, ids: &mut [u32], numbers: &mut [u32]) -> usize {
+pub(super) fn log_pass(log: &mut Log, ids: &mut [u32], numbers: &mut [u32]) -> usize {
     assert!(available());
     // SAFETY: the features are present.
-    unsafe {
-        match list.rows.len() / 2 {
-            1 => x86::list_pass::<1>(list, ids, numbers),
-            2 => x86::list_pass::<2>(list, ids, numbers),
-            _ => x86::list_pass::<3>(list, ids, numbers),
-        }
-    }
+    unsafe { x86::log_pass(log, ids, numbers) }
 }
 
 /// Never called: [`available`] is false.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) fn list_pass(_: &mut List, _: &mut [u32], _: &mut [u32]) -> usize {
+pub(super) fn log_pass(_: &mut Log, _: &mut [u32], _: &mut [u32]) -> usize {
     0
-}
-
-/// Where slot `slot` of a [`List`] keeps its page.
-pub(super) const fn place_of(slot: usize) -> usize {
-    slot / 32 * 32 + slot / 4 % 4 * 8 + slot / 16 % 2 * 4 + slot % 4
 }
 
 /// The first way that holds either key.
@@ -192,7 +181,7 @@ mod x86 {
     use super::super::array::{Entry, MRU_SHIFT, follow, point_away};
     use super::super::batch::{Job, Names, Ran, Removal, control};
     use super::super::curve::{MAX_WAYS, Stacks};
-    use super::super::packed::List;
+    use super::super::packed::Log;
     use super::super::plain::{Answers, BATCH, Hits, Packed, State};
     use super::super::stream::{EVENT_BYTES, Event, NO_ACCESS};
 
@@ -1261,76 +1250,42 @@ mod x86 {
         }
     }
 
-    /// Where bit `b` of the packed compares of a [`List`] stands: packing works within halves of vectors.
-    const PLACE: [u8; 128] = {
-        let mut table = [0; 128];
-        let mut b = 0;
-        while b < 128 {
-            table[b] = super::place_of(b) as u8;
-            b += 1;
-        }
-        table
-    };
-
-    /// One batch through a fully associative recency order of up to `32 * GROUPS` ways: the ways keep their places, and
-    /// a list tells their order.
+    /// One batch through a fully associative recency order.
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    pub(super) unsafe fn list_pass<const GROUPS: usize>(
-        list: &mut List,
-        ids: &mut [u32],
-        numbers: &mut [u32],
-    ) -> usize {
-        assert!(list.rows.len() == 2 * GROUPS && GROUPS <= 3);
-        let rows = list.rows.as_mut_ptr().cast::<u32>();
-        let (next, before) = (&mut list.next, &mut list.before);
-        let mut head = list.head;
+    pub(super) unsafe fn log_pass(log: &mut Log, ids: &mut [u32], numbers: &mut [u32]) -> usize {
+        log.make_room(ids.len());
+        assert!(log.rows.len() == Log::BUCKETS / 2 && log.at.len() == 8 * Log::BUCKETS);
+        let empty = _mm256_set1_epi32(-1);
         let mut missed = 0;
-        for i in 0..ids.len() {
-            // SAFETY: `GROUPS` times four vectors; slots are below 128, as many as the links; `missed <= i`.
+        let mut i = 0;
+        while i < ids.len() {
+            let id = ids[i];
+            let bucket = log.bucket(id);
+            let key = _mm256_set1_epi32(id.cast_signed());
+            // SAFETY: a bucket is one of `BUCKETS` aligned vectors, a lane one of eight; `missed <= i`.
             unsafe {
-                let id = *ids.get_unchecked(i);
-                let key = _mm256_set1_epi32(id.cast_signed());
-                let mut found = [0_u32; 3];
-                for (group, found) in found.iter_mut().enumerate().take(GROUPS) {
-                    let same = |k: usize| {
-                        let ways = _mm256_load_si256(rows.add(32 * group + 8 * k).cast());
-                        _mm256_cmpeq_epi32(ways, key)
-                    };
-                    let low = _mm256_packs_epi32(same(0), same(1));
-                    let high = _mm256_packs_epi32(same(2), same(3));
-                    *found = _mm256_movemask_epi8(_mm256_packs_epi16(low, high)).cast_unsigned();
+                let row = log.rows.as_mut_ptr().cast::<u32>().add(8 * bucket);
+                let old = _mm256_load_si256(row.cast());
+                let same = lanes8(_mm256_cmpeq_epi32(old, key));
+                let free = lanes8(_mm256_cmpeq_epi32(old, empty));
+                let wanted = if same == 0 { free } else { same };
+                if wanted == 0 {
+                    log.spread_anew();
+                    continue;
                 }
-                let low = u64::from(found[0]) | u64::from(found[1]) << 32;
-                let hit = if GROUPS > 2 { low | u64::from(found[2]) } else { low } != 0;
-                let last = before[usize::from(head & 127)];
-                let beyond =
-                    if GROUPS > 2 && found[2] != 0 { 64 + found[2].trailing_zeros() as u8 } else { last };
-                let slot = if low != 0 { low.trailing_zeros() as u8 } else { beyond } & 127;
-                let place = usize::from(PLACE[usize::from(slot)]);
-                let vector = rows.add(place & !7);
-                let one = _mm256_loadu_si256(ONE.as_ptr().add(16 - (place & 7)).cast());
-                let old = _mm256_load_si256(vector.cast());
-                _mm256_store_si256(vector.cast(), _mm256_blendv_epi8(old, key, one));
-                // Out of its place in the list, and in before the head.
-                let at = |slot: u8| usize::from(slot & 127);
-                let (earlier, later) = (before[at(slot)], next[at(slot)]);
-                let front = if slot == head { later } else { head };
-                next[at(earlier)] = later;
-                before[at(later)] = earlier;
-                let tail = before[at(front)];
-                next[at(tail)] = slot;
-                before[at(slot)] = tail;
-                next[at(slot)] = front;
-                before[at(front)] = slot;
-                head = slot;
+                let lane = wanted.trailing_zeros() as usize;
+                let one = _mm256_loadu_si256(ONE.as_ptr().add(16 - lane).cast());
+                // Whole vectors are written, as they were read: a load finds the store before it.
+                _mm256_store_si256(row.cast(), _mm256_blendv_epi8(old, key, one));
+                log.used(8 * bucket + lane, same == 0);
                 *ids.get_unchecked_mut(missed) = id;
                 if !numbers.is_empty() {
                     numbers[missed] = numbers[i];
                 }
-                missed += usize::from(!hit);
+                missed += usize::from(same == 0);
             }
+            i += 1;
         }
-        list.head = head;
         missed
     }
 
