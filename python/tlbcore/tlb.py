@@ -133,9 +133,11 @@ class Tlb:
         holds, and use from two threads at once; `TypeError` for an array that does not hold integers. A
         refused call changes nothing.
         """
-        pages = _integers("vpn", vpn, np.dtype(np.uint64), _VPN_MAX)
+        pages = _integers("vpn", vpn, _PAGE, _VPN_MAX)
         contexts: int | NDArray[Any]
-        if np.ndim(pcid) == 0:
+        if type(pcid) is int and 0 <= pcid <= 4095:
+            contexts = pcid
+        elif np.ndim(pcid) == 0:
             contexts = int(_integers("pcid", np.atleast_1d(np.asarray(pcid)), np.dtype(np.uint16), 4095)[0])
         else:
             contexts = _integers("pcid", pcid, np.dtype(np.uint16), 4095)
@@ -238,11 +240,19 @@ def _restore(cls: type[Tlb], state: dict[str, Any]) -> Tlb:
     return tlb
 
 
+_PAGE = np.dtype(np.uint64)
 _VPN_MAX = (1 << 52) - 1
 
 
 def _integers(field: str, values: ArrayLike, dtype: np.dtype[Any], largest: int) -> NDArray[Any]:
     """Return a contiguous array of `dtype`: the same memory where that is possible."""
+    if (
+        type(values) is np.ndarray
+        and values.dtype is dtype
+        and values.ndim == 1
+        and values.flags.c_contiguous
+    ):
+        return values  # as it should be: a call on one page pays for no more looks
     array = np.asarray(values)
     if array.size == 0 and array.dtype.kind == "f" and not isinstance(values, np.ndarray):
         array = array.astype(dtype)  # an empty list
@@ -325,7 +335,7 @@ def miss_curve(
     >>> curve["misses"]
     array([4, 2], dtype=uint64)
     """
-    pages = _integers("vpn", vpn, np.dtype(np.uint64), _VPN_MAX)
+    pages = _integers("vpn", vpn, _PAGE, _VPN_MAX)
     counts = _integers("sets", [sets] if isinstance(sets, int) else sets, np.dtype(np.uint32), (1 << 32) - 1)
     marks = _integers("flushes", flushes, np.dtype(np.uint64), (1 << 63) - 1)
     contexts = None

@@ -91,7 +91,9 @@ impl Log {
         let ids = self.ids();
         self.rows.fill(Row([EMPTY; 16]));
         (self.from, self.to, self.held) = (0, 0, 0);
-        ids.into_iter().for_each(|id| self.enter(id));
+        for id in ids {
+            self.enter(id);
+        }
     }
 
     /// With another hash, as a bucket was full.
@@ -267,7 +269,9 @@ pub(super) fn run(
         for level in &mut banks {
             let numbers = if levels.is_some() { &mut numbers[..left] } else { &mut [][..] };
             if let Some(levels) = levels.as_deref_mut() {
-                numbers.iter().for_each(|&i| levels[start + i as usize] = level.number);
+                for &i in numbers.iter() {
+                    levels[start + i as usize] = level.number;
+                }
             }
             let arrays = tlb.arrays_mut();
             let missed = match &mut level.banks[..] {

@@ -755,15 +755,15 @@ mod x86 {
             // An access to a 4 KiB page: op 0 to 2, no size bits. One addition makes op 3 fail the same test as op 4.
             let odd = _mm256_and_si256(_mm256_add_epi32(what, all(1 << 16)), all(0x0cfc_0000));
             let plain = lanes8(_mm256_cmpeq_epi32(odd, _mm256_setzero_si256()));
-            let taken = (plain.trailing_ones() as usize).min(left);
+            let mut taken = (plain.trailing_ones() as usize).min(left);
             let cpu = _mm256_srli_epi32::<16>(who);
             let pcid = _mm256_and_si256(who, all(0xffff));
             // Signed compares are right: both are 16 bits.
             assert!(lanes8(_mm256_cmpgt_epi32(all(cpus), cpu)) == 0xff, "events were checked");
             let low = _mm256_and_si256(page, low_bits);
             let window = _mm256_or_si256(
-                _mm256_srli_epi32::<{ Names::LOW as i32 }>(page),
-                _mm256_slli_epi32::<{ 32 - Names::LOW as i32 }>(_mm256_and_si256(
+                _mm256_srli_epi32::<{ Names::LOW.cast_signed() }>(page),
+                _mm256_slli_epi32::<{ 32 - Names::LOW.cast_signed() }>(_mm256_and_si256(
                     page_high,
                     all((Vpn::MASK >> 32) as u32),
                 )),
@@ -772,7 +772,7 @@ mod x86 {
                 _mm256_mullo_epi32(window, all(Names::SPREAD[0])),
                 _mm256_mullo_epi32(pcid, all(Names::SPREAD[1])),
             );
-            let slots = words8(_mm256_srli_epi32::<{ 32 - Names::KNOWN as i32 }>(mixed));
+            let slots = words8(_mm256_srli_epi32::<{ 32 - Names::KNOWN.cast_signed() }>(mixed));
             let known = job.names.known.as_ptr();
             // SAFETY: a slot has `KNOWN` bits, and there are 2^KNOWN places of 16 bytes.
             let [of_window, of_pcid, mut own, mut global] =
@@ -780,16 +780,16 @@ mod x86 {
             let same =
                 _mm256_and_si256(_mm256_cmpeq_epi32(of_window, window), _mm256_cmpeq_epi32(of_pcid, pcid));
             let mut nameless = false;
-            let mut taken = taken;
             if lanes8(same) != 0xff {
                 let (windows, pcids) = (words8(window), words8(pcid));
                 let (mut owns, mut globals) = ([0; 8], [0; 8]);
-                for i in 0..taken {
-                    let Some(known) = job.names.of(windows[i], pcids[i]) else {
-                        (taken, nameless) = (i, true);
-                        break;
-                    };
-                    (owns[i], globals[i]) = (known.own, known.global);
+                let mut i = 0;
+                while i < taken {
+                    match job.names.of(windows[i], pcids[i]) {
+                        Some(known) => (owns[i], globals[i]) = (known.own, known.global),
+                        None => (taken, nameless) = (i, true),
+                    }
+                    i += 1;
                 }
                 (own, global) = (vector8(owns), vector8(globals));
             }

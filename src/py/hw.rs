@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use numpy::{PyArray1, PyReadonlyArray1, PyReadwriteArray1};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyString};
 
 use super::errors::TlbError as PyTlbError;
 use crate::hw::curve::{Question, Running};
@@ -15,6 +16,8 @@ use crate::hw::{Geometry, Kind, PageSize, Pcid, Tlb, TlbError};
 
 /// About 50 ms of accesses: Ctrl-C feels immediate and attaching costs nothing.
 const BLOCK: usize = 1 << 22;
+/// Fewer accesses are over before the interpreter could be released and taken again.
+const BRIEF: usize = 256;
 
 fn preset(machine: &str, text: Option<&str>) -> PyResult<Arc<Preset>> {
     Ok(match text {
@@ -139,11 +142,51 @@ pub(super) fn miss_curve<'py>(
 pub(super) struct TlbState {
     geometry: Arc<Geometry>,
     cpus: Mutex<Cpus>,
+    /// Names of the counters, made once: a call on one page is mostly its dict.
+    names: PyOnceLock<Vec<Py<PyString>>>,
 }
 
 impl TlbState {
     fn new(cpus: Cpus) -> Self {
-        TlbState { geometry: Arc::clone(cpus.tlbs()[0].geometry()), cpus: Mutex::new(cpus) }
+        TlbState {
+            geometry: Arc::clone(cpus.tlbs()[0].geometry()),
+            cpus: Mutex::new(cpus),
+            names: PyOnceLock::new(),
+        }
+    }
+
+    /// Counts under their names.
+    fn table<'py>(&self, py: Python<'py>, counts: &Counters) -> PyResult<Bound<'py, PyDict>> {
+        let levels = self.geometry.levels();
+        let names = self.names.get_or_init(py, || {
+            let hits = levels.iter().map(|level| format!("{}_hits", level.name));
+            let rest = "walks pde_hits pdpte_hits pml4e_hits pml5e_hits walk_loads stale_hits stale_walks switches invalidated";
+            std::iter::once("accesses".to_owned())
+                .chain(hits)
+                .chain(rest.split(' ').map(str::to_owned))
+                .map(|name| PyString::intern(py, &name).unbind())
+                .collect()
+        });
+        let c = counts;
+        let [pde, pdpte, pml4e, pml5e] = c.psc_hits;
+        let rest = [
+            c.walks,
+            pde,
+            pdpte,
+            pml4e,
+            pml5e,
+            c.walk_loads,
+            c.stale_hits,
+            c.stale_walks,
+            c.switches,
+            c.invalidated,
+        ];
+        let values = std::iter::once(c.accesses).chain(c.hits[..levels.len()].iter().copied()).chain(rest);
+        let table = PyDict::new(py);
+        for (name, value) in names.iter().zip(values) {
+            table.set_item(name.bind(py), value)?;
+        }
+        Ok(table)
     }
 
     /// The state is one: two threads may not drive it at once, and waiting would hide the mistake.
@@ -156,26 +199,6 @@ impl TlbState {
             }
         }
     }
-}
-
-fn counters<'py>(py: Python<'py>, geometry: &Geometry, counts: &Counters) -> PyResult<Bound<'py, PyDict>> {
-    let table = PyDict::new(py);
-    table.set_item("accesses", counts.accesses)?;
-    for (level, hits) in geometry.levels().iter().zip(counts.hits) {
-        table.set_item(format!("{}_hits", level.name), hits)?;
-    }
-    table.set_item("walks", counts.walks)?;
-    for (name, hits) in
-        ["pde_hits", "pdpte_hits", "pml4e_hits", "pml5e_hits"].into_iter().zip(counts.psc_hits)
-    {
-        table.set_item(name, hits)?;
-    }
-    table.set_item("walk_loads", counts.walk_loads)?;
-    table.set_item("stale_hits", counts.stale_hits)?;
-    table.set_item("stale_walks", counts.stale_walks)?;
-    table.set_item("switches", counts.switches)?;
-    table.set_item("invalidated", counts.invalidated)?;
-    Ok(table)
 }
 
 /// The size and kind that Python named.
@@ -241,6 +264,12 @@ impl TlbState {
             }
         };
         let mut cpus = self.borrow()?;
+        if vpns.len() < BRIEF {
+            cpus.check_access(cpu, vpns, contexts, kind, size)?;
+            let before = cpus.tlbs()[cpu].counters().clone();
+            cpus.access(cpu, vpns, contexts, kind, size, out, 0)?;
+            return self.table(py, &cpus.tlbs()[cpu].counters().since(&before));
+        }
         {
             let state: &Cpus = &cpus;
             py.detach(|| state.check_access(cpu, vpns, contexts, kind, size))?;
@@ -265,7 +294,7 @@ impl TlbState {
             }
             py.check_signals()?;
         }
-        counters(py, &self.geometry, &cpus.counters().since(&before))
+        self.table(py, &cpus.counters().since(&before))
     }
 
     /// Events on many CPUs, as bytes; returns the counts of this call.
@@ -292,7 +321,7 @@ impl TlbState {
             py.detach(|| state.run(&bytes[start..end], out));
             py.check_signals()?;
         }
-        counters(py, &self.geometry, &cpus.counters().since(&before))
+        self.table(py, &cpus.counters().since(&before))
     }
 
     /// Counts since the last reset, of one CPU or of all.
@@ -300,12 +329,12 @@ impl TlbState {
     fn counters<'py>(&self, py: Python<'py>, cpu: Option<usize>) -> PyResult<Bound<'py, PyDict>> {
         let cpus = self.borrow()?;
         match cpu {
-            None => counters(py, &self.geometry, &cpus.counters()),
+            None => self.table(py, &cpus.counters()),
             Some(cpu) => {
                 let tlb = cpus.tlbs().get(cpu).ok_or_else(|| {
                     TlbError::shape("cpu", format!("must be below {}: got {cpu}", cpus.tlbs().len()))
                 })?;
-                counters(py, &self.geometry, tlb.counters())
+                self.table(py, tlb.counters())
             }
         }
     }
