@@ -1,6 +1,6 @@
 # Development in an active virtual environment; `.ci/run` is what a change must pass.
 
-.PHONY: dev test lint bench ci
+.PHONY: dev test lint bench bench-compare ci
 
 dev: ## tools, and the package as an editable install, optimised but quick to build
 	pip install --group dev
@@ -19,7 +19,10 @@ lint:
 	mypy
 
 bench: ## run the benches and write docs/benchmarks.md
-	python -m benches.summary
+	python -m benches.summary --benchmark-autosave
+
+bench-compare: ## fail where a bench is more than 10 % slower than in the run that `make bench` kept last
+	pytest -q benches --benchmark-enable --benchmark-compare --benchmark-compare-fail=median:10%
 
 ci:
 	.ci/run

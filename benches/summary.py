@@ -1,6 +1,7 @@
 """Run the benches and write docs/benchmarks.md: `python -m benches.summary [pytest options]`.
 
-Figures in the documentation come from here only.
+Figures in the documentation come from here only. A run is kept with `--benchmark-save=NAME` and compared with
+later ones by `--benchmark-compare --benchmark-compare-fail=median:10%` (`make bench-compare`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from benches.limits import INSTRUCTIONS, Limit, limits_of
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -46,11 +49,13 @@ def page(report: dict[str, Any]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Written by `python -m benches.summary`; all figures are measured, on the machine named here.",
+        "Written by `python -m benches.summary`; all figures are measured, on the machine named here. They are kept",
+        "with `--benchmark-save=NAME`, and `make bench-compare` fails where a median is 10 % worse than that.",
         "",
         f"- tlbcore {version('tlbcore')}, Python {platform.python_version()}, {os.cpu_count()} CPUs:"
         f" {report['machine_info']['cpu'].get('brand_raw', 'unknown CPU')}",
-        "- spread: interquartile range over the median",
+        "- median and spread (interquartile range over the median) of whole runs; rates and ratios are of the best run",
+        "- limits: what the project promised itself, must / aim; `seconds` is the median",
     ]
     folder = None
     for bench in sorted(report["benchmarks"], key=lambda bench: bench["fullname"]):
@@ -58,15 +63,46 @@ def page(report: dict[str, Any]) -> str:
         if file != folder:
             folder = file
             lines += ["", f"## {Path(file).stem.removeprefix('bench_')}", ""]
-            lines += ["| bench | median | spread | rounds | |", "|---|---:|---:|---:|---|"]
+            lines += ["| bench | median | spread | rounds | | limit |", "|---|---:|---:|---:|---|---|"]
         stats = bench["stats"]
         spread = stats["iqr"] / stats["median"]
         extra = ", ".join(f"{name}: {figure(value)}" for name, value in bench["extra_info"].items())
-        name = bench["name"].removeprefix("bench_")
+        name = bench["name"].removeprefix("bench_").removeprefix("test_")
+        figures = {"seconds": stats["median"], **bench["extra_info"]}
+        owed = ", ".join(bound(limit, figures[limit.of]) for limit in limits_of(name) if limit.of in figures)
         lines.append(
-            f"| `{name}` | {seconds(stats['median'])} | {spread:.0%} | {stats['rounds']} | {extra} |"
+            f"| `{name}` | {seconds(stats['median'])} | {spread:.0%} | {stats['rounds']} | {extra} | {owed} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + instructions()) + "\n"
+
+
+def bound(limit: Limit, reached: float) -> str:
+    """Render a limit and how the figure stands.
+
+    >>> bound(Limit("b", "times_numba", 2.8, 3.5), 3.0)
+    'times_numba: at least 2.8 / 3.5 (must)'
+    """
+    both = " / ".join(f"{value:g}" for value in (limit.must, limit.aim) if value is not None)
+    return f"{limit.of}: at {'most' if limit.least else 'least'} {both} ({limit.verdict(reached)})"
+
+
+def instructions() -> list[str]:
+    """Render the recorded instruction counts."""
+    lines = [
+        "",
+        "## instructions",
+        "",
+        "Per access or event, counted by `python -m benches.instructions`.",
+        "",
+    ]
+    lines += ["| loop | instructions | limit |", "|---|---:|---|"]
+    for loop, count in json.loads((ROOT / "benches" / "instructions.json").read_text()).items():
+        owed = ""
+        if loop in INSTRUCTIONS:
+            must, aim = INSTRUCTIONS[loop]
+            owed = bound(Limit(loop, "instructions", must, aim, least=True), count)
+        lines.append(f"| {loop} | {count} | {owed} |")
+    return lines
 
 
 def main() -> int:

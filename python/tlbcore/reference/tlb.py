@@ -29,14 +29,16 @@ class Entry:
     """A cached translation of `pages` pages from `vpn`; `pcid` is None for a global one.
 
     `whole` is the number of pages of the mapping it belongs to: more than `pages` for a piece of a 1 GiB
-    page.
+    page. `version`: so many edits of the tables it is known to be newer than, or untouched by; `overtaken`: the
+    next one after these changed its mapping.
     """
 
     vpn: int
     pages: int
     whole: int
     pcid: int | None
-    stale: bool = False
+    version: int = 0
+    overtaken: bool = False
 
     def first_of_mapping(self) -> int:
         """First page of the mapping it belongs to."""
@@ -152,6 +154,8 @@ class Tlb:
         # Cached pointers to page tables, by level (0: PDE), most recent first: (pages they cover, context).
         self.psc: list[list[tuple[int, int]]] = [[], [], [], []]
         self.pcid = 0
+        # Stores to the tables so far: first page, pages, context (None: all). Their number is the tables' version.
+        self.edits: list[tuple[int, int, int | None]] = []
         names = [f"{name}_hits" for name in self.names]
         psc = ["pde_hits", "pdpte_hits", "pml4e_hits", "pml5e_hits"]
         rest = ["walks", "walk_loads", "stale_hits", "stale_walks", "switches", "invalidated"]
@@ -182,17 +186,17 @@ class Tlb:
         if found is None:
             self.counters["walks"] += 1
             self._walk(vpn, size)
-            pcid, stale = (None if is_global else self.pcid), False
+            pcid, version = (None if is_global else self.pcid), len(self.edits)
         else:
             self.counters[f"{self.names[level]}_hits"] += 1
-            self.counters["stale_hits"] += found.stale
-            pcid, stale = found.pcid, found.stale
+            self.counters["stale_hits"] += self.is_stale(found)
+            pcid, version = found.pcid, found.version
         for above in reversed(range(level)):
             structure = self._home(above, vpn, kind, size)
             if structure is None:
                 continue
             pages = _SIZES[structure.cached_size(size)]
-            entry = Entry(vpn=vpn - vpn % pages, pages=pages, whole=_SIZES[size], pcid=pcid, stale=stale)
+            entry = Entry(vpn=vpn - vpn % pages, pages=pages, whole=_SIZES[size], pcid=pcid, version=version)
             victim = structure.set_of(vpn, size).enter(entry, structure.draws)
             if victim is not None and self.inclusive[above]:
                 self._evict_above(above, victim)
@@ -224,14 +228,21 @@ class Tlb:
                 )
             ]
 
-    def mark_stale(self, vpn: int, pages: int, pcid: int | None) -> None:
+    def edit(self, vpn: int, pages: int, pcid: int | None) -> None:
         """Note that the tables of these pages changed; `pcid` None means in every context."""
-        for structure in self._structures():
-            for entry in structure.entries():
-                first = entry.first_of_mapping()
-                overlaps = first < vpn + pages and vpn < first + entry.whole
-                if overlaps and (pcid is None or entry.pcid is None or entry.pcid == pcid):
-                    entry.stale = True
+        self.edits.append((vpn, pages, pcid))
+
+    def is_stale(self, entry: Entry) -> bool:
+        """Return whether an edit after the entry was filled concerns what it maps."""
+        first = entry.first_of_mapping()
+        while not entry.overtaken and entry.version < len(self.edits):
+            vpn, pages, pcid = self.edits[entry.version]
+            overlaps = first < vpn + pages and vpn < first + entry.whole
+            if overlaps and (pcid is None or entry.pcid is None or entry.pcid == pcid):
+                entry.overtaken = True
+            else:
+                entry.version += 1
+        return entry.overtaken
 
     def entries(self) -> list[tuple[int, int, int, int, int, int, int | None, bool]]:
         """Everything cached: level, structure, set, way, first page, pages, context, stale."""
@@ -243,7 +254,16 @@ class Tlb:
                     for way, entry in enumerate(one.places):
                         if entry is not None:
                             rows.append(
-                                (level, number, index, way, entry.vpn, entry.pages, entry.pcid, entry.stale)
+                                (
+                                    level,
+                                    number,
+                                    index,
+                                    way,
+                                    entry.vpn,
+                                    entry.pages,
+                                    entry.pcid,
+                                    self.is_stale(entry),
+                                )
                             )
                 number += 1
         return rows
@@ -351,5 +371,5 @@ def run(tlbs: list[Tlb], event: Mapping[str, int]) -> int:
                 each.invalidate(vpn=one, pcid=context, globals_too=is_global, psc=psc)
     elif op == 11:
         for each in tlbs:
-            each.mark_stale(vpn, len(pages), None if flags & 128 else pcid)
+            each.edit(vpn, len(pages), None if flags & 128 else pcid)
     return 255
