@@ -493,6 +493,30 @@ mod tests {
     }
 
     #[test]
+    fn more_contexts_or_windows_than_there_are_names_for_change_nothing() {
+        let geometry = Arc::new(Geometry::peers());
+        for (seed, contexts, windows) in [(1, 400, 1), (2, 3, 2000), (3, 4000, 30), (4, 4000, 5000)] {
+            let mut events = stream(seed, 20_000, 300, 2, false);
+            for (n, event) in events.iter_mut().enumerate() {
+                let draw = splitmix64(seed ^ 7, n as u64);
+                // Neighbours share a context and a window, or else nothing is ever hit.
+                let (context, window) = (n as u64 / 40 % contexts, draw % 4 + n as u64 / 200 % windows);
+                event[8..10].copy_from_slice(&(context as u16).to_le_bytes());
+                let page = u64::from_le_bytes(event[..8].try_into().unwrap()) & 0xffff | window << 17;
+                event[..8].copy_from_slice(&page.to_le_bytes());
+            }
+            let mut expected = Cpus::new(&geometry, 4).unwrap();
+            let wanted: Vec<u8> = events.iter().map(|event| expected.step(Event::read(event))).collect();
+            let mut cpus = Cpus::new(&geometry, 4).unwrap();
+            let mut levels = vec![7; events.len()];
+            if run(&mut cpus, &events, Some(&mut levels)) {
+                assert!(levels == wanted, "seed {seed}");
+                assert!(cpus == expected, "seed {seed}");
+            }
+        }
+    }
+
+    #[test]
     fn a_change_of_a_g_bit_throws_the_block_away() {
         let geometry = Arc::new(Geometry::peers());
         let cpus = Cpus::new(&geometry, 4).unwrap();

@@ -62,16 +62,14 @@ macro_rules! costs {
             /// Tenths of the divisor for independent misses (HARDWARE 2.1: dependent walks cost about 45 cycles,
             /// overlapped ones 10 to 20).
             pub overlap_tenths: u32,
-            /// Page walkers.
-            pub walkers: u32,
         }
 
         /// Names and meanings of the costs, in the order in which they are shown.
         pub const COSTS: &[(&str, &str)] = &[$((stringify!($field), $what),)*];
 
         impl Costs {
-            fn read(get: impl Fn(&str) -> Result<Figure, TlbError>, overlap_tenths: u32, walkers: u32) -> Result<Self, TlbError> {
-                Ok(Costs { $($field: get(concat!("costs.", stringify!($field)))?,)* overlap_tenths, walkers })
+            fn read(get: impl Fn(&str) -> Result<Figure, TlbError>, overlap_tenths: u32) -> Result<Self, TlbError> {
+                Ok(Costs { $($field: get(concat!("costs.", stringify!($field)))?,)* overlap_tenths })
             }
 
             /// A cost by its name in the preset.

@@ -1,15 +1,23 @@
-//! The plain loop of [`super::plain`] and the event loop of [`super::batch`] for AVX2. The only file with `unsafe`.
+//! The loops of [`super::plain`], [`super::packed`], [`super::batch`] and [`super::curve`] for AVX2. The only file with
+//! `unsafe`.
 //!
 //! Why each use is sound:
-//! - Functions with `#[target_feature]` are called only after [`available`] said that the CPU has these features.
-//! - Loads and stores go to rows of [`Packed`], whose length is `sets * stride` pages rounded up to whole 64-byte rows;
-//!   `id & (sets - 1)` is a set number because `sets` is a power of two ([`super::Geometry`] checks it for the linear
-//!   index), and a set's `ways` fit its stride.
-//! - [`Entry`] is a transparent `u64`, so a slice of entries is a slice of words.
-//! - Batch buffers have room for `BATCH` pages and one vector more; at most `BATCH` are ever appended, and a vector
-//!   store begins at most at the number appended so far.
+//! - Functions with `#[target_feature]` are called only after [`available`] said that the CPU has these features; each
+//!   safe wrapper asserts it.
+//! - Loads and stores of sets go to rows of [`Packed`], [`Stacks`] or [`Job`]: whole 64-byte lines, aligned, `sets * stride`
+//!   pages long. A set number is masked with `sets - 1`, and `sets` is a power of two ([`super::Geometry`] checks it for
+//!   the linear and the XOR index; the loops assert it), so a set lies within its rows; a set's `ways` fit its stride, and
+//!   a stride that is no whole vector is loaded by the half.
+//! - The event loop takes its sets from [`Job`] by the event's CPU, which it compares with the number of CPUs for eight
+//!   events at a time, and panics on; `pack` refuses states whose places do not fit 32 bits.
+//! - A [`Log`]'s bucket has eight bits and there are 256 of them; that its vectors are as long is asserted.
+//! - [`Entry`] is a transparent `u64`, so sixteen entries are four vectors of words.
+//! - Buffers of a batch have room for the batch and one vector more; at most the batch is ever appended, and a vector
+//!   store begins at most at the number appended so far. Misses are written over pages that were read: `missed <= i`.
+//! - Mask tables are read as windows that begin at `16 - place` (or 32), with `place` at most the number of ways.
 //!
-//! The scalar twins are in `plain.rs` and `batch.rs`; tests compare state, counters and answers.
+//! The scalar twins are in `plain.rs`, `array.rs` and `stream.rs`; tests compare state, counters and answers, also under
+//! Miri (`RUSTFLAGS=-Ctarget-feature=+avx2,+bmi1,+bmi2,+popcnt cargo +nightly miri test --lib hw::packed`).
 #![allow(unsafe_code)]
 
 use super::array::{Entry, TreeShape};
@@ -309,17 +317,32 @@ mod x86 {
                         out[*at.add(i) as usize] = if hit { *second_level } else { walk };
                     }
                 } else {
-                    for &id in ids {
+                    // Four at a time: what a loop itself costs is a tenth of an access.
+                    let mut first_level = |id: u32| {
                         let hit = plain_step::<FIRST>(first_rows, first_mask, id);
                         *missed.add(misses) = id;
                         misses += usize::from(!hit);
+                    };
+                    let (fours, rest) = ids.as_chunks::<4>();
+                    for &[a, b, c, d] in fours {
+                        first_level(a);
+                        first_level(b);
+                        first_level(c);
+                        first_level(d);
                     }
+                    rest.iter().for_each(|&id| first_level(id));
                     if SECOND > 0 {
                         let mut found = 0;
-                        for i in 0..misses {
-                            found +=
-                                u64::from(plain_step::<SECOND>(second_rows, second_mask, *missed.add(i)));
+                        let mut second_level =
+                            |id: u32| found += u64::from(plain_step::<SECOND>(second_rows, second_mask, id));
+                        let (fours, rest) = std::slice::from_raw_parts(missed, misses).as_chunks::<4>();
+                        for &[a, b, c, d] in fours {
+                            second_level(a);
+                            second_level(b);
+                            second_level(c);
+                            second_level(d);
                         }
+                        rest.iter().for_each(|&id| second_level(id));
                         hits.second += found;
                     }
                 }
@@ -488,7 +511,7 @@ mod x86 {
             let tail_found = _mm_movemask_ps(_mm_castsi128_ps(tail_same)).cast_unsigned();
             let found = head_found | tail_found << 8;
             let place = (found | 1 << 12).trailing_zeros() as usize;
-            let moves = MOVES.as_ptr().add(16 - place);
+            let moves = MOVES.as_ptr().add(16).sub(place);
             let moved = shift_in(old, key);
             let tail_moved = _mm_alignr_epi8::<12>(tail, _mm256_extracti128_si256::<1>(old));
             let head_moves = _mm256_loadu_si256(moves.cast());

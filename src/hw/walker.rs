@@ -1,8 +1,11 @@
-//! What a page walk costs when the page-table lines it reads are not all in the L2, and when several walkers run.
+//! What a page walk costs when the page-table lines it reads are not all in the L2.
 //!
 //! A line is 64 bytes, eight entries of one level. [`TableLines`] keeps which lines the L2 and the L3 hold of the page
-//! tables (their shares of those caches, exact LRU); a walk pays for each entry where it finds its line. [`Walkers`]
-//! is the queue in front of one to several walkers.
+//! tables (their shares of those caches, exact LRU); a walk pays for each entry where it finds its line.
+//!
+//! Independent walks overlap by a preset's measured divisor ([`Costs::overlapped`], HARDWARE 2.1), which contains what its
+//! several walkers do. The number of walkers is a stated fact of a preset and bounds nothing: no source for it is good
+//! enough to move a figure (HARDWARE 1.3).
 
 use super::array::{Array, Entry};
 use super::preset::Costs;
@@ -51,26 +54,6 @@ impl TableLines {
     }
 }
 
-/// One to several page walkers of a core: independent walks overlap as far as there are walkers.
-#[derive(Clone, Debug)]
-pub struct Walkers {
-    free_at: Vec<u64>,
-}
-
-impl Walkers {
-    /// All idle.
-    pub fn new(walkers: u32) -> Self {
-        Walkers { free_at: vec![0; walkers.max(1) as usize] }
-    }
-
-    /// A walk of `cycles` that is ready at `now` begins on the walker that is free first; returns when it ends.
-    pub fn walk(&mut self, now: u64, cycles: u64) -> u64 {
-        let first = self.free_at.iter_mut().min().expect("at least one walker");
-        *first = now.max(*first) + cycles;
-        *first
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,15 +85,5 @@ mod tests {
             costs.mem_dram.cycles,
             "another table"
         );
-    }
-
-    #[test]
-    fn two_walkers_finish_four_equal_walks_in_two_rounds() {
-        let ends = |walkers| {
-            let mut queue = Walkers::new(walkers);
-            [0; 4].map(|now| queue.walk(now, 10))
-        };
-        assert_eq!(ends(1), [10, 20, 30, 40]);
-        assert_eq!(ends(2), [10, 10, 20, 20]);
     }
 }

@@ -374,7 +374,8 @@ impl Draft {
         if !(1.0..=100.0).contains(&overlap) {
             return Err(fail(format!("walker.overlap must be between 1 and 100: got {overlap}")));
         }
-        let costs = Costs::read(figure, (overlap * 10.0).round() as u32, plain("walker.walkers")? as u32)?;
+        plain("walker.walkers")?;
+        let costs = Costs::read(figure, (overlap * 10.0).round() as u32)?;
         let psc = Psc {
             pde: plain("walker.pde")? as u32,
             pdpte: plain("walker.pdpte")? as u32,
