@@ -176,12 +176,14 @@ mod tests {
         let mut batched = expected.clone();
         let vpns: Vec<u64> = (0..6_000)
             .map(|n| splitmix64(5, n))
-            .map(|draw| draw % 3_000 | if draw >> 63 == 0 { 0x7_f000_0000 } else { 0x1f_ffff_8000_0000 })
+            .map(|draw| draw % 3_000 + if draw >> 63 == 0 { 0x7_f000_0000 } else { 0x1f_ffff_8000_0000 })
             .map(|vpn| vpn & Vpn::MASK)
             .collect();
         expected.switch(Pcid(1));
         batched.switch(Pcid(1));
-        vpns.iter().for_each(|&vpn| _ = expected.access(Vpn(vpn), Kind::Load, PageSize::K4, false));
+        for &vpn in &vpns {
+            expected.access(Vpn(vpn), Kind::Load, PageSize::K4, false);
+        }
         assert!(packed::run(&mut batched.clone(), &vpns, Pcid(1), Kind::Load, None).is_none());
         run(&mut batched, &vpns, Pcid(1), Kind::Load, None).unwrap();
         assert!(batched == expected);

@@ -330,7 +330,9 @@ mod x86 {
                         first_level(c);
                         first_level(d);
                     }
-                    rest.iter().for_each(|&id| first_level(id));
+                    for &id in rest {
+                        first_level(id);
+                    }
                     if SECOND > 0 {
                         let mut found = 0;
                         let mut second_level =
@@ -342,7 +344,9 @@ mod x86 {
                             second_level(c);
                             second_level(d);
                         }
-                        rest.iter().for_each(|&id| second_level(id));
+                        for &id in rest {
+                            second_level(id);
+                        }
                         hits.second += found;
                     }
                 }
