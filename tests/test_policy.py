@@ -54,9 +54,9 @@ def test_the_canonical_text_is_the_same_policy(name: str) -> None:
         (HEAD + "to_kernel\n  fence\nto_kernel\n  fence\n", "5:1", "a second time"),
         (HEAD + "to_kernel\n  mov cr3, kernel later\n", "4:3", "noflush"),
         (
-            HEAD + "to_kernel\n  let a = 1\n  let b = 1\n  let c = 1\n  let d = 1\n  let e = 1\n",
-            "8:3",
-            "more than 4",
+            HEAD + "to_kernel\n" + "".join(f"  let {name} = 1\n" for name in "abcdefg"),
+            "10:3",
+            "more than 6",
         ),
         (HEAD + "interrupt\n  let a = flag\n  handle calls\n  flag = a\n", "5:3", "after `handle calls`"),
         (HEAD + 'to_kernel\n  flag = "1\n', "4:10", "no closing quote"),

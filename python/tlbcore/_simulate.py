@@ -158,14 +158,7 @@ def _as_seed(seed: int) -> int:
 def _as_kernel(kernel: Kernel | None) -> Kernel:
     if kernel is not None and not isinstance(kernel, Kernel):
         raise _core.ConfigError(f"kernel must be a tlbcore.Kernel: got {type(kernel).__name__}")
-    kernel = Kernel() if kernel is None else kernel
-    if not kernel.vmap_stack:
-        raise _core.SimError(
-            "vmap_stack=False is not simulated: process creation frees stacks in vmalloc space"
-        )
-    if kernel.flush_ceiling != 33:
-        raise _core.SimError(f"flush_ceiling is simulated at 33 pages only: got {kernel.flush_ceiling}")
-    return kernel
+    return Kernel() if kernel is None else kernel
 
 
 def _run(

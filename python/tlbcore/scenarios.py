@@ -1,7 +1,7 @@
 """Workloads as data: CPUs, and actors on them with rates and page working sets.
 
 An actor is what a CPU does when nothing happens (its foreground: `spin`, `idle`, `syscalls`) or something
-that happens on it (`interrupts`, `nmis`, `forks`, `vfree`, `chain`). A scenario is a frozen `Scenario`; the
+that happens on it (`interrupts`, `nmis`, `forks`, `vfree`, `chain`, `tasks`). A scenario is a frozen `Scenario`; the
 functions named after one (`rteval`, `spawn_storm`, ...) make one, and each states what it leaves out.
 """
 
@@ -27,18 +27,23 @@ __all__ = [
     "dpdk_poll",
     "filter_attach",
     "forks",
+    "hackbench",
     "idle",
     "interrupts",
+    "kernel_build",
     "module_load",
     "nmis",
+    "pthread_churn",
     "quiet",
     "rteval",
     "spawn_storm",
     "spin",
     "syscall_heavy",
     "syscalls",
+    "tasks",
     "text_poke",
     "trading",
+    "user_shootdown",
     "vfree",
 ]
 
@@ -243,6 +248,62 @@ def chain(
         kind="chain",
         params={
             "gap": _gap(rate_hz, name, poisson),
+            "steps": [dict(step) for step in steps],
+        },
+    )
+
+
+def tasks(
+    steps: Iterable[Mapping[str, Any]],
+    on: str | tuple[int, ...] = "housekeeping",
+    *,
+    rate_hz: float,
+    processes: int = 1,
+    shared: bool = False,
+    also_on: str | tuple[int, ...] | None = None,
+    name: str = "tasks",
+    poisson: bool = True,
+) -> Actor:
+    """Return processes and threads: `rate_hz` turns a second on each CPU, each doing `steps` in order.
+
+    Address spaces, ASIDs, lazy TLB and shootdowns follow `arch/x86/mm/tlb.c` of Linux 6.12: each step runs the
+    kernel's own program (`src/kernel/policy/contexts.kernel`).
+
+    Parameters
+    ----------
+    steps
+        Mappings with `do` and, if it does not happen in every turn, `per_mille`:
+        `switch` (to the next process of the CPU), `sleep` (a kernel thread borrows the address space),
+        `unmap` (with `pages`, 0 for more than the flush ceiling, and `tables` if page-table pages are freed),
+        `fork` (a child's kernel stack), `exit` (the oldest child's), `exec` (a fresh address space; the old one
+        is torn down).
+    on, rate_hz
+        Which CPUs, and turns per second on each.
+    processes
+        Processes of each CPU, one thread each, that `switch` takes in turn.
+    shared
+        One address space for all these CPUs: they run threads of one process.
+    also_on
+        Further CPUs with a thread of the shared process that takes no turns.
+
+    Examples
+    --------
+    >>> tasks([{"do": "unmap", "pages": 4}], on=(0,), rate_hz=100, shared=True, also_on="isolated").kind
+    'tasks'
+    """
+
+    def where(cpus: str | tuple[int, ...]) -> Any:
+        return cpus if isinstance(cpus, str) else {"cpus": list(cpus)}
+
+    return Actor(
+        name=name,
+        on=on,
+        kind="tasks",
+        params={
+            "gap": _gap(rate_hz, name, poisson),
+            "processes": processes,
+            "shared": shared,
+            "also_on": None if also_on is None else where(also_on),
             "steps": [dict(step) for step in steps],
         },
     )
@@ -619,6 +680,126 @@ def quiet(
 
 
 # name on the command line -> function
+def user_shootdown(
+    *,
+    duration_s: float = 10.0,
+    cpus: int = 8,
+    isolated: str | tuple[int, ...] = "4-7",
+    rate_hz: float = 500.0,
+    pages: int = 4,
+) -> Scenario:
+    """Return one process with a thread on every CPU; housekeeping threads change user mappings.
+
+    `rate_hz` changes a second on each housekeeping CPU, of `pages` pages. The isolated threads only compute, and
+    are interrupted because they share the address space: no policy of this package defers user flushes.
+    """
+    steps: list[dict[str, Any]] = [{"do": "unmap", "pages": pages}]
+    return Scenario(
+        name="user-shootdown",
+        duration_s=duration_s,
+        cpus=cpus,
+        isolated=cpu_list(isolated),
+        actors=(
+            spin("isolated", user_pages=32),
+            spin("housekeeping"),
+            tasks(steps, rate_hz=rate_hz, shared=True, also_on="isolated", name="threads"),
+        ),
+        abstraction="Page faults after an unmap and contention for mmap_lock are left out; rates are unsourced.",
+    )
+
+
+def pthread_churn(
+    *,
+    duration_s: float = 10.0,
+    cpus: int = 8,
+    isolated: str | tuple[int, ...] = "4-7",
+    rate_hz: float = 1000.0,
+) -> Scenario:
+    """Return a process on the housekeeping CPUs that creates and joins threads, `rate_hz` a second on each.
+
+    A thread is a kernel stack in vmalloc space and a user stack that `madvise` gives back when it ends
+    (glibc `advise_stack_range`).
+    """
+    steps: list[dict[str, Any]] = [
+        {"do": "switch"},
+        {"do": "fork"},
+        {"do": "unmap", "pages": 8},
+        {"do": "exit"},
+        {"do": "sleep"},
+    ]
+    return Scenario(
+        name="pthread-churn",
+        duration_s=duration_s,
+        cpus=cpus,
+        isolated=cpu_list(isolated),
+        actors=(spin("isolated"), tasks(steps, rate_hz=rate_hz, shared=True, name="threads")),
+        abstraction="A thread's own work and its page faults are left out; 8 touched pages of user stack and the "
+        "rates are unsourced.",
+    )
+
+
+def hackbench(
+    *,
+    duration_s: float = 1.0,
+    cpus: int = 8,
+    isolated: str | tuple[int, ...] = "4-7",
+    switches_hz: float = 50_000.0,
+    processes: int = 40,
+) -> Scenario:
+    """Return processes that pass messages: `switches_hz` context switches a second on each housekeeping CPU.
+
+    `processes` per CPU are taken in turn; each has an address space of its own, so more than six miss the ASIDs.
+    """
+    steps: list[dict[str, Any]] = [{"do": "switch"}, {"do": "sleep", "per_mille": 50}]
+    return Scenario(
+        name="hackbench",
+        duration_s=duration_s,
+        cpus=cpus,
+        isolated=cpu_list(isolated),
+        actors=(spin("isolated"), tasks(steps, rate_hz=switches_hz, processes=processes, name="messages")),
+        abstraction="A message is a context switch; the copy, wake-ups on other CPUs and migrations are left out; "
+        "rates and the share of sleeps are unsourced.",
+    )
+
+
+def kernel_build(
+    *,
+    duration_s: float = 10.0,
+    cpus: int = 8,
+    isolated: str | tuple[int, ...] = "4-7",
+    jobs_hz: float = 50.0,
+    switches_hz: float = 1000.0,
+) -> Scenario:
+    """Return a parallel build: `jobs_hz` compiler processes a second on each housekeeping CPU, and context switches.
+
+    A job is a fork (copy-on-write: the parent is flushed as a whole), an exec, unmaps while it runs, and an exit.
+    """
+    job: list[dict[str, Any]] = [
+        {"do": "switch"},
+        {"do": "fork"},
+        {"do": "unmap", "pages": 0},
+        {"do": "switch"},
+        {"do": "exec"},
+        {"do": "unmap", "pages": 16},
+        {"do": "unmap", "pages": 2, "tables": True},
+        {"do": "exit"},
+    ]
+    turns: list[dict[str, Any]] = [{"do": "switch"}, {"do": "sleep", "per_mille": 200}]
+    return Scenario(
+        name="kernel-build",
+        duration_s=duration_s,
+        cpus=cpus,
+        isolated=cpu_list(isolated),
+        actors=(
+            spin("isolated"),
+            tasks(job, rate_hz=jobs_hz, processes=2, name="jobs"),
+            tasks(turns, rate_hz=switches_hz, processes=4, name="others"),
+        ),
+        abstraction="Page faults, the work of the compiler and migrations between CPUs are left out; rates are "
+        "unsourced.",
+    )
+
+
 SCENARIOS: dict[str, Callable[..., Scenario]] = {
     "spawn-storm": spawn_storm,
     "rteval": rteval,
@@ -629,6 +810,10 @@ SCENARIOS: dict[str, Callable[..., Scenario]] = {
     "module-load": module_load,
     "text-poke": text_poke,
     "quiet": quiet,
+    "user-shootdown": user_shootdown,
+    "pthread-churn": pthread_churn,
+    "hackbench": hackbench,
+    "kernel-build": kernel_build,
 }
 
 

@@ -7,7 +7,7 @@
 use super::scope::{Assume, CheckError, Scope};
 use super::{Counts, Question, Status, check};
 use crate::kernel::policy::{builtin, initiators, kernel, load};
-use crate::kernel::program::Features;
+use crate::kernel::program::{Copies, Features};
 use crate::kernel::text::{Expr, File, Loc, Section, Stmt, StmtKind, print, statement, statements};
 use crate::kernel::{program::Rmw, step::Violation, text::Value};
 
@@ -383,7 +383,7 @@ fn nmi_edits(file: &File) -> Vec<Edited> {
     let mut vars: Vec<(String, u16)> = Vec::new();
     let mut at = Some(file.clone());
     while let Some(f) = at {
-        vars.extend(f.vars.iter().filter(|v| v.per_cpu).map(|v| (v.name.clone(), v.init)));
+        vars.extend(f.vars.iter().filter(|v| v.copies == Copies::Cpu).map(|v| (v.name.clone(), v.init)));
         at = f.based_on.as_deref().and_then(|n| builtin(n).ok());
     }
     vars.sort();

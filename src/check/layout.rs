@@ -6,9 +6,10 @@
 
 use std::collections::HashSet;
 
-use super::scope::{Assume, CheckError, MAX_CPUS, MAX_PAGES, Patched, Rest, Role, Scope};
+use super::scope::{Assume, CheckError, MAX_ASIDS, MAX_CPUS, MAX_PAGES, Patched, Rest, Role, Scope};
 use crate::kernel::program::{
-    Alu, At, Code, Cond, Cr3, Entry, Level, Op, PageKind, Pages, Pc, ProgId, REGS, Set, Touch, Val,
+    Alu, Ask, At, Code, Cond, Copies, Cr3, Entry, GENERATION_BITS, Holds, Level, Op, PageKind, Pages, Pc,
+    ProgId, REGS, Set, Touch, Val,
 };
 use crate::kernel::step::NO_PC;
 
@@ -218,8 +219,16 @@ pub struct CpuFields {
     pub waits: Bits,
     /// Versions of each page below this are covered by this CPU's request.
     pub covered: [Bits; MAX_PAGES],
-    /// `user_pcid_flush_mask` and `invalidate_other`.
+    /// `user_pcid_flush_mask`, a bit per ASID, and `invalidate_other` above.
     pub owes: Bits,
+    /// Variables of each ASID, by variable.
+    pub asid_vars: Vec<[Bits; MAX_ASIDS]>,
+    /// `ctxs[].ctx_id`: which address space each ASID holds.
+    pub contexts: [Bits; MAX_ASIDS],
+    /// `next_asid`.
+    pub next_asid: Bits,
+    /// `flush_tlb_info` of this CPU's request: address space and generation.
+    pub info: (Bits, Bits),
     /// Its words.
     pub words: (usize, usize),
 }
@@ -233,6 +242,10 @@ pub struct SharedFields {
     pub mces: Bits,
     /// Shared variables.
     pub vars: Vec<Bits>,
+    /// Variables of each address space, by variable.
+    pub mm_vars: Vec<[Bits; MAX_MMS]>,
+    /// `mm_cpumask` of each address space.
+    pub masks: [Bits; MAX_MMS],
     /// Version of each page's leaf.
     pub version: [Bits; MAX_PAGES],
     /// 0 not present, 1 present, 2 present with less rights.
@@ -319,17 +332,12 @@ impl Layout {
         scope.validate()?;
         let cpus = scope.roles.len();
         let (pages, text) = pages(code, scope, assume)?;
-        let mm_of = |op: &Op| match *op {
-            Op::MovCr3 { to: Cr3::Mm { mm: Val::Imm(mm), .. }, .. } | Op::FreeMm(mm) => usize::from(mm),
-            Op::MovCr3 { to: Cr3::Mm { mm: Val::Reg(_), .. }, .. } => 1,
-            _ => 0,
-        };
-        let user_of = |p: &PageInfo| if let PageKind::User(n) = p.kind { usize::from(n) } else { 0 };
-        let mms = 1 + pages.iter().map(user_of).chain(code.ops.iter().map(mm_of)).max().unwrap_or(0);
-        let cr3_bits = 1 + width(scope.asids as u64 - 1) + width(mms as u64 - 1);
+        let mms = address_spaces(code, &pages);
+        let (asid_bits, mm_bits) = (width(scope.asids as u64 - 1), width(mms as u64 - 1));
+        let cr3_bits = 1 + asid_bits + mm_bits;
         let nmis = scope.nmis > 0 || scope.mces > 0;
         let ambient = Ambient::new(code);
-        let reg_widths = register_widths(code, cr3_bits);
+        let reg_widths = register_widths(code, (asid_bits as u8, mm_bits as u8));
 
         // Who sends remote calls, and with which handlers.
         let mut roots: Vec<[Vec<ProgId>; 3]> = Vec::new();
@@ -433,7 +441,8 @@ impl Layout {
                 }
             }
             for v in &code.vars {
-                c.vars.push(if v.per_cpu { a.take(u32::from(v.bits)) } else { Bits::default() });
+                let here = v.copies == Copies::Cpu;
+                c.vars.push(if here { a.take(u32::from(v.bits)) } else { Bits::default() });
             }
             // Remote calls.
             let from: Vec<usize> =
@@ -455,11 +464,28 @@ impl Layout {
             }
             let owes = ops.iter().any(|op| matches!(op, Op::OweUser | Op::OweOthers));
             if owes {
-                c.owes = a.take(2);
+                c.owes = a.take(scope.asids as u32 + 1);
+            }
+            let chooses = ops.iter().any(|op| matches!(op, Op::Ask { what: Ask::AsidFor(_), .. }));
+            if chooses {
+                for asid in 0..scope.asids {
+                    c.contexts[asid] = a.take(width(mms as u64 - 1));
+                }
+                c.next_asid = a.take(width(scope.asids as u64));
+            }
+            for v in &code.vars {
+                let mut copies = [Bits::default(); MAX_ASIDS];
+                if v.copies == Copies::Asid {
+                    copies[..scope.asids].fill_with(|| a.take(u32::from(v.bits)));
+                }
+                c.asid_vars.push(copies);
+            }
+            if ops.iter().any(|op| matches!(op, Op::FlushInfo { .. })) {
+                c.info = (a.take(width(mms as u64 - 1)), a.take(u32::from(GENERATION_BITS)));
             }
             // Store buffer.
             let pages = layout.pages.len() - text.map_or(0, |t| t.len());
-            c.targets = store_targets(&ops, i, role, cpus, pages, text, &scope.frames);
+            c.targets = store_targets(&ops, i, role, (cpus, mms, pages), text, &scope.frames);
             if *receives && !c.queue.is_empty() {
                 c.targets.extend(from.iter().map(|&s| Target::Ack { sender: s as u8 }));
             }
@@ -493,7 +519,19 @@ impl Layout {
         s.nmis = a.take(width(u64::from(scope.nmis)));
         s.mces = a.take(width(u64::from(scope.mces)));
         for v in &code.vars {
-            s.vars.push(if v.per_cpu { Bits::default() } else { a.take(u32::from(v.bits)) });
+            let here = v.copies == Copies::One;
+            s.vars.push(if here { a.take(u32::from(v.bits)) } else { Bits::default() });
+            let mut copies = [Bits::default(); MAX_MMS];
+            if v.copies == Copies::Mm {
+                copies[..mms].fill_with(|| a.take(u32::from(v.bits)));
+            }
+            s.mm_vars.push(copies);
+        }
+        if reached.iter().any(|op| matches!(op, Op::Mask { .. })) {
+            // init_mm is in nobody's mask, and 1 is no address space.
+            for mask in &mut s.masks[2.min(mms)..mms] {
+                *mask = a.take(cpus as u32);
+            }
         }
         if reached.iter().any(|op| matches!(op, Op::FreeMm(_))) {
             s.freed_mms = a.take(layout.mms as u32);
@@ -773,7 +811,8 @@ fn live(code: &Code, used: impl Fn(Op) -> bool, set: impl Fn(Op) -> bool) -> Vec
 }
 
 /// How many bits each register can hold before each op; forwards until nothing changes.
-fn register_widths(code: &Code, cr3_bits: u32) -> Vec<[u8; REGS]> {
+fn register_widths(code: &Code, (asid_bits, mm_bits): (u8, u8)) -> Vec<[u8; REGS]> {
+    let cr3_bits = 1 + asid_bits + mm_bits;
     let n = code.ops.len();
     let mut w = vec![[0u8; REGS]; n];
     let field = |f: u8| code.fields[usize::from(f)].bits;
@@ -804,8 +843,15 @@ fn register_widths(code: &Code, cr3_bits: u32) -> Vec<[u8; REGS]> {
                 Op::Load { to, from: p } | Op::Rmw { to, at: p, .. } | Op::Cas { to, at: p, .. } => {
                     after[usize::from(to.0)] = field(p.field);
                 }
+                Op::Ask { to, what } => {
+                    after[usize::from(to.0)] = match what {
+                        Ask::NextMm | Ask::FlushMm | Ask::InfoMm => mm_bits,
+                        Ask::InfoGen => GENERATION_BITS,
+                        Ask::LoadedAsid | Ask::AsidFor(_) => asid_bits,
+                    }
+                }
                 Op::ReadGs(to) => after[usize::from(to.0)] = 1,
-                Op::ReadCr3(to) => after[usize::from(to.0)] = cr3_bits as u8,
+                Op::ReadCr3(to) => after[usize::from(to.0)] = cr3_bits,
                 _ => {}
             }
             let mut join = |to: usize| {
@@ -840,8 +886,7 @@ fn store_targets(
     ops: &[Op],
     me: usize,
     role: &Role,
-    cpus: usize,
-    pages: usize,
+    (cpus, mms, pages): (usize, usize, usize),
     text: Option<[usize; 2]>,
     frames: &[Vec<u8>],
 ) -> Vec<Target> {
@@ -857,6 +902,9 @@ fn store_targets(
                 At::Shared => add(Target::Field { field: to.field, owner: 0 }),
                 At::Me => add(Target::Field { field: to.field, owner: me as u8 }),
                 At::Cur => (0..cpus).for_each(|c| add(Target::Field { field: to.field, owner: c as u8 })),
+                At::Mm(_) => (0..mms).for_each(|m| add(Target::Field { field: to.field, owner: m as u8 })),
+                // Nobody else reads it: it is written at once.
+                At::Asid(_) => {}
             },
             Op::StorePage { page, .. } => {
                 for &field in frames.get(usize::from(page)).map_or(&[][..], Vec::as_slice) {
@@ -878,6 +926,35 @@ fn store_targets(
         }
     }
     out
+}
+
+/// Most address spaces: `user of N` goes to 3.
+pub const MAX_MMS: usize = 4;
+
+/// How many address spaces a scope has, `init_mm` and the number that says "switching" included.
+fn address_spaces(code: &Code, pages: &[PageInfo]) -> usize {
+    let user = |kind| if let PageKind::User(n) = kind { usize::from(n) + 1 } else { 1 };
+    let of_pages = pages.iter().map(|p| user(p.kind)).max().unwrap_or(1);
+    let used = code.ops.iter().map(|op| match *op {
+        Op::Ask { what: Ask::NextMm | Ask::FlushMm, .. } => 3,
+        Op::MovCr3 { to: Cr3::Mm { mm: Val::Imm(mm), .. }, .. } | Op::FreeMm(mm) => usize::from(mm) + 1,
+        Op::MovCr3 { to: Cr3::Mm { mm: Val::Reg(_), .. }, .. } => 2,
+        _ => 1,
+    });
+    of_pages.max(used.max().unwrap_or(1))
+}
+
+/// The code with variables that hold numbers of address spaces as wide as the scope needs.
+pub fn narrow(code: &Code, scope: &Scope, assume: Assume) -> Result<Code, CheckError> {
+    let mut code = code.clone();
+    let mms = address_spaces(&code, &pages(&code, scope, assume)?.0);
+    for (i, v) in code.vars.iter_mut().enumerate().filter(|(_, v)| v.holds == Holds::Mm) {
+        v.bits = width(mms as u64 - 1).max(1) as u8;
+        for f in code.fields.iter_mut().filter(|f| usize::from(f.var) == i) {
+            f.bits = v.bits;
+        }
+    }
+    Ok(code)
 }
 
 /// The highest version the scope's programs can give one page: the initial one is 1, text counts as in [`TEXT`].

@@ -6,8 +6,8 @@
 use super::layout::{Bits, CpuFields, Frame, Layout, PageInfo, TEXT, Target, tags};
 use super::scope::{Assume, Patched, Rest, Role, Scope, Touches};
 use crate::kernel::program::{
-    At, Code, Cr3, Entry, Invpcid, Level, NoFlush, Op, PageKind, Pages, PcidOf, ProgId, REGS, Set, Slot,
-    Touch, Zone,
+    Ask, At, Code, Copies, Cr3, Entry, Invpcid, Level, NoFlush, Op, PageKind, Pages, PcidOf, ProgId, REGS,
+    Set, Slot, Touch, Zone,
 };
 use crate::kernel::step::{self, Cpu, Invalidate, Machine, NO_CPU, Order, Outcome, Violation};
 
@@ -116,6 +116,12 @@ pub struct Abs<'a, const W: usize> {
     /// CPUs whose words were read or written beside those of the one that acts, a bit each.
     pub others: u8,
 }
+
+/// The kernel's own address space.
+pub const INIT_MM: u64 = 0;
+
+/// No address space: the number that `loaded_mm` has while one is switched.
+pub const NO_MM: u64 = 1;
 
 /// Bit of a CR3 word: the user half.
 pub const CR3_USER: u64 = 1;
@@ -333,14 +339,22 @@ impl<'a, const W: usize> Abs<'a, W> {
     fn place(&mut self, cpu: usize, field: u8, owner: usize) -> (Bits, u8, u64) {
         let f = &self.m.code.fields[usize::from(field)];
         let var = usize::from(f.var);
-        let b = if self.m.code.vars[var].per_cpu {
-            if owner != cpu {
-                self.others |= 1 << owner;
+        let l = &self.m.layout;
+        let b = match self.m.code.vars[var].copies {
+            Copies::One => Some(&l.shared.vars[var]),
+            Copies::Cpu => {
+                if owner != cpu {
+                    self.others |= 1 << owner;
+                }
+                Some(&l.cpus[owner].vars[var])
             }
-            self.m.layout.cpus[owner].vars[var]
-        } else {
-            self.m.layout.shared.vars[var]
+            Copies::Mm => l.shared.mm_vars[var].get(owner),
+            Copies::Asid => l.cpus[cpu].asid_vars[var].get(owner),
         };
+        let b = b.copied().unwrap_or_default();
+        if !b.exists() {
+            self.seen |= Seen::OVERFLOW; // no such address space or ASID in this scope
+        }
         (b, f.shift, f.mask())
     }
 
@@ -593,12 +607,39 @@ impl<'a, const W: usize> Abs<'a, W> {
         self.set(c.cr3, cr3);
         self.drop_text(cpu);
         let owes = self.get(c.owes);
-        if owes & 2 != 0 || !self.m.pcid {
+        let asids = self.m.layout.asids;
+        if owes >> asids & 1 != 0 || !self.m.pcid {
             let asid = self.m.asid(cr3);
-            let asids = self.m.layout.asids;
-            self.set(c.owes, owes & !2);
+            self.set(c.owes, owes & !(1 << asids));
             self.forget_where(cpu, false, |slot| slot % asids == asid);
         }
+    }
+
+    /// `choose_new_asid` (FACTS 2.3): the slot that holds `mm`, or the next one in turn, taken over for it.
+    fn choose_asid(&mut self, cpu: usize, mm: u64) -> u64 {
+        let c = &self.m.layout.cpus[cpu];
+        let asids = self.m.layout.asids;
+        let loaded = self.m.asid(self.get(c.cr3));
+        let owes = self.get(c.owes);
+        if owes >> asids & 1 != 0 {
+            self.set(c.owes, owes & !(1 << asids));
+            for asid in (0..asids).filter(|a| *a != loaded) {
+                self.set(c.contexts[asid], NO_MM);
+            }
+        }
+        if self.m.pcid
+            && let Some(asid) = (0..asids).find(|a| self.get(c.contexts[*a]) == mm)
+        {
+            return asid as u64;
+        }
+        let next = if self.m.pcid { self.get(c.next_asid) as usize } else { 0 };
+        let asid = if next < asids { next } else { 0 };
+        self.set(c.next_asid, asid as u64 + 1);
+        self.set(c.contexts[asid], mm);
+        for (v, copies) in self.m.code.vars.iter().zip(&c.asid_vars).filter(|(_, b)| b[asid].exists()) {
+            self.set(copies[asid], u64::from(v.init));
+        }
+        asid as u64
     }
 
     /// Ordinary kernel code on a CPU that rests in the kernel.
@@ -677,6 +718,10 @@ impl<'a, const W: usize> Abs<'a, W> {
             Set::NohzFull => m[0],
             Set::FlushMask => m[1],
             Set::Targets => self.get(self.f(cpu).targets) as u8,
+            Set::MmCpumask => {
+                let mm = self.get(self.c(cpu).info.0) as usize;
+                self.get(self.m.layout.shared.masks[mm]) as u8 & !(1 << cpu)
+            }
         }
     }
 
@@ -731,7 +776,12 @@ impl<const W: usize> Machine for Abs<'_, W> {
             return Err(Violation::Overflow);
         }
         let owner = if at == At::Shared { 0 } else { of as u8 };
-        self.push_store(usize::from(cpu), Target::Field { field, owner }, v);
+        let target = Target::Field { field, owner };
+        if matches!(at, At::Asid(_)) {
+            self.commit(usize::from(cpu), target, v);
+        } else {
+            self.push_store(usize::from(cpu), target, v);
+        }
         Ok(())
     }
 
@@ -839,10 +889,10 @@ impl<const W: usize> Machine for Abs<'_, W> {
         let flush = match keep {
             NoFlush::Flush => true,
             NoFlush::Keep => false,
-            NoFlush::Owed => owes & 1 != 0,
+            NoFlush::Owed => owes >> self.m.asid(cr3) & 1 != 0,
         };
         if keep == NoFlush::Owed && cr3 & CR3_USER != 0 {
-            self.set(c.owes, owes & !1);
+            self.set(c.owes, owes & !(1 << self.m.asid(cr3)));
         }
         if !self.m.pcid {
             self.forget_where(usize::from(cpu), false, |_| true);
@@ -937,7 +987,57 @@ impl<const W: usize> Machine for Abs<'_, W> {
     fn owe(&mut self, cpu: Cpu, others: bool) {
         let b = self.c(cpu).owes;
         let old = self.get(b);
-        self.set(b, old | if others { 2 } else { 1 });
+        let bit = if others { self.m.layout.asids } else { self.m.asid(self.cr3(cpu)) };
+        self.set(b, old | 1 << bit);
+    }
+
+    fn ask(&mut self, cpu: Cpu, what: Ask, v: u64) -> Result<u64, Violation> {
+        let c = self.c(cpu);
+        let cr3 = self.get(c.cr3);
+        let mms = self.m.layout.mms as u64;
+        Ok(match what {
+            // In turn: init_mm (a kernel thread), then each process.
+            Ask::NextMm => match self.m.mm(cr3) as u64 {
+                INIT_MM => NO_MM + 1,
+                mm if mm + 1 < mms => mm + 1,
+                _ => INIT_MM,
+            },
+            // That of the tracked user page.
+            Ask::FlushMm => {
+                let page = self.m.layout.pages.iter().find_map(|p| match p.kind {
+                    PageKind::User(mm) => Some(u64::from(mm)),
+                    _ => None,
+                });
+                page.unwrap_or(NO_MM + 1)
+            }
+            Ask::InfoMm | Ask::InfoGen => {
+                let serving = self.get(c.serving) as usize;
+                let from = serving.checked_sub(1).unwrap_or(usize::from(cpu));
+                if from != usize::from(cpu) {
+                    self.others |= 1 << from;
+                }
+                let (mm, generation) = self.m.layout.cpus[from].info;
+                self.get(if what == Ask::InfoMm { mm } else { generation })
+            }
+            Ask::LoadedAsid => self.m.asid(cr3) as u64,
+            Ask::AsidFor(_) => self.choose_asid(usize::from(cpu), v),
+        })
+    }
+
+    fn flush_info(&mut self, cpu: Cpu, mm: u64, generation: u64) {
+        let (a, b) = self.c(cpu).info;
+        self.set(a, mm);
+        self.set(b, generation);
+    }
+
+    fn mask(&mut self, cpu: Cpu, mm: u64, on: bool) -> Result<(), Violation> {
+        let b = self.m.layout.shared.masks.get(mm as usize).copied().unwrap_or_default();
+        if !b.exists() {
+            return Err(Violation::Overflow);
+        }
+        let old = self.get(b);
+        self.set(b, if on { old | 1 << cpu } else { old & !(1 << cpu) });
+        Ok(())
     }
 
     fn touch(&mut self, cpu: Cpu, what: Touch) -> Result<(), Violation> {

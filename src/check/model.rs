@@ -2,11 +2,12 @@
 //!
 //! [`Action`] enumerates *all* nondeterminism: a schedule, a list of CPUs and actions, determines a run.
 
-use super::layout::{Layout, MAX_WORDS, TEXT, tags, versions_needed};
-use super::machine::{Abs, CR3_USER, Entries, Model, Seen};
+use super::layout::{Layout, MAX_WORDS, TEXT, narrow, tags, versions_needed};
+use super::machine::{Abs, CR3_USER, Entries, INIT_MM, Model, NO_MM, Seen};
 use super::scope::{Assume, CheckError, Fills, Rest, Scope};
 use crate::kernel::program::{
-    At, Code, Cond, Cr3, Feature, Features, Invpcid, NoFlush, Op, PageKind, Set, Slot, Touch, Zone,
+    At, Code, Cond, Cr3, Feature, Features, Holds, Invpcid, NoFlush, Op, PageKind, Place, Set, Slot, Touch,
+    Zone,
 };
 use crate::kernel::step::{NO_PC, Outcome, Violation};
 
@@ -52,6 +53,7 @@ impl Model {
         buffer: usize,
     ) -> Result<Model, CheckError> {
         let buffer = if assume.store_buffers { buffer } else { 0 };
+        let code = &narrow(code, scope, assume)?;
         let layout = Layout::new(code, scope, assume, buffer, versions_needed(code, scope))?;
         if layout.words > MAX_WORDS {
             return Err(CheckError::TooWide { bits: layout.words * 64, most: MAX_WORDS });
@@ -119,6 +121,17 @@ impl Model {
                     a.set(*b, u64::from(v.init));
                 }
             }
+            // Slot 0 holds init_mm, which is loaded and up to date; the others hold nothing.
+            for (v, copies) in self.code.vars.iter().zip(&c.asid_vars) {
+                for (asid, b) in copies.iter().enumerate() {
+                    let current = asid == 0 && v.holds == Holds::Generation;
+                    a.set(*b, if current { 1 } else { u64::from(v.init) });
+                }
+            }
+            for (asid, b) in c.contexts.iter().enumerate() {
+                a.set(*b, if asid == 0 { INIT_MM } else { NO_MM });
+            }
+            a.set(c.next_asid, 1);
             for f in &c.frames {
                 if f.cur.exists() {
                     a.set(f.cur, self.layout.cpus.len() as u64);
@@ -130,6 +143,11 @@ impl Model {
         a.set(s.mces, u64::from(self.scope.mces));
         for (v, b) in self.code.vars.iter().zip(&s.vars) {
             if !v.per_cpu {
+                a.set(*b, u64::from(v.init));
+            }
+        }
+        for (v, copies) in self.code.vars.iter().zip(&s.mm_vars) {
+            for b in copies {
                 a.set(*b, u64::from(v.init));
             }
         }
@@ -453,7 +471,17 @@ impl Model {
         let (pc, op) = a.next_op(cpu, top);
         match op {
             Op::Move { .. } | Op::Alu { .. } | Op::Jump(_) | Op::Loop(_) | Op::Clear | Op::Put => true,
+            // Other CPUs join and leave an address space's mask.
+            Op::Unless {
+                c: Cond::MeIn(Set::MmCpumask) | Cond::CurIn(Set::MmCpumask) | Cond::Empty(Set::MmCpumask),
+                ..
+            }
+            | Op::Each { of: Set::MmCpumask, .. }
+            | Op::Mask { .. } => false,
             Op::Unless { c, .. } => c != Cond::Cr3User || !self.disturbed(a, cpu, top),
+            Op::Ask { .. } | Op::FlushInfo { .. } => !self.disturbed(a, cpu, top),
+            Op::Load { from: Place { at: At::Asid(_), .. }, .. }
+            | Op::Store { to: Place { at: At::Asid(_), .. }, .. } => !self.disturbed(a, cpu, top),
             Op::Touch(Touch::Zone(z)) if z == Zone::Entry && !self.zone_checks(z) => true,
             Op::Touch(Touch::Zone(z)) => !self.zone_checks(z) && !self.disturbed(a, cpu, top),
             Op::Body(_) => {

@@ -92,7 +92,7 @@ impl Writer<'_> {
     }
 
     fn locals(&mut self) {
-        self.line("  byte r0, r1, r2, r3, cur, rem, targets;");
+        self.line("  byte r0, r1, r2, r3, r4, r5, cur, rem, targets;");
     }
 
     fn isolated(&mut self) -> Result<(), ExportError> {
@@ -257,6 +257,7 @@ impl Writer<'_> {
             Op::HandleCalls => return self.handle(pc, copy),
             Op::Return => format!("goto {done}"),
             Op::LoadPage { .. } | Op::StorePage { .. } | Op::FreeMm(_) => return Err(self.cannot(pc)),
+            Op::Ask { .. } | Op::FlushInfo { .. } | Op::Mask { .. } => return Err(self.cannot(pc)),
             Op::MovCr3 { to: Cr3::Mm { .. }, .. } | Op::Pte { .. } | Op::Touch(_) => {
                 return Err(self.cannot(pc));
             }
@@ -301,6 +302,8 @@ impl Writer<'_> {
             At::Shared => format!("v_{name}"),
             At::Me => format!("v_{name}[me]"),
             At::Cur => format!("v_{name}[cur]"),
+            // Only programs about memory contexts, whose other ops are refused.
+            At::Mm(i) | At::Asid(i) => format!("v_{name}[{}]", reg(i.reg())),
         }
     }
 
@@ -361,6 +364,8 @@ fn mask(set: Set) -> &'static str {
         Set::Housekeeping => "1",
         Set::NohzFull | Set::FlushMask => "(ALL - 1)",
         Set::Targets => "targets",
+        // Without the ops that set the mask nobody is in it.
+        Set::MmCpumask => "0",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::machine::Model;
 use super::scope::CheckError;
-use crate::kernel::program::{Cmp, Code};
+use crate::kernel::program::{Cmp, Code, Copies};
 use crate::kernel::text::{StmtKind, Test, Value, statements};
 
 /// A condition on the memory of a state. Stores still in a buffer are not in memory.
@@ -37,7 +37,9 @@ impl Condition {
             Value::Name(n) => {
                 let i = code.fields.iter().position(|f| f.name == n.name);
                 match i {
-                    Some(i) if !code.vars[usize::from(code.fields[i].var)].per_cpu => Ok(i as u8),
+                    Some(i) if code.vars[usize::from(code.fields[i].var)].copies == Copies::One => {
+                        Ok(i as u8)
+                    }
                     Some(_) => {
                         Err(format!("`{}` has one copy per CPU; a condition reads shared ones", n.name))
                     }

@@ -53,7 +53,9 @@ impl Symmetry {
             let loops = c.frames.iter().any(|f| {
                 f.locations.iter().any(|l| matches!(l.op, Op::Each { .. } | Op::Ipi { .. } | Op::Rar(_)))
             });
-            !loops && !c.waits.exists()
+            // `mm_cpumask` names CPUs in shared words, which are not sorted along.
+            let masked = m.layout.shared.masks.iter().any(|b| b.exists());
+            !loops && !c.waits.exists() && !masked
         };
         let mut classes: Vec<Vec<usize>> = Vec::new();
         for i in (0..n).filter(|&i| quiet(i)) {

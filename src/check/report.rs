@@ -1,12 +1,12 @@
 //! Counterexamples and verdicts for people: one lane per CPU, 72 columns, what changed, and where it stands.
 
-use super::layout::{TEXT, Target};
+use super::layout::{Bits, TEXT, Target};
 use super::machine::{CR3_USER, Model, Seen};
 use super::model::{Action, Move};
 use super::schedule::{self, Replay};
 use super::scope::{CheckError, Rest};
 use super::{Answer, Cut, End, Status};
-use crate::kernel::program::{At, Entry, Level, Op, PageKind, Pc, Place};
+use crate::kernel::program::{At, Copies, Entry, Index, Level, Op, PageKind, Pc, Place};
 use crate::kernel::step::Violation;
 
 /// Width of everything printed.
@@ -77,10 +77,9 @@ fn store_text(model: &Model, cpu: usize, s: &[u64], slot: usize) -> String {
     match c.targets[(e >> c.value_bits) as usize] {
         Target::Field { field, owner } => {
             let f = &model.code.fields[usize::from(field)];
-            if model.code.vars[usize::from(f.var)].per_cpu {
-                format!("{}[{owner}]={v}", f.name)
-            } else {
-                format!("{}={v}", f.name)
+            match model.code.vars[usize::from(f.var)].copies {
+                Copies::One => format!("{}={v}", f.name),
+                Copies::Cpu | Copies::Mm | Copies::Asid => format!("{}[{owner}]={v}", f.name),
             }
         }
         Target::Entry { page, level, v } => {
@@ -226,6 +225,14 @@ fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepVi
                 changes.push(format!("{}={}", var.name, b.get(after)));
             }
         }
+        for (var, copies) in model.code.vars.iter().zip(&s.mm_vars) {
+            for (mm, b) in copies.iter().enumerate().filter(|(_, b)| b.get(before) != b.get(after)) {
+                changes.push(format!("{}[mm {mm}]={}", var.name, b.get(after)));
+            }
+        }
+        for (mm, b) in s.masks.iter().enumerate().filter(|(_, b)| b.get(before) != b.get(after)) {
+            changes.push(format!("mm_cpumask[mm {mm}]={:#b}", b.get(after)));
+        }
     }
     let last = after.is_none();
     let visible = match (action, op) {
@@ -251,6 +258,16 @@ fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepVi
     StepView { number: i + 1, cpu, what, source, shown: visible || last || !changes.is_empty(), changes }
 }
 
+/// What a register of the topmost frame holds.
+fn register(model: &Model, s: &[u64], cpu: usize, level: usize, i: Index) -> usize {
+    let f = &model.layout.cpus[cpu].frames[level];
+    let Some(at) = (f.at.get(s) as usize).checked_sub(1).map(|n| &f.locations[n]) else { return 0 };
+    at.regs[..usize::from(at.live)]
+        .iter()
+        .find(|r| r.0 == i.reg().0)
+        .map_or(0, |r| (f.area.get(s) >> r.1 & u64::from(r.2)) as usize)
+}
+
 /// What a load sees: memory, with this CPU's own buffered stores on top.
 fn loaded(model: &Model, s: &[u64], cpu: usize, from: Place) -> u64 {
     let c = &model.layout.cpus[cpu];
@@ -259,13 +276,16 @@ fn loaded(model: &Model, s: &[u64], cpu: usize, from: Place) -> u64 {
         At::Shared => 0,
         At::Me => cpu,
         At::Cur => c.frames[level].cur.get(s) as usize,
+        At::Mm(i) | At::Asid(i) => register(model, s, cpu, level, i),
     };
     let f = &model.code.fields[usize::from(from.field)];
     let var = usize::from(f.var);
-    let bits = if from.at == At::Shared {
-        model.layout.shared.vars[var]
-    } else {
-        model.layout.cpus[owner].vars[var]
+    let none = Bits::default();
+    let bits = match from.at {
+        At::Shared => model.layout.shared.vars[var],
+        At::Me | At::Cur => model.layout.cpus[owner].vars[var],
+        At::Mm(_) => *model.layout.shared.mm_vars[var].get(owner).unwrap_or(&none),
+        At::Asid(_) => *c.asid_vars[var].get(owner).unwrap_or(&none),
     };
     let mut word = bits.get(s);
     for slot in 0..c.pending.get(s) as usize {

@@ -5,14 +5,17 @@
 //! (`cpu N`); every other section is a macro.
 
 use super::program::{
-    At, Cmp, Code, Cond, Cr3, Entry, Feature, Features, Fence, Field, Invpcid, Level, NoFlush, Op, Page,
-    Pages, Part, Pc, PcidOf, Place, ProgId, Program, REGS, Reg, Set, Slot, Span, Touch, Val, Var, Zone,
+    Ask, At, Cmp, Code, Cond, Copies, Cr3, Entry, Feature, Features, Fence, Field, Index, Invpcid, Level,
+    NoFlush, Op, Page, Pages, Part, Pc, PcidOf, Place, ProgId, Program, REGS, Reg, Set, Slot, Span, Touch,
+    Val, Var, Zone,
 };
-use super::text::{Expr, File, Loc, Name, PolicyError, Section, Stmt, StmtKind, Test, Value, statement};
+use super::text::{
+    Expr, File, Loc, Name, PolicyError, Question, Section, Stmt, StmtKind, Test, Value, statement,
+};
 use crate::names;
 
 /// Sections that the drivers enter by name, with what each stands for.
-pub const ENTRIES: [(&str, &str); 22] = [
+pub const ENTRIES: [(&str, &str); 25] = [
     ("enter_user", "return to user mode for the first time"),
     ("syscall", "SYSCALL from user mode"),
     ("syscall_compat", "SYSCALL from 32-bit user mode"),
@@ -35,13 +38,19 @@ pub const ENTRIES: [(&str, &str); 22] = [
     ("switch_mm", "switch to another mm"),
     ("enter_lazy", "a kernel thread borrows the mm"),
     ("flush_mm", "flush a user range of an mm"),
+    ("flush_mm_tables", "the same, and page-table pages are freed"),
+    ("flush_all", "flush everything everywhere"),
+    ("sync_table_free", "wait until no CPU walks page tables without a lock"),
 ];
 
 /// Assemble `file` for a machine with `features`. `kernel` supplies what no policy defines; `find` finds the
-/// policy a file is `based on`.
+/// policy a file is `based on`; `contexts` is the part of the kernel about memory contexts, included when the text
+/// uses it or `wants` one of its programs.
 pub fn assemble(
     file: &File,
     kernel: &File,
+    contexts: &File,
+    wants: &[&str],
     find: &dyn Fn(&str) -> Option<File>,
     features: Features,
 ) -> Result<Code, PolicyError> {
@@ -62,6 +71,17 @@ pub fn assemble(
         }
         chain.push(found);
     }
+    let section_of_contexts = |name: &str| contexts.section(name).is_some();
+    let used = chain.iter().flat_map(|f| &f.sections).any(|s| {
+        section_of_contexts(&s.name)
+            || any(
+                &s.body,
+                &|k| matches!(k, StmtKind::Use(n) | StmtKind::Ipi(_, n) if section_of_contexts(n)),
+            )
+    });
+    if used || wants.iter().any(|n| section_of_contexts(n)) {
+        chain.push(contexts.clone());
+    }
     chain.push(kernel.clone());
     Assembler::new(chain, features).run()
 }
@@ -73,6 +93,10 @@ struct Assembler {
     /// Names of macros being inlined, innermost last: recursion is an error, and its last is the file.
     inlining: Vec<(usize, String)>,
     locals: Vec<String>,
+    /// Locals of blocks that are over: still known, until their registers are needed.
+    over: Vec<bool>,
+    /// Every name each register had, for reports.
+    named: Vec<String>,
     /// Temporaries in use above the locals.
     temps: usize,
     in_each: bool,
@@ -110,6 +134,8 @@ impl Assembler {
             code,
             inlining: Vec::new(),
             locals: Vec::new(),
+            over: Vec::new(),
+            named: Vec::new(),
             temps: 0,
             in_each: false,
             breaks: Vec::new(),
@@ -208,7 +234,9 @@ impl Assembler {
                 self.code.vars.push(Var {
                     name: v.name.clone(),
                     bits: v.bits,
-                    per_cpu: v.per_cpu,
+                    per_cpu: matches!(v.copies, Copies::Cpu | Copies::Asid),
+                    copies: v.copies,
+                    holds: v.holds,
                     init: v.init,
                     user_mapped: v.user_mapped,
                 });
@@ -258,6 +286,8 @@ impl Assembler {
     fn program(&mut self, name: &str) -> Result2<()> {
         let start = self.code.ops.len() as Pc;
         self.locals.clear();
+        self.over.clear();
+        self.named.clear();
         self.temps = 0;
         self.in_each = false;
         let (file, section) = self.find_section(name).expect("the caller looked");
@@ -274,7 +304,7 @@ impl Assembler {
             name: name.into(),
             start,
             end: self.code.ops.len() as Pc,
-            locals: self.locals.clone(),
+            locals: self.named.clone(),
         });
         Ok(())
     }
@@ -340,30 +370,51 @@ impl Assembler {
 
     fn define(&mut self, name: &str, at: Loc) -> Result2<Reg> {
         if let Some(r) = self.local(name) {
+            self.over[usize::from(r.0)] = false;
             return Ok(r);
         }
         if self.code.fields.iter().any(|f| f.name == name) {
             return self.fail(at, format!("`{name}` is a variable; a local needs a name of its own"));
         }
-        if self.locals.len() + self.temps == REGS {
-            return self.fail(
-                at,
-                format!("more than {REGS} locals and temporaries in one program: {}", self.locals.join(", ")),
-            );
+        let r = if self.locals.len() + self.temps < REGS {
+            self.locals.push(String::new());
+            self.over.push(false);
+            self.locals.len() - 1
+        } else {
+            match self.over.iter().position(|over| *over) {
+                Some(r) => r,
+                None => return self.too_many(at),
+            }
+        };
+        self.locals[r] = name.into();
+        self.over[r] = false;
+        match self.named.get_mut(r) {
+            None => self.named.push(name.into()),
+            Some(names) if names.split('/').any(|n| n == name) => {}
+            Some(names) => *names = format!("{names}/{name}"),
         }
-        self.locals.push(name.into());
-        Ok(Reg(self.locals.len() as u8 - 1))
+        Ok(Reg(r as u8))
     }
 
     fn temp(&mut self, at: Loc) -> Result2<Reg> {
-        if self.locals.len() + self.temps == REGS {
-            return self.fail(
-                at,
-                format!("more than {REGS} locals and temporaries in one program: {}", self.locals.join(", ")),
-            );
-        }
+        let free = REGS - self.locals.len();
         self.temps += 1;
-        Ok(Reg((REGS - self.temps) as u8))
+        if self.temps <= free {
+            return Ok(Reg((REGS - self.temps) as u8));
+        }
+        let over = (0..self.locals.len()).filter(|r| self.over[*r]).nth(self.temps - free - 1);
+        match over {
+            Some(r) => {
+                self.locals[r].clear();
+                Ok(Reg(r as u8))
+            }
+            None => self.too_many(at),
+        }
+    }
+
+    fn too_many<T>(&self, at: Loc) -> Result2<T> {
+        let names: Vec<&str> = self.locals.iter().map(String::as_str).filter(|n| !n.is_empty()).collect();
+        self.fail(at, format!("more than {REGS} locals and temporaries in one program: {}", names.join(", ")))
     }
 
     fn place(&self, n: &Name) -> Result2<Place> {
@@ -377,35 +428,54 @@ impl Assembler {
             return self
                 .fail(n.at, format!("`{}` is no variable or local{}", n.name, names::hint(&n.name, all)));
         };
-        let per_cpu = self.code.vars[usize::from(self.code.fields[field].var)].per_cpu;
-        let at = match (per_cpu, n.cur) {
-            (true, true) if !self.in_each => {
+        let copies = self.code.vars[usize::from(self.code.fields[field].var)].copies;
+        let at = match (copies, n.cur) {
+            (Copies::Cpu, true) if !self.in_each => {
                 return self.fail(n.at, "`[cpu]` stands outside of `each cpu in`");
             }
-            (true, true) => At::Cur,
-            (true, false) => At::Me,
-            (false, false) => At::Shared,
-            (false, true) => {
+            (Copies::Cpu, true) => At::Cur,
+            (Copies::Cpu, false) if n.index.is_none() => At::Me,
+            (Copies::One, false) if n.index.is_none() => At::Shared,
+            (Copies::Mm, false) if n.index.is_some() => At::Mm(self.index(n)?),
+            (Copies::Asid, false) if n.index.is_some() => At::Asid(self.index(n)?),
+            (Copies::One, _) => {
                 return self.fail(n.at, format!("`{}` is shared: it has no copy per CPU", n.name));
+            }
+            (Copies::Cpu, false) => {
+                return self.fail(n.at, format!("`{}` has a copy per CPU: write `{0}[cpu]`", n.name));
+            }
+            (Copies::Mm | Copies::Asid, _) => {
+                let of = if copies == Copies::Mm { "address space" } else { "ASID" };
+                return self.fail(n.at, format!("`{}` has a copy per {of}: write `{0}[LOCAL]`", n.name));
             }
         };
         Ok(Place { field: field as u8, at })
     }
 
+    /// The register that chooses a copy.
+    fn index(&self, n: &Name) -> Result2<Index> {
+        let name = n.index.as_deref().expect("the caller looked");
+        match self.local(name) {
+            Some(r) => Ok(Index::ALL[usize::from(r.0)]),
+            None => self.fail(n.at, format!("`{name}` is no local: an index is `cpu` or a local")),
+        }
+    }
+
     fn cpu_set(&self, name: &str, at: Loc) -> Result2<Set> {
-        const SETS: [(&str, Set); 6] = [
+        const SETS: [(&str, Set); 7] = [
             ("online", Set::Online),
             ("others", Set::Others),
             ("housekeeping", Set::Housekeeping),
             ("nohz_full", Set::NohzFull),
             ("flush_mask", Set::FlushMask),
             ("targets", Set::Targets),
+            ("mm_cpumask", Set::MmCpumask),
         ];
         match SETS.iter().find(|(n, _)| *n == name) {
             Some(&(_, set)) => Ok(set),
             None => {
                 let hint = names::hint(name, SETS.iter().map(|s| s.0));
-                self.fail(at, format!("`{name}` is no CPU set; these are: online, others, housekeeping, nohz_full, flush_mask, targets{hint}"))
+                self.fail(at, format!("`{name}` is no CPU set; these are: online, others, housekeeping, nohz_full, flush_mask, targets, mm_cpumask{hint}"))
             }
         }
     }
@@ -441,7 +511,7 @@ impl Assembler {
     fn value(&mut self, v: &Value, at: Loc) -> Result2<Val> {
         match v {
             Value::Int(n) => Ok(Val::Imm(*n)),
-            Value::Name(n) if !n.cur && self.local(&n.name).is_some() => {
+            Value::Name(n) if is_plain(n) && self.local(&n.name).is_some() => {
                 Ok(Val::Reg(self.local(&n.name).expect("just found")))
             }
             Value::Name(_) | Value::Cr3 | Value::GsBase => {
@@ -458,7 +528,7 @@ impl Assembler {
             Value::Cr3 => Op::ReadCr3(to),
             Value::GsBase => Op::ReadGs(to),
             Value::Name(n) => match self.local(&n.name) {
-                Some(from) if !n.cur => Op::Move { to, v: Val::Reg(from) },
+                Some(from) if is_plain(n) => Op::Move { to, v: Val::Reg(from) },
                 _ => Op::Load { to, from: self.place(n)? },
             },
         };
@@ -490,6 +560,18 @@ impl Assembler {
                 let place = self.place(n)?;
                 let v = self.value(v, at)?;
                 self.emit(Op::Rmw { f: *f, to, at: place, v });
+                Ok(())
+            }
+            Expr::Ask(question) => {
+                let what = match question {
+                    Question::NextMm => Ask::NextMm,
+                    Question::FlushMm => Ask::FlushMm,
+                    Question::InfoMm => Ask::InfoMm,
+                    Question::InfoGen => Ask::InfoGen,
+                    Question::LoadedAsid => Ask::LoadedAsid,
+                    Question::AsidFor(mm) => Ask::AsidFor(self.value(mm, at)?),
+                };
+                self.emit(Op::Ask { to, what });
                 Ok(())
             }
             Expr::Page(name) => {
@@ -630,14 +712,14 @@ impl Assembler {
                 None => {
                     let mut no = Label::default();
                     self.branch(test, false, &mut no, s.at)?;
-                    self.stmts(then, place)?;
+                    self.block(then, place)?;
                     if or_else.is_empty() {
                         self.bind(no);
                     } else {
                         let mut end = Label::default();
                         self.jump(&mut end);
                         self.bind(no);
-                        self.stmts(or_else, place)?;
+                        self.block(or_else, place)?;
                         self.bind(end);
                     }
                     Ok(())
@@ -692,7 +774,7 @@ impl Assembler {
                 self.expr_to(e, to, s.at)
             }
             StmtKind::Store(n, v) => {
-                if self.local(&n.name).is_some() && !n.cur {
+                if self.local(&n.name).is_some() && is_plain(n) {
                     return self.fail(n.at, format!("`{}` is a local: assign it with `let`", n.name));
                 }
                 let to = self.place(n)?;
@@ -728,6 +810,17 @@ impl Assembler {
                 };
                 let keep = self.bit63(how, s.at)?;
                 self.emit(Op::MovCr3 { to: Cr3::Reg(r), keep });
+                Ok(())
+            }
+            StmtKind::FlushInfo(mm, generation) => {
+                let mm = self.value(mm, s.at)?;
+                let generation = self.value(generation, s.at)?;
+                self.emit(Op::FlushInfo { mm, generation });
+                Ok(())
+            }
+            StmtKind::Mask(mm, on) => {
+                let mm = self.value(mm, s.at)?;
+                self.emit(Op::Mask { mm, on: *on });
                 Ok(())
             }
             StmtKind::MovGs(n) => {
@@ -786,9 +879,19 @@ impl Assembler {
         }
     }
 
+    /// A block that may not run: registers of locals it is first to define can be given away after it.
+    fn block(&mut self, body: &[Stmt], place: Option<&str>) -> Result2<()> {
+        let outer: Vec<String> = self.locals.clone();
+        self.stmts(body, place)?;
+        for (r, name) in self.locals.iter().enumerate() {
+            self.over[r] |= !outer.contains(name);
+        }
+        Ok(())
+    }
+
     fn repeat(&mut self, top: Pc, body: &[Stmt], place: Option<&str>) -> Result2<()> {
         self.breaks.push(Vec::new());
-        self.stmts(body, place)?;
+        self.block(body, place)?;
         self.emit(Op::Jump(top));
         Ok(())
     }
@@ -993,22 +1096,34 @@ fn defined(op: Op) -> u8 {
         | Op::Load { to, .. }
         | Op::Rmw { to, .. }
         | Op::Cas { to, .. }
-        | Op::LoadPage { to, .. } => 1 << to.0,
+        | Op::LoadPage { to, .. }
+        | Op::Ask { to, .. } => 1 << to.0,
         Op::ReadGs(to) | Op::ReadCr3(to) => 1 << to.0,
         _ => 0,
     }
 }
 
+fn index_of(p: Place) -> u8 {
+    match p.at {
+        At::Mm(i) | At::Asid(i) => 1 << i.reg().0,
+        At::Shared | At::Me | At::Cur => 0,
+    }
+}
+
+fn is_plain(n: &Name) -> bool {
+    !n.cur && n.index.is_none()
+}
+
 fn used(op: Op) -> u8 {
     match op {
-        Op::Move { v, .. }
-        | Op::Store { v, .. }
-        | Op::Rmw { v, .. }
-        | Op::Await { v, .. }
-        | Op::SetGs(v)
-        | Op::StorePage { v, .. } => bit(v),
+        Op::Move { v, .. } | Op::SetGs(v) | Op::StorePage { v, .. } => bit(v),
+        Op::Load { from, .. } => index_of(from),
+        Op::Store { to, v } => bit(v) | index_of(to),
+        Op::Rmw { v, at, .. } | Op::Await { v, at, .. } => bit(v) | index_of(at),
         Op::Alu { a, b, .. } => 1 << a.0 | bit(b),
-        Op::Cas { old, new, .. } => bit(old) | bit(new),
+        Op::Cas { old, new, at, .. } => bit(old) | bit(new) | index_of(at),
+        Op::Ask { what: Ask::AsidFor(v), .. } | Op::Mask { mm: v, .. } => bit(v),
+        Op::FlushInfo { mm, generation } => bit(mm) | bit(generation),
         Op::Unless { c: Cond::Cmp(_, a, b), .. } => 1 << a.0 | bit(b),
         Op::Unless { c: Cond::RegUser(r), .. } | Op::MovCr3 { to: Cr3::Reg(r), .. } => 1 << r.0,
         Op::MovCr3 { to: Cr3::Mm { mm, asid }, .. } => bit(mm) | bit(asid),

@@ -16,7 +16,7 @@ pub type Pc = u16;
 pub struct Reg(pub u8);
 
 /// Registers per frame.
-pub const REGS: usize = 4;
+pub const REGS: usize = 6;
 
 /// An operand: a small constant or a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -36,6 +36,32 @@ pub enum At {
     Me,
     /// The copy of the CPU the enclosing loop is at.
     Cur,
+    /// The copy of the address space whose number the register holds.
+    Mm(Index),
+    /// This CPU's copy for the ASID that the register holds.
+    Asid(Index),
+}
+
+/// A register that chooses a copy. An enum, so that [`At`] is one byte and an [`Op`] eight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[allow(missing_docs)]
+pub enum Index {
+    R0,
+    R1,
+    R2,
+    R3,
+    R4,
+    R5,
+}
+
+impl Index {
+    /// Every one, in order.
+    pub const ALL: [Index; REGS] = [Index::R0, Index::R1, Index::R2, Index::R3, Index::R4, Index::R5];
+
+    /// The register.
+    pub const fn reg(self) -> Reg {
+        Reg(self as u8)
+    }
 }
 
 /// A memory operand: a field of a variable, and whose copy.
@@ -62,6 +88,8 @@ pub enum Set {
     FlushMask,
     /// What this frame collected with `put`.
     Targets,
+    /// `mm_cpumask` of the address space this CPU's flush is about, this CPU left out.
+    MmCpumask,
 }
 
 /// Comparison.
@@ -285,6 +313,24 @@ pub enum Slot {
     Idle,
 }
 
+/// What a program asks of its machine about address spaces: bookkeeping that no other CPU reads, or the flush
+/// request it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Ask {
+    /// The address space to be loaded next: the scheduler's decision.
+    NextMm,
+    /// The address space a flush is wanted of: the caller's decision.
+    FlushMm,
+    /// `info->mm` of the flush in whose service this program runs.
+    InfoMm,
+    /// `info->new_tlb_gen` of that flush.
+    InfoGen,
+    /// `loaded_mm_asid`.
+    LoadedAsid,
+    /// `choose_new_asid`: the slot that holds this address space, or one taken over for it.
+    AsidFor(Val),
+}
+
 /// Index into [`Code::programs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, serde::Deserialize)]
 pub struct ProgId(pub u8);
@@ -469,9 +515,58 @@ pub enum Op {
     OweUser,
     /// `invalidate_other`: the other ASIDs owe a flush at their next use (FACTS 2.5).
     OweOthers,
+    /// Ask about address spaces.
+    Ask {
+        /// Receives the answer.
+        to: Reg,
+        /// Question.
+        what: Ask,
+    },
+    /// Fill `flush_tlb_info`: what the remote handler of this CPU's request will read.
+    FlushInfo {
+        /// Address space.
+        mm: Val,
+        /// Its generation.
+        generation: Val,
+    },
+    /// LOCKed set or clear of this CPU's bit in an address space's `mm_cpumask`; publishes.
+    Mask {
+        /// Address space.
+        mm: Val,
+        /// Set or clear.
+        on: bool,
+    },
     /// End of the program; of a remote call: it is acknowledged.
     Return,
 }
+
+/// Of what a variable has copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Copies {
+    /// One in all.
+    One,
+    /// One per CPU.
+    Cpu,
+    /// One per address space.
+    Mm,
+    /// One per CPU and ASID: read and written by that CPU only.
+    Asid,
+}
+
+/// What a variable holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Holds {
+    /// Bits.
+    Bits,
+    /// The number of an address space: 0 is `init_mm`, 1 `LOADED_MM_SWITCHING`. The checker keeps as many bits as
+    /// its scope needs.
+    Mm,
+    /// A generation, which only grows. The checker keeps [`GENERATION_BITS`], and more is inconclusive.
+    Generation,
+}
+
+/// Bits of a generation in the checker.
+pub const GENERATION_BITS: u8 = 3;
 
 /// A variable in memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -480,8 +575,12 @@ pub struct Var {
     pub name: String,
     /// Width in bits, at most 16.
     pub bits: u8,
-    /// One copy per CPU, or one in all.
+    /// One copy per CPU (and ASID, perhaps), or one in all (or per address space).
     pub per_cpu: bool,
+    /// Of what it has copies.
+    pub copies: Copies,
+    /// What it holds.
+    pub holds: Holds,
     /// Initial value.
     pub init: u16,
     /// Its page is in the PTI user table.

@@ -4,7 +4,8 @@
 //! op that needs an empty store buffer waits until the machine says it is.
 
 use super::program::{
-    Alu, At, Cmp, Code, Cond, Cr3, Fence, Op, Pages, Pc, Place, ProgId, REGS, Reg, Rmw, Set, Slot, Touch, Val,
+    Alu, Ask, At, Cmp, Code, Cond, Cr3, Fence, Index, Op, Pages, Pc, Place, ProgId, REGS, Reg, Rmw, Set,
+    Slot, Touch, Val,
 };
 use super::program::{Entry, Invpcid, Level, NoFlush, PcidOf};
 
@@ -124,7 +125,8 @@ pub trait Machine {
     fn ordered(&self, cpu: Cpu, order: Order) -> bool;
     /// About to execute `op`: the timed machine charges its cost here.
     fn charge(&mut self, cpu: Cpu, pc: Pc, op: Op);
-    /// Load a field of `of`'s copy; sees this CPU's own buffered stores.
+    /// Load a field of `of`'s copy; sees this CPU's own buffered stores. `of` is a CPU, or the number of the address
+    /// space or ASID that `at` chooses.
     fn read(&mut self, cpu: Cpu, field: u8, at: At, of: Cpu) -> Result<u64, Violation>;
     /// Store: may be buffered.
     fn write(&mut self, cpu: Cpu, field: u8, at: At, of: Cpu, v: u64) -> Result<(), Violation>;
@@ -163,6 +165,16 @@ pub trait Machine {
     fn cr3_for(&self, cpu: Cpu, to: Cr3, a: u64, b: u64) -> u64;
     /// Write CR3.
     fn mov_cr3(&mut self, cpu: Cpu, cr3: u64, keep: NoFlush) -> Result<(), Violation>;
+    /// Write CR3 with another address space, or the same one, under an ASID of this CPU.
+    fn load_mm(&mut self, cpu: Cpu, cr3: u64, keep: NoFlush) -> Result<(), Violation> {
+        self.mov_cr3(cpu, cr3, keep)
+    }
+    /// Answer about address spaces; `v` is the question's operand.
+    fn ask(&mut self, cpu: Cpu, what: Ask, v: u64) -> Result<u64, Violation>;
+    /// Fill what the remote handler of this CPU's flush will read.
+    fn flush_info(&mut self, cpu: Cpu, mm: u64, generation: u64);
+    /// Set or clear this CPU's bit in `mm_cpumask` of `mm`. Only called when `ordered(.., Publishes)`.
+    fn mask(&mut self, cpu: Cpu, mm: u64, on: bool) -> Result<(), Violation>;
     /// Invalidate.
     fn invalidate(&mut self, cpu: Cpu, what: Invalidate) -> Result<(), Violation>;
     /// Has every broadcast of this CPU completed? `false`: wait.
@@ -235,7 +247,7 @@ pub fn order_of(op: Op) -> Option<Order> {
     match op {
         Op::Rmw { .. } | Op::Cas { .. } | Op::Fence(Fence::Full | Fence::Serialize) => Some(Order::Publishes),
         Op::MovCr3 { .. } | Op::MovCr4Pge(_) | Op::Invlpg(_) => Some(Order::Publishes),
-        Op::Pte { locked: true, .. } => Some(Order::Publishes),
+        Op::Pte { locked: true, .. } | Op::Mask { .. } => Some(Order::Publishes),
         // `llist_add` of a queued call is LOCKed (SEMANTICS L3); an x2APIC ICR write is preceded by MFENCE.
         Op::Ipi { .. } | Op::Rar(_) | Op::Tlbsync => Some(Order::Publishes),
         Op::Invpcid { .. } | Op::Invlpgb(_) | Op::InvlpgbAll => Some(Order::Invpcid),
@@ -244,7 +256,7 @@ pub fn order_of(op: Op) -> Option<Order> {
         Op::AwaitAcks | Op::Fence(Fence::Load) | Op::Irq(_) | Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) => {
             None
         }
-        Op::LoadPage { .. } | Op::StorePage { .. } => None,
+        Op::LoadPage { .. } | Op::StorePage { .. } | Op::Ask { .. } | Op::FlushInfo { .. } => None,
         Op::ReadCr3(_) | Op::Touch(_) | Op::Body(_) | Op::Pte { .. } | Op::FreeTable(_) => None,
         Op::FreeMm(_) => None,
         Op::Request(_) | Op::Promise(_) | Op::HandleCalls | Op::OweUser | Op::OweOthers | Op::Return => None,
@@ -263,7 +275,11 @@ fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Resu
     {
         return Ok(Outcome::Wait);
     }
-    let of = |p: Place, f: &Frame| if p.at == At::Cur { f.cur } else { cpu };
+    let of = |p: Place, f: &Frame| match p.at {
+        At::Shared | At::Me => cpu,
+        At::Cur => f.cur,
+        At::Mm(i) | At::Asid(i) => chosen(f, i),
+    };
     let mut next = pc + 1;
     match op {
         Op::Await { at, f: cmp, v } => {
@@ -345,7 +361,10 @@ fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Resu
                 Cr3::Mm { mm, asid } => (f.val(mm), f.val(asid)),
             };
             let cr3 = m.cr3_for(cpu, to, a, b);
-            m.mov_cr3(cpu, cr3, keep)?;
+            match to {
+                Cr3::Mm { .. } => m.load_mm(cpu, cr3, keep)?,
+                Cr3::Kernel | Cr3::User | Cr3::Reg(_) => m.mov_cr3(cpu, cr3, keep)?,
+            }
         }
         Op::MovCr4Pge(on) => m.invalidate(cpu, Invalidate::Cr4Pge(on))?,
         Op::Invlpg(pages) => m.invalidate(cpu, Invalidate::Page(pages))?,
@@ -372,6 +391,13 @@ fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Resu
                 next = code.start(run);
             }
         }
+        Op::Ask { to, what } => {
+            let v = if let Ask::AsidFor(v) = what { f.val(v) } else { 0 };
+            let answer = m.ask(cpu, what, v)?;
+            f.set(to, answer);
+        }
+        Op::FlushInfo { mm, generation } => m.flush_info(cpu, f.val(mm), f.val(generation)),
+        Op::Mask { mm, on } => m.mask(cpu, f.val(mm), on)?,
         Op::OweUser => m.owe(cpu, false),
         Op::OweOthers => m.owe(cpu, true),
         Op::Return => {
@@ -385,6 +411,11 @@ fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Resu
     }
     f.pc = next;
     Ok(Outcome::Next)
+}
+
+/// The number that chooses a copy. None that exists is as large as the largest.
+fn chosen(f: &Frame, i: Index) -> Cpu {
+    Cpu::try_from(f.regs[usize::from(i.reg().0)]).unwrap_or(NO_CPU)
 }
 
 fn compare(cmp: Cmp, a: u64, b: u64) -> bool {

@@ -11,9 +11,6 @@ pub const STACK_PAGES: u32 = 5;
 /// `NR_CACHED_STACKS`: per CPU.
 pub const CACHED_STACKS: usize = 2;
 
-/// `tlb_single_page_flush_ceiling`.
-pub const FLUSH_CEILING: u64 = 33;
-
 /// `lazy_max_pages()`: `fls(num_online_cpus()) * 32 MiB / PAGE_SIZE`.
 pub fn lazy_max_pages(online: u32) -> u64 {
     u64::from(u32::BITS - online.leading_zeros()) * 8192
@@ -37,13 +34,6 @@ pub struct Purge {
     pub pages: u64,
     /// Pages of the hull: what `flush_tlb_kernel_range` is called with.
     pub hull: u64,
-}
-
-impl Purge {
-    /// More than the ceiling: every CPU flushes everything.
-    pub fn is_full(&self) -> bool {
-        self.hull > FLUSH_CEILING
-    }
 }
 
 /// vmalloc space, its lazy list and the stack caches.

@@ -8,8 +8,9 @@ use crate::check::{
     self, Answer, Assume, CheckError, Counts, Move, Patched, Question, Role, Scope, Status, Touches, report,
     schedule,
 };
+use crate::kernel::program::{Code, Features};
 use crate::kernel::step::Violation;
-use crate::kernel::{policy, program::Features, text};
+use crate::kernel::{policy, text};
 
 /// Values of a scope and assumptions as they cross the boundary.
 #[derive(FromPyObject)]
@@ -50,6 +51,16 @@ impl Request {
         Ok(scope)
     }
 
+    /// The policy, with the kernel programs that its roles run.
+    fn code(&self) -> PyResult<Code> {
+        let file = text::parse(&self.file, &self.text)?;
+        let wants: Vec<String> = litmus::roles(&self.roles)
+            .map(|roles| roles.into_iter().flat_map(|r| [r.first, r.again]).collect())
+            .unwrap_or_default();
+        let wants: Vec<&str> = wants.iter().map(String::as_str).collect();
+        Ok(policy::load_with(&file, &wants, Features::PTI_PCID)?)
+    }
+
     fn assumptions(&self) -> Result<Assume, CheckError> {
         let mut assume = Assume::default();
         for (name, value) in &self.assume {
@@ -68,7 +79,7 @@ pub fn check_run<'py>(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let request: Request = request.extract()?;
-    let code = policy::load(&text::parse(&request.file, &request.text)?, Features::PTI_PCID)?;
+    let code = request.code()?;
     let question = Question {
         code: &code,
         features: Features::PTI_PCID,
@@ -167,7 +178,7 @@ pub fn check_replay(
     moves: &str,
 ) -> PyResult<Option<&'static str>> {
     let request: Request = request.extract()?;
-    let code = policy::load(&text::parse(&request.file, &request.text)?, Features::PTI_PCID)?;
+    let code = request.code()?;
     let model = check::Model::new(
         &code,
         Features::PTI_PCID,

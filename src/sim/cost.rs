@@ -24,8 +24,12 @@ pub enum Bound {
 /// The preset's name for what an op takes; plain instructions have none.
 pub fn name_of(op: Op) -> Option<&'static str> {
     Some(match op {
-        Op::Load { .. } | Op::Await { .. } => "mem_l1",
-        Op::Rmw { .. } | Op::Cas { .. } | Op::Pte { locked: true, .. } | Op::HandleCalls => "lock",
+        Op::Load { .. } | Op::Await { .. } | Op::Ask { .. } | Op::FlushInfo { .. } => "mem_l1",
+        Op::Mask { .. }
+        | Op::Rmw { .. }
+        | Op::Cas { .. }
+        | Op::Pte { locked: true, .. }
+        | Op::HandleCalls => "lock",
         Op::Fence(Fence::Full) => "mfence",
         Op::SwapGs | Op::SetGs(_) => "swapgs",
         Op::MovCr3 { keep: NoFlush::Keep | NoFlush::Owed, .. } => "mov_cr3_noflush",
@@ -62,6 +66,8 @@ pub struct Times {
     pub invlpgb: u64,
     /// MOV CR3 that flushes, beyond one that does not.
     pub cr3_flush_extra: u64,
+    /// One more INVPCID of type 0 of a range.
+    pub invpcid_address: u64,
     /// INVPCID types 2, 3 and 1.
     pub invpcid: (u64, u64, u64),
     /// CR4.PGE off and on.
@@ -92,7 +98,10 @@ impl Times {
                 Bound::High => figure.high,
             })
         };
-        let remote = |at: At| if at == At::Me { 0 } else { of(c.remote_line) };
+        let remote = |at: At| match at {
+            At::Me | At::Asid(_) => 0,
+            At::Shared | At::Cur | At::Mm(_) => of(c.remote_line),
+        };
         let op = code
             .ops
             .iter()
@@ -129,6 +138,9 @@ impl Times {
                     Op::Touch(_) | Op::Body(_) | Op::Request(_) | Op::Promise(_) => 0,
                     Op::Pte { locked: true, .. } => of(c.lock),
                     Op::Pte { .. } | Op::FreeTable(_) | Op::FreeMm(_) | Op::OweUser | Op::OweOthers => PLAIN,
+                    // The six slots of choose_new_asid are one cache line.
+                    Op::Ask { .. } | Op::FlushInfo { .. } => of(c.mem_l1),
+                    Op::Mask { .. } => of(c.lock) + of(c.remote_line),
                     Op::Ipi { .. } => PLAIN,
                     Op::HandleCalls => of(c.lock),
                     Op::Return => PLAIN,
@@ -145,6 +157,7 @@ impl Times {
             invlpg: ps(of(c.invlpg)),
             invlpgb: ps(of(c.invlpgb)),
             cr3_flush_extra: ps(of(c.mov_cr3_flush).saturating_sub(of(c.mov_cr3_noflush))),
+            invpcid_address: ps(of(c.invpcid_address)),
             invpcid: (ps(of(c.invpcid_all)), ps(of(c.invpcid_non_global)), ps(of(c.invpcid_context))),
             cr4_pge: ps(of(c.cr4_pge_toggle)),
             queue_call: ps(of(c.lock) + of(c.remote_line)),

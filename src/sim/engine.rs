@@ -12,6 +12,7 @@ mod ops;
 mod save;
 mod scan;
 mod skip;
+pub mod tasks;
 mod work;
 
 pub use save::Saved;
@@ -32,8 +33,8 @@ use work::Work;
 /// Frames of a CPU: task, kernel work in it, interrupt, NMI.
 const DEPTH: usize = 5;
 
-/// Programs that only initiators run.
-const INITIATORS: [&str; 9] = [
+/// Programs that only initiators run, or they alone ask for.
+const INITIATORS: [&str; 13] = [
     "purge",
     "vunmap",
     "table_free",
@@ -43,6 +44,11 @@ const INITIATORS: [&str; 9] = [
     "switch_mm",
     "enter_lazy",
     "flush_mm",
+    "flush_mm_tables",
+    "flush_all",
+    "sync_table_free",
+    // A remote call: who has taken one is driven until it is acknowledged.
+    "flush_tlb_func",
 ];
 
 /// Why a program runs.
@@ -87,6 +93,9 @@ struct ActorState {
     /// Children alive (`Forks`): their stacks.
     alive: Vec<Area>,
     exiting: bool,
+    /// Address spaces (`Tasks`), and which one is current.
+    mms: Vec<u16>,
+    at: u16,
 }
 
 /// The parts of a CPU the machine does not know.
@@ -192,6 +201,19 @@ pub struct Engine {
     /// Time reached.
     pub now: u64,
     programs: Vec<Vec<Option<ProgId>>>,
+    tasks: Option<tasks::Programs>,
+    kernel: Kernel,
+}
+
+/// What the kernel's configuration and the policy decide for initiators.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel {
+    /// `lazy_max_pages()`, where the policy tunes it.
+    pub lazy_max: Option<u64>,
+    /// `CONFIG_VMAP_STACK`: kernel stacks are in vmalloc space.
+    pub vmap_stack: bool,
+    /// `tlb_single_page_flush_ceiling`.
+    pub flush_ceiling: u64,
 }
 
 impl Engine {
@@ -201,7 +223,7 @@ impl Engine {
         mut m: Timed,
         scenario: &Scenario,
         seed: u64,
-        lazy_max: Option<u64>,
+        kernel: Kernel,
         base_bodies: &[u64],
         skip: bool,
     ) -> Result<Self, String> {
@@ -282,11 +304,13 @@ impl Engine {
                     draws: Draws::new(seed, cpu, i as u16),
                     alive: Vec::new(),
                     exiting: false,
+                    mms: Vec::new(),
+                    at: 0,
                 });
             }
         }
         let mut class: Vec<Class> = code.ops.iter().map(|op| class_of(*op)).collect();
-        if code.vars.len() <= 4 {
+        if m.vars_of(0).len() <= 4 {
             for (pc, class) in class.iter_mut().enumerate() {
                 if only_looks(&code, pc) {
                     *class = Class::Scan;
@@ -298,7 +322,10 @@ impl Engine {
             !INITIATORS.contains(&p.name.as_str())
                 && (p.start..p.end).any(|pc| class[usize::from(pc)] == Class::Cross)
         });
+        tasks::start(&code, &mut m, &mut own, scenario);
         let mut engine = Engine {
+            tasks: tasks::Programs::of(&code),
+            kernel,
             reads_cur: code.ops.iter().map(|op| reads_cur(*op)).collect(),
             class,
             turns: Vec::new(),
@@ -306,7 +333,7 @@ impl Engine {
             scenario: scenario.clone(),
             m,
             own,
-            vmalloc: Vmalloc::new(u32::from(scenario.cpus), lazy_max.or(scenario.lazy_max_pages)),
+            vmalloc: Vmalloc::new(u32::from(scenario.cpus), kernel.lazy_max.or(scenario.lazy_max_pages)),
             tail: false,
             last_purge_end: 0,
             purges: Vec::new(),
@@ -337,6 +364,7 @@ impl Engine {
                 | ActorKind::Nmis { gap, .. }
                 | ActorKind::Forks { gap, .. }
                 | ActorKind::Vfree { gap, .. }
+                | ActorKind::Tasks { gap, .. }
                 | ActorKind::Chain { gap, .. } => *gap,
             };
             let a = &mut self.own[i].actors[k];
@@ -371,7 +399,10 @@ impl Engine {
             match self.kind(cpu, k) {
                 ActorKind::Interrupts { .. } => device = device.min(next),
                 ActorKind::Nmis { .. } => nmi = nmi.min(next),
-                ActorKind::Forks { .. } | ActorKind::Vfree { .. } | ActorKind::Chain { .. } => {
+                ActorKind::Forks { .. }
+                | ActorKind::Vfree { .. }
+                | ActorKind::Tasks { .. }
+                | ActorKind::Chain { .. } => {
                     init = init.min(next);
                 }
                 ActorKind::Idle | ActorKind::Spin { .. } | ActorKind::Syscalls { .. } => {}

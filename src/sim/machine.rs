@@ -4,14 +4,16 @@ use super::cost::Times;
 use super::queue::{NEVER, Queue};
 use super::stats::{Cause, FlushKind, N_CAUSES, Row, STATS, Stat, Window};
 use super::timeline::{Event, Kind, Timeline};
-use crate::kernel::program::{Code, Feature, Features, Pc, Set};
+use crate::kernel::program::{Code, Copies, Feature, Features, Pc, Set};
 use crate::kernel::smp::{Call, CallQueue};
 use crate::kernel::step::{Cpu, Violation};
 
+mod contexts;
 mod ops;
 mod text;
 mod tlb;
 
+pub use contexts::Contexts;
 pub use tlb::CpuTlb;
 
 /// A request for a flush, held by its initiator until it is consumed.
@@ -27,6 +29,12 @@ pub struct Request {
     pub pages: u32,
     /// Why.
     pub cause: Cause,
+    /// Of a user range: of this address space at this generation.
+    pub user: bool,
+    /// `info->mm`.
+    pub mm: u16,
+    /// `info->new_tlb_gen`.
+    pub generation: u64,
 }
 
 /// Bits of [`Core::sets`].
@@ -102,7 +110,8 @@ pub struct Core {
     pub flushed_by: FlushKind,
     /// Pages that must be walked again.
     pub cold: bool,
-    owe_user: bool,
+    /// `user_pcid_flush_mask`, by ASID.
+    owe_user: u8,
     owe_others: bool,
     broadcast: Option<bool>,
     /// Where the loop is.
@@ -139,6 +148,8 @@ struct FieldAt {
     shift: u8,
     mask: u64,
     shared: bool,
+    /// A copy per address space or ASID: in [`Contexts`].
+    context: bool,
     user_mapped: bool,
 }
 
@@ -176,6 +187,10 @@ pub struct Timed {
     pub extra_ipi: Option<(u64, super::draw::Draws)>,
     /// Entry code reads what others write: nobody may be left behind.
     pub all_driven: bool,
+    /// Address spaces and ASIDs.
+    pub contexts: Contexts,
+    /// Fields `is_lazy` and `ctx_gen`, where the code has them.
+    lag: Option<(usize, usize)>,
     /// First violation.
     pub violation: Option<(u64, Cpu, Pc, Violation)>,
 }
@@ -219,7 +234,16 @@ impl Timed {
             acked_at: 0,
             calls: CallQueue::default(),
             promised: false,
-            request: Request { id: 0, at: 0, full: true, pages: 0, cause: Cause::Other },
+            request: Request {
+                id: 0,
+                at: 0,
+                full: true,
+                pages: 0,
+                cause: Cause::Other,
+                user: false,
+                mm: 0,
+                generation: 0,
+            },
             flushed_at: 0,
             served: 0,
             owed: false,
@@ -231,7 +255,7 @@ impl Timed {
             window: Window::Other,
             flushed_by: FlushKind::Other,
             cold: false,
-            owe_user: false,
+            owe_user: 0,
             owe_others: false,
             broadcast: None,
             loop_next: 0,
@@ -248,21 +272,35 @@ impl Timed {
         for cpu in layout.flush_mask {
             cores[usize::from(*cpu)].sets |= FLUSH_MASK;
         }
+        // Variables with the same kind of copies stand side by side.
+        let index = |var: usize| {
+            let kind = |c: Copies| if matches!(c, Copies::One | Copies::Cpu) { Copies::Cpu } else { c };
+            let mine = kind(code.vars[var].copies);
+            code.vars[..var].iter().filter(|v| kind(v.copies) == mine).count()
+        };
         let fields = code
             .fields
             .iter()
             .map(|f| {
                 let var = &code.vars[usize::from(f.var)];
                 FieldAt {
-                    var: usize::from(f.var),
+                    var: index(usize::from(f.var)),
                     shift: f.shift,
                     mask: (1 << f.bits) - 1,
-                    shared: !var.per_cpu,
+                    shared: var.copies == Copies::One,
+                    context: matches!(var.copies, Copies::Mm | Copies::Asid),
                     user_mapped: var.user_mapped,
                 }
             })
             .collect();
-        let init: Vec<u16> = code.vars.iter().map(|v| v.init).collect();
+        let named = |name: &str| code.vars.iter().position(|v| v.name == name).map(index);
+        let lag = named("is_lazy").zip(named("ctx_gen"));
+        let init: Vec<u16> = code
+            .vars
+            .iter()
+            .filter(|v| matches!(v.copies, Copies::One | Copies::Cpu))
+            .map(|v| v.init)
+            .collect();
         let words = n.div_ceil(64);
         Timed {
             cores,
@@ -285,6 +323,8 @@ impl Timed {
             tlbs: None,
             extra_ipi: None,
             all_driven: false,
+            contexts: Contexts::new(code, n),
+            lag,
             violation: None,
         }
     }
@@ -326,6 +366,28 @@ impl Timed {
             Set::NohzFull => sets & NOHZ_FULL != 0,
             Set::FlushMask => sets & FLUSH_MASK != 0,
             Set::Targets => self.is_target(cpu, who),
+            Set::MmCpumask => who != cpu && self.contexts.has(self.cores[usize::from(cpu)].request.mm, who),
+        }
+    }
+
+    /// At the start of a run an address space is loaded, and has been for long.
+    pub fn load_at_start(&mut self, code: &Code, cpu: Cpu, mm: u16) {
+        let pcid = self.features.has(Feature::Pcid);
+        let choice = self.contexts.choose(cpu, u64::from(mm), 0, false, pcid).expect("it was created");
+        let asid = u16::from(choice.asid);
+        if let Some((_, ctx_gen)) = self.lag {
+            *self.contexts.of_asid(ctx_gen, cpu, asid).expect("just chosen") = 1;
+        }
+        self.contexts.mask(u64::from(mm), cpu, true).expect("it was created");
+        self.contexts.loaded(contexts::INIT_MM, mm).expect("it was created");
+        let c = &mut self.cores[usize::from(cpu)];
+        c.cr3 = u64::from(mm) << 16 | u64::from(asid) << 8;
+        if let Some(tlbs) = &mut self.tlbs {
+            tlbs[usize::from(cpu)].switch(asid, false, true);
+        }
+        if let Some(field) = code.fields.iter().position(|f| f.name == "loaded_mm") {
+            let slot = usize::from(cpu) * self.vars + self.fields[field].var;
+            self.values[slot] = mm;
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::cost::{Bound, Times};
-use super::engine::{Engine, Latencies, PurgeRecord, Saved};
+use super::engine::{Engine, Kernel, Latencies, PurgeRecord, Saved};
 use super::machine::{CpuTlb, Layout, Timed};
 use super::scenario::{Actor, Gap, Kind, On, Scenario};
 use super::stats::{N_CAUSES, Row, Stat};
@@ -12,7 +12,7 @@ use super::timeline::Event;
 use crate::hw::Preset;
 use crate::hw::preset::{Figure, Mark};
 use crate::kernel::config::{Config, ConfigError};
-use crate::kernel::policy::{builtin, load};
+use crate::kernel::policy::{builtin, load, load_with};
 use crate::kernel::program::{Code, Feature, Features};
 use crate::kernel::step::Cpu;
 use crate::kernel::text::{File, PolicyError};
@@ -95,11 +95,13 @@ pub fn assemble(
     kernel: &Config,
     machine: &Preset,
     isolated: bool,
+    programs: &[&str],
 ) -> Result<(Code, Features, Vec<String>), SimError> {
     kernel.check()?;
     let features = kernel.features(&machine.features, isolated);
     let notes = kernel.inert(&policy.name, &policy.needs, &machine.features, isolated);
-    let code = if notes.is_empty() { load(policy, features)? } else { load(&builtin("ipi")?, features)? };
+    let mainline = builtin("ipi")?;
+    let code = load_with(if notes.is_empty() { policy } else { &mainline }, programs, features)?;
     Ok((code, features, notes))
 }
 
@@ -134,7 +136,8 @@ impl Run {
     pub fn new(input: Input) -> Result<Self, SimError> {
         input.scenario.check()?;
         let isolated = !input.scenario.isolated.is_empty();
-        let (code, features, mut notes) = assemble(&input.policy, &input.kernel, &input.machine, isolated)?;
+        let (code, features, mut notes) =
+            assemble(&input.policy, &input.kernel, &input.machine, isolated, &input.scenario.programs())?;
         let mut bodies = Vec::new();
         for actor in &input.scenario.actors {
             bodies.push(match actor.kind {
@@ -280,8 +283,12 @@ fn engine(input: &Input, code: Code, features: Features, bodies: &[u64]) -> Resu
     if s.extra_ipi_ps > 0 {
         m.extra_ipi = Some((s.extra_ipi_ps, super::draw::Draws::new(input.seed, Cpu::MAX, 0)));
     }
-    let lazy_max = lazy_max_of(&input.policy, s.cpus);
-    Engine::new(code, m, s, input.seed, lazy_max, bodies, input.skip).map_err(SimError::Scenario)
+    let kernel = Kernel {
+        lazy_max: lazy_max_of(&input.policy, s.cpus),
+        vmap_stack: input.kernel.vmap_stack,
+        flush_ceiling: u64::from(input.kernel.flush_ceiling),
+    };
+    Engine::new(code, m, s, input.seed, kernel, bodies, input.skip).map_err(SimError::Scenario)
 }
 
 /// Costs whose absence of a source makes a result an interval (SEMANTICS "Words").

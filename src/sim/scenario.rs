@@ -5,6 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
+mod tasks;
+
+pub use tasks::{Do, TaskStep};
+
 use super::run::SimError;
 use super::stats::Cause;
 use crate::kernel::step::Cpu;
@@ -110,6 +114,22 @@ pub enum Kind {
         /// Pages, guard included.
         pages: u32,
     },
+    /// Processes and threads of these CPUs; a turn does its steps in order.
+    Tasks {
+        /// Gap between two turns of a CPU.
+        gap: Gap,
+        /// Processes of each CPU, one thread each, which it runs in turn.
+        #[serde(default = "one")]
+        processes: u16,
+        /// One address space for all these CPUs instead: threads of one process.
+        #[serde(default)]
+        shared: bool,
+        /// Further CPUs with a thread of the shared process that takes no turns.
+        #[serde(default)]
+        also_on: Option<On>,
+        /// Steps of a turn.
+        steps: Vec<TaskStep>,
+    },
     /// A chain of kernel work.
     Chain {
         /// Gap between two.
@@ -127,7 +147,7 @@ impl Kind {
 
     /// Can it interrupt or change what other CPUs see?
     pub fn initiates(&self) -> bool {
-        matches!(self, Kind::Forks { .. } | Kind::Vfree { .. } | Kind::Chain { .. })
+        matches!(self, Kind::Forks { .. } | Kind::Vfree { .. } | Kind::Chain { .. } | Kind::Tasks { .. })
     }
 
     fn gap(&self) -> Option<Gap> {
@@ -138,6 +158,7 @@ impl Kind {
             | Kind::Nmis { gap, .. }
             | Kind::Forks { gap, .. }
             | Kind::Vfree { gap, .. }
+            | Kind::Tasks { gap, .. }
             | Kind::Chain { gap, .. } => Some(*gap),
         }
     }
@@ -208,7 +229,24 @@ fn work_delay() -> u64 {
 /// nothing new.
 pub const MAX_CPUS: Cpu = 4096;
 
+/// Most processes at once: numbers of address spaces have 16 bits, and lazy CPUs keep some that are gone.
+pub const MAX_MMS: usize = 50_000;
+
 impl Scenario {
+    /// Names of the kernel's programs that its actors run.
+    pub fn programs(&self) -> Vec<&str> {
+        let mut out = Vec::new();
+        for actor in &self.actors {
+            match &actor.kind {
+                Kind::Chain { steps, .. } => out.extend(steps.iter().map(|s| s.program.as_str())),
+                Kind::Tasks { .. } => out.extend(super::engine::tasks::PROGRAMS),
+                Kind::Idle | Kind::Spin { .. } | Kind::Syscalls { .. } | Kind::Interrupts { .. } => {}
+                Kind::Nmis { .. } | Kind::Forks { .. } | Kind::Vfree { .. } => {}
+            }
+        }
+        out
+    }
+
     /// Reads JSON and checks it.
     pub fn parse(json: &str) -> Result<Self, SimError> {
         let scenario: Scenario =
@@ -246,7 +284,36 @@ impl Scenario {
             );
         }
         let mut foreground = vec![None; usize::from(self.cpus)];
+        let mut mms = 0usize;
         for actor in &self.actors {
+            if let Kind::Tasks { processes, shared, also_on, steps, .. } = &actor.kind {
+                let name = &actor.name;
+                if *processes == 0 {
+                    return fail(format!("actor {name:?}: processes must be at least 1: got 0"));
+                }
+                if *shared && *processes != 1 {
+                    return fail(format!(
+                        "actor {name:?}: threads share one process: got processes {processes}"
+                    ));
+                }
+                if !*shared && also_on.is_some() {
+                    return fail(format!("actor {name:?}: also_on adds threads of a shared process"));
+                }
+                if *shared && steps.iter().any(|s| s.what == Do::Exec) {
+                    return fail(format!("actor {name:?}: exec ends every other thread of a shared process"));
+                }
+                let mut threads = also_on.iter().flat_map(|on| self.cpus_of(on));
+                if let Some(cpu) = threads.find(|c| *c >= self.cpus) {
+                    return fail(format!(
+                        "actor {name:?}: CPU {cpu} does not exist: there are CPUs 0 to {}",
+                        self.cpus - 1
+                    ));
+                }
+                mms += if *shared { 1 } else { usize::from(*processes) * self.cpus_of(&actor.on).len() };
+                if mms > MAX_MMS {
+                    return fail(format!("actor {name:?}: at most {MAX_MMS} processes in all: got {mms}"));
+                }
+            }
             if let Some(gap) = actor.kind.gap()
                 && gap.mean_ps == 0
                 && !matches!(actor.kind, Kind::Syscalls { .. })

@@ -88,6 +88,16 @@ statistics! {
     forks, Count, "Processes or threads created.";
     stacks_reused, Count, "Kernel stacks taken from the per-CPU cache.";
     stacks_allocated, Count, "Kernel stacks newly allocated in vmalloc space.";
+    execs, Count, "Address spaces replaced by a fresh one: exec, or exit and another process in its place.";
+    mm_switches, Count, "Context switches that loaded another address space.";
+    mm_switches_flushed, Count, "Of those, the ones that flushed: the ASID was new, behind, or there are no PCIDs.";
+    asid_hits, Count, "Context switches that found one of the six ASIDs still holding the address space.";
+    asid_misses, Count, "Context switches that had to take an ASID over from another address space.";
+    user_pcid_flushes, Count, "Switches to the user CR3 that flushed the user PCID, as user_pcid_flush_mask demanded.";
+    user_flush_requests, Count, "Flushes of user ranges this CPU initiated: munmap, mprotect, madvise, exec, exit.";
+    user_flush_requests_full, Count, "Of those, the ones beyond the single-page ceiling.";
+    lazy_skips, Count, "CPUs of mm_cpumask that this CPU's user flushes left alone: they were lazy.";
+    residency, Count, "Dead translations kept legally: a lazy CPU behind, or an ASID given up because of invalidate_other.";
     violations, Count, "Steps that broke a rule of the machine.";
 }
 

@@ -195,7 +195,7 @@ class _Explorer:
         )
 
     def frame(self, kind: str, program: str, irq: bool) -> _Frame:
-        return _Frame(kind, self.programs[program], _NO_PC, -1, frozenset(), frozenset(), (0, 0, 0, 0), irq)
+        return _Frame(kind, self.programs[program], _NO_PC, -1, frozenset(), frozenset(), (0,) * 6, irq)
 
     # -- everything nondeterministic -------------------------------------------------------------------------
 

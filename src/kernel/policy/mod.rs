@@ -67,6 +67,9 @@ pub const POLICIES: &[Row] = &[
 /// The paths every policy plugs into.
 pub const KERNEL: &str = include_str!("linux.kernel");
 
+/// Memory contexts: switching, lazy TLB, user ranges. Part of a program text that uses it.
+pub const CONTEXTS: &str = include_str!("contexts.kernel");
+
 /// The built-in policy of that name, or an error that names the nearest.
 pub fn builtin(name: &str) -> Result<File, PolicyError> {
     match POLICIES.iter().find(|p| p.id == name) {
@@ -108,7 +111,13 @@ pub fn kernel() -> File {
 
 /// Assemble a parsed policy against the kernel's paths and the built-in policies.
 pub fn load(file: &File, features: Features) -> Result<Code, PolicyError> {
-    assemble(file, &kernel(), &|name| builtin(name).ok(), features)
+    load_with(file, &[], features)
+}
+
+/// The same, with the kernel programs of these names among those that are not always there.
+pub fn load_with(file: &File, wants: &[&str], features: Features) -> Result<Code, PolicyError> {
+    let contexts = parse("contexts.kernel", CONTEXTS).expect("the embedded file parses: tested");
+    assemble(file, &kernel(), &contexts, wants, &|name| builtin(name).ok(), features)
 }
 
 #[cfg(test)]
@@ -137,7 +146,7 @@ mod tests {
 
     #[test]
     fn printing_is_the_inverse_of_parsing() {
-        for text in POLICIES.iter().map(|p| p.text).chain([KERNEL]) {
+        for text in POLICIES.iter().map(|p| p.text).chain([KERNEL, CONTEXTS]) {
             let file = parse("a", text).unwrap();
             let printed = print(&file);
             let again = parse("a", &printed).unwrap_or_else(|e| panic!("{e}\n{printed}"));

@@ -11,7 +11,7 @@ mod print;
 pub use parse::{parse, statements};
 pub use print::{print, statement};
 
-use super::program::{Alu, Cmp, PageKind, Rmw};
+use super::program::{Alu, Cmp, Copies, Holds, PageKind, Rmw};
 
 /// A line and column, from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl File {
     }
 }
 
-/// `var NAME : N bits, per cpu|shared, starts V [, user mapped]`.
+/// `var NAME : N bits|mm|generation, per cpu|shared|per mm|per asid, starts V [, user mapped]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VarDecl {
     /// Where.
@@ -81,8 +81,10 @@ pub struct VarDecl {
     pub name: String,
     /// Width.
     pub bits: u8,
-    /// One copy per CPU.
-    pub per_cpu: bool,
+    /// Of what it has copies.
+    pub copies: Copies,
+    /// What it holds.
+    pub holds: Holds,
     /// Initial value.
     pub init: u16,
     /// In the PTI user table.
@@ -145,7 +147,7 @@ pub struct Stmt {
     pub kind: StmtKind,
 }
 
-/// A memory operand or a local, by name; `cur` when indexed by the loop's CPU.
+/// A memory operand or a local, by name; `cur` when indexed by the loop's CPU, `index` when by a local.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
     /// Where.
@@ -154,6 +156,8 @@ pub struct Name {
     pub name: String,
     /// `NAME[cpu]`.
     pub cur: bool,
+    /// `NAME[LOCAL]`.
+    pub index: Option<String>,
 }
 
 /// A value.
@@ -182,6 +186,25 @@ pub enum Expr {
     Page(String),
     /// `cas VAR, old, new`.
     Cas(Name, Value, Value),
+    /// `next mm`, `mm to flush`, `info mm`, `info generation`, `loaded asid`, `asid for VALUE`.
+    Ask(Question),
+}
+
+/// What a program asks about address spaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// `next mm`.
+    NextMm,
+    /// `mm to flush`.
+    FlushMm,
+    /// `info mm`.
+    InfoMm,
+    /// `info generation`.
+    InfoGen,
+    /// `loaded asid`.
+    LoadedAsid,
+    /// `asid for VALUE`.
+    AsidFor(Value),
 }
 
 /// A condition.
@@ -240,6 +263,10 @@ pub enum StmtKind {
     SwitchMm(Value, Value, bool),
     /// `mov cr3, LOCAL [noflush|owed]`.
     MovCr3Local(Name, String),
+    /// `flush info MM, GENERATION`.
+    FlushInfo(Value, Value),
+    /// `join mm_cpumask of MM` (`true`), `leave mm_cpumask of MM`.
+    Mask(Value, bool),
     /// `mov gsbase, LOCAL|kernel`.
     MovGs(Option<Name>),
     /// `ipi SET, SECTION`.

@@ -2,9 +2,10 @@
 
 use super::lex::{Line, Token, lines};
 use super::{
-    Expr, FieldDecl, File, Loc, Name, PageDecl, PolicyError, Section, Stmt, StmtKind, Test, Value, VarDecl,
+    Expr, FieldDecl, File, Loc, Name, PageDecl, PolicyError, Question, Section, Stmt, StmtKind, Test, Value,
+    VarDecl,
 };
-use crate::kernel::program::{Alu, Cmp, PageKind, Rmw};
+use crate::kernel::program::{Alu, Cmp, Copies, GENERATION_BITS, Holds, PageKind, Rmw};
 
 /// Parse a whole file.
 pub fn parse(file: &str, text: &str) -> Result<File, PolicyError> {
@@ -253,6 +254,15 @@ fn simple(c: &mut Cursor<'_>, word: String) -> Result<StmtKind, PolicyError> {
             StmtKind::Ipi(set, c.word("the name of a handler section")?.0)
         }
         "mov" => mov(c)?,
+        "flush" if c.take_word("info") => {
+            let mm = c.value()?;
+            c.expect(",")?;
+            StmtKind::FlushInfo(mm, c.value()?)
+        }
+        "join" | "leave" if c.take_word("mm_cpumask") => {
+            c.expect_word("of")?;
+            StmtKind::Mask(c.value()?, word == "join")
+        }
         _ => {
             // VAR = value, VAR[cpu] = value
             let assigned = match c.peek() {
@@ -348,6 +358,11 @@ impl Cursor<'_> {
         found
     }
 
+    /// Is the token after the next one this word?
+    fn follows(&self, word: &str) -> bool {
+        matches!(self.tokens.get(self.next + 1), Some((Token::Word(w), _)) if w == word)
+    }
+
     fn expect(&mut self, sign: &str) -> Result<(), PolicyError> {
         if self.take(sign) { Ok(()) } else { Err(self.error(format!("expected `{sign}`"))) }
     }
@@ -401,13 +416,14 @@ impl Cursor<'_> {
 
     fn name(&mut self, what: &str) -> Result<Name, PolicyError> {
         let (name, at) = self.word(what)?;
-        let mut cur = false;
+        let (mut cur, mut index) = (false, None);
         if self.take("[") {
-            self.expect_word("cpu")?;
+            let (of, _) = self.word("`cpu` or a local")?;
             self.expect("]")?;
-            cur = true;
+            cur = of == "cpu";
+            index = (!cur).then_some(of);
         }
-        Ok(Name { at, name, cur })
+        Ok(Name { at, name, cur, index })
     }
 
     fn value(&mut self) -> Result<Value, PolicyError> {
@@ -440,6 +456,22 @@ impl Cursor<'_> {
             if w == "load" {
                 self.next += 1;
                 return Ok(Expr::Page(self.word("a page")?.0));
+            }
+            let asked = match w.as_str() {
+                "next" if self.follows("mm") => Some((2, Question::NextMm)),
+                "mm" if self.follows("to") => Some((3, Question::FlushMm)),
+                "info" if self.follows("mm") => Some((2, Question::InfoMm)),
+                "info" if self.follows("generation") => Some((2, Question::InfoGen)),
+                "loaded" if self.follows("asid") => Some((2, Question::LoadedAsid)),
+                "asid" if self.follows("for") => {
+                    self.next += 2;
+                    return Ok(Expr::Ask(Question::AsidFor(self.value()?)));
+                }
+                _ => None,
+            };
+            if let Some((words, question)) = asked {
+                self.next += words;
+                return Ok(Expr::Ask(question));
             }
             if w == "cas" {
                 self.next += 1;
@@ -537,7 +569,13 @@ impl Cursor<'_> {
     fn var(&mut self) -> Result<VarDecl, PolicyError> {
         let (name, at) = self.word("the name of a variable")?;
         self.expect(":")?;
-        let bits = self.int("a width in bits", 16)? as u8;
+        let (bits, holds) = if self.take_word("mm") {
+            (16, Holds::Mm)
+        } else if self.take_word("generation") {
+            (GENERATION_BITS, Holds::Generation)
+        } else {
+            (self.int("a width in bits, `mm` or `generation`", 16)? as u8, Holds::Bits)
+        };
         if bits == 0 {
             return Err(PolicyError {
                 file: self.file.into(),
@@ -545,28 +583,39 @@ impl Cursor<'_> {
                 message: "a variable has 1 to 16 bits".into(),
             });
         }
-        if !self.take_word("bit") {
+        if holds == Holds::Bits && !self.take_word("bit") {
             self.expect_word("bits")?;
         }
-        let (mut per_cpu, mut init, mut user_mapped) = (true, 0, false);
+        let (mut copies, mut init, mut user_mapped) = (Copies::Cpu, 0, false);
         while self.take(",") {
-            let (word, at) = self.word("`per cpu`, `shared`, `starts N` or `user mapped`")?;
+            let (word, at) =
+                self.word("`per cpu`, `shared`, `per mm`, `per asid`, `starts N` or `user mapped`")?;
             match word.as_str() {
+                "per" if self.take_word("mm") => copies = Copies::Mm,
+                "per" if self.take_word("asid") => copies = Copies::Asid,
                 "per" => self.expect_word("cpu")?,
-                "shared" => per_cpu = false,
+                "shared" => copies = Copies::One,
                 "starts" => init = self.int("an initial value", (1 << bits) - 1)? as u16,
                 "user" => {
                     self.expect_word("mapped")?;
                     user_mapped = true;
                 }
                 _ => {
-                    let message =
-                        format!("expected `per cpu`, `shared`, `starts N` or `user mapped`, found `{word}`");
+                    let message = format!(
+                        "expected `per cpu`, `shared`, `per mm`, `per asid`, `starts N` or `user mapped`, found `{word}`"
+                    );
                     return Err(PolicyError { file: self.file.into(), at, message });
                 }
             }
         }
-        Ok(VarDecl { at, name, bits, per_cpu, init, user_mapped })
+        if holds == Holds::Generation && !matches!(copies, Copies::Mm | Copies::Asid) {
+            return Err(PolicyError {
+                file: self.file.into(),
+                at,
+                message: "a generation is `per mm` or `per asid`".into(),
+            });
+        }
+        Ok(VarDecl { at, name, bits, copies, holds, init, user_mapped })
     }
 
     fn field(&mut self) -> Result<FieldDecl, PolicyError> {

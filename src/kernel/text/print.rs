@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{Expr, File, Name, Stmt, StmtKind, Test, Value};
-use crate::kernel::program::{Alu, Cmp, PageKind, Rmw};
+use super::{Expr, File, Name, Question, Stmt, StmtKind, Test, Value};
+use crate::kernel::program::{Alu, Cmp, Copies, Holds, PageKind, Rmw};
 
 /// The canonical text of a file; comments are gone.
 pub fn print(file: &File) -> String {
@@ -32,10 +32,20 @@ pub fn print(file: &File) -> String {
         line(format!("needs {}", file.needs.join(", ")));
     }
     for v in &file.vars {
-        let bits = if v.bits == 1 { "bit" } else { "bits" };
-        let place = if v.per_cpu { "per cpu" } else { "shared" };
+        let what = match v.holds {
+            Holds::Bits if v.bits == 1 => "1 bit".into(),
+            Holds::Bits => format!("{} bits", v.bits),
+            Holds::Mm => "mm".into(),
+            Holds::Generation => "generation".into(),
+        };
+        let place = match v.copies {
+            Copies::One => "shared",
+            Copies::Cpu => "per cpu",
+            Copies::Mm => "per mm",
+            Copies::Asid => "per asid",
+        };
         let mapped = if v.user_mapped { ", user mapped" } else { "" };
-        line(format!("var {} : {} {bits}, {place}, starts {}{mapped}", v.name, v.bits, v.init));
+        line(format!("var {} : {what}, {place}, starts {}{mapped}", v.name, v.init));
     }
     for f in &file.fields {
         line(format!("field {} : bits {}..{} of {}", f.name, f.low, f.high, f.var));
@@ -104,6 +114,10 @@ pub fn statement(kind: &StmtKind) -> String {
             format!("mov cr3, mm {} asid {}{}", value(mm), value(asid), if *keep { " noflush" } else { "" })
         }
         StmtKind::MovCr3Local(n, how) => format!("mov cr3, {}{}", name(n), bit63(how)),
+        StmtKind::FlushInfo(mm, generation) => format!("flush info {}, {}", value(mm), value(generation)),
+        StmtKind::Mask(mm, on) => {
+            format!("{} mm_cpumask of {}", if *on { "join" } else { "leave" }, value(mm))
+        }
         StmtKind::MovGs(n) => format!("mov gsbase, {}", n.as_ref().map_or("kernel".into(), name)),
         StmtKind::Ipi(set, run) => format!("ipi {set}, {run}"),
         StmtKind::Use(section) => section.clone(),
@@ -123,7 +137,11 @@ fn plain(words: &[String]) -> String {
 }
 
 fn name(n: &Name) -> String {
-    if n.cur { format!("{}[cpu]", n.name) } else { n.name.clone() }
+    match &n.index {
+        Some(index) => format!("{}[{index}]", n.name),
+        None if n.cur => format!("{}[cpu]", n.name),
+        None => n.name.clone(),
+    }
 }
 
 fn value(v: &Value) -> String {
@@ -168,6 +186,12 @@ fn expr(e: &Expr) -> String {
             format!("{word} {}, {}", name(n), value(v))
         }
         Expr::Page(page) => format!("load {page}"),
+        Expr::Ask(Question::NextMm) => "next mm".into(),
+        Expr::Ask(Question::FlushMm) => "mm to flush".into(),
+        Expr::Ask(Question::InfoMm) => "info mm".into(),
+        Expr::Ask(Question::InfoGen) => "info generation".into(),
+        Expr::Ask(Question::LoadedAsid) => "loaded asid".into(),
+        Expr::Ask(Question::AsidFor(v)) => format!("asid for {}", value(v)),
         Expr::Cas(n, old, new) => format!("cas {}, {}, {}", name(n), value(old), value(new)),
     }
 }

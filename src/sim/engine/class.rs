@@ -28,12 +28,10 @@ pub(super) fn class_of(op: Op) -> Class {
         Op::Load { from: p, .. } | Op::Store { to: p, .. } | Op::Rmw { at: p, .. } => place(p.at),
         Op::Cas { at: p, .. } | Op::Await { at: p, .. } => place(p.at),
         Op::Ipi { .. } | Op::Tlbsync | Op::Rar(_) | Op::Request(_) | Op::Promise(_) => Class::Cross,
-        Op::Move { .. }
-        | Op::Alu { .. }
-        | Op::Unless { .. }
-        | Op::Jump(_)
-        | Op::Loop(_)
-        | Op::Each { .. } => Class::Private,
+        Op::Move { .. } | Op::Alu { .. } | Op::Unless { .. } | Op::Jump(_) | Op::Loop(_) => Class::Private,
+        // Other CPUs join and leave an address space's mask.
+        Op::Each { of: Set::MmCpumask, .. } => Class::Cross,
+        Op::Each { .. } => Class::Private,
         Op::Clear | Op::Put | Op::Fence(_) | Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) => Class::Private,
         Op::ReadCr3(_) | Op::MovCr3 { .. } | Op::MovCr4Pge(_) | Op::Invlpg(_) | Op::Invpcid { .. } => {
             Class::Private
@@ -41,6 +39,9 @@ pub(super) fn class_of(op: Op) -> Class {
         Op::LoadPage { .. } | Op::StorePage { .. } => Class::Private,
         Op::Invlpgb(_) | Op::InvlpgbAll | Op::Touch(_) | Op::Pte { .. } | Op::FreeTable(_) => Class::Private,
         Op::FreeMm(_) => Class::Private,
+        Op::Mask { .. } => Class::Cross,
+        // The request that is served does not change while it is.
+        Op::Ask { .. } | Op::FlushInfo { .. } => Class::Private,
         Op::HandleCalls | Op::OweUser | Op::OweOthers | Op::Return => Class::Private,
     }
 }
@@ -56,7 +57,7 @@ pub(super) fn only_looks(code: &Code, head: usize) -> bool {
         }
         Op::Move { .. } | Op::Alu { .. } | Op::Put => true,
         _ => false,
-    }) && !matches!(code.ops[head], Op::Each { of: Set::Targets, .. })
+    }) && !matches!(code.ops[head], Op::Each { of: Set::Targets | Set::MmCpumask, .. })
 }
 
 pub(super) fn reads_cur(op: Op) -> bool {
@@ -70,5 +71,8 @@ pub(super) fn reads_cur(op: Op) -> bool {
 }
 
 pub(super) fn place(at: At) -> Class {
-    if at == At::Me { Class::Private } else { Class::Cross }
+    match at {
+        At::Me | At::Asid(_) => Class::Private,
+        At::Shared | At::Cur | At::Mm(_) => Class::Cross,
+    }
 }

@@ -5,7 +5,7 @@ use super::super::stats::{Cause, Stat};
 use super::super::timeline::Kind as EventKind;
 use super::Engine;
 use super::class::Class;
-use crate::kernel::program::{At, Op, Pc, Slot};
+use crate::kernel::program::{At, Op, Pc, Set, Slot};
 use crate::kernel::step::{Cpu, Outcome, Violation, step};
 
 /// A wait on a variable longer than this is a deadlock.
@@ -84,6 +84,13 @@ impl Engine {
             Op::Ipi { to, .. } => {
                 for who in 0..self.scenario.cpus {
                     if self.m.in_set(cpu, to, who) {
+                        self.bring(who, cpu);
+                    }
+                }
+            }
+            Op::Promise(_) if self.m.cores[i].request.user => {
+                for who in 0..self.scenario.cpus {
+                    if self.m.in_set(cpu, Set::MmCpumask, who) {
                         self.bring(who, cpu);
                     }
                 }

@@ -4,7 +4,7 @@
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::super::machine::Core;
+use super::super::machine::{Contexts, Core};
 use super::super::stats::{N_CAUSES, STATS};
 use super::super::timeline::Timeline;
 use super::{Act, DEPTH, Engine, PurgeRecord, Work};
@@ -15,12 +15,14 @@ use crate::kernel::vmalloc::{Area, Vmalloc};
 /// Of latencies.
 const HISTOGRAMS: usize = 7;
 
+/// Next time, draws made, stacks alive, exiting, address spaces and the current one.
+type SavedActor = (u64, u128, Vec<Area>, bool, Vec<u16>, u16);
+
 /// One CPU's part that the machine does not know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct SavedOwn {
     acts: [Act; DEPTH],
-    /// Next time, draws made, stacks alive, exiting: by actor.
-    actors: Vec<(u64, u128, Vec<Area>, bool)>,
+    actors: Vec<SavedActor>,
     works: Vec<Work>,
     rcu_at: u64,
     rcu: Vec<Area>,
@@ -38,6 +40,7 @@ pub struct Saved {
     values: Vec<u16>,
     shared: Vec<u16>,
     targets: Vec<u64>,
+    contexts: Contexts,
     last_request: u32,
     extra_ipi: Option<u128>,
     violation: Option<(u64, Cpu, Pc, Violation)>,
@@ -85,7 +88,9 @@ impl Engine {
                     actors: o
                         .actors
                         .iter()
-                        .map(|a| (a.next, a.draws.position(), a.alive.clone(), a.exiting))
+                        .map(|a| {
+                            (a.next, a.draws.position(), a.alive.clone(), a.exiting, a.mms.clone(), a.at)
+                        })
                         .collect(),
                     works: o.works.clone(),
                     rcu_at: o.rcu_at,
@@ -99,6 +104,7 @@ impl Engine {
             values: e.m.values,
             shared: e.m.shared,
             targets: e.m.targets,
+            contexts: e.m.contexts,
             last_request: e.m.last_request,
             violation: e.m.violation,
             vmalloc: e.vmalloc,
@@ -118,6 +124,7 @@ impl Engine {
             && saved.values.len() == self.m.values.len()
             && saved.shared.len() == self.m.shared.len()
             && saved.targets.len() == self.m.targets.len()
+            && self.m.contexts.fits(&saved.contexts)
             && saved.own.len() == self.own.len()
             && saved.queue.len() == self.own.len()
             && saved.timelines.len() == self.own.len()
@@ -126,6 +133,12 @@ impl Engine {
             && saved.stats.len() == self.own.len()
             && saved.stats.iter().all(|row| row.len() == STATS)
             && saved.own.iter().zip(&self.own).all(|(s, o)| s.actors.len() == o.actors.len())
+            && saved.own.iter().zip(&self.own).all(|(s, o)| {
+                s.actors
+                    .iter()
+                    .zip(&o.actors)
+                    .all(|(s, o)| s.4.len() == o.mms.len() && (s.5 == 0 || usize::from(s.5) < s.4.len()))
+            })
             && saved.own.iter().flat_map(|o| &o.acts).all(|a| usize::from(a.frame.pc) < self.code.ops.len())
             && saved.cores.iter().all(|c| usize::from(c.depth) <= DEPTH)
             && self.m.tlbs.is_none();
@@ -143,7 +156,9 @@ impl Engine {
         }
         for (own, saved) in self.own.iter_mut().zip(saved.own) {
             own.acts = saved.acts;
-            for (actor, (next, position, alive, exiting)) in own.actors.iter_mut().zip(saved.actors) {
+            for (actor, saved) in own.actors.iter_mut().zip(saved.actors) {
+                let (next, position, alive, exiting, mms, at) = saved;
+                (actor.mms, actor.at) = (mms, at);
                 actor.next = next;
                 actor.draws.seek(position);
                 actor.alive = alive;
@@ -167,6 +182,7 @@ impl Engine {
         self.m.values = saved.values;
         self.m.shared = saved.shared;
         self.m.targets = saved.targets;
+        self.m.contexts = saved.contexts;
         self.m.last_request = saved.last_request;
         self.m.violation = saved.violation;
         self.vmalloc = saved.vmalloc;

@@ -3,6 +3,7 @@
 use super::super::queue::NEVER;
 use super::super::scenario::{Gap, Kind as ActorKind};
 use super::super::stats::{Cause, Stat};
+use super::tasks::Task;
 use super::{Engine, PurgeRecord, Why, draw_gap};
 use crate::kernel::program::ProgId;
 use crate::kernel::step::Cpu;
@@ -28,8 +29,16 @@ pub(super) struct Work {
 pub(super) enum Run {
     /// `drain_vmap_area_work`.
     Drain,
-    /// A program; `Some(purge)` when it consumes the lazy list (`_vm_unmap_aliases`).
+    /// A program; `true` when it consumes the lazy list (`_vm_unmap_aliases`).
     Program(ProgId, bool),
+    /// A process does something to its address space.
+    Task(Task),
+}
+
+impl Work {
+    pub(super) fn new(ready: u64, run: Run, full: bool, pages: u32, cause: Cause) -> Self {
+        Work { ready, run, full, pages, cause }
+    }
 }
 
 impl Run {
@@ -51,6 +60,10 @@ impl Engine {
         }
         for k in 0..self.own[i].actors.len() {
             while self.own[i].actors[k].next <= now {
+                if matches!(self.kind(cpu, k), ActorKind::Tasks { .. }) {
+                    self.turn(cpu, k);
+                    continue;
+                }
                 let kind = self.kind(cpu, k).clone();
                 match kind {
                     ActorKind::Forks { gap, batch, spread } => self.fork(cpu, k, gap, batch, spread),
@@ -72,8 +85,7 @@ impl Engine {
                                 self.programs[actor][j].expect("looked up at the start"),
                                 s.cause == Cause::Aliases,
                             );
-                            let full =
-                                s.pages == 0 || u64::from(s.pages) > crate::kernel::vmalloc::FLUSH_CEILING;
+                            let full = self.is_full(s.pages);
                             self.own[i].works.push(Work {
                                 ready: at,
                                 run,
@@ -115,20 +127,41 @@ impl Engine {
                 } else {
                     cpu
                 };
-                if !self.vmalloc.cache_stack(on, area) {
-                    self.call_rcu(cpu, area, at);
-                }
+                self.release(cpu, on, area, at);
             }
             self.own[i].actors[k].exiting = false;
         }
-        let (area, reused) = self.vmalloc.alloc_stack(cpu);
-        self.forks += 1;
-        self.m.add(cpu, Stat::forks, 1);
-        self.m.add(cpu, if reused { Stat::stacks_reused } else { Stat::stacks_allocated }, 1);
+        self.create(cpu, k);
         let a = &mut self.own[i].actors[k];
-        a.alive.push(area);
         a.exiting = a.alive.len() as u32 >= batch;
         self.next_gap(cpu, k, gap);
+    }
+
+    /// A child of actor `k` is created: its kernel stack (FACTS 3.2). Without VMAP_STACK stacks are pages of the direct
+    /// map, which no purge flushes: an area of no pages stands for one.
+    pub(super) fn create(&mut self, cpu: Cpu, k: usize) {
+        self.forks += 1;
+        self.m.add(cpu, Stat::forks, 1);
+        let area = if self.kernel.vmap_stack {
+            let (area, reused) = self.vmalloc.alloc_stack(cpu);
+            self.m.add(cpu, if reused { Stat::stacks_reused } else { Stat::stacks_allocated }, 1);
+            area
+        } else {
+            Area { at: 0, pages: 0 }
+        };
+        self.own[usize::from(cpu)].actors[k].alive.push(area);
+    }
+
+    /// A child exits on CPU `on`: its stack goes to that CPU's cache, or waits for a grace period.
+    pub(super) fn release(&mut self, cpu: Cpu, on: Cpu, area: Area, at: u64) {
+        if self.kernel.vmap_stack && !self.vmalloc.cache_stack(on, area) {
+            self.call_rcu(cpu, area, at);
+        }
+    }
+
+    /// Are so many pages flushed as a whole? 0 stands for more than any ceiling.
+    pub(super) fn is_full(&self, pages: u32) -> bool {
+        pages == 0 || u64::from(pages) > self.kernel.flush_ceiling
     }
 
     /// Callbacks queued while a grace period runs wait for the one after it.
@@ -174,12 +207,13 @@ impl Engine {
         let Some(at) = self.own[i].works.iter().position(|w| w.ready <= now) else { return };
         let mut work = self.own[i].works.remove(at);
         self.refresh(cpu);
-        let mut taken = work.run == Run::Drain;
+        let mut taken = u32::from(work.run == Run::Drain);
+        let mut user = false;
         let run = match work.run {
             Run::Drain => {
                 self.vmalloc.drain_starts();
                 let Some(purge) = self.vmalloc.purge_starts() else { return };
-                (work.full, work.pages) = (purge.is_full(), purge.hull as u32);
+                (work.full, work.pages) = (purge.hull > self.kernel.flush_ceiling, purge.hull as u32);
                 self.tail = now <= self.last_purge_end.saturating_add(self.scenario.work_delay_ps)
                     && self.last_purge_end > 0;
                 self.m.add(cpu, Stat::purges, 1);
@@ -196,9 +230,17 @@ impl Engine {
             }
             Run::Program(run, purges) => {
                 if purges && let Some(purge) = self.vmalloc.purge_starts() {
-                    work.full |= purge.is_full();
-                    taken = true;
+                    work.full |= purge.hull > self.kernel.flush_ceiling;
+                    taken = 1;
                     self.m.add(cpu, Stat::areas_purged, u64::from(purge.areas));
+                }
+                run
+            }
+            Run::Task(task) => {
+                let (run, flushes) = self.task(cpu, task);
+                user = flushes;
+                if let Task::TearDown { mm } = task {
+                    taken = u32::from(mm);
                 }
                 run
             }
@@ -207,16 +249,20 @@ impl Engine {
         c.request.full = work.full;
         c.request.pages = if work.full { 0 } else { work.pages };
         c.request.cause = work.cause;
+        c.request.user = user;
         c.promised = false;
         self.push(cpu, run, Why::Work, work.cause, 0);
-        self.own[i].acts[usize::from(self.m.cores[i].depth) - 1].from = u32::from(taken);
+        self.own[i].acts[usize::from(self.m.cores[i].depth) - 1].from = taken;
     }
 
     pub(super) fn work_ends(&mut self, cpu: Cpu) {
         let i = usize::from(cpu);
         let depth = usize::from(self.m.cores[i].depth);
-        let purged = self.own[i].acts[depth].from == 1;
-        if purged {
+        let taken = self.own[i].acts[depth].from;
+        if taken > 1 {
+            self.m.contexts.destroy(taken as u16);
+        }
+        if taken == 1 {
             if self.m.cores[i].promised {
                 self.vmalloc.purge_ends();
             } else {

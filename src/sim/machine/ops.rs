@@ -10,7 +10,8 @@ use super::{Core, FieldAt, Request, Timed, USER};
 use crate::hw::Pcid;
 use crate::hw::invalidate::{Invpcid as HwInvpcid, Scope};
 use crate::kernel::program::{
-    At, Cr3, Entry, Feature, Invpcid, Level, NoFlush, Op, Pages, Pc, PcidOf, ProgId, Set, Slot, Touch, Zone,
+    Ask, At, Cr3, Entry, Feature, Invpcid, Level, NoFlush, Op, Pages, Pc, PcidOf, ProgId, Set, Slot, Touch,
+    Zone,
 };
 use crate::kernel::smp::Call;
 use crate::kernel::step::{Cpu, Invalidate, Machine, Order, Violation};
@@ -81,6 +82,37 @@ impl Timed {
         Ok(())
     }
 
+    /// A variable of an address space or of an ASID. Generations only grow and have 64 bits here.
+    fn context(&mut self, cpu: Cpu, var: usize, at: At, of: Cpu) -> Result<&mut u64, Violation> {
+        match at {
+            At::Mm(_) => self.contexts.of_mm(var, of),
+            At::Asid(_) | At::Shared | At::Me | At::Cur => self.contexts.of_asid(var, cpu, of),
+        }
+    }
+
+    /// A flush of a user range is over: who has the address space loaded and runs its code must have seen it.
+    fn user_promise(&mut self, cpu: Cpu, request: Request) -> Result<(), Violation> {
+        let Some((is_lazy, ctx_gen)) = self.lag else { return Ok(()) };
+        let mut at = 0;
+        while let Some(who) = self.contexts.next_in(request.mm, at) {
+            at = who + 1;
+            let cr3 = self.cores[usize::from(who)].cr3;
+            if cr3 >> 16 != u64::from(request.mm) {
+                continue;
+            }
+            let seen = *self.contexts.of_asid(ctx_gen, who, (cr3 >> 8 & 0xff) as u16)?;
+            if seen >= request.generation {
+                continue;
+            }
+            // S10: a lazy CPU keeps what is dead, and may.
+            if self.values[usize::from(who) * self.vars + is_lazy] == 0 {
+                return Err(Violation::StaleAccessNotReused);
+            }
+            self.add(cpu, Stat::residency, 1);
+        }
+        Ok(())
+    }
+
     fn slot(&self, f: FieldAt, of: Cpu) -> usize {
         usize::from(of) * self.vars + f.var
     }
@@ -119,6 +151,9 @@ impl Machine for Timed {
     fn read(&mut self, cpu: Cpu, field: u8, at: At, of: Cpu) -> Result<u64, Violation> {
         let f = self.fields[usize::from(field)];
         self.check(cpu, f, at)?;
+        if f.context {
+            return self.context(cpu, f.var, at, of).map(|v| *v);
+        }
         let word = if f.shared { self.shared[f.var] } else { self.values[self.slot(f, of)] };
         Ok(u64::from(word) >> f.shift & f.mask)
     }
@@ -139,6 +174,12 @@ impl Machine for Timed {
     ) -> Result<u64, Violation> {
         let field = self.fields[usize::from(field)];
         self.check(cpu, field, at)?;
+        if field.context {
+            let word = self.context(cpu, field.var, at, of)?;
+            let old = *word;
+            *word = f(old);
+            return Ok(old);
+        }
         let slot = self.slot(field, of);
         let word = if field.shared { &mut self.shared[field.var] } else { &mut self.values[slot] };
         let old = u64::from(*word) >> field.shift & field.mask;
@@ -168,6 +209,13 @@ impl Machine for Timed {
     fn next_in(&mut self, cpu: Cpu, set: Set) -> Option<Cpu> {
         let n = self.cores.len() as Cpu;
         let mut who = self.cores[usize::from(cpu)].loop_next;
+        if set == Set::MmCpumask {
+            let mm = self.cores[usize::from(cpu)].request.mm;
+            who = self.contexts.next_in(mm, who).unwrap_or(n);
+            if who == cpu {
+                who = self.contexts.next_in(mm, who + 1).unwrap_or(n);
+            }
+        }
         while who < n && !self.in_set(cpu, set, who) {
             who += 1;
         }
@@ -232,15 +280,18 @@ impl Machine for Timed {
             NoFlush::Flush => true,
             NoFlush::Keep => !pcid,
             NoFlush::Owed => {
-                let owed = std::mem::take(&mut c.owe_user);
+                let bit = 1 << (cr3 >> 8 & 7);
+                let owed = c.owe_user & bit != 0;
+                c.owe_user &= !bit;
                 if owed && pcid {
                     c.clock += self.times.cr3_flush_extra;
+                    self.stats[usize::from(cpu)][Stat::user_pcid_flushes as usize] += 1;
                 }
                 owed || !pcid
             }
         };
         if let Some(tlbs) = &mut self.tlbs {
-            tlbs[usize::from(cpu)].switch(!kernel, !flushes);
+            tlbs[usize::from(cpu)].switch((cr3 >> 8) as u16 & 0xff, !kernel, !flushes);
         }
         if kernel && self.has_pti() {
             self.view_begins(cpu);
@@ -271,7 +322,8 @@ impl Machine for Timed {
                     mmu.apply(Scope::invpcid(kind));
                 }
                 Invalidate::Invpcid(Invpcid::Context, half, _) => {
-                    let pcid = if half == PcidOf::Kernel { Pcid(1) } else { Pcid(0x801) };
+                    let asid = (self.cores[usize::from(cpu)].cr3 >> 8) as u16 & 0xff;
+                    let pcid = Pcid(asid + if half == PcidOf::Kernel { 1 } else { 0x801 });
                     mmu.apply(Scope::invpcid(HwInvpcid::SingleContext(pcid)));
                 }
                 // vmalloc pages are in nobody's working set here.
@@ -290,12 +342,20 @@ impl Machine for Timed {
                 self.flushed(cpu, self.times.invpcid.2, false);
             }
             Invalidate::Invpcid(Invpcid::Context, PcidOf::User, _) => {}
+            Invalidate::Invpcid(Invpcid::Address, PcidOf::User, _) => {
+                // The user half of pages whose kernel half is counted.
+                let request = self.current_request(cpu);
+                let extra = u64::from(request.pages.saturating_sub(1)) * self.times.invpcid_address;
+                self.cores[usize::from(cpu)].clock += extra;
+            }
             Invalidate::Invpcid(Invpcid::Address, ..) | Invalidate::Page(_) => {
                 let request = self.current_request(cpu);
                 let extra = u64::from(request.pages.saturating_sub(1)) * self.times.invlpg;
                 let c = &mut self.cores[usize::from(cpu)];
                 c.clock += extra;
-                c.served = request.id;
+                if !request.user {
+                    c.served = request.id;
+                }
                 let stat = if c.call.is_some() { Stat::remote_flushes } else { Stat::local_flushes };
                 self.add(cpu, stat, 1);
             }
@@ -339,8 +399,67 @@ impl Machine for Timed {
         if others {
             c.owe_others = true;
         } else {
-            c.owe_user = true;
+            c.owe_user |= 1 << (c.cr3 >> 8 & 7);
         }
+    }
+
+    fn load_mm(&mut self, cpu: Cpu, cr3: u64, keep: NoFlush) -> Result<(), Violation> {
+        let pcid = self.features.has(Feature::Pcid);
+        let c = &mut self.cores[usize::from(cpu)];
+        let (from, to) = ((c.cr3 >> 16) as u16, (cr3 >> 16) as u16);
+        let flushes = keep != NoFlush::Keep || !pcid;
+        c.cr3 = cr3;
+        if flushes {
+            c.cold = self.tlbs.is_none();
+        }
+        let (in_call, working) = (c.call.is_some(), c.request.user && c.working > 0);
+        if let Some(tlbs) = &mut self.tlbs {
+            tlbs[usize::from(cpu)].switch((cr3 >> 8) as u16 & 0xff, false, !flushes);
+        }
+        if from != to {
+            self.contexts.loaded(from, to)?;
+            self.add(cpu, Stat::mm_switches, 1);
+            self.add(cpu, Stat::mm_switches_flushed, u64::from(flushes));
+        } else if in_call {
+            self.add(cpu, Stat::remote_flushes, 1);
+        } else if working {
+            self.add(cpu, Stat::local_flushes, 1);
+        }
+        // Without PCIDs each write drops every non-global translation, the kernel's too while PTI is on.
+        if !pcid && self.has_pti() {
+            self.flushed(cpu, 0, true);
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, cpu: Cpu, what: Ask, v: u64) -> Result<u64, Violation> {
+        let c = &mut self.cores[usize::from(cpu)];
+        let loaded = c.cr3 >> 8 & 0xff;
+        Ok(match what {
+            Ask::NextMm => u64::from(self.contexts.asked(cpu).0),
+            Ask::FlushMm => u64::from(self.contexts.asked(cpu).1),
+            Ask::InfoMm => u64::from(self.current_request(cpu).mm),
+            Ask::InfoGen => self.current_request(cpu).generation,
+            Ask::LoadedAsid => loaded,
+            Ask::AsidFor(_) => {
+                let others = std::mem::take(&mut c.owe_others);
+                let pcid = self.features.has(Feature::Pcid);
+                let choice = self.contexts.choose(cpu, v, loaded as usize, others, pcid)?;
+                self.add(cpu, Stat::asid_hits, u64::from(choice.hit));
+                self.add(cpu, Stat::asid_misses, u64::from(!choice.hit));
+                self.add(cpu, Stat::residency, u64::from(choice.dropped));
+                u64::from(choice.asid)
+            }
+        })
+    }
+
+    fn flush_info(&mut self, cpu: Cpu, mm: u64, generation: u64) {
+        let request = &mut self.cores[usize::from(cpu)].request;
+        (request.mm, request.generation) = (mm as u16, generation);
+    }
+
+    fn mask(&mut self, cpu: Cpu, mm: u64, on: bool) -> Result<(), Violation> {
+        self.contexts.mask(mm, cpu, on)
     }
 
     #[inline]
@@ -404,9 +523,14 @@ impl Machine for Timed {
         c.request.id = self.last_request;
         c.request.at = c.clock;
         c.sent = 0;
-        let full = c.request.full;
-        self.add(cpu, Stat::flush_requests, 1);
-        self.add(cpu, Stat::flush_requests_full, u64::from(full));
+        let Request { full, user, .. } = c.request;
+        let (all, of_which) = if user {
+            (Stat::user_flush_requests, Stat::user_flush_requests_full)
+        } else {
+            (Stat::flush_requests, Stat::flush_requests_full)
+        };
+        self.add(cpu, all, 1);
+        self.add(cpu, of_which, u64::from(full));
     }
 
     fn promise(&mut self, cpu: Cpu, pages: Pages) -> Result<(), Violation> {
@@ -418,6 +542,9 @@ impl Machine for Timed {
         self.cores[usize::from(cpu)].promised = true;
         self.add(cpu, Stat::flush_request_ps, now - request.at);
         self.event(cpu, request.at, now - request.at, Kind::Request, request.cause, sent);
+        if request.user {
+            return self.user_promise(cpu, request);
+        }
         for who in 0..self.cores.len() as Cpu {
             let c = &mut self.cores[usize::from(who)];
             if c.flushed_at >= request.at || c.served == request.id {
@@ -439,7 +566,7 @@ impl Machine for Timed {
     }
 
     fn ipi(&mut self, cpu: Cpu, to: Set, run: ProgId) {
-        let request = self.cores[usize::from(cpu)].request.id;
+        let Request { id: request, user, mm, .. } = self.cores[usize::from(cpu)].request;
         let mut called = std::mem::take(&mut self.scratch);
         called.clear();
         let mut sent = 0;
@@ -449,6 +576,10 @@ impl Machine for Timed {
                 sent += u32::from(empty);
                 called.push((who, empty));
             }
+        }
+        if user && to == Set::Targets {
+            let others = self.contexts.members(mm) - u64::from(self.contexts.has(mm, cpu));
+            self.add(cpu, Stat::lazy_skips, others.saturating_sub(called.len() as u64));
         }
         let c = &mut self.cores[usize::from(cpu)];
         c.clock += self.times.queue_call * called.len() as u64;

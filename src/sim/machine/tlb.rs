@@ -35,13 +35,14 @@ impl CpuTlb {
         }
     }
 
-    pub(super) fn switch(&mut self, user: bool, keep: bool) {
+    /// kPCID is the ASID plus one, uPCID has bit 11 set (FACTS 2.1).
+    pub(super) fn switch(&mut self, asid: u16, user: bool, keep: bool) {
         let pcid = if !self.pcid {
             Pcid(0)
         } else if user {
-            Pcid(0x801)
+            Pcid(0x801 + asid)
         } else {
-            Pcid(1)
+            Pcid(1 + asid)
         };
         self.mmu.mov_cr3(pcid, keep && self.pcid).expect("the context follows CR4.PCIDE");
     }

@@ -1,0 +1,197 @@
+"""Processes in the timed machine: address spaces, ASIDs, lazy TLB, shootdowns, and the kernel's options for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import tlbcore as tc
+from tlbcore import scenarios
+
+MACHINE = "broadwell-ep-e5-2699v4"
+NO_PTI = "cascade-lake-sp"
+
+
+def run(*actors: scenarios.Actor, cpus: int = 4, isolated: str = "3", **options: Any) -> tc.SimResult:
+    load = scenarios.Scenario(
+        name="tasks", duration_s=0.2, cpus=cpus, isolated=scenarios.cpu_list(isolated), actors=actors
+    )
+    machine = options.pop("machine", MACHINE)
+    result = tc.simulate(load, machine=machine, **options)
+    assert result.total("violations") == 0
+    assert result.violation is None
+    return result
+
+
+def in_turn(processes: int, **more: Any) -> scenarios.Actor:
+    return scenarios.tasks([{"do": "switch"}], on=(1,), rate_hz=5000, processes=processes, **more)
+
+
+def unmaps(pages: int, **more: Any) -> scenarios.Actor:
+    return scenarios.tasks([{"do": "unmap", "pages": pages}], rate_hz=1000, **more)
+
+
+@pytest.mark.parametrize("machine", [MACHINE, NO_PTI])
+@pytest.mark.parametrize("processes", [2, 6, 7, 40])
+def test_six_processes_in_turn_find_their_asids_again_and_seven_never(machine: str, processes: int) -> None:
+    result = run(in_turn(processes), machine=machine)
+    switches, hits = result.total("mm_switches"), result.total("asid_hits")
+    assert switches > 500
+    assert result.total("asid_misses") + hits == switches
+    # The first round misses, but for the one that is loaded at the start.
+    assert switches - hits == (switches if processes > 6 else processes - 1)
+    assert result.total("mm_switches_flushed") == switches - hits
+
+
+def test_without_pcids_every_switch_flushes() -> None:
+    result = run(in_turn(2), kernel=tc.Kernel(nopcid=True))
+    assert result.total("mm_switches_flushed") == result.total("mm_switches") > 500
+
+
+def test_threads_of_one_process_switch_without_loading_anything() -> None:
+    result = run(scenarios.tasks([{"do": "switch"}], rate_hz=1000, shared=True))
+    assert result.total("mm_switches") == 0
+
+
+def test_a_process_of_one_thread_interrupts_nobody() -> None:
+    job: list[dict[str, Any]] = [
+        {"do": "fork"},
+        {"do": "exec"},
+        {"do": "unmap", "pages": 2},
+        {"do": "unmap", "pages": 0, "tables": True},
+        {"do": "exit"},
+        {"do": "switch"},
+    ]
+    result = run(scenarios.tasks(job, rate_hz=500, processes=3), scenarios.spin("isolated"))
+    assert result.total("user_flush_requests") > 500
+    assert result.total("execs") > 100
+    assert result.total("ipis_received") == 0
+
+
+def test_a_shootdown_interrupts_the_process_s_other_threads_and_nobody_else() -> None:
+    result = run(unmaps(4, on=(0,), shared=True, also_on=(2, 3)), scenarios.spin("isolated"))
+    requests = result.total("user_flush_requests")
+    assert requests > 100
+    assert result.table["ipis_received"].tolist() == [0, 0, requests, requests]
+    assert result.table["interrupts_user_flush"].tolist() == result.table["ipis_received"].tolist()
+    assert result.total("interference", isolated=True) == requests
+
+
+@pytest.mark.parametrize("tables", [False, True])
+def test_lazy_cpus_are_skipped_unless_page_tables_are_freed(tables: bool) -> None:
+    steps = [{"do": "switch"}, {"do": "unmap", "pages": 2, "tables": tables}, {"do": "sleep"}]
+    result = run(scenarios.tasks(steps, on=(0, 1), rate_hz=1000, shared=True))
+    requests = result.total("user_flush_requests")
+    assert requests > 300
+    if tables:
+        # Who is told leaves for init_mm, and has to load the address space when its thread runs again.
+        assert result.total("lazy_skips") == result.total("residency") == 0
+        assert 0.3 * requests < result.total("mm_switches") / 2 <= result.total("ipis_received") <= requests
+    else:
+        assert result.total("lazy_skips") == result.total("residency") > 0.9 * requests
+        assert result.total("ipis_received") < 0.1 * requests
+        assert result.total("mm_switches") == 0
+
+
+def test_the_flush_ceiling_decides_between_pages_and_everything() -> None:
+    for ceiling, pages, full in [
+        (33, 33, False),
+        (33, 34, True),
+        (2, 3, True),
+        (64, 64, False),
+        (0, 1, True),
+    ]:
+        kernel = tc.Kernel(flush_ceiling=ceiling)
+        result = run(unmaps(pages, on=(0,), shared=True, also_on=(2,)), kernel=kernel)
+        requests = result.total("user_flush_requests")
+        assert requests > 100
+        assert result.total("user_flush_requests_full") == (requests if full else 0), (ceiling, pages)
+
+
+def test_the_flush_ceiling_decides_for_kernel_ranges_too() -> None:
+    step = {"program": "vunmap", "pages": 40, "cause": "vunmap"}
+    for ceiling, full in ((33, True), (40, False)):
+        result = run(scenarios.chain([step], rate_hz=1000), kernel=tc.Kernel(flush_ceiling=ceiling))
+        assert result.total("flush_requests") > 100
+        assert result.total("flush_requests_full") == (result.total("flush_requests") if full else 0)
+
+
+def test_without_vmap_stack_a_fork_frees_no_vmalloc_area() -> None:
+    load = scenarios.spawn_storm(duration_s=60, rate_hz=800)
+    with_it = tc.simulate(load, machine=MACHINE, policy="ipi")
+    without = tc.simulate(load, machine=MACHINE, policy="ipi", kernel=tc.Kernel(vmap_stack=False))
+    assert with_it.total("forks") == without.total("forks") > 10_000
+    assert with_it.total("purges") > 0
+    assert (
+        without.total("purges") == without.total("stacks_allocated") == without.total("flush_requests") == 0
+    )
+
+
+def test_page_table_isolation_makes_the_user_half_owe_a_flush() -> None:
+    threads = unmaps(64, on=(0,), shared=True, also_on="isolated")
+    on = run(threads, scenarios.spin("isolated"))
+    off = run(threads, scenarios.spin("isolated"), machine=NO_PTI)
+    received = on.total("ipis_received", isolated=True)
+    assert received > 100
+    assert on.total("user_pcid_flushes", isolated=True) == received
+    assert off.total("user_pcid_flushes") == 0
+
+
+def test_a_ranged_kernel_flush_gives_up_the_other_asids() -> None:
+    flush = scenarios.chain([{"program": "vunmap", "pages": 4, "cause": "vunmap"}], rate_hz=50)
+    result = run(in_turn(4), flush)
+    quiet = run(in_turn(4))
+    assert quiet.total("residency") == 0
+    assert result.total("residency") > 0
+    assert result.total("asid_misses") > quiet.total("asid_misses")
+
+
+@pytest.mark.parametrize("name", ["user-shootdown", "pthread-churn", "hackbench", "kernel-build"])
+@pytest.mark.parametrize("policy", ["ipi", "coalesce-v7-fixed", "ct-late"])
+def test_causes_add_up_and_nothing_stale_is_left(name: str, policy: str) -> None:
+    result = tc.simulate(scenarios.by_name(name, duration_s=0.2), machine=MACHINE, policy=policy)
+    assert result.violation is None
+    causes = sum(v for k, v in result.table.items() if k.startswith("interrupts_"))
+    assert (causes == result.table["interrupts"] + result.table["nmis"]).all()
+    assert result.total("ipis_sent") == result.total("ipis_received")
+    assert result.total("calls_queued") == result.total("calls_executed")
+
+
+def test_threads_and_details_change_no_byte() -> None:
+    load = scenarios.kernel_build(duration_s=0.2)
+    runs = [
+        tc.compare(load, machine=MACHINE, policies=["ipi", "coalesce-v7"], replicates=4, threads=threads)
+        for threads in (1, 2, 8)
+    ]
+    for other in runs[1:]:
+        for one, two in zip(runs[0].results, other.results, strict=True):
+            for column, values in one.table.items():
+                assert values.tobytes() == two.table[column].tobytes(), column
+
+
+def test_looked_up_pages_survive_a_switch_back_only_where_an_asid_was_found() -> None:
+    def misses(processes: int) -> int:
+        spin = scenarios.spin((1,), user_pages=16)
+        return run(in_turn(processes), spin, detail="full").total("refill_misses")
+
+    assert misses(7) > 5 * misses(2)
+
+
+BAD = [
+    ({"processes": 0}, "processes must be at least 1"),
+    ({"processes": 3, "shared": True}, "threads share one process"),
+    ({"also_on": "isolated"}, "also_on adds threads of a shared process"),
+    ({"shared": True, "also_on": (9,)}, "CPU 9 does not exist"),
+    ({"processes": 60_000}, "at most 50000 processes"),
+    ({"steps": [{"do": "swich"}]}, "unknown variant `swich`"),
+    ({"steps": [{"do": "exec"}], "shared": True}, "exec ends every other thread"),
+    ({"steps": [{"do": "unmap"}]}, "missing field `pages`"),
+]
+
+
+@pytest.mark.parametrize(("change", "rule"), BAD, ids=[rule for _, rule in BAD])
+def test_processes_that_cannot_be_are_refused(change: dict[str, Any], rule: str) -> None:
+    steps = change.pop("steps", [{"do": "switch"}])
+    with pytest.raises(tc.SimError, match=rule):
+        run(scenarios.tasks(steps, rate_hz=1, **change))
