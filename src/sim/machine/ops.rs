@@ -409,10 +409,17 @@ impl Machine for Timed {
         let (from, to) = ((c.cr3 >> 16) as u16, (cr3 >> 16) as u16);
         let flushes = keep != NoFlush::Keep || !pcid;
         c.cr3 = cr3;
+        let (in_call, working) = (c.call.is_some(), c.request.user && c.working > 0);
         if flushes {
             c.cold = self.tlbs.is_none();
+            c.flushed_by = if in_call {
+                FlushKind::Remote
+            } else if working {
+                FlushKind::Local
+            } else {
+                FlushKind::Other
+            };
         }
-        let (in_call, working) = (c.call.is_some(), c.request.user && c.working > 0);
         if let Some(tlbs) = &mut self.tlbs {
             tlbs[usize::from(cpu)].switch((cr3 >> 8) as u16 & 0xff, false, !flushes);
         }
