@@ -42,9 +42,13 @@ echo "guest: $(uname -r) is up after $(cut -d' ' -f1 /proc/uptime) s"
 tracing=/host/sys/kernel/tracing
 state() {{ cat $tracing/kprobe_events; ls $tracing/instances; cat $tracing/tracing_on $tracing/set_event; }}
 state > /host/mnt/before
-taskset 3 chroot /host /usr/bin/env HOME=/tmp PATH=/usr/bin:/bin PYTHONPATH={path} PYTHONDONTWRITEBYTECODE=1 \\
-  OPENBLAS_NUM_THREADS=1 {python} -m tlbcore {arguments} > /host/mnt/output 2>&1
-echo $? > /host/mnt/status
+run() {{
+  number=$1; shift
+  taskset 3 chroot /host /usr/bin/env HOME=/tmp PATH=/usr/bin:/bin PYTHONPATH={path} PYTHONDONTWRITEBYTECODE=1 \\
+    OPENBLAS_NUM_THREADS=1 {python} -m tlbcore "$@" > /host/mnt/output.$number 2>&1
+  echo $? > /host/mnt/status.$number
+}}
+{commands}
 state > /host/mnt/after
 sync; echo "guest: done"; poweroff -f
 """
@@ -100,17 +104,17 @@ def initramfs(kernel: Path, scratch: Path, init: str) -> Path:
     return target
 
 
-def boot(kernel: Path, share: Path, scratch: Path, arguments: str, *, seconds: float = 900) -> str:
-    """Run `tlbcore arguments` in the guest (4 CPUs, 2-3 isolated) and return its console's log.
+def boot(kernel: Path, share: Path, scratch: Path, commands: list[str], *, seconds: float = 900) -> str:
+    """Run `tlbcore` with each of these arguments in the guest (4 CPUs, 2-3 isolated) and return its console's log.
 
-    `/mnt` in the guest is `share`; files `output`, `status`, `before` and `after` appear there.
+    `/mnt` in the guest is `share`; files `output.N`, `status.N`, `before` and `after` appear there.
     """
     (share / "workload.py").write_text(WORKLOAD)
     init = INIT.format(
         modules=" ".join(MODULES),
         python=sys.executable,
         path=":".join(path for path in sys.path if path and Path(path).is_dir()),
-        arguments=arguments,
+        commands="\n".join(f"run {number} {command}" for number, command in enumerate(commands)),
     )
     log = scratch / "console.log"
     subprocess.run(
@@ -132,18 +136,22 @@ def boot(kernel: Path, share: Path, scratch: Path, arguments: str, *, seconds: f
 
 
 def record(kernel: Path, share: Path, scratch: Path, filters: int = 40) -> str:
-    """Record while the workload runs.
+    """Record while the workload runs, and once more as a flight recorder with a noise threshold.
 
     Emulated on several threads, qemu now and then lets a CPU see an int3 of text patching after it was taken back
     (an oops in `__schedule`): such a guest is booted again, twice at most.
     """
-    command = f"record --out /mnt/recording.txt -- {sys.executable} /mnt/workload.py {filters}"
+    work = f"-- {sys.executable} /mnt/workload.py"
+    commands = [
+        f"record --out /mnt/recording.txt {work} {filters}",
+        f"record --out /mnt/flight.txt --noise 50us --snapshots 2 --duration 120s {work} 400",
+    ]
     for attempt in range(3):
         place = scratch / str(attempt)
         place.mkdir()
         for left in share.iterdir():
             left.unlink()
-        log = boot(kernel, share, place, command)
+        log = boot(kernel, share, place, commands)
         if "Oops: int3" not in log:
             break
     return log

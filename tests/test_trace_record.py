@@ -237,6 +237,79 @@ def test_the_flight_recorder_saves_the_ring_only_when_a_cpu_is_hit(machine: Mach
     assert saved() == 2
 
 
+def pipe_line(at: float, event: str) -> str:
+    return f"            spin-636     [002] d.h..   {at:.6f}: {event}: vector=236\n"
+
+
+def test_a_noise_threshold_saves_the_ring_when_something_takes_longer(machine: Machine, tmp_path: Path):
+    out = tmp_path / "noise"
+    pipes: list[Path] = []
+    make = machine.make
+
+    def noisy(here: Path) -> None:
+        make(here)
+        if here.name.endswith("-noise"):
+            (here / "trace_pipe").write_text("")
+            pipes.append(here / "trace_pipe")
+
+    def saved() -> int:
+        return out.read_text().count("# tlbcore snapshot") if out.exists() else 0
+
+    def timers() -> None:
+        for n, us in enumerate((5, 50, 7, 90), 1):
+            time.sleep(0.2)
+            text = pipe_line(n, "local_timer_entry") + pipe_line(n + us / 1e6, "local_timer_exit")
+            pipes[0].write_text(text)
+            for _ in range(100):
+                if us < 20 or saved() >= n // 2:
+                    break
+                time.sleep(0.01)
+            pipes[0].write_text("")
+
+    handle = Tracefs(path=machine.tracefs, make=noisy, remove=machine.remove)
+    thread = threading.Thread(target=timers)
+    thread.start()
+    what = Recording(out=out, isolated=(2,), seconds=60, noise_us=20, snapshots=2)
+    done = record(what, handle, machine.root)
+    thread.join()
+
+    assert done.snapshots == 2
+    assert done.seconds < 50, "the second snapshot ends it"
+    notes = [line for line in out.read_text().splitlines() if line.startswith("# tlbcore snapshot | ")]
+    assert "kept from its task for 50.0 us by local_timer at 2.000050" in notes[0]
+    assert "kept from its task for 90.0 us by local_timer at 4.000090" in notes[1]
+    assert tc.read_trace(out).figures["report"]["snapshots"] == 2
+    assert list((machine.tracefs / "instances").iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "20 m", "-1us", "0", "61s", "fast"])
+def test_noise_thresholds_that_make_no_sense_are_refused(text: str):
+    with pytest.raises(tc.TraceError, match="noise"):
+        _record.noise_us(text)
+
+
+def test_control_groups_of_running_tasks_are_written_down(machine: Machine, tmp_path: Path):
+    for pid, tasks, group in ((10, (10, 11, 12), "/a b.slice"), (20, (20,), "/")):
+        for task in tasks:
+            folder = machine.root / f"proc/{pid}/task/{task}"
+            folder.mkdir(parents=True)
+            (folder / "cgroup").write_text(f"1:name=systemd:/old\n0::{group}\n")
+    out = tmp_path / "o"
+
+    record(Recording(out=out, isolated=(2,), seconds=0.1), machine.handle, machine.root)
+
+    text = out.read_text()
+    assert "# tlbcore cgroup_root | 0\n" in text
+    assert "# tlbcore cgroup | 10-12 /a b.slice\n" in text
+    assert "# tlbcore cgroup | 20 /\n" in text
+    (machine.root / "proc/10/task/10/cgroup").write_text("")
+    for task in (11, 12):
+        (machine.root / f"proc/10/task/{task}/cgroup").write_text("1:name=systemd:/old\n0::/\n")
+    (machine.root / "proc/20/task/20/cgroup").write_text("2:cpu:/x\n1:name=systemd:/old\n0::/\n")
+    record(Recording(out=tmp_path / "v1", isolated=(2,), seconds=0.1), machine.handle, machine.root)
+    assert "# tlbcore cgroup | 11-12,20 /old\n" in (tmp_path / "v1").read_text()
+
+
 def test_an_existing_file_is_not_overwritten(machine: Machine, tmp_path: Path):
     out = tmp_path / "precious"
     out.write_text("x")

@@ -17,15 +17,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from tlbcore._core import TraceError
+from tlbcore._core import NoiseMeter, TraceError
 from tlbcore.inspect._root import Root
 from tlbcore.trace import format_cpus, parse_cpus
 
-__all__ = ["Outcome", "Recording", "Tracefs", "duration_s", "record"]
+__all__ = ["Outcome", "Recording", "Tracefs", "duration_s", "noise_us", "record"]
 
 _GROUP = "tlbcore"
 _VECTORS = ("call_function", "call_function_single", "reschedule", "local_timer", "irq_work")
@@ -45,10 +46,18 @@ _EVENTS: tuple[tuple[str, str], ...] = (
     ("irq/irq_handler_entry", "CPU & CPUS{{{cpus}}}"),
     ("irq/irq_handler_exit", "CPU & CPUS{{{cpus}}}"),
     ("sched/sched_switch", "CPU & CPUS{{{cpus}}}"),
+    ("irq/softirq_entry", "CPU & CPUS{{{cpus}}}"),
+    ("irq/softirq_exit", "CPU & CPUS{{{cpus}}}"),
+    ("workqueue/workqueue_execute_start", "CPU & CPUS{{{cpus}}}"),
     ("sched/sched_process_fork", ""),
     ("sched/sched_process_exit", ""),
+    ("cgroup/cgroup_attach_task", ""),
+    ("cgroup/cgroup_transfer_tasks", ""),
     ("timer/tick_stop", "CPU & CPUS{{{cpus}}}"),
 )
+# What a noise threshold looks at: beginnings and ends of what can keep an isolated CPU from its task.
+_NOISE = ("irq_vectors/", "irq/", "sched/sched_switch")
+_NOISE_BUFFER_KB = 256
 _KPROBES: tuple[tuple[str, str], ...] = (
     ("flush_tlb_kernel_range", "start=%di:x64 end=%si:x64"),
     ("flush_tlb_all", ""),
@@ -79,6 +88,24 @@ def duration_s(text: str) -> float:
     if seconds <= 0:
         raise TraceError(f"duration {text!r}: must be positive")
     return seconds
+
+
+def noise_us(text: str) -> float:
+    """Return microseconds of `20us`, `1.5ms` or `20` (microseconds).
+
+    >>> noise_us("20us"), noise_us("1.5ms")
+    (20.0, 1500.0)
+    """
+    match = re.fullmatch(r"([0-9.]+)\s*(us|ms|s|)", text.strip())
+    try:
+        if match is None:
+            raise ValueError
+        value = float(match[1]) * {"": 1, "us": 1, "ms": 1e3, "s": 1e6}[match[2]]
+    except ValueError:
+        raise TraceError(f"noise {text!r}: expected a number and us, ms or s") from None
+    if not 0 < value <= 60e6:
+        raise TraceError(f"noise {text!r}: must be more than 0 and at most 60 s")
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +160,12 @@ class Recording:
     flight
         Keep a ring and save it only when an isolated CPU was interrupted by another: days of recording,
         seconds of text.
+    noise_us
+        The same, but save it when an interrupt, a soft interrupt or another task keeps an isolated CPU from
+        its task for more than so many microseconds, as osnoise's and cyclictest's stop do. A second, small
+        ring tells: it costs the isolated CPUs a second record of each of these events.
+    snapshots
+        Stop after so many; 0: never.
     buffer_kb
         Ring per CPU.
     """
@@ -144,6 +177,8 @@ class Recording:
     kprobes: bool = True
     stacks: bool = False
     flight: bool = False
+    noise_us: float | None = None
+    snapshots: int = 0
     buffer_kb: int = 4096
 
 
@@ -200,11 +235,11 @@ def record(what: Recording, tracefs: Tracefs | None = None, root: Path = Path("/
     started, used = time.monotonic(), time.process_time()
     # Probes outside, the instance inside: a probe that any instance has switched on cannot be removed.
     with what.out.open("xb") as out, _terminable(), _probes(tracefs, what, outcome):
-        with _instance(tracefs) as here:
+        with _instance(tracefs) as here, _watch(tracefs, what, root) as hits:
             _set_up(here, what, outcome)
             out.write(_about(root, what, "before"))
             with _housekeeping(what.isolated):
-                _run(here, what, out, root, outcome)
+                _run(here, what, out, hits, outcome)
             out.write(_about(root, what, "after"))
             outcome.lost = _lost(here)
         outcome.bytes = out.tell()
@@ -240,8 +275,8 @@ def _terminable() -> Iterator[None]:
 
 
 @contextmanager
-def _instance(tracefs: Tracefs) -> Iterator[Path]:
-    here = tracefs.path / "instances" / f"{_GROUP}-{os.getpid()}"
+def _instance(tracefs: Tracefs, suffix: str = "") -> Iterator[Path]:
+    here = tracefs.path / "instances" / f"{_GROUP}-{os.getpid()}{suffix}"
     try:
         try:
             tracefs.make(here)
@@ -278,27 +313,12 @@ def _set_up(here: Path, what: Recording, outcome: Outcome) -> None:
     _try(here / "tracing_on", "0")
     _try(here / "buffer_size_kb", str(what.buffer_kb))
     _try(here / "trace_clock", "mono")
-    if what.flight:
+    if what.flight or what.noise_us is not None:
         _try(here / "options/overwrite", "1")
-    cpus = format_cpus(what.isolated)
-    simple = " || ".join(
-        f"(CPU >= {low} && CPU <= {high or low})"
-        for low, _, high in (part.partition("-") for part in cpus.split(","))
-    )
     events = here / "events"
     for name, wanted in _EVENTS:
-        if not (events / name).is_dir():
-            outcome.refused.append(name)
-            continue
-        if wanted:
-            ok = _try(events / name / "filter", wanted.format(cpus=cpus))
-            # CPU lists in filters need 6.6; the recording CPU can be compared on older kernels.
-            if not ok and wanted.startswith("CPU"):
-                _try(events / name / "filter", simple)
-        if _try(events / name / "enable", "1"):
-            outcome.events.append(name)
-        else:
-            outcome.refused.append(name)
+        taken = _enable(events / name, wanted, what.isolated)
+        (outcome.events if taken else outcome.refused).append(name)
     if what.kprobes and (events / _GROUP).is_dir():
         _try(events / _GROUP / "enable", "1")
         outcome.events.append(f"{_GROUP}/*")
@@ -309,13 +329,28 @@ def _set_up(here: Path, what: Recording, outcome: Outcome) -> None:
         raise TraceError(f"{here}: this kernel has none of the ipi, csd and irq_vectors events")
 
 
-def _run(here: Path, what: Recording, out: IO[bytes], root: Path, outcome: Outcome) -> None:
+def _enable(event: Path, wanted: str, isolated: Sequence[int]) -> bool:
+    """Switch an event on, only for the isolated CPUs where the kernel can."""
+    if not event.is_dir():
+        return False
+    if wanted:
+        cpus = format_cpus(isolated)
+        ok = _try(event / "filter", wanted.format(cpus=cpus))
+        # CPU lists in filters need 6.6; the recording CPU can be compared on older kernels.
+        if not ok and wanted.startswith("CPU"):
+            ranges = (part.partition("-") for part in cpus.split(","))
+            simple = (f"(CPU >= {low} && CPU <= {high or low})" for low, _, high in ranges)
+            _try(event / "filter", " || ".join(simple))
+    return _try(event / "enable", "1")
+
+
+def _run(here: Path, what: Recording, out: IO[bytes], hits: Hits, outcome: Outcome) -> None:
     deadline = None if what.seconds is None else time.monotonic() + what.seconds
     command = subprocess.Popen(what.command) if what.command else None
     _write(here / "tracing_on", "1")
     try:
-        loop = _flight if what.flight else _stream
-        loop(here, what, out, root, outcome, lambda: _over(deadline, command))
+        loop = _stream if hits is None else partial(_flight, hits=hits)
+        loop(here, what, out, outcome, lambda: _over(deadline, command))
     except KeyboardInterrupt:
         pass  # asked to stop: what was recorded is kept
     finally:
@@ -324,7 +359,7 @@ def _run(here: Path, what: Recording, out: IO[bytes], root: Path, outcome: Outco
             if command.poll() is None:
                 command.terminate()
             outcome.status = command.wait()
-    if not what.flight:
+    if hits is None:
         _drain(here, out)
 
 
@@ -335,7 +370,7 @@ def _over(deadline: float | None, command: subprocess.Popen[bytes] | None) -> bo
 
 
 def _stream(
-    here: Path, _what: Recording, out: IO[bytes], _root: Path, _outcome: Outcome, over: Callable[[], bool]
+    here: Path, _what: Recording, out: IO[bytes], _outcome: Outcome, over: Callable[[], bool]
 ) -> None:
     pipe = os.open(here / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
     try:
@@ -355,10 +390,80 @@ def _stream(
 
 
 def _drain(here: Path, out: IO[bytes]) -> None:
+    out.writelines(_available(here))
+
+
+# What has happened to the isolated CPUs since the last look, in a few words; "" if nothing. None: no flight recorder.
+Hits = Callable[[], str] | None
+
+
+@contextmanager
+def _watch(tracefs: Tracefs, what: Recording, root: Path) -> Iterator[Hits]:
+    """Set up what tells a flight recorder that an isolated CPU was hit."""
+    if what.noise_us is not None:
+        with _instance(tracefs, "-noise") as here:
+            yield _noise(here, what)
+    elif what.flight:
+        yield _interrupted(root, what.isolated)
+    else:
+        yield None
+
+
+def _interrupted(root: Path, cpus: Sequence[int]) -> Callable[[], str]:
+    """Compare the calls and reschedules each CPU has taken since boot."""
+    from tlbcore._interrupts import read_interrupts
+
+    def counts() -> dict[tuple[str, int], int]:
+        rows = read_interrupts(root / "proc/interrupts").counts
+        return {(row, cpu): rows.get(row, {}).get(cpu, 0) for row in ("CAL", "RES") for cpu in cpus}
+
+    before = counts()
+
+    def look() -> str:
+        nonlocal before
+        now = counts()
+        found = [f"CPU {cpu} {row} +{n - before[row, cpu]}" for (row, cpu), n in now.items()]
+        found = [text for text in found if not text.endswith("+0")]
+        before = now
+        return ", ".join(found)
+
+    return look
+
+
+def _noise(here: Path, what: Recording) -> Callable[[], str]:
+    """Record what can keep an isolated CPU from its task into a small ring, and look for what took too long."""
+    assert what.noise_us is not None
+    _try(here / "tracing_on", "0")
+    _try(here / "buffer_size_kb", str(_NOISE_BUFFER_KB))
+    _try(here / "trace_clock", "mono")
+    wanted = [(name, keep) for name, keep in _EVENTS if name.startswith(_NOISE)]
+    enabled = [name for name, keep in wanted if _enable(here / "events" / name, keep, what.isolated)]
+    if not enabled:
+        raise TraceError(f"{here}: this kernel has none of the events that tell how long an interrupt took")
+    meter = NoiseMeter(what.noise_us, what.isolated)
+    started = False
+
+    def look() -> str:
+        nonlocal started
+        if not started:
+            started = True
+            _write(here / "tracing_on", "1")
+        hits = [hit for block in _available(here) for hit in meter.feed(block)]
+        if not hits:
+            return ""
+        cpu, at, us, by = max(hits, key=lambda hit: hit[2])
+        more = f" and {len(hits) - 1} more" if len(hits) > 1 else ""
+        return f"CPU {cpu} kept from its task for {us:.1f} us by {by} at {at:.6f}{more}"
+
+    return look
+
+
+def _available(here: Path) -> Iterator[bytes]:
+    """Take what the pipe of an instance holds now."""
     pipe = os.open(here / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
     try:
         while block := os.read(pipe, 1 << 16):
-            out.write(block)
+            yield block
     except BlockingIOError:
         pass
     finally:
@@ -366,33 +471,35 @@ def _drain(here: Path, out: IO[bytes]) -> None:
 
 
 def _flight(
-    here: Path, what: Recording, out: IO[bytes], root: Path, outcome: Outcome, over: Callable[[], bool]
+    here: Path,
+    what: Recording,
+    out: IO[bytes],
+    outcome: Outcome,
+    over: Callable[[], bool],
+    *,
+    hits: Callable[[], str],
 ) -> None:
-    """Look once a second whether an isolated CPU was interrupted by another; if so, save the ring."""
-    before = _hits(root, what.isolated)
+    """Look a few times a second whether an isolated CPU was hit; if so, save the ring."""
+    pause = 0.05 if what.seconds is not None and what.seconds < 2 else 0.25 if what.noise_us else 1.0
+    hits()
     while not over():
-        time.sleep(0.05 if what.seconds is not None and what.seconds < 2 else 1.0)
-        now = _hits(root, what.isolated)
-        if now == before:
+        time.sleep(pause)
+        why = hits()
+        if not why:
             continue
         _write(here / "tracing_on", "0")
-        saved = (here / "trace").read_bytes()
-        out.write(f"# {_GROUP} snapshot {outcome.snapshots + 1} at {time.time():.3f}\n".encode())
-        # The header counts a ring that is meant to be overwritten: not a hole in what was wanted.
-        out.writelines(line for line in saved.splitlines(keepends=True) if not line.startswith(b"#"))
-        out.flush()
         outcome.snapshots += 1
+        note = f"# {_GROUP} snapshot | {outcome.snapshots} at {time.time():.3f}: {why}\n"
+        out.write(note.encode())
+        with (here / "trace").open("rb") as ring:
+            # The header counts a ring that is meant to be overwritten: not a hole in what was wanted.
+            out.writelines(line for line in ring if not line.startswith(b"#"))
+        out.flush()
+        if what.snapshots and outcome.snapshots >= what.snapshots:
+            return
         _try(here / "trace", "")
-        before = _hits(root, what.isolated)
+        hits()  # what saving took is nobody's noise
         _write(here / "tracing_on", "1")
-
-
-def _hits(root: Path, cpus: Sequence[int]) -> tuple[int, ...]:
-    """Count the calls and reschedules each isolated CPU has taken since boot."""
-    from tlbcore._interrupts import read_interrupts
-
-    counts = read_interrupts(root / "proc/interrupts").counts
-    return tuple(counts.get(row, {}).get(cpu, 0) for row in ("CAL", "RES") for cpu in cpus)
 
 
 @contextmanager
@@ -437,8 +544,38 @@ def _about(root: Path, what: Recording, when: str) -> bytes:
         for path in sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list")):
             siblings = path.read_text().strip()
             facts.append(("topology", f"{path.parts[-3]} siblings {siblings}"))
+        facts += _cgroups(root)
     facts += [(f"interrupts_{when}", line) for line in read("proc/interrupts").splitlines()]
     return "".join(f"# {_GROUP} {key} | {value}\n" for key, value in facts).encode()
+
+
+def _cgroups(root: Path) -> list[tuple[str, str]]:
+    """Say which task is in which control group: the one hierarchy of version 2, else systemd's, else the first."""
+    found: dict[int, list[tuple[int, str, str]]] = {}
+    for path in (root / "proc").glob("[0-9]*/task/[0-9]*/cgroup"):
+        try:
+            text = path.read_text(errors="replace")
+        except OSError:
+            continue  # it has ended
+        rows = [line.split(":", 2) for line in text.splitlines() if line.count(":") >= 2]
+        found[int(path.parent.name)] = [
+            (int(number), kind, group) for number, kind, group in rows if number.isdigit()
+        ]
+    every = [row for task in found.values() for row in task]
+    for wanted in (lambda row: row[0] == 0, lambda row: row[1] == "name=systemd", lambda _: True):
+        roots = {row[0] for row in every if wanted(row)}
+        if any(row[2] != "/" for row in every if row[0] in roots):
+            break
+    else:
+        return []
+    number = min(roots)
+    groups: dict[str, list[int]] = {}
+    for task, lines in found.items():
+        for at, _, group in lines:
+            if at == number:
+                groups.setdefault(group, []).append(task)
+    members = [("cgroup", f"{format_cpus(sorted(tasks))} {group}") for group, tasks in sorted(groups.items())]
+    return [("cgroup_root", str(number)), *members]
 
 
 def _lost(here: Path) -> int:

@@ -458,7 +458,7 @@ def _noise(cpus: Sequence[Mapping[str, Any]]) -> list[str]:
             )
     if len(rows) == 1:
         return []
-    return ["", "Noise as the osnoise tracer measured it", *columns(rows, "><>>><")]
+    return ["", "Soft interrupts, threads and osnoise events (measured)", *columns(rows, "><>>><")]
 
 
 def comparison_rows(explanations: Sequence[Explanation]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ use crate::trace::{
     },
     cause::{self, CATALOGUE, Cause},
     import::{ReadStats, Reader},
-    replay,
+    noise, replay,
 };
 
 /// A recording after its pass.
@@ -182,6 +182,26 @@ impl TraceData {
         out.set_item("largest_cgroup_areas", PyArray1::from_iter(py, grouped))?;
         out.set_item("line", PyArray1::from_iter(py, rows.iter().map(|p| p.line)))?;
         Ok(out)
+    }
+}
+
+/// Tells what keeps CPUs from their tasks for longer than a threshold, from trace text in pieces.
+#[pyclass(module = "tlbcore._core")]
+pub struct NoiseMeter {
+    meter: noise::Meter,
+}
+
+#[pymethods]
+impl NoiseMeter {
+    #[new]
+    fn new(threshold_us: f64, cpus: Vec<u32>) -> Self {
+        Self { meter: noise::Meter::new((threshold_us * 1000.0) as u64, &cpus) }
+    }
+
+    /// The next piece of text: (cpu, seconds of the trace clock, microseconds, what) of each hit.
+    fn feed(&mut self, text: &[u8]) -> Vec<(u32, f64, f64, String)> {
+        let hits = self.meter.feed(text).into_iter();
+        hits.map(|h| (h.cpu, seconds(h.at_ns), h.length_ns as f64 / 1000.0, h.what)).collect()
     }
 }
 

@@ -186,6 +186,13 @@ pub enum What<'a> {
         /// Its id.
         child_pid: u32,
     },
+    /// irq: a soft interrupt begins.
+    SoftirqEntry {
+        /// `TIMER`, `NET_RX`, `RCU` and so on.
+        action: &'a [u8],
+    },
+    /// It ends.
+    SoftirqExit,
     /// cgroup: a task was moved to another control group.
     CgroupAttach {
         /// Hierarchy; 0 is the one of version 2.

@@ -29,6 +29,17 @@ def command(
             "--flight", help="Flight recorder: keep a ring, save it only when an isolated CPU was hit."
         ),
     ] = False,
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            help="Flight recorder that saves the ring when an interrupt, soft interrupt or other task keeps an "
+            "isolated CPU from its task for longer than this, such as 20us.",
+            metavar="TIME",
+        ),
+    ] = None,
+    snapshots: Annotated[
+        int, typer.Option(help="Stop the flight recorder after so many; 0: never.", min=0)
+    ] = 0,
     stacks: Annotated[bool, typer.Option("--stacks", help="Record call chains of flushes and IPIs.")] = False,
     kprobes: Annotated[
         bool, typer.Option("--kprobes/--no-kprobes", help="Probe who flushes kernel ranges.")
@@ -36,10 +47,13 @@ def command(
     buffer_kb: Annotated[int, typer.Option(help="Ring buffer per CPU, KiB.", min=64)] = 4096,
 ) -> None:
     """Record a trace on this machine; everything is restored afterwards. Needs root."""
-    from tlbcore._record import Recording, Tracefs, duration_s, isolated_cpus, record
+    from tlbcore._record import Recording, Tracefs, duration_s, isolated_cpus, noise_us, record
     from tlbcore.trace import format_cpus, parse_cpus
 
     seconds = duration_s(duration) if duration is not None else None
+    threshold = noise_us(noise) if noise is not None else None
+    if snapshots and not flight and threshold is None:
+        _common.fail("--snapshots needs a flight recorder: --flight or --noise TIME")
     tracefs = Tracefs.find()
     cpus = parse_cpus(isolated) if isolated is not None else isolated_cpus()
     what = Recording(
@@ -50,6 +64,8 @@ def command(
         kprobes=kprobes,
         stacks=stacks,
         flight=flight,
+        noise_us=threshold,
+        snapshots=snapshots,
         buffer_kb=buffer_kb,
     )
     if sys.stderr.isatty() and seconds is None and not run:
@@ -58,7 +74,7 @@ def command(
     print(f"{out}: {done.bytes:,} bytes in {done.seconds:.1f} s, CPUs {format_cpus(cpus)}")
     share = done.cpu_s / done.seconds if done.seconds else 0.0
     print(f"  {done.lost:,} events lost; the recorder took {done.cpu_s:.2f} s of CPU time ({share:.1%})")
-    if flight:
+    if flight or threshold is not None:
         print(f"  {done.snapshots} snapshots")
     if done.refused:
         print(f"  this kernel does not have: {', '.join(done.refused)}")

@@ -291,7 +291,7 @@ pub struct Figures {
     pub timeline: Timeline,
     /// Interrupts close together.
     pub bursts: Bursts,
-    /// osnoise, by kind and name, in nanoseconds.
+    /// osnoise events and soft interrupts, by kind and name, in nanoseconds.
     pub noise: FxHashMap<(Sym, Sym), Histogram<u64>>,
     /// Ticks kept, by dependency.
     pub tick_kept: FxHashMap<Sym, u64>,
@@ -317,6 +317,8 @@ pub struct Cpu {
     pub user: Option<bool>,
     /// When that last changed.
     pub changed_ns: u64,
+    /// The soft interrupt that runs, and since when.
+    pub softirq: Option<(u64, Sym)>,
     /// The last `tick_stop` could not stop the tick.
     pub tick_kept: bool,
     /// `sched_switch` is recorded on it, so idle is known.

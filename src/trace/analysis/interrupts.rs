@@ -165,14 +165,19 @@ impl Analysis {
         }
     }
 
-    /// osnoise tells a name and a length at the end of what took the time. Without irq_vectors it is all there is.
-    pub(super) fn noise(&mut self, e: &Event<'_>, kind: &[u8], name: &[u8], duration_ns: u64) {
-        let key = (self.symbols.number(kind), self.symbols.number(name));
+    /// Counts a length by kind and name.
+    pub(super) fn lasted(&mut self, cpu: u32, key: (Sym, Sym), duration_ns: u64) {
         let open = self.window.open;
-        let noises = &mut self.cpu(e.cpu).figures.noise;
+        let noises = &mut self.cpu(cpu).figures.noise;
         if open && (noises.len() < MAX_NOISES || noises.contains_key(&key)) {
             noises.entry(key).or_insert_with(histogram).record(duration_ns).unwrap_or_default();
         }
+    }
+
+    /// osnoise tells a name and a length at the end of what took the time. Without irq_vectors it is all there is.
+    pub(super) fn noise(&mut self, e: &Event<'_>, kind: &[u8], name: &[u8], duration_ns: u64) {
+        let key = (self.symbols.number(kind), self.symbols.number(name));
+        self.lasted(e.cpu, key, duration_ns);
         if kind != b"irq" || self.kinds.vectors > 0 {
             return;
         }

@@ -240,6 +240,7 @@ impl Analysis {
         let forget = |cpu: &mut Cpu| {
             cpu.user = None;
             cpu.tick_kept = false;
+            cpu.softirq = None;
             cpu.queue.clear();
             cpu.running.clear();
             cpu.irqs.clear();
@@ -428,6 +429,16 @@ impl Sink for Analysis {
                 if root == self.cgroup_root {
                     let cgroup = self.symbols.number(path);
                     self.tasks.attach(pid, cgroup);
+                }
+            }
+            What::SoftirqEntry { action } => {
+                let action = self.symbols.number(action);
+                self.cpu(e.cpu).softirq = Some((e.at_ns, action));
+            }
+            What::SoftirqExit => {
+                if let Some((from, action)) = self.cpu(e.cpu).softirq.take() {
+                    let kind = self.symbols.number(b"softirq");
+                    self.lasted(e.cpu, (kind, action), e.at_ns.saturating_sub(from));
                 }
             }
             What::Work { function } => {

@@ -309,6 +309,11 @@ pub fn body_of<'a>(name: &'a [u8], body: &'a [u8]) -> Result<What<'a>, &'static 
                 pid: pid_of(pid).ok_or("pid is not a task id")?,
             }
         }
+        b"softirq_entry" => What::SoftirqEntry {
+            action: memchr::memmem::find(body, b"action=")
+                .map_or(body, |at| body[at + 7..].strip_suffix(b"]").unwrap_or(&body[at + 7..])),
+        },
+        b"softirq_exit" => What::SoftirqExit,
         b"workqueue_execute_start" => What::Work {
             function: memchr::memmem::find(body, b"function ")
                 .map_or(&b""[..], |at| plain_function(symbol(body[at + 9..].trim_ascii()))),
