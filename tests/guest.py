@@ -36,6 +36,8 @@ share share /host/mnt rw || poweroff -f
 mount -t proc proc /host/proc; mount -t sysfs sys /host/sys; mount -t devtmpfs dev /host/dev
 mount -t tmpfs tmp /host/tmp; mount -t tracefs tracefs /host/sys/kernel/tracing
 mkdir -p /host/dev/shm
+groups=/host/sys/fs/cgroup
+mount -t cgroup2 cgroup $groups && mkdir $groups/storm && echo $$ > $groups/storm/cgroup.procs
 echo 0 > /host/proc/sys/net/core/bpf_jit_enable
 taskset 4 sh -c 'while :; do :; done' &  # one isolated CPU in user mode, the other idle
 echo "guest: $(uname -r) is up after $(cut -d' ' -f1 /proc/uptime) s"

@@ -43,13 +43,15 @@ def figures(**changes: float | None) -> dict[str, object]:
     values |= {key.replace("__", "."): value for key, value in changes.items()}
     return {
         "measurements": [
-            (key, value, "ns", 0.01, True, 8, "made up") for key, value in values.items() if value
+            (key, value, "ns", 0.01, True, 8, 0, "made up") for key, value in values.items() if value
         ],
         "pages": [64.0, 16.0, 80.0],
         "ns": [0.1, 0.0, 1.9],
         "cpu": 1,
         "others": [0],
         "missing": [],
+        "taken_share": 0.01,
+        "steal_share": None,
     }
 
 
@@ -116,6 +118,15 @@ def test_a_figure_that_did_not_settle_is_shown_but_not_taken_over():
     used = dict(zip(made.figures["key"].tolist(), made.figures["used"].tolist(), strict=True))
     assert not used["costs.stlb_hit"]
     assert used["costs.mem_l2"]
+
+
+def test_a_busy_machine_is_told_with_the_hypervisors_own_account():
+    quiet, busy = figures(), figures() | {"taken_share": 0.4, "steal_share": 0.25}
+    assert not any("busy with other things" in caveat for caveat in calibrated(quiet).caveats)
+    made = calibrated(busy)
+    assert any("busy with other things 40% of the time; 25%" in caveat for caveat in made.caveats)
+    assert (made.taken_share, made.steal_share) == (0.4, 0.25)
+    assert np.isnan(calibrated(quiet).steal_share)
 
 
 def test_a_third_level_as_slow_as_memory_is_not_believed():

@@ -264,7 +264,8 @@ def test_a_noise_threshold_saves_the_ring_when_something_takes_longer(machine: M
                 if us < 20 or saved() >= n // 2:
                     break
                 time.sleep(0.01)
-            pipes[0].write_text("")
+            if n < 4:  # with the last one the recording ends and its files go
+                pipes[0].write_text("")
 
     handle = Tracefs(path=machine.tracefs, make=noisy, remove=machine.remove)
     thread = threading.Thread(target=timers)

@@ -44,6 +44,9 @@ _NULL_CALLS = ("getppid", "getuid", "getgid")
 # Where no preset fits: a neighbour whose structures are refined by what is measured.
 _NEAREST = {"intel": "skylake-sp", "amd": "zen3-epyc"}
 
+# A CPU that was taken away for more than this share of the time was not idle enough.
+_BUSY = 0.05
+
 _HYPERVISOR = (
     "interrupts to other CPUs cost an exit to the hypervisor, and its scheduler may hold one back",
     "walks go through two sets of page tables; what they cost depends on the host's page size behind this "
@@ -61,7 +64,8 @@ class Calibration:
     figures
         One row per measured figure: `key` (`section.key` of a preset where there is one), `value` float64,
         `unit`, `spread` (float64, share of the value by which repeated measurements differed), `stable` bool,
-        `runs` int64, `mark` (measured, or fitted for what is computed from measurements), `used` (bool: taken
+        `runs` int64, `preempted` int64 (runs that did not count, because the CPU was taken away),
+        `mark` (measured, or fitted for what is computed from measurements), `used` (bool: taken
         over into the machine), `how`.
     inherited
         (key, value, mark) of each number of the machine that was not measured, with the mark it has in
@@ -75,8 +79,11 @@ class Calibration:
         missing.
     curve
         `pages` and `ns`: translation cost per load of a pointer chase over so many pages.
+    taken_share, steal_share
+        Share of the time in which the measuring thread wanted its CPU and did not have it, and the share the
+        hypervisor admits to (NaN where the kernel does not tell).
     caveats
-        What a hypervisor distorts, and figures left out because they did not settle.
+        What a hypervisor distorts, how busy the machine was, and figures left out because they did not settle.
     """
 
     figures: Table
@@ -88,6 +95,8 @@ class Calibration:
     getpid_ns: float
     getpid_predicted_ns: float
     curve: Table
+    taken_share: float
+    steal_share: float
     caveats: tuple[str, ...]
     cpu: int
 
@@ -109,6 +118,9 @@ def calibrate(
 
     The measuring thread is bound to one CPU; every figure is the least disturbed of many runs, repeated until
     those agree within 3 % or its share of the time is up, and then reported as not stable and not taken over.
+    Runs in which the CPU was taken away, so that the thread's own time lags behind the wall clock, do not count.
+    All but the reach of the TLBs is measured twice, some time apart; a figure whose two readings differ by more
+    than 6 % is not stable either.
 
     Parameters
     ----------
@@ -164,6 +176,7 @@ class _Figure:
     spread: float
     stable: bool
     runs: int
+    preempted: int
     how: str
     mark: str = "measured"
 
@@ -174,11 +187,22 @@ def _result(found: dict[str, Any], host: Host, base: Machine, why: str, name: st
     if walk is not None:
         figures[walk.key] = walk
     caveats = list(_HYPERVISOR) if host.cpu.hypervisor else []
+    steal = found["steal_share"]
+    if found["taken_share"] > _BUSY or (steal or 0.0) > _BUSY:
+        by = "" if steal is None else f"; {steal:.0%} of the time by the hypervisor's own account"
+        caveats.append(
+            f"this CPU was busy with other things {found['taken_share']:.0%} of the time{by}: what is shared "
+            "(memory, the third-level cache, the other CPUs) may look slower than it is; repeat on an idle machine"
+        )
     caveats += [f"{key} not measured: {reason}" for key, reason in found["missing"]]
     usable: dict[str, _Figure] = {}
     for figure in figures.values():
         if not figure.stable:
-            caveats.append(f"{figure.key} did not settle (spread {figure.spread:.0%}): not taken over")
+            lost = f", {figure.preempted} of them with the CPU taken away" if figure.preempted else ""
+            caveats.append(
+                f"{figure.key} did not settle (spread {figure.spread:.0%} over {figure.runs} runs{lost}): "
+                "not taken over"
+            )
         elif not figure.value > 0:
             caveats.append(f"{figure.key} was lost in the noise: not taken over")
         else:
@@ -200,6 +224,7 @@ def _result(found: dict[str, Any], host: Host, base: Machine, why: str, name: st
             "spread": np.array([row.spread for row in rows], dtype=np.float64),
             "stable": np.array([row.stable for row in rows], dtype=np.bool_),
             "runs": np.array([row.runs for row in rows], dtype=np.int64),
+            "preempted": np.array([row.preempted for row in rows], dtype=np.int64),
             "mark": np.array([row.mark for row in rows], dtype=np.str_),
             "used": np.array([row.key in used for row in rows], dtype=np.bool_),
             "how": np.array([row.how for row in rows], dtype=np.str_),
@@ -214,6 +239,8 @@ def _result(found: dict[str, Any], host: Host, base: Machine, why: str, name: st
         getpid_ns=figures["getpid"].value if "getpid" in figures else float("nan"),
         getpid_predicted_ns=float(np.median(others)) if others else float("nan"),
         curve=_curve(found["pages"], found["ns"]),
+        taken_share=float(found["taken_share"]),
+        steal_share=float("nan") if steal is None else float(steal),
         caveats=tuple(caveats),
         cpu=found["cpu"],
     )
@@ -244,6 +271,7 @@ def _walk_setup(figures: dict[str, _Figure]) -> _Figure | None:
         spread=max(ramp.spread, hit.spread, read.spread),
         stable=ramp.stable and hit.stable and read.stable,
         runs=ramp.runs,
+        preempted=ramp.preempted,
         how="walk and second-level hit, less one load from the L2",
         mark="fitted",
     )

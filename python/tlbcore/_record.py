@@ -188,7 +188,8 @@ class Outcome:
 
     `bytes` written, `lost` events, `events` switched on, what was `refused`,
     what could not be undone (`left`), seconds of CPU time the recorder
-    took (`cpu_s`) of `seconds`, `snapshots` of a flight recorder, and the command's `status`.
+    took (`cpu_s`) of `seconds`, `snapshots` of a flight recorder, and the command's `status`, None if it was
+    ended together with the recording.
     """
 
     bytes: int = 0
@@ -356,9 +357,10 @@ def _run(here: Path, what: Recording, out: IO[bytes], hits: Hits, outcome: Outco
     finally:
         _try(here / "tracing_on", "0")
         if command is not None:
-            if command.poll() is None:
+            outcome.status = command.poll()
+            if outcome.status is None:  # the time or the snapshots are up: how it ends now is our doing
                 command.terminate()
-            outcome.status = command.wait()
+                command.wait()
     if hits is None:
         _drain(here, out)
 

@@ -18,7 +18,7 @@ mod reach;
 
 use chase::{Arena, lines};
 use probes::{Company, MULTIPLY_CYCLES, Null};
-use sample::{Sample, Stop, minimum};
+use sample::{Sample, Stop, minimum, minimum_on_cpu};
 
 /// One measured figure.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +35,8 @@ pub struct Measurement {
     pub stable: bool,
     /// Runs made.
     pub runs: u32,
+    /// Runs that did not count, because the CPU was taken away.
+    pub preempted: u32,
     /// How it was measured.
     pub how: String,
 }
@@ -48,8 +50,39 @@ impl Measurement {
             spread: (sample.third - sample.value) / sample.value,
             stable: sample.stable,
             runs: sample.runs,
+            preempted: sample.preempted,
             how: how.into(),
         }
+    }
+
+    /// A second visit to the same figure, later: see [`Sample::and`].
+    fn and(&mut self, later: &Measurement) {
+        let of = |m: &Measurement| Sample {
+            value: m.value,
+            third: m.value * (1.0 + m.spread),
+            stable: m.stable,
+            runs: m.runs,
+            preempted: m.preempted,
+        };
+        // For the clock the highest reading is the least disturbed.
+        let both = if self.unit == "MHz" {
+            let time = |s: Sample| Sample { value: 1.0 / s.value, third: 1.0 / s.value, ..s };
+            let both = time(of(self)).and(time(of(later)));
+            Sample { value: 1.0 / both.value, third: 1.0 / both.third, ..both }
+        } else {
+            of(self).and(of(later))
+        };
+        let spread = ((both.third - both.value) / both.value).abs();
+        *self = Measurement {
+            value: both.value,
+            spread: spread.max(self.spread.min(later.spread)),
+            stable: both.stable,
+            runs: both.runs,
+            preempted: both.preempted,
+            key: self.key,
+            unit: self.unit,
+            how: std::mem::take(&mut self.how),
+        };
     }
 }
 
@@ -75,6 +108,10 @@ pub struct Report {
     pub others: Vec<u32>,
     /// What could not be measured, and why.
     pub missing: Vec<(&'static str, String)>,
+    /// Share of the time in which the measuring thread wanted its CPU and another task, or the hypervisor, had it.
+    pub taken_share: f64,
+    /// Share of the time the hypervisor says it took this CPU away; `None` where the kernel does not tell.
+    pub steal_share: Option<f64>,
 }
 
 /// How to calibrate.
@@ -87,7 +124,8 @@ pub struct Settings {
 }
 
 /// Names of the stages, in order; [`run`] reports each as it begins.
-pub const STAGES: &[&str] = &["clock", "TLB reach", "caches", "system calls", "interrupts", "threads"];
+pub const STAGES: &[&str] =
+    &["clock", "TLB reach", "caches", "system calls", "interrupts", "threads", "all but the reach again"];
 
 /// Measures everything. `stage` is told the index of the stage that begins.
 pub fn run(settings: Settings, stop: &Stop, stage: &mut dyn FnMut(usize)) -> io::Result<Report> {
@@ -105,7 +143,9 @@ pub fn run(settings: Settings, stop: &Stop, stage: &mut dyn FnMut(usize)) -> io:
     let others: Vec<u32> = cpus.into_iter().filter(|&other| other != cpu).take(8).collect();
     let mut report = Report { cpu, others, ..Report::default() };
     let budget = Duration::from_secs_f64(settings.seconds.clamp(0.2, 600.0));
-    for (number, share) in [0.05, 0.4, 0.2, 0.1, 0.15, 0.1].into_iter().enumerate() {
+    let (began, busy, steal) = (Instant::now(), sample::thread_time(), stolen(cpu));
+    let mut slept = Duration::ZERO;
+    for (number, share) in [0.025, 0.4, 0.1, 0.05, 0.1, 0.05, 0.275].into_iter().enumerate() {
         if stop.is_set() {
             break;
         }
@@ -116,15 +156,50 @@ pub fn run(settings: Settings, stop: &Stop, stage: &mut dyn FnMut(usize)) -> io:
             1 => reach::measure(&mut report, budget, stop)?,
             2 => caches(&mut report, budget, stop)?,
             3 => system_calls(&mut report, budget, stop),
-            4 => interrupts(&mut report, budget, stop),
-            _ => threads(&mut report, budget, stop),
+            4 => interrupts(&mut report, budget, stop, &mut slept),
+            5 => threads(&mut report, budget, stop, &mut slept),
+            _ => again(&mut report, budget, stop, &mut slept)?,
         }
     }
+    let wall = began.elapsed().saturating_sub(slept);
+    let used = sample::thread_time().saturating_sub(busy);
+    report.taken_share = wall.saturating_sub(used).as_secs_f64() / wall.as_secs_f64().max(1e-9);
+    report.steal_share = steal.zip(stolen(cpu)).map(|(before, after)| {
+        // In ticks of USER_HZ, which is 100 on x86.
+        (after.saturating_sub(before) as f64 / 100.0 / began.elapsed().as_secs_f64()).min(1.0)
+    });
     Ok(report)
 }
 
+/// Everything a second time, some time after the first: a machine that was busy with something else then shows it.
+fn again(report: &mut Report, budget: Duration, stop: &Stop, slept: &mut Duration) -> io::Result<()> {
+    let mut later = Report { cpu: report.cpu, others: report.others.clone(), ..Report::default() };
+    // The caches subtract what the reach has found.
+    let found = |key: &str| report.measurements.iter().find(|m| m.key == key).cloned();
+    later.measurements = ["costs.stlb_hit", "l2.entries"].into_iter().filter_map(found).collect();
+    let borrowed = later.measurements.len();
+    clock(&mut later, budget.mul_f64(0.1), stop);
+    caches(&mut later, budget.mul_f64(0.3), stop)?;
+    system_calls(&mut later, budget.mul_f64(0.15), stop);
+    interrupts(&mut later, budget.mul_f64(0.3), stop, slept);
+    threads(&mut later, budget.mul_f64(0.15), stop, slept);
+    for second in &later.measurements[borrowed..] {
+        if let Some(first) = report.measurements.iter_mut().find(|m| m.key == second.key) {
+            first.and(second);
+        }
+    }
+    Ok(())
+}
+
+/// Ticks the hypervisor says it took this CPU away (`/proc/stat`, eighth number).
+fn stolen(cpu: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    let name = format!("cpu{cpu} ");
+    stat.lines().find_map(|line| line.strip_prefix(&name))?.split_whitespace().nth(7)?.parse().ok()
+}
+
 fn clock(report: &mut Report, budget: Duration, stop: &Stop) {
-    let step = minimum(budget / 2, stop, || probes::multiply_step(100_000));
+    let step = minimum_on_cpu(budget / 2, stop, || probes::multiply_step(100_000));
     let mhz = Sample {
         value: MULTIPLY_CYCLES * 1000.0 / step.value,
         third: MULTIPLY_CYCLES * 1000.0 / step.third,
@@ -134,7 +209,7 @@ fn clock(report: &mut Report, budget: Duration, stop: &Stop) {
         Measurement::of("cpu.mhz", mhz, "MHz", "a chain of 100,000 multiplications of 4 cycles each");
     found.spread = found.spread.abs();
     report.measurements.push(found);
-    let lock = minimum(budget / 2, stop, || probes::locked_add(20_000));
+    let lock = minimum_on_cpu(budget / 2, stop, || probes::locked_add(20_000));
     report.measurements.push(Measurement::of(
         "costs.lock",
         lock,
@@ -199,7 +274,7 @@ fn caches(report: &mut Report, budget: Duration, stop: &Stop) -> io::Result<()> 
             (start, loads, less, format!("pointer chase over {kib} KiB in random order{corrected}"))
         };
         arena.run(start, loads);
-        let sample = minimum(budget / 4, stop, || (arena.run(start, loads) - less).max(0.0));
+        let sample = minimum_on_cpu(budget / 4, stop, || (arena.run(start, loads) - less).max(0.0));
         report.measurements.push(Measurement::of(key, sample, "ns", how));
         if stop.is_set() {
             break;
@@ -215,7 +290,7 @@ fn system_calls(report: &mut Report, budget: Duration, stop: &Stop) {
         ("getgid", Null::Getgid),
         ("getpid", Null::Getpid),
     ] {
-        let sample = minimum(budget / 4, stop, || probes::system_call(which, 2000));
+        let sample = minimum_on_cpu(budget / 4, stop, || probes::system_call(which, 2000));
         report.measurements.push(Measurement::of(key, sample, "ns", "2,000 calls in a row"));
     }
 }
@@ -223,7 +298,14 @@ fn system_calls(report: &mut Report, budget: Duration, stop: &Stop) {
 type Call = fn() -> io::Result<Duration>;
 
 /// An interrupt to one CPU and to each further one: what the same call costs more while threads run there.
-fn interrupts(report: &mut Report, budget: Duration, stop: &Stop) {
+fn interrupts(report: &mut Report, budget: Duration, stop: &Stop, slept: &mut Duration) {
+    // Starting and joining threads sleeps: that is no time the CPU was taken.
+    let (wall, cpu) = (Instant::now(), sample::thread_time());
+    between_cpus(report, budget, stop);
+    *slept += wall.elapsed().saturating_sub(sample::thread_time().saturating_sub(cpu));
+}
+
+fn between_cpus(report: &mut Report, budget: Duration, stop: &Stop) {
     let others = report.others.clone();
     if others.is_empty() {
         let why = "the process may run on one cpu only".to_owned();
@@ -231,7 +313,7 @@ fn interrupts(report: &mut Report, budget: Duration, stop: &Stop) {
         report.missing.push(("costs.remote_line", why));
         return;
     }
-    let line = minimum(budget / 6, stop, || probes::line_transfer(others[0], 500));
+    let line = minimum_on_cpu(budget / 6, stop, || probes::line_transfer(others[0], 500));
     let how = format!("a line passed to and fro between cpus {} and {}", report.cpu, others[0]);
     report.measurements.push(Measurement::of("costs.remote_line", line, "ns", how));
 
@@ -272,6 +354,7 @@ fn differences(report: &mut Report, name: &str, keys: [&'static str; 3], by_coun
         third: (upper.third - lower.value) / share,
         stable: upper.stable && lower.stable,
         runs: upper.runs + lower.runs,
+        preempted: upper.preempted + lower.preempted,
     };
     report.measurements.push(Measurement::of(
         keys[1],
@@ -289,7 +372,8 @@ fn differences(report: &mut Report, name: &str, keys: [&'static str; 3], by_coun
     }
 }
 
-fn threads(report: &mut Report, budget: Duration, stop: &Stop) {
+fn threads(report: &mut Report, budget: Duration, stop: &Stop, slept: &mut Duration) {
+    let (began, cpu) = (Instant::now(), sample::thread_time());
     let life = minimum(budget, stop, || probes::thread_life(50));
     report.measurements.push(Measurement::of(
         "thread_life",
@@ -297,6 +381,7 @@ fn threads(report: &mut Report, budget: Duration, stop: &Stop) {
         "ns",
         "50 threads started and joined in a row",
     ));
+    *slept += began.elapsed().saturating_sub(sample::thread_time().saturating_sub(cpu));
 }
 
 /// Time left of a budget.

@@ -195,6 +195,7 @@ fn first_level(
         spread,
         stable,
         runs,
+        preempted: 0,
         how,
     };
     report.curve.add(&fine);
@@ -260,6 +261,7 @@ fn second_level(
         spread,
         stable,
         runs,
+        preempted: 0,
         how,
     };
     let walk = step.high - step.low;

@@ -15,7 +15,7 @@ pub(super) fn calibrate_stages() -> Vec<&'static str> {
 }
 
 /// Measures this machine for about `seconds`. `stage` is called with the number of each stage that begins. Returns
-/// measurements as (key, value, unit, spread, stable, runs, how), the curve, the CPUs used, and what was not measured.
+/// measurements as (key, value, unit, spread, stable, runs, preempted, how), the curve, the CPUs used, and what was not measured.
 #[pyfunction]
 #[pyo3(signature = (seconds, cpu=None, stage=None))]
 pub(super) fn calibrate_run<'py>(
@@ -47,7 +47,7 @@ pub(super) fn calibrate_run<'py>(
     let rows: Vec<_> = report
         .measurements
         .iter()
-        .map(|m| (m.key, m.value, m.unit, m.spread, m.stable, m.runs, m.how.as_str()))
+        .map(|m| (m.key, m.value, m.unit, m.spread, m.stable, m.runs, m.preempted, m.how.as_str()))
         .collect();
     found.set_item("measurements", rows)?;
     found.set_item("pages", report.curve.pages)?;
@@ -55,6 +55,8 @@ pub(super) fn calibrate_run<'py>(
     found.set_item("cpu", report.cpu)?;
     found.set_item("others", report.others)?;
     found.set_item("missing", report.missing)?;
+    found.set_item("taken_share", report.taken_share)?;
+    found.set_item("steal_share", report.steal_share)?;
     Ok(found)
 }
 

@@ -52,5 +52,7 @@ mod _core {
     use super::sweep::{sweep_identify, sweep_metrics, sweep_run};
 
     #[pymodule_export]
-    use super::trace::{NoiseMeter, TraceData, trace_causes, trace_lines, trace_poisson_95, trace_read, trace_rules};
+    use super::trace::{
+        NoiseMeter, TraceData, trace_causes, trace_lines, trace_poisson_95, trace_read, trace_rules,
+    };
 }

@@ -332,18 +332,23 @@ pub fn for_each_cpu(text: &[u8], mut each: impl FnMut(u32)) {
         }
         return;
     }
-    for_each_number(text, each);
+    for_each_number(text, crate::trace::MAX_CPUS, each);
 }
 
-/// Calls `each` for every number of a list such as `2,7-9`.
-pub fn for_each_number(text: &[u8], mut each: impl FnMut(u32)) {
+/// Calls `each` for every number of a list such as `2,7-9`, at most for `most` of them.
+pub fn for_each_number(text: &[u8], most: u32, mut each: impl FnMut(u32)) {
+    let mut left = most;
     for range in text.split(|&b| b == b',') {
         let mut ends = range.splitn(2, |&b| b == b'-');
         let number =
             |t: Option<&[u8]>| t.and_then(|t| std::str::from_utf8(t).ok()?.trim().parse::<u32>().ok());
         let Some(first) = number(ends.next()) else { continue };
-        let last = number(ends.next()).unwrap_or(first).min(first.saturating_add(crate::trace::MAX_CPUS));
+        let last = number(ends.next()).unwrap_or(first).min(first.saturating_add(left));
+        left = left.saturating_sub(last.saturating_sub(first) + 1);
         (first..=last).for_each(&mut each);
+        if left == 0 {
+            return;
+        }
     }
 }
 

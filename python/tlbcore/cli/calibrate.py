@@ -50,6 +50,8 @@ def command(
             getpid_ns=found.getpid_ns,
             getpid_predicted_ns=found.getpid_predicted_ns,
             curve=found.curve,
+            taken_share=found.taken_share,
+            steal_share=found.steal_share,
             caveats=found.caveats,
         )
         return

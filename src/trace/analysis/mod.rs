@@ -505,7 +505,7 @@ impl Sink for Analysis {
             b"cgroup" => {
                 if let Some(space) = memchr::memchr(b' ', value) {
                     let cgroup = self.symbols.number(&value[space + 1..]);
-                    for_each_number(&value[..space], |pid| self.tasks.attach(pid, cgroup));
+                    for_each_number(&value[..space], 1 << 22, |pid| self.tasks.attach(pid, cgroup));
                 }
             }
             // The next piece of a flight recorder: what lies between is not known.
