@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import lzma
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from tlbcore.cli import main
 
 DATA = Path(__file__).parent / "data"
+FOLDER = Path(os.environ.get("TLBCORE_TRACES", Path(__file__).parents[1] / ".." / "shared" / "traces"))
 W7 = str(DATA / "p4.w7.trace.txt.xz")
 LINE = "            spin-636     [002] d....   245.802753: user_exit: \n"
 
@@ -377,6 +379,59 @@ def test_function_graph_gives_lengths_but_no_rates(tmp_path: Path):
     }
     assert cpu["interrupts_per_hour"] == 0
     assert any("no clock" in gap["because"] for gap in document["cannot_say"])
+
+
+@pytest.mark.skipif(shutil.which("trace-cmd") is None, reason="trace-cmd is not installed")
+@pytest.mark.parametrize("name", ["p4b.w5", "q4.w1st"])
+def test_a_real_trace_dat_says_what_its_text_twin_says(name: str):
+    dat = FOLDER / f"{name}.trace.dat"
+    if not dat.exists():
+        pytest.skip("the folder of full recordings is not here")
+    twin = FOLDER / f"{name}.{'report' if name == 'p4b.w5' else 'trace'}.txt.xz"
+
+    ours = json.loads(tlbcore("explain", str(dat), "--json").stdout)
+    theirs = json.loads(tlbcore("explain", str(twin), "--json").stdout)
+
+    assert ours["trace"]["broken_lines"] == 0
+    for mine, want in zip(ours["isolated"], theirs["isolated"], strict=True):
+        for key in ("interrupts_by_cause", "calls_by_function", "calls_by_class", "entries"):
+            assert mine[key] == want[key]
+    fails("raw lines need a text", "explain", str(dat), "--lines", "tick")
+
+
+@pytest.mark.slow
+def test_memory_does_not_depend_on_the_length(tmp_path: Path):
+    """Twenty million lines through a pipe, in less than 200 MB."""
+    head = lzma.decompress((DATA / "p4.w1.head.trace.txt.xz").read_bytes())
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    program = (
+        "import resource, sys, tlbcore as tc\n"
+        "trace = tc.read_trace(sys.argv[1], isolated='2-3')\n"
+        "print(trace.lines, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(pipe)], stdout=subprocess.PIPE) as reader:
+        with pipe.open("wb") as writer:
+            for _ in range(445):
+                writer.write(head)
+        assert reader.stdout is not None
+        lines, kib = map(int, reader.stdout.read().split())
+    assert lines > 20_000_000
+    assert kib < 200 * 1024
+
+
+def test_the_catalogue_is_printed_whole_or_in_part_and_the_page_is_what_it_prints():
+    page = Path(__file__).parents[1] / "docs" / "causes.md"
+    whole = tlbcore("causes", "--markdown").stdout
+
+    if page.exists():  # not beside an installed wheel
+        assert page.read_text() == whole, "write it anew: tlbcore causes --markdown > docs/causes.md"
+    rows = json.loads(tlbcore("causes", "--json").stdout)["causes"]
+    assert {"vmalloc_purge", "percpu_reclaim", "khugepaged", "dl_server"} <= {row["id"] for row in rows}
+    assert all(all(row.values()) for row in rows)
+    assert "collapse_huge_page" in tlbcore("causes", "khugepaged").stdout
+    assert len(tlbcore("causes").stdout.splitlines()) == len(rows) + 1
+    fails("did you mean 'khugepaged'", "causes", "khugepage")
 
 
 NEWER = sorted(p.name for p in DATA.glob("*.txt.xz") if p.name[:2] in ("p4", "q4", "rt", "v2"))

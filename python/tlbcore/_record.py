@@ -347,8 +347,9 @@ def _enable(event: Path, wanted: str, isolated: Sequence[int]) -> bool:
 
 def _run(here: Path, what: Recording, out: IO[bytes], hits: Hits, outcome: Outcome) -> None:
     deadline = None if what.seconds is None else time.monotonic() + what.seconds
-    command = subprocess.Popen(what.command) if what.command else None
     _write(here / "tracing_on", "1")
+    # Only now, so that the recording has its fork and with it its control group.
+    command = subprocess.Popen(what.command) if what.command else None
     try:
         loop = _stream if hits is None else partial(_flight, hits=hits)
         loop(here, what, out, outcome, lambda: _over(deadline, command))

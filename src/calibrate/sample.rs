@@ -51,6 +51,7 @@ pub struct Sample {
 
 impl Sample {
     /// Two visits to the same measurement, some time apart: what only one of them saw was the machine's business.
+    #[must_use]
     pub fn and(self, later: Sample) -> Sample {
         let (low, high) = if self.value <= later.value { (self, later) } else { (later, self) };
         Sample {
@@ -102,7 +103,9 @@ fn repeat(budget: Duration, stop: &Stop, mut run: impl FnMut() -> (f64, bool)) -
             let stable = stable && good >= AT_LEAST;
             if good < 3 {
                 // Better a disturbed figure, reported as unstable, than none.
-                disturbed.into_iter().for_each(|value| keep(&mut low, value));
+                for value in disturbed {
+                    keep(&mut low, value);
+                }
             }
             let third = if low[2].is_finite() { low[2] } else { low[0] };
             return Sample { value: low[0], third, stable, runs, preempted };

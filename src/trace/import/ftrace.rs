@@ -40,9 +40,12 @@ impl Ftrace {
     #[inline]
     pub fn line(&mut self, text: &[u8], number: u64, to: &mut impl Sink) -> Result<(), Fault> {
         if self.stack.is_some() {
-            if let Some(frame) = text.strip_prefix(b" => ") {
+            // trace-cmd leaves out the first space and adds the address in brackets.
+            if let Some(frame) = text.strip_prefix(b" ").unwrap_or(text).strip_prefix(b"=> ") {
                 if self.frames.len() < MAX_STACK {
-                    self.frames.extend_from_slice(symbol(frame.trim_ascii()));
+                    let frame = frame.trim_ascii();
+                    let name = &frame[..memchr::memchr(b' ', frame).unwrap_or(frame.len())];
+                    self.frames.extend_from_slice(symbol(name));
                     self.frames.push(b'\n');
                 }
                 return Ok(());
@@ -74,8 +77,8 @@ impl Ftrace {
                 return aside(text, number, to).ok_or(fault);
             }
         };
-        if name.start == name.end {
-            // `<stack trace>` stands in place of `event: body`.
+        if name.start == name.end || text[name.start..name.end] == *b"kernel_stack" {
+            // `<stack trace>` stands in place of `event: body`, or behind trace-cmd's `kernel_stack:`.
             self.stack = Some(StackHead {
                 at_ns: head.at_ns,
                 cpu: head.cpu,
@@ -480,7 +483,8 @@ fn aside(text: &[u8], line: u64, to: &mut impl Sink) -> Option<()> {
         to.hole(&Hole { kind: HoleKind::Lost, cpu: Some(cpu as u32), events, line });
         return Some(());
     }
-    let preamble = [&b"cpus="[..], b"version =", b"CPU ", b" => ", b"trace-cmd: ", b"TRACE_", b"Note: "];
+    let preamble =
+        [&b"cpus="[..], b"version =", b"CPU ", b" => ", b"=> ", b"trace-cmd: ", b"TRACE_", b"Note: "];
     (text.trim_ascii().is_empty() || preamble.iter().any(|p| text.starts_with(p))).then_some(())
 }
 
@@ -650,11 +654,19 @@ mod tests {
  => 0xffffffffc048c0de
  => flush_tlb_kernel_range+0x1/0x2
             spin-1       [002] d....    81.108621: user_exit: ";
-        let (seen, faults) = read(text);
-        assert_eq!(faults, []);
-        assert_eq!(seen.events.len(), 2);
-        assert!(seen.events[0].starts_with("kworker/1:1/65 cpu1"), "{}", seen.events[0]);
-        assert!(seen.events[0].ends_with("kprobe_trace_func<0xffffffffc048c0de<flush_tlb_kernel_range"));
+        let report = "\
+     kworker/1:1-65    [001]    81.108620: kernel_stack:         <stack trace >
+=> kprobe_trace_func (ffffffff8a873a29)
+=> 0xffffffffc048c0de
+=> flush_tlb_kernel_range (ffffffff8a6ae749)
+            spin-1     [002]    81.108621: user_exit: ";
+        for text in [text, report] {
+            let (seen, faults) = read(text);
+            assert_eq!(faults, []);
+            assert_eq!(seen.events.len(), 2);
+            assert!(seen.events[0].starts_with("kworker/1:1/65 cpu1"), "{}", seen.events[0]);
+            assert!(seen.events[0].ends_with("kprobe_trace_func<0xffffffffc048c0de<flush_tlb_kernel_range"));
+        }
     }
 
     #[test]
