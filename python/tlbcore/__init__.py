@@ -128,8 +128,8 @@ _EXPORTS: dict[str, str] = {
     "replay": "tlbcore._replay",
 }
 
-# Modules that are namespaces of their own: `tlbcore.scenarios.rteval()`.
-_MODULES = ("scenarios",)
+# Modules that are namespaces of their own: `tlbcore.scenarios.rteval()`, `tlbcore.plot.latency(axes, ...)`.
+_MODULES = ("analysis", "op", "plot", "scenarios")
 
 __all__ = sorted([*_EXPORTS, *_MODULES])
 
