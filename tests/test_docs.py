@@ -93,7 +93,86 @@ def test_links_between_pages_lead_somewhere(page: Path):
         assert (page.parent / target).exists(), target
 
 
+def sentence(value: object) -> str:
+    """The first sentence of a docstring as a table's cell."""
+    text = (value.__doc__ or "").strip().split("\n\n")[0]
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def api_markdown() -> str:
+    """The tables of docs/api.md: every public name of the package and of its namespaces.
+
+    `python -m tests.test_docs` writes them anew.
+    """
+    import tlbcore
+
+    parts = []
+    for title, module in [("tlbcore", tlbcore), *((n, getattr(tlbcore, n)) for n in tlbcore._MODULES)]:
+        parts += ["", f"## `{title}`", ""] if title != "tlbcore" else [f"## `{title}`", ""]
+        parts += [sentence(module), ""] if title != "tlbcore" else []
+        parts += ["| Name | |", "|---|---|"]
+        names = module.__all__ if hasattr(module, "__all__") else [
+            name for name, value in vars(module).items()
+            if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
+        ]  # fmt: skip
+        for name in sorted(names):
+            value = getattr(module, name)
+            if name in DATA:
+                parts.append(f"| `{name}` | {DATA[name]} |")
+            else:
+                parts.append(f"| `{name}` | {sentence(value)} |")
+    return "\n".join(parts)
+
+
+# Public names that are values: an instance has the docstring of its type.
+DATA = {
+    "EVENT": "NumPy dtype of an event for `Tlb.run`.",
+    "FLAGS": "Flags of an event by name.",
+    "OPS": "Ops of an event by name.",
+    "SCENARIOS": "The built-in scenarios by name.",
+    "__version__": "The version, of the core and of this package.",
+    "causes": "The catalogue of what interrupts an isolated CPU; `causes[id]`.",
+    "machines": "The built-in machines by name; an alias finds its machine too.",
+    "policies": "The built-in policies by name.",
+}
+
+
+def test_the_page_of_the_api_has_every_public_name_with_its_sentence():
+    page = (ROOT / "docs" / "api.md").read_text()
+    assert page[page.index("## `tlbcore`") :].strip() == api_markdown().strip()
+    for row in re.findall(r"^\| `.*$", page, re.MULTILINE):
+        assert not row.endswith("|  |"), f"{row} has no docstring"
+
+
+def test_the_places_on_the_page_of_extensions_exist():
+    page = (ROOT / "docs" / "extending.md").read_text()
+    places = re.findall(r"`((?:src|tests|python|benches|docs)/[\w./-]*)`", page)
+    assert len(places) > 10
+    for place in places:
+        assert (ROOT / place).exists() or not (ROOT / "src").exists(), place
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_an_example_says_how_it_is_run_and_compiles(example: Path):
+    source = example.read_text()
+    assert f"python examples/{example.name}" in source
+    compile(source, example.name, "exec")
+
+
 def test_the_index_lists_every_page():
     index = (ROOT / "docs" / "README.md").read_text()
     pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
     assert set(re.findall(r"\]\(([\w-]+\.md)\)", index)) == pages
+
+
+if __name__ == "__main__":  # write the generated tables
+    from tlbcore._simulate import statistics_markdown
+
+    for name, first, text in (
+        ("api.md", "## `tlbcore`", api_markdown()),
+        ("simulation.md", "| Statistic | Unit |", statistics_markdown()),
+    ):
+        page = ROOT / "docs" / name
+        before, found, _ = page.read_text().partition(first)
+        assert found, f"{page} has lost its {first!r}"
+        page.write_text(f"{before}{text}\n")
