@@ -309,6 +309,8 @@ def _plan(
     texts: dict[str, str] = {}
     models: dict[str, str] = {}
     if grid is not None:
+        if not isinstance(grid, Mapping):
+            raise SweepError(f"a grid maps names to lists of values: got {grid!r}")
         grid = {
             name: _labels(name, values, texts, models) if name in ("policy", "machine") else values
             for name, values in grid.items()

@@ -134,8 +134,15 @@ class Kernel:
         return cls(**json.loads(found)), tuple(remarks)
 
 
-def machine_text(machine: str | Machine) -> str:
+def machine_text(machine: str | Path | Machine) -> str:
     """Return what the core takes for a machine: a built-in name or a preset's text."""
+    from tlbcore._machines import Machine
+    from tlbcore._machines import machine as as_machine
+
     if isinstance(machine, str):
         return machine
+    if isinstance(machine, Path):
+        machine = as_machine(machine)
+    if not isinstance(machine, Machine):
+        raise _core.TlbError(f"a machine is a name, a file or a Machine: got {machine!r}")
     return machine.name if machine.text is None else machine.text

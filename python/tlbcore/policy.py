@@ -232,6 +232,8 @@ def as_policy(policy: str | Path | Policy) -> Policy:
     """
     if isinstance(policy, Policy):
         return policy
+    if not isinstance(policy, (str, Path)):
+        raise _core.PolicyError(f"a policy is a name, a file or a Policy: got {policy!r}")
     if isinstance(policy, Path) or policy.endswith(".policy") or "/" in policy:
         return Policy.read(policy)
     return Policy(text=_core.policy_text(policy))
