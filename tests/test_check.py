@@ -197,12 +197,16 @@ def test_repair_rediscovers_flag_before_fence_before_flush() -> None:
     )
     for r in found:
         assert tc.check(r.policy).status == "verified"
+        assert 400 < r.cost.syscall_extra_ns < 700, "the published entry costs +570 ns (NUMBERS 1)"
+        assert r.cost.deferred > 0.9
+        assert r.cost.ipis < 0.1
 
 
 def test_repair_finds_a_rule_for_nmis() -> None:
     found = tc.repair("coalesce-v7-fixed", edits=1, nmis=1)
 
     assert any("save" not in e and "put back what was found" in e for r in found for e in r.edits)
+    assert all(r.cost.nmi_extra_ns > 100 for r in found), "an NMI from kernel mode flushes now"
 
 
 def test_the_assumption_core_of_the_v7_race_is_a_fill_or_a_buffered_store() -> None:

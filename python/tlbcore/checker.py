@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tlbcore import _core
+from tlbcore._repair_cost import Cost, cost_of
 from tlbcore.policy import Policy, as_policy
 
 __all__ = [
@@ -579,11 +580,14 @@ class Repair:
         The edited policy.
     states
         States its check explored.
+    cost
+        What it costs on a small workload, and what it still defers, as the simulator predicts.
     """
 
     edits: tuple[str, ...]
     policy: Policy
     states: int
+    cost: Cost
 
 
 def repair(
@@ -600,6 +604,7 @@ def repair(
     assume: Mapping[str, str] | None = None,
     memory: int = 8 * _GIB,
     roles: str = "",
+    machine: str = "broadwell-ep-e5-2699v4",
     progress: Progress | None = None,
 ) -> tuple[Repair, ...]:
     """Search for the smallest edits that make a policy pass its check, all of the smallest size.
@@ -611,6 +616,8 @@ def repair(
     ----------
     edits
         Edits at most.
+    machine
+        CPU preset for the cost of each repair.
 
     Raises
     ------
@@ -618,6 +625,8 @@ def repair(
         If the bounds cannot be explored, or the policy passes already.
     PolicyError
         If the policy is unknown or does not assemble.
+    SimError
+        If there is no such machine.
     """
     chosen = as_policy(policy)
     request = _request(chosen, cpus, nmis, mces, asids, pages, entries, rounds, memory, roles, True)
@@ -626,8 +635,10 @@ def repair(
         _bound("edits", edits, 1, 3),
         progress,
     )
+    repaired = [(r, Policy(text=r["text"])) for r in found]
     return tuple(
-        Repair(edits=tuple(r["edits"]), policy=Policy(text=r["text"]), states=r["states"]) for r in found
+        Repair(edits=tuple(r["edits"]), policy=fixed, states=r["states"], cost=cost_of(fixed, machine))
+        for r, fixed in repaired
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import Annotated
 
 import typer
@@ -18,6 +19,9 @@ def command(
     entries: Annotated[int, typer.Option(help="System calls per isolated CPU.")] = 2,
     assume: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, as for check.")] = None,
     memory: Annotated[str, typer.Option(help="Memory one search may use, such as 512M or 8G.")] = "8G",
+    machine: Annotated[
+        str, typer.Option(help="CPU model that the cost is predicted for.")
+    ] = "broadwell-ep-e5-2699v4",
     show: Annotated[bool, typer.Option("--show", help="Print the first repaired policy.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
@@ -33,15 +37,19 @@ def command(
             entries=entries,
             assume=assumptions(assume or []),
             memory=size(memory),
+            machine=machine,
             progress=lambda states, _depth: advance(states, None),
         )
     if json:
-        rows = [{"edits": r.edits, "text": r.policy.text, "states": r.states} for r in found]
+        rows = [
+            {"edits": r.edits, "text": r.policy.text, "states": r.states, "cost": vars(r.cost)} for r in found
+        ]
         _common.print_json("repair", 1, policy=policy, repairs=rows)
     else:
         for number, r in enumerate(found, 1):
             print(f"{number}. " + "\n   ".join(r.edits))
             print(f"   verified (bounded), {r.states} states")
+            print(fill(str(r.cost), 76, initial_indent="   ", subsequent_indent="     "))
         if not found:
             print(f"no {edits} of these edits make {policy} pass within these bounds")
         elif show:
