@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,9 @@ _NEAREST = {"intel": "skylake-sp", "amd": "zen3-epyc"}
 
 # A CPU that was taken away for more than this share of the time was not idle enough.
 _BUSY = 0.05
+# What other tasks and other guests slow down all the time, so that every run agrees on a wrong figure: caches, memory
+# and the interconnect. On a busy machine these are not stable, whatever their spread.
+_SHARED = ("walk", "walk_far", "costs.mem_l3", "costs.mem_dram", "costs.remote_line")
 
 _HYPERVISOR = (
     "interrupts to other CPUs cost an exit to the hypervisor, and its scheduler may hold one back",
@@ -120,7 +123,8 @@ def calibrate(
     those agree within 3 % or its share of the time is up, and then reported as not stable and not taken over.
     Runs in which the CPU was taken away, so that the thread's own time lags behind the wall clock, do not count.
     All but the reach of the TLBs is measured twice, some time apart; a figure whose two readings differ by more
-    than 6 % is not stable either.
+    than 6 % is not stable either. On a machine that was busy meanwhile, what is shared (walks, the third-level
+    cache, memory, passing a line) is never called stable.
 
     Parameters
     ----------
@@ -183,16 +187,20 @@ class _Figure:
 
 def _result(found: dict[str, Any], host: Host, base: Machine, why: str, name: str | None) -> Calibration:
     figures = {row[0]: _Figure(*row) for row in found["measurements"]}
+    steal = found["steal_share"]
+    busy = found["taken_share"] > _BUSY or (steal or 0.0) > _BUSY
+    if busy:
+        figures |= {key: replace(figures[key], stable=False) for key in _SHARED if key in figures}
     walk = _walk_setup(figures)
     if walk is not None:
         figures[walk.key] = walk
     caveats = list(_HYPERVISOR) if host.cpu.hypervisor else []
-    steal = found["steal_share"]
-    if found["taken_share"] > _BUSY or (steal or 0.0) > _BUSY:
+    if busy:
         by = "" if steal is None else f"; {steal:.0%} of the time by the hypervisor's own account"
         caveats.append(
             f"this CPU was busy with other things {found['taken_share']:.0%} of the time{by}: what is shared "
-            "(memory, the third-level cache, the other CPUs) may look slower than it is; repeat on an idle machine"
+            "(walks, the third-level cache, memory, the other CPUs) may look slower than it is and is called "
+            "unstable; repeat on an idle machine"
         )
     caveats += [f"{key} not measured: {reason}" for key, reason in found["missing"]]
     usable: dict[str, _Figure] = {}

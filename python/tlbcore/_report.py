@@ -498,6 +498,13 @@ def comparison_text(explanations: Sequence[Explanation]) -> str:
     lines = ["Per hour and isolated CPU, with 95 % intervals (measured); change from the first to the last"]
     for i, e in enumerate(explanations, 1):
         lines.append(f"  [{i}] {e.trace.path}")
+    kernels = {value for e in explanations for key, value in e.trace.figures["notes"] if key == "version"}
+    if len(kernels) > 1:
+        lines += paragraph(f"Mind that these are different kernels: {'; '.join(sorted(kernels))}.")
+    if any(e.trace.figures["report"]["snapshots"] for e in explanations):
+        lines += paragraph(
+            "Mind that a flight recorder keeps the interrupted seconds: its rates are not the machine's."
+        )
     head = ["cause", *(f"[{i}]" for i in range(1, len(explanations) + 1)), "change"]
     body = []
     for row in comparison_rows(explanations):

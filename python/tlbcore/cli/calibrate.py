@@ -75,7 +75,8 @@ def _show(found: Calibration) -> None:
         value, unit = float(rows["value"][at]), str(rows["unit"][at])
         digits = 0 if unit in ("entries", "sets", "ways", "MHz") or value >= 1000 else 2 if value < 100 else 1
         state = str(rows["mark"][at]) if rows["stable"][at] else "unstable"
-        spread = "" if unit in ("sets", "ways") else f"{float(rows['spread'][at]):.1%}"
+        share = float(rows["spread"][at])
+        spread = "" if unit in ("sets", "ways") else f"{share:.1%}" if share < 10 else "> 1000%"
         cells = (key, f"{value:,.{digits}f} {unit}", spread, state, str(rows["how"][at]))
         table.add_row(*(Text(cell) for cell in cells))
     console.print(table)
