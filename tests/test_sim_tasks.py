@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tlbcore import scenarios
 
 MACHINE = "broadwell-ep-e5-2699v4"
 NO_PTI = "cascade-lake-sp"
+LITMUS = Path(__file__).parent / "litmus" / "contexts"
 
 
 def run(*actors: scenarios.Actor, cpus: int = 4, isolated: str = "3", **options: Any) -> tc.SimResult:
@@ -195,3 +197,32 @@ def test_processes_that_cannot_be_are_refused(change: dict[str, Any], rule: str)
     steps = change.pop("steps", [{"do": "switch"}])
     with pytest.raises(tc.SimError, match=rule):
         run(scenarios.tasks(steps, rate_hz=1, **change))
+
+
+FORGETS = """policy forgets-the-shootdown
+  "Raises the generation and flushes here, but tells nobody. Written for a test."
+
+flush_tlb_mm_range
+  inc_mm_tlb_gen
+  flush info mm, gen
+  flush_local_and_wait
+"""
+
+
+def test_a_policy_that_tells_nobody_is_caught_by_both_machines() -> None:
+    policy = tc.Policy(text=FORGETS)
+    load = scenarios.user_shootdown(duration_s=0.05)
+    result = tc.simulate(load, machine=MACHINE, policy=policy)
+    assert result.total("violations") == result.total("user_flush_requests") > 10
+    assert result.violation is not None
+    assert "stale_access" in result.violation
+    text = (LITMUS / "switch-vs-flush.litmus").read_text()
+    forgets = FORGETS.partition("\n\n")[2]
+    assert tc.litmus(text.replace('"verified"', '"x"') + "\n" + forgets).found.startswith(
+        "violated: stale_access"
+    )
+
+
+def test_the_checker_runs_the_kernels_programs_as_roles() -> None:
+    verdict = tc.check("ipi", roles="flush_mm; switch_mm*3", assume={"D": "none", "N": "none"})
+    assert verdict.status == "verified"

@@ -108,6 +108,7 @@ def litmus_markdown(folder: Path) -> str:
     """Return the text of `docs/litmus.md`: what each file in `folder` says of itself."""
     titles = {
         "history": "Historical bugs, each as a pair: the buggy form violated, the fixed one verified",
+        "contexts": "Memory contexts: the kernel's own programs, and edits of single steps of them",
         "series": "The scenarios of the series",
         "tso": "x86-TSO",
         "x86t_elt": "x86 transistency: the published verdicts of TransForm and COATCheck",
