@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +44,7 @@ ARRAYS = st.sampled_from(
         np.full(3, 255, dtype=np.uint8).repeat(16)[:48].view(tc.EVENT),
     ]
 )
+DATA = Path(__file__).parent / "data"
 LOAD = tc.scenarios.quiet(duration_s=0.001, cpus=2, isolated="1")
 
 
@@ -121,3 +125,25 @@ def test_a_recording_of_any_bytes_is_refused_or_read(tmp_path_factory, data):
     file = tmp_path_factory.mktemp("any") / "trace.txt"
     file.write_bytes(data)
     survives(lambda: tc.read_trace(file))
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        ("csd_", "ipi_send", "tlbk"),
+        ("call_function", "csd_"),
+        ("user_",),
+        ("vmap_area",),
+        ("sched_", "drain_work"),
+    ],
+    ids=lambda names: "+".join(names),
+)
+def test_a_recording_without_some_events_is_explained_as_far_as_it_goes(tmp_path, missing):
+    whole = lzma.decompress((DATA / "p4.w7.trace.txt.xz").read_bytes()).decode()
+    kept = [line for line in whole.splitlines(keepends=True) if not any(name in line for name in missing)]
+    (tmp_path / "trace.txt").write_text("".join(kept))
+    trace = tc.read_trace(tmp_path / "trace.txt", isolated="2-3")
+    explained = str(tc.explain(trace))
+    assert "CPU 2" in explained
+    assert max(map(len, explained.splitlines())) <= 130
+    survives(lambda: str(tc.replay(trace, policies=["ipi", "coalesce-v7-fixed"])))

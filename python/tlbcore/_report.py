@@ -105,7 +105,7 @@ def columns(rows: Sequence[Sequence[str]], align: str, indent: str = "  ") -> li
                 row[-1], _WIDTH, initial_indent=f"{indent}      ", subsequent_indent=f"{indent}      "
             )
             continue
-        wrapped = textwrap.wrap(row[-1], room) or [""]
+        wrapped = textwrap.wrap(row[-1], max(room, 1)) or [""]  # no room is no harm to a cell without text
         out.append((lead + wrapped[0]).rstrip())
         out.extend(" " * len(lead) + more for more in wrapped[1:])
     return out
