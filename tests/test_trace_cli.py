@@ -628,3 +628,15 @@ def test_the_summary_names_the_flushes_and_what_a_policy_would_leave():
     assert "coalesce-v7-fixed would defer" in head
     quiet = tlbcore("explain", str(DATA / "rt4.w4spin.trace.txt.xz")).stdout
     assert "None of it is a flush of kernel TLB entries" in quiet
+
+
+@pytest.mark.parametrize("command", ["explain", "replay"])
+def test_the_json_of_both_commands_has_the_isolated_cpus_the_policies_and_the_holes(command: str, capsys):
+    assert main([command, str(Path(__file__).parent / "data" / "p4.w7.trace.txt.xz"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["schema"], document["version"]) == (f"tlbcore.{command}", 1)
+    assert {"isolated", "policies", "holes"} <= document.keys()
+    for cpu in document["isolated"]:
+        assert {"cpu", "interrupts_by_cause", "calls_by_function", "entries"} <= cpu.keys()
+    assert [cpu["cpu"] for cpu in document["isolated"]] == [2, 3]
+    assert document["isolated"][0]["calls_by_function"]["do_flush_tlb_all"] == 176

@@ -77,6 +77,7 @@ class Replay:
 
         return {
             **header_json(self.trace),
+            "isolated": self.trace.figures["report"]["isolated"],
             "policies": [dict(o) for o in self.outcomes],
             "baseline": [
                 {"cpu": c["cpu"], **c["baseline"]} for c in self.trace.figures["report"]["isolated"]
