@@ -344,3 +344,10 @@ def test_work_that_falls_due_in_an_interrupt_on_two_cpus_at_once_starts_after_it
     run = tc.simulate(load.replace(actors=(*load.actors, ticks, flushes)), machine="broadwell-ep")
     assert run.duration_s == pytest.approx(0.05)
     assert run.total("flush_requests") == pytest.approx(150, abs=4)
+
+
+def test_the_help_of_compare_names_every_scenario(capsys):
+    assert main(["compare", "--help"]) == 0
+    shown = "".join(capsys.readouterr().out.split()).replace("-", "")
+    for name in scenarios.SCENARIOS:
+        assert name.replace("-", "") in shown, name

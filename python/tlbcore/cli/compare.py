@@ -17,7 +17,8 @@ def command(
     scenario: Annotated[
         str,
         typer.Option(
-            help="rteval, spawn-storm, dpdk-poll, trading, syscall-heavy, filter-attach, module-load, text-poke, quiet."
+            help="spawn-storm, rteval, dpdk-poll, trading, syscall-heavy, filter-attach, module-load, text-poke, quiet,"
+            " user-shootdown, pthread-churn, hackbench, kernel-build."
         ),
     ] = "rteval",
     machine: Annotated[
