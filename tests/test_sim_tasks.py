@@ -172,6 +172,23 @@ def test_threads_and_details_change_no_byte() -> None:
                 assert values.tobytes() == two.table[column].tobytes(), column
 
 
+def test_an_interrupted_run_of_processes_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    load = scenarios.kernel_build(duration_s=6.0, switches_hz=20_000)
+    file = tmp_path / "run.checkpoint"
+
+    def stop(done: float, _total: float) -> None:
+        if done > 0:
+            raise KeyboardInterrupt
+
+    first = tc.simulate(load, machine=MACHINE, checkpoint=file, progress=stop)
+    assert first.interrupted
+    assert first.total("execs") > 0
+    rest = tc.simulate(load, machine=MACHINE, checkpoint=file)
+    whole = tc.simulate(load, machine=MACHINE)
+    for column, values in whole.table.items():
+        assert values.tobytes() == rest.table[column].tobytes(), column
+
+
 def test_looked_up_pages_survive_a_switch_back_only_where_an_asid_was_found() -> None:
     def misses(processes: int) -> int:
         spin = scenarios.spin((1,), user_pages=16)
