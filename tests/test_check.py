@@ -257,3 +257,50 @@ def test_a_search_that_meets_its_memory_limit_says_how_far_it_came() -> None:
     assert {v.status for v in limited} == {"inconclusive"}
     assert limited[0].to_dict() == limited[1].to_dict()
     assert f"at depth {limited[0].depth} with {limited[0].states} states" in limited[0].sentence
+
+
+SCOPES = [(0, "none", "none"), (0, "recycled", "none"), (1, "none", "recycled")]
+
+
+@pytest.mark.parametrize("name", [n for n, p in tc.policies.items() if p.defers == ("flush",)])
+def test_any_number_of_entries_and_rounds_has_the_verdict_of_two_entries_and_one_round(name: str) -> None:
+    """Versions are renamed (SEMANTICS S1). No policy's verdict is stricter without bound."""
+    for nmis, danger, bodies in SCOPES:
+        how: dict[str, object] = {"nmis": nmis, "assume": {"D": danger, "N": bodies}}
+        bounded = tc.check(name, **how)  # type: ignore[arg-type]
+        every = tc.check(name, **how, entries="unbounded", rounds="unbounded")  # type: ignore[arg-type]
+
+        assert every.status == bounded.status
+        if every.counterexample is None:
+            assert "any number of entries per isolated CPU, any number of flush rounds" in every.sentence
+        else:
+            assert bounded.counterexample is not None
+            assert every.counterexample.replay() == every.counterexample.rule
+            assert len(every.counterexample.steps) == len(bounded.counterexample.steps)
+
+
+def test_unbounded_rounds_find_what_needs_two() -> None:
+    """A policy that flushes in its first round only: one round passes, any number does not."""
+    once = tc.Policy(
+        text="""policy once
+  "Flushes in its first round only."
+  based on ipi
+  var flushed : 1 bit, starts 0
+
+flush_kernel_range
+  if flushed == 0
+    flush_kernel_now
+  flushed = 1
+"""
+    )
+    assert tc.check(once, assume={"D": "none"}).status == "verified"
+    found = tc.check(once, assume={"D": "none"}, rounds="unbounded")
+    assert found.status == "violated"
+    assert "2 flush rounds" in found.sentence
+
+
+def test_a_bound_is_a_number_or_unbounded() -> None:
+    with pytest.raises(tc.CheckError, match="rounds is 1 to 15 or unbounded: got many"):
+        tc.check("ipi", rounds="many")
+    with pytest.raises(tc.CheckError, match="patched text"):
+        tc.check("text-sync-tri-state", rounds="unbounded")

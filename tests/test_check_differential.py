@@ -83,3 +83,37 @@ def test_both_explorers_agree_on_random_mutants() -> None:
 @pytest.mark.slow
 def test_both_explorers_agree_on_many_random_mutants() -> None:
     agree(2000, seed=2, entries=2)
+
+
+def forms_agree(count: int, seed: int) -> None:
+    """Plain, reduced (fused and, with three CPUs, symmetric) and parallel searches say the same of each mutant."""
+    seen = set()
+    for number, (text, how) in enumerate(mutants(count, seed)):
+        policy = tc.Policy(text=text)
+        assume = {"D": str(how["danger"]), "N": "none"}
+        if how["invpcid_publishes"]:
+            assume["invpcid"] = "publishes"
+        cpus = 3 if number % 10 == 0 else 2
+        plain, reduced, parallel = (
+            tc.check(policy, cpus=cpus, entries=1, assume=assume, reduce=reduce, threads=threads)
+            for reduce, threads in ((False, 1), (True, 1), (True, 2))
+        )
+        assert parallel.to_dict() == reduced.to_dict(), text
+        assert plain.status == reduced.status, f"{assume}, {cpus} CPUs\n{text}"
+        assert reduced.states <= plain.states or reduced.status == "violated"
+        for verdict in (plain, reduced):
+            if (found := verdict.counterexample) is not None:
+                assert found.replay() == found.rule, text
+        if plain.counterexample is not None and reduced.counterexample is not None:
+            assert len(plain.counterexample.steps) == len(reduced.counterexample.steps), text
+        seen.add(plain.status)
+    assert {"verified", "violated"} <= seen
+
+
+def test_every_form_of_search_agrees_on_random_mutants() -> None:
+    forms_agree(60, seed=3)
+
+
+@pytest.mark.slow
+def test_every_form_of_search_agrees_on_ten_thousand_random_mutants() -> None:
+    forms_agree(10_000, seed=4)

@@ -246,8 +246,8 @@ def check(
     mces: int = 0,
     asids: int = 1,
     pages: int = 1,
-    entries: int = 2,
-    rounds: int = 1,
+    entries: int | str = 2,
+    rounds: int | str = 1,
     assume: Mapping[str, str] | None = None,
     memory: int = 8 * _GIB,
     roles: str = "",
@@ -277,9 +277,12 @@ def check(
     asids, pages
         ASIDs per CPU (1 or 2) and tracked vmalloc pages (1 to 3).
     entries
-        System calls each isolated CPU makes.
+        System calls each isolated CPU makes, 0 to 15, or `"unbounded"`: any number of them.
     rounds
-        Flush rounds.
+        Flush rounds, 1 to 15, or `"unbounded"`. Versions of pages are then renamed to what is current,
+        superseded, covered by a flush under way or dead (SEMANTICS S1), so that the graph stays finite. A
+        sender that waits for an unbounded number of rounds or entries to come is a deadlock (S11): nothing
+        says that they ever do.
     assume
         Assumptions by name, such as `{"D": "recycled", "invpcid": "publishes"}`.
     memory
@@ -362,8 +365,8 @@ def _request(
     mces: int,
     asids: int,
     pages: int,
-    entries: int,
-    rounds: int,
+    entries: int | str,
+    rounds: int | str,
     memory: int,
     roles: str,
     reduce: bool,
@@ -377,8 +380,8 @@ def _request(
         "mces": _bound("mces", mces, 0, 3),
         "asids": _bound("asids", asids, 1, 2),
         "pages": _bound("pages", pages, 1, 3),
-        "entries": _bound("entries", entries, 0, 15),
-        "rounds": _bound("rounds", rounds, 1, 15),
+        "entries": _times("entries", entries, 0),
+        "rounds": _times("rounds", rounds, 1),
         "memory": memory,
         "plain": not reduce,
         "threads": _bound("threads", threads, 0, 64),
@@ -422,6 +425,15 @@ def _core_of(request: dict[str, Any], worst: Verdict, progress: Progress | None)
 def _bound(name: str, value: int, least: int, most: int) -> int:
     if not least <= value <= most:
         raise _core.CheckError(f"{name} is {least} to {most}: got {value}")
+    return value
+
+
+def _times(name: str, value: int | str, least: int) -> int:
+    """Read a number of runs; 255 stands for any number."""
+    if value == "unbounded":
+        return 255
+    if not isinstance(value, int) or not least <= value <= 15:
+        raise _core.CheckError(f"{name} is {least} to 15 or unbounded: got {value}")
     return value
 
 
@@ -506,8 +518,8 @@ def necessary(
     mces: int = 0,
     asids: int = 1,
     pages: int = 1,
-    entries: int = 2,
-    rounds: int = 1,
+    entries: int | str = 2,
+    rounds: int | str = 1,
     assume: Mapping[str, str] | None = None,
     memory: int = 8 * _GIB,
     roles: str = "",
@@ -599,8 +611,8 @@ def repair(
     mces: int = 0,
     asids: int = 1,
     pages: int = 1,
-    entries: int = 2,
-    rounds: int = 1,
+    entries: int | str = 2,
+    rounds: int | str = 1,
     assume: Mapping[str, str] | None = None,
     memory: int = 8 * _GIB,
     roles: str = "",

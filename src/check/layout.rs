@@ -6,7 +6,9 @@
 
 use std::collections::HashSet;
 
-use super::scope::{Assume, CheckError, MAX_ASIDS, MAX_CPUS, MAX_PAGES, Patched, Rest, Role, Scope};
+use super::scope::{
+    Assume, CheckError, MAX_ASIDS, MAX_CPUS, MAX_PAGES, Patched, Rest, Role, Scope, UNBOUNDED,
+};
 use crate::kernel::program::{
     Alu, Ask, At, Code, Cond, Copies, Cr3, Entry, GENERATION_BITS, Holds, Level, Op, PageKind, Pages, Pc,
     ProgId, REGS, Set, Touch, Val,
@@ -229,6 +231,8 @@ pub struct CpuFields {
     pub next_asid: Bits,
     /// `flush_tlb_info` of this CPU's request: address space and generation.
     pub info: (Bits, Bits),
+    /// Pages of its broadcasts that no TLBSYNC has completed, a bit each.
+    pub broadcast: Bits,
     /// Its words.
     pub words: (usize, usize),
 }
@@ -431,7 +435,7 @@ impl Layout {
             c.cr3 = a.take(cr3_bits);
             c.irqs = a.take(1);
             c.gs = a.take(1);
-            c.left = a.take(width(u64::from(role.left)));
+            c.left = a.take(if role.left == UNBOUNDED { 0 } else { width(u64::from(role.left)) });
             for (p, page) in layout.pages.iter().enumerate() {
                 for t in 0..tags(page, scope.asids) {
                     c.tlb[p][t] = a.take(version_bits);
@@ -482,6 +486,9 @@ impl Layout {
             }
             if ops.iter().any(|op| matches!(op, Op::FlushInfo { .. })) {
                 c.info = (a.take(width(mms as u64 - 1)), a.take(u32::from(GENERATION_BITS)));
+            }
+            if ops.iter().any(|op| matches!(op, Op::Invlpgb(_) | Op::InvlpgbAll)) {
+                c.broadcast = a.take(layout.pages.len() as u32);
             }
             // Store buffer.
             let pages = layout.pages.len() - text.map_or(0, |t| t.len());
@@ -957,8 +964,24 @@ pub fn narrow(code: &Code, scope: &Scope, assume: Assume) -> Result<Code, CheckE
     Ok(code)
 }
 
+/// Are versions renamed (SEMANTICS S1)? They must be where page-table entries are written without bound.
+pub fn renames(code: &Code, scope: &Scope) -> Result<bool, CheckError> {
+    let writes = |r: &Role| code.ops_of(&r.again).iter().any(|op| matches!(op, Op::Pte { .. }));
+    let renamed = scope.rename || scope.roles.iter().any(|r| r.left == UNBOUNDED && writes(r));
+    match renamed {
+        true if has_text(code, scope) => Err(CheckError::Unbounded("patched text")),
+        true if !scope.frames.is_empty() => Err(CheckError::Unbounded("the data of `frames`")),
+        renamed => Ok(renamed),
+    }
+}
+
 /// The highest version the scope's programs can give one page: the initial one is 1, text counts as in [`TEXT`].
+/// Renamed ones are at most one for what is dead, for each flush under way, and for what is current; and one more
+/// for each store in a buffer that a flush counts on.
 pub fn versions_needed(code: &Code, scope: &Scope) -> u64 {
+    if renames(code, scope) == Ok(true) {
+        return scope.roles.len() as u64 + 6;
+    }
     let mut pages = 1;
     let mut text = [TEXT.initial + 1; 2];
     for role in &scope.roles {

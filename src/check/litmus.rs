@@ -8,7 +8,7 @@
 //! maps variable `x`, after its next change `y`), `features "pti pcid"`.
 
 use super::property::Condition;
-use super::scope::{Assume, CheckError, Rest, Role, Scope};
+use super::scope::{Assume, CheckError, Rest, Role, Scope, UNBOUNDED};
 use super::{Answer, Cut, End, Question, Status, check};
 use crate::kernel::policy::load;
 use crate::kernel::program::{Code, Feature, Features};
@@ -105,16 +105,23 @@ pub fn roles(text: &str) -> Result<Vec<Role>, CheckError> {
                     }
                     return Ok(Role::isolated_by(entries.min(15), by.trim()));
                 }
+                if rest == "unbounded" {
+                    return Ok(Role::isolated(UNBOUNDED));
+                }
                 if let Ok(entries) = rest.parse::<u8>() {
                     return Ok(Role::isolated(entries.min(15)));
                 }
                 return Ok(Role { isolated: true, name: "isolated".into(), ..Role::initiator(rest, 1) });
             }
             let (program, rounds) = match word.split_once('*') {
+                Some((p, n)) if n.trim() == "unbounded" => (p.trim(), UNBOUNDED),
                 Some((p, n)) => (p.trim(), n.trim().parse::<u8>().map_err(|_| bad(word))?),
                 None => (word, 1),
             };
-            if program.is_empty() || program.contains(' ') || !(1..=15).contains(&rounds) {
+            if program.is_empty()
+                || program.contains(' ')
+                || !(1..=15).contains(&rounds) && rounds != UNBOUNDED
+            {
                 return Err(bad(word));
             }
             Ok(Role::initiator(program, rounds))
@@ -192,6 +199,7 @@ impl Litmus {
             never: None,
             exists: None,
             frames: Vec::new(),
+            rename: false,
         };
         scope.validate().map_err(|e| bad(e.to_string()))?;
         if let Some(text) = fact("frames") {

@@ -28,6 +28,8 @@ pub struct Model {
     pub checked_zones: u8,
     /// Ops that commute with everything else happen with the op before them.
     pub fuse: bool,
+    /// Versions are renamed, so that their number stays bounded (SEMANTICS S1).
+    pub renamed: bool,
     /// The user table maps no tracked page.
     pub nothing_user: bool,
     /// Fields of variables whose copies only their own CPU writes.
@@ -444,6 +446,55 @@ impl<'a, const W: usize> Abs<'a, W> {
         }
         self.set(s.version[p], version + 1);
         self.set(s.kind[p], kind);
+        self.rename(p);
+    }
+
+    /// Rename a page's versions to the least that compare alike (SEMANTICS S1): what is asked of a version is whether
+    /// it is below what is dead, below what a flush under way covers, and below what is current. A number above the
+    /// current version, which a flush covers by stores still in a buffer, stays as far above it.
+    fn rename(&mut self, p: usize) {
+        if !self.m.renamed {
+            return;
+        }
+        self.others = self.m.masks[3];
+        let layout = &self.m.layout;
+        let shared = &layout.shared;
+        let covered = layout.cpus.iter().map(|c| c.covered[p]).filter(|b| b.exists());
+        let marks = [shared.dead[p]].into_iter().chain(covered.clone());
+        let held = layout.cpus.iter().flat_map(|c| c.tlb[p]).chain([shared.old_leaf[p]]);
+        self.renumber(shared.version[p], marks, held.filter(|b| b.exists()));
+        // `free table` tells the first table of all by its number.
+        if self.get(shared.upper[p]) > 1 {
+            let held = layout.cpus.iter().flat_map(|c| c.upper[p]).filter(|b| b.exists());
+            self.renumber(shared.upper[p], [shared.freed[p]].into_iter(), held);
+        }
+    }
+
+    /// Number what is at most `current` by how many of the marks and of `current` itself it reaches. 0 is none.
+    fn renumber(
+        &mut self,
+        current: Bits,
+        marks: impl Iterator<Item = Bits> + Clone,
+        held: impl Iterator<Item = Bits>,
+    ) {
+        let now = self.get(current);
+        let mut steps: u64 = 1 << now;
+        for b in marks.clone() {
+            match self.get(b) {
+                0 => {}
+                v if v <= now => steps |= 1 << v,
+                _ => {}
+            }
+        }
+        let new = |v: u64| match v {
+            0 => 0,
+            v if v <= now => u64::from((steps & ((2 << v) - 1)).count_ones()) + 1,
+            v => u64::from(steps.count_ones()) + 1 + (v - now),
+        };
+        for b in held.chain(marks).chain([current]) {
+            let v = self.get(b);
+            self.set(b, new(v));
+        }
     }
 
     /// The version of a part of text once this CPU's own stores are visible.
@@ -703,6 +754,12 @@ impl<'a, const W: usize> Abs<'a, W> {
         }
     }
 
+    fn send_broadcast(&mut self, cpu: usize, pages: u64) {
+        let b = self.m.layout.cpus[cpu].broadcast;
+        let sent = self.get(b);
+        self.set(b, sent | pages);
+    }
+
     fn slot_of(&self, of: PcidOf, cr3: u64) -> usize {
         self.m.asid(cr3) + if of == PcidOf::User { self.m.layout.asids } else { 0 }
     }
@@ -945,27 +1002,33 @@ impl<const W: usize> Machine for Abs<'_, W> {
             }
             Invalidate::Invpcid(Invpcid::AllGlobal, ..) => self.forget_where(me, true, |_| true),
             Invalidate::Invpcid(Invpcid::All, ..) => self.forget_where(me, false, |_| true),
+            // Complete at the next TLBSYNC and no earlier that one could rely on (APM Vol. 3, INVLPGB).
             Invalidate::Broadcast(pages) => {
-                self.others = self.m.masks[3];
-                for c in 0..self.m.layout.cpus.len() {
-                    for p in self.which(pages) {
-                        for slot in 0..tags(&self.m.layout.pages[p], self.m.layout.asids) {
-                            self.forget(c, p, slot, true);
-                        }
-                    }
-                }
+                let of = self.which(pages).fold(0, |of, p| of | 1 << p);
+                self.send_broadcast(me, of);
             }
-            Invalidate::BroadcastAll => {
-                self.others = self.m.masks[3];
-                for c in 0..self.m.layout.cpus.len() {
-                    self.forget_where(c, true, |_| true);
-                }
-            }
+            Invalidate::BroadcastAll => self.send_broadcast(me, (1 << self.m.layout.pages.len()) - 1),
         }
         Ok(())
     }
 
-    fn tlbsync(&mut self, _: Cpu) -> bool {
+    fn tlbsync(&mut self, cpu: Cpu) -> bool {
+        let b = self.c(cpu).broadcast;
+        let of = self.get(b);
+        if of != 0 {
+            self.set(b, 0);
+            self.others = self.m.masks[3];
+            for c in 0..self.m.layout.cpus.len() {
+                for p in (0..self.m.layout.pages.len()).filter(|p| of >> p & 1 != 0) {
+                    if self.m.layout.pages[p].kind == PageKind::Text {
+                        continue; // no translation
+                    }
+                    for slot in 0..tags(&self.m.layout.pages[p], self.m.layout.asids) {
+                        self.forget(c, p, slot, true);
+                    }
+                }
+            }
+        }
         true
     }
 
@@ -1130,6 +1193,9 @@ impl<const W: usize> Machine for Abs<'_, W> {
             let dead = self.m.layout.shared.dead[p];
             if covered > self.get(dead) {
                 self.set(dead, covered);
+            }
+            if self.m.layout.pages[p].kind != PageKind::Text {
+                self.rename(p);
             }
         }
         Ok(())

@@ -26,7 +26,7 @@ pub mod visited;
 pub use explore::{Counts, Cut, End};
 pub use machine::{Model, Seen};
 pub use model::{Action, Move};
-pub use scope::{Assume, CheckError, Fills, Patched, Rest, Role, Scope, Touches};
+pub use scope::{Assume, CheckError, Fills, Patched, Rest, Role, Scope, Touches, UNBOUNDED};
 
 use crate::kernel::program::{Code, Features};
 use crate::kernel::step::Violation;
@@ -133,9 +133,24 @@ pub fn check(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) ->
         match answer.end {
             End::Cut(Cut::Buffer) if depth + 1 < BUFFERS.len() => depth += 1,
             End::Violated(..) if fuse && question.trace => fuse = false,
+            End::Violated(..) if question.trace && question.scope.is_unbounded() => {
+                return Ok(Answer { model: counted(question, &answer)?, ..answer });
+            }
             _ => return Ok(answer),
         }
     }
+}
+
+/// The model a violation is told in: with as many rounds and entries as it needs where there was no bound, so that
+/// versions keep the numbers they are given.
+fn counted(question: &Question<'_>, answer: &Answer) -> Result<Model, CheckError> {
+    let mut scope = question.scope.clone();
+    let moves = answer.violation().map_or(&[][..], |(_, moves)| moves);
+    for (cpu, role) in scope.roles.iter_mut().enumerate().filter(|(_, r)| r.left == UNBOUNDED) {
+        let entered = moves.iter().filter(|&&mv| mv == (cpu as u8, Action::Enter)).count();
+        role.left = u8::try_from(entered).unwrap_or(UNBOUNDED);
+    }
+    Model::new(question.code, question.features, &scope, question.assume, answer.buffer)
 }
 
 /// Run `$body` with `W` bound to the number of words of the model.

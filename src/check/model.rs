@@ -2,9 +2,9 @@
 //!
 //! [`Action`] enumerates *all* nondeterminism: a schedule, a list of CPUs and actions, determines a run.
 
-use super::layout::{Layout, MAX_WORDS, TEXT, narrow, tags, versions_needed};
+use super::layout::{Layout, MAX_WORDS, TEXT, narrow, renames, tags, versions_needed};
 use super::machine::{Abs, CR3_USER, Entries, INIT_MM, Model, NO_MM, Seen};
-use super::scope::{Assume, CheckError, Fills, Rest, Scope};
+use super::scope::{Assume, CheckError, Fills, Rest, Scope, UNBOUNDED};
 use crate::kernel::program::{
     At, Code, Cond, Cr3, Feature, Features, Holds, Invpcid, NoFlush, Op, PageKind, Place, Set, Slot, Touch,
     Zone,
@@ -54,6 +54,7 @@ impl Model {
     ) -> Result<Model, CheckError> {
         let buffer = if assume.store_buffers { buffer } else { 0 };
         let code = &narrow(code, scope, assume)?;
+        let renamed = renames(code, scope)?;
         let layout = Layout::new(code, scope, assume, buffer, versions_needed(code, scope))?;
         if layout.words > MAX_WORDS {
             return Err(CheckError::TooWide { bits: layout.words * 64, most: MAX_WORDS });
@@ -82,6 +83,7 @@ impl Model {
         let mut model = Model {
             checked_zones: 0,
             fuse: false,
+            renamed,
             nothing_user,
             private,
             writers,
@@ -115,7 +117,9 @@ impl Model {
             a.enter(i, 0, first);
             a.set(c.irqs, u64::from(!role.irqs_off));
             a.set(c.gs, 1);
-            a.set(c.left, u64::from(role.left));
+            if role.left != UNBOUNDED {
+                a.set(c.left, u64::from(role.left));
+            }
             for (v, b) in self.code.vars.iter().zip(&c.vars) {
                 if v.per_cpu {
                     a.set(*b, u64::from(v.init));
@@ -302,10 +306,14 @@ impl Model {
                 }
             }
         } else {
-            if get(c.left) > 0 {
-                e.progress = true;
+            // Without bound nothing says that it ever does: a sender must not wait for it (S11).
+            let unbounded = role.left == UNBOUNDED;
+            if unbounded || get(c.left) > 0 {
+                e.progress |= !unbounded;
                 let mut a = Abs::new(self, *s);
-                a.set(c.left, get(c.left) - 1);
+                if !unbounded {
+                    a.set(c.left, get(c.left) - 1);
+                }
                 a.enter(cpu, 0, self.code.program(&role.again).expect("the layout looked"));
                 if role.rest == Rest::User {
                     a.set(c.irqs, 0);

@@ -4,7 +4,7 @@ use super::layout::{Bits, TEXT, Target};
 use super::machine::{CR3_USER, Model, Seen};
 use super::model::{Action, Move};
 use super::schedule::{self, Replay};
-use super::scope::{CheckError, Rest};
+use super::scope::{CheckError, Rest, UNBOUNDED};
 use super::{Answer, Cut, End, Status};
 use crate::kernel::program::{At, Copies, Entry, Index, Level, Op, PageKind, Pc, Place};
 use crate::kernel::step::Violation;
@@ -523,8 +523,17 @@ pub fn sentence(answer: &Answer) -> String {
     let scope = &m.scope;
     let s = |n: usize| if n == 1 { "" } else { "s" };
     let entries: u8 = scope.roles.iter().filter(|r| r.rest == Rest::User).map(|r| r.left).max().unwrap_or(0);
-    let rounds: usize =
-        scope.roles.iter().filter(|r| r.rest == Rest::Kernel).map(|r| usize::from(r.left) + 1).sum();
+    let entries = match entries {
+        UNBOUNDED => "any number of entries".to_string(),
+        1 => "1 entry".to_string(),
+        n => format!("{n} entries"),
+    };
+    let kernel = || scope.roles.iter().filter(|r| r.rest == Rest::Kernel);
+    let rounds = match kernel().map(|r| usize::from(r.left) + 1).sum() {
+        _ if kernel().any(|r| r.left == UNBOUNDED) => "any number of flush rounds".to_string(),
+        1 => "1 flush round".to_string(),
+        n => format!("{n} flush rounds"),
+    };
     let pages = m.layout.pages.iter().filter(|p| p.kind != PageKind::Text).count();
     let tracked = match (pages, m.layout.text) {
         (0, Some(_)) => "1 patched instruction".to_string(),
@@ -532,12 +541,10 @@ pub fn sentence(answer: &Answer) -> String {
         (n, None) => format!("{n} page{}", s(n)),
     };
     let bounds = format!(
-        "{} CPUs, {tracked}, {} ASID{}, {entries} entr{} per isolated CPU, {rounds} flush round{}, {} NMI{}, {} #MC{}",
+        "{} CPUs, {tracked}, {} ASID{}, {entries} per isolated CPU, {rounds}, {} NMI{}, {} #MC{}",
         scope.roles.len(),
         scope.asids,
         s(scope.asids),
-        if entries == 1 { "y" } else { "ies" },
-        s(rounds),
         if scope.nmis == 0 { "no".into() } else { format!("at most {}", scope.nmis) },
         s(usize::from(scope.nmis)),
         if scope.mces == 0 { "no".into() } else { format!("at most {}", scope.mces) },

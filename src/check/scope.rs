@@ -33,6 +33,9 @@ pub enum CheckError {
         /// Words there are.
         most: usize,
     },
+    /// Rounds without bound where versions cannot be renamed.
+    #[error("rounds can be unbounded where pages alone have versions: {0} has too")]
+    Unbounded(&'static str),
     /// A program the scope needs is not there.
     #[error("{policy} has no program `{program}`")]
     NoProgram {
@@ -61,6 +64,9 @@ pub enum Rest {
     Kernel,
 }
 
+/// Any number of runs: nothing in the state counts them.
+pub const UNBOUNDED: u8 = u8::MAX;
+
 /// What one CPU does.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Role {
@@ -72,7 +78,7 @@ pub struct Role {
     pub first: String,
     /// What it runs next, each time, from where it rests.
     pub again: String,
-    /// How often.
+    /// How often; [`UNBOUNDED`] for any number of times.
     pub left: u8,
     /// Where it rests.
     pub rest: Rest,
@@ -95,7 +101,7 @@ impl Role {
             isolated: false,
             first: program.into(),
             again: program.into(),
-            left: rounds.saturating_sub(1),
+            left: if rounds == UNBOUNDED { rounds } else { rounds.saturating_sub(1) },
             rest: Rest::Kernel,
             own: 0xff,
             irqs_off: false,
@@ -161,6 +167,8 @@ pub struct Scope {
     pub exists: Option<Condition>,
     /// For each page the fields it maps: at first, after its next change, ...
     pub frames: Vec<Vec<u8>>,
+    /// Rename versions (SEMANTICS S1) even if the rounds are bounded.
+    pub rename: bool,
 }
 
 impl Scope {
@@ -168,7 +176,22 @@ impl Scope {
     pub fn standard(cpus: usize, nmis: u8) -> Scope {
         let mut roles = vec![Role::initiator("purge", 1)];
         roles.extend((1..cpus).map(|_| Role::isolated(2)));
-        Scope { roles, pages: 1, asids: 1, nmis, mces: 0, never: None, exists: None, frames: Vec::new() }
+        Scope {
+            roles,
+            pages: 1,
+            asids: 1,
+            nmis,
+            mces: 0,
+            never: None,
+            exists: None,
+            frames: Vec::new(),
+            rename: false,
+        }
+    }
+
+    /// Does a CPU run something any number of times?
+    pub fn is_unbounded(&self) -> bool {
+        self.roles.iter().any(|r| r.left == UNBOUNDED)
     }
 
     /// Reject what the explorer cannot hold.

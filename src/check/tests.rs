@@ -191,3 +191,35 @@ fn the_historical_bugs_of_the_gate_fit_one_word_per_cpu() {
         assert!(cpus.iter().all(|&b| b <= 64) && *shared <= 64, "{name}: {cpus:?} {shared}");
     }
 }
+
+#[test]
+fn renamed_versions_change_no_verdict_and_no_shortest_violation() {
+    for row in POLICIES {
+        let code = policy(row.id);
+        if layout::renames(&code, &Scope { rename: true, ..Scope::standard(2, 0) }).is_err() {
+            continue; // patched text
+        }
+        for (rounds, assume) in [(1, Assume::default()), (2, recycled())] {
+            let [plain, renamed] = [false, true].map(|rename| {
+                let mut scope = Scope { rename, ..Scope::standard(2, 0) };
+                scope.roles[0] = Role::initiator("purge", rounds);
+                explore_with(&code, scope, assume)
+            });
+            assert_eq!(plain.status(), renamed.status(), "{}", row.id);
+            assert_eq!(
+                plain.violation().map(|(v, moves)| (v, moves.len())),
+                renamed.violation().map(|(v, moves)| (v, moves.len()))
+            );
+            let fewer = renamed.counts.states <= plain.counts.states;
+            assert!(fewer || plain.status() == Status::Violated, "{}: renaming joins states", row.id);
+        }
+    }
+}
+
+#[test]
+fn a_broadcast_is_complete_at_its_tlbsync_and_not_before() {
+    let code = edited("invlpgb", "broadcast\n  if range is full\n    invlpgb all\n  else\n    invlpgb range");
+    let a = run(&code, 0, Assume::default());
+    assert_eq!(a.violation().unwrap().0, Violation::StaleAccessReused);
+    assert_eq!(run(&policy("invlpgb"), 0, Assume::default()).status(), Status::Verified);
+}

@@ -5,8 +5,8 @@ use pyo3::{prelude::*, types::PyDict};
 use crate::check::edit::{self, Bounds};
 use crate::check::litmus::{self, Litmus};
 use crate::check::{
-    self, Answer, Assume, CheckError, Counts, Move, Patched, Question, Role, Scope, Status, Touches, report,
-    schedule,
+    self, Answer, Assume, CheckError, Counts, Move, Patched, Question, Role, Scope, Status, Touches,
+    UNBOUNDED, report, schedule,
 };
 use crate::kernel::program::{Code, Features};
 use crate::kernel::step::Violation;
@@ -45,7 +45,11 @@ impl Request {
         scope.asids = self.asids;
         scope.pages = self.pages;
         for r in scope.roles.iter_mut().filter(|_| self.roles.is_empty()) {
-            r.left = if r.isolated { self.entries } else { self.rounds.saturating_sub(1) };
+            r.left = match (r.isolated, self.rounds) {
+                (true, _) => self.entries,
+                (false, UNBOUNDED) => UNBOUNDED,
+                (false, rounds) => rounds.saturating_sub(1),
+            };
         }
         scope.validate()?;
         Ok(scope)

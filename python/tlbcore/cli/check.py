@@ -18,8 +18,8 @@ def command(
     mces: Annotated[int, typer.Option(help="Machine checks in all; they nest in NMIs.")] = 0,
     asids: Annotated[int, typer.Option(help="ASIDs per CPU, 1 or 2.")] = 1,
     pages: Annotated[int, typer.Option(help="Tracked vmalloc pages, 1 to 3.")] = 1,
-    entries: Annotated[int, typer.Option(help="System calls per isolated CPU.")] = 2,
-    rounds: Annotated[int, typer.Option(help="Flush rounds.")] = 1,
+    entries: Annotated[str, typer.Option(help="System calls per isolated CPU, or unbounded.")] = "2",
+    rounds: Annotated[str, typer.Option(help="Flush rounds, or unbounded.")] = "1",
     assume: Annotated[
         list[str] | None,
         typer.Option(help="NAME=VALUE, repeatable: D, N, T, invpcid, stores, fills, gs, range."),
@@ -54,8 +54,8 @@ def command(
             mces=mces,
             asids=asids,
             pages=pages,
-            entries=entries,
-            rounds=rounds,
+            entries=times(entries),
+            rounds=times(rounds),
             assume=assumptions(assume or []),
             memory=size(memory),
             roles=roles,
@@ -70,8 +70,8 @@ def command(
             mces=mces,
             asids=asids,
             pages=pages,
-            entries=entries,
-            rounds=rounds,
+            entries=times(entries),
+            rounds=times(rounds),
             assume=assumptions(assume or []),
             memory=size(memory),
             roles=roles,
@@ -98,6 +98,11 @@ def assumptions(words: list[str]) -> dict[str, str]:
         if out.setdefault(name, value) != value:
             _common.fail(f"`{name}` is assumed to be `{out[name]}` and `{value}`")
     return out
+
+
+def times(text: str) -> int | str:
+    """Read a number of runs; what is no number is left to the checker to judge."""
+    return int(text) if text.lstrip("-").isdecimal() else text
 
 
 def size(text: str) -> int:
