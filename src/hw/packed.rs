@@ -120,7 +120,8 @@ impl Log {
     }
 
     /// A use of the page in `place`; a new page may cost the oldest its place.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // a call from the vector loop would spill its registers
     pub(super) fn used(&mut self, place: usize, new: bool) {
         self.at[place] = self.to as u16;
         self.places[self.to] = place as u16;
