@@ -93,7 +93,34 @@ pub(crate) struct Array {
     draws: u64,
     /// Entries marked stale; while it is 0 a hit cannot be one.
     stale: u32,
+    /// Where to look for entries that are to leave.
+    #[serde(skip)]
+    filled: Filled,
 }
+
+/// Where entries may be: bit `set % 64` where the ways of a set are an order, bit `index % 64` where a way is a place.
+/// It follows from the contents, so it says nothing about equality; whoever does not know sets every bit.
+#[derive(Clone, Copy, Debug)]
+struct Filled(u64);
+
+impl Filled {
+    const NOTHING: Filled = Filled(0);
+    const ANYTHING: Filled = Filled(!0);
+}
+
+impl Default for Filled {
+    fn default() -> Self {
+        Filled::ANYTHING
+    }
+}
+
+impl PartialEq for Filled {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Filled {}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Policy {
@@ -153,6 +180,7 @@ impl Array {
             tree,
             draws: 0,
             stale: 0,
+            filled: Filled::NOTHING,
         }
     }
 
@@ -169,6 +197,7 @@ impl Array {
             tree: Vec::new(),
             draws: 0,
             stale: 0,
+            filled: Filled::NOTHING,
         }
     }
 
@@ -190,6 +219,7 @@ impl Array {
 
     /// The contents, for a loop that keeps the same order by other means.
     pub(crate) fn keys_mut(&mut self) -> &mut [Entry] {
+        self.filled = Filled::ANYTHING;
         &mut self.keys
     }
 
@@ -267,6 +297,12 @@ impl Array {
     fn find(&self, set: usize, key: Entry, global: Entry) -> Option<usize> {
         let ways = self.ways_of(set);
         if self.stale == 0 {
+            if let Ok(four) = <&[Entry; 4]>::try_from(ways) {
+                return four.iter().position(|&way| way == key || way == global);
+            }
+            if let Ok(six) = <&[Entry; 6]>::try_from(ways) {
+                return six.iter().position(|&way| way == key || way == global);
+            }
             if ways.len() >= 16 && simd::available() {
                 return simd::find(ways, key, global);
             }
@@ -296,12 +332,13 @@ impl Array {
         let Some(way) = self.find(set, key, global) else { return Entry::EMPTY };
         let found = self.ways_of(set)[way];
         match self.policy {
-            Policy::Lru => {
+            Policy::Lru if way > 0 => {
                 let start = set * self.ways as usize;
                 let ways = &mut self.keys[start..=start + way];
                 ways.copy_within(..way, 1);
                 ways[0] = found;
             }
+            Policy::Lru => {}
             Policy::Tree | Policy::MruTree { .. } => self.touch(set, way as u32),
             Policy::Fifo | Policy::Random { .. } => {}
         }
@@ -319,11 +356,13 @@ impl Array {
                 let victim = ways[last];
                 ways.copy_within(..last, 1);
                 ways[0] = key;
+                self.filled.0 |= 1 << (set % 64);
                 victim
             }
             Policy::Tree | Policy::MruTree { .. } | Policy::Random { .. } => {
                 let empty = ways.iter().position(|&way| way == Entry::EMPTY);
                 let way = empty.unwrap_or_else(|| self.victim(set));
+                self.filled.0 |= 1 << ((start + way) % 64);
                 let victim = std::mem::replace(&mut self.keys[start + way], key);
                 self.touch(set, way as u32);
                 victim
@@ -339,13 +378,13 @@ impl Array {
         match self.policy {
             Policy::Tree => {
                 let bits = &mut self.tree[set];
-                *bits = point_away(*bits, 0, self.ways, way);
+                *bits = turn_away(*bits, 0, self.ways, way);
             }
             Policy::MruTree { groups } => {
                 let size = self.ways / groups;
                 let (group, inside) = (way / size, way % size);
                 let bits = &mut self.tree[set];
-                *bits = point_away(*bits, group * size, size, inside);
+                *bits = turn_away(*bits, group * size, size, inside);
                 *bits = *bits & !(0xff << MRU_SHIFT) | u64::from(group) << MRU_SHIFT;
             }
             Policy::Lru | Policy::Fifo | Policy::Random { .. } => {}
@@ -371,39 +410,85 @@ impl Array {
     }
 
     /// Removes the entries for which `dies` holds. Survivors keep their order; dead ways become free.
+    #[inline]
     pub(crate) fn remove(&mut self, dies: impl Fn(Entry) -> bool) -> usize {
-        (0..self.sets as usize).map(|set| self.remove_in(set, &dies)).sum()
-    }
-
-    /// As [`Array::remove`], in one set.
-    pub(crate) fn remove_in(&mut self, set: usize, dies: impl Fn(Entry) -> bool) -> usize {
-        let ordered = matches!(self.policy, Policy::Lru | Policy::Fifo);
-        let ways = &mut self.keys[set * self.ways as usize..][..self.ways as usize];
-        let (mut removed, mut kept) = (0, 0);
-        for way in 0..ways.len() {
-            let entry = ways[way];
-            if entry == Entry::EMPTY {
-                continue;
+        let (mut removed, mut left) = (0, self.filled.0);
+        while left != 0 {
+            let bit = left.trailing_zeros();
+            left &= left - 1;
+            let (mut at, mut kept) = (bit as usize, 0);
+            if self.is_ordered() {
+                while at < self.sets as usize {
+                    let (gone, stay) = self.remove_ordered(at, &dies);
+                    removed += gone;
+                    kept += stay;
+                    at += 64;
+                }
+            } else {
+                while at < self.keys.len() {
+                    let gone = self.remove_at(at, &dies);
+                    removed += usize::from(gone);
+                    kept += usize::from(self.keys[at] != Entry::EMPTY);
+                    at += 64;
+                }
             }
-            if dies(entry) {
-                ways[way] = Entry::EMPTY;
-                removed += 1;
-                self.stale -= u32::from(entry.is_stale());
-            } else if ordered {
-                ways[way] = Entry::EMPTY;
-                ways[kept] = entry;
-                kept += 1;
+            if kept == 0 {
+                self.filled.0 &= !(1 << bit);
             }
         }
         removed
     }
 
+    /// As [`Array::remove`], in one set.
+    pub(crate) fn remove_in(&mut self, set: usize, dies: impl Fn(Entry) -> bool) -> usize {
+        if self.is_ordered() {
+            return self.remove_ordered(set, dies).0;
+        }
+        let start = set * self.ways as usize;
+        (start..start + self.ways as usize).filter(|&at| self.remove_at(at, &dies)).count()
+    }
+
+    fn is_ordered(&self) -> bool {
+        matches!(self.policy, Policy::Lru | Policy::Fifo)
+    }
+
+    /// Where a way is a place. Whether there was an entry that had to leave.
+    #[inline]
+    fn remove_at(&mut self, at: usize, dies: impl Fn(Entry) -> bool) -> bool {
+        let entry = self.keys[at];
+        if entry == Entry::EMPTY || !dies(entry) {
+            return false;
+        }
+        self.keys[at] = Entry::EMPTY;
+        self.stale -= u32::from(entry.is_stale());
+        true
+    }
+
+    /// Where ways are an order: how many entries of a set left and stayed.
+    #[inline]
+    fn remove_ordered(&mut self, set: usize, dies: impl Fn(Entry) -> bool) -> (usize, usize) {
+        let ways = &mut self.keys[set * self.ways as usize..][..self.ways as usize];
+        let (mut removed, mut kept) = (0, 0);
+        for way in 0..ways.len() {
+            let entry = ways[way];
+            if entry == Entry::EMPTY {
+                break; // empty ways come last
+            }
+            ways[way] = Entry::EMPTY;
+            if dies(entry) {
+                removed += 1;
+                self.stale -= u32::from(entry.is_stale());
+            } else {
+                ways[kept] = entry;
+                kept += 1;
+            }
+        }
+        (removed, kept)
+    }
+
     /// Forgets every entry; the direction bits and the number of draws stay, as after any flush.
     pub(crate) fn clear(&mut self) -> usize {
-        let removed = self.keys.iter().filter(|&&way| way != Entry::EMPTY).count();
-        self.keys.fill(Entry::EMPTY);
-        self.stale = 0;
-        removed
+        self.remove(|_| true)
     }
 
     /// Marks the entries for which `changed` holds; returns how many were not yet marked.
@@ -439,6 +524,27 @@ pub(super) const fn point_away(mut bits: u64, base: u32, ways: u32, way: u32) ->
         half >>= 1;
     }
     bits
+}
+
+/// What [`point_away`] keeps and sets of four ways' bits.
+const AWAY: [(u64, u64); 4] = {
+    let mut table = [(0, 0); 4];
+    let mut way = 0;
+    while way < 4 {
+        table[way as usize] = (point_away(!0, 0, 4, way), point_away(0, 0, 4, way));
+        way += 1;
+    }
+    table
+};
+
+/// [`point_away`], by a table where there is one.
+#[inline]
+fn turn_away(bits: u64, base: u32, ways: u32, way: u32) -> u64 {
+    if ways == 4 {
+        let (keep, set) = AWAY[way as usize & 3];
+        return bits & !(!keep << base) | set << base;
+    }
+    point_away(bits, base, ways, way)
 }
 
 #[inline]

@@ -99,6 +99,14 @@ impl Mmu {
         self.pcide
     }
 
+    /// Whether every access and operation from here on would be answered as by another MMU of this model.
+    pub fn same_state(&self, other: &Mmu) -> bool {
+        (self.pge, self.pcide, self.root) == (other.pge, other.pcide, other.root)
+            && self.lines.is_none()
+            && other.lines.is_none()
+            && self.tlb.same_contents(&other.tlb)
+    }
+
     /// CR4.PGE.
     pub fn pge(&self) -> bool {
         self.pge
@@ -118,6 +126,7 @@ impl Mmu {
 
     /// MOV CR3 in context `pcid`. Without `noflush` every non-global entry of the *new* context leaves; with it
     /// nothing need leave. While CR4.PCIDE = 0 there is only context 0 and bit 63 is reserved.
+    #[inline]
     pub fn mov_cr3(&mut self, pcid: Pcid, noflush: bool) -> Result<u32, TlbError> {
         if !self.pcide && (noflush || pcid != Pcid(0)) {
             let rule = format!("bits 63 and 11:0 need CR4.PCIDE = 1: got noflush {noflush}, pcid {}", pcid.0);
@@ -206,6 +215,7 @@ impl Mmu {
     }
 
     /// An access to a page that the caller knows to be mapped like this (no page table needed).
+    #[inline]
     pub fn access_page(&mut self, page: Vpn, kind: Kind, size: PageSize, global: bool) -> Access {
         // With CR4.PGE = 0 the G bit means nothing (SDM 4.10.2.4).
         let answer = self.tlb.access(page, kind, size, global && self.pge);
@@ -260,6 +270,7 @@ impl Mmu {
         }
     }
 
+    #[inline]
     fn charged(&mut self, answer: Answer, page: Vpn, size: PageSize) -> Access {
         let cycles = if answer.loads > 0 {
             match &mut self.lines {

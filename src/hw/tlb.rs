@@ -250,6 +250,12 @@ impl Tlb {
         &self.state.arrays
     }
 
+    /// Whether it holds the same as another of its geometry, in the same order; counters do not matter.
+    pub fn same_contents(&self, other: &Tlb) -> bool {
+        let (a, b) = (&self.state, &other.state);
+        a.pcid == b.pcid && a.slots == b.slots && a.arrays == b.arrays && a.psc == b.psc
+    }
+
     /// Empties everything and zeroes the counters.
     pub fn reset(&mut self) {
         *self = Tlb::new(Arc::clone(&self.geometry));
@@ -286,17 +292,24 @@ impl Tlb {
         self.state.pcid = pcid;
         self.state.counters.switches += 1;
         for Slots { array, room, held } in &mut self.state.slots {
-            if let Some(place) = held.iter().position(|&other| other == pcid) {
+            let gone = if *room == 1 {
+                match std::mem::replace(&mut held[0], pcid) {
+                    same if same == pcid => continue,
+                    gone => gone,
+                }
+            } else if let Some(place) = held.iter().position(|&other| other == pcid) {
                 held[..=place].rotate_right(1);
                 continue;
-            }
-            held.insert(0, pcid);
-            if held.len() > *room {
-                let gone = held.pop().expect("just grown past its room");
-                let removed =
-                    self.state.arrays[*array].remove(|entry| !entry.is_global() && entry.pcid() == gone);
-                self.state.counters.invalidated += removed as u64;
-            }
+            } else {
+                held.insert(0, pcid);
+                if held.len() <= *room {
+                    continue;
+                }
+                held.pop().expect("just grown past its room")
+            };
+            let removed =
+                self.state.arrays[*array].remove(|entry| !entry.is_global() && entry.pcid() == gone);
+            self.state.counters.invalidated += removed as u64;
         }
     }
 
@@ -305,13 +318,39 @@ impl Tlb {
     #[inline]
     pub fn access(&mut self, vpn: Vpn, kind: Kind, size: PageSize, global: bool) -> Answer {
         self.state.counters.accesses += 1;
+        let Some((array, page)) = self.routes[0][size as usize][kind as usize].resolve(vpn) else {
+            return self.access_beyond(vpn, kind, size, global, (0, 0, Entry::EMPTY));
+        };
+        let own = key_for(page, size, self.routes[0][size as usize][kind as usize].piece, self.state.pcid);
+        let nearest = &mut self.state.arrays[array];
+        let set = nearest.set_of(page);
+        let found = nearest.lookup(set, own, own.as_global());
+        if found == Entry::EMPTY {
+            return self.access_beyond(vpn, kind, size, global, (array, set, own));
+        }
+        let stale = found.is_stale();
+        self.state.counters.hits[0] += 1;
+        self.state.counters.stale_hits += u64::from(stale);
+        Answer { level: 0, loads: 0, stale }
+    }
+
+    /// The rest of an access that the first level does not answer; `first` is where that level would keep it.
+    fn access_beyond(
+        &mut self,
+        vpn: Vpn,
+        kind: Kind,
+        size: PageSize,
+        global: bool,
+        first: (usize, usize, Entry),
+    ) -> Answer {
         let pcid = self.state.pcid;
         let levels = self.routes.len();
         let mut hit = levels;
         let mut found = Entry::EMPTY;
         // Where each level would keep it, for the fills after a miss.
         let mut places = [(0_usize, 0_usize, Entry::EMPTY); MAX_LEVELS];
-        for (level, place) in places.iter_mut().enumerate().take(levels) {
+        places[0] = first;
+        for (level, place) in places.iter_mut().enumerate().take(levels).skip(1) {
             let route = &self.routes[level][size as usize][kind as usize];
             let Some((array, page)) = route.resolve(vpn) else { continue };
             let own = key_for(page, size, route.piece, pcid);
@@ -429,6 +468,10 @@ impl Tlb {
             PscScope::None => {}
             PscScope::Page | PscScope::Context => {
                 for (level, psc) in self.state.psc.iter_mut().enumerate() {
+                    if scope.psc == PscScope::Context && scope.pcid.is_none() {
+                        psc.clear();
+                        continue;
+                    }
                     psc.remove(|entry| {
                         let here = scope.psc == PscScope::Context
                             || scope.page.is_none_or(|page| entry.page() == page.0 >> (9 * (level + 1)));

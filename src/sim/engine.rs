@@ -27,7 +27,7 @@ use crate::kernel::step::{Cpu, Frame};
 use crate::kernel::vmalloc::{Area, Vmalloc};
 use class::{Class, class_of, only_looks, reads_cur};
 use scan::Turn;
-use skip::Memo;
+use skip::{Memo, Patience};
 use work::Work;
 
 /// Frames of a CPU: task, kernel work in it, interrupt, NMI.
@@ -113,6 +113,7 @@ struct Own {
     idle: bool,
     base_body: u64,
     memo: Option<Memo>,
+    patience: Patience,
 }
 
 /// Entry points of the assembled policy.
@@ -279,6 +280,7 @@ impl Engine {
                 idle: true,
                 base_body: 0,
                 memo: None,
+                patience: Patience::default(),
             };
             n
         ];

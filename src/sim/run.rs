@@ -449,6 +449,42 @@ mod tests {
     }
 
     #[test]
+    fn skipping_changes_nothing_while_pages_are_looked_up() {
+        for row in POLICIES {
+            let full = Input { full: true, ..input(storm(10), row.id) };
+            let mut fast = Run::new(full.clone()).unwrap();
+            fast.finish(&AtomicBool::new(false), |_, _| {});
+            assert!(fast.engine.work * 2 < fast.engine.runs, "{}: most calls repeat", row.id);
+            same(&fast.output(), &simulate(Input { skip: false, ..full }).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_flush_at_each_entry_is_followed_by_a_walk_per_page_and_mainline_by_none() {
+        let alone = scenario(
+            r#"{"name": "alone", "duration_ps": 1000000000, "cpus": 2, "isolated": [1], "actors": [
+              {"name": "loop", "on": {"cpus": [1]}, "kind": "syscalls", "gap": {"mean_ps": 1000000}, "base_ps": 770000, "kernel_pages": 10, "user_pages": 4}]}"#,
+        );
+        let walks = |policy| {
+            let o = simulate(Input { full: true, skip: false, ..input(alone.clone(), policy) }).unwrap();
+            let [first, last] = [100_000_000, 1_000_000_000].map(|end| {
+                let mut run = Run::new(Input { full: true, ..input(alone.clone(), policy) }).unwrap();
+                run.advance(end, &AtomicBool::new(false));
+                let o = run.output();
+                let row = o.stats[1];
+                (row[Stat::syscalls as usize], row[Stat::refill_misses as usize])
+            });
+            assert_eq!(o.stats[1][Stat::refill_misses as usize], last.1);
+            (last.0 - first.0, last.1 - first.1)
+        };
+        let (calls, misses) = walks("ipi");
+        assert!(calls > 300 && misses == 0, "{calls} {misses}");
+        // 10 pages of the body, 4 of the user, the stack, and the entry page, which is global: the flush includes those.
+        let (calls, misses) = walks("coalesce-v7");
+        assert_eq!(misses, calls * 16);
+    }
+
+    #[test]
     fn chunks_change_nothing() {
         for row in POLICIES {
             let whole = simulate(input(storm(20), row.id)).unwrap();

@@ -38,7 +38,7 @@ impl Engine {
             if (fg.max(c.clock), cpu) >= limit {
                 return false;
             }
-            if self.skip && self.m.tlbs.is_none() && self.jump(cpu, others.min(limit.0)) {
+            if self.skip && self.jump(cpu, others.min(limit.0)) {
                 return true;
             }
             let c = &mut self.m.cores[i];

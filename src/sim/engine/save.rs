@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::super::machine::{Contexts, Core};
 use super::super::stats::{N_CAUSES, STATS};
 use super::super::timeline::Timeline;
+use super::skip::Patience;
 use super::{Act, DEPTH, Engine, PurgeRecord, Work};
 use crate::kernel::program::Pc;
 use crate::kernel::step::{Cpu, Violation};
@@ -169,6 +170,7 @@ impl Engine {
             own.rcu = saved.rcu;
             own.rcu_next = saved.rcu_next;
             own.memo = None;
+            own.patience = Patience::default();
         }
         for (histogram, counts) in self.histograms().into_iter().zip(&saved.histograms) {
             histogram.reset();

@@ -24,6 +24,24 @@ pub(super) struct Memo {
     flush_at: Option<u64>,
     /// Offset of the last serialising instruction from the start, if there was one.
     serialised_at: Option<u64>,
+    /// While pages are looked up: [`CpuTlb::operations`] when the TLB was seen to be as before the call.
+    ///
+    /// [`CpuTlb::operations`]: super::super::machine::CpuTlb::operations
+    operations: u64,
+}
+
+/// Learning with looked-up pages compares whole TLBs; where calls do not repeat it is tried ever more seldom.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Patience {
+    failures: u32,
+    wait: u32,
+}
+
+impl Patience {
+    fn failed(&mut self) {
+        self.failures = (self.failures + 1).min(8);
+        self.wait = (1 << self.failures) - 1;
+    }
 }
 
 impl Engine {
@@ -41,11 +59,17 @@ impl Engine {
                 memo.cr3 == c.cr3
                     && memo.cold == c.cold
                     && memo.flushed_by == c.flushed_by
+                    && memo.operations == self.m.tlb_operations(cpu)
                     && memo.vars == self.m.vars_of(cpu)
             }
             None => false,
         };
         if !known {
+            let patience = &mut self.own[i].patience;
+            if patience.wait > 0 {
+                patience.wait -= 1;
+                return false;
+            }
             return self.learn(cpu, until);
         }
         let own = &mut self.own[i];
@@ -90,6 +114,7 @@ impl Engine {
             let c = &self.m.cores[i];
             (self.m.vars_of(cpu).to_vec(), c.cr3, c.cold, c.flushed_by)
         };
+        let mmu = self.m.tlbs.as_ref().map(|tlbs| tlbs[i].mmu().clone());
         let c = &mut self.m.cores[i];
         c.clock = c.clock.max(c.fg_next);
         let began = c.clock;
@@ -121,6 +146,13 @@ impl Engine {
         if flushed_by != c.flushed_by {
             return true;
         }
+        if let (Some(before), Some(tlbs)) = (&mmu, &self.m.tlbs)
+            && !tlbs[i].mmu().same_state(before)
+        {
+            self.own[i].patience.failed();
+            return true;
+        }
+        self.own[i].patience = Patience::default();
         let delta: Vec<(usize, u64)> = (0..STATS)
             .filter(|&s| s != Stat::longest_quiet_ps as usize && s != Stat::wait_max_ps as usize)
             .map(|s| (s, self.m.stats[i][s] - before[s]))
@@ -132,6 +164,7 @@ impl Engine {
         let violated = delta.iter().any(|(s, _)| *s == Stat::violations as usize);
         let cost = c.clock - began;
         if !violated {
+            let operations = self.m.tlb_operations(cpu);
             let entered = self.own[i].acts[0].entered;
             self.own[i].memo = Some(Memo {
                 vars,
@@ -144,6 +177,7 @@ impl Engine {
                 times: 0,
                 flush_at,
                 serialised_at,
+                operations,
             });
         }
         true

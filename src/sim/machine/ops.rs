@@ -308,7 +308,7 @@ impl Machine for Timed {
 
     fn invalidate(&mut self, cpu: Cpu, what: Invalidate) -> Result<(), Violation> {
         if let Some(tlbs) = &mut self.tlbs {
-            let mmu = &mut tlbs[usize::from(cpu)].mmu;
+            let mmu = &mut tlbs[usize::from(cpu)];
             match what {
                 Invalidate::Cr4Pge(on) => {
                     mmu.mov_cr4_pge(on);

@@ -9,15 +9,17 @@ use crate::kernel::step::Cpu;
 /// The TLB of one CPU and the pages its work touches (`detail = "full"`).
 #[derive(Clone, Debug)]
 pub struct CpuTlb {
-    pub(super) mmu: Mmu,
+    mmu: Mmu,
+    /// Operations so far: while it stands still, nothing has changed.
+    operations: u64,
     pcid: bool,
     overlap_tenths: u64,
     ps_per_1000_cycles: u64,
 }
 
-/// Page numbers of what is touched; only that they differ matters.
-pub(super) const ENTRY_PAGES: u64 = 0xffff_fe00_0000_0000 >> 12;
-const KERNEL_PAGES: u64 = 0xffff_8880_0000_0000 >> 12;
+/// Page numbers of what is touched, as [`Vpn`] has them (without sign extension); only that they differ matters.
+pub(super) const ENTRY_PAGES: u64 = 0xffff_fe00_0000_0000 >> 12 & Vpn::MASK;
+const KERNEL_PAGES: u64 = 0xffff_8880_0000_0000 >> 12 & Vpn::MASK;
 const USER_PAGES: u64 = 0x5555_5555_4000 >> 12;
 
 impl CpuTlb {
@@ -29,6 +31,7 @@ impl CpuTlb {
         }
         CpuTlb {
             mmu,
+            operations: 0,
             pcid,
             overlap_tenths: u64::from(preset.costs.overlap_tenths),
             ps_per_1000_cycles: preset.picoseconds(1000),
@@ -44,15 +47,37 @@ impl CpuTlb {
         } else {
             Pcid(1 + asid)
         };
+        self.operations += 1;
         self.mmu.mov_cr3(pcid, keep && self.pcid).expect("the context follows CR4.PCIDE");
     }
 
     pub(super) fn flush_all(&mut self) {
-        self.mmu.apply(Scope::ALL);
+        self.apply(Scope::ALL);
+    }
+
+    pub(super) fn apply(&mut self, scope: Scope) {
+        self.operations += 1;
+        self.mmu.apply(scope);
+    }
+
+    pub(super) fn mov_cr4_pge(&mut self, on: bool) {
+        self.operations += 1;
+        self.mmu.mov_cr4_pge(on);
+    }
+
+    /// Grows with every operation.
+    pub(in super::super) fn operations(&self) -> u64 {
+        self.operations
+    }
+
+    /// What decides every answer from here on.
+    pub(in super::super) fn mmu(&self) -> &Mmu {
+        &self.mmu
     }
 
     /// Touches pages one after the other; misses overlap. (time, walks)
     pub(super) fn touch(&mut self, first: u64, pages: u32, global: bool) -> (u64, u64) {
+        self.operations += 1;
         let (mut cycles, mut walks) = (0u64, 0);
         for page in first..first + u64::from(pages) {
             let a = self.mmu.access_page(Vpn(page), Access::Load, PageSize::K4, global);
@@ -64,6 +89,11 @@ impl CpuTlb {
 }
 
 impl Timed {
+    /// Operations on a CPU's TLB so far; 0 if pages are not looked up.
+    pub fn tlb_operations(&self, cpu: Cpu) -> u64 {
+        self.tlbs.as_ref().map_or(0, |tlbs| tlbs[usize::from(cpu)].operations())
+    }
+
     /// Looks pages up: the kernel's, or the user's. Time is charged, walks are counted.
     pub fn look_up(&mut self, cpu: Cpu, kernel: bool, pages: u32) {
         let pti = self.has_pti();
