@@ -379,6 +379,7 @@ impl Engine {
         } else {
             self.push(cpu, self.entries.enter_user, Why::Enter, Cause::Other, 0);
         }
+        self.m.note_quiet(cpu);
         let demand = self.m.demand(cpu);
         self.m.queue.set(cpu, demand);
     }
@@ -417,6 +418,7 @@ impl Engine {
         }
         let c = &mut self.m.cores[i];
         (c.device_next, c.nmi_next, c.init_next) = (device, nmi, init);
+        self.m.note_quiet(cpu);
     }
 
     /// Where an op comes from.
@@ -457,7 +459,7 @@ impl Engine {
     #[inline]
     fn bring(&mut self, who: Cpu, cpu: Cpu) {
         let now = self.m.cores[usize::from(cpu)].clock;
-        if who != cpu && !self.m.cores[usize::from(who)].is_quiet_until(now) {
+        if who != cpu && !self.m.is_quiet_until(who, now) {
             self.run(who, (now, cpu), false);
         }
     }
@@ -465,6 +467,11 @@ impl Engine {
     /// Runs one CPU up to `stop`. Driven, it executes what others notice and stops when nobody waits for it;
     /// otherwise it stops before what others would notice, which by the order of the queue lies beyond `stop`.
     fn run(&mut self, cpu: Cpu, stop: Key, driven: bool) {
+        self.forward(cpu, stop, driven);
+        self.m.note_quiet(cpu);
+    }
+
+    fn forward(&mut self, cpu: Cpu, stop: Key, driven: bool) {
         let i = usize::from(cpu);
         loop {
             let limit = if driven {

@@ -59,7 +59,6 @@ pub struct Core {
     pub nmi_blocked: bool,
     /// GSBASE is the kernel's.
     pub gs_kernel: bool,
-    sets: u8,
     /// CR3 word.
     pub cr3: u64,
     /// Arrival of the remote-call interrupt.
@@ -129,16 +128,27 @@ pub struct Core {
 }
 
 impl Core {
-    /// In user mode with nothing due before `now`: bringing it there would change nothing.
+    /// In user mode, when something happens to it; else 0. Bringing it to an earlier time would change nothing.
     #[inline]
-    pub fn is_quiet_until(&self, now: u64) -> bool {
-        self.depth == 0
-            && self.fg_next > now
-            && self.irq_at > now
-            && self.device_next > now
-            && self.nmi_next > now
-            && self.init_next > now
+    fn quiet_until(&self) -> u64 {
+        if self.depth > 0 {
+            return 0;
+        }
+        self.fg_next.min(self.irq_at).min(self.device_next).min(self.nmi_next).min(self.init_next)
     }
+}
+
+/// How a CPU looks to a loop that only looks, and what the loop then does.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// The sets it is in.
+    pub sets: u8,
+    /// Its variables, packed.
+    pub vars: u64,
+    /// Time of the turn.
+    pub cost: u64,
+    /// It is put into the collected set.
+    pub put: bool,
 }
 
 /// A variable's field, resolved.
@@ -158,6 +168,10 @@ struct FieldAt {
 pub struct Timed {
     /// CPUs.
     pub cores: Vec<Core>,
+    /// What each CPU's [`Core::quiet_until`] was when it last stood still: a broadcast reads nothing else of most.
+    quiet: Vec<u64>,
+    /// The sets each CPU is in.
+    sets: Vec<u8>,
     /// Statistics by CPU.
     pub stats: Vec<Row>,
     /// Remote-call and other interrupts by cause and CPU.
@@ -219,7 +233,6 @@ impl Timed {
             if_on: true,
             nmi_blocked: false,
             gs_kernel: true,
-            sets: HOUSEKEEPING,
             cr3: 0,
             irq_at: NEVER,
             device_next: NEVER,
@@ -265,12 +278,12 @@ impl Timed {
             resume: 0,
             entry_code: false,
         };
-        let mut cores = vec![first; n];
+        let mut sets = vec![HOUSEKEEPING; n];
         for cpu in layout.isolated {
-            cores[usize::from(*cpu)].sets = NOHZ_FULL;
+            sets[usize::from(*cpu)] = NOHZ_FULL;
         }
         for cpu in layout.flush_mask {
-            cores[usize::from(*cpu)].sets |= FLUSH_MASK;
+            sets[usize::from(*cpu)] |= FLUSH_MASK;
         }
         // Variables with the same kind of copies stand side by side.
         let index = |var: usize| {
@@ -303,7 +316,9 @@ impl Timed {
             .collect();
         let words = n.div_ceil(64);
         Timed {
-            cores,
+            cores: vec![first; n],
+            quiet: vec![0; n],
+            sets,
             stats: vec![[0; STATS]; n],
             by_cause: vec![[0; N_CAUSES]; n],
             queue: Queue::new(n),
@@ -340,9 +355,57 @@ impl Timed {
         &self.values[at..at + self.vars]
     }
 
+    /// The same as one word; for at most four variables.
+    #[inline]
+    pub fn packed_vars(&self, cpu: Cpu) -> u64 {
+        self.vars_of(cpu).iter().fold(0, |all, v| all << 16 | u64::from(*v))
+    }
+
+    /// Goes on with the loop of `cpu` over `of` while the CPUs are quiet and look like this one; the last of them.
+    pub fn repeat(&mut self, cpu: Cpu, of: Set, look: Look, until: u64) -> Option<Cpu> {
+        let c = &self.cores[usize::from(cpu)];
+        let (mut clock, mut place, mut last) = (c.clock, c.loop_next, None);
+        while usize::from(place) < self.quiet.len() {
+            let who = place;
+            if self.in_set(cpu, of, who) {
+                let same = who != cpu
+                    && self.quiet[usize::from(who)] > clock
+                    && self.sets[usize::from(who)] == look.sets
+                    && self.packed_vars(who) == look.vars
+                    && clock + look.cost < until;
+                if !same {
+                    break;
+                }
+                clock += look.cost;
+                last = Some(who);
+                if look.put {
+                    let word = usize::from(cpu) * self.words + usize::from(who) / 64;
+                    self.targets[word] |= 1 << (who % 64);
+                }
+            }
+            place += 1;
+        }
+        let c = &mut self.cores[usize::from(cpu)];
+        (c.clock, c.loop_next) = (clock, place);
+        last
+    }
+
     /// The sets a CPU is in, packed.
     pub fn sets_of(&self, cpu: Cpu) -> u8 {
-        self.cores[usize::from(cpu)].sets
+        self.sets[usize::from(cpu)]
+    }
+
+    /// Bringing this CPU, which does not run, to `now` would change nothing.
+    #[inline]
+    pub fn is_quiet_until(&self, cpu: Cpu, now: u64) -> bool {
+        debug_assert_eq!(self.quiet[usize::from(cpu)], self.cores[usize::from(cpu)].quiet_until());
+        self.quiet[usize::from(cpu)] > now
+    }
+
+    /// A CPU stands still, or what is due on it has changed.
+    #[inline]
+    pub fn note_quiet(&mut self, cpu: Cpu) {
+        self.quiet[usize::from(cpu)] = self.cores[usize::from(cpu)].quiet_until();
     }
 
     /// Appends an event.
@@ -356,9 +419,34 @@ impl Timed {
         self.targets[word] >> (who % 64) & 1 == 1
     }
 
+    /// The first member of the collected targets from `who` on.
+    pub fn next_target(&self, cpu: Cpu, who: Cpu) -> Option<Cpu> {
+        let words = &self.targets[usize::from(cpu) * self.words..][..self.words];
+        let (first, bit) = (usize::from(who) / 64, who % 64);
+        let word = words.get(first)? >> bit << bit;
+        if word != 0 {
+            return Some(64 * first as Cpu + word.trailing_zeros() as Cpu);
+        }
+        let more = words[first + 1..].iter().position(|word| *word != 0)?;
+        let at = first + 1 + more;
+        Some(64 * at as Cpu + words[at].trailing_zeros() as Cpu)
+    }
+
+    /// The first member of a set from `who` on, as seen from `cpu`.
+    #[inline]
+    pub fn next_member(&self, cpu: Cpu, set: Set, who: Cpu) -> Option<Cpu> {
+        match set {
+            Set::Targets => self.next_target(cpu, who),
+            Set::Online | Set::Others | Set::Housekeeping | Set::NohzFull | Set::FlushMask => {
+                (who..self.cores.len() as Cpu).find(|&who| self.in_set(cpu, set, who))
+            }
+        }
+    }
+
     /// Members of a set, as seen from `cpu`.
+    #[inline]
     pub fn in_set(&self, cpu: Cpu, set: Set, who: Cpu) -> bool {
-        let sets = self.cores[usize::from(who)].sets;
+        let sets = self.sets[usize::from(who)];
         match set {
             Set::Online => true,
             Set::Others => who != cpu,

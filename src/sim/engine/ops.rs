@@ -28,8 +28,7 @@ impl Engine {
                     match self.class[usize::from(frame.pc)] {
                         Class::Private => {}
                         Class::Cross if driven && self.reads_cur[usize::from(frame.pc)] => {
-                            let who = &self.m.cores[usize::from(frame.cur)];
-                            if frame.cur != cpu && !who.is_quiet_until(now) {
+                            if frame.cur != cpu && !self.m.is_quiet_until(frame.cur, now) {
                                 return;
                             }
                         }
@@ -82,10 +81,10 @@ impl Engine {
                 self.bring(who, cpu);
             }
             Op::Ipi { to, .. } => {
-                for who in 0..self.scenario.cpus {
-                    if self.m.in_set(cpu, to, who) {
-                        self.bring(who, cpu);
-                    }
+                let mut next = self.m.next_member(cpu, to, 0);
+                while let Some(who) = next {
+                    self.bring(who, cpu);
+                    next = self.m.next_member(cpu, to, who + 1);
                 }
             }
             Op::Promise(_) if self.m.cores[i].request.user => {

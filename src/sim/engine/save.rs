@@ -179,6 +179,9 @@ impl Engine {
             }
         }
         self.m.cores = saved.cores;
+        for cpu in 0..self.scenario.cpus {
+            self.m.note_quiet(cpu);
+        }
         self.m.by_cause = saved.by_cause;
         self.m.timelines = saved.timelines;
         self.m.values = saved.values;

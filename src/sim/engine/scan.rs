@@ -1,6 +1,7 @@
 //! Loops that only look at CPUs: a broadcast that decides whom to call. CPUs that are quiet and look like one seen
 //! before need no op by op.
 
+use super::super::machine::Look;
 use super::Engine;
 use crate::kernel::program::{Op, Pc, REGS};
 use crate::kernel::step::{Cpu, Machine, Outcome, step};
@@ -9,13 +10,10 @@ use crate::kernel::step::{Cpu, Machine, Outcome, step};
 #[derive(Clone, Debug)]
 pub(super) struct Turn {
     pc: Pc,
-    sets: u8,
     me: bool,
-    vars: u64,
     before: [u64; REGS],
     after: [u64; REGS],
-    cost: u64,
-    put: bool,
+    look: Look,
 }
 
 /// Different looks that are remembered; more would mean that nothing repeats.
@@ -33,27 +31,31 @@ impl Engine {
         loop {
             let (now, place) = (self.m.cores[i].clock, self.m.cores[i].loop_next);
             let who = self.m.next_in(cpu, of);
-            let quiet = who.is_some_and(|w| w == cpu || self.m.cores[usize::from(w)].is_quiet_until(now));
+            let quiet = who.is_some_and(|w| w == cpu || self.m.is_quiet_until(w, now));
             let Some(who) = who.filter(|_| quiet) else {
                 self.m.cores[i].loop_next = place;
                 return self.run_private(cpu, top, until, true);
             };
             let frame = &mut self.own[i].acts[top].frame;
             let (sets, me) = (self.m.sets_of(who), who == cpu);
-            let vars = self.m.vars_of(who).iter().fold(0u64, |all, v| all << 16 | u64::from(*v));
+            let vars = self.m.packed_vars(who);
             let known = self.turns.iter().find(|t| {
-                t.pc == head && t.sets == sets && t.me == me && t.vars == vars && t.before == frame.regs
+                (t.pc, t.me, t.look.sets, t.look.vars) == (head, me, sets, vars) && t.before == frame.regs
             });
             if let Some(turn) = known {
-                if now + turn.cost >= until {
+                if now + turn.look.cost >= until {
                     self.m.cores[i].loop_next = place;
                     return self.run_private(cpu, top, until, true);
                 }
                 frame.regs = turn.after;
                 frame.cur = who;
-                self.m.cores[i].clock = now + turn.cost;
-                if turn.put {
+                self.m.cores[i].clock = now + turn.look.cost;
+                if turn.look.put {
                     self.m.put(cpu, who);
+                }
+                // Those behind it that look the same, as long as there are any.
+                if !me && turn.before == turn.after {
+                    frame.cur = self.m.repeat(cpu, of, turn.look, until).unwrap_or(who);
                 }
                 continue;
             }
@@ -67,7 +69,7 @@ impl Engine {
                     break;
                 }
                 let now = self.m.cores[i].clock;
-                let busy = !me && !self.m.cores[usize::from(who)].is_quiet_until(now);
+                let busy = !me && !self.m.is_quiet_until(who, now);
                 if now >= until || busy {
                     return;
                 }
@@ -76,7 +78,8 @@ impl Engine {
             let cost = self.m.cores[i].clock - now;
             let put = self.m.is_target(cpu, who);
             if !was && self.turns.len() < TURNS {
-                self.turns.push(Turn { pc: head, sets, me, vars, before, after, cost, put });
+                let look = Look { sets, vars, cost, put };
+                self.turns.push(Turn { pc: head, me, before, after, look });
             }
             if self.m.cores[i].clock >= until {
                 return;

@@ -577,12 +577,14 @@ impl Machine for Timed {
         let mut called = std::mem::take(&mut self.scratch);
         called.clear();
         let mut sent = 0;
-        for who in 0..self.cores.len() as Cpu {
-            if who != cpu && self.in_set(cpu, to, who) {
+        let mut next = self.next_member(cpu, to, 0);
+        while let Some(who) = next {
+            if who != cpu {
                 let empty = self.cores[usize::from(who)].calls.add(Call { from: cpu, run, request });
                 sent += u32::from(empty);
                 called.push((who, empty));
             }
+            next = self.next_member(cpu, to, who + 1);
         }
         if user && to == Set::Targets {
             let others = self.contexts.members(mm) - u64::from(self.contexts.has(mm, cpu));
@@ -605,6 +607,7 @@ impl Machine for Timed {
                 let c = &mut self.cores[usize::from(who)];
                 c.irq_at = c.irq_at.min(at);
                 c.resume = 0;
+                self.note_quiet(who);
             }
             let demand = self.demand(who);
             self.queue.set(who, demand);
