@@ -7,11 +7,12 @@
 //!    machine. Knows no clock.
 //! 3. [`sim`]: the timed machine. It counts.
 //! 4. [`check`]: the abstract machine. Every interleaving, within bounds.
-//! 5. [`trace`]: recordings of real kernels, and who caused what in them.
-//! 6. [`sweep`]: many configurations and seeds.
-//! 7. [`calibrate`]: measurements of the machine this runs on. Apart from the rest.
+//! 5. [`twin`]: one question in both drivers.
+//! 6. [`trace`]: recordings of real kernels, and who caused what in them.
+//! 7. [`sweep`]: many configurations and seeds.
+//! 8. [`calibrate`]: measurements of the machine this runs on. Apart from the rest.
 //!
-//! `sim` and `check` do not know each other; nothing but `py` knows Python.
+//! `sim` and `check` do not know each other, `twin` knows both; nothing but `py` knows Python.
 
 pub mod calibrate;
 pub mod check;
@@ -20,6 +21,7 @@ pub mod kernel;
 pub mod sim;
 pub mod sweep;
 pub mod trace;
+pub mod twin;
 
 mod names;
 

@@ -53,6 +53,63 @@ def published() -> tc.Comparison:
     return tc.compare(load, machine=MACHINE, policies=["ipi", "coalesce-v7", "coalesce-v7-fixed"])
 
 
+def stream_alone(pattern, **options) -> tc.SimResult:
+    """A task that spins over a stream of a touch per microsecond, and 20 full flushes."""
+    flushes = scenarios.chain(
+        [{"program": "purge", "pages": 0, "cause": "purge"}], (0,), rate_hz=100, poisson=False
+    )
+    load = scenarios.Scenario(
+        name="stream",
+        duration_s=0.205,
+        cpus=2,
+        isolated=(1,),
+        actors=(
+            scenarios.spin("all"),
+            flushes,
+            scenarios.stream("isolated", pattern, rate_hz=1e6),
+        ),
+    )
+    return tc.simulate(load, machine=MACHINE, **options)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "pages"),
+    [
+        (scenarios.sequential(50, stride=3), 50),
+        (scenarios.pointer_chase(50), 50),
+        (scenarios.zipf(20, s=0.8), 20),
+        (scenarios.from_array(np.array([3, 1 << 33, 3, 77], dtype=np.uint64)), 3),
+        ([(30, scenarios.sequential(10)), (40, scenarios.pointer_chase(25))], 25),
+    ],
+)
+def test_a_stream_that_fits_is_walked_once_per_page_and_flush(pattern, pages):
+    run = stream_alone(pattern, policy="ipi", detail="full")
+    assert run.total("stream_first", isolated=True) == pages
+    assert run.total("stream_evicted", isolated=True) == 0
+    # The page of the entry code and the stack are walked again too.
+    assert run.total("refill_misses_remote", isolated=True) == 20 * (pages + 2)
+    deferred = stream_alone(pattern, policy="coalesce-v7", detail="full")
+    assert deferred.total("refill_misses", isolated=True) <= 2  # the task never enters the kernel
+    assert deferred.total("stream_first", isolated=True) == pages
+
+
+def test_a_stream_that_cannot_be_is_refused_with_its_rule():
+    with pytest.raises(tc.SimError, match="is an access stream: it needs detail"):
+        stream_alone(scenarios.zipf(4), policy="ipi")
+    with pytest.raises(tc.SimError, match=r"page numbers are integers of at least 0: got -1 at 1"):
+        scenarios.from_array([4, -1])
+    with pytest.raises(tc.SimError, match=r"got 1\.5 at 0"):
+        scenarios.from_array(np.array([1.5]))
+    with pytest.raises(tc.SimError, match="s must be a finite number of at least 0: got nan"):
+        scenarios.zipf(4, s=float("nan"))
+    with pytest.raises(tc.SimError, match="pages must be an integer from 1 to 16777216: got 0"):
+        scenarios.pointer_chase(0)
+    with pytest.raises(tc.SimError, match="pages must be 1 to 16777216: got 0"):
+        stream_alone(scenarios.from_array([]), policy="ipi", detail="full")
+    with pytest.raises(tc.SimError, match="at least one phase"):
+        stream_alone([], policy="ipi", detail="full")
+
+
 def test_deferral_removes_the_published_noise(published):
     table = published.table
     rows = {p: i for i, p in enumerate(table["policy"]) if table["cpu_class"][i] == "isolated"}

@@ -18,6 +18,7 @@ __all__ = [
     "Repair",
     "Row",
     "Step",
+    "TimedReplay",
     "Verdict",
     "check",
     "litmus",
@@ -59,6 +60,34 @@ class Step:
     shown: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class TimedReplay:
+    """A schedule of the checker in the timed engine.
+
+    Parameters
+    ----------
+    rule
+        The rule that the last move breaks; None if it breaks none, or `why_not` says why it did not run.
+    time_ns
+        When the last move happened, from the start.
+    moves
+        Moves carried out.
+    why_not
+        What the question has that the timed engine has no equivalent of: walks through freed page tables, patched
+        text, user memory, data of pages, conditions on states, CPUs that take no interrupts.
+    """
+
+    rule: str | None
+    time_ns: float
+    moves: int
+    why_not: str | None
+
+
+def _timed(request: dict[str, Any], store_buffer: int, schedule: str, machine: str) -> TimedReplay:
+    rule, time_ps, moves, why_not = _core.check_replay_timed(request, store_buffer, schedule, machine)
+    return TimedReplay(rule=rule, time_ns=time_ps / 1e3, moves=moves, why_not=why_not)
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Counterexample:
     """The shortest run that breaks a rule. `print` shows one lane per CPU in at most 72 columns.
@@ -95,14 +124,40 @@ class Counterexample:
         return f"<Counterexample {self.rule} in {len(self.steps)} moves>"
 
     def replay(self) -> str | None:
-        """Carry out the schedule and return the rule its last move breaks.
+        """Carry out the schedule, in the checker and in the timed engine; return the rule its last move breaks.
+
+        The timed engine sits out what it has no equivalent of; `replay_timed` says what that is.
+
+        Raises
+        ------
+        CheckError
+            If a move is not possible when its turn comes, or the two machines disagree (a bug in one of them).
+        """
+        rule = _core.check_replay(self._request, self._store_buffer, self.schedule)
+        timed = self.replay_timed()
+        if timed.why_not is None and timed.rule != rule:
+            raise _core.CheckError(f"the checker's rule is {rule!r}, the timed engine's {timed.rule!r}")
+        return rule
+
+    def replay_timed(self, *, machine: str = "skylake-sp") -> TimedReplay:
+        """Carry out the schedule in the timed engine with its store queue on.
+
+        Programs, interpreter, costs and TLB are those of `simulate`; who goes on is the schedule's decision, so a
+        CPU whose turn comes late stood still until then.
+
+        Parameters
+        ----------
+        machine
+            CPU model, for costs and the TLB (nothing leaves it for lack of PCID slots).
 
         Raises
         ------
         CheckError
             If a move is not possible when its turn comes.
+        TlbError
+            If the machine is unknown.
         """
-        return _core.check_replay(self._request, self._store_buffer, self.schedule)
+        return _timed(self._request, self._store_buffer, self.schedule, machine)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the counterexample as plain data, the twin of its text."""

@@ -1,7 +1,8 @@
 """Workloads as data: CPUs, and actors on them with rates and page working sets.
 
 An actor is what a CPU does when nothing happens (its foreground: `spin`, `idle`, `syscalls`) or something
-that happens on it (`interrupts`, `nmis`, `forks`, `vfree`, `chain`, `tasks`). A scenario is a frozen `Scenario`; the
+that happens on it (`interrupts`, `nmis`, `forks`, `vfree`, `chain`, `tasks`), or the user pages its task touches
+(`stream`, of `sequential`, `pointer_chase`, `zipf` or `from_array`). A scenario is a frozen `Scenario`; the
 functions named after one (`rteval`, `spawn_storm`, ...) make one, and each states what it leaves out.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -27,17 +29,21 @@ __all__ = [
     "dpdk_poll",
     "filter_attach",
     "forks",
+    "from_array",
     "hackbench",
     "idle",
     "interrupts",
     "kernel_build",
     "module_load",
     "nmis",
+    "pointer_chase",
     "pthread_churn",
     "quiet",
     "rteval",
+    "sequential",
     "spawn_storm",
     "spin",
+    "stream",
     "syscall_heavy",
     "syscalls",
     "tasks",
@@ -45,6 +51,7 @@ __all__ = [
     "trading",
     "user_shootdown",
     "vfree",
+    "zipf",
 ]
 
 _PS = 1e12
@@ -306,6 +313,101 @@ def tasks(
             "also_on": None if also_on is None else where(also_on),
             "steps": [dict(step) for step in steps],
         },
+    )
+
+
+def sequential(pages: int, *, stride: int = 1) -> dict[str, Any]:
+    """Return the pattern that touches `pages` pages one after the other, every `stride`-th, and again."""
+    return {"sequential": {"pages": _count(pages, "pages"), "stride": _count(stride, "stride")}}
+
+
+def pointer_chase(pages: int) -> dict[str, Any]:
+    """Return the pattern of one random cycle through `pages` pages: each miss is waited for before the next touch."""
+    return {"chase": {"pages": _count(pages, "pages")}}
+
+
+def zipf(pages: int, *, s: float = 1.0) -> dict[str, Any]:
+    """Return the pattern of independent touches where page `i` has the weight `1 / (i + 1) ** s`.
+
+    Weights become integers, the largest 2**31 and the smallest 1, so that the engine needs no floats.
+    """
+    if not math.isfinite(s) or s < 0:
+        raise _core.SimError(f"zipf: s must be a finite number of at least 0: got {s!r}")
+    count = _count(pages, "pages")
+    return {"weighted": {"weights": [max(round(2**31 * (i + 1) ** -s), 1) for i in range(count)]}}
+
+
+def from_array(pages: Iterable[int]) -> dict[str, Any]:
+    """Return the pattern of these page numbers (virtual addresses shifted right by 12) in this order, and again.
+
+    Any one-dimensional array of integers will do, of any integer dtype.
+    """
+    numbers: list[int] = []
+    for at, page in enumerate(pages):
+        if isinstance(page, bool) or not hasattr(page, "__index__") or operator.index(page) < 0:
+            raise _core.SimError(f"from_array: page numbers are integers of at least 0: got {page} at {at}")
+        numbers.append(operator.index(page))
+    return {"array": {"pages": numbers}}
+
+
+def _count(value: int, what: str) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or not 0 < value <= 1 << 24:
+        raise _core.SimError(f"{what} must be an integer from 1 to {1 << 24}: got {value!r}")
+    return operator.index(value)
+
+
+def stream(
+    on: str | tuple[int, ...],
+    pattern: Mapping[str, Any] | Iterable[tuple[int, Mapping[str, Any]]],
+    *,
+    rate_hz: float,
+    poisson: bool = False,
+    name: str = "stream",
+) -> Actor:
+    """Return user pages that a CPU's task touches in user mode; simulate with `detail="full"`.
+
+    Parameters
+    ----------
+    on
+        Which CPUs; each needs a foreground with user mode (`spin`, `syscalls`) and takes one stream.
+    pattern
+        `sequential`, `pointer_chase`, `zipf` or `from_array`; or phases: (touches, pattern) pairs that follow each
+        other and repeat.
+    rate_hz
+        Touches per second of user time, misses included: what they cost is counted (`stream_ps`), not added to
+        the task's time.
+    poisson
+        Exponential gaps instead of constant ones.
+
+    Raises
+    ------
+    SimError
+        If the rate is not above 0. What the engine refuses (no phase, no page, no user mode) is raised by
+        `Scenario`.
+
+    Examples
+    --------
+    >>> from tlbcore import simulate
+    >>> load = Scenario(
+    ...     name="chase",
+    ...     duration_s=0.02,
+    ...     cpus=2,
+    ...     isolated=(1,),
+    ...     actors=(spin("all"), stream("isolated", pointer_chase(64), rate_hz=1e6)),
+    ... )
+    >>> run = simulate(load, machine="broadwell-ep", policy="ipi", detail="full")
+    >>> run.total("stream_first"), run.total("stream_evicted")
+    (64, 0)
+    """
+    if isinstance(pattern, Mapping):
+        phases: list[dict[str, Any]] = [{"pattern": dict(pattern)}]
+    else:
+        phases = [{"touches": _count(touches, "touches"), "pattern": dict(each)} for touches, each in pattern]
+    return Actor(
+        name=name,
+        on=on,
+        kind="stream",
+        params={"gap": _gap(rate_hz, name, poisson), "phases": phases},
     )
 
 

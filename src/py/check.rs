@@ -8,9 +8,11 @@ use crate::check::{
     self, Answer, Assume, CheckError, Counts, Move, Patched, Question, Role, Scope, Status, Touches,
     UNBOUNDED, report, schedule,
 };
+use crate::hw::Preset;
 use crate::kernel::program::{Code, Features};
 use crate::kernel::step::Violation;
 use crate::kernel::{policy, text};
+use crate::twin::{self, Twin};
 
 /// Values of a scope and assumptions as they cross the boundary.
 #[derive(FromPyObject)]
@@ -192,6 +194,32 @@ pub fn check_replay(
     )?;
     let moves = schedule::parse(&model, moves)?;
     Ok(schedule::replay(&model, &moves)?.violation.map(Violation::name))
+}
+
+/// The same through the timed machine: (rule, picoseconds, moves, why it cannot).
+#[pyfunction]
+pub fn check_replay_timed(
+    request: &Bound<'_, PyAny>,
+    store_buffer: usize,
+    moves: &str,
+    machine: &str,
+) -> PyResult<(Option<&'static str>, u64, usize, Option<&'static str>)> {
+    let request: Request = request.extract()?;
+    let code = policy::load(&text::parse(&request.file, &request.text)?, Features::PTI_PCID)?;
+    let model = check::Model::new(
+        &code,
+        Features::PTI_PCID,
+        &request.scope()?,
+        request.assumptions()?,
+        store_buffer,
+    )?;
+    let preset = Preset::builtin(machine)?;
+    let twin = twin::timed(&model, Features::PTI_PCID, &preset, moves)
+        .map_err(|e| CheckError::Schedule(e.to_string()))?;
+    Ok(match twin {
+        Twin::Played(p) => (p.violation.map(Violation::name), p.time_ps, p.moves, None),
+        Twin::NotTimed(why) => (None, 0, 0, Some(why)),
+    })
 }
 
 /// Initiators whose promises a policy's check looks at: `purge`, `text_poke`, or both.

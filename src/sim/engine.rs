@@ -2,7 +2,8 @@
 //! `Engine::run` is one CPU's own timeline, the same code whether the CPU is driven or lazily brought forward.
 //!
 //! Reading order: `class` (what an op is to the loop), `ops` (a program is carried forward), `frames` (programs
-//! begin and end), `work` (what initiators do), `scan` and `skip` (what is jumped over), `save`.
+//! begin and end), `work` (what initiators do), `stream` (user pages), `scan`
+//! and `skip` (what is jumped over), `save`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,6 +13,7 @@ mod ops;
 mod save;
 mod scan;
 mod skip;
+mod stream;
 pub mod tasks;
 mod work;
 
@@ -28,6 +30,7 @@ use crate::kernel::vmalloc::{Area, Vmalloc};
 use class::{Class, class_of, only_looks, reads_cur};
 use scan::Turn;
 use skip::{Memo, Patience};
+use stream::Streaming;
 use work::Work;
 
 /// Frames of a CPU: task, kernel work in it, interrupt, NMI.
@@ -114,6 +117,7 @@ struct Own {
     base_body: u64,
     memo: Option<Memo>,
     patience: Patience,
+    stream: Option<Streaming>,
 }
 
 /// Entry points of the assembled policy.
@@ -281,6 +285,7 @@ impl Engine {
                 base_body: 0,
                 memo: None,
                 patience: Patience::default(),
+                stream: None,
             };
             n
         ];
@@ -351,6 +356,7 @@ impl Engine {
             programs,
             code,
         };
+        engine.attach_streams();
         for cpu in 0..scenario.cpus {
             engine.start(cpu);
         }
@@ -361,7 +367,10 @@ impl Engine {
         let i = usize::from(cpu);
         for k in 0..self.own[i].actors.len() {
             let gap = match self.kind(cpu, k) {
-                ActorKind::Idle | ActorKind::Spin { .. } | ActorKind::Syscalls { .. } => continue,
+                ActorKind::Idle
+                | ActorKind::Spin { .. }
+                | ActorKind::Syscalls { .. }
+                | ActorKind::Stream { .. } => continue,
                 ActorKind::Interrupts { gap, .. }
                 | ActorKind::Nmis { gap, .. }
                 | ActorKind::Forks { gap, .. }
@@ -408,7 +417,10 @@ impl Engine {
                 | ActorKind::Chain { .. } => {
                     init = init.min(next);
                 }
-                ActorKind::Idle | ActorKind::Spin { .. } | ActorKind::Syscalls { .. } => {}
+                ActorKind::Idle
+                | ActorKind::Spin { .. }
+                | ActorKind::Syscalls { .. }
+                | ActorKind::Stream { .. } => {}
             }
         }
         let o = &self.own[i];
@@ -450,6 +462,7 @@ impl Engine {
                 return false;
             }
             self.run(cpu, (end, 0), false);
+            self.stream_until(cpu, end);
         }
         self.now = end;
         true

@@ -10,6 +10,7 @@ use crate::kernel::step::{Cpu, Violation};
 
 mod contexts;
 mod ops;
+pub mod scripted;
 mod text;
 mod tlb;
 
@@ -37,7 +38,7 @@ pub struct Request {
     pub generation: u64,
 }
 
-/// Bits of [`Core::sets`].
+/// Bits of `Timed::sets`.
 const HOUSEKEEPING: u8 = 1;
 const NOHZ_FULL: u8 = 2;
 const FLUSH_MASK: u8 = 4;
@@ -437,9 +438,12 @@ impl Timed {
     pub fn next_member(&self, cpu: Cpu, set: Set, who: Cpu) -> Option<Cpu> {
         match set {
             Set::Targets => self.next_target(cpu, who),
-            Set::Online | Set::Others | Set::Housekeeping | Set::NohzFull | Set::FlushMask => {
-                (who..self.cores.len() as Cpu).find(|&who| self.in_set(cpu, set, who))
-            }
+            Set::Online
+            | Set::Others
+            | Set::Housekeeping
+            | Set::NohzFull
+            | Set::FlushMask
+            | Set::MmCpumask => (who..self.cores.len() as Cpu).find(|&who| self.in_set(cpu, set, who)),
         }
     }
 

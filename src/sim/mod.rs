@@ -6,7 +6,7 @@
 //! CPU). There is no float in the engine and every draw comes from a counter-based generator keyed by (seed, CPU,
 //! actor), so results depend neither on threads nor on chunks nor on the machine.
 //!
-//! Reading order: [`draw`] (randomness), [`scenario`] (workloads as data), [`cost`] (what an op takes), [`stats`]
+//! Reading order: [`draw`] (randomness), [`scenario`] and [`stream`] (workloads as data), [`cost`] (what an op takes), [`stats`]
 //! (what is counted), [`machine`] (one CPU and what an op does to it), [`engine`] (the loop), [`timeline`].
 
 pub mod cost;
@@ -16,7 +16,9 @@ pub mod machine;
 pub mod queue;
 pub mod run;
 pub mod scenario;
+pub mod scripted;
 pub mod stats;
+pub mod stream;
 pub mod timeline;
 
 pub use run::{Input, Output, SimError, simulate};

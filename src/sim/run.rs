@@ -135,6 +135,14 @@ impl Run {
     /// Ready at time 0.
     pub fn new(input: Input) -> Result<Self, SimError> {
         input.scenario.check()?;
+        if let Some(actor) =
+            input.scenario.actors.iter().find(|a| matches!(a.kind, Kind::Stream { .. }) && !input.full)
+        {
+            return Err(SimError::Scenario(format!(
+                "scenario {:?}: actor {:?} is an access stream: it needs detail \"full\", got \"summary\"",
+                input.scenario.name, actor.name
+            )));
+        }
         let isolated = !input.scenario.isolated.is_empty();
         let (code, features, mut notes) =
             assemble(&input.policy, &input.kernel, &input.machine, isolated, &input.scenario.programs())?;
@@ -482,6 +490,89 @@ mod tests {
         // 10 pages of the body, 4 of the user, the stack, and the entry page, which is global: the flush includes those.
         let (calls, misses) = walks("coalesce-v7");
         assert_eq!(misses, calls * 16);
+    }
+
+    /// A task that only spins, a stream of `pattern` every microsecond, and a full flush every 10 ms.
+    fn streaming(pattern: &str, duration_ms: u64) -> Input {
+        let json = format!(
+            r#"{{"name": "stream", "duration_ps": {}, "cpus": 2, "isolated": [1], "actors": [
+              {{"name": "spin", "on": "all", "kind": "spin"}},
+              {{"name": "purge", "on": {{"cpus": [0]}}, "kind": "chain", "gap": {{"mean_ps": 10000000000}}, "steps": [{{"program": "purge", "pages": 0, "cause": "purge"}}]}},
+              {{"name": "stream", "on": "isolated", "kind": "stream", "gap": {{"mean_ps": 1000000}}, "phases": [{{"pattern": {pattern}}}]}}]}}"#,
+            duration_ms * 1_000_000_000
+        );
+        Input { full: true, ..input(scenario(&json), "ipi") }
+    }
+
+    #[test]
+    fn a_stream_over_pages_that_fit_misses_each_once_per_flush() {
+        for pattern in [
+            r#"{"sequential": {"pages": 40}}"#,
+            r#"{"chase": {"pages": 40}}"#,
+            r#"{"weighted": {"weights": [9, 9, 9, 9, 9, 9, 9, 9, 9, 9]}}"#,
+            r#"{"array": {"pages": [5, 7, 5, 123456, 9, 7]}}"#,
+        ] {
+            let o = simulate(streaming(pattern, 205)).unwrap();
+            let row = o.stats[1];
+            let get = |s: Stat| row[s as usize];
+            let pages = if pattern.contains("40") {
+                40
+            } else if pattern.contains("weights") {
+                10
+            } else {
+                4
+            };
+            assert_eq!(get(Stat::remote_flushes), 20);
+            assert_eq!(get(Stat::stream_first), pages, "{pattern}");
+            assert_eq!(get(Stat::stream_evicted), 0, "{pattern}");
+            assert_eq!(
+                get(Stat::refill_misses_remote),
+                20 * pages + 20 * 2,
+                "{pattern}: stack and entry page too"
+            );
+            assert!((204_000..205_001).contains(&get(Stat::stream_touches)), "{}", get(Stat::stream_touches));
+        }
+    }
+
+    #[test]
+    fn a_stream_over_more_pages_than_the_tlb_holds_misses_without_any_flush() {
+        let o = simulate(streaming(r#"{"chase": {"pages": 4000}}"#, 20)).unwrap();
+        let row = o.stats[1];
+        assert_eq!(row[Stat::stream_first as usize], 4000);
+        assert!(row[Stat::stream_evicted as usize] > 10_000);
+        assert!(row[Stat::stream_ps as usize] > 0);
+    }
+
+    #[test]
+    fn neither_chunks_nor_skipping_change_a_stream() {
+        for row in POLICIES {
+            let zipf = r#"{"weighted": {"weights": [900, 450, 300, 225, 180, 150, 129, 112, 100, 90]}}"#;
+            let mut load = storm(10);
+            load.actors.extend(streaming(zipf, 1).scenario.actors.into_iter().filter(|a| a.name == "stream"));
+            let input = Input { full: true, ..input(load, row.id) };
+            let whole = simulate(input.clone()).unwrap();
+            assert!(whole.stats[3][Stat::stream_touches as usize] > 8_000, "{}", row.id);
+            same(&whole, &simulate(Input { skip: false, ..input.clone() }).unwrap());
+            let (mut run, mut at) = (Run::new(input).unwrap(), 0);
+            while at < 10_000_000_000 {
+                at += 777_777_777;
+                assert!(run.advance(at, &AtomicBool::new(false)));
+            }
+            same(&whole, &run.output());
+        }
+    }
+
+    #[test]
+    fn a_stream_where_no_page_is_looked_up_or_no_user_runs_is_refused() {
+        let chase = r#"{"chase": {"pages": 4}}"#;
+        let refused = Run::new(Input { full: false, ..streaming(chase, 1) }).unwrap_err().to_string();
+        assert!(refused.contains("actor \"stream\" is an access stream: it needs detail"), "{refused}");
+        let mut load = streaming(chase, 1).scenario;
+        load.actors[0].on = On::Housekeeping;
+        assert!(load.check().unwrap_err().to_string().contains("CPU 1 has no user mode"));
+        let mut load = streaming(chase, 1).scenario;
+        load.actors.push(load.actors[2].clone());
+        assert!(load.check().unwrap_err().to_string().contains("one stream per CPU"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub use tasks::{Do, TaskStep};
 
 use super::run::SimError;
 use super::stats::Cause;
+use super::stream::{self, Phase};
 use crate::kernel::step::Cpu;
 
 /// Time between events.
@@ -137,6 +138,13 @@ pub enum Kind {
         /// Its steps, in order.
         steps: Vec<Step>,
     },
+    /// User pages that the CPU's task touches; only where pages are looked up.
+    Stream {
+        /// User time between two touches.
+        gap: Gap,
+        /// Which pages; the list repeats.
+        phases: Vec<Phase>,
+    },
 }
 
 impl Kind {
@@ -159,7 +167,8 @@ impl Kind {
             | Kind::Forks { gap, .. }
             | Kind::Vfree { gap, .. }
             | Kind::Tasks { gap, .. }
-            | Kind::Chain { gap, .. } => Some(*gap),
+            | Kind::Chain { gap, .. }
+            | Kind::Stream { gap, .. } => Some(*gap),
         }
     }
 }
@@ -241,7 +250,7 @@ impl Scenario {
                 Kind::Chain { steps, .. } => out.extend(steps.iter().map(|s| s.program.as_str())),
                 Kind::Tasks { .. } => out.extend(super::engine::tasks::PROGRAMS),
                 Kind::Idle | Kind::Spin { .. } | Kind::Syscalls { .. } | Kind::Interrupts { .. } => {}
-                Kind::Nmis { .. } | Kind::Forks { .. } | Kind::Vfree { .. } => {}
+                Kind::Nmis { .. } | Kind::Forks { .. } | Kind::Vfree { .. } | Kind::Stream { .. } => {}
             }
         }
         out
@@ -285,6 +294,8 @@ impl Scenario {
         }
         let mut foreground = vec![None; usize::from(self.cpus)];
         let mut mms = 0usize;
+        let mut streams = vec![None; usize::from(self.cpus)];
+        let mut idle = vec![true; usize::from(self.cpus)];
         for actor in &self.actors {
             if let Kind::Tasks { processes, shared, also_on, steps, .. } = &actor.kind {
                 let name = &actor.name;
@@ -329,6 +340,9 @@ impl Scenario {
             if let Kind::Syscalls { base_ps: 0, gap: Gap { mean_ps: 0, .. }, .. } = actor.kind {
                 return fail(format!("actor {:?}: a system call must take time", actor.name));
             }
+            if let Kind::Stream { phases, .. } = &actor.kind {
+                stream::check(phases).or_else(|rule| fail(format!("actor {:?}: {rule}", actor.name)))?;
+            }
             for cpu in self.cpus_of(&actor.on) {
                 if cpu >= self.cpus {
                     return fail(format!(
@@ -337,7 +351,14 @@ impl Scenario {
                         self.cpus - 1
                     ));
                 }
+                if matches!(actor.kind, Kind::Stream { .. }) {
+                    if let Some(other) = streams[usize::from(cpu)].replace(&actor.name) {
+                        let rule = "one stream per CPU, of several phases if need be";
+                        return fail(format!("actors {other:?} and {:?} on CPU {cpu}: {rule}", actor.name));
+                    }
+                }
                 if actor.kind.is_foreground() {
+                    idle[usize::from(cpu)] = matches!(actor.kind, Kind::Idle);
                     let before = foreground[usize::from(cpu)].replace(&actor.name);
                     if let Some(other) = before {
                         return fail(format!(
@@ -346,6 +367,13 @@ impl Scenario {
                         ));
                     }
                 }
+            }
+        }
+        for (cpu, stream) in streams.iter().enumerate() {
+            if let (Some(name), true) = (stream, idle[cpu]) {
+                return fail(format!(
+                    "actor {name:?}: CPU {cpu} has no user mode: spin or syscalls must run there"
+                ));
             }
         }
         Ok(())

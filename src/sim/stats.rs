@@ -54,6 +54,10 @@ statistics! {
     refill_misses_local, Count, "Of those, after an initiator's flush on its own CPU.";
     refill_misses_other, Count, "Of those, after anything else: a CR3 write that flushes, a broadcast, a cold start.";
     refill_ps, Ps, "Time those misses took.";
+    stream_touches, Count, "User pages touched by access streams.";
+    stream_first, Count, "Walks of access streams for pages never touched before.";
+    stream_evicted, Count, "Walks of access streams for pages that left for lack of room: no flush since their last touch.";
+    stream_ps, Ps, "Time that the misses of access streams took; the rate of the stream includes it.";
     user_ps, Ps, "Time in user mode.";
     kernel_ps, Ps, "Time in system calls and kernel work.";
     interrupt_ps, Ps, "Time in interrupts and NMIs.";

@@ -78,6 +78,7 @@ impl Engine {
     /// Starts a program on a CPU.
     pub(super) fn push(&mut self, cpu: Cpu, run: ProgId, why: Why, cause: Cause, from: u32) {
         let i = usize::from(cpu);
+        self.stream_until(cpu, self.m.cores[i].clock);
         let pti = self.m.has_pti();
         let times = &self.m.times;
         self.m.cores[i].resume = 0;
@@ -195,6 +196,7 @@ impl Engine {
             Why::Enter | Why::Work | Why::Idle => {}
         }
         if to_user {
+            self.stream_begins(cpu);
             self.return_to_user(cpu, act, clock, took, isolated);
         }
     }

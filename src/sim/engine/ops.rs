@@ -95,8 +95,10 @@ impl Engine {
                 }
             }
             Op::Tlbsync | Op::Rar(_) | Op::Promise(_) => {
+                let now = self.m.cores[i].clock;
                 for who in 0..self.scenario.cpus {
                     self.bring(who, cpu);
+                    self.stream_until(who, now);
                 }
             }
             _ => {}

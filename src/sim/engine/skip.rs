@@ -50,7 +50,7 @@ impl Engine {
         let i = usize::from(cpu);
         let Some(k) = self.own[i].foreground else { return false };
         let ActorKind::Syscalls { gap, .. } = *self.kind(cpu, k) else { return false };
-        if self.m.cores[i].owed || self.m.cores[i].sync_owed {
+        if self.own[i].stream.is_some() || self.m.cores[i].owed || self.m.cores[i].sync_owed {
             return false;
         }
         let known = match &self.own[i].memo {

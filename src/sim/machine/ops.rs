@@ -19,6 +19,7 @@ use crate::kernel::step::{Cpu, Invalidate, Machine, Order, Violation};
 impl Timed {
     /// Everything cached on `cpu` is gone. `took`: time of the instruction, counted if entry code did it.
     fn flushed(&mut self, cpu: Cpu, took: u64, architectural: bool) {
+        self.emptied(cpu);
         let c = &mut self.cores[usize::from(cpu)];
         let (owed, entry) = (c.owed, c.entry_code && c.call.is_none());
         c.flushed_at = c.clock;
@@ -66,6 +67,7 @@ impl Timed {
             if let Some(tlbs) = &mut self.tlbs {
                 tlbs[usize::from(cpu)].flush_all();
             }
+            self.emptied(cpu);
         } else {
             c.served = id;
         }
@@ -113,7 +115,27 @@ impl Timed {
         Ok(())
     }
 
-    fn slot(&self, f: FieldAt, of: Cpu) -> usize {
+    /// Changes a field in memory; the value before.
+    #[inline]
+    pub(super) fn change(
+        &mut self,
+        field: u8,
+        of: Cpu,
+        f: impl FnOnce(u64) -> u64,
+    ) -> Result<u64, Violation> {
+        let field = self.fields[usize::from(field)];
+        let slot = self.slot(field, of);
+        let word = if field.shared { &mut self.shared[field.var] } else { &mut self.values[slot] };
+        let old = u64::from(*word) >> field.shift & field.mask;
+        let new = f(old);
+        if new > field.mask {
+            return Err(Violation::Overflow);
+        }
+        *word = (u64::from(*word) & !(field.mask << field.shift) | new << field.shift) as u16;
+        Ok(old)
+    }
+
+    pub(super) fn slot(&self, f: FieldAt, of: Cpu) -> usize {
         usize::from(of) * self.vars + f.var
     }
 
@@ -172,23 +194,15 @@ impl Machine for Timed {
         of: Cpu,
         f: impl FnOnce(u64) -> u64,
     ) -> Result<u64, Violation> {
-        let field = self.fields[usize::from(field)];
-        self.check(cpu, field, at)?;
-        if field.context {
-            let word = self.context(cpu, field.var, at, of)?;
+        let resolved = self.fields[usize::from(field)];
+        self.check(cpu, resolved, at)?;
+        if resolved.context {
+            let word = self.context(cpu, resolved.var, at, of)?;
             let old = *word;
             *word = f(old);
             return Ok(old);
         }
-        let slot = self.slot(field, of);
-        let word = if field.shared { &mut self.shared[field.var] } else { &mut self.values[slot] };
-        let old = u64::from(*word) >> field.shift & field.mask;
-        let new = f(old);
-        if new > field.mask {
-            return Err(Violation::Overflow);
-        }
-        *word = (u64::from(*word) & !(field.mask << field.shift) | new << field.shift) as u16;
-        Ok(old)
+        self.change(field, of, f)
     }
 
     #[inline]
@@ -293,6 +307,11 @@ impl Machine for Timed {
         if let Some(tlbs) = &mut self.tlbs {
             tlbs[usize::from(cpu)].switch((cr3 >> 8) as u16 & 0xff, !kernel, !flushes);
         }
+        if flushes && self.tlbs.is_some() {
+            // Also where only the user half leaves, which no flush of the kernel's counts.
+            self.cores[usize::from(cpu)].flushed_by = FlushKind::Other;
+            self.emptied(cpu);
+        }
         if kernel && self.has_pti() {
             self.view_begins(cpu);
         } else if self.has_pti() {
@@ -341,7 +360,7 @@ impl Machine for Timed {
             Invalidate::Invpcid(Invpcid::Context, PcidOf::Kernel, _) => {
                 self.flushed(cpu, self.times.invpcid.2, false);
             }
-            Invalidate::Invpcid(Invpcid::Context, PcidOf::User, _) => {}
+            Invalidate::Invpcid(Invpcid::Context, PcidOf::User, _) => self.emptied(cpu),
             Invalidate::Invpcid(Invpcid::Address, PcidOf::User, _) => {
                 // The user half of pages whose kernel half is counted.
                 let request = self.current_request(cpu);
@@ -419,6 +438,7 @@ impl Machine for Timed {
             } else {
                 FlushKind::Other
             };
+            self.emptied(cpu);
         }
         if let Some(tlbs) = &mut self.tlbs {
             tlbs[usize::from(cpu)].switch((cr3 >> 8) as u16 & 0xff, false, !flushes);

@@ -12,6 +12,8 @@ pub struct CpuTlb {
     mmu: Mmu,
     /// Operations so far: while it stands still, nothing has changed.
     operations: u64,
+    /// Flushes so far.
+    pub(super) flushes: u64,
     pcid: bool,
     overlap_tenths: u64,
     ps_per_1000_cycles: u64,
@@ -32,6 +34,7 @@ impl CpuTlb {
         CpuTlb {
             mmu,
             operations: 0,
+            flushes: 0,
             pcid,
             overlap_tenths: u64::from(preset.costs.overlap_tenths),
             ps_per_1000_cycles: preset.picoseconds(1000),
@@ -86,6 +89,14 @@ impl CpuTlb {
         }
         (cycles * 10 / self.overlap_tenths * self.ps_per_1000_cycles / 1000, walks)
     }
+
+    /// Touches one page of an access stream. (time, whether it was walked)
+    fn touch_one(&mut self, page: u64, dependent: bool) -> (u64, bool) {
+        self.operations += 1;
+        let a = self.mmu.access_page(Vpn(page), Access::Load, PageSize::K4, false);
+        let cycles = u64::from(a.cycles) * 10 / if dependent { 10 } else { self.overlap_tenths };
+        (cycles * self.ps_per_1000_cycles / 1000, a.loads > 0)
+    }
 }
 
 impl Timed {
@@ -104,13 +115,45 @@ impl Timed {
         self.refilled(cpu, walks, time);
     }
 
+    /// Looks up one page of an access stream, last touched after `stamp - 1` flushes (0: never). Returns the number of
+    /// flushes so far.
+    pub fn look_up_stream(&mut self, cpu: Cpu, page: u64, dependent: bool, stamp: u64) -> u64 {
+        let Some(tlbs) = &mut self.tlbs else { return 0 };
+        let tlb = &mut tlbs[usize::from(cpu)];
+        let (time, walked) = tlb.touch_one(page, dependent);
+        let flushes = tlb.flushes;
+        if time > 0 {
+            self.add(cpu, Stat::stream_ps, time);
+        }
+        if walked {
+            if stamp == 0 {
+                self.add(cpu, Stat::stream_first, 1);
+            } else if stamp == flushes + 1 {
+                self.add(cpu, Stat::stream_evicted, 1);
+            } else {
+                self.count_refill(cpu, 1, time);
+            }
+        }
+        flushes
+    }
+
     /// Misses that a flush caused: their time passes, and they are counted with the kind of that flush.
     pub fn refilled(&mut self, cpu: Cpu, misses: u64, time: u64) {
-        let c = &mut self.cores[usize::from(cpu)];
-        c.clock += time;
-        let kind = c.flushed_by.misses();
+        self.cores[usize::from(cpu)].clock += time;
+        self.count_refill(cpu, misses, time);
+    }
+
+    fn count_refill(&mut self, cpu: Cpu, misses: u64, time: u64) {
+        let kind = self.cores[usize::from(cpu)].flushed_by.misses();
         for (stat, by) in [(Stat::refill_misses, misses), (kind, misses), (Stat::refill_ps, time)] {
             self.add(cpu, stat, by);
+        }
+    }
+
+    /// The TLB of a CPU lost what a flush takes.
+    pub(super) fn emptied(&mut self, cpu: Cpu) {
+        if let Some(tlbs) = &mut self.tlbs {
+            tlbs[usize::from(cpu)].flushes += 1;
         }
     }
 }
