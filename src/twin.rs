@@ -139,8 +139,16 @@ mod tests {
     }
 
     fn check(code: &Code, scope: Scope, assume: Assume) -> Answer {
-        let question =
-            Question { code, features: FEATURES, scope, assume, memory: 1 << 30, plain: false, trace: true };
+        let question = Question {
+            code,
+            features: FEATURES,
+            scope,
+            assume,
+            memory: 1 << 30,
+            plain: false,
+            trace: true,
+            threads: 1,
+        };
         check::check(&question, &mut |_| true).unwrap()
     }
 

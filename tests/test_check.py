@@ -33,6 +33,29 @@ def test_the_v7_race_is_found_and_its_schedule_replays() -> None:
     assert flushed < filled, "the stale translation is cached after the flush"
 
 
+@pytest.mark.parametrize("policy", ["coalesce-v7", "coalesce-v6", "pending-bit-plain", "noinstr-c"])
+def test_a_counterexample_breaks_the_same_rule_in_the_timed_engine(policy: str) -> None:
+    counterexample = tc.check(policy, nmis=1, assume={"N": "recycled", "D": "recycled"}).counterexample
+    assert counterexample is not None
+
+    timed = counterexample.replay_timed()
+
+    assert (timed.rule, timed.why_not) == (counterexample.rule, None)
+    assert timed.moves == len(counterexample.steps)
+    slower = counterexample.replay_timed(machine="haswell-ep")
+    assert 0 < timed.time_ns != slower.time_ns, "the costs are the machine's"
+
+
+def test_what_the_timed_engine_lacks_is_named_and_the_checker_still_replays() -> None:
+    counterexample = tc.check("text-defer-v7").counterexample
+    assert counterexample is not None
+
+    assert counterexample.replay() == counterexample.rule == "stale_text"
+    timed = counterexample.replay_timed()
+    assert timed.rule is None
+    assert timed.why_not == "it tracks patched text, and the timed engine fetches none"
+
+
 def test_a_counterexample_is_at_most_72_columns_wide_and_names_the_patch() -> None:
     text = str(tc.check("coalesce-v7").counterexample)
 

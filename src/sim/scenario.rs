@@ -351,11 +351,11 @@ impl Scenario {
                         self.cpus - 1
                     ));
                 }
-                if matches!(actor.kind, Kind::Stream { .. }) {
-                    if let Some(other) = streams[usize::from(cpu)].replace(&actor.name) {
-                        let rule = "one stream per CPU, of several phases if need be";
-                        return fail(format!("actors {other:?} and {:?} on CPU {cpu}: {rule}", actor.name));
-                    }
+                if matches!(actor.kind, Kind::Stream { .. })
+                    && let Some(other) = streams[usize::from(cpu)].replace(&actor.name)
+                {
+                    let rule = "one stream per CPU, of several phases if need be";
+                    return fail(format!("actors {other:?} and {:?} on CPU {cpu}: {rule}", actor.name));
                 }
                 if actor.kind.is_foreground() {
                     idle[usize::from(cpu)] = matches!(actor.kind, Kind::Idle);

@@ -127,7 +127,7 @@ impl Stream {
         for phase in phases {
             match &phase.pattern {
                 Pattern::Sequential { pages, .. } | Pattern::Chase { pages } => {
-                    relative = relative.max(*pages)
+                    relative = relative.max(*pages);
                 }
                 Pattern::Weighted { weights } => relative = relative.max(weights.len() as u32),
                 Pattern::Array { pages } => named.extend(pages),
