@@ -68,11 +68,13 @@ pub fn setup(model: &Model) -> Result<Setup, &'static str> {
             .scope
             .roles
             .iter()
-            .map(|r| Task {
+            .enumerate()
+            .map(|(i, r)| Task {
                 first: r.first.clone(),
                 again: r.again.clone(),
                 left: u32::from(r.left),
-                isolated: r.isolated,
+                isolated: model.masks[0] >> i & 1 != 0,
+                in_flush_mask: model.masks[1] >> i & 1 != 0,
                 rests_in_user: r.rest == Rest::User,
                 irqs_off: r.irqs_off,
                 own: r.own,

@@ -23,6 +23,8 @@ pub struct Task {
     pub left: u32,
     /// In NOHZ_FULL.
     pub isolated: bool,
+    /// In the mask that the entry flush tests.
+    pub in_flush_mask: bool,
     /// Between its programs it is in user mode; otherwise in ordinary kernel code.
     pub rests_in_user: bool,
     /// Interrupts are off in its first program.
@@ -149,12 +151,14 @@ impl<'a> Player<'a> {
         preset: &Preset,
         setup: &'a Setup,
     ) -> Result<Self, ScriptError> {
-        let isolated: Vec<Cpu> =
-            (0..setup.tasks.len()).filter(|i| setup.tasks[*i].isolated).map(|i| i as Cpu).collect();
+        let those = |is: fn(&Task) -> bool| -> Vec<Cpu> {
+            (0..setup.tasks.len()).filter(|i| is(&setup.tasks[*i])).map(|i| i as Cpu).collect()
+        };
+        let (isolated, flush_mask) = (those(|t| t.isolated), those(|t| t.in_flush_mask));
         let layout = Layout {
             cpus: setup.tasks.len() as Cpu,
             isolated: &isolated,
-            flush_mask: &isolated,
+            flush_mask: &flush_mask,
             sockets: 1,
             keep: 0,
         };
