@@ -118,6 +118,7 @@ def test_a_memory_limit_makes_the_verdict_inconclusive() -> None:
 
     assert verdict.status == "inconclusive"
     assert "memory limit" in verdict.sentence
+    assert "Estimate: 2 CPUs have " in verdict.sentence
 
 
 @pytest.mark.parametrize(
@@ -148,6 +149,14 @@ def test_json_has_a_schema_and_the_counterexample() -> None:
         (["check", "ipi", "--assume", "D=none", "--assume", "D=recycled"], "`D` is assumed to be"),
         (["check", "ipi", "--memory", "lots"], "memory is a number"),
         (["check", "/nowhere/x.policy"], "no such file"),
+        (["check", "--all", "ipi"], "--all checks every policy"),
+        (["check", "ipi", "--roles", "purge; isolated 99"], "is 0 to 15: got 99"),
+        (["check", "ipi", "--roles", "purge; isolated 2", "--cpus", "4"], "roles name 2 CPUs, but cpus is 4"),
+        (
+            ["check", "ipi", "--roles", "purge; isolated 2", "--entries", "3"],
+            "entries and rounds are part of roles",
+        ),
+        (["repair", "ipi"], "there is nothing to repair"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments: list[str], said: str) -> None:

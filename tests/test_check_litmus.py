@@ -99,6 +99,8 @@ def test_bless_writes_the_verdict_found(tmp_path: Path) -> None:
         ('litmus a\n  exists "z == 1"\n\ncpu 0\n  fence\n', "`z` is no variable"),
         ("litmus a\n\ncpu 1\n  fence\n", "columns are numbered from 0"),
         ("litmus a\n\ncpu 0\n  loop\n    fence\n", "cannot end"),
+        ("litmus a\n\ncpu 0\n  while 1 == 1\n    fence\n", "cannot end once it is entered"),
+        ("litmus a\n\ncpu 0\n  let x = 1\n  while x == 1\n    fence\n", "cannot end once it is entered"),
         ("litmus a\n\ncpu 0\n  fense\n", "did you mean `fence`"),
         ("litmus a\n\ncpu 0\n  free mm 0\n", "0 is init_mm, which stays"),
     ],

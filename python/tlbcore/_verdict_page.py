@@ -111,6 +111,7 @@ def litmus_markdown(folder: Path) -> str:
         "contexts": "Memory contexts: the kernel's own programs, and edits of single steps of them",
         "series": "The scenarios of the series",
         "tso": "x86-TSO",
+        "contexts": "Memory contexts: switch_mm, lazy TLB and user flushes",
         "x86t_elt": "x86 transistency: the published verdicts of TransForm and COATCheck",
     }
     files = sorted(folder.rglob("*.litmus"))
@@ -120,7 +121,9 @@ def litmus_markdown(folder: Path) -> str:
         "question and\nits verdict; `tlbcore litmus tests/litmus` runs all of them and compares.\n",
         f"{len(files)} tests. `mrf1` is the one whose verdict differs from the published one; its file says why.",
     ]
-    for name, title in titles.items():
+    folders = [*titles, *sorted({f.parent.name for f in files} - {*titles})]
+    for name in folders:
+        title = titles.get(name, name)
         out.append(f"\n## {title}\n")
         rows = []
         for file in (f for f in files if f.parent.name == name):

@@ -379,6 +379,8 @@ def check(
     cases = [case for case, _ in found]
     rank = {"violated": 0, "inconclusive": 1, "verified": 2}
     worst, request = min(found, key=lambda pair: rank[pair[0].status])
+    if worst.status == "inconclusive" and request["cpus"] > 2 and not roles:
+        worst = replace(worst, sentence=f"{worst.sentence} {_estimate(chosen, request, worst, progress)}")
     if worst.status == "verified":
         worst = cases[-1]
     return replace(
@@ -386,6 +388,22 @@ def check(
         cases=tuple(cases),
         wrong_gs=next((case.wrong_gs for case in cases if case.wrong_gs), None),
         core=_core_of(request, worst, progress) if worst.status == "violated" else (),
+    )
+
+
+# Measured over the built-in policies at the standard scope: what one more isolated CPU multiplies states by.
+_PER_CPU = 52
+
+
+def _estimate(policy: Policy, request: dict[str, Any], cut: Verdict, progress: Progress | None) -> str:
+    """Say how many states a scope that cannot be held may have: its 2-CPU form, times a measured factor."""
+    small = _one(policy, {**request, "cpus": 2}, dict(cut.assume), progress)
+    if small.status != "verified":
+        return ""
+    states = small.states * _PER_CPU ** (request["cpus"] - 2)
+    return (
+        f"Estimate: 2 CPUs have {small.states} states, each further one multiplies them by about {_PER_CPU} "
+        f"(measured; less where CPUs are alike): about {states:.0e}."
     )
 
 
@@ -427,6 +445,14 @@ def _request(
     reduce: bool,
     threads: int = 0,
 ) -> dict[str, Any]:
+    if roles:
+        named = len([role for role in roles.replace(",", ";").split(";") if role.strip()])
+        if cpus not in (2, named):
+            raise _core.CheckError(f"roles name {named} CPUs, but cpus is {cpus}: give one of the two")
+        if (entries, rounds) != (2, 1):
+            raise _core.CheckError(
+                "entries and rounds are part of roles: `isolated ENTRIES`, `PROGRAM*ROUNDS`"
+            )
     return {
         "text": policy.text,
         "file": policy.file,
@@ -697,6 +723,22 @@ def repair(
     """
     chosen = as_policy(policy)
     request = _request(chosen, cpus, nmis, mces, asids, pages, entries, rounds, memory, roles, True)
+    verdict = check(
+        chosen,
+        cpus=cpus,
+        nmis=nmis,
+        mces=mces,
+        asids=asids,
+        pages=pages,
+        entries=entries,
+        rounds=rounds,
+        assume=assume,
+        memory=memory,
+        roles=roles,
+        progress=progress,
+    )
+    if verdict.status == "verified":
+        raise _core.CheckError(f"{chosen.name} is verified within these bounds: there is nothing to repair")
     found = _core.check_repair(
         {**request, "trace": False, "assume": list((assume or {}).items())},
         _bound("edits", edits, 1, 3),

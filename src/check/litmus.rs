@@ -85,6 +85,15 @@ pub fn roles(text: &str) -> Result<Vec<Role>, CheckError> {
              `isolated PROGRAM`"
         ))
     };
+    let count = |entries: u8| match entries {
+        0..=15 => Ok(entries),
+        _ => Err(CheckError::Bound {
+            what: "the number of entries of an isolated CPU",
+            least: 0,
+            most: 15,
+            got: usize::from(entries),
+        }),
+    };
     text.split([';', ','])
         .map(str::trim)
         .filter(|w| !w.is_empty())
@@ -95,7 +104,7 @@ pub fn roles(text: &str) -> Result<Vec<Role>, CheckError> {
                     return Ok(Role::isolated(2));
                 }
                 if let Some((entries, by)) = rest.split_once(" by ") {
-                    let entries = entries.trim().parse::<u8>().map_err(|_| bad(word))?;
+                    let entries = count(entries.trim().parse::<u8>().map_err(|_| bad(word))?)?;
                     if !USER_ENTRIES.contains(&by.trim()) {
                         return Err(CheckError::Litmus(format!(
                             "`{}` is no entry path from user mode; these are: {}",
@@ -103,13 +112,13 @@ pub fn roles(text: &str) -> Result<Vec<Role>, CheckError> {
                             USER_ENTRIES.join(", ")
                         )));
                     }
-                    return Ok(Role::isolated_by(entries.min(15), by.trim()));
+                    return Ok(Role::isolated_by(entries, by.trim()));
                 }
                 if rest == "unbounded" {
                     return Ok(Role::isolated(UNBOUNDED));
                 }
                 if let Ok(entries) = rest.parse::<u8>() {
-                    return Ok(Role::isolated(entries.min(15)));
+                    return Ok(Role::isolated(count(entries)?));
                 }
                 return Ok(Role { isolated: true, name: "isolated".into(), ..Role::initiator(rest, 1) });
             }

@@ -487,6 +487,34 @@ impl Assembler {
         self.page(name, at).map(Pages::One)
     }
 
+    /// Is the test over constants and locals that the body leaves alone, with no other way out?
+    fn never_changes(&self, test: &Test, body: &[Stmt]) -> bool {
+        fn reads<'a>(test: &'a Test, out: &mut Vec<&'a Value>) -> bool {
+            match test {
+                Test::Compare(a, _, b) => {
+                    out.extend([a, b]);
+                    true
+                }
+                Test::Not(t) => reads(t, out),
+                Test::And(a, b) | Test::Or(a, b) => reads(a, out) && reads(b, out),
+                _ => false, // CR3, sets and the like change under the loop
+            }
+        }
+        let mut values = Vec::new();
+        let fixed = reads(test, &mut values)
+            && values.iter().all(|v| match v {
+                Value::Int(_) => true,
+                Value::Name(n) => !n.cur && self.local(&n.name).is_some(),
+                Value::Cr3 | Value::GsBase => false,
+            });
+        let assigns = |k: &StmtKind| match k {
+            StmtKind::Let(to, _) => values.iter().any(|v| matches!(v, Value::Name(n) if n.name == *to)),
+            StmtKind::Use(section) => self.find_section(section).is_some(),
+            _ => false,
+        };
+        fixed && !leaves(body) && !any(body, &assigns)
+    }
+
     fn part(&self, name: &str, at: Loc) -> Result2<Part> {
         match name {
             "head" => Ok(Part::Head),
@@ -726,6 +754,12 @@ impl Assembler {
                 }
             },
             StmtKind::While(test, body) => {
+                if self.never_changes(test, body) {
+                    return self.fail(
+                        s.at,
+                        "this loop cannot end once it is entered: nothing in it changes its test",
+                    );
+                }
                 let top = self.code.ops.len() as Pc;
                 let mut out = Label::default();
                 self.branch(test, false, &mut out, s.at)?;

@@ -42,6 +42,8 @@ def command(
 ) -> int:
     """Verify a policy within bounds, or print the shortest violation."""
     if every:
+        if policy or necessary:
+            _common.fail("--all checks every policy: leave the policy and --necessary out")
         return _table(size(memory), json)
     if not policy:
         _common.fail("name a policy, or ask for --all")

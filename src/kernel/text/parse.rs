@@ -400,7 +400,11 @@ impl Cursor<'_> {
                 self.next += 1;
                 Ok(n)
             }
-            Some((Token::Int(n), _)) => Err(self.error(format!("{what} is at most {max}: got {n}"))),
+            Some((Token::Int(n), _)) => Err(PolicyError {
+                file: self.file.into(),
+                at: self.here(),
+                message: format!("{what} is at most {max}: got {n}"),
+            }),
             _ => Err(self.error(format!("expected {what}"))),
         }
     }
