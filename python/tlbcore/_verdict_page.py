@@ -111,7 +111,6 @@ def litmus_markdown(folder: Path) -> str:
         "contexts": "Memory contexts: the kernel's own programs, and edits of single steps of them",
         "series": "The scenarios of the series",
         "tso": "x86-TSO",
-        "contexts": "Memory contexts: switch_mm, lazy TLB and user flushes",
         "x86t_elt": "x86 transistency: the published verdicts of TransForm and COATCheck",
     }
     files = sorted(folder.rglob("*.litmus"))
