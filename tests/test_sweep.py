@@ -165,7 +165,7 @@ def test_a_process_pool_gives_the_same_rows(tmp_path: Path, undisturbed):
 
 
 DRIVER = """
-import os, sys
+import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
 import tlbcore as tc
 from tlbcore import _batches
@@ -177,8 +177,9 @@ def pool():
     list(made.map(int, range(4)))
     print(*[process.pid for process in made._processes.values()], flush=True)
     return made
+# The rest between batches leaves time to be killed in, however busy the machine is.
 tc.sweep("syscall-heavy", {**GRID, "base_ns": [500.0, 600.0, 700.0]}, fixed={**FIXED, "duration_s": 0.1},
-         replications=3, out=sys.argv[1], executor=pool)
+         replications=3, out=sys.argv[1], executor=pool, progress=lambda *_: time.sleep(float(sys.argv[3])))
 """
 
 
@@ -190,7 +191,7 @@ def test_kill_9_of_workers_and_of_the_driver_loses_and_doubles_nothing(tmp_path:
     rng = np.random.default_rng(3)
     for attempt in range(8):
         driver = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(out), str(Path(__file__).parent)],
+            [sys.executable, "-c", DRIVER, str(out), str(Path(__file__).parent), "0.2" if attempt < 5 else "0"],
             stdout=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         with driver:

@@ -177,7 +177,7 @@ catalogue! {
         signature: "do_sync_core queued, mostly three rounds in a row",
         chain: "do_sync_core <- text_poke_bp_batch (smp_text_poke_batch_finish since 6.16) <- arch_jump_label_transform_apply, ftrace_replace_code, arch_arm_kprobe, static_call_update",
         meaning: "static key, static call, kprobe, ftrace or jump label: every CPU must serialise before the new code runs. Switching tracing on does this too",
-        deferral: TextSync, "v7 25/31 defers do_sync_core to kernel entry; it is not a TLB policy",
+        deferral: TextSync, "v7 25/31 defers do_sync_core to kernel entry (text-defer-v7, text-sync-*); it is not a TLB policy",
         helps: "no tracing, perf or sysctl changes that flip static keys during isolated work";
     UserShootdown = "user_shootdown", User, "user address space shootdown",
         signature: "flush_tlb_func queued; tlb_flush with reason remote shootdown",

@@ -28,6 +28,9 @@ pub enum Spares {
     EveryFlush,
     /// Address space is not reused until every CPU has flushed by itself; interrupts only beyond a limit.
     UntilALimit,
+    /// Syncs of patched text are not sent to an isolated CPU in one of these modes; at most, for a recording does not
+    /// show whether the patched text is `.noinstr.text`, whose syncs always interrupt (FACTS 1.2).
+    SyncsInMode(&'static [Mode]),
 }
 
 /// What a policy does, as far as a recording can tell.
@@ -90,6 +93,12 @@ pub const RULES: &[Rule] = rules! {
     "rar": Spares::EveryFlush, false, "RAR", "Intel remote action requests", "FACTS 1.8 P7; not in mainline";
     "flush-on-exit": USER, true, "", "flush before the return to user mode", "FACTS 1.8 P9";
     "noinstr-c": USER, true, "", "flush first thing in C entry code", "FACTS 1.8 P10";
+    "text-defer-v7": Spares::SyncsInMode(&[Mode::User, Mode::Idle]), false, "CONTEXT_TRACKING_WORK",
+        "v7 24-25/31: syncs of patched text wait for context tracking", "FACTS 1.2; .noinstr.text always interrupts";
+    "text-sync-cr3-reconstructed": Spares::SyncsInMode(&[Mode::User]), false, "PTI",
+        "v8/v9 as far as seen: the CR3 write of kernel entry is the sync", "FACTS 1.6; no verdict on the posted series";
+    "text-sync-tri-state": Spares::SyncsInMode(&[Mode::User]), false, "PTI",
+        "the CR3 write as the sync, with a third flag value while entering", "ours [OWN]";
 };
 
 /// How many of them are shown unless others are asked for.
@@ -165,9 +174,11 @@ enum Fate {
 
 /// Would this call have been deferred?
 fn fate(rule: &Rule, row: &Row, cause: Cause) -> Fate {
+    let of_text = matches!(rule.spares, Spares::SyncsInMode(_));
     let by_cause = match cause.entry().deferral {
-        Deferral::KernelRange => Fate::Deferred,
-        Deferral::Never | Deferral::TextSync => Fate::Stays,
+        Deferral::KernelRange if !of_text => Fate::Deferred,
+        Deferral::TextSync if of_text => Fate::Deferred,
+        Deferral::KernelRange | Deferral::TextSync | Deferral::Never => Fate::Stays,
         Deferral::Unknown => Fate::Open,
     };
     let by_mode = |modes: &[Mode]| match row.mode_sure {
@@ -178,7 +189,7 @@ fn fate(rule: &Rule, row: &Row, cause: Cause) -> Fate {
     let by_policy = match rule.spares {
         Spares::Nobody => Fate::Stays,
         Spares::InMode(modes) => by_mode(modes),
-        Spares::AtMostInMode(modes) => by_mode(modes).min(Fate::Open),
+        Spares::AtMostInMode(modes) | Spares::SyncsInMode(modes) => by_mode(modes).min(Fate::Open),
         Spares::UntilALimit => Fate::Open,
         Spares::EveryFlush => return if flushes_a_tlb(cause) { Fate::Deferred } else { Fate::Stays },
     };
@@ -408,6 +419,21 @@ mod tests {
         let out = run("invlpgb", &rows, &[Cause::KernelTableFree, Cause::NohzKick]);
         assert_eq!((out.deferred, out.interrupts), (Range::exactly(1), Range::exactly(9)));
         assert!(out.exposure_s.high.abs() < 1e-12);
+    }
+
+    #[test]
+    fn syncs_of_text_go_by_the_policies_of_text_alone_and_for_sure_only_outside_noinstr() {
+        let rows = [row(0, 5, 1, Mode::User), row(10, 15, 2, Mode::User), row(20, 25, 3, Mode::Kernel)];
+        let causes = [Cause::VmallocPurge, Cause::TextSync, Cause::TextSync];
+        assert_eq!(run("coalesce-v7", &rows, &causes).deferred, Range::exactly(1));
+        for policy in ["text-defer-v7", "text-sync-cr3-reconstructed", "text-sync-tri-state"] {
+            let out = run(policy, &rows, &causes);
+            assert_eq!(
+                (out.deferred, out.interrupts),
+                (Range { low: 0, high: 1 }, Range { low: 9, high: 10 }),
+                "{policy}"
+            );
+        }
     }
 
     #[test]
