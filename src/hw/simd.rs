@@ -16,8 +16,7 @@
 //!   store begins at most at the number appended so far. Misses are written over pages that were read: `missed <= i`.
 //! - Mask tables are read as windows that begin at `16 - place` (or 32), with `place` at most the number of ways.
 //!
-//! The scalar twins are in `plain.rs`, `array.rs` and `stream.rs`; tests compare state, counters and answers, also under
-//! Miri (`RUSTFLAGS=-Ctarget-feature=+avx2,+bmi1,+bmi2,+popcnt cargo +nightly miri test --lib hw::packed`).
+//! The scalar twins are in `plain.rs`, `array.rs` and `stream.rs`; tests compare state, counters and answers.
 #![allow(unsafe_code)]
 
 use super::array::{Entry, TreeShape};
@@ -317,35 +316,16 @@ mod x86 {
                         out[*at.add(i) as usize] = if hit { *second_level } else { walk };
                     }
                 } else {
-                    // Four at a time: what a loop itself costs is a tenth of an access.
-                    let mut first_level = |id: u32| {
+                    for &id in ids {
                         let hit = plain_step::<FIRST>(first_rows, first_mask, id);
                         *missed.add(misses) = id;
                         misses += usize::from(!hit);
-                    };
-                    let (fours, rest) = ids.as_chunks::<4>();
-                    for &[a, b, c, d] in fours {
-                        first_level(a);
-                        first_level(b);
-                        first_level(c);
-                        first_level(d);
-                    }
-                    for &id in rest {
-                        first_level(id);
                     }
                     if SECOND > 0 {
                         let mut found = 0;
-                        let mut second_level =
-                            |id: u32| found += u64::from(plain_step::<SECOND>(second_rows, second_mask, id));
-                        let (fours, rest) = std::slice::from_raw_parts(missed, misses).as_chunks::<4>();
-                        for &[a, b, c, d] in fours {
-                            second_level(a);
-                            second_level(b);
-                            second_level(c);
-                            second_level(d);
-                        }
-                        for &id in rest {
-                            second_level(id);
+                        for i in 0..misses {
+                            found +=
+                                u64::from(plain_step::<SECOND>(second_rows, second_mask, *missed.add(i)));
                         }
                         hits.second += found;
                     }

@@ -243,6 +243,7 @@ pub fn step<M: Machine>(code: &Code, frame: &mut Frame, m: &mut M, cpu: Cpu) -> 
 }
 
 /// Must earlier stores be visible before this op may execute?
+#[inline]
 pub fn order_of(op: Op) -> Option<Order> {
     match op {
         Op::Rmw { .. } | Op::Cas { .. } | Op::Fence(Fence::Full | Fence::Serialize) => Some(Order::Publishes),
