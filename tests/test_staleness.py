@@ -139,11 +139,17 @@ def questions(steps: list[Step]) -> list[tuple[int, int]]:
     ]
 
 
-def agree(seed: int, met: set[tuple[str, bool]]) -> None:
+def agree(seed: int, met: set[tuple[str, bool]]) -> list[bool]:
+    """Compare the three on each question; tell which ones the checker could answer."""
+    answered = []
     steps = program(seed)
     for load, version in questions(steps):
         newest = sum(step.text == "edit" for step in steps[:load])
-        checked = tc.litmus(litmus(steps, load, version)).found == "allowed"
+        found = tc.litmus(litmus(steps, load, version)).found
+        answered.append(found != "inconclusive")
+        if found == "inconclusive":  # more stores wait than a word holds: the run says nothing
+            continue
+        checked = found == "allowed"
         events = script(steps, load, version)
         engine = tc.Tlb(IDEAL, cpus=2).run(events).stale_hits == 1
         oracle = [reference.Tlb(IDEAL) for _ in range(2)]
@@ -156,18 +162,20 @@ def agree(seed: int, met: set[tuple[str, bool]]) -> None:
         # The version in the tables may always be walked to; an older one only through something stale.
         assert checked == (engine if version < newest else not engine), where
         met |= {(step.text, engine) for step in steps if version < newest}
+    return answered
 
 
 def test_the_three_agree_on_random_programs() -> None:
     met: set[tuple[str, bool]] = set()
-    for seed in range(60):
-        agree(seed, met)
+    answered = [one for seed in range(60) for one in agree(seed, met)]
 
+    assert all(answered)
     assert {text for text, _ in met} >= set(INVALIDATIONS), "every invalidation was tried"
     assert {stale for _, stale in met} == {False, True}
 
 
 @pytest.mark.slow
 def test_the_three_agree_on_many_random_programs() -> None:
-    for seed in range(60, 3000):
-        agree(seed, set())
+    answered = [one for seed in range(60, 3000) for one in agree(seed, set())]
+
+    assert np.mean(answered) > 0.99
