@@ -336,3 +336,12 @@ def test_a_bound_is_a_number_or_unbounded() -> None:
         tc.check("ipi", rounds="many")
     with pytest.raises(tc.CheckError, match="patched text"):
         tc.check("text-sync-tri-state", rounds="unbounded")
+
+
+def test_a_broadcast_that_nobody_waited_for_is_violated_on_both_machines():
+    text = tc.policies["invlpgb"].text
+    assert "  tlbsync\n" in text
+    verdict = tc.check(tc.Policy(text=text.replace("  tlbsync\n", "  lfence\n")))
+    assert verdict.status == "violated"
+    assert verdict.counterexample is not None
+    assert verdict.counterexample.replay_timed().rule == verdict.counterexample.rule

@@ -73,6 +73,8 @@ pub struct Scripted {
     /// By CPU and page: what its request covers.
     covered: Vec<Vec<u64>>,
     stores: Vec<VecDeque<Stored>>,
+    /// By CPU: the pages whose INVLPGB has no TLBSYNC yet.
+    broadcast: Vec<u64>,
     owes: Vec<u8>,
     own: Vec<u8>,
     /// By CPU and frame.
@@ -96,6 +98,7 @@ impl Scripted {
             dead: vec![0; count],
             covered: vec![vec![0; count]; n],
             stores: vec![VecDeque::new(); n],
+            broadcast: vec![0; n],
             owes: vec![0; n],
             own,
             visited: vec![[0; 3]; n],
@@ -457,24 +460,23 @@ impl Machine for Scripted {
                     here.apply(Scope::invlpg(Self::page_number(page), Self::pcid(cr3)));
                 }
             }
+            // As late as it may be (APM Vol. 3, INVLPGB): at the next TLBSYNC.
             Invalidate::Broadcast(of) => {
-                for page in pages(of) {
-                    let page = Some(Self::page_number(page));
-                    for mmu in &mut self.mmus {
-                        mmu.apply(Scope { page, ..Scope::ALL });
-                    }
-                }
+                self.broadcast[usize::from(cpu)] |= pages(of).fold(0, |sent, page| sent | 1 << page);
             }
-            Invalidate::BroadcastAll => {
-                for mmu in &mut self.mmus {
-                    mmu.apply(Scope::ALL);
-                }
-            }
+            Invalidate::BroadcastAll => self.broadcast[usize::from(cpu)] = (1 << self.pages.len()) - 1,
         }
         Ok(())
     }
 
     fn tlbsync(&mut self, cpu: Cpu) -> bool {
+        let sent = std::mem::take(&mut self.broadcast[usize::from(cpu)]);
+        for page in (0..self.pages.len()).filter(|page| sent >> page & 1 != 0) {
+            let page = Some(Self::page_number(page));
+            for mmu in &mut self.mmus {
+                mmu.apply(Scope { page, ..Scope::ALL });
+            }
+        }
         self.t.tlbsync(cpu)
     }
 
