@@ -159,6 +159,41 @@ def test_an_example_says_how_it_is_run_and_compiles(example: Path):
     compile(source, example.name, "exec")
 
 
+SOURCES = "FACTS|HARDWARE|CENSUS|NUMBERS|PEERS|CHECKER"
+CITING = ("src", "python", "docs", "benches", "tests", "examples")
+
+
+def citations() -> set[str]:
+    """Every rule and every section of a source that code, data or a page names, such as `FACTS 1.4`."""
+    files = [ROOT / "README.md"]
+    for place in CITING:
+        files += (p for p in (ROOT / place).rglob("*") if p.suffix in {".rs", ".py", ".md", ".toml", ".kernel",
+                                                                       ".litmus", ".policy", ".txt"})  # fmt: skip
+    found = set()
+    for path in files:
+        if path == ROOT / "docs" / "sources.md":
+            continue
+        text = re.sub(r"\s*\n\s*(?://[/!]|#|\*)?\s*", " ", path.read_text(errors="ignore"))
+        for source, list_ in re.findall(rf"\b({SOURCES}) (\d[\d., ]*(?:and \d[\d.]*)?)", text):
+            for section in re.findall(r"\d+(?:\.\d+)?", list_.split(". ")[0]):
+                if len(section) < 4:
+                    found.add(f"{source} {section}")
+        found |= {f"SEMANTICS {rule}" for rule in re.findall(r"\bSEMANTICS ([SHAL]\d+)\b", text)}
+        found |= {f"FACTS 6 {bug}" for bug in re.findall(r"\bFACTS (?:6,? )?(B\d+)\b", text)}
+    return found
+
+
+def test_every_rule_and_source_that_is_cited_is_on_the_pages_of_rules_and_sources():
+    sources = (ROOT / "docs" / "sources.md").read_text()
+    rules = (ROOT / "docs" / "semantics.md").read_text()
+    there = {" ".join(found) for found in re.findall(rf"^#+ ({SOURCES}) ([\d.]+):", sources, re.MULTILINE)}
+    there |= {f"SEMANTICS {rule}" for rule in re.findall(r"^- \*\*([SHAL]\d+)", rules, re.MULTILINE)}
+    there |= {f"FACTS 6 {bug}" for bug in re.findall(r"^\| (B\d+) \|", sources, re.MULTILINE)}
+    cited = citations()
+    assert len(cited) > 50
+    assert not cited - there
+
+
 def test_the_index_lists_every_page():
     index = (ROOT / "docs" / "README.md").read_text()
     pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}

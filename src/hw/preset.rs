@@ -338,7 +338,26 @@ from = { entries = ["unsourced", "a what-if"], replacement = ["unsourced", "a wh
         let mine = Preset::parse(text, "mine.toml").unwrap();
         let stlb = &mine.geometry.levels()[1].structures[0];
         assert_eq!((stlb.sets, stlb.ways), (128, 8));
-        assert_eq!(mine.costs, Preset::builtin("skylake-sp").unwrap().costs);
+        let costs = |preset: &Preset| -> Vec<(String, String)> {
+            let costs = preset.facts.iter().filter(|fact| fact.key.starts_with("costs."));
+            costs.map(|fact| (fact.key.clone(), fact.value.clone())).collect()
+        };
+        assert!(costs(&mine).len() > 20);
+        assert_eq!(costs(&mine), costs(&Preset::builtin("skylake-sp").unwrap()));
+    }
+
+    #[test]
+    fn a_cost_published_for_another_cpu_is_a_prediction_and_one_of_the_common_base_is_not() {
+        let mark = |name: &str, key: &str| {
+            let preset = Preset::builtin(name).unwrap();
+            let key = format!("costs.{key}");
+            preset.facts.iter().find(|fact| fact.key == key).map(|fact| fact.mark)
+        };
+        assert_eq!(mark("zen4-epyc", "stlb_hit"), Some(Mark::Measured));
+        assert_eq!(mark("zen4-client", "stlb_hit"), Some(Mark::Predicted));
+        assert_eq!(mark("skylake-sp", "invlpg"), Some(Mark::Published));
+        assert_eq!(mark("cascade-lake-sp", "invlpg"), Some(Mark::Predicted));
+        assert_eq!(mark("cascade-lake-sp", "syscall"), Some(Mark::Unsourced));
     }
 
     #[test]

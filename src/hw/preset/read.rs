@@ -267,6 +267,9 @@ impl Draft {
             };
             draft = Self::read_below(parent_text, &parent_name, depth + 1)?;
             draft.aliases.clear();
+            if !parent_name.starts_with('_') {
+                draft.costs_of_another_cpu();
+            }
         }
         for (key, value) in table {
             let at = key.span().start;
@@ -291,6 +294,15 @@ impl Draft {
             }
         }
         Ok(draft)
+    }
+
+    /// A cost that was published or measured for the CPU inherited from is a prediction for this one.
+    fn costs_of_another_cpu(&mut self) {
+        for (_, known) in self.values.iter_mut().filter(|(key, _)| key.starts_with("costs.")) {
+            if matches!(known.mark, Mark::Published | Mark::Measured) {
+                known.mark = Mark::Predicted;
+            }
+        }
     }
 
     fn section(&mut self, reader: &Reader<'_>, section: &str, value: &Value<'_>) -> Result<(), TlbError> {
