@@ -371,12 +371,13 @@ def _in_short(e: Explanation) -> list[str]:
         if causes[cause].call_class == "unknown"
     )
     if everything and not flushes:
-        open_ = f", unless among the {n(unknown)} whose sender is unknown" if unknown else ""
-        lines += paragraph(
-            f"None of it is a flush of kernel TLB entries{open_}: no policy here would change it.",
-            indent="    ",
-            first="  ",
-        )
+        said = "None of it is a flush of kernel TLB entries: no policy here would change it."
+        if unknown:
+            said = (
+                "None of it is known to be a flush of kernel TLB entries; what a policy would change lies among "
+                f"the {n(unknown)} calls whose sender is unknown."
+            )
+        lines += paragraph(said, indent="    ", first="  ")
     elif flushes and best is not None:
         share = hours * len(cpus)
         left = [best["interrupts"][end] / share if share else math.nan for end in ("low", "high")]

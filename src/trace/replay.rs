@@ -162,6 +162,10 @@ pub struct Base {
     pub interrupts: u64,
     /// Entries recorded.
     pub entries: u64,
+    /// Call interrupts of which neither sender nor function is known; each counts as one call whose fate is open.
+    pub unknown_calls: u64,
+    /// Seconds recorded.
+    pub seconds: f64,
 }
 
 /// In the order of how much has to be certain: the lesser of two is what both allow.
@@ -245,6 +249,12 @@ pub fn replay(rule: &Rule, rows: &[Row], causes: &[Cause], bases: &[Base], end_n
             .map(|(r, f)| (r, *f))
             .collect();
         let one = cpu(rule, *base, &mine, end_ns);
+        let unknown = fate_of_unknown(rule);
+        let class = Cause::CallUnknown.entry().class.name();
+        for _ in 0..base.unknown_calls {
+            outcome.deferred_by_class.entry(class).or_default().add(deferred(unknown));
+            outcome.remaining_by_class.entry(class).or_default().add(remaining(unknown));
+        }
         outcome.deferred.add(one.deferred);
         outcome.remaining.add(one.remaining);
         outcome.interrupts.add(one.interrupts);
@@ -253,6 +263,11 @@ pub fn replay(rule: &Rule, rows: &[Row], causes: &[Cause], bases: &[Base], end_n
     outcome.deferred_by_class.retain(|_, r| r.high > 0);
     outcome.remaining_by_class.retain(|_, r| r.high > 0);
     outcome
+}
+
+/// What becomes of a call of which the recording has the interrupt only.
+fn fate_of_unknown(rule: &Rule) -> Fate {
+    if rule.spares == Spares::Nobody { Fate::Stays } else { Fate::Open }
 }
 
 fn deferred(fate: Fate) -> Range<u64> {
@@ -285,11 +300,23 @@ fn cpu(rule: &Rule, base: Base, rows: &[(&Row, Fate)], end_ns: u64) -> CpuOutcom
     let gone = groups(rows, |r| Some(r.stay).filter(|stay| *stay != 0 && !r.stay_other));
     out.entries.low = out.entries.low.saturating_sub(gone.high);
     out.entries.high = out.entries.high.saturating_sub(gone.low);
+    let unknown = fate_of_unknown(rule);
+    for _ in 0..base.unknown_calls {
+        out.deferred.add(deferred(unknown));
+        out.remaining.add(remaining(unknown));
+        out.interrupts.low = out.interrupts.low.saturating_sub(deferred(unknown).high);
+        out.entries.low = out.entries.low.saturating_sub(deferred(unknown).high);
+    }
     if rule.spares == Spares::EveryFlush {
         return out; // nothing is ever pending
     }
     let (low, low_longest, low_flushes) = exposure(rows, end_ns, |f| f == Fate::Deferred);
-    let (high, high_longest, high_flushes) = exposure(rows, end_ns, |f| f != Fate::Stays);
+    let (mut high, mut high_longest, mut high_flushes) = exposure(rows, end_ns, |f| f != Fate::Stays);
+    if unknown == Fate::Open && base.unknown_calls > 0 {
+        // Nothing bounds what might have been pending but the recording itself.
+        (high, high_longest) = (base.seconds, base.seconds);
+        high_flushes += base.unknown_calls;
+    }
     out.exposure_s = Range { low, high };
     out.exposure_longest_s = Range { low: low_longest, high: high_longest };
     out.entry_flushes = if rule.flushes_every_entry {
@@ -364,7 +391,7 @@ mod tests {
     }
 
     fn run(id: &str, rows: &[Row], causes: &[Cause]) -> CpuOutcome {
-        let base = Base { cpu: 2, interrupts: 10, entries: 10 };
+        let base = Base { cpu: 2, interrupts: 10, entries: 10, unknown_calls: 0, seconds: 100.0 };
         replay(rule(id).expect("known"), rows, causes, &[base], 10_000_000_000).cpus.remove(0)
     }
 
@@ -404,6 +431,22 @@ mod tests {
         let out = run("coalesce-v7", &rows, &[Cause::VmallocPurge, Cause::KernelFlushUnknown]);
         assert_eq!(out.deferred, Range { low: 0, high: 2 });
         assert_eq!(out.interrupts, Range { low: 8, high: 10 });
+    }
+
+    #[test]
+    fn a_call_interrupt_that_nothing_explains_may_go_or_stay_under_every_policy_but_mainline() {
+        let base = Base { cpu: 2, interrupts: 10, entries: 9, unknown_calls: 4, seconds: 60.0 };
+        let outcome = |id| replay(rule(id).expect("known"), &[], &[], &[base], 10);
+        let out = outcome("coalesce-v7-fixed");
+        assert_eq!(out.deferred, Range { low: 0, high: 4 });
+        assert_eq!(out.interrupts, Range { low: 6, high: 10 });
+        assert_eq!(out.cpus[0].entries, Range { low: 5, high: 9 });
+        assert!((out.cpus[0].exposure_s.high - 60.0).abs() < 1e-12);
+        assert_eq!(out.deferred_by_class["unknown"], Range { low: 0, high: 4 });
+        assert!(outcome("invlpgb").cpus[0].exposure_s.high.abs() < 1e-12);
+        let mainline = outcome("ipi");
+        assert_eq!((mainline.deferred, mainline.interrupts), (Range::exactly(0), Range::exactly(10)));
+        assert_eq!(mainline.remaining, Range::exactly(4));
     }
 
     #[test]

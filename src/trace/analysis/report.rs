@@ -340,8 +340,7 @@ fn person(comm: &str) -> String {
 pub(super) fn build(a: &Analysis) -> Report {
     let (isolated, isolated_from) = a.isolated();
     let (first_ns, last_ns) = a.span_ns();
-    let recorded_ns = (last_ns - first_ns).saturating_sub(a.unrecorded_ns);
-    let seconds = if a.no_clock { 0.0 } else { recorded_ns as f64 / 1e9 };
+    let seconds = recorded_seconds(a);
     let (rows, ops, symbols) = a.calls();
     let causes: Vec<Cause> = rows
         .iter()
@@ -352,8 +351,7 @@ pub(super) fn build(a: &Analysis) -> Report {
         .iter()
         .map(|&cpu| one(a, cpu, a.cpus.get(cpu as usize).unwrap_or(&nothing), &rows, &causes, seconds))
         .collect();
-    let bases: Vec<Base> =
-        cpus.iter().map(|c| Base { cpu: c.cpu, interrupts: c.interrupts, entries: c.entries }).collect();
+    let bases = bases(a, &isolated, seconds);
     let headline = &replay::RULES[..replay::HEADLINE];
     let policies = headline.iter().map(|r| replay::replay(r, &rows, &causes, &bases, last_ns)).collect();
     let window = a.window.begin.as_ref().map(|(_, begin)| {
@@ -394,16 +392,30 @@ pub(super) fn outcome(a: &Analysis, rule: &replay::Rule) -> Outcome {
         .iter()
         .map(|row| replay::cause_of(row, ops, |r| cause::of_function(symbols.bytes(r.func))))
         .collect();
-    let bases: Vec<Base> = a
-        .isolated_cpus()
-        .iter()
-        .map(|&cpu| {
-            let figures = a.cpus.get(cpu as usize).map(|c| &c.figures);
-            let interrupts = figures.map_or(0, |f| f.vectors.iter().sum());
-            Base { cpu, interrupts, entries: figures.map_or(0, |f| f.entries) }
-        })
-        .collect();
+    let bases = bases(a, &a.isolated_cpus(), recorded_seconds(a));
     replay::replay(rule, &rows, &causes, &bases, a.span_ns().1)
+}
+
+/// Seconds that were recorded; 0 for a clock that has none.
+fn recorded_seconds(a: &Analysis) -> f64 {
+    let (first_ns, last_ns) = a.span_ns();
+    if a.no_clock { 0.0 } else { (last_ns - first_ns).saturating_sub(a.unrecorded_ns) as f64 / 1e9 }
+}
+
+fn bases(a: &Analysis, cpus: &[u32], seconds: f64) -> Vec<Base> {
+    let nothing = Cpu::default();
+    cpus.iter()
+        .map(|&cpu| {
+            let figures = &a.cpus.get(cpu as usize).unwrap_or(&nothing).figures;
+            Base {
+                cpu,
+                interrupts: figures.vectors.iter().sum(),
+                entries: figures.entries,
+                unknown_calls: figures.causes.get(&Cause::CallUnknown).copied().unwrap_or(0),
+                seconds,
+            }
+        })
+        .collect()
 }
 
 fn purges(a: &Analysis, symbols: &Symbols) -> Purges {
