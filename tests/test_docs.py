@@ -71,8 +71,11 @@ def test_a_command_in_the_documentation_prints_what_is_shown(command: str, outpu
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_in_the_documentation_runs(page: Path, monkeypatch):
+def test_python_in_the_documentation_runs(page: Path, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
+    if "import matplotlib" in page.read_text():
+        pytest.importorskip("matplotlib").use("Agg")
+        monkeypatch.chdir(tmp_path)  # its figures become files
     names: dict[str, object] = {}
     options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     for language, text in blocks(page, "python", "pycon"):
