@@ -7,7 +7,7 @@ import json
 import pytest
 
 import tlbcore as tc
-from tlbcore import scenarios
+from tlbcore import _geometry, scenarios
 from tlbcore.cli import main
 
 
@@ -38,6 +38,32 @@ def test_traced_purges_are_predicted_from_the_workload(rows):
     traced = [row for row in rows if row["number"] == 11 and "per threshold purge" in row["name"]]
     assert len(traced) == 6
     assert all(row["within"] and row["role"] == "prediction" for row in traced), traced
+
+
+def test_knees_steps_victims_and_contexts_of_presets_come_out_of_access_streams(rows):
+    shapes = [row for row in rows if row["number"] == 9]
+    assert len(shapes) == 16
+    assert all(row["within"] for row in shapes), shapes
+
+
+def test_the_victims_of_another_policy_come_in_another_order():
+    text = """
+name = "lru"
+inherits = "_generic"
+[cpu]
+mhz = 1000
+[[level]]
+name = "l1"
+[[level.structure]]
+name = "l1"
+sets = 1
+ways = 4
+sizes = ["4K"]
+replacement = "lru"
+"""
+    lru = tc.Machine(name="lru", text=text)
+    assert _geometry._order(lru, 0, 4, 1) == [1, 2, 3, 4]
+    assert _geometry._order("skylake-sp", 0, 4, 16) == [1, 3, 2, 4]
 
 
 def test_every_row_of_numbers_is_shown_and_misses_are_not_hidden(rows):
