@@ -235,9 +235,43 @@ def forks(
     )
 
 
-def vfree(on: str | tuple[int, ...] = "housekeeping", *, rate_hz: float, pages: int) -> Actor:
-    """Return vmalloc areas of `pages` pages (guard included) that are allocated and freed."""
-    return Actor(name="vfree", on=on, kind="vfree", params={"gap": _gap(rate_hz, "vfree"), "pages": pages})
+def vfree(
+    on: str | tuple[int, ...] = "housekeeping",
+    *,
+    rate_hz: float,
+    pages: int,
+    then: Iterable[int] = (),
+    apart_ms: float = 0.0,
+    roams_ms: float | None = None,
+) -> Actor:
+    """Return vmalloc areas of `pages` pages (guard included) that are allocated and freed.
+
+    Parameters
+    ----------
+    on, rate_hz
+        Which CPUs, and rounds per second on each; of the one process, if it roams. The gap between two rounds
+        begins at the last free.
+    pages
+        Pages of the first area of a round, guard included.
+    then, apart_ms
+        Pages of further areas of a round, freed `apart_ms` after one another: a file table has two areas.
+    roams_ms
+        One process on these CPUs, and the time between two scheduler ticks (1000 / `CONFIG_HZ`): a purge occupies the
+        CPU it runs on, and at that CPU's next tick another of these CPUs pulls the process
+        (`nohz_balancer_kick` in kernel/sched/fair.c). None: a process on each, which stays.
+    """
+    return Actor(
+        name="vfree",
+        on=on,
+        kind="vfree",
+        params={
+            "gap": _gap(rate_hz, "vfree"),
+            "pages": pages,
+            "then": list(then),
+            "apart_ps": _ps(apart_ms, 1e9, "apart_ms"),
+            "roams_ps": None if roams_ms is None else _ps(roams_ms, 1e9, "roams_ms"),
+        },
+    )
 
 
 def chain(

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 mod class;
 mod frames;
 mod ops;
+mod roam;
 mod save;
 mod scan;
 mod skip;
@@ -99,6 +100,9 @@ struct ActorState {
     /// Address spaces (`Tasks`), and which one is current.
     mms: Vec<u16>,
     at: u16,
+    /// Where a process that roams went while kernel work occupies this CPU, and when it arrives here.
+    pulled: Option<roam::Pulled>,
+    arrives: u64,
 }
 
 /// The parts of a CPU the machine does not know.
@@ -207,6 +211,8 @@ pub struct Engine {
     pub now: u64,
     programs: Vec<Vec<Option<ProgId>>>,
     tasks: Option<tasks::Programs>,
+    /// Some process moves between CPUs.
+    roamers: bool,
     kernel: Kernel,
 }
 
@@ -313,6 +319,8 @@ impl Engine {
                     exiting: false,
                     mms: Vec::new(),
                     at: 0,
+                    pulled: None,
+                    arrives: 0,
                 });
             }
         }
@@ -333,6 +341,10 @@ impl Engine {
         let mut engine = Engine {
             tasks: tasks::Programs::of(&code),
             kernel,
+            roamers: scenario
+                .actors
+                .iter()
+                .any(|a| matches!(a.kind, ActorKind::Vfree { roams_ps: Some(_), .. })),
             reads_cur: code.ops.iter().map(|op| reads_cur(*op)).collect(),
             class,
             turns: Vec::new(),
@@ -378,6 +390,12 @@ impl Engine {
                 | ActorKind::Tasks { gap, .. }
                 | ActorKind::Chain { gap, .. } => *gap,
             };
+            if let ActorKind::Vfree { roams_ps: Some(_), .. } = self.kind(cpu, k) {
+                let id = usize::from(self.own[i].actors[k].actor);
+                if self.scenario.cpus_of(&self.scenario.actors[id].on).first() != Some(&cpu) {
+                    continue;
+                }
+            }
             let a = &mut self.own[i].actors[k];
             a.next = draw_gap(&mut a.draws, gap);
         }

@@ -108,12 +108,22 @@ pub enum Kind {
         #[serde(default)]
         spread: bool,
     },
-    /// Allocates and frees a vmalloc area.
+    /// Allocates and frees vmalloc areas.
     Vfree {
-        /// Gap between two.
+        /// Gap between two rounds.
         gap: Gap,
         /// Pages, guard included.
         pages: u32,
+        /// Further areas of a round, freed after the first.
+        #[serde(default)]
+        then: Vec<u32>,
+        /// Time between two frees of a round.
+        #[serde(default)]
+        apart_ps: u64,
+        /// One process for all these CPUs, not one on each. Where its CPU runs kernel work that it cannot preempt,
+        /// another of these CPUs pulls it at the next scheduler tick; ticks are this far apart.
+        #[serde(default)]
+        roams_ps: Option<u64>,
     },
     /// Processes and threads of these CPUs; a turn does its steps in order.
     Tasks {
@@ -334,8 +344,22 @@ impl Scenario {
             if let Kind::Forks { batch: 0, .. } = actor.kind {
                 return fail(format!("actor {:?}: batch must be at least 1: got 0", actor.name));
             }
-            if let Kind::Vfree { pages: 0, .. } = actor.kind {
-                return fail(format!("actor {:?}: pages must be at least 1: got 0", actor.name));
+            if let Kind::Vfree { pages, then, apart_ps, roams_ps, .. } = &actor.kind {
+                if *pages == 0 || then.contains(&0) {
+                    return fail(format!("actor {:?}: pages must be at least 1: got 0", actor.name));
+                }
+                if !then.is_empty() && *apart_ps == 0 {
+                    return fail(format!(
+                        "actor {:?}: the time between two frees must be above 0",
+                        actor.name
+                    ));
+                }
+                if *roams_ps == Some(0) {
+                    return fail(format!(
+                        "actor {:?}: the time between two ticks must be above 0",
+                        actor.name
+                    ));
+                }
             }
             if let Kind::Syscalls { base_ps: 0, gap: Gap { mean_ps: 0, .. }, .. } = actor.kind {
                 return fail(format!("actor {:?}: a system call must take time", actor.name));

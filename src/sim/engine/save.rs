@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::super::machine::{Contexts, Core};
 use super::super::stats::{N_CAUSES, STATS};
 use super::super::timeline::Timeline;
+use super::roam::Pulled;
 use super::skip::Patience;
 use super::{Act, DEPTH, Engine, PurgeRecord, Work};
 use crate::kernel::program::Pc;
@@ -16,8 +17,18 @@ use crate::kernel::vmalloc::{Area, Vmalloc};
 /// Of latencies.
 const HISTOGRAMS: usize = 7;
 
-/// Next time, draws made, stacks alive, exiting, address spaces and the current one.
-type SavedActor = (u64, u128, Vec<Area>, bool, Vec<u16>, u16);
+/// What is kept of an [`ActorState`](super::ActorState).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct SavedActor {
+    next: u64,
+    position: u128,
+    alive: Vec<Area>,
+    exiting: bool,
+    mms: Vec<u16>,
+    at: u16,
+    pulled: Option<Pulled>,
+    arrives: u64,
+}
 
 /// One CPU's part that the machine does not know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -89,8 +100,15 @@ impl Engine {
                     actors: o
                         .actors
                         .iter()
-                        .map(|a| {
-                            (a.next, a.draws.position(), a.alive.clone(), a.exiting, a.mms.clone(), a.at)
+                        .map(|a| SavedActor {
+                            next: a.next,
+                            position: a.draws.position(),
+                            alive: a.alive.clone(),
+                            exiting: a.exiting,
+                            mms: a.mms.clone(),
+                            at: a.at,
+                            pulled: a.pulled,
+                            arrives: a.arrives,
                         })
                         .collect(),
                     works: o.works.clone(),
@@ -135,10 +153,9 @@ impl Engine {
             && saved.stats.iter().all(|row| row.len() == STATS)
             && saved.own.iter().zip(&self.own).all(|(s, o)| s.actors.len() == o.actors.len())
             && saved.own.iter().zip(&self.own).all(|(s, o)| {
-                s.actors
-                    .iter()
-                    .zip(&o.actors)
-                    .all(|(s, o)| s.4.len() == o.mms.len() && (s.5 == 0 || usize::from(s.5) < s.4.len()))
+                s.actors.iter().zip(&o.actors).all(|(s, o)| {
+                    s.mms.len() == o.mms.len() && (s.at == 0 || usize::from(s.at) < s.mms.len())
+                })
             })
             && saved.own.iter().flat_map(|o| &o.acts).all(|a| usize::from(a.frame.pc) < self.code.ops.len())
             && saved.cores.iter().all(|c| usize::from(c.depth) <= DEPTH)
@@ -158,12 +175,12 @@ impl Engine {
         for (own, saved) in self.own.iter_mut().zip(saved.own) {
             own.acts = saved.acts;
             for (actor, saved) in own.actors.iter_mut().zip(saved.actors) {
-                let (next, position, alive, exiting, mms, at) = saved;
-                (actor.mms, actor.at) = (mms, at);
-                actor.next = next;
-                actor.draws.seek(position);
-                actor.alive = alive;
-                actor.exiting = exiting;
+                (actor.mms, actor.at) = (saved.mms, saved.at);
+                actor.next = saved.next;
+                actor.draws.seek(saved.position);
+                actor.alive = saved.alive;
+                actor.exiting = saved.exiting;
+                (actor.pulled, actor.arrives) = (saved.pulled, saved.arrives);
             }
             own.works = saved.works;
             own.rcu_at = saved.rcu_at;

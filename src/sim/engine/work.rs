@@ -64,15 +64,13 @@ impl Engine {
                     self.turn(cpu, k);
                     continue;
                 }
+                if matches!(self.kind(cpu, k), ActorKind::Vfree { .. }) {
+                    self.free_next(cpu, k);
+                    continue;
+                }
                 let kind = self.kind(cpu, k).clone();
                 match kind {
                     ActorKind::Forks { gap, batch, spread } => self.fork(cpu, k, gap, batch, spread),
-                    ActorKind::Vfree { gap, pages } => {
-                        let at = self.own[i].actors[k].next;
-                        let area = self.vmalloc.alloc(pages);
-                        self.vfree(cpu, area, at);
-                        self.next_gap(cpu, k, gap);
-                    }
                     ActorKind::Chain { gap, steps } => {
                         let at = self.own[i].actors[k].next;
                         let actor = usize::from(self.own[i].actors[k].actor);
@@ -252,11 +250,13 @@ impl Engine {
         c.request.user = user;
         c.promised = false;
         self.push(cpu, run, Why::Work, work.cause, 0);
+        self.strand(cpu);
         self.own[i].acts[usize::from(self.m.cores[i].depth) - 1].from = taken;
     }
 
     pub(super) fn work_ends(&mut self, cpu: Cpu) {
         let i = usize::from(cpu);
+        self.unstrand(cpu);
         let depth = usize::from(self.m.cores[i].depth);
         let taken = self.own[i].acts[depth].from;
         if taken > 1 {
@@ -285,9 +285,7 @@ impl Engine {
                     }
                 }
                 if woken && who != cpu {
-                    self.refresh(who);
-                    let demand = self.m.demand(who);
-                    self.m.queue.set(who, demand);
+                    self.wake(who);
                 }
             }
             self.refresh(cpu);
