@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlbcore import scenarios
-from tlbcore._machines import Machine, machine
+from tlbcore._machines import machine
 from tlbcore._progress import Progress, shown
 from tlbcore._simulate import SimResult, simulate
 from tlbcore.kernel import Kernel
@@ -424,7 +424,7 @@ def _tables_of_files() -> Iterator[Row]:
             computed=computed,
             tolerance=tolerance,
             absolute=True,
-            note=f"mean of {len(runs)} runs, {tails:.1f} tail purges; the host's delays are inputs, measured in the trace",
+            note=f"mean of {len(runs)} runs, {tails:.1f} tail purges; the host's delays are measured inputs",
         )
 
 
