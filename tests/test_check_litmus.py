@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import tlbcore as tc
+from tlbcore.reference.explorer import explore
 
 FOLDER = Path(__file__).parent / "litmus"
 FILES = sorted(FOLDER.rglob("*.litmus"))
@@ -27,7 +29,8 @@ def names(folder: str) -> set[str]:
 def test_the_verdict_is_the_one_stated(file: Path) -> None:
     result = tc.litmus(file)
 
-    assert result.found == result.stated
+    assert (result.found, result.states) == (result.stated, result.stated_states or result.states)
+    assert result.ok
     assert result.name == file.stem
     assert result.source, "a litmus test names its source"
 
@@ -69,7 +72,7 @@ def test_every_rule_of_the_machine_is_broken_by_some_test() -> None:
 
     assert broken == {
         "stale_access (reused)", "stale_access (not_reused)", "freed_table_walk", "stale_text",
-        "unmapped_access", "wrong_gs_access", "wrong_address_space", "freed_mm", "deadlock",
+        "unmapped_access", "wrong_gs_access", "wrong_address_space", "freed_mm", "deadlock", "livelock",
     }  # fmt: skip
 
 
@@ -90,6 +93,57 @@ def test_bless_writes_the_verdict_found(tmp_path: Path) -> None:
     assert 'verdict "allowed"' in file.read_text()
 
 
+def test_exact_numbers_of_states_are_few_and_stand_beside_their_verdicts() -> None:
+    stated = {file.stem: tc.litmus(file) for file in (FOLDER / "counts").glob("*.litmus")}
+
+    assert 8 <= len(stated) <= 12
+    assert {result.found for result in stated.values()} == {"verified"}
+    assert all(result.stated_states for result in stated.values())
+    others = [f for f in FILES if f.parent.name != "counts" and '\n  states "' in f.read_text()]
+    assert others == [], "all of them in one folder"
+    assert (
+        stated["count-fix-sc"].states < stated["count-fix-2-cpus"].states < stated["count-fix-2-asids"].states
+    )
+
+
+def test_bless_refreshes_a_stated_number_of_states(tmp_path: Path) -> None:
+    file = tmp_path / "count.litmus"
+    text = (FOLDER / "counts" / "count-fix-2-cpus.litmus").read_text()
+    file.write_text(re.sub(r'states "\d+"', 'states "7"', text))
+
+    assert not tc.litmus(file).ok
+    assert tc.litmus(file, reduce=False).ok, "the number is that of the reduced search"
+    assert tc.litmus(file, bless=True).ok
+    assert file.read_text() == text
+
+
+def test_a_loop_that_nothing_ends_is_a_livelock_and_its_schedule_replays() -> None:
+    """Issue 5, bad input: loops that cannot end."""
+    forever = tc.Policy(
+        text="""policy forever
+  "Waits for a value that nobody stores."
+  based on ipi
+  var go : 2 bits, shared, starts 0
+
+flush_kernel_range
+  go = 1
+  while go == 1
+    lfence
+  flush_kernel_now
+"""
+    )
+    for reduce in (True, False):
+        verdict = tc.check(forever, assume={"D": "none"}, reduce=reduce)
+        assert verdict.counterexample is not None
+        assert verdict.counterexample.rule == verdict.counterexample.replay() == "livelock"
+        assert "goes round for ever. livelock (S11)" in " ".join(str(verdict.counterexample).split())
+        timed = verdict.counterexample.replay_timed()
+        assert (timed.rule, timed.why_not is None) == (None, False)
+    assert explore(forever).violation == "livelock"
+    ended = forever.text.replace("flush_kernel_range\n  go = 1", "flush_kernel_range\n  go = 2")
+    assert tc.check(tc.Policy(text=ended), assume={"D": "none"}).status == "verified"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -97,6 +151,7 @@ def test_bless_writes_the_verdict_found(tmp_path: Path) -> None:
         ('litmus a\n  nmis "many"\n\ncpu 0\n  fence\n', "`nmis` takes a number"),
         ('litmus a\n  colour "red"\n\ncpu 0\n  fence\n', "`colour` is no header line"),
         ('litmus a\n  exists "z == 1"\n\ncpu 0\n  fence\n', "`z` is no variable"),
+        ('litmus a\n  states "some"\n\ncpu 0\n  fence\n', "`states` takes a number"),
         ("litmus a\n\ncpu 1\n  fence\n", "columns are numbered from 0"),
         ("litmus a\n\ncpu 0\n  loop\n    fence\n", "cannot end"),
         ("litmus a\n\ncpu 0\n  while 1 == 1\n    fence\n", "cannot end once it is entered"),

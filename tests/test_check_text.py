@@ -81,7 +81,7 @@ def test_no_flush_question_pays_for_text() -> None:
     flush = tc.check("coalesce-v7-fixed")
     text = tc.check("text-defer-v7", assume={"T": "instr"})
 
-    assert flush.bits_per_cpu == tc.check("coalesce-v7-fixed", assume={"T": "noinstr"}).bits_per_cpu
+    assert flush.bits_shared < text.bits_shared
     assert max(text.bits_per_cpu) <= 64
     assert text.bits_shared <= 64
 

@@ -111,6 +111,7 @@ def litmus_markdown(folder: Path) -> str:
         "contexts": "Memory contexts: the kernel's own programs, and edits of single steps of them",
         "series": "The scenarios of the series",
         "tso": "x86-TSO",
+        "counts": "Exact numbers of states",
         "x86t_elt": "x86 transistency: the published verdicts of TransForm and COATCheck",
     }
     files = sorted(folder.rglob("*.litmus"))
@@ -129,9 +130,15 @@ def litmus_markdown(folder: Path) -> str:
             text = file.read_text(encoding="utf-8")
             verdict = re.search(r'^  verdict "(.*)"$', text, re.MULTILINE)
             doc = re.search(r'^  "(.*)"$', text, re.MULTILINE)
+            states = re.search(r'^  states "(.*)"$', text, re.MULTILINE)
             sources = re.findall(r'^  source "(.*)"$', text, re.MULTILINE)
             rows.append(
-                [f"`{file.stem}`", verdict[1] if verdict else "", doc[1] if doc else "", "; ".join(sources)]
+                [
+                    f"`{file.stem}`",
+                    (verdict[1] if verdict else "") + (f", {states[1]} states" if states else ""),
+                    doc[1] if doc else "",
+                    "; ".join(sources),
+                ]
             )
         out.append(_table(["test", "verdict", "what", "source"], rows))
     return "\n".join(out) + "\n"
@@ -194,7 +201,7 @@ def _within(row: Row) -> str:
 
 def _reason(row: Row) -> str:
     policy = policies[row.policy]
-    request: dict[str, Any] = _request(policy, row.cpus, row.nmis, 0, row.asids, 1, 2, 1, 8 << 30, "", True)
+    request = _request(policy, cpus=row.cpus, nmis=row.nmis, asids=row.asids)
     assume = [("D", row.danger), ("N", row.bodies), ("T", row.text), ("invpcid", row.invpcid)]
     initiator = "text_poke" if row.defers == "sync" else "purge"
     found = _core.check_run({**request, "initiator": initiator, "trace": True, "assume": assume}, None)

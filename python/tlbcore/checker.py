@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from tlbcore import _core
 from tlbcore._repair_cost import Cost, cost_of
@@ -372,7 +372,18 @@ def check(
     """
     chosen = as_policy(policy)
     request = _request(
-        chosen, cpus, nmis, mces, asids, pages, entries, rounds, memory, roles, reduce, threads
+        chosen,
+        cpus=cpus,
+        nmis=nmis,
+        mces=mces,
+        asids=asids,
+        pages=pages,
+        entries=entries,
+        rounds=rounds,
+        memory=memory,
+        roles=roles,
+        reduce=reduce,
+        threads=threads,
     )
     asked = _questions(chosen, request, dict(assume or {}))
     found = [(_one(chosen, question, assumed, progress), question) for question, assumed in asked]
@@ -415,6 +426,7 @@ def _questions(
     initiators = list(_core.check_initiators(policy.text, policy.file))
     if request["roles"]:
         initiators = ["text_poke" if any(r.startswith("text_poke") for r in roles) else "purge"]
+    _refuse_idle(policy, request, given, initiators)
     out = []
     for initiator in initiators:
         asked = {**request, "initiator": initiator}
@@ -426,23 +438,45 @@ def _questions(
             danger = [given["D"]] if "D" in given else ["none", "recycled"]
             nmis = request["nmis"] or request["mces"]
             bodies = [given["N"]] if "N" in given else ["none", "recycled"] if nmis else ["none"]
-            flushes = {k: v for k, v in given.items() if k != "T" or len(initiators) == 1}
+            flushes = {k: v for k, v in given.items() if k != "T"}
             out += [(asked, {**flushes, "D": d, "N": n}) for d in danger for n in bodies]
     return out
 
 
+def _refuse_idle(
+    policy: Policy, request: dict[str, Any], given: dict[str, str], initiators: list[str]
+) -> None:
+    """Refuse bounds and assumptions that nothing asked of this policy depends on."""
+    if "purge" not in initiators:
+        about = f"{policy.name} is asked about syncs of text alone"
+        if request["pages"] != 1:
+            raise _core.CheckError(f"pages={request['pages']} is about flushes, and {about}")
+        for name in ("D", "N"):
+            if given.get(name, "none") != "none":
+                raise _core.CheckError(
+                    f"{name}={given[name]} is about flushes, and {about}: T says where text is patched"
+                )
+    elif initiators == ["purge"] and "T" in given:
+        raise _core.CheckError(
+            f"T={given['T']} is about patched text, and {policy.name} is asked about flushes alone"
+        )
+    if given.get("N", "none") != "none" and not (request["nmis"] or request["mces"]):
+        raise _core.CheckError(f"N={given['N']} is about NMIs and machine checks: give nmis or mces as well")
+
+
 def _request(
     policy: Policy,
-    cpus: int,
-    nmis: int,
-    mces: int,
-    asids: int,
-    pages: int,
-    entries: int | str,
-    rounds: int | str,
-    memory: int,
-    roles: str,
-    reduce: bool,
+    *,
+    cpus: int = 2,
+    nmis: int = 0,
+    mces: int = 0,
+    asids: int = 1,
+    pages: int = 1,
+    entries: int | str = 2,
+    rounds: int | str = 1,
+    memory: int = 8 * _GIB,
+    roles: str = "",
+    reduce: bool = True,
     threads: int = 0,
 ) -> dict[str, Any]:
     if roles:
@@ -591,20 +625,33 @@ class Need:
     states: int
 
 
+class Bounds(TypedDict, total=False):
+    """Bounds and assumptions that `necessary` and `repair` take as `check` does, which explains them."""
+
+    cpus: int
+    nmis: int
+    mces: int
+    asids: int
+    pages: int
+    entries: int | str
+    rounds: int | str
+    assume: Mapping[str, str] | None
+    memory: int
+    roles: str
+
+
+def _edited(policy: Policy, bounds: Bounds, progress: Progress | None) -> tuple[Verdict, dict[str, Any]]:
+    """Return the verdict on a policy, and what is asked of its edited forms."""
+    scope = dict(bounds)
+    assume = dict(bounds.get("assume") or {})
+    scope.pop("assume", None)
+    request = _request(policy, **scope)  # type: ignore[arg-type]
+    verdict = check(policy, **bounds, progress=progress)
+    return verdict, {**request, "trace": False, "assume": list(assume.items())}
+
+
 def necessary(
-    policy: str | Path | Policy,
-    *,
-    cpus: int = 2,
-    nmis: int = 0,
-    mces: int = 0,
-    asids: int = 1,
-    pages: int = 1,
-    entries: int | str = 2,
-    rounds: int | str = 1,
-    assume: Mapping[str, str] | None = None,
-    memory: int = 8 * _GIB,
-    roles: str = "",
-    progress: Progress | None = None,
+    policy: str | Path | Policy, *, progress: Progress | None = None, **bounds: Unpack[Bounds]
 ) -> tuple[Need, ...]:
     """Weaken or remove each op, fence and order of a verified policy in turn, and check what is left.
 
@@ -624,28 +671,11 @@ def necessary(
     'no `fence`'
     """
     chosen = as_policy(policy)
-    request = _request(chosen, cpus, nmis, mces, asids, pages, entries, rounds, memory, roles, True)
-    verdict = check(
-        chosen,
-        cpus=cpus,
-        nmis=nmis,
-        mces=mces,
-        asids=asids,
-        pages=pages,
-        entries=entries,
-        rounds=rounds,
-        assume=assume,
-        memory=memory,
-        roles=roles,
-        progress=progress,
-    )
+    verdict, request = _edited(chosen, bounds, progress)
     if verdict.status != "verified":
         raise _core.CheckError(
             f"{chosen.name} is {verdict.status} to begin with: nothing can be shown needed"
         )
-    rows = _core.check_necessary(
-        {**request, "trace": False, "assume": list((assume or {}).items())}, progress
-    )
     return tuple(
         Need(
             section=r["section"],
@@ -657,7 +687,7 @@ def necessary(
             supplied_by=r["supplied_by"],
             states=r["states"],
         )
-        for r in rows
+        for r in _core.check_necessary(request, progress)
     )
 
 
@@ -687,23 +717,15 @@ def repair(
     policy: str | Path | Policy,
     *,
     edits: int = 2,
-    cpus: int = 2,
-    nmis: int = 0,
-    mces: int = 0,
-    asids: int = 1,
-    pages: int = 1,
-    entries: int | str = 2,
-    rounds: int | str = 1,
-    assume: Mapping[str, str] | None = None,
-    memory: int = 8 * _GIB,
-    roles: str = "",
     machine: str = "broadwell-ep-e5-2699v4",
     progress: Progress | None = None,
+    **bounds: Unpack[Bounds],
 ) -> tuple[Repair, ...]:
     """Search for the smallest edits that make a policy pass its check, all of the smallest size.
 
     Edits: move a store, insert a fence or a flush, an XCHG for a plain store; with NMIs in scope also rules
-    for NMIs from kernel mode (flush; save and restore; announce, flush and restore).
+    for NMIs from kernel mode (flush; save and restore; announce, flush and restore). Bounds and assumptions are
+    those of `check`.
 
     Parameters
     ----------
@@ -721,29 +743,12 @@ def repair(
     SimError
         If there is no such machine.
     """
+    most = _bound("edits", edits, 1, 3)
     chosen = as_policy(policy)
-    request = _request(chosen, cpus, nmis, mces, asids, pages, entries, rounds, memory, roles, True)
-    verdict = check(
-        chosen,
-        cpus=cpus,
-        nmis=nmis,
-        mces=mces,
-        asids=asids,
-        pages=pages,
-        entries=entries,
-        rounds=rounds,
-        assume=assume,
-        memory=memory,
-        roles=roles,
-        progress=progress,
-    )
+    verdict, request = _edited(chosen, bounds, progress)
     if verdict.status == "verified":
         raise _core.CheckError(f"{chosen.name} is verified within these bounds: there is nothing to repair")
-    found = _core.check_repair(
-        {**request, "trace": False, "assume": list((assume or {}).items())},
-        _bound("edits", edits, 1, 3),
-        progress,
-    )
+    found = _core.check_repair(request, most, progress)
     repaired = [(r, Policy(text=r["text"])) for r in found]
     return tuple(
         Repair(edits=tuple(r["edits"]), policy=fixed, states=r["states"], cost=cost_of(fixed, machine))
@@ -846,7 +851,7 @@ def verdict_table(
         for initiator in _core.check_initiators(policy.text, policy.file):
             for scope in _TEXT_SCOPES if initiator == "text_poke" else _FLUSH_SCOPES:
                 cpus, nmis, asids, danger, bodies, text, publishes = scope
-                request = _request(policy, cpus, nmis, 0, asids, 1, 2, 1, memory, "", True)
+                request = _request(policy, cpus=cpus, nmis=nmis, asids=asids, memory=memory)
                 assume = [("D", danger), ("N", bodies), ("T", text), ("invpcid", publishes)]
                 asked = {**request, "initiator": initiator, "trace": False, "assume": assume}
                 found = _core.check_run(asked, None)
@@ -889,6 +894,8 @@ class LitmusResult:
         The verdict of the checker.
     states
         States explored.
+    stated_states
+        The number in the file, with reductions; None if it states none or they are off.
     text
         The run that was found, one lane per CPU; empty if there is none.
     schedule
@@ -902,13 +909,14 @@ class LitmusResult:
     stated: str
     found: str
     states: int
+    stated_states: int | None
     text: str
     schedule: str
 
     @property
     def ok(self) -> bool:
-        """Whether the verdict found is the one stated."""
-        return self.stated == self.found
+        """Whether the verdict found is the one stated, and the number of states too if one is."""
+        return self.stated == self.found and self.stated_states in (None, self.states)
 
 
 def litmus(
@@ -925,7 +933,7 @@ def litmus(
     reduce
         As for `check`.
     bless
-        Write the verdict found into the file.
+        Write the verdict found into the file, and the number of states if it states one.
 
     Raises
     ------
@@ -941,8 +949,12 @@ def litmus(
     except UnicodeDecodeError as error:
         raise _core.PolicyError(f"{file}: not a text file: {error.reason} at byte {error.start}") from None
     found = _core.litmus_run(text, Path(file).name, memory, not reduce)
-    if bless and not inline and found["stated"] != found["found"]:
-        Path(test).write_text(_blessed(text, found["found"]), encoding="utf-8")
+    counted = found["stated_states"] if reduce else None
+    if bless and not inline and (found["stated"], counted) != (found["found"], counted and found["states"]):
+        text = _blessed(text, "verdict", found["found"])
+        if counted is not None:
+            text = _blessed(text, "states", counted := found["states"])
+        Path(test).write_text(text, encoding="utf-8")
         found["stated"] = found["found"]
     shown = found["counterexample"] or {"text": "", "schedule": ""}
     return LitmusResult(
@@ -953,16 +965,17 @@ def litmus(
         stated=found["stated"],
         found=found["found"],
         states=found["states"],
+        stated_states=counted,
         text=shown["text"],
         schedule=shown["schedule"],
     )
 
 
-def _blessed(text: str, verdict: str) -> str:
+def _blessed(text: str, key: str, value: str | int) -> str:
     lines = text.split("\n")
-    line = f'  verdict "{verdict}"'
+    line = f'  {key} "{value}"'
     for i, old in enumerate(lines):
-        if old.strip().startswith("verdict "):
+        if old.strip().startswith(f"{key} "):
             lines[i] = line
             return "\n".join(lines)
     lines.insert(1, line)

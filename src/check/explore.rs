@@ -132,8 +132,8 @@ const UNKNOWN: u32 = u32::MAX;
 /// A search in progress.
 #[derive(Debug)]
 pub struct Search<'a, K> {
-    m: &'a Model,
-    parts: Parts<K>,
+    pub(super) m: &'a Model,
+    pub(super) parts: Parts<K>,
     answers: Answers<K>,
     /// States.
     pub visited: Visited<K>,

@@ -54,6 +54,8 @@ pub struct Litmus {
     pub source: Vec<String>,
     /// The verdict its file states.
     pub verdict: String,
+    /// The number of states it states, with reductions.
+    pub states: Option<u64>,
     /// Programs.
     pub code: Code,
     /// Machine.
@@ -236,11 +238,15 @@ impl Litmus {
             assume.set(name, value).map_err(|e| bad(e.to_string()))?;
         }
         let verdict = fact("verdict").unwrap_or("").to_string();
+        let states = fact("states")
+            .map(|v| v.parse().map_err(|_| bad(format!("`states` takes a number, not `{v}`"))))
+            .transpose()?;
         Ok(Litmus {
             name: file.name.clone(),
             doc: file.doc.clone(),
             source: file.source.clone(),
             verdict,
+            states,
             code,
             features,
             scope,

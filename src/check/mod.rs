@@ -2,12 +2,13 @@
 //!
 //! Reading order: [`scope`] (what is explored and assumed), [`layout`] (the packed state), [`machine`] (what an
 //! op does to it), [`model`] (what can happen next), [`explore`] (breadth-first search; on [`parts`], a state as one
-//! number, [`answers`], what is known of a CPU's moves, and [`visited`], the set of states), [`schedule`] (a run
-//! as text, and its replay), [`report`] (counterexamples and verdicts for people), [`reduce`] (symmetry),
+//! number, [`answers`], what is known of a CPU's moves, and [`visited`], the set of states), [`endless`] (loops that
+//! nothing ends), [`schedule`] (a run as text, and its replay), [`report`] (counterexamples and verdicts for people), [`reduce`] (symmetry),
 //! [`litmus`] (tests with their verdict inside).
 
 pub mod answers;
 pub mod edit;
+pub mod endless;
 pub mod explore;
 pub mod layout;
 pub mod litmus;
@@ -30,6 +31,7 @@ pub use scope::{Assume, CheckError, Fills, Patched, Rest, Role, Scope, Touches, 
 
 use crate::kernel::program::{Code, Features};
 use crate::kernel::step::Violation;
+use endless::Ends;
 use explore::{Search, Slice};
 
 /// What is checked.
@@ -193,12 +195,12 @@ fn explore(
         n => n,
     };
     let mut narrow: Search<'_, u64> = Search::new(&model, question.memory, !question.plain, threads);
-    let (end, counts, bytes, wrong_gs) = match run(&mut narrow, go_on) {
+    let (end, counts, bytes, wrong_gs) = match run(&mut narrow, question.memory, go_on) {
         Some(ended) => ended,
         None => {
             let mut wide: Search<'_, u128> = narrow.with_keys();
             drop(narrow);
-            run(&mut wide, go_on).unwrap_or((End::Cut(Cut::Memory), wide.counts, 0, None))
+            run(&mut wide, question.memory, go_on).unwrap_or((End::Cut(Cut::Memory), wide.counts, 0, None))
         }
     };
     Answer { model, end, counts, buffer, bytes, wrong_gs }
@@ -206,10 +208,29 @@ fn explore(
 
 type Ended = (End, Counts, usize, Option<Vec<Move>>);
 
+/// How a complete search ends if a program can go round for ever.
+fn endless<K: parts::Key>(
+    search: &Search<'_, K>,
+    limit: usize,
+    go_on: &mut dyn FnMut(&Counts) -> bool,
+) -> End {
+    match endless::ends(search, limit, &mut || go_on(&search.counts)) {
+        Ends::All => End::Complete,
+        Ends::Not(state) => End::Violated(Violation::Livelock, search.path(state)),
+        Ends::Memory => End::Cut(Cut::Memory),
+        Ends::Stopped => End::Cut(Cut::Stopped),
+    }
+}
+
 /// Run a search to its end; `None` if its keys are too narrow.
-fn run<K: parts::Key>(search: &mut Search<'_, K>, go_on: &mut dyn FnMut(&Counts) -> bool) -> Option<Ended> {
+fn run<K: parts::Key>(
+    search: &mut Search<'_, K>,
+    limit: usize,
+    go_on: &mut dyn FnMut(&Counts) -> bool,
+) -> Option<Ended> {
     let end = loop {
         match search.run(SLICE) {
+            Slice::Done(End::Complete) if search.m.spins() => break endless(search, limit, go_on),
             Slice::Done(end) => break end,
             Slice::More if go_on(&search.counts) => {}
             Slice::More => break End::Cut(Cut::Stopped),

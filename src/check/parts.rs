@@ -13,7 +13,15 @@ use super::reduce::{Class, Symmetry};
 
 /// A word that holds the numbers of all parts.
 pub trait Key:
-    Copy + Eq + Default + Send + Sync + BitAnd<Output = Self> + BitOr<Output = Self> + Not<Output = Self>
+    Copy
+    + Eq
+    + Into<u128>
+    + Default
+    + Send
+    + Sync
+    + BitAnd<Output = Self>
+    + BitOr<Output = Self>
+    + Not<Output = Self>
 {
     /// Bits.
     const BITS: u32;

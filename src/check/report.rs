@@ -329,7 +329,7 @@ fn cr3_text(model: &Model, cr3: u64) -> String {
 }
 
 fn closing(model: &Model, replay: &Replay, moves: &[Move], rule: Violation) -> String {
-    let Some(&(cpu, action)) = moves.last() else { return format!("{}.", rule.name()) };
+    let (cpu, action) = moves.last().copied().unwrap_or((0, Action::Step));
     let cpu = usize::from(cpu);
     let s = &replay.states[replay.states.len() - 1];
     let at = match (action, next_op(model, s, cpu)) {
@@ -384,18 +384,20 @@ fn closing(model: &Model, replay: &Replay, moves: &[Move], rule: Violation) -> S
                 rule.name()
             )
         }
-        (Violation::Deadlock, _) => {
-            let waits: Vec<String> = (0..model.layout.cpus.len())
+        (Violation::Deadlock | Violation::Livelock, _) => {
+            let stuck: Vec<String> = (0..model.layout.cpus.len())
                 .filter_map(|k| {
                     next_op(model, s, k)
+                        .filter(|&(pc, _)| rule == Violation::Deadlock || model.is_in_loop(pc))
                         .map(|(pc, _)| format!("cpu {k} at `{}`", model.code.text[usize::from(pc)]))
                 })
                 .collect();
-            format!(
-                "nothing can happen any more: {} waits for ever. {} (S11).",
-                waits.join(" and "),
-                rule.name()
-            )
+            let stuck = stuck.join(" and ");
+            let how = match rule {
+                Violation::Deadlock => format!("nothing can happen any more: {stuck} waits for ever"),
+                _ => format!("from here on no run ends: {stuck} goes round for ever"),
+            };
+            format!("{how}. {} (S11).", rule.name())
         }
         (Violation::Invariant, _) => "this is the state the test asks about.".into(),
         (rule, _) => format!("cpu {cpu}{at}: {}.", rule.name()),

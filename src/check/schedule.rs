@@ -138,6 +138,9 @@ pub fn replay(model: &Model, moves: &[Move]) -> Result<Replay, CheckError> {
         if violation.is_none() {
             let e = model.each_successor(&s, &mut |_, _| true);
             violation = model.asked(&s, &e).or(e.deadlock.then_some(Violation::Deadlock));
+            if violation.is_none() && model.spins() && model.is_endless(&s) {
+                violation = Some(Violation::Livelock);
+            }
         }
         Ok(Replay { states, violation })
     })

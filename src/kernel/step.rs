@@ -70,6 +70,8 @@ pub enum Violation {
     FreedMm,
     /// S11: a sender that waits for ever.
     Deadlock,
+    /// S11: a CPU that goes round a loop for ever.
+    Livelock,
     /// A named condition holds, or an end asked for is reached.
     Invariant,
     /// A value does not fit its declared width: the run says nothing (never a wrap).
@@ -89,6 +91,7 @@ impl Violation {
             Violation::WrongAddressSpace => "wrong_address_space",
             Violation::FreedMm => "freed_mm",
             Violation::Deadlock => "deadlock",
+            Violation::Livelock => "livelock",
             Violation::Invariant => "invariant",
             Violation::Overflow => "overflow",
         }

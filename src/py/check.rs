@@ -250,6 +250,7 @@ pub fn litmus_run<'py>(
     out.set_item("doc", &test.doc)?;
     out.set_item("source", &test.source)?;
     out.set_item("stated", &test.verdict)?;
+    out.set_item("stated_states", test.states)?;
     out.set_item("found", &outcome.found)?;
     Ok(out)
 }
@@ -324,6 +325,17 @@ pub fn check_necessary<'py>(
             Ok(d)
         })
         .collect()
+}
+
+/// Every policy that is one small step weaker and assembles: (section, what is weaker, what supplies it today, text).
+#[pyfunction]
+pub fn check_mutants(text: &str, file: &str) -> PyResult<Vec<(String, String, &'static str, String)>> {
+    let mutants = edit::mutants(&text::parse(file, text)?);
+    Ok(mutants
+        .into_iter()
+        .filter(|m| policy::load(&m.file, Features::PTI_PCID).is_ok())
+        .map(|m| (m.section, m.what, m.supplied_by, text::print(&m.file)))
+        .collect())
 }
 
 /// The smallest sets of edits that make a policy pass.

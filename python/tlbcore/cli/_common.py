@@ -84,6 +84,12 @@ def _one_line(text: str) -> str:
     return line[:1].lower() + line[1:]
 
 
+def given(context: typer.Context) -> set[str]:
+    """Return the names of the parameters that the command line gives."""
+    named = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in named.items() if source is not None and source.name == "COMMANDLINE"}
+
+
 def print_json(schema: str, version: int, **fields: object) -> None:
     """Print one JSON object that opens with `schema` (as `tlbcore.<schema>`) and `version`.
 

@@ -12,6 +12,7 @@ STATUS = {"verified": 0, "violated": 1, "inconclusive": 3}
 
 
 def command(
+    ctx: typer.Context,
     policy: Annotated[str, typer.Argument(help="A built-in policy, or a file that ends in .policy.")] = "",
     cpus: Annotated[int, typer.Option(help="CPUs: one housekeeping, the others isolated; 2 to 5.")] = 2,
     nmis: Annotated[int, typer.Option(help="NMIs in all.")] = 0,
@@ -41,13 +42,18 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
     """Verify a policy within bounds, or print the shortest violation."""
+    given = _common.given(ctx)
     if every:
         if policy or necessary:
             _common.fail("--all checks every policy: leave the policy and --necessary out")
+        refuse(given - {"every", "memory", "json"}, "--all has its own bounds")
         return _table(size(memory), json)
     if not policy:
         _common.fail("name a policy, or ask for --all")
+    if roles:
+        refuse(given & {"cpus", "entries", "rounds"}, "--roles says who does what, and how often")
     if necessary:
+        refuse(given & {"reduce", "threads"}, "--necessary chooses its own search")
         return _necessary(
             policy,
             json,
@@ -88,6 +94,13 @@ def command(
         if nmis == 0:
             print("\nNo NMI in this scope; --nmis 1 adds one.")
     return STATUS[verdict.status]
+
+
+def refuse(names: set[str], why: str) -> None:
+    """Fail if an option was given that another one leaves nothing to say."""
+    if names:
+        options = " and ".join(f"--{name}" for name in sorted(names))
+        _common.fail(f"{why}: leave {options} out")
 
 
 def assumptions(words: list[str]) -> dict[str, str]:
@@ -142,26 +155,16 @@ def _table(memory: int, json: bool) -> int:
     if json:
         _common.print_json("verdicts", 1, rows=[vars(row) for row in rows], differing=len(wrong))
         return 1 if wrong else 0
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("policy", "NMIs", "D", "N", "T", "ASIDs", "INVPCID", "CPUs", "verdict", "states"):
-        table.add_column(column, no_wrap=True)
+    lines: list[tuple[str, ...]] = [
+        ("policy", "NMIs", "D", "N", "T", "ASIDs", "INVPCID", "CPUs", "states", "verdict")
+    ]
     for r in rows:
         note = "" if r.stated in (None, r.status) else f" (stated: {r.stated})"
         rule = f": {r.rule}" if r.rule else ""
-        table.add_row(
-            r.policy,
-            str(r.nmis),
-            r.danger,
-            r.bodies,
-            r.text,
-            str(r.asids),
-            r.invpcid,
-            str(r.cpus),
-            f"{r.status}{rule}{note}",
-            str(r.states),
-        )
-    _common.console().print(table)
+        bounds = (r.policy, r.nmis, r.danger, r.bodies, r.text, r.asids, r.invpcid, r.cpus, r.states)
+        lines.append((*map(str, bounds), f"{r.status}{rule}{note}"))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print(" ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     print(f"{len(rows)} verdicts, {len(wrong)} differ from the policy table")
     return 1 if wrong else 0

@@ -13,7 +13,9 @@ from tlbcore.cli.check import size
 
 def command(
     paths: Annotated[list[Path], typer.Argument(help="Files that end in .litmus, or folders of them.")],
-    bless: Annotated[bool, typer.Option("--bless", help="Write the verdicts found into the files.")] = False,
+    bless: Annotated[
+        bool, typer.Option("--bless", help="Write verdicts and stated numbers of states into the files.")
+    ] = False,
     show: Annotated[bool, typer.Option("--show", help="Print the run each test found.")] = False,
     memory: Annotated[str, typer.Option(help="Memory one search may use, such as 512M or 8G.")] = "8G",
     reduce: Annotated[
@@ -24,6 +26,8 @@ def command(
     """Run litmus tests: small programs with their verdict inside."""
     from tlbcore.checker import litmus
 
+    if bless and not reduce:
+        _common.fail("--bless writes what the reduced search finds: leave --no-reduce out")
     files: list[Path] = []
     for path in paths:
         found = sorted(path.rglob("*.litmus")) if path.is_dir() else [path]
@@ -37,7 +41,8 @@ def command(
         results.append(result)
         if json:
             continue
-        note = "" if result.ok else f"  MISMATCH: stated `{result.stated}`"
+        states = "" if result.stated_states in (None, result.states) else f", {result.stated_states} states"
+        note = "" if result.ok else f"  MISMATCH: stated `{result.stated}`{states}"
         print(f"{result.name:<{width}}  {result.found:<34} {result.states:>8} states{note}")
         if show and result.text:
             print(f"\n{result.text}")

@@ -147,6 +147,7 @@ class _Explorer:
     def run(self, limit: int) -> Exploration:
         start = self.first()
         parents: dict[_State, tuple[_State, str] | None] = {start: None}
+        before: dict[_State, list[_State]] = {start: []}
         queue = deque([start])
         while queue:
             state = queue.popleft()
@@ -161,12 +162,29 @@ class _Explorer:
                     return self.clean("inconclusive", parents)
                 if successor not in parents:
                     parents[successor] = (state, action)
+                    before[successor] = []
                     queue.append(successor)
+                if action.split()[2] not in ("fill", "nmi"):  # nothing says that these ever happen
+                    before[successor].append(state)
             if stuck and state.cpus[0].frames:  # S11: the initiator waits for ever
                 return self.violated("deadlock", parents, self.path(parents, state))
             if len(parents) > limit:
                 return self.clean("inconclusive", parents)
-        return self.clean("verified", parents)
+        return self.unending(parents, before) or self.clean("verified", parents)
+
+    def unending(self, parents: dict[_State, Any], before: dict[_State, list[_State]]) -> Exploration | None:
+        """Return the first state from which no run ends (S11: a loop that nothing leaves), as a violation."""
+        ends = {state for state in parents if not any(cpu.frames for cpu in state.cpus)}
+        queue = deque(ends)
+        while queue:
+            for state in before[queue.popleft()]:
+                if state not in ends:
+                    ends.add(state)
+                    queue.append(state)
+        for state in parents:
+            if state not in ends:
+                return self.violated("livelock", parents, self.path(parents, state))
+        return None
 
     def violated(self, rule: str, parents: dict[_State, Any], path: list[str]) -> Exploration:
         return Exploration(
