@@ -160,6 +160,21 @@ def test_causes_add_up_and_nothing_stale_is_left(name: str, policy: str) -> None
     assert result.total("calls_queued") == result.total("calls_executed")
 
 
+def test_mean_times_of_flushes_count_those_of_user_ranges_too() -> None:
+    load = scenarios.kernel_build(duration_s=1.0, isolated=())
+    load = load.replace(actors=(*load.actors, scenarios.vfree(rate_hz=100.0, pages=20_000)))
+    found = tc.compare(load, machine=MACHINE, policies=["ipi"])
+    run = found.results[0]
+    kernel, user = run.total("flush_requests"), run.total("user_flush_requests")
+    assert kernel > 0
+    assert user > kernel
+    mean = found.table["flush_request_mean_us"][0]
+    assert mean == pytest.approx(run.total("flush_request_ps") * 1e-6 / (kernel + user))
+    assert found.table["mm_switch_flush_share"][0] == pytest.approx(
+        run.total("mm_switches_flushed") / run.total("mm_switches")
+    )
+
+
 def test_threads_and_details_change_no_byte() -> None:
     load = scenarios.kernel_build(duration_s=0.2)
     runs = [

@@ -383,15 +383,21 @@ FIGURES: dict[str, tuple[str, Callable[[SimResult, bool, int], float]]] = {
     ),
     "text_hazards_per_hour": ("ordinary kernel code run with a sync of text owed", _per_hour("text_hazards")),
     "flush_requests_per_hour": ("kernel-range flushes initiated", _per_hour("flush_requests")),
+    "user_flush_requests_per_hour": ("user-range flushes initiated", _per_hour("user_flush_requests")),
     "flush_request_mean_us": (
-        "mean time of such a flush, until its caller relies on it",
-        _mean("flush_request_ps", "flush_requests", 1e-6),
+        "mean time of a flush of either kind, until its caller relies on it",
+        _mean("flush_request_ps", ("flush_requests", "user_flush_requests"), 1e-6),
     ),
     "wait_mean_us": (
         "mean wait of an initiator",
-        _mean("wait_ps", ("flush_requests", "sync_requests"), 1e-6),
+        _mean("wait_ps", ("flush_requests", "user_flush_requests", "sync_requests"), 1e-6),
     ),
     "wait_share": ("share of time waited for acknowledgements", _share("wait_ps")),
+    "mm_switches_per_hour": ("context switches to another address space", _per_hour("mm_switches")),
+    "mm_switch_flush_share": (
+        "share of those that flushed",
+        _mean("mm_switches_flushed", "mm_switches", 1.0),
+    ),
     "user_share": ("share of time in user mode", _share("user_ps")),
     "violations_per_hour": ("steps that broke a rule of the machine", _per_hour("violations")),
 }

@@ -79,7 +79,7 @@ statistics! {
     text_hazards, Count, "Times that ordinary kernel code ran while a sync of text patching was owed.";
     flush_requests, Count, "Kernel-range flush requests this CPU initiated.";
     flush_requests_full, Count, "Of those, the ones beyond the single-page ceiling.";
-    flush_request_ps, Ps, "Time from such a request to the moment its caller relies on it.";
+    flush_request_ps, Ps, "Time from a flush request, of a kernel or a user range, to the moment its caller relies on it.";
     purges, Count, "Purges of the lazy list this CPU ran, tail purges included.";
     purges_tail, Count, "Purges that were queued while another one still waited.";
     purges_postponed, Count, "Purges that gave up because some CPU had not flushed yet.";
