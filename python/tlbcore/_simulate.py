@@ -271,7 +271,7 @@ def simulate(
         Events to keep per CPU.
     checkpoint
         File that an interrupted run leaves behind and the next call with the same inputs goes on from; it is
-        removed at the end. Not with `detail="full"`.
+        removed at the end.
     progress
         Called with (simulated seconds done, in all) about twenty times a second; True shows a bar, on a terminal
         or in a notebook (extra `cli`).
@@ -296,8 +296,6 @@ def simulate(
     """
     jobs = [(as_policy(policy), _as_seed(seed))]
     load = _as_scenario(scenario)
-    if checkpoint is not None and detail == "full":
-        raise _core.SimError("a checkpoint needs detail summary: TLBs are not saved")
     (result,) = _run(
         load,
         machine,

@@ -112,6 +112,28 @@ impl Mmu {
         self.pge
     }
 
+    /// The state as text, for [`Mmu::restore`]. `None` once it has page tables or a model of their lines: those are
+    /// their owners' to save.
+    pub fn save(&self) -> Option<String> {
+        let plain = self.root.is_none() && self.bound.is_empty() && self.lines.is_none();
+        plain.then(|| format!("{} {} {}", u8::from(self.pge), u8::from(self.pcide), self.tlb.save()))
+    }
+
+    /// Takes a saved state over; an error if it is of another model.
+    pub fn restore(&mut self, saved: &str) -> Result<(), TlbError> {
+        let bit = |text: &str| match text {
+            "0" => Ok(false),
+            "1" => Ok(true),
+            other => Err(TlbError::shape("saved state", format!("must begin with two bits: got {other:?}"))),
+        };
+        let mut parts = saved.splitn(3, ' ');
+        let mut next = || parts.next().unwrap_or_default();
+        let (pge, pcide) = (bit(next())?, bit(next())?);
+        self.tlb = Tlb::restore(Arc::clone(self.tlb.geometry()), next())?;
+        (self.pge, self.pcide) = (pge, pcide);
+        Ok(())
+    }
+
     /// What its operations cost.
     pub fn costs(&self) -> &Costs {
         &self.costs

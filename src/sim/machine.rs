@@ -15,7 +15,7 @@ mod text;
 mod tlb;
 
 pub use contexts::Contexts;
-pub use tlb::CpuTlb;
+pub use tlb::{CpuTlb, SavedTlb};
 
 /// A request for a flush, held by its initiator until it is consumed.
 #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]

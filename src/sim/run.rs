@@ -208,12 +208,12 @@ impl Run {
         }
     }
 
-    /// The state as bytes that [`Run::resume`] takes; `None` while pages are looked up.
-    pub fn checkpoint(&self) -> Option<Vec<u8>> {
-        let state = self.engine.save()?;
+    /// The state as bytes that [`Run::resume`] takes.
+    pub fn checkpoint(&self) -> Vec<u8> {
+        let state = self.engine.save();
         let whole = Checkpoint { version: CHECKPOINT_VERSION, inputs: self.inputs(), state };
         let json = serde_json::to_vec(&whole).expect("plain data");
-        Some(zstd::encode_all(json.as_slice(), 1).expect("memory"))
+        zstd::encode_all(json.as_slice(), 1).expect("memory")
     }
 
     /// Goes on from a checkpoint of a run with the same inputs.
@@ -240,8 +240,8 @@ impl Run {
         let kernel = serde_json::to_string(&i.kernel).expect("plain data");
         let policy = crate::kernel::text::print(&i.policy);
         format!(
-            "{scenario} {kernel} {} {:?} {policy} {} {} {:?}",
-            i.machine.name, i.machine.costs, i.seed, i.keep, i.bound
+            "{scenario} {kernel} {} {:?} {:?} {policy} {} {} {} {:?}",
+            i.machine.name, i.machine.costs, i.machine.geometry, i.seed, i.keep, i.full, i.bound
         )
     }
 
@@ -258,7 +258,7 @@ impl Run {
             dropped: m.timelines.iter().map(|t| t.dropped).sum(),
             costs: self.costs.clone(),
             unsourced: self.unsourced.clone(),
-            checkpoint: if self.interrupted { self.checkpoint() } else { None },
+            checkpoint: self.interrupted.then(|| self.checkpoint()),
             violation: m.violation.map(|(t, c, pc, v)| (t, c, engine.source(pc), v.name())),
             stats: m.stats.clone(),
             by_cause: m.by_cause.clone(),
@@ -602,7 +602,7 @@ mod tests {
                     run.resume(bytes).unwrap();
                 }
                 run.advance(end, &never);
-                bytes = Some(run.checkpoint().unwrap());
+                bytes = Some(run.checkpoint());
                 if end == 20_000_000_000 {
                     same(&whole, &run.output());
                 }
@@ -610,6 +610,38 @@ mod tests {
             let mut other = Run::new(Input { seed: 2, ..input(storm(20), row.id) }).unwrap();
             let refused = other.resume(&bytes.unwrap()).unwrap_err().to_string();
             assert_eq!(refused, "checkpoint: is of a run with other inputs");
+        }
+    }
+
+    #[test]
+    fn a_run_that_looks_pages_up_goes_on_from_any_point_to_the_same_end() {
+        let never = AtomicBool::new(false);
+        for (row, policy) in POLICIES.iter().enumerate() {
+            let pattern = [
+                r#"{"weighted": {"weights": [900, 450, 300, 225, 180, 150, 129, 112, 100, 90]}}"#,
+                r#"{"chase": {"pages": 90}}"#,
+                r#"{"array": {"pages": [5, 7, 5, 123456, 9, 7]}}"#,
+            ][row % 3];
+            let mut load = storm(8);
+            load.actors
+                .extend(streaming(pattern, 1).scenario.actors.into_iter().filter(|a| a.name == "stream"));
+            let input = Input { full: true, ..input(load, policy.id) };
+            let whole = simulate(input.clone()).unwrap();
+            assert!(whole.stats[2][Stat::stream_touches as usize] > 1_000, "{}", policy.id);
+            let (mut run, mut at) = (Run::new(input.clone()).unwrap(), 0);
+            while at < 8_000_000_000 {
+                at += 777_777_777;
+                assert!(run.advance(at, &never));
+                let bytes = run.checkpoint();
+                run = Run::new(input.clone()).unwrap();
+                run.resume(&bytes).unwrap();
+            }
+            same(&whole, &run.output());
+            // One of another detail is refused.
+            let refused = Run::new(Input { full: false, scenario: storm(8), ..input })
+                .unwrap()
+                .resume(&run.checkpoint());
+            assert!(refused.unwrap_err().to_string().contains("other inputs"));
         }
     }
 

@@ -173,6 +173,29 @@ impl Stream {
         self.numbers.len()
     }
 
+    /// Where it is: the phase, touches made in it, and the place in each phase.
+    pub fn place(&self) -> (usize, u64, Vec<u32>) {
+        (self.phase, self.done, self.at.clone())
+    }
+
+    /// Back to a place. `false`: this stream has none such.
+    pub fn go_to(&mut self, (phase, done, at): (usize, u64, Vec<u32>)) -> bool {
+        let inside = |(at, source): (&u32, &Source)| match source {
+            Source::Sequential { pages, .. } => at < pages,
+            Source::Chase(after) => (*at as usize) < after.len(),
+            Source::Weighted(_) => true,
+            Source::Array(pages) => (*at as usize) < pages.len(),
+        };
+        if phase >= self.phases.len()
+            || at.len() != self.at.len()
+            || !at.iter().zip(self.phases.iter().map(|p| &p.1)).all(inside)
+        {
+            return false;
+        }
+        (self.phase, self.done, self.at) = (phase, done, at);
+        true
+    }
+
     /// The page number of an index.
     pub fn number(&self, page: u32) -> u64 {
         self.numbers[page as usize]

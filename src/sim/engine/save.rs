@@ -4,11 +4,12 @@
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::super::machine::{Contexts, Core};
+use super::super::machine::{Contexts, Core, CpuTlb, SavedTlb};
 use super::super::stats::{N_CAUSES, STATS};
 use super::super::timeline::Timeline;
 use super::roam::Pulled;
 use super::skip::Patience;
+use super::stream::{SavedStream, Streaming};
 use super::{Act, DEPTH, Engine, PurgeRecord, Work};
 use crate::kernel::program::Pc;
 use crate::kernel::step::{Cpu, Violation};
@@ -39,12 +40,15 @@ struct SavedOwn {
     rcu_at: u64,
     rcu: Vec<Area>,
     rcu_next: Vec<Area>,
+    stream: Option<SavedStream>,
 }
 
 /// See the module.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Saved {
     cores: Vec<Core>,
+    /// Where pages are looked up.
+    tlbs: Option<Vec<SavedTlb>>,
     stats: Vec<Vec<u64>>,
     by_cause: Vec<[u64; N_CAUSES]>,
     queue: Vec<u64>,
@@ -75,11 +79,8 @@ impl Engine {
         [a, b, c, d, e, f, &mut l.wait]
     }
 
-    /// The state now. `None` while pages are looked up: TLBs are not saved.
-    pub fn save(&self) -> Option<Saved> {
-        if self.m.tlbs.is_some() {
-            return None;
-        }
+    /// The state now.
+    pub fn save(&self) -> Saved {
         let mut e = self.clone();
         for cpu in 0..e.scenario.cpus {
             e.settle(cpu);
@@ -88,7 +89,8 @@ impl Engine {
             .histograms()
             .map(|h| h.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect())
             .to_vec();
-        Some(Saved {
+        Saved {
+            tlbs: e.m.tlbs.as_ref().map(|tlbs| tlbs.iter().map(CpuTlb::save).collect()),
             stats: e.m.stats.iter().map(|row| row.to_vec()).collect(),
             queue: (0..e.scenario.cpus).map(|cpu| e.m.queue.time_of(cpu)).collect(),
             extra_ipi: e.m.extra_ipi.as_ref().map(|(_, draws)| draws.position()),
@@ -115,6 +117,7 @@ impl Engine {
                     rcu_at: o.rcu_at,
                     rcu: o.rcu.clone(),
                     rcu_next: o.rcu_next.clone(),
+                    stream: o.stream.as_ref().map(Streaming::save),
                 })
                 .collect(),
             cores: e.m.cores,
@@ -134,7 +137,7 @@ impl Engine {
             histograms,
             runs: e.runs,
             now: e.now,
-        })
+        }
     }
 
     /// Goes on from a saved state; this engine must have been made from the same inputs. `false`: it was not.
@@ -159,8 +162,13 @@ impl Engine {
             })
             && saved.own.iter().flat_map(|o| &o.acts).all(|a| usize::from(a.frame.pc) < self.code.ops.len())
             && saved.cores.iter().all(|c| usize::from(c.depth) <= DEPTH)
-            && self.m.tlbs.is_none();
+            && saved.tlbs.as_ref().map(Vec::len) == self.m.tlbs.as_ref().map(Vec::len)
+            && saved.own.iter().zip(&self.own).all(|(s, o)| s.stream.is_some() == o.stream.is_some());
         if !fits {
+            return false;
+        }
+        let tlbs = self.m.tlbs.iter_mut().flatten().zip(saved.tlbs.iter().flatten());
+        if !tlbs.map(|(tlb, saved)| tlb.restore(saved)).all(|fits| fits) {
             return false;
         }
         for (row, saved) in self.m.stats.iter_mut().zip(&saved.stats) {
@@ -186,6 +194,11 @@ impl Engine {
             own.rcu_at = saved.rcu_at;
             own.rcu = saved.rcu;
             own.rcu_next = saved.rcu_next;
+            if let (Some(stream), Some(saved)) = (&mut own.stream, saved.stream)
+                && !stream.restore(saved)
+            {
+                return false;
+            }
             own.memo = None;
             own.patience = Patience::default();
         }

@@ -31,6 +31,37 @@ pub(super) struct Streaming {
     stamps: Vec<u64>,
 }
 
+/// A [`Streaming`] in a checkpoint.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub(super) struct SavedStream {
+    place: (usize, u64, Vec<u32>),
+    position: u128,
+    since: u64,
+    left: u64,
+    stamps: Vec<u64>,
+}
+
+impl Streaming {
+    pub(super) fn save(&self) -> SavedStream {
+        SavedStream {
+            place: self.stream.place(),
+            position: self.draws.position(),
+            since: self.since,
+            left: self.left,
+            stamps: self.stamps.clone(),
+        }
+    }
+
+    /// `false`: it is of another stream.
+    pub(super) fn restore(&mut self, saved: SavedStream) -> bool {
+        self.draws.seek(saved.position);
+        (self.since, self.left) = (saved.since, saved.left);
+        let fits = saved.stamps.len() == self.stamps.len();
+        self.stamps = saved.stamps;
+        fits && self.stream.go_to(saved.place)
+    }
+}
+
 impl Engine {
     /// Gives every CPU its stream.
     pub(super) fn attach_streams(&mut self) {

@@ -19,6 +19,14 @@ pub struct CpuTlb {
     ps_per_1000_cycles: u64,
 }
 
+/// A [`CpuTlb`] in a checkpoint.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct SavedTlb {
+    mmu: String,
+    operations: u64,
+    flushes: u64,
+}
+
 /// Page numbers of what is touched, as [`Vpn`] has them (without sign extension); only that they differ matters.
 pub(super) const ENTRY_PAGES: u64 = 0xffff_fe00_0000_0000 >> 12 & Vpn::MASK;
 const KERNEL_PAGES: u64 = 0xffff_8880_0000_0000 >> 12 & Vpn::MASK;
@@ -39,6 +47,18 @@ impl CpuTlb {
             overlap_tenths: u64::from(preset.costs.overlap_tenths),
             ps_per_1000_cycles: preset.picoseconds(1000),
         }
+    }
+
+    /// What a checkpoint keeps: the TLB, its operations and flushes.
+    pub(in super::super) fn save(&self) -> SavedTlb {
+        let mmu = self.mmu.save().expect("the timed machine gives it no page tables");
+        SavedTlb { mmu, operations: self.operations, flushes: self.flushes }
+    }
+
+    /// Takes a saved state over. `false`: it is of another CPU model, or damaged.
+    pub(in super::super) fn restore(&mut self, saved: &SavedTlb) -> bool {
+        (self.operations, self.flushes) = (saved.operations, saved.flushes);
+        self.mmu.restore(&saved.mmu).is_ok()
     }
 
     /// kPCID is the ASID plus one, uPCID has bit 11 set (FACTS 2.1).
