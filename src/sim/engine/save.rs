@@ -167,8 +167,8 @@ impl Engine {
         if !fits {
             return false;
         }
-        let tlbs = self.m.tlbs.iter_mut().flatten().zip(saved.tlbs.iter().flatten());
-        if !tlbs.map(|(tlb, saved)| tlb.restore(saved)).all(|fits| fits) {
+        let mut tlbs = self.m.tlbs.iter_mut().flatten().zip(saved.tlbs.iter().flatten());
+        if !tlbs.all(|(tlb, saved)| tlb.restore(saved)) {
             return false;
         }
         for (row, saved) in self.m.stats.iter_mut().zip(&saved.stats) {
