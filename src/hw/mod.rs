@@ -14,6 +14,7 @@ pub mod error;
 pub mod geometry;
 pub mod invalidate;
 pub mod mmu;
+mod narrow;
 mod packed;
 mod plain;
 pub mod preset;

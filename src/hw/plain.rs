@@ -6,6 +6,7 @@
 //!   level, its misses through the second.
 //! - Pages are interned to 32 bits: the low 31 bits of the page number, as all pages of a call lie in one window of
 //!   2^31 pages. What else a set holds becomes a token above them, that no page equals.
+//! - Where the pages of a call lie near each other, 16 bits a way do ([`super::narrow`]).
 //! - A page that repeats its predecessor is the newest of its set already; such repeats are dropped first where a
 //!   sample of the stream shows that they are common.
 //!
@@ -13,12 +14,13 @@
 //! `None` and has changed nothing.
 
 use super::array::{Array, Entry};
+use super::narrow::Narrow;
 use super::simd;
 use super::tlb::Tlb;
 use super::{Kind, PageSize, Pcid, Vpn};
 
 /// Accesses per batch: the buffers stay in the first-level cache.
-pub(super) const BATCH: usize = 1024;
+pub(super) const BATCH: usize = 512;
 /// Bits of an interned page.
 pub(super) const WINDOW: u32 = 31;
 /// An empty way.
@@ -52,6 +54,8 @@ pub(super) struct Row(pub(super) [u32; 16]);
 pub(super) struct State {
     pub(super) first: Packed,
     pub(super) second: Option<Packed>,
+    /// The levels instead, as long as they have this form.
+    pub(super) narrow: [Option<Narrow>; 2],
     tokens: Vec<Entry>,
 }
 
@@ -102,11 +106,20 @@ fn run_with(
         levels.map(|levels| (levels, first.level as u8, second.map_or(tlb.levels(), |p| p.level as u8)));
     let filter = answers.is_none() && repeats(vpns);
     let hits = if vector {
+        let (low, high) = range(vpns, base);
+        state.narrow = [Some(&state.first), state.second.as_ref()]
+            .map(|level| level.and_then(|level| Narrow::of(level, low, high)));
         simd::run(&mut state, vpns, base, filter, answers, tlb.levels())?
     } else {
         run_scalar(&mut state, vpns, base, filter, answers, tlb.levels())?
     };
     tlb.switch(pcid);
+    if let Some(narrow) = &state.narrow[0] {
+        narrow.back(&mut state.first);
+    }
+    if let (Some(narrow), Some(second)) = (&state.narrow[1], &mut state.second) {
+        narrow.back(second);
+    }
     unpack(tlb, &state, first, second, Vpn(base & Vpn::MASK), pcid);
     let walks = vpns.len() as u64 - hits.first - hits.second;
     let loads = u64::from(tlb.geometry().table_levels());
@@ -159,6 +172,12 @@ fn repeats(vpns: &[u64]) -> bool {
     repeated * 1000 >= sample.len() * REPEATS_PER_1000
 }
 
+/// The least and the greatest page, interned, of a sample of the stream.
+fn range(vpns: &[u64], base: u64) -> (u32, u32) {
+    let ids = vpns.iter().step_by(vpns.len().div_ceil(SAMPLE)).map(|vpn| (vpn ^ base) as u32);
+    ids.fold((u32::MAX, 0), |(low, high), id| (low.min(id), high.max(id)))
+}
+
 /// Both levels; `None` if a global entry could answer, which has another key.
 fn pack(tlb: &Tlb, first: Place, second: Option<Place>, base: Vpn, pcid: Pcid) -> Option<State> {
     let mut tokens = Vec::new();
@@ -170,7 +189,7 @@ fn pack(tlb: &Tlb, first: Place, second: Option<Place>, base: Vpn, pcid: Pcid) -
         Some(second) => Some(level(second)?),
         None => None,
     };
-    Some(State { first, second, tokens })
+    Some(State { first, second, narrow: [None, None], tokens })
 }
 
 fn unpack(tlb: &mut Tlb, state: &State, first: Place, second: Option<Place>, base: Vpn, pcid: Pcid) {
@@ -356,6 +375,56 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn pages_that_leave_the_windows_of_narrow_levels_within_a_call_change_nothing_but_the_form() {
+        // Windows of 16 and of 128 sets have 2^19 and 2^22 pages; the one page may come in the sample or not.
+        for (seed, far) in
+            [(1, 0), (2, 1 << 17), (3, 1 << 19), (4, 1 << 21), (5, 1 << 23), (6, (1 << 27) - 1)]
+        {
+            for at in [0, 1, 4095, 7_001, 11_999] {
+                let mut vpns = stream(seed, 12_000, 3_000);
+                vpns[at] += far;
+                vpns[at / 2] = 0x7_ffff_ffff - far;
+                let mut expected = Tlb::new(Geometry::peers());
+                let mut plain = expected.clone();
+                for part in [&vpns[..6_000], &vpns[6_000..]] {
+                    let wanted = slowly(&mut expected, part);
+                    for with_levels in [true, false] {
+                        let mut same = plain.clone();
+                        let mut levels = vec![9; part.len()];
+                        let out = with_levels.then_some(&mut levels[..]);
+                        run(&mut same, part, Pcid(0), Kind::Load, out).expect("a plain case");
+                        assert!(!with_levels || levels == wanted, "seed {seed}, at {at}");
+                        assert!(same == expected, "seed {seed}, at {at}");
+                    }
+                    run(&mut plain, part, Pcid(0), Kind::Load, None).expect("a plain case");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_narrow_level_is_its_rows_again() {
+        let mut rows = Packed { rows: vec![Row([EMPTY; 16]); 8], sets: 8, ways: 12, stride: 16, full: false };
+        for set in 0..8 {
+            let page = |way: u32| (splitmix64(u64::from(way), u64::from(set)) as u32 & 0x3f_ffff) << 3 | set;
+            let token = |way: u32| 1 << WINDOW | way;
+            let ways = (0..set + 3).map(|way| if way % 3 == 1 { token(way) } else { page(way) });
+            ways.enumerate().for_each(|(way, id)| rows.rows[set as usize].0[way] = id);
+        }
+        for middle in [0, 1 << 17, 0x55_5555, u32::MAX >> 1] {
+            let mut same = rows.clone();
+            same.rows.fill(Row([7; 16]));
+            Narrow::of(&rows, middle, middle).unwrap().back(&mut same);
+            for (row, again) in rows.rows.iter().zip(&same.rows) {
+                assert_eq!(row.0[..12], again.0[..12]);
+            }
+        }
+        assert!(Narrow::of(&rows, 0, (1 << 17) - 1).is_some());
+        assert!(Narrow::of(&rows, 0, 1 << 17).is_none());
+        assert!(Narrow::of(&rows, 1, 0).is_none(), "an empty sample");
     }
 
     #[test]

@@ -12,7 +12,8 @@
 //!   events at a time, and panics on; `pack` refuses states whose places do not fit 32 bits.
 //! - A [`Log`]'s bucket has eight bits and there are 256 of them; that its vectors are as long is asserted.
 //! - [`Entry`] is a transparent `u64`, so sixteen entries are four vectors of words.
-//! - Buffers of a batch have room for the batch and one vector more; at most the batch is ever appended, and a vector
+//! - A set of [`Narrow`] is `stride` words aligned to their size, and its number is masked with `sets - 1` too.
+//! - Buffers of a batch have room for the batch and two vectors more; at most the batch is ever appended, and a vector
 //!   store begins at most at the number appended so far. Misses are written over pages that were read: `missed <= i`.
 //! - Mask tables are read as windows that begin at `16 - place` (or 32), with `place` at most the number of ways.
 //!
@@ -188,16 +189,29 @@ mod x86 {
     use super::super::array::{Entry, MRU_SHIFT, follow, point_away};
     use super::super::batch::{Job, Names, Ran, Removal, control};
     use super::super::curve::{MAX_WAYS, Stacks};
+    use super::super::narrow::{Narrow, TAG, stride};
     use super::super::packed::Log;
     use super::super::plain::{Answers, BATCH, Hits, Packed, State};
     use super::super::stream::{EVENT_BYTES, Event, NO_ACCESS};
 
-    /// Buffers of one batch, with room for one vector beyond its end.
+    /// Room for a batch and two vectors beyond its end.
+    const ROOM: usize = BATCH + 16;
+
+    /// Buffers of one batch.
     #[repr(C, align(64))]
     struct Buffers {
-        ids: [u32; BATCH + 8],
-        missed: [u32; BATCH + 8],
-        missed_at: [u32; BATCH + 8],
+        /// The interned pages that are still to be found.
+        ids: [u32; ROOM],
+        /// Which accesses these are, where that is asked.
+        numbers: [u32; ROOM],
+        places: Places,
+    }
+
+    /// Where the pages of a batch go in [`Narrow`]: the bytes before their sets, and their tags.
+    #[repr(C, align(64))]
+    struct Places {
+        sets: [u32; ROOM],
+        tags: [u16; ROOM],
     }
 
     /// `KEEP4[m]`: lanes behind the match stay; with no match all move.
@@ -253,97 +267,293 @@ mod x86 {
         answers: Answers<'_>,
         walk: u8,
     ) -> Option<Hits> {
-        let State { first, second, .. } = state;
+        let State { first, second, narrow, .. } = state;
         let second_ways = second.as_ref().map_or(0, |second| second.ways);
+        let levels = match (first.ways, second_ways) {
+            (4, 0) => levels::<4, 0>,
+            (4, 8) => levels::<4, 8>,
+            (4, 12) => levels::<4, 12>,
+            (4, 16) => levels::<4, 16>,
+            (8, 0) => levels::<8, 0>,
+            (8, 8) => levels::<8, 8>,
+            (8, 12) => levels::<8, 12>,
+            (8, 16) => levels::<8, 16>,
+            _ => return None,
+        };
         // SAFETY: as the caller's.
-        unsafe {
-            match (first.ways, second_ways) {
-                (4, 0) => levels::<4, 0>(first, second.as_mut(), vpns, base, filter, answers, walk),
-                (4, 8) => levels::<4, 8>(first, second.as_mut(), vpns, base, filter, answers, walk),
-                (4, 12) => levels::<4, 12>(first, second.as_mut(), vpns, base, filter, answers, walk),
-                (4, 16) => levels::<4, 16>(first, second.as_mut(), vpns, base, filter, answers, walk),
-                (8, 0) => levels::<8, 0>(first, second.as_mut(), vpns, base, filter, answers, walk),
-                (8, 8) => levels::<8, 8>(first, second.as_mut(), vpns, base, filter, answers, walk),
-                (8, 12) => levels::<8, 12>(first, second.as_mut(), vpns, base, filter, answers, walk),
-                (8, 16) => levels::<8, 16>(first, second.as_mut(), vpns, base, filter, answers, walk),
-                _ => None,
-            }
-        }
+        unsafe { levels(first, second.as_mut(), narrow, vpns, base, filter, answers, walk) }
     }
 
+    #[allow(clippy::too_many_arguments)] // those of `run`, and both levels
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
     unsafe fn levels<const FIRST: usize, const SECOND: usize>(
         first: &mut Packed,
-        second: Option<&mut Packed>,
+        mut second: Option<&mut Packed>,
+        narrow: &mut [Option<Narrow>; 2],
         vpns: &[u64],
         base: u64,
         filter: bool,
         mut answers: Answers<'_>,
         walk: u8,
     ) -> Option<Hits> {
-        let mut buffers = Buffers { ids: [0; BATCH + 8], missed: [0; BATCH + 8], missed_at: [0; BATCH + 8] };
-        let first_mask = first.sets - 1;
-        let first_rows = first.rows.as_mut_ptr().cast::<u32>();
-        let (second_rows, second_mask) =
-            second.map_or((std::ptr::null_mut(), 0), |s| (s.rows.as_mut_ptr().cast::<u32>(), s.sets - 1));
+        let mut buffers = Buffers {
+            ids: [0; ROOM],
+            numbers: [0; ROOM],
+            places: Places { sets: [0; ROOM], tags: [0; ROOM] },
+        };
+        let Buffers { ids, numbers, places } = &mut buffers;
+        let [first_narrow, second_narrow] = narrow;
         let mut hits = Hits::default();
         let mut previous = u32::MAX;
         for (number, batch) in vpns.chunks(BATCH).enumerate() {
             // SAFETY: see the head of the file; `batch` has at most `BATCH` pages.
             unsafe {
                 let kept = if filter {
-                    intern::<true>(batch, base, &mut buffers.ids, &mut previous)?
+                    intern::<true>(batch, base, ids, &mut previous)?
                 } else {
-                    intern::<false>(batch, base, &mut buffers.ids, &mut previous)?
+                    intern::<false>(batch, base, ids, &mut previous)?
                 };
-                let ids = &buffers.ids[..kept];
-                let missed = buffers.missed.as_mut_ptr();
-                let mut misses = 0;
-                if let Some((out, first_level, second_level)) = &mut answers {
-                    let out = &mut out[number * BATCH..][..batch.len()];
-                    let at = buffers.missed_at.as_mut_ptr();
-                    for (i, &id) in ids.iter().enumerate() {
-                        let hit = plain_step::<FIRST>(first_rows, first_mask, id);
-                        *missed.add(misses) = id;
-                        *at.add(misses) = i as u32;
-                        misses += usize::from(!hit);
-                        out[i] = *first_level;
-                    }
-                    for i in 0..misses {
-                        let hit =
-                            SECOND > 0 && plain_step::<SECOND>(second_rows, second_mask, *missed.add(i));
-                        hits.second += u64::from(hit);
-                        out[*at.add(i) as usize] = if hit { *second_level } else { walk };
-                    }
-                } else {
-                    for &id in ids {
-                        let hit = plain_step::<FIRST>(first_rows, first_mask, id);
-                        *missed.add(misses) = id;
-                        misses += usize::from(!hit);
-                    }
-                    if SECOND > 0 {
-                        let mut found = 0;
-                        for i in 0..misses {
-                            found +=
-                                u64::from(plain_step::<SECOND>(second_rows, second_mask, *missed.add(i)));
+                let Some((out, first_level, second_level)) = &mut answers else {
+                    let misses = pass::<FIRST, false>(first, first_narrow, ids, None, places, kept);
+                    let left = match second.as_deref_mut() {
+                        Some(second) => {
+                            pass::<SECOND, true>(second, second_narrow, ids, None, places, misses)
                         }
-                        hits.second += found;
+                        None => misses,
+                    };
+                    hits.first += (batch.len() - misses) as u64;
+                    hits.second += (misses - left) as u64;
+                    continue;
+                };
+                let out = &mut out[number * BATCH..][..batch.len()];
+                numbers.iter_mut().enumerate().for_each(|(i, number)| *number = i as u32);
+                out.fill(*first_level);
+                let misses = pass::<FIRST, false>(first, first_narrow, ids, Some(numbers), places, kept);
+                let left = match second.as_deref_mut() {
+                    Some(second) => {
+                        numbers[..misses].iter().for_each(|&i| out[i as usize] = *second_level);
+                        pass::<SECOND, false>(second, second_narrow, ids, Some(numbers), places, misses)
                     }
-                }
+                    None => misses,
+                };
+                numbers[..left].iter().for_each(|&i| out[i as usize] = walk);
                 hits.first += (batch.len() - misses) as u64;
+                hits.second += (misses - left) as u64;
             }
         }
         Some(hits)
     }
 
-    /// One access of the plain loop.
+    /// The first `count` pages through a level; those it does not hold move to the front, and with them their numbers,
+    /// but after the `LAST` level nobody asks for them. Returns how many these are.
     #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    unsafe fn plain_step<const WAYS: usize>(rows: *mut u32, mask: usize, id: u32) -> bool {
-        // SAFETY: the set lies within the rows, aligned to its stride.
+    unsafe fn pass<const WAYS: usize, const LAST: bool>(
+        packed: &mut Packed,
+        narrow: &mut Option<Narrow>,
+        ids: &mut [u32; ROOM],
+        numbers: Option<&mut [u32; ROOM]>,
+        places: &mut Places,
+        count: usize,
+    ) -> usize {
+        // SAFETY: as the caller's.
         unsafe {
-            let set = rows.add((id as usize & mask) * WAYS.next_power_of_two());
-            step::<WAYS, false>(set, id, 0, &mut _mm256_setzero_si256())
+            if let Some(form) = narrow
+                && !place::<WAYS>(form, ids, places, count)
+            {
+                form.back(packed);
+                *narrow = None;
+            }
+            match narrow {
+                Some(form) => {
+                    let found = lines_pass::<WAYS, LAST>(form, places, count);
+                    if LAST {
+                        return count - found;
+                    }
+                    if let Some(numbers) = numbers {
+                        drop_hits(numbers, &places.sets, count);
+                    }
+                    drop_hits(ids, &places.sets, count)
+                }
+                None => rows_pass::<WAYS>(packed, ids, numbers, count),
+            }
+        }
+    }
+
+    /// [`pass`] over rows of 32-bit pages.
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn rows_pass<const WAYS: usize>(
+        packed: &mut Packed,
+        ids: &mut [u32; ROOM],
+        mut numbers: Option<&mut [u32; ROOM]>,
+        count: usize,
+    ) -> usize {
+        let mask = packed.sets - 1;
+        let rows = packed.rows.as_mut_ptr().cast::<u32>();
+        let mut misses = 0;
+        for i in 0..count {
+            // SAFETY: the set lies within the rows, aligned to its stride; `misses <= i < ROOM`.
+            unsafe {
+                let id = *ids.get_unchecked(i);
+                let set = rows.add((id as usize & mask) * WAYS.next_power_of_two());
+                let hit = step::<WAYS, false>(set, id, 0, &mut _mm256_setzero_si256());
+                *ids.get_unchecked_mut(misses) = id;
+                if let Some(numbers) = numbers.as_deref_mut() {
+                    numbers[misses] = numbers[i];
+                }
+                misses += usize::from(!hit);
+            }
+        }
+        misses
+    }
+
+    /// Finds the places of the first `count` pages; `false` if one is outside the window.
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn place<const WAYS: usize>(
+        narrow: &Narrow,
+        ids: &mut [u32; ROOM],
+        places: &mut Places,
+        count: usize,
+    ) -> bool {
+        // What is behind the last page is looked at, too.
+        let last = ids[count.saturating_sub(1)];
+        ids[count..count + 16].fill(last);
+        let masks = _mm256_set1_epi32((narrow.sets as u32 - 1).cast_signed());
+        let bytes = _mm_cvtsi32_si128((2 * stride(WAYS)).ilog2().cast_signed());
+        let base = _mm256_set1_epi32(narrow.base.cast_signed());
+        let shift = _mm_cvtsi32_si128(narrow.shift.cast_signed());
+        let tags = |ids| _mm256_srl_epi32(_mm256_sub_epi32(ids, base), shift);
+        let sets = |ids| _mm256_sll_epi32(_mm256_and_si256(ids, masks), bytes);
+        let mut beyond = _mm256_setzero_si256();
+        for i in (0..count).step_by(16) {
+            // SAFETY: `i` is below BATCH, and the buffers have 16 more.
+            unsafe {
+                let ids = ids.as_ptr().add(i).cast::<__m256i>();
+                let (low, high) = (_mm256_load_si256(ids), _mm256_load_si256(ids.add(1)));
+                let (low_tags, high_tags) = (tags(low), tags(high));
+                beyond = _mm256_or_si256(beyond, _mm256_or_si256(low_tags, high_tags));
+                let tags = _mm256_permute4x64_epi64::<0xd8>(_mm256_packus_epi32(low_tags, high_tags));
+                _mm256_store_si256(places.tags.as_mut_ptr().add(i).cast(), tags);
+                let to = places.sets.as_mut_ptr().add(i).cast::<__m256i>();
+                _mm256_store_si256(to, sets(low));
+                _mm256_store_si256(to.add(1), sets(high));
+            }
+        }
+        _mm256_testz_si256(beyond, _mm256_set1_epi32(-1 << TAG)) == 1
+    }
+
+    /// The first `count` accesses at their `places`. With `COUNT`, returns how many hit; without, `places.sets` becomes
+    /// zero for those that miss.
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn lines_pass<const WAYS: usize, const COUNT: bool>(
+        narrow: &mut Narrow,
+        places: &mut Places,
+        count: usize,
+    ) -> usize {
+        assert!(narrow.ways == WAYS);
+        let lines = narrow.lines.as_mut_ptr();
+        let mut hits = 0;
+        for i in 0..count {
+            // SAFETY: `place` gives sets of this level, and `count` of them.
+            unsafe {
+                let at = places.sets.get_unchecked_mut(i);
+                let set = lines.byte_add(*at as usize).cast::<u16>();
+                // As a vector, which is what a broadcast from memory needs; seven more tags are there.
+                let tag = _mm_loadu_si128(places.tags.as_ptr().add(i).cast());
+                let found = line_step::<WAYS>(set, tag);
+                if COUNT {
+                    hits += usize::from(found != 0);
+                } else {
+                    *at = found;
+                }
+            }
+        }
+        if !COUNT {
+            // What is behind the last access has not missed.
+            places.sets[count..count + 8].fill(1);
+        }
+        hits
+    }
+
+    /// Keeps of the first `count` words those whose access missed, by what [`lines_pass`] noted; returns their number.
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn drop_hits(words: &mut [u32; ROOM], found: &[u32; ROOM], count: usize) -> usize {
+        let mut kept = 0;
+        for i in (0..count).step_by(8) {
+            // SAFETY: `kept <= i`, and the buffers have more than a vector behind `count`.
+            unsafe {
+                let found = _mm256_loadu_si256(found.as_ptr().add(i).cast());
+                let missed = lanes8(_mm256_cmpeq_epi32(found, _mm256_setzero_si256()));
+                let order = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(COMPACT[missed as usize].cast_signed()));
+                let all = _mm256_loadu_si256(words.as_ptr().add(i).cast());
+                let left = _mm256_permutevar8x32_epi32(all, order);
+                _mm256_storeu_si256(words.as_mut_ptr().add(kept).cast(), left);
+                kept += missed.count_ones() as usize;
+            }
+        }
+        kept
+    }
+
+    /// `MOVE[p]`: with the match in place `p` the ways up to it move; row 16 is no match, and all move.
+    const fn moves<const WAYS: usize>() -> [[i8; 16]; 17] {
+        let mut table = [[0; 16]; 17];
+        let mut place = 0;
+        while place <= 16 {
+            let mut way = 0;
+            while way < WAYS && way <= place {
+                table[place][way] = -1;
+                way += 1;
+            }
+            place += 1;
+        }
+        table
+    }
+
+    /// One access in a set of 16-bit tags, the lowest lane of `tag`, as [`step`]; returns zero on a miss.
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn line_step<const WAYS: usize>(set: *mut u16, tag: __m128i) -> u32 {
+        // SAFETY: the caller's set is `stride(WAYS)` words, aligned to their size. Two bits of `found` stand for each of
+        // 8 or 16 ways, and 32 zeros for none, so the row is at most 16.
+        unsafe {
+            let moves = |found: u32| {
+                let rows = const { &moves::<WAYS>() };
+                _mm_loadu_si128(rows.get_unchecked(found.trailing_zeros() as usize / 2).as_ptr().cast())
+            };
+            match WAYS {
+                ..=4 => {
+                    let old = _mm_loadl_epi64(set.cast());
+                    let same = _mm_cmpeq_epi16(old, _mm_broadcastw_epi16(tag));
+                    // In one word of 64 bits: less one, the lanes below the match become ones, or without a match all.
+                    let moves = _mm_or_si128(same, _mm_add_epi64(same, _mm_set1_epi64x(-1)));
+                    let moved = _mm_blend_epi16::<1>(_mm_slli_epi64::<16>(old), tag);
+                    _mm_storel_epi64(set.cast(), _mm_blendv_epi8(old, moved, moves));
+                    _mm_cvtsi128_si32(_mm_packs_epi16(same, same)).cast_unsigned()
+                }
+                ..=8 => {
+                    let old = _mm_load_si128(set.cast());
+                    let key = _mm_broadcastw_epi16(tag);
+                    let found = _mm_movemask_epi8(_mm_cmpeq_epi16(old, key)).cast_unsigned();
+                    let moved = _mm_alignr_epi8::<14>(old, key);
+                    let moves = _mm_cvtepi8_epi16(moves(found));
+                    _mm_store_si128(set.cast(), _mm_blendv_epi8(old, moved, moves));
+                    found
+                }
+                _ => {
+                    let old = _mm256_load_si256(set.cast());
+                    let key = _mm256_broadcastw_epi16(tag);
+                    let found = _mm256_movemask_epi8(_mm256_cmpeq_epi16(old, key)).cast_unsigned();
+                    let below = _mm256_permute2x128_si256::<0x02>(old, key);
+                    let moved = _mm256_alignr_epi8::<14>(old, below);
+                    let moves = _mm256_cvtepi8_epi16(moves(found));
+                    _mm256_store_si256(set.cast(), _mm256_blendv_epi8(old, moved, moves));
+                    found
+                }
+            }
         }
     }
 
@@ -353,7 +563,7 @@ mod x86 {
     unsafe fn intern<const FILTER: bool>(
         batch: &[u64],
         base: u64,
-        ids: &mut [u32; BATCH + 8],
+        ids: &mut [u32; ROOM],
         previous: &mut u32,
     ) -> Option<usize> {
         let bases = _mm256_set1_epi64x(base.cast_signed());
@@ -363,7 +573,7 @@ mod x86 {
         let mut last = _mm256_set1_epi32(previous.cast_signed());
         let mut kept = 0;
         for eight in eights {
-            // SAFETY: `eight` is 8 pages; `kept` <= pages seen so far <= BATCH, and the buffer has 8 more.
+            // SAFETY: `eight` is 8 pages; `kept` <= pages seen so far <= BATCH, and the buffer has 16 more.
             unsafe {
                 let low = _mm256_xor_si256(_mm256_loadu_si256(eight.as_ptr().cast()), bases);
                 let high = _mm256_xor_si256(_mm256_loadu_si256(eight.as_ptr().add(4).cast()), bases);

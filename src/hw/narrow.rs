@@ -1,0 +1,97 @@
+//! Sets of up to 16 ways at 16 bits a way: a set is at most one vector of 256 bits.
+//!
+//! All pages of a set agree in the low bits that pick it, so what tells them apart is the page number without these
+//! bits: its tag. Where the pages of a call lie in one window of 2^15 tags (with 16 sets 2 GiB of addresses, with 128
+//! sets 16 GiB), 15 bits name them. Whatever else a set holds becomes a token above them, that no page equals, as in
+//! [`super::plain`]. A page outside the window ends this form, not the call: [`Narrow::back`] gives the 32-bit rows again.
+
+use super::plain::{EMPTY, Packed, WINDOW};
+
+/// Most ways of a set.
+pub(super) const MOST_WAYS: usize = 16;
+/// Bits of a tag.
+pub(super) const TAG: u32 = 15;
+/// No way and no tag.
+const NOTHING: u16 = u16::MAX;
+
+/// Sixteen ways.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(32))]
+pub(super) struct Line([u16; MOST_WAYS]);
+
+/// One level, packed to 16 bits a way.
+#[derive(Debug)]
+pub(super) struct Narrow {
+    /// Sets of [`stride`] ways one after the other, in each the newest way first.
+    pub(super) lines: Vec<Line>,
+    pub(super) sets: usize,
+    pub(super) ways: usize,
+    /// What the window begins at; a multiple of the number of sets. It may wrap.
+    pub(super) base: u32,
+    /// log2 of the number of sets.
+    pub(super) shift: u32,
+    tokens: Vec<u32>,
+}
+
+/// Ways a set takes up: those it does not have stay empty.
+pub(super) const fn stride(ways: usize) -> usize {
+    if ways <= 4 { 4 } else { ways.next_power_of_two() }
+}
+
+impl Narrow {
+    /// Rows of interned pages in this form, for pages that are expected to lie from `low` to `high`. `None`: too many
+    /// ways, sets or tokens, or too wide a range.
+    pub(super) fn of(packed: &Packed, low: u32, high: u32) -> Option<Self> {
+        let (sets, ways) = (packed.sets, packed.ways);
+        let shift = sets.trailing_zeros();
+        let fits = sets.is_power_of_two() && ways <= MOST_WAYS && shift + TAG <= WINDOW;
+        if !fits || high.checked_sub(low)? >> (shift + TAG - 1) != 0 {
+            return None;
+        }
+        let middle = low + (high - low) / 2;
+        let base = (middle >> shift << shift).wrapping_sub(1 << (shift + TAG - 1));
+        let lines = vec![Line([NOTHING; MOST_WAYS]); (sets * stride(ways)).div_ceil(MOST_WAYS)];
+        let mut narrow = Narrow { lines, sets, ways, base, shift, tokens: Vec::new() };
+        for set in 0..sets {
+            for way in 0..ways {
+                let at = set * packed.stride + way;
+                let name = narrow.name(packed.rows[at / 16].0[at % 16])?;
+                let at = set * stride(ways) + way;
+                narrow.lines[at / MOST_WAYS].0[at % MOST_WAYS] = name;
+            }
+        }
+        Some(narrow)
+    }
+
+    fn name(&mut self, id: u32) -> Option<u16> {
+        if id == EMPTY {
+            return Some(NOTHING);
+        }
+        let tag = id.wrapping_sub(self.base) >> self.shift;
+        if id >> WINDOW == 0 && tag >> TAG == 0 {
+            return Some(tag as u16);
+        }
+        // The last token would be `NOTHING`.
+        let token = self.tokens.len() as u16;
+        self.tokens.push(id);
+        (token < (1 << TAG) - 1).then_some(1 << TAG | token)
+    }
+
+    /// Back into the rows.
+    pub(super) fn back(&self, packed: &mut Packed) {
+        for set in 0..self.sets {
+            for way in 0..self.ways {
+                let at = set * stride(self.ways) + way;
+                let name = self.lines[at / MOST_WAYS].0[at % MOST_WAYS];
+                let at = set * packed.stride + way;
+                packed.rows[at / 16].0[at % 16] = if name == NOTHING {
+                    EMPTY
+                } else if name >> TAG == 0 {
+                    self.base.wrapping_add(u32::from(name) << self.shift) | set as u32
+                } else {
+                    self.tokens[usize::from(name & ((1 << TAG) - 1))]
+                };
+            }
+        }
+    }
+}
