@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::plain::{BATCH, Row};
+use super::plain::{BATCH, ROOM, Row};
 use super::simd;
 use super::{Pcid, TlbError, Vpn};
 
@@ -63,7 +63,7 @@ pub struct Running<'a> {
 #[derive(Debug)]
 enum Names {
     /// `index of context << bits | page - base`.
-    Window { base: u64, bits: u32, contexts: Vec<u32> },
+    Window { base: u64, bits: u32, contexts: Vec<u32>, greatest: u32 },
     /// A table; the low 20 bits of the page, then a number.
     Table(HashMap<(u64, u16), u32>, HashMap<u32, u32>),
 }
@@ -129,7 +129,7 @@ impl<'a> Running<'a> {
     /// Takes up to `count` further accesses; `false` at the end.
     pub fn advance(&mut self, count: usize) -> bool {
         let end = self.question.vpns.len().min(self.at.saturating_add(count));
-        let mut names = [0; BATCH + 8];
+        let mut names = [0; ROOM];
         while self.at < end {
             while self.question.flushes.get(self.flushed).is_some_and(|&at| at <= self.at as u64) {
                 self.flushed += 1;
@@ -141,7 +141,8 @@ impl<'a> Running<'a> {
             let taken = self.names.of(&self.question.vpns[batch.clone()], pcids, &mut names);
             for stacks in &mut self.stacks {
                 if self.vector {
-                    simd::find_depths(stacks, &names[..taken]);
+                    let narrow = self.names.greatest() >> stacks.sets.ilog2() < u32::from(u16::MAX);
+                    simd::find_depths(stacks, &mut names, taken, narrow);
                 } else {
                     stacks.find_depths(&names[..taken]);
                 }
@@ -184,22 +185,31 @@ impl Names {
             }
         }
         if bits < 31 && u64::from(known) << bits <= 1 << 31 {
-            Names::Window { base, bits, contexts }
+            let greatest = (high - base) as u32 | (known.max(1) - 1) << bits;
+            Names::Window { base, bits, contexts, greatest }
         } else if bits == 31 && known == 1 {
-            Names::Window { base, bits: 0, contexts: vec![0; contexts.len()] }
+            Names::Window { base, bits: 0, contexts: vec![0; contexts.len()], greatest: u32::MAX }
         } else {
             Names::Table(HashMap::new(), HashMap::new())
         }
     }
 
-    fn of(&mut self, vpns: &[u64], pcids: Option<&[u16]>, names: &mut [u32; BATCH + 8]) -> usize {
+    /// No name is greater.
+    fn greatest(&self) -> u32 {
+        match self {
+            Names::Window { greatest, .. } => *greatest,
+            Names::Table(..) => u32::MAX,
+        }
+    }
+
+    fn of(&mut self, vpns: &[u64], pcids: Option<&[u16]>, names: &mut [u32; ROOM]) -> usize {
         match (self, pcids) {
             (Names::Window { base, .. }, None) => {
                 for (name, &vpn) in names.iter_mut().zip(vpns) {
                     *name = (vpn - *base) as u32;
                 }
             }
-            (Names::Window { base, bits, contexts }, Some(pcids)) => {
+            (Names::Window { base, bits, contexts, .. }, Some(pcids)) => {
                 for ((name, &vpn), &pcid) in names.iter_mut().zip(vpns).zip(pcids) {
                     *name = (vpn - *base) as u32 | contexts[usize::from(pcid)] << *bits;
                 }
@@ -273,13 +283,21 @@ mod tests {
 
     #[test]
     fn one_pass_counts_what_separate_tlbs_count() {
-        let far = [0, 1 << 40];
-        for (seed, ways, spread) in [(1, 8, 0), (2, 5, 0), (3, 16, 0), (4, 32, 0), (5, 32, 1), (6, 11, 1)] {
+        // Names of 16 bits, of 32 with the page in them, and of 32 from a table.
+        for (seed, ways, far) in [
+            (1, 8, 0),
+            (2, 5, 0),
+            (3, 16, 0),
+            (4, 32, 0),
+            (5, 8, 1 << 25),
+            (6, 16, 1 << 25),
+            (7, 32, 1 << 25),
+            (8, 32, 1 << 40),
+            (9, 11, 1 << 40),
+        ] {
             let draws: Vec<u64> = (0..3000).map(|n| splitmix64(seed, n)).collect();
-            let vpns: Vec<u64> = draws
-                .iter()
-                .map(|d| 0x7_f000_0000 + d % 300 + far[(d >> 20) as usize % 2] * spread)
-                .collect();
+            let vpns: Vec<u64> =
+                draws.iter().map(|d| 0x7_f000_0000 + d % 300 + (d >> 20) % 2 * far).collect();
             let pcids: Vec<u16> = draws.iter().map(|d| (d >> 30) as u16 % 3 * 1000).collect();
             for (pcids, flushes) in [(None, vec![]), (Some(&pcids[..]), vec![0, 700, 700, 1500, 9000])] {
                 let question = Question { vpns: &vpns, pcids, flushes: &flushes, sets: &[1, 16, 4], ways };

@@ -24,17 +24,24 @@ pub(super) struct Line([u16; MOST_WAYS]);
 pub(super) struct Narrow {
     /// Sets of [`stride`] ways one after the other, in each the newest way first.
     pub(super) lines: Vec<Line>,
-    pub(super) sets: usize,
+    pub(super) shape: Shape,
     pub(super) ways: usize,
+    tokens: Vec<u32>,
+}
+
+/// Sets of 16-bit tags: their number, the ways one takes up, and which pages have tags.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub(super) sets: usize,
+    pub(super) stride: usize,
     /// What the window begins at; a multiple of the number of sets. It may wrap.
     pub(super) base: u32,
     /// log2 of the number of sets.
     pub(super) shift: u32,
-    tokens: Vec<u32>,
 }
 
 /// Ways a set takes up: those it does not have stay empty.
-pub(super) const fn stride(ways: usize) -> usize {
+const fn stride(ways: usize) -> usize {
     if ways <= 4 { 4 } else { ways.next_power_of_two() }
 }
 
@@ -50,13 +57,14 @@ impl Narrow {
         }
         let middle = low + (high - low) / 2;
         let base = (middle >> shift << shift).wrapping_sub(1 << (shift + TAG - 1));
-        let lines = vec![Line([NOTHING; MOST_WAYS]); (sets * stride(ways)).div_ceil(MOST_WAYS)];
-        let mut narrow = Narrow { lines, sets, ways, base, shift, tokens: Vec::new() };
+        let shape = Shape { sets, stride: stride(ways), base, shift };
+        let lines = vec![Line([NOTHING; MOST_WAYS]); (sets * shape.stride).div_ceil(MOST_WAYS)];
+        let mut narrow = Narrow { lines, shape, ways, tokens: Vec::new() };
         for set in 0..sets {
             for way in 0..ways {
                 let at = set * packed.stride + way;
                 let name = narrow.name(packed.rows[at / 16].0[at % 16])?;
-                let at = set * stride(ways) + way;
+                let at = set * shape.stride + way;
                 narrow.lines[at / MOST_WAYS].0[at % MOST_WAYS] = name;
             }
         }
@@ -67,7 +75,7 @@ impl Narrow {
         if id == EMPTY {
             return Some(NOTHING);
         }
-        let tag = id.wrapping_sub(self.base) >> self.shift;
+        let tag = id.wrapping_sub(self.shape.base) >> self.shape.shift;
         if id >> WINDOW == 0 && tag >> TAG == 0 {
             return Some(tag as u16);
         }
@@ -79,15 +87,15 @@ impl Narrow {
 
     /// Back into the rows.
     pub(super) fn back(&self, packed: &mut Packed) {
-        for set in 0..self.sets {
+        for set in 0..self.shape.sets {
             for way in 0..self.ways {
-                let at = set * stride(self.ways) + way;
+                let at = set * self.shape.stride + way;
                 let name = self.lines[at / MOST_WAYS].0[at % MOST_WAYS];
                 let at = set * packed.stride + way;
                 packed.rows[at / 16].0[at % 16] = if name == NOTHING {
                     EMPTY
                 } else if name >> TAG == 0 {
-                    self.base.wrapping_add(u32::from(name) << self.shift) | set as u32
+                    self.shape.base.wrapping_add(u32::from(name) << self.shape.shift) | set as u32
                 } else {
                     self.tokens[usize::from(name & ((1 << TAG) - 1))]
                 };

@@ -21,6 +21,8 @@ use super::{Kind, PageSize, Pcid, Vpn};
 
 /// Accesses per batch: the buffers stay in the first-level cache.
 pub(super) const BATCH: usize = 512;
+/// Room for a batch and two vectors beyond its end.
+pub(super) const ROOM: usize = BATCH + 16;
 /// Bits of an interned page.
 pub(super) const WINDOW: u32 = 31;
 /// An empty way.

@@ -24,7 +24,7 @@ use super::array::{Entry, TreeShape};
 use super::batch::{Job, Ran};
 use super::curve::Stacks;
 use super::packed::Log;
-use super::plain::{Answers, Hits, Packed, State};
+use super::plain::{Answers, Hits, Packed, ROOM, State};
 use super::stream::EVENT_BYTES;
 
 /// Whether this CPU runs the vector loops.
@@ -154,17 +154,18 @@ pub(super) fn find(_: &[Entry], _: Entry, _: Entry) -> Option<usize> {
     None
 }
 
-/// The depths at which pages are found in LRU stacks.
+/// The depths at which the first `count` pages are found in LRU stacks. With `narrow` all names, less the bits that pick
+/// a set, are below `u16::MAX`, and `rows` are 16-bit places.
 #[cfg(target_arch = "x86_64")]
-pub(super) fn find_depths(stacks: &mut Stacks, names: &[u32]) {
+pub(super) fn find_depths(stacks: &mut Stacks, names: &mut [u32; ROOM], count: usize, narrow: bool) {
     assert!(available());
     // SAFETY: the features are present.
-    unsafe { x86::find_depths(stacks, names) }
+    unsafe { x86::find_depths(stacks, names, count, narrow) }
 }
 
 /// Never called: [`available`] is false.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) fn find_depths(_: &mut Stacks, _: &[u32]) {}
+pub(super) fn find_depths(_: &mut Stacks, _: &mut [u32; ROOM], _: usize, _: bool) {}
 
 /// The event loop: runs events until one that it cannot, or finds that a page's G bit changed.
 #[cfg(target_arch = "x86_64")]
@@ -189,13 +190,10 @@ mod x86 {
     use super::super::array::{Entry, MRU_SHIFT, follow, point_away};
     use super::super::batch::{Job, Names, Ran, Removal, control};
     use super::super::curve::{MAX_WAYS, Stacks};
-    use super::super::narrow::{Narrow, TAG, stride};
+    use super::super::narrow::{Narrow, Shape, TAG};
     use super::super::packed::Log;
-    use super::super::plain::{Answers, BATCH, Hits, Packed, State};
+    use super::super::plain::{Answers, BATCH, Hits, Packed, ROOM, State};
     use super::super::stream::{EVENT_BYTES, Event, NO_ACCESS};
-
-    /// Room for a batch and two vectors beyond its end.
-    const ROOM: usize = BATCH + 16;
 
     /// Buffers of one batch.
     #[repr(C, align(64))]
@@ -359,7 +357,7 @@ mod x86 {
         // SAFETY: as the caller's.
         unsafe {
             if let Some(form) = narrow
-                && !place::<WAYS>(form, ids, places, count)
+                && !place(form.shape, ids, places, count)
             {
                 form.back(packed);
                 *narrow = None;
@@ -411,34 +409,29 @@ mod x86 {
     /// Finds the places of the first `count` pages; `false` if one is outside the window.
     #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    unsafe fn place<const WAYS: usize>(
-        narrow: &Narrow,
-        ids: &mut [u32; ROOM],
-        places: &mut Places,
-        count: usize,
-    ) -> bool {
+    unsafe fn place(shape: Shape, ids: &mut [u32; ROOM], places: &mut Places, count: usize) -> bool {
         // What is behind the last page is looked at, too.
         let last = ids[count.saturating_sub(1)];
         ids[count..count + 16].fill(last);
-        let masks = _mm256_set1_epi32((narrow.sets as u32 - 1).cast_signed());
-        let bytes = _mm_cvtsi32_si128((2 * stride(WAYS)).ilog2().cast_signed());
-        let base = _mm256_set1_epi32(narrow.base.cast_signed());
-        let shift = _mm_cvtsi32_si128(narrow.shift.cast_signed());
+        let masks = _mm256_set1_epi32((shape.sets as u32 - 1).cast_signed());
+        let bytes = _mm_cvtsi32_si128((2 * shape.stride).ilog2().cast_signed());
+        let base = _mm256_set1_epi32(shape.base.cast_signed());
+        let shift = _mm_cvtsi32_si128(shape.shift.cast_signed());
         let tags = |ids| _mm256_srl_epi32(_mm256_sub_epi32(ids, base), shift);
         let sets = |ids| _mm256_sll_epi32(_mm256_and_si256(ids, masks), bytes);
         let mut beyond = _mm256_setzero_si256();
         for i in (0..count).step_by(16) {
             // SAFETY: `i` is below BATCH, and the buffers have 16 more.
             unsafe {
-                let ids = ids.as_ptr().add(i).cast::<__m256i>();
-                let (low, high) = (_mm256_load_si256(ids), _mm256_load_si256(ids.add(1)));
+                let ids = ids.as_ptr().add(i);
+                let (low, high) = (_mm256_loadu_si256(ids.cast()), _mm256_loadu_si256(ids.add(8).cast()));
                 let (low_tags, high_tags) = (tags(low), tags(high));
                 beyond = _mm256_or_si256(beyond, _mm256_or_si256(low_tags, high_tags));
                 let tags = _mm256_permute4x64_epi64::<0xd8>(_mm256_packus_epi32(low_tags, high_tags));
                 _mm256_store_si256(places.tags.as_mut_ptr().add(i).cast(), tags);
-                let to = places.sets.as_mut_ptr().add(i).cast::<__m256i>();
-                _mm256_store_si256(to, sets(low));
-                _mm256_store_si256(to.add(1), sets(high));
+                let to = places.sets.as_mut_ptr().add(i);
+                _mm256_store_si256(to.cast(), sets(low));
+                _mm256_store_si256(to.add(8).cast(), sets(high));
             }
         }
         _mm256_testz_si256(beyond, _mm256_set1_epi32(-1 << TAG)) == 1
@@ -463,7 +456,7 @@ mod x86 {
                 let set = lines.byte_add(*at as usize).cast::<u16>();
                 // As a vector, which is what a broadcast from memory needs; seven more tags are there.
                 let tag = _mm_loadu_si128(places.tags.as_ptr().add(i).cast());
-                let found = line_step::<WAYS>(set, tag);
+                let (found, _) = line_step::<WAYS>(set, tag);
                 if COUNT {
                     hits += usize::from(found != 0);
                 } else {
@@ -513,10 +506,45 @@ mod x86 {
         table
     }
 
-    /// One access in a set of 16-bit tags, the lowest lane of `tag`, as [`step`]; returns zero on a miss.
+    /// As [`line_step`] over 32 places; returns the lanes that matched.
     #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    unsafe fn line_step<const WAYS: usize>(set: *mut u16, tag: __m128i) -> u32 {
+    unsafe fn line_step32(set: *mut u16, tag: __m128i) -> [__m256i; 2] {
+        // SAFETY: the caller's set is 64 aligned bytes; depths 0 to 32 stay within `WIDE_BYTES`.
+        unsafe {
+            let low = _mm256_load_si256(set.cast());
+            let high = _mm256_load_si256(set.add(16).cast());
+            let key = _mm256_broadcastw_epi16(tag);
+            let same = [_mm256_cmpeq_epi16(low, key), _mm256_cmpeq_epi16(high, key)];
+            let found = same.map(|lanes| u64::from(_mm256_movemask_epi8(lanes).cast_unsigned()));
+            let depth = (found[0] | found[1] << 32).trailing_zeros() as usize / 2;
+            let moves = WIDE_BYTES.as_ptr().add(32 - depth);
+            let low_moved = _mm256_alignr_epi8::<14>(low, _mm256_permute2x128_si256::<0x02>(low, key));
+            let high_moved = _mm256_alignr_epi8::<14>(high, _mm256_permute2x128_si256::<0x03>(high, low));
+            let low_moves = _mm256_cvtepi8_epi16(_mm_loadu_si128(moves.cast()));
+            let high_moves = _mm256_cvtepi8_epi16(_mm_loadu_si128(moves.add(16).cast()));
+            _mm256_store_si256(set.cast(), _mm256_blendv_epi8(low, low_moved, low_moves));
+            _mm256_store_si256(set.add(16).cast(), _mm256_blendv_epi8(high, high_moved, high_moves));
+            same
+        }
+    }
+
+    /// Window of lane masks of a byte each: from `WIDE_BYTES + 32 - p`, lanes 0 to p are set.
+    const WIDE_BYTES: [i8; 64] = {
+        let mut table = [0; 64];
+        let mut i = 0;
+        while i <= 32 {
+            table[i] = -1;
+            i += 1;
+        }
+        table
+    };
+
+    /// One access in a set of 16-bit tags, the lowest lane of `tag`, as [`step`]. Returns zero on a miss, and the lanes that
+    /// matched.
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn line_step<const WAYS: usize>(set: *mut u16, tag: __m128i) -> (u32, __m256i) {
         // SAFETY: the caller's set is `stride(WAYS)` words, aligned to their size. Two bits of `found` stand for each of
         // 8 or 16 ways, and 32 zeros for none, so the row is at most 16.
         unsafe {
@@ -525,33 +553,36 @@ mod x86 {
                 _mm_loadu_si128(rows.get_unchecked(found.trailing_zeros() as usize / 2).as_ptr().cast())
             };
             match WAYS {
-                ..=4 => {
+                4 => {
                     let old = _mm_loadl_epi64(set.cast());
                     let same = _mm_cmpeq_epi16(old, _mm_broadcastw_epi16(tag));
                     // In one word of 64 bits: less one, the lanes below the match become ones, or without a match all.
                     let moves = _mm_or_si128(same, _mm_add_epi64(same, _mm_set1_epi64x(-1)));
                     let moved = _mm_blend_epi16::<1>(_mm_slli_epi64::<16>(old), tag);
                     _mm_storel_epi64(set.cast(), _mm_blendv_epi8(old, moved, moves));
-                    _mm_cvtsi128_si32(_mm_packs_epi16(same, same)).cast_unsigned()
+                    let found = _mm_cvtsi128_si32(_mm_packs_epi16(same, same)).cast_unsigned();
+                    (found, _mm256_zextsi128_si256(same))
                 }
-                ..=8 => {
+                8 => {
                     let old = _mm_load_si128(set.cast());
                     let key = _mm_broadcastw_epi16(tag);
-                    let found = _mm_movemask_epi8(_mm_cmpeq_epi16(old, key)).cast_unsigned();
+                    let same = _mm_cmpeq_epi16(old, key);
+                    let found = _mm_movemask_epi8(same).cast_unsigned();
                     let moved = _mm_alignr_epi8::<14>(old, key);
                     let moves = _mm_cvtepi8_epi16(moves(found));
                     _mm_store_si128(set.cast(), _mm_blendv_epi8(old, moved, moves));
-                    found
+                    (found, _mm256_zextsi128_si256(same))
                 }
                 _ => {
                     let old = _mm256_load_si256(set.cast());
                     let key = _mm256_broadcastw_epi16(tag);
-                    let found = _mm256_movemask_epi8(_mm256_cmpeq_epi16(old, key)).cast_unsigned();
+                    let same = _mm256_cmpeq_epi16(old, key);
+                    let found = _mm256_movemask_epi8(same).cast_unsigned();
                     let below = _mm256_permute2x128_si256::<0x02>(old, key);
                     let moved = _mm256_alignr_epi8::<14>(old, below);
                     let moves = _mm256_cvtepi8_epi16(moves(found));
                     _mm256_store_si256(set.cast(), _mm256_blendv_epi8(old, moved, moves));
-                    found
+                    (found, same)
                 }
             }
         }
@@ -754,14 +785,24 @@ mod x86 {
         }
     }
 
+    /// With `narrow` the names, less the bits that pick a set, are below `u16::MAX`, and stacks are of 16-bit places.
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    pub(super) unsafe fn find_depths(stacks: &mut Stacks, names: &[u32]) {
-        // SAFETY: `sets * depth` places in whole rows, `sets` a power of two.
+    pub(super) unsafe fn find_depths(
+        stacks: &mut Stacks,
+        names: &mut [u32; ROOM],
+        count: usize,
+        narrow: bool,
+    ) {
+        assert!(stacks.sets.is_power_of_two() && stacks.sets * stacks.depth <= 16 * stacks.rows.len());
+        // SAFETY: `sets * depth` places of 32 or of 16 bits in whole rows, `sets` a power of two.
         unsafe {
-            match stacks.depth {
-                8 => depths::<8>(stacks, names),
-                16 => depths::<16>(stacks, names),
-                _ => depths::<32>(stacks, names),
+            match (stacks.depth, narrow) {
+                (8, false) => depths::<8>(stacks, &names[..count]),
+                (16, false) => depths::<16>(stacks, &names[..count]),
+                (_, false) => depths::<32>(stacks, &names[..count]),
+                (8, true) => narrow_depths::<8>(stacks, names, count),
+                (16, true) => narrow_depths::<16>(stacks, names, count),
+                (_, true) => narrow_depths::<32>(stacks, names, count),
             }
         }
     }
@@ -787,6 +828,40 @@ mod x86 {
         }
         for (depth, sum) in stacks.found.iter_mut().enumerate().take(DEPTH) {
             *sum += u64::from(found[0][depth]) + u64::from(found[1][depth]);
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn narrow_depths<const DEPTH: usize>(stacks: &mut Stacks, names: &mut [u32; ROOM], count: usize) {
+        let mut places = Places { sets: [0; ROOM], tags: [0; ROOM] };
+        let shape = Shape { sets: stacks.sets, stride: DEPTH, base: 0, shift: stacks.sets.ilog2() };
+        let rows = stacks.rows.as_mut_ptr();
+        // A lane counts the matches in one place: a batch is fewer than it can hold.
+        const { assert!(BATCH <= u16::MAX as usize) };
+        let mut found = [_mm256_setzero_si256(); 2];
+        // SAFETY: `place` gives sets within the rows, `count` of them.
+        unsafe {
+            place(shape, names, &mut places, count);
+            for i in 0..count {
+                let set = rows.byte_add(*places.sets.get_unchecked(i) as usize).cast::<u16>();
+                let tag = _mm_loadu_si128(places.tags.as_ptr().add(i).cast());
+                let same = match DEPTH {
+                    8 => [line_step::<8>(set, tag).1, found[1]],
+                    16 => [line_step::<16>(set, tag).1, found[1]],
+                    _ => line_step32(set, tag),
+                };
+                found[0] = _mm256_sub_epi16(found[0], same[0]);
+                if DEPTH > 16 {
+                    found[1] = _mm256_sub_epi16(found[1], same[1]);
+                }
+            }
+            let mut counts = [0_u16; MAX_WAYS];
+            _mm256_storeu_si256(counts.as_mut_ptr().cast(), found[0]);
+            _mm256_storeu_si256(counts.as_mut_ptr().add(16).cast(), found[1]);
+            for (sum, count) in stacks.found.iter_mut().zip(&counts[..DEPTH]) {
+                *sum += u64::from(*count);
+            }
         }
     }
 
