@@ -1,18 +1,21 @@
-"""`docs/verdicts.md` and `docs/litmus.md`, written from the policy table, the checker and the litmus files.
+"""`docs/verdicts.md`, `docs/litmus.md` and `docs/mutants.md`, from the policy table, the checker and the tests.
 
-`python -m tlbcore._verdict_page` in a checkout writes both; a test holds them against what is computed.
+`python -m tlbcore._verdict_page` in a checkout writes all three, which takes minutes; naming one of them writes that
+one. Tests hold them against what is computed.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tlbcore import _core
-from tlbcore.checker import Row, _request, verdict_table
+from tlbcore._mutant_page import _assumed, _covers, arguments, mutants_markdown, score
+from tlbcore.checker import Row, _row_request, verdict_table
 from tlbcore.policy import policies
 
 _INTRO = """# Verdicts
@@ -167,13 +170,6 @@ def _cell(rows: Sequence[Row]) -> str:
     return ", ".join(out)
 
 
-def _assumed(row: Row) -> tuple[int, ...]:
-    """Return what a row assumes, each number growing with what can happen."""
-    where = ("instr", "danger", "noinstr").index(row.text)
-    worse = (row.danger == "recycled", row.bodies == "recycled", row.invpcid == "ordered")
-    return (row.cpus, row.nmis, row.asids, where, *map(int, worse))
-
-
 def _harsh(row: Row) -> int:
     return sum(_assumed(row))
 
@@ -182,10 +178,7 @@ def _weakest(rows: Sequence[Row], name: str) -> list[Row]:
     """Return the violated rows of a policy that assume no more than any other violated one."""
     broken = [r for r in rows if r.policy == name and r.status == "violated"]
 
-    def covers(a: Row, b: Row) -> bool:
-        return all(x <= y for x, y in zip(_assumed(a), _assumed(b), strict=True)) and a is not b
-
-    return [r for r in broken if not any(o.defers == r.defers and covers(o, r) for o in broken)]
+    return [r for r in broken if not any(o.defers == r.defers and _covers(o, r) for o in broken)]
 
 
 def _within(row: Row) -> str:
@@ -200,11 +193,7 @@ def _within(row: Row) -> str:
 
 
 def _reason(row: Row) -> str:
-    policy = policies[row.policy]
-    request = _request(policy, cpus=row.cpus, nmis=row.nmis, asids=row.asids)
-    assume = [("D", row.danger), ("N", row.bodies), ("T", row.text), ("invpcid", row.invpcid)]
-    initiator = "text_poke" if row.defers == "sync" else "purge"
-    found = _core.check_run({**request, "initiator": initiator, "trace": True, "assume": assume}, None)
+    found = _core.check_run({**_row_request(row, 8 << 30), "trace": True}, None)
     steps = found["counterexample"]["steps"]
     cpu = steps[-1]["cpu"]
     mine = [step for step in steps if step["cpu"] == cpu]
@@ -235,7 +224,19 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-if __name__ == "__main__":
+def _write(pages: Sequence[str]) -> None:
     root = Path(__file__).parents[2]
-    (root / "docs" / "verdicts.md").write_text(verdicts_markdown(), encoding="utf-8")
-    (root / "docs" / "litmus.md").write_text(litmus_markdown(root / "tests" / "litmus"), encoding="utf-8")
+    texts: dict[str, Callable[[], str]] = {
+        "verdicts": verdicts_markdown,
+        "litmus": lambda: litmus_markdown(root / "tests" / "litmus"),
+        "mutants": lambda: mutants_markdown(
+            [s for name in policies if (s := score(name)) is not None],
+            arguments(root / "tests" / "data" / "mutants.toml"),
+        ),
+    }
+    for page in pages or texts:
+        (root / "docs" / f"{page}.md").write_text(texts[page](), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _write(sys.argv[1:])

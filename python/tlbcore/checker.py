@@ -824,6 +824,49 @@ def _stated(stated: list[str], initiator: str, scope: _Scope) -> str | None:
     return None if case is None else stated[case]
 
 
+def _row(name: str, initiator: str, scope: _Scope, memory: int) -> Row:
+    """Check one built-in policy within one scope."""
+    cpus, nmis, asids, danger, bodies, text, publishes = scope
+    stated = ["verified" if v else "violated" for v in _core.policy_stated(name)]
+    row = Row(
+        policy=name,
+        defers="sync" if initiator == "text_poke" else "flush",
+        cpus=cpus,
+        nmis=nmis,
+        asids=asids,
+        danger=danger,
+        bodies=bodies,
+        text=text,
+        invpcid=publishes,
+        status="",
+        rule=None,
+        states=0,
+        unseen=(),
+        stated=_stated(stated, initiator, scope),
+    )
+    found = _core.check_run(_row_request(row, memory), None)
+    return replace(
+        row,
+        status=found["status"],
+        rule=found["rule"],
+        states=found["states"],
+        unseen=tuple(what for what, seen in found["witnesses"] if not seen),
+    )
+
+
+def _row_request(row: Row, memory: int) -> dict[str, Any]:
+    """Return the question of a row."""
+    from tlbcore.policy import policies
+
+    request = _request(policies[row.policy], cpus=row.cpus, nmis=row.nmis, asids=row.asids, memory=memory)
+    return {
+        **request,
+        "initiator": "text_poke" if row.defers == "sync" else "purge",
+        "trace": False,
+        "assume": [("D", row.danger), ("N", row.bodies), ("T", row.text), ("invpcid", row.invpcid)],
+    }
+
+
 def verdict_table(
     *, memory: int = 8 * _GIB, progress: Callable[[int, int], None] | None = None
 ) -> tuple[Row, ...]:
@@ -841,38 +884,15 @@ def verdict_table(
     """
     from tlbcore.policy import policies
 
-    rows = []
+    rows: list[Row] = []
     names = list(policies)
     for done, name in enumerate(names):
         if progress is not None:
             progress(done, len(names))
         policy = policies[name]
-        stated = ["verified" if v else "violated" for v in _core.policy_stated(name)]
         for initiator in _core.check_initiators(policy.text, policy.file):
-            for scope in _TEXT_SCOPES if initiator == "text_poke" else _FLUSH_SCOPES:
-                cpus, nmis, asids, danger, bodies, text, publishes = scope
-                request = _request(policy, cpus=cpus, nmis=nmis, asids=asids, memory=memory)
-                assume = [("D", danger), ("N", bodies), ("T", text), ("invpcid", publishes)]
-                asked = {**request, "initiator": initiator, "trace": False, "assume": assume}
-                found = _core.check_run(asked, None)
-                rows.append(
-                    Row(
-                        policy=name,
-                        defers="sync" if initiator == "text_poke" else "flush",
-                        cpus=cpus,
-                        nmis=nmis,
-                        asids=asids,
-                        danger=danger,
-                        bodies=bodies,
-                        text=text,
-                        invpcid=publishes,
-                        status=found["status"],
-                        rule=found["rule"],
-                        states=found["states"],
-                        unseen=tuple(what for what, seen in found["witnesses"] if not seen),
-                        stated=_stated(stated, initiator, scope),
-                    )
-                )
+            scopes = _TEXT_SCOPES if initiator == "text_poke" else _FLUSH_SCOPES
+            rows += [_row(name, initiator, scope, memory) for scope in scopes]
     if progress is not None:
         progress(len(names), len(names))
     return tuple(rows)
