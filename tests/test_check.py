@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -339,6 +340,21 @@ def test_roles_say_how_many_cpus_there_are_and_what_they_do_how_often() -> None:
         tc.check("ipi", roles="purge; isolated 2", cpus=4)
     with pytest.raises(tc.CheckError, match="entries and rounds are part of roles"):
         tc.repair("ipi", roles="purge; isolated 2", entries=3)
+
+
+def test_the_estimate_of_a_scope_that_is_not_held_has_the_true_number_between_its_ends() -> None:
+    how = {"cpus": 3, "assume": {"D": "recycled"}}
+    for policy in ("ipi", "coalesce-v7-fixed", "pending-bit"):
+        cut = tc.check(policy, **how, memory=1 << 16).sentence  # type: ignore[arg-type]
+        likely, least, most = (float(n) for n in re.findall(r"[0-9]e\+[0-9]+", cut))
+        states = tc.check(policy, **how).states  # type: ignore[arg-type]
+        assert 0.9 * least <= states <= 1.1 * most
+        assert states / 4 < likely < states * 5
+
+
+def test_generations_only_grow_so_their_flushes_have_a_bound() -> None:
+    with pytest.raises(tc.CheckError, match="the generation of an address space has too"):
+        tc.check("ipi", roles="flush_mm*unbounded; isolated 1", assume={"D": "none"})
 
 
 def test_a_bound_is_a_number_or_unbounded() -> None:

@@ -968,8 +968,13 @@ pub fn narrow(code: &Code, scope: &Scope, assume: Assume) -> Result<Code, CheckE
 pub fn renames(code: &Code, scope: &Scope) -> Result<bool, CheckError> {
     let writes = |r: &Role| code.ops_of(&r.again).iter().any(|op| matches!(op, Op::Pte { .. }));
     let renamed = scope.rename || scope.roles.iter().any(|r| r.left == UNBOUNDED && writes(r));
+    let counts = |r: &Role| code.ops_of(&r.again).iter().any(|op| matches!(op, Op::FlushInfo { .. }));
     match renamed {
         true if has_text(code, scope) => Err(CheckError::Unbounded("patched text")),
+        // `tlb_gen` and what flushes carry of it only grow: without bound they fit no width.
+        true if scope.roles.iter().any(|r| r.left == UNBOUNDED && counts(r)) => {
+            Err(CheckError::Unbounded("the generation of an address space"))
+        }
         true if !scope.frames.is_empty() => Err(CheckError::Unbounded("the data of `frames`")),
         renamed => Ok(renamed),
     }
