@@ -4,6 +4,8 @@
 //! order (newest first, empty ways last), so no clock is kept; for the other policies a way is a place and the
 //! order is a word of bits per set.
 
+pub(super) mod neighbours;
+
 use serde::{Deserialize, Serialize};
 
 use super::geometry::{Index, Replacement, Structure};
@@ -435,6 +437,30 @@ impl Array {
             if kept == 0 {
                 self.filled.0 &= !(1 << bit);
             }
+        }
+        removed
+    }
+
+    /// Removes what a context has cached; globals are nobody's.
+    pub(crate) fn remove_context(&mut self, pcid: Pcid) -> usize {
+        let field = Entry::VALID | Entry::GLOBAL | Entry::PCID_FIELD;
+        let gone = Entry::new(0, PageSize::K4, pcid, false).0 & field;
+        let Ok(keys) = <&mut [Entry; 64]>::try_from(&mut self.keys[..]) else {
+            return self.remove(|entry| entry.0 & field == gone);
+        };
+        if self.stale > 0 || matches!(self.policy, Policy::Lru | Policy::Fifo) {
+            return self.remove(|entry| entry.0 & field == gone);
+        }
+        // A way is a place, and each has a bit of its own.
+        let (mut removed, mut left) = (0, self.filled.0);
+        while left != 0 {
+            let bit = left & left.wrapping_neg();
+            let way = &mut keys[(left.trailing_zeros() & 63) as usize];
+            let dies = way.0 & field == gone;
+            way.0 = if dies { 0 } else { way.0 };
+            removed += usize::from(dies);
+            self.filled.0 ^= if way.0 == 0 { bit } else { 0 };
+            left ^= bit;
         }
         removed
     }

@@ -244,6 +244,31 @@ impl Mmu {
         self.charged(answer, page, size)
     }
 
+    /// Accesses one 4 KiB page if the first level answers, which takes no time; `false`: nothing has changed.
+    #[inline]
+    pub fn access_first(&mut self, page: Vpn, kind: Kind) -> bool {
+        self.tlb.access_first(page, kind)
+    }
+
+    /// The same for consecutive 4 KiB pages, one after the other: cycles of all, and how many were walked.
+    #[inline]
+    pub fn access_pages(&mut self, first: Vpn, pages: u64, kind: Kind, global: bool) -> (u64, u64) {
+        let (mut cycles, mut walks, mut done) = (0, 0, 0);
+        let second = u64::from(self.costs.stlb_hit.cycles);
+        while done < pages {
+            let (answered, by_second) = self.tlb.access_run(Vpn(first.0 + done), pages - done, kind);
+            cycles += by_second * second;
+            done += answered;
+            if done < pages {
+                let a = self.access_page(Vpn(first.0 + done), kind, PageSize::K4, global);
+                cycles += u64::from(a.cycles);
+                walks += u64::from(a.loads > 0);
+                done += 1;
+            }
+        }
+        (cycles, walks)
+    }
+
     /// A fill nobody waits for: the processor may cache any page mapped in the loaded tables at any time.
     pub fn speculate(&mut self, page: Vpn, kind: Kind, size: PageSize, global: bool) {
         self.tlb.fill(page, kind, size, global && self.pge);

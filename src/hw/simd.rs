@@ -11,7 +11,7 @@
 //! - The event loop takes its sets from [`Job`] by the event's CPU, which it compares with the number of CPUs for eight
 //!   events at a time, and panics on; `pack` refuses states whose places do not fit 32 bits.
 //! - A [`Log`]'s bucket has eight bits and there are 256 of them; that its vectors are as long is asserted.
-//! - [`Entry`] is a transparent `u64`, so sixteen entries are four vectors of words.
+//! - [`Entry`] is a transparent `u64`, so four entries are a vector of words and sixteen are four.
 //! - A set of [`Narrow`] is `stride` words aligned to their size, and its number is masked with `sets - 1` too.
 //! - Buffers of a batch have room for the batch and two vectors more; at most the batch is ever appended, and a vector
 //!   store begins at most at the number appended so far. Misses are written over pages that were read: `missed <= i`.
@@ -20,7 +20,10 @@
 //! The scalar twins are in `plain.rs`, `array.rs` and `stream.rs`; tests compare state, counters and answers.
 #![allow(unsafe_code)]
 
-use super::array::{Entry, TreeShape};
+use std::ops::Range;
+
+use super::array::neighbours::Answered;
+use super::array::{Array, Entry, TreeShape};
 use super::batch::{Job, Ran};
 use super::curve::Stacks;
 use super::packed::Log;
@@ -154,6 +157,20 @@ pub(super) fn find(_: &[Entry], _: Entry, _: Entry) -> Option<usize> {
     None
 }
 
+/// [`super::array::neighbours::run`], four ways at a time.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn neighbours(near: &mut Array, far: &mut Array, key: Entry, pages: Range<u64>) -> Answered {
+    debug_assert!(available());
+    // SAFETY: the caller asked `available`.
+    unsafe { x86::run_pages(near, far, key, pages) }
+}
+
+/// Never called: [`available`] is false.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn neighbours(_: &mut Array, _: &mut Array, _: Entry, _: Range<u64>) -> Answered {
+    Answered::default()
+}
+
 /// The depths at which the first `count` pages are found in LRU stacks. With `narrow` all names, less the bits that pick
 /// a set, are below `u16::MAX`, and `rows` are 16-bit places.
 #[cfg(target_arch = "x86_64")]
@@ -185,9 +202,11 @@ pub(super) fn run_events(_: &mut Job, _: &[[u8; EVENT_BYTES]], _: Option<&mut [u
 mod x86 {
     #[allow(clippy::wildcard_imports)] // intrinsics name themselves
     use std::arch::x86_64::*;
+    use std::ops::Range;
 
     use super::super::Vpn;
-    use super::super::array::{Entry, MRU_SHIFT, follow, point_away};
+    use super::super::array::neighbours::{Answered, Search, run as neighbours};
+    use super::super::array::{Array, Entry, MRU_SHIFT, follow, point_away};
     use super::super::batch::{Job, Names, Ran, Removal, control};
     use super::super::curve::{MAX_WAYS, Stacks};
     use super::super::narrow::{Narrow, Shape, TAG};
@@ -1579,6 +1598,41 @@ mod x86 {
             i += 1;
         }
         missed
+    }
+
+    /// Four ways are one vector. Only for the functions below.
+    struct Vector;
+
+    impl Search for Vector {
+        #[inline(always)]
+        #[allow(clippy::inline_always)] // for the vectors of the caller
+        fn four(ways: &[Entry; 4], key: Entry, global: Entry) -> u32 {
+            // SAFETY: whoever names this type has the features.
+            unsafe { four(ways, key.0, global.0) }
+        }
+    }
+
+    /// Bit `i` is set where way `i` holds one of the keys.
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    unsafe fn four(ways: &[Entry; 4], key: u64, global: u64) -> u32 {
+        let keys = _mm256_set1_epi64x(key.cast_signed());
+        let globals = _mm256_set1_epi64x(global.cast_signed());
+        // SAFETY: 4 words.
+        let four = unsafe { _mm256_loadu_si256(ways.as_ptr().cast()) };
+        let same = _mm256_or_si256(_mm256_cmpeq_epi64(four, keys), _mm256_cmpeq_epi64(four, globals));
+        _mm256_movemask_pd(_mm256_castsi256_pd(same)).cast_unsigned()
+    }
+
+    /// Consecutive pages at two levels.
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    pub(super) unsafe fn run_pages(
+        near: &mut Array,
+        far: &mut Array,
+        key: Entry,
+        pages: Range<u64>,
+    ) -> Answered {
+        neighbours::<Vector>(near, far, key, pages)
     }
 
     /// The first way that holds either key.

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::array::{Array, Entry};
+use super::array::{Array, Entry, neighbours};
 use super::geometry::{Geometry, MAX_LEVELS};
 use super::invalidate::{PscScope, Scope};
+use super::simd;
 use super::{Kind, PageSize, Pcid, TlbError, Vpn};
 
 /// Counts since the last reset.
@@ -157,6 +158,12 @@ struct State {
 pub struct Tlb {
     geometry: Arc<Geometry>,
     routes: Vec<[[Route; 3]; 3]>,
+    /// By kind: the arrays of the first two levels, where each has one for 4 KiB pages.
+    pairs: [Option<[u8; 2]>; 3],
+    /// By kind: the first of those, if it is a tree of four ways.
+    fours: [Option<u8>; 3],
+    /// Whether there are vectors to search with.
+    vectors: bool,
     /// Level of each array.
     level_of: Vec<u8>,
     inclusive: bool,
@@ -193,7 +200,17 @@ impl Tlb {
         let psc = geometry.psc().sizes().map(Array::associative).into();
         let inclusive = geometry.levels().iter().any(|level| level.inclusive);
         let state = State { arrays, psc, slots, pcid: Pcid(0), counters: Counters::default() };
-        Tlb { geometry, routes, level_of, inclusive, state }
+        let pairs = std::array::from_fn(|kind| match &routes[..] {
+            [near, far, ..] => {
+                let [near, far] = [near, far].map(|level| level[PageSize::K4 as usize][kind]);
+                (near.banks == 1 && far.banks == 1).then_some([near.arrays[0], far.arrays[0]])
+            }
+            _ => None,
+        });
+        let fours = pairs.map(|pair: Option<[u8; 2]>| {
+            pair.map(|[near, _]| near).filter(|&near| state.arrays[usize::from(near)].is_tree_of_four())
+        });
+        Tlb { geometry, routes, pairs, fours, vectors: simd::available(), level_of, inclusive, state }
     }
 
     /// Its shape.
@@ -292,11 +309,15 @@ impl Tlb {
         self.state.pcid = pcid;
         self.state.counters.switches += 1;
         for Slots { array, room, held } in &mut self.state.slots {
-            let gone = if *room == 1 {
-                match std::mem::replace(&mut held[0], pcid) {
-                    same if same == pcid => continue,
-                    gone => gone,
-                }
+            let gone = if let [only] = &mut held[..]
+                && *room == 1
+            {
+                std::mem::replace(only, pcid)
+            } else if let [first, second, ..] = &mut held[..]
+                && *second == pcid
+            {
+                std::mem::swap(first, second);
+                continue;
             } else if let Some(place) = held.iter().position(|&other| other == pcid) {
                 held[..=place].rotate_right(1);
                 continue;
@@ -307,8 +328,14 @@ impl Tlb {
                 }
                 held.pop().expect("just grown past its room")
             };
-            let removed =
-                self.state.arrays[*array].remove(|entry| !entry.is_global() && entry.pcid() == gone);
+            if gone == pcid {
+                continue;
+            }
+            let array = &mut self.state.arrays[*array];
+            if array.is_untouched() {
+                continue;
+            }
+            let removed = array.remove_context(gone);
             self.state.counters.invalidated += removed as u64;
         }
     }
@@ -332,6 +359,43 @@ impl Tlb {
         self.state.counters.hits[0] += 1;
         self.state.counters.stale_hits += u64::from(stale);
         Answer { level: 0, loads: 0, stale }
+    }
+
+    /// Accesses one 4 KiB page if the first level answers; `false`: nothing has changed.
+    #[inline]
+    pub fn access_first(&mut self, page: Vpn, kind: Kind) -> bool {
+        let Some(near) = self.fours[kind as usize] else { return false };
+        let own = key_for(page.0, PageSize::K4, false, self.state.pcid);
+        let hit = self.state.arrays[usize::from(near)].hits_four(page.0, own, own.as_global());
+        self.state.counters.accesses += u64::from(hit);
+        self.state.counters.hits[0] += u64::from(hit);
+        hit
+    }
+
+    /// Accesses consecutive 4 KiB pages as long as the first level or the second answers: how many those are, and how
+    /// many of them the second did. It may stop early, and does so before anything has changed for the next page.
+    #[inline]
+    pub fn access_run(&mut self, first: Vpn, pages: u64, kind: Kind) -> (u64, u64) {
+        let Some([near, far]) = self.pairs[kind as usize] else { return (0, 0) };
+        let Ok([near, far]) = self.state.arrays.get_disjoint_mut([usize::from(near), usize::from(far)])
+        else {
+            return (0, 0);
+        };
+        let key = key_for(0, PageSize::K4, false, self.state.pcid);
+        let counters = &mut self.state.counters;
+        if !near.runs() || !far.runs() {
+            return (0, 0);
+        }
+        let pages = first.0..first.0 + pages;
+        let answered = if self.vectors {
+            simd::neighbours(near, far, key, pages)
+        } else {
+            neighbours::run::<neighbours::Scalar>(near, far, key, pages)
+        };
+        counters.accesses += answered.pages;
+        counters.hits[0] += answered.pages - answered.second;
+        counters.hits[1] += answered.second;
+        (answered.pages, answered.second)
     }
 
     /// The rest of an access that the first level does not answer; `first` is where that level would keep it.
