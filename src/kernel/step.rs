@@ -237,7 +237,8 @@ pub enum Outcome {
 }
 
 /// Execute the op at `frame.pc`.
-#[inline]
+#[inline(always)] // the loops that call it are the hot ones; what this machine never does folds away there
+#[allow(clippy::inline_always)]
 pub fn step<M: Machine>(code: &Code, frame: &mut Frame, m: &mut M, cpu: Cpu) -> Outcome {
     match try_step(code, frame, m, cpu) {
         Ok(outcome) => outcome,
@@ -267,15 +268,15 @@ pub fn order_of(op: Op) -> Option<Order> {
     }
 }
 
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always)]
 fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Result<Outcome, Violation> {
     let pc = f.pc;
     let op = code.ops[usize::from(pc)];
     // Without a target nothing is queued, so nothing LOCKed is executed.
-    let idle = matches!(op, Op::Ipi { to, .. } | Op::Rar(to) if m.is_empty(cpu, to));
     if let Some(order) = order_of(op)
-        && !idle
         && !m.ordered(cpu, order)
+        && !matches!(op, Op::Ipi { to, .. } | Op::Rar(to) if m.is_empty(cpu, to))
     {
         return Ok(Outcome::Wait);
     }

@@ -21,14 +21,14 @@ mod work;
 pub use save::Saved;
 
 use super::draw::Draws;
-use super::machine::Timed;
+use super::machine::{Timed, looks_up};
 use super::queue::{Key, NEVER};
 use super::scenario::{Gap, Kind as ActorKind, Scenario};
 use super::stats::{Cause, Stat, Window};
 use crate::kernel::program::{Code, Pc, ProgId};
 use crate::kernel::step::{Cpu, Frame};
 use crate::kernel::vmalloc::{Area, Vmalloc};
-use class::{Class, class_of, only_looks, reads_cur};
+use class::{Class, Known, class_of, next_that_does, only_looks, reads_cur};
 use scan::Turn;
 use skip::{Memo, Patience};
 use stream::Streaming;
@@ -149,14 +149,58 @@ pub struct Latencies {
     pub interruption: [hdrhistogram::Histogram<u64>; 2],
     /// Waits of initiators.
     pub wait: hdrhistogram::Histogram<u64>,
+    /// Of `entry` and `syscall`: the value seen last and how often it is still to be recorded. Most are as before.
+    same: [[(u64, u64); 2]; 2],
 }
 
 impl Latencies {
     fn new() -> Self {
         let h =
             || hdrhistogram::Histogram::new_with_bounds(1000, 1 << 50, 2).expect("the bounds are constants");
-        Latencies { entry: [h(), h()], syscall: [h(), h()], interruption: [h(), h()], wait: h() }
+        Latencies {
+            entry: [h(), h()],
+            syscall: [h(), h()],
+            interruption: [h(), h()],
+            wait: h(),
+            same: [[(0, 0); 2]; 2],
+        }
     }
+
+    /// A system call reached its body.
+    #[inline]
+    fn entered(&mut self, class: usize, value: u64) {
+        let same = &mut self.same[0][class];
+        if same.0 != value {
+            settle(&mut self.entry[class], same, value);
+        }
+        same.1 += 1;
+    }
+
+    /// A system call is over.
+    #[inline]
+    fn returned(&mut self, class: usize, value: u64) {
+        let same = &mut self.same[1][class];
+        if same.0 != value {
+            settle(&mut self.syscall[class], same, value);
+        }
+        same.1 += 1;
+    }
+
+    /// Records what has not been yet.
+    fn settle(&mut self) {
+        let [entered, returned] = &mut self.same;
+        for (h, same) in self.entry.iter_mut().zip(entered).chain(self.syscall.iter_mut().zip(returned)) {
+            let value = same.0;
+            settle(h, same, value);
+        }
+    }
+}
+
+fn settle(h: &mut hdrhistogram::Histogram<u64>, same: &mut (u64, u64), next: u64) {
+    if same.1 > 0 {
+        h.saturating_record_n(same.0.max(1000), same.1);
+    }
+    *same = (next, 0);
 }
 
 /// What a purge was: areas, and whether another one had just waited.
@@ -178,11 +222,10 @@ pub struct PurgeRecord {
 #[derive(Clone, Debug)]
 pub struct Engine {
     code: Code,
-    class: Vec<Class>,
+    /// By op.
+    known: Vec<Known>,
     /// Turns of loops that only look.
     turns: Vec<Turn>,
-    /// By op: it reads or writes a variable of the loop's CPU.
-    reads_cur: Vec<bool>,
     entries: Entries,
     scenario: Scenario,
     /// The machine.
@@ -203,6 +246,10 @@ pub struct Engine {
     pub work: u64,
     /// Jump over proven fixed points.
     skip: bool,
+    /// Some CPU has an access stream.
+    streams: bool,
+    /// Work may wait for the purge mutex.
+    blocked: bool,
     refill_pages: Vec<(u32, u32)>,
     housekeeping: Vec<Cpu>,
     /// By CPU: 0 isolated, 1 housekeeping, the index into [`Latencies`].
@@ -338,6 +385,14 @@ impl Engine {
                 && (p.start..p.end).any(|pc| class[usize::from(pc)] == Class::Cross)
         });
         tasks::start(&code, &mut m, &mut own, scenario);
+        let does = next_that_does(&code, &m.times.op, |touch| m.tlbs.is_some() && looks_up(touch));
+        let known = code
+            .ops
+            .iter()
+            .zip(class)
+            .zip(does)
+            .map(|((op, class), does)| Known { class, reads_cur: reads_cur(*op), does })
+            .collect();
         let mut engine = Engine {
             tasks: tasks::Programs::of(&code),
             kernel,
@@ -345,8 +400,7 @@ impl Engine {
                 .actors
                 .iter()
                 .any(|a| matches!(a.kind, ActorKind::Vfree { roams_ps: Some(_), .. })),
-            reads_cur: code.ops.iter().map(|op| reads_cur(*op)).collect(),
-            class,
+            known,
             turns: Vec::new(),
             entries,
             scenario: scenario.clone(),
@@ -361,6 +415,8 @@ impl Engine {
             runs: 0,
             work: 0,
             skip,
+            streams: false,
+            blocked: false,
             refill_pages,
             housekeeping: (0..scenario.cpus).filter(|c| !scenario.is_isolated(*c)).collect(),
             class_of_cpu: (0..scenario.cpus).map(|c| u8::from(!scenario.is_isolated(c))).collect(),
@@ -533,7 +589,7 @@ impl Engine {
             }
             let top = usize::from(c.depth) - 1;
             let pc = self.own[i].acts[top].frame.pc;
-            match self.class[usize::from(pc)] {
+            match self.known[usize::from(pc)].class {
                 Class::Private | Class::Mask => {
                     if (c.clock, cpu) >= limit {
                         return;

@@ -15,6 +15,7 @@ mod text;
 mod tlb;
 
 pub use contexts::Contexts;
+pub(super) use tlb::looks_up;
 pub use tlb::{CpuTlb, SavedTlb};
 
 /// A request for a flush, held by its initiator until it is consumed.
@@ -90,12 +91,6 @@ pub struct Core {
     pub promised: bool,
     /// Its own request.
     pub request: Request,
-    /// When it last flushed everything.
-    pub flushed_at: u64,
-    /// The last ranged request it served.
-    pub served: u32,
-    /// It owes a flush.
-    pub owed: bool,
     /// When it last serialised its instruction stream.
     pub serialised_at: u64,
     /// It was left out of a sync of patched text.
@@ -139,6 +134,19 @@ impl Core {
     }
 }
 
+/// What a CPU owes, apart from the rest of it: the end of a broadcast reads nothing else of most.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Debt {
+    /// When it last flushed everything.
+    pub flushed_at: u64,
+    /// Flush requests that were over before it flushed, not yet in its statistics.
+    pub deferrals: u64,
+    /// The last ranged request it served.
+    pub served: u32,
+    /// It owes a flush.
+    pub owed: bool,
+}
+
 /// How a CPU looks to a loop that only looks, and what the loop then does.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
@@ -171,6 +179,8 @@ pub struct Timed {
     pub cores: Vec<Core>,
     /// What each CPU's [`Core::quiet_until`] was when it last stood still: a broadcast reads nothing else of most.
     quiet: Vec<u64>,
+    /// What each CPU owes.
+    pub debts: Vec<Debt>,
     /// The sets each CPU is in.
     sets: Vec<u8>,
     /// Statistics by CPU.
@@ -208,6 +218,12 @@ pub struct Timed {
     lag: Option<(usize, usize)>,
     /// First violation.
     pub violation: Option<(u64, Cpu, Pc, Violation)>,
+}
+
+/// At most four variables in one word.
+#[inline]
+fn pack(vars: &[u16]) -> u64 {
+    vars.iter().fold(0, |all, v| all << 16 | u64::from(*v))
 }
 
 /// What [`Timed::new`] needs of a scenario.
@@ -258,9 +274,6 @@ impl Timed {
                 mm: 0,
                 generation: 0,
             },
-            flushed_at: 0,
-            served: 0,
-            owed: false,
             serialised_at: 0,
             sync_owed: false,
             view: false,
@@ -319,6 +332,7 @@ impl Timed {
         Timed {
             cores: vec![first; n],
             quiet: vec![0; n],
+            debts: vec![Debt::default(); n],
             sets,
             stats: vec![[0; STATS]; n],
             by_cause: vec![[0; N_CAUSES]; n],
@@ -359,30 +373,45 @@ impl Timed {
     /// The same as one word; for at most four variables.
     #[inline]
     pub fn packed_vars(&self, cpu: Cpu) -> u64 {
-        self.vars_of(cpu).iter().fold(0, |all, v| all << 16 | u64::from(*v))
+        pack(self.vars_of(cpu))
     }
 
     /// Goes on with the loop of `cpu` over `of` while the CPUs are quiet and look like this one; the last of them.
     pub fn repeat(&mut self, cpu: Cpu, of: Set, look: Look, until: u64) -> Option<Cpu> {
         let c = &self.cores[usize::from(cpu)];
         let (mut clock, mut place, mut last) = (c.clock, c.loop_next, None);
-        while usize::from(place) < self.quiet.len() {
-            let who = place;
-            if self.in_set(cpu, of, who) {
-                let same = who != cpu
-                    && self.quiet[usize::from(who)] > clock
-                    && self.sets[usize::from(who)] == look.sets
-                    && self.packed_vars(who) == look.vars
+        let first = usize::from(place);
+        // A loop that only looks is over one of these.
+        let members = match of {
+            Set::Online | Set::Others => 0,
+            Set::Housekeeping => HOUSEKEEPING,
+            Set::NohzFull => NOHZ_FULL,
+            Set::FlushMask => FLUSH_MASK,
+            Set::Targets | Set::MmCpumask => return None,
+        };
+        let targets = &mut self.targets[usize::from(cpu) * self.words..][..self.words];
+        let (stride, vars) = (self.vars, self.values.get(first * self.vars..).unwrap_or(&[]));
+        let alike = |nth: usize| match stride {
+            1 => u64::from(vars[nth]) == look.vars,
+            _ => pack(&vars[nth * stride..][..stride]) == look.vars,
+        };
+        for (nth, (quiet, sets)) in self.quiet[first..].iter().zip(&self.sets[first..]).enumerate() {
+            if members == 0 && place != cpu || sets & members != 0 {
+                let same = place != cpu
+                    && *quiet > clock
+                    && *sets == look.sets
+                    && alike(nth)
                     && clock + look.cost < until;
                 if !same {
                     break;
                 }
                 clock += look.cost;
-                last = Some(who);
+                last = Some(place);
                 if look.put {
-                    let word = usize::from(cpu) * self.words + usize::from(who) / 64;
-                    self.targets[word] |= 1 << (who % 64);
+                    targets[usize::from(place) / 64] |= 1 << (place % 64);
                 }
+            } else if members == 0 && of == Set::Online {
+                break; // this CPU itself
             }
             place += 1;
         }
@@ -401,6 +430,13 @@ impl Timed {
     pub fn is_quiet_until(&self, cpu: Cpu, now: u64) -> bool {
         debug_assert_eq!(self.quiet[usize::from(cpu)], self.cores[usize::from(cpu)].quiet_until());
         self.quiet[usize::from(cpu)] > now
+    }
+
+    /// The first CPU from `from` on that [`Timed::is_quiet_until`] does not speak of.
+    #[inline]
+    pub fn next_to_bring(&self, from: Cpu, now: u64) -> Option<Cpu> {
+        let place = self.quiet.get(usize::from(from)..)?.iter().position(|quiet| *quiet <= now)?;
+        Some(from + place as Cpu)
     }
 
     /// A CPU stands still, or what is due on it has changed.
@@ -488,7 +524,7 @@ impl Timed {
         let c = &mut self.cores[usize::from(cpu)];
         if !c.view {
             c.view = true;
-            if c.owed {
+            if self.debts[usize::from(cpu)].owed {
                 c.exposed_from = c.clock;
                 c.exposed_in = c.window;
             }

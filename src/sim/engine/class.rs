@@ -1,6 +1,6 @@
 //! What kind of step each op is to the engine, known once the policy is assembled.
 
-use crate::kernel::program::{At, Code, Cond, Op, Set};
+use crate::kernel::program::{At, Code, Cond, Op, Pc, Set, Touch};
 
 /// What kind of step an op is to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,16 @@ pub(super) enum Class {
     Acks,
     /// Head of a loop over CPUs that only looks at them.
     Scan,
+}
+
+/// What the engine knows of an op before it runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    pub(super) class: Class,
+    /// It reads or writes a variable of the loop's CPU.
+    pub(super) reads_cur: bool,
+    /// The first op from it on that does something.
+    pub(super) does: Pc,
 }
 
 pub(super) fn class_of(op: Op) -> Class {
@@ -58,6 +68,22 @@ pub(super) fn only_looks(code: &Code, head: usize) -> bool {
         Op::Move { .. } | Op::Alu { .. } | Op::Put => true,
         _ => false,
     }) && !matches!(code.ops[head], Op::Each { of: Set::Targets | Set::MmCpumask, .. })
+}
+
+/// The first op from each on that does something: in programs, touches that are not looked up take no time and change
+/// nothing. A program does not end in a touch.
+pub(super) fn next_that_does(code: &Code, times: &[u64], looks_up: impl Fn(Touch) -> bool) -> Vec<Pc> {
+    let mut next: Vec<Pc> = (0..code.ops.len() as Pc).collect();
+    for pc in (0..code.ops.len()).rev() {
+        if let Op::Touch(what) = code.ops[pc]
+            && times[pc] == 0
+            && !looks_up(what)
+            && let Some(after) = next.get(pc + 1)
+        {
+            next[pc] = *after;
+        }
+    }
+    next
 }
 
 pub(super) fn reads_cur(op: Op) -> bool {

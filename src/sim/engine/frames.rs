@@ -78,7 +78,9 @@ impl Engine {
     /// Starts a program on a CPU.
     pub(super) fn push(&mut self, cpu: Cpu, run: ProgId, why: Why, cause: Cause, from: u32) {
         let i = usize::from(cpu);
-        self.stream_until(cpu, self.m.cores[i].clock);
+        if self.own[i].stream.is_some() {
+            self.stream_until(cpu, self.m.cores[i].clock);
+        }
         let pti = self.m.has_pti();
         let times = &self.m.times;
         self.m.cores[i].resume = 0;
@@ -181,7 +183,7 @@ impl Engine {
             Why::Syscall => {
                 self.m.add(cpu, Stat::syscalls, 1);
                 self.m.add(cpu, Stat::kernel_ps, took);
-                self.latencies.syscall[isolated].saturating_record(took.max(1000));
+                self.latencies.returned(isolated, took);
             }
             Why::Interrupt | Why::Nmi => {
                 let in_idle = depth == 1 && self.own[i].acts[0].why == Why::Idle;

@@ -1,15 +1,22 @@
 //! How a program is carried forward, by the kind of op it is at.
 
+use super::super::machine::Timed;
 use super::super::queue::{Key, NEVER};
 use super::super::stats::{Cause, Stat};
 use super::super::timeline::Kind as EventKind;
 use super::Engine;
 use super::class::Class;
-use crate::kernel::program::{At, Op, Pc, Set, Slot};
-use crate::kernel::step::{Cpu, Outcome, Violation, step};
+use crate::kernel::program::{At, Code, Op, Pc, Set, Slot};
+use crate::kernel::step::{Cpu, Frame, Outcome, Violation, step};
 
 /// A wait on a variable longer than this is a deadlock.
 const STUCK_PS: u64 = 1_000_000_000_000;
+
+/// [`step`] where it is not worth a copy of its own.
+#[inline(never)]
+pub(super) fn one(code: &Code, frame: &mut Frame, m: &mut Timed, cpu: Cpu) -> Outcome {
+    step(code, frame, m, cpu)
+}
 
 impl Engine {
     /// Ops nobody else notices, up to `until` or the first that is not so. Driven, it also reads and writes the
@@ -18,6 +25,7 @@ impl Engine {
     pub(super) fn run_private(&mut self, cpu: Cpu, top: usize, until: u64, driven: bool) {
         let i = usize::from(cpu);
         let frame = &mut self.own[i].acts[top].frame;
+        let known = &self.known[..];
         loop {
             match step(&self.code, frame, &mut self.m, cpu) {
                 Outcome::Next => {
@@ -25,9 +33,14 @@ impl Engine {
                     if now >= until {
                         return;
                     }
-                    match self.class[usize::from(frame.pc)] {
+                    let mut next = known[usize::from(frame.pc)];
+                    if next.does != frame.pc {
+                        frame.pc = next.does;
+                        next = known[usize::from(frame.pc)];
+                    }
+                    match next.class {
                         Class::Private => {}
-                        Class::Cross if driven && self.reads_cur[usize::from(frame.pc)] => {
+                        Class::Cross if driven && next.reads_cur => {
                             if frame.cur != cpu && !self.m.is_quiet_until(frame.cur, now) {
                                 return;
                             }
@@ -96,15 +109,19 @@ impl Engine {
             }
             Op::Tlbsync | Op::Rar(_) | Op::Promise(_) => {
                 let now = self.m.cores[i].clock;
-                for who in 0..self.scenario.cpus {
+                let mut next = self.m.next_to_bring(0, now);
+                while let Some(who) = next {
                     self.bring(who, cpu);
-                    self.stream_until(who, now);
+                    next = self.m.next_to_bring(who + 1, now);
+                }
+                if self.streams {
+                    (0..self.scenario.cpus).for_each(|who| self.stream_until(who, now));
                 }
             }
             _ => {}
         }
         let frame = &mut self.own[i].acts[top].frame;
-        match step(&self.code, frame, &mut self.m, cpu) {
+        match one(&self.code, frame, &mut self.m, cpu) {
             Outcome::Next => {}
             Outcome::Done => self.pop(cpu),
             Outcome::Wait => self.spin(cpu, top),
@@ -144,7 +161,7 @@ impl Engine {
         *longest = (*longest).max(waited);
         self.latencies.wait.saturating_record(waited.max(1000));
         let frame = &mut self.own[usize::from(cpu)].acts[top].frame;
-        step(&self.code, frame, &mut self.m, cpu);
+        one(&self.code, frame, &mut self.m, cpu);
         true
     }
 
@@ -169,7 +186,7 @@ impl Engine {
                 self.m.stats[i][Stat::idle_ps as usize] += end - act.began;
                 act.began = end;
                 let frame = &mut act.frame;
-                step(&self.code, frame, &mut self.m, cpu);
+                one(&self.code, frame, &mut self.m, cpu);
                 return true;
             }
             let c = &mut self.m.cores[i];
@@ -182,14 +199,16 @@ impl Engine {
             act.entered = self.m.cores[i].clock - act.began;
             if slot == Slot::Syscall {
                 let class = usize::from(self.class_of_cpu[i]);
-                self.latencies.entry[class].saturating_record(act.entered.max(1000));
+                self.latencies.entered(class, act.entered);
             }
             if self.m.tlbs.is_some() {
                 let pages = self.refill_pages[i].0;
                 self.m.look_up(cpu, true, pages);
-                return true;
-            }
-            if self.m.cores[i].cold {
+                let clock = self.m.cores[i].clock;
+                if driven || due <= clock || (clock, cpu) >= limit {
+                    return true;
+                }
+            } else if self.m.cores[i].cold {
                 self.refill(cpu, true);
                 return true;
             }
@@ -218,7 +237,7 @@ impl Engine {
             return false;
         }
         let frame = &mut act.frame;
-        step(&self.code, frame, &mut self.m, cpu);
+        one(&self.code, frame, &mut self.m, cpu);
         true
     }
 

@@ -4,7 +4,7 @@
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::super::machine::{Contexts, Core, CpuTlb, SavedTlb};
+use super::super::machine::{Contexts, Core, CpuTlb, Debt, SavedTlb};
 use super::super::stats::{N_CAUSES, STATS};
 use super::super::timeline::Timeline;
 use super::roam::Pulled;
@@ -49,6 +49,7 @@ pub struct Saved {
     cores: Vec<Core>,
     /// Where pages are looked up.
     tlbs: Option<Vec<SavedTlb>>,
+    debts: Vec<Debt>,
     stats: Vec<Vec<u64>>,
     by_cause: Vec<[u64; N_CAUSES]>,
     queue: Vec<u64>,
@@ -121,6 +122,7 @@ impl Engine {
                 })
                 .collect(),
             cores: e.m.cores,
+            debts: e.m.debts,
             by_cause: e.m.by_cause,
             timelines: e.m.timelines,
             values: e.m.values,
@@ -147,6 +149,7 @@ impl Engine {
             && saved.shared.len() == self.m.shared.len()
             && saved.targets.len() == self.m.targets.len()
             && self.m.contexts.fits(&saved.contexts)
+            && saved.debts.len() == self.m.debts.len()
             && saved.own.len() == self.own.len()
             && saved.queue.len() == self.own.len()
             && saved.timelines.len() == self.own.len()
@@ -202,13 +205,16 @@ impl Engine {
             own.memo = None;
             own.patience = Patience::default();
         }
+        self.latencies.settle();
         for (histogram, counts) in self.histograms().into_iter().zip(&saved.histograms) {
             histogram.reset();
             for (value, count) in counts {
                 histogram.saturating_record_n(*value, *count);
             }
         }
+        self.blocked = true; // or not: then nobody is woken
         self.m.cores = saved.cores;
+        self.m.debts = saved.debts;
         for cpu in 0..self.scenario.cpus {
             self.m.note_quiet(cpu);
         }

@@ -3,8 +3,9 @@
 
 use super::super::machine::Look;
 use super::Engine;
+use super::ops::one;
 use crate::kernel::program::{Op, Pc, REGS};
-use crate::kernel::step::{Cpu, Machine, Outcome, step};
+use crate::kernel::step::{Cpu, Machine, Outcome};
 
 /// One turn of a loop that only looks at CPUs: what it did for a CPU that looked like this.
 #[derive(Clone, Debug)]
@@ -62,7 +63,7 @@ impl Engine {
             self.m.cores[i].loop_next = place;
             let (before, was) = (frame.regs, self.m.is_target(cpu, who));
             loop {
-                if step(&self.code, frame, &mut self.m, cpu) != Outcome::Next {
+                if one(&self.code, frame, &mut self.m, cpu) != Outcome::Next {
                     return; // a rule was broken: the op by op way reports it
                 }
                 if frame.pc == head {

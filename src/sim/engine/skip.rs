@@ -50,7 +50,7 @@ impl Engine {
         let i = usize::from(cpu);
         let Some(k) = self.own[i].foreground else { return false };
         let ActorKind::Syscalls { gap, .. } = *self.kind(cpu, k) else { return false };
-        if self.own[i].stream.is_some() || self.m.cores[i].owed || self.m.cores[i].sync_owed {
+        if self.own[i].stream.is_some() || self.m.debts[i].owed || self.m.cores[i].sync_owed {
             return false;
         }
         let known = match &self.own[i].memo {
@@ -94,7 +94,7 @@ impl Engine {
         }
         c.fg_next = start;
         if let Some(offset) = memo.flush_at {
-            c.flushed_at = c.clock - cost + offset;
+            self.m.debts[i].flushed_at = c.clock - cost + offset;
         }
         if let Some(offset) = memo.serialised_at {
             c.serialised_at = c.clock - cost + offset;
@@ -126,7 +126,7 @@ impl Engine {
             if c.clock >= until {
                 return true;
             }
-            match self.class[usize::from(pc)] {
+            match self.known[usize::from(pc)].class {
                 Class::Private | Class::Mask | Class::Scan => self.run_private(cpu, top, until, false),
                 Class::Body => {
                     if !self.run_body(cpu, top, NEVER, (until, 0), false) {
@@ -140,7 +140,8 @@ impl Engine {
         if c.clock >= until || vars != self.m.vars_of(cpu) || cr3 != c.cr3 || cold != c.cold {
             return true;
         }
-        if c.owed || c.sync_owed {
+        let debt = self.m.debts[i];
+        if debt.owed || c.sync_owed {
             return true;
         }
         if flushed_by != c.flushed_by {
@@ -158,7 +159,7 @@ impl Engine {
             .map(|s| (s, self.m.stats[i][s] - before[s]))
             .filter(|(_, d)| *d > 0)
             .collect();
-        let flush_at = (c.flushed_at >= began && c.flushed_at > 0).then(|| c.flushed_at - began);
+        let flush_at = (debt.flushed_at >= began && debt.flushed_at > 0).then(|| debt.flushed_at - began);
         let serialised_at =
             (c.serialised_at >= began && c.serialised_at > 0).then(|| c.serialised_at - began);
         let violated = delta.iter().any(|(s, _)| *s == Stat::violations as usize);
@@ -187,6 +188,8 @@ impl Engine {
     pub(super) fn settle(&mut self, cpu: Cpu) {
         let i = usize::from(cpu);
         let class = usize::from(self.class_of_cpu[i]);
+        self.latencies.settle();
+        self.m.stats[i][Stat::deferrals as usize] += std::mem::take(&mut self.m.debts[i].deferrals);
         if let Some(memo) = &mut self.own[i].memo {
             for (s, d) in &memo.delta {
                 self.m.stats[i][*s] += d * memo.times;

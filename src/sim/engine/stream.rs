@@ -75,6 +75,7 @@ impl Engine {
                 let stream = Stream::new(phases, STREAM_PAGES, &mut draws);
                 let left = draw_gap(&mut draws, *gap);
                 let stamps = vec![0; stream.pages()];
+                self.streams = true;
                 own.stream = Some(Streaming { stream, gap: *gap, draws, since: 0, left, stamps });
             }
         }

@@ -102,6 +102,7 @@ impl Engine {
             // The purge mutex: another purge waits for this one.
             for work in self.own[i].works.iter_mut().filter(|w| w.run.purges() && w.ready <= now) {
                 work.ready = BLOCKED;
+                self.blocked = true;
             }
         }
         self.refresh(cpu);
@@ -275,7 +276,8 @@ impl Engine {
             self.last_purge_end = self.m.cores[i].clock;
             // A purge that waited for the mutex may start now.
             let now = self.m.cores[i].clock;
-            for who in 0..self.scenario.cpus {
+            let waiting = if std::mem::take(&mut self.blocked) { self.scenario.cpus } else { 0 };
+            for who in 0..waiting {
                 let own = &mut self.own[usize::from(who)];
                 let mut woken = false;
                 for work in &mut own.works {

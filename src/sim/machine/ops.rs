@@ -4,7 +4,7 @@
 //! (the engine sees to that before it calls `step`), so methods here never advance anyone.
 
 use super::super::stats::{Cause, FlushKind, Stat};
-use super::super::timeline::Kind;
+use super::super::timeline::{Event, Kind};
 use super::tlb::ENTRY_PAGES;
 use super::{Core, FieldAt, Request, Timed, USER};
 use crate::hw::Pcid;
@@ -21,10 +21,11 @@ impl Timed {
     fn flushed(&mut self, cpu: Cpu, took: u64, architectural: bool) {
         self.emptied(cpu);
         let c = &mut self.cores[usize::from(cpu)];
-        let (owed, entry) = (c.owed, c.entry_code && c.call.is_none());
-        c.flushed_at = c.clock;
+        let debt = &mut self.debts[usize::from(cpu)];
+        let (owed, entry) = (debt.owed, c.entry_code && c.call.is_none());
+        debt.flushed_at = c.clock;
+        debt.owed = false;
         c.cold = self.tlbs.is_none();
-        c.owed = false;
         let (working, in_call, clock) = (c.working > 0, c.call.is_some(), c.clock);
         c.flushed_by = if architectural {
             FlushKind::Other
@@ -59,17 +60,18 @@ impl Timed {
     /// A CPU carried out a broadcast it never saw.
     fn broadcast_reached(&mut self, cpu: Cpu, at: u64, full: bool, id: u32) {
         let c = &mut self.cores[usize::from(cpu)];
+        let debt = &mut self.debts[usize::from(cpu)];
         if full {
-            c.flushed_at = c.flushed_at.max(at);
+            debt.flushed_at = debt.flushed_at.max(at);
+            debt.owed = false;
             c.flushed_by = FlushKind::Other;
             c.cold = self.tlbs.is_none();
-            c.owed = false;
             if let Some(tlbs) = &mut self.tlbs {
                 tlbs[usize::from(cpu)].flush_all();
             }
             self.emptied(cpu);
         } else {
-            c.served = id;
+            debt.served = id;
         }
     }
 
@@ -211,7 +213,7 @@ impl Machine for Timed {
     }
 
     fn is_empty(&self, cpu: Cpu, set: Set) -> bool {
-        (0..self.cores.len() as Cpu).all(|who| !self.in_set(cpu, set, who))
+        self.next_member(cpu, set, 0).is_none()
     }
 
     #[inline]
@@ -373,7 +375,7 @@ impl Machine for Timed {
                 let c = &mut self.cores[usize::from(cpu)];
                 c.clock += extra;
                 if !request.user {
-                    c.served = request.id;
+                    self.debts[usize::from(cpu)].served = request.id;
                 }
                 let stat = if c.call.is_some() { Stat::remote_flushes } else { Stat::local_flushes };
                 self.add(cpu, stat, 1);
@@ -497,11 +499,12 @@ impl Machine for Timed {
         {
             let pti = self.features.has(Feature::Pti);
             let tlb = &mut tlbs[usize::from(cpu)];
-            let (time, walks) = if zone == Zone::Entry {
-                tlb.touch(ENTRY_PAGES, 1, true)
-            } else {
-                tlb.touch(ENTRY_PAGES + 0x100, 1, !pti)
-            };
+            let (page, global) =
+                if zone == Zone::Entry { (ENTRY_PAGES, true) } else { (ENTRY_PAGES + 0x100, !pti) };
+            if tlb.touch_first(page) {
+                return Ok(());
+            }
+            let (time, walks) = tlb.touch(page, 1, global);
             self.refilled(cpu, walks, time);
         }
         Ok(())
@@ -516,7 +519,7 @@ impl Machine for Timed {
             self.event(cpu, clock, 0, Kind::Hazard, Cause::TextPoke, 0);
         }
         let c = &self.cores[usize::from(cpu)];
-        if c.owed && c.view {
+        if self.debts[usize::from(cpu)].owed && c.view {
             let clock = c.clock;
             self.add(cpu, Stat::hazards, 1);
             self.event(cpu, clock, 0, Kind::Hazard, Cause::Other, 0);
@@ -572,21 +575,28 @@ impl Machine for Timed {
         if request.user {
             return self.user_promise(cpu, request);
         }
-        for who in 0..self.cores.len() as Cpu {
-            let c = &mut self.cores[usize::from(who)];
-            if c.flushed_at >= request.at || c.served == request.id {
+        for (who, debt) in self.debts.iter_mut().enumerate() {
+            if debt.flushed_at >= request.at || debt.served == request.id {
                 continue;
             }
-            if !c.owed {
-                c.owed = true;
+            debt.deferrals += 1;
+            if !debt.owed {
+                debt.owed = true;
+                let c = &mut self.cores[who];
                 if c.view {
                     c.exposed_from = now;
                     c.exposed_in = c.window;
                 }
             }
-            self.add(who, Stat::deferrals, 1);
             if self.keeps_events {
-                self.event(who, now, 0, Kind::Deferral, request.cause, u32::from(cpu));
+                self.timelines[who].push(Event {
+                    time_ps: now,
+                    duration_ps: 0,
+                    cpu: who as Cpu,
+                    kind: Kind::Deferral,
+                    cause: request.cause,
+                    other: u32::from(cpu),
+                });
             }
         }
         Ok(())

@@ -4,6 +4,7 @@ use super::super::stats::Stat;
 use super::Timed;
 use crate::hw::invalidate::Scope;
 use crate::hw::{Kind as Access, Mmu, PageSize, Pcid, Preset, Vpn};
+use crate::kernel::program::{Touch, Zone};
 use crate::kernel::step::Cpu;
 
 /// The TLB of one CPU and the pages its work touches (`detail = "full"`).
@@ -25,6 +26,11 @@ pub struct SavedTlb {
     mmu: String,
     operations: u64,
     flushes: u64,
+}
+
+/// Whether pages are looked up for such a touch in a program; bodies and user mode look up their own.
+pub(in super::super) const fn looks_up(what: Touch) -> bool {
+    matches!(what, Touch::Zone(Zone::Entry | Zone::Stack))
 }
 
 /// Page numbers of what is touched, as [`Vpn`] has them (without sign extension); only that they differ matters.
@@ -98,14 +104,20 @@ impl CpuTlb {
         &self.mmu
     }
 
+    /// Touches one page if the first level has it, in no time. `false`: nothing has changed.
+    #[inline]
+    pub(super) fn touch_first(&mut self, page: u64) -> bool {
+        let hit = self.mmu.access_first(Vpn(page), Access::Load);
+        self.operations += u64::from(hit);
+        hit
+    }
+
     /// Touches pages one after the other; misses overlap. (time, walks)
     pub(super) fn touch(&mut self, first: u64, pages: u32, global: bool) -> (u64, u64) {
         self.operations += 1;
-        let (mut cycles, mut walks) = (0u64, 0);
-        for page in first..first + u64::from(pages) {
-            let a = self.mmu.access_page(Vpn(page), Access::Load, PageSize::K4, global);
-            cycles += u64::from(a.cycles);
-            walks += u64::from(a.loads > 0);
+        let (cycles, walks) = self.mmu.access_pages(Vpn(first), u64::from(pages), Access::Load, global);
+        if cycles == 0 {
+            return (0, walks);
         }
         (cycles * 10 / self.overlap_tenths * self.ps_per_1000_cycles / 1000, walks)
     }
@@ -159,6 +171,9 @@ impl Timed {
 
     /// Misses that a flush caused: their time passes, and they are counted with the kind of that flush.
     pub fn refilled(&mut self, cpu: Cpu, misses: u64, time: u64) {
+        if misses == 0 && time == 0 {
+            return;
+        }
         self.cores[usize::from(cpu)].clock += time;
         self.count_refill(cpu, misses, time);
     }
