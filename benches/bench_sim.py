@@ -61,22 +61,20 @@ def bench_program_runs_in_summary(benchmark, policy: str):
 @pytest.mark.parametrize("skip", [True, False], ids=["skipping", "each"])
 def bench_program_runs_with_twenty_looked_up_touches(benchmark, skip: bool):
     """Every page looked up in a 2-level TLB; or jumped over where a call leaves the TLB as it found it."""
-    # 14 in the body and in user mode, 6 in the entry code.
+    # 12 in the body, 4 in user mode, 4 in the entry code (entry page and stack, on the way in and out).
     load = loop(44, 0.005)
     actors = (
         scenarios.idle((0,)),
         scenarios.syscalls(
-            "isolated", base_ns=770.0, gap_ns=230.0, kernel_pages=10, user_pages=4, poisson=True
+            "isolated", base_ns=770.0, gap_ns=230.0, kernel_pages=12, user_pages=4, poisson=True
         ),
     )
     measure(benchmark, load.replace(actors=actors), detail="full", policy="ipi", skip=skip)
 
 
-@pytest.mark.parametrize("cpus", [4, 44, 256, 1024])
-def bench_broadcast(benchmark, cpus: int):
-    """A deferred flush that examines every CPU and interrupts none of the isolated ones."""
-    rounds = 2000
-    load = scenarios.Scenario(
+def broadcasts(cpus: int, rounds: int) -> scenarios.Scenario:
+    """Deferred flushes that examine every CPU and interrupt none of the isolated ones."""
+    return scenarios.Scenario(
         name="broadcast",
         duration_s=rounds * 1e-3,
         cpus=cpus,
@@ -88,9 +86,26 @@ def bench_broadcast(benchmark, cpus: int):
             ),
         ),
     )
-    result = measure(benchmark, load, policy="coalesce-v7")
+
+
+def seconds_of_rounds(cpus: int, rounds: int) -> float:
+    """Best of five; what a run takes beside its rounds is measured alternately and taken off."""
+
+    def took(load: scenarios.Scenario) -> float:
+        start = time.process_time()
+        tc.simulate(load, machine=MACHINE, timeline=0, policy="coalesce-v7")
+        return time.process_time() - start
+
+    many, one = broadcasts(cpus, rounds), broadcasts(cpus, 1)
+    pairs = [(took(many), took(one)) for _ in range(5)]
+    return min(pair[0] for pair in pairs) - min(pair[1] for pair in pairs)
+
+
+@pytest.mark.parametrize("cpus", [4, 44, 256, 1024])
+def bench_broadcast(benchmark, cpus: int):
+    """What a target adds: the time of a round beyond that of a round of two CPUs, per CPU beyond those."""
+    rounds = 2000
+    result = measure(benchmark, broadcasts(cpus, rounds), policy="coalesce-v7")
     assert result.total("ipis_received", isolated=True) == 0
-    start = time.perf_counter()
-    tc.simulate(load, machine=MACHINE, timeline=0, policy="coalesce-v7")
-    took = time.perf_counter() - start
-    benchmark.extra_info["ns_per_target"] = took * 1e9 / (result.total("flush_requests") * cpus)
+    more = seconds_of_rounds(cpus, rounds) - seconds_of_rounds(2, rounds)
+    benchmark.extra_info["ns_per_target"] = more * 1e9 / (rounds * (cpus - 2))

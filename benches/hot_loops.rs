@@ -2,17 +2,76 @@
 //!
 //! `cargo bench --bench hot_loops` times them on streams of its own. With `LOOP FILE` as arguments it runs one loop
 //! once over a file of little-endian 64-bit words, so that `benches/instructions.py` can count instructions in
-//! [`measured`]: `plain` and `real` read pages, `events` reads events, `curve` reads pages.
+//! [`measured`]: `plain` and `real` read pages, `events` reads events, `curve` reads pages. The loops of the timed
+//! machine (`touches`, `interpreted`, `broadcast`) need no file; they print how many units they did, as all do.
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use tlbcore::hw::curve::{self, Question};
 use tlbcore::hw::stream::{Contexts, Cpus};
 use tlbcore::hw::{Geometry, Kind, PageSize, Pcid, Preset};
+use tlbcore::kernel::config::Config;
+use tlbcore::kernel::policy::builtin;
+use tlbcore::sim::cost::Bound;
+use tlbcore::sim::run::{Input, Run};
+use tlbcore::sim::scenario::Scenario;
+use tlbcore::sim::stats::Stat;
 
 const LOOPS: [&str; 4] = ["plain", "real", "events", "curve"];
+
+/// Loops of the timed machine: system calls with 20 looked-up touches, the same without, and deferred flushes that
+/// examine 1,024 CPUs.
+const ENGINES: [&str; 3] = ["touches", "interpreted", "broadcast"];
+
+/// What callgrind collects of the timed machine; units done.
+#[inline(never)]
+fn measured_engine(run: &mut Run, end: u64) {
+    run.advance(end, &AtomicBool::new(false));
+}
+
+/// The run of a loop of [`ENGINES`], when it is to end, and how many units it will have done by then.
+fn engine(which: &str) -> (Run, u64) {
+    let (policy, cpus, actors) = if which == "broadcast" {
+        let purge = r#"{"name": "purge", "on": {"cpus": [0]}, "kind": "chain", "gap": {"mean_ps": 1000000000},
+            "steps": [{"program": "purge", "pages": 0, "cause": "purge"}]}"#;
+        ("coalesce-v7", 1024, format!(r#"{{"name": "spin", "on": "all", "kind": "spin"}}, {purge}"#))
+    } else {
+        let loops = r#"{"name": "loop", "on": "isolated", "kind": "syscalls", "gap": {"mean_ps": 230000, "exponential": true},
+            "base_ps": 770000, "kernel_pages": 12, "user_pages": 4}"#;
+        ("ipi", 4, format!(r#"{{"name": "idle", "on": {{"cpus": [0]}}, "kind": "idle"}}, {loops}"#))
+    };
+    let isolated: Vec<String> = (1..cpus).map(|cpu| cpu.to_string()).collect();
+    let end = if which == "broadcast" { 200_000_000_000 } else { 10_000_000_000 };
+    let scenario = format!(
+        r#"{{"name": "{which}", "duration_ps": {end}, "cpus": {cpus}, "isolated": [{}], "actors": [{actors}]}}"#,
+        isolated.join(", ")
+    );
+    let run = Run::new(Input {
+        scenario: Scenario::parse(&scenario).expect("a valid scenario"),
+        machine: Preset::builtin("broadwell-ep-e5-2699v4").expect("a built-in machine"),
+        kernel: Config::default(),
+        policy: builtin(policy).expect("a built-in policy"),
+        seed: 1,
+        skip: which == "broadcast",
+        keep: 0,
+        full: which == "touches",
+        bound: Bound::Best,
+    });
+    (run.expect("a valid run"), end)
+}
+
+/// Units of a finished run: targets examined, or program runs.
+fn units(which: &str, run: &Run) -> u64 {
+    let output = run.output();
+    if which == "broadcast" {
+        let requests: u64 = output.stats.iter().map(|row| row[Stat::flush_requests as usize]).sum();
+        return requests * output.stats.len() as u64;
+    }
+    output.runs
+}
 
 /// What callgrind collects.
 #[inline(never)]
@@ -74,6 +133,12 @@ fn as_bytes(words: &[u64]) -> Vec<u8> {
 fn main() {
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    if let [which] = &arguments[..] {
+        let (mut run, end) = engine(which);
+        measured_engine(&mut run, end);
+        println!("{}", units(which, &run));
+        return;
+    }
     if let [which, file] = &arguments[..] {
         let bytes = std::fs::read(file).expect("a readable file");
         let words: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
@@ -93,5 +158,17 @@ fn main() {
             })
             .fold(f64::INFINITY, f64::min);
         println!("{which:8} {:6.0} million/s", count as f64 / best / 1e6);
+    }
+    for which in ENGINES {
+        let (done, best) = (0..5)
+            .map(|_| {
+                let (mut run, end) = engine(which);
+                let start = Instant::now();
+                measured_engine(&mut run, end);
+                let took = start.elapsed().as_secs_f64();
+                (units(which, &run), took)
+            })
+            .fold((0, f64::INFINITY), |best, one| if one.1 < best.1 { one } else { best });
+        println!("{which:12} {:6.2} million/s", done as f64 / best / 1e6);
     }
 }

@@ -1,8 +1,8 @@
 """Count the instructions of the hot loops with callgrind: `python -m benches.instructions [--record]`.
 
-Wall clocks lie on shared machines; instruction counts of a pinned toolchain do not. The counts per access
-are kept in `benches/instructions.json`; the command fails if one has grown by more than 5 %. Needs valgrind
-and cargo.
+Wall clocks lie on shared machines; instruction counts of a pinned toolchain do not. The counts per access (of the
+timed machine: per program run, or per target that a broadcast examines) are kept in `benches/instructions.json`;
+the command fails if one has grown by more than 5 %. Needs valgrind and cargo.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ CASES = {
     "events hot48": ("events", "hot48"),
     "events zipf1.0, ranges": ("ranges", "zipf1.0"),
     "curve zipf1.0": ("curve", "zipf1.0"),
+    "engine, 20 looked-up touches": ("touches", ""),
+    "engine, interpreted": ("interpreted", ""),
+    "engine, broadcast to 1,024 CPUs": ("broadcast", ""),
 }
 
 
@@ -45,18 +48,21 @@ def build() -> Path:
 
 
 def count(binary: Path, loop: str, name: str, scratch: Path) -> float:
-    """Return instructions per access."""
-    data = streams.stream(name)[:COUNT]
-    if loop in ("events", "ranges"):
-        data = full_semantics(data, ranges=loop == "ranges")
-        loop = "events"
+    """Return instructions per access, or per unit that a loop of the timed machine says it did."""
     file, out = scratch / "stream", scratch / "out"
-    file.write_bytes(data.tobytes())
+    arguments = [loop]
+    if name:
+        data = streams.stream(name)[:COUNT]
+        if loop in ("events", "ranges"):
+            data = full_semantics(data, ranges=loop == "ranges")
+            arguments = ["events"]
+        file.write_bytes(data.tobytes())
+        arguments.append(str(file))
     command = ["valgrind", "--tool=callgrind", "--toggle-collect=*measured*", f"--callgrind-out-file={out}"]
-    subprocess.run([*command, binary, loop, file], check=True, capture_output=True)
+    done = subprocess.run([*command, binary, *arguments], check=True, capture_output=True, text=True)
     total = re.search(r"^(?:totals|summary): (\d+)", out.read_text(), re.MULTILINE)
     assert total, "callgrind wrote no total"
-    return int(total[1]) / COUNT
+    return int(total[1]) / (COUNT if name else int(done.stdout))
 
 
 def main() -> int:
@@ -69,7 +75,9 @@ def main() -> int:
     recorded = json.loads(RECORD.read_text())
     worse = []
     for case, now in counted.items():
-        print(f"{case:24} {now:7.1f} instructions per access, recorded {recorded.get(case, float('nan'))}")
+        print(
+            f"{case:32} {now:7.1f} instructions per access or unit, recorded {recorded.get(case, float('nan'))}"
+        )
         if now > recorded.get(case, now) * GROWTH:
             worse.append(case)
     if worse:
