@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -423,12 +424,17 @@ def _estimate(policy: Policy, request: dict[str, Any], cut: Verdict, progress: P
     )
 
 
+@functools.lru_cache(maxsize=256)
+def _initiators(text: str, file: str) -> tuple[str, ...]:
+    return tuple(_core.check_initiators(text, file))
+
+
 def _questions(
     policy: Policy, request: dict[str, Any], given: dict[str, str]
 ) -> list[tuple[dict[str, Any], dict[str, str]]]:
     """Return what is asked of a policy: its initiators, each under every assumption that is not given."""
     roles = [role.strip().removeprefix("isolated ") for role in request["roles"].replace(",", ";").split(";")]
-    initiators = list(_core.check_initiators(policy.text, policy.file))
+    initiators = list(_initiators(policy.text, policy.file))
     if request["roles"]:
         initiators = ["text_poke" if any(r.startswith("text_poke") for r in roles) else "purge"]
     _refuse_idle(policy, request, given, initiators)
@@ -506,7 +512,7 @@ def _request(
         "plain": not reduce,
         "threads": _bound("threads", threads, 0, 64),
         "roles": roles,
-        "initiator": _core.check_initiators(policy.text, policy.file)[0],
+        "initiator": _initiators(policy.text, policy.file)[0],
     }
 
 
@@ -895,7 +901,7 @@ def verdict_table(
         if progress is not None:
             progress(done, len(names))
         policy = policies[name]
-        for initiator in _core.check_initiators(policy.text, policy.file):
+        for initiator in _initiators(policy.text, policy.file):
             scopes = _TEXT_SCOPES if initiator == "text_poke" else _FLUSH_SCOPES
             rows += [_row(name, initiator, scope, memory) for scope in scopes]
     if progress is not None:

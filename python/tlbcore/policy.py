@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -197,13 +198,19 @@ class Policy:
         return cls(text=text, file=str(path))
 
 
+@functools.cache
+def _builtin(name: str) -> Policy:
+    """Parse a built-in policy, once: policies are values."""
+    return Policy(text=_core.policy_text(name))
+
+
 class _Policies(Mapping[str, Policy]):
     """The built-in policies by name, in the order of the policy table."""
 
     def __getitem__(self, name: str) -> Policy:
         if name not in _core.policy_names():
             raise KeyError(name)
-        return Policy(text=_core.policy_text(name))
+        return _builtin(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(_core.policy_names())
@@ -236,4 +243,4 @@ def as_policy(policy: str | Path | Policy) -> Policy:
         raise _core.PolicyError(f"a policy is a name, a file or a Policy: got {policy!r}")
     if isinstance(policy, Path) or policy.endswith(".policy") or "/" in policy:
         return Policy.read(policy)
-    return Policy(text=_core.policy_text(policy))
+    return _builtin(policy)

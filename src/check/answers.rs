@@ -1,7 +1,9 @@
 //! What one CPU can do, kept by the few words that decide it.
 //!
 //! It mostly depends on the CPU's own words and the shared ones alone, and few pairs of these make up many
-//! states. An answer that read further CPUs is kept under their words too; one that read all of them is not kept.
+//! states. Where it depends on more, it is taken apart into the next step of the CPU's program and everything else,
+//! which seldom both do. An answer that read further CPUs is kept under their words too; one that read all of them
+//! is not kept.
 
 use super::model::{Expansion, Move};
 use super::parts::Key;
@@ -24,6 +26,7 @@ impl Known {
     const BUSY: u8 = 2;
     const FURTHER: u8 = 4;
     const BREAKS: u8 = 8;
+    const APART: u8 = 16;
 
     /// As in [`Expansion`].
     pub fn progress(self) -> bool {
@@ -82,8 +85,26 @@ pub enum Lookup {
     /// To be found out, and kept under these parts.
     Missing(u8),
     /// To be found out for this state alone.
-    Whole,
+    Alone,
 }
+
+/// What is asked about a CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Everything it can do.
+    All,
+    /// What its program does next.
+    Step,
+    /// Everything else.
+    Events,
+}
+
+/// Answers about one CPU in one state: everything, or step and events apart.
+pub type Pair = [u32; 2];
+/// Not known yet.
+pub const UNKNOWN: u32 = u32::MAX;
+/// No second answer: the first says everything.
+pub const NONE: u32 = u32::MAX - 1;
 
 /// Slots of one CPU: masked keys and answers.
 #[derive(Clone, Debug)]
@@ -96,21 +117,23 @@ struct Table<K> {
 const PENDING: u32 = u32::MAX;
 /// Answers that hold for one state.
 const PASSING: u32 = 1 << 31;
-/// Answers kept at most for one CPU.
+/// Answers kept at most for one CPU and question.
 const MOST: usize = 1 << 20;
 
 /// The answers of all CPUs.
 #[derive(Clone, Debug)]
 pub struct Answers<K> {
-    tables: Vec<Table<K>>,
+    cpus: usize,
+    /// By question and CPU.
+    tables: [Vec<Table<K>>; 3],
     kept: Store<K>,
     passing: Store<K>,
     all: u8,
 }
 
 impl<K: Key> Table<K> {
-    fn new() -> Self {
-        Table { slots: vec![(K::default(), 0); 256], held: 0 }
+    fn new(slots: usize) -> Self {
+        Table { slots: vec![(K::default(), 0); slots], held: 0 }
     }
 
     #[inline]
@@ -164,25 +187,97 @@ impl<K: Key> Answers<K> {
     /// None yet, for so many CPUs.
     pub fn new(cpus: usize) -> Self {
         Answers {
-            tables: (0..cpus).map(|_| Table::new()).collect(),
+            cpus,
+            // Few are taken apart.
+            tables: [256, 32, 32].map(|slots| (0..cpus).map(|_| Table::new(slots)).collect()),
             kept: Store::default(),
             passing: Store::default(),
             all: ((2u16 << cpus) - 1) as u8,
         }
     }
 
-    /// The part of the shared words and the CPU's own.
-    fn own(&self, cpu: usize) -> u8 {
-        1 << cpu | 1 << self.tables.len()
+    /// The same answers under other keys.
+    pub fn translated<L: Key>(&self, key: impl Fn(K) -> L) -> Answers<L> {
+        let table = |t: &Table<K>| {
+            let mut new = Table { slots: vec![(L::default(), 0); t.slots.len()], held: 0 };
+            for &(k, v) in t.slots.iter().filter(|(k, v)| *k != K::default() && *v != PENDING) {
+                new.put(key(k), v);
+            }
+            new
+        };
+        Answers {
+            cpus: self.cpus,
+            tables: self.tables.each_ref().map(|of| of.iter().map(table).collect()),
+            kept: Store {
+                known: self.kept.known.clone(),
+                next: self.kept.next.iter().map(|&k| key(k)).collect(),
+                broken: self.kept.broken.clone(),
+            },
+            passing: Store::default(),
+            all: self.all,
+        }
     }
 
-    /// Look for a CPU's answer in a state.
+    /// Bytes of what is kept.
+    pub fn bytes(&self) -> usize {
+        let slots: usize = self.tables.iter().flatten().map(|t| t.slots.len()).sum();
+        slots * size_of::<(K, u32)>()
+            + self.kept.known.len() * size_of::<Known>()
+            + self.kept.next.len() * size_of::<K>()
+    }
+
+    /// The part of the shared words and the CPU's own.
     #[inline]
-    pub fn find(&self, cpu: usize, key: K, mask: impl Fn(u8) -> K) -> Lookup {
+    pub fn own(&self, cpu: usize) -> u8 {
+        1 << cpu | 1 << self.cpus
+    }
+
+    /// Look for the answers about a CPU in a state; `missing` hears of those to be found out. `false` if there are
+    /// any.
+    #[inline]
+    pub fn find(
+        &self,
+        cpu: usize,
+        key: K,
+        mask: impl Fn(u8) -> K + Copy,
+        pair: &mut Pair,
+        mut missing: impl FnMut(Asked, u8),
+    ) -> bool {
+        let own = self.own(cpu);
+        if own == self.all {
+            // One CPU: its words and the shared ones are the state.
+            missing(Asked::All, 0);
+            return false;
+        }
+        let table = &self.tables[Asked::All as usize][cpu];
+        match table.find(key & mask(own)) {
+            Err(_) if table.held >= MOST => missing(Asked::All, 0),
+            Err(_) | Ok(PENDING) => missing(Asked::All, own),
+            Ok(number) if self.kept.known[number as usize].flags & Known::APART == 0 => {
+                *pair = [number, NONE];
+                return true;
+            }
+            Ok(_) => {
+                *pair = [UNKNOWN; 2];
+                for (at, asked) in pair.iter_mut().zip([Asked::Step, Asked::Events]) {
+                    match self.look(cpu, asked, key, mask) {
+                        Lookup::Known(number) => *at = number,
+                        Lookup::Missing(parts) => missing(asked, parts),
+                        Lookup::Alone => missing(asked, 0),
+                    }
+                }
+                return pair.iter().all(|&n| n != UNKNOWN);
+            }
+        }
+        false
+    }
+
+    fn look(&self, cpu: usize, asked: Asked, key: K, mask: impl Fn(u8) -> K) -> Lookup {
+        let table = &self.tables[asked as usize][cpu];
         let mut parts = self.own(cpu);
         loop {
-            match self.tables[cpu].find(key & mask(parts)) {
-                Err(_) if self.tables[cpu].held >= MOST => return Lookup::Whole,
+            match table.find(key & mask(parts)) {
+                Err(_) if table.held >= MOST => return Lookup::Alone,
                 Err(_) | Ok(PENDING) => return Lookup::Missing(parts),
                 Ok(number) => {
                     let known = self.kept.known[number as usize];
@@ -191,7 +286,7 @@ impl<K: Key> Answers<K> {
                     }
                     parts = known.parts;
                     if parts == self.all {
-                        return Lookup::Whole;
+                        return Lookup::Alone;
                     }
                 }
             }
@@ -199,18 +294,30 @@ impl<K: Key> Answers<K> {
     }
 
     /// Is this answer to be found out, and nobody does?
-    pub fn claim(&mut self, cpu: usize, masked: K) -> bool {
-        let free = self.tables[cpu].find(masked).is_err();
+    pub fn claim(&mut self, cpu: usize, asked: Asked, masked: K) -> bool {
+        let table = &mut self.tables[asked as usize][cpu];
+        let free = table.find(masked).is_err();
         if free {
-            self.tables[cpu].put(masked, PENDING);
+            table.put(masked, PENDING);
         }
         free
+    }
+
+    fn mark(&mut self, cpu: usize, asked: Asked, masked: K, parts: u8, flag: u8) {
+        let number = self.kept.push(Expansion::default(), parts, &[], None);
+        self.kept.known[number as usize].flags = flag;
+        self.tables[asked as usize][cpu].put(masked, number);
+    }
+
+    /// Keep that step and events are asked about apart, for all the CPU can do depends on more than its own words.
+    pub fn take_apart(&mut self, cpu: usize, masked: K) {
+        self.mark(cpu, Asked::All, masked, self.own(cpu), Known::APART);
     }
 
     /// Keep what was claimed. `read` are the parts that decided it, which may be more than it was claimed under.
     pub fn keep(
         &mut self,
-        cpu: usize,
+        (cpu, asked): (usize, Asked),
         key: K,
         mask: impl Fn(u8) -> K,
         claimed: u8,
@@ -218,13 +325,11 @@ impl<K: Key> Answers<K> {
         found: (Expansion, &[K], Option<(Move, Violation)>),
     ) {
         if read != claimed {
-            let number = self.kept.push(Expansion::default(), read, &[], None);
-            self.kept.known[number as usize].flags = Known::FURTHER;
-            self.tables[cpu].put(key & mask(claimed), number);
+            self.mark(cpu, asked, key & mask(claimed), read, Known::FURTHER);
         }
         if read != self.all {
             let number = self.kept.push(found.0, read, found.1, found.2);
-            self.tables[cpu].put(key & mask(read), number);
+            self.tables[asked as usize][cpu].put(key & mask(read), number);
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::explore::Search;
+use super::explore::Core;
 use super::machine::Model;
 use super::model::{Action, Move};
 use super::parts::Key;
@@ -84,12 +84,12 @@ impl Model {
 }
 
 /// Of a complete search: is there a state without an end? `go_on` may stop the question by returning `false`.
-pub fn ends<K: Key>(search: &Search<'_, K>, limit: usize, go_on: &mut dyn FnMut() -> bool) -> Ends {
+pub fn ends<K: Key>(search: &Core<'_, K>, limit: usize, go_on: &mut dyn FnMut() -> bool) -> Ends {
     with_words!(search.m, W => ends_in::<K, W>(search, limit, go_on))
 }
 
 fn ends_in<K: Key, const W: usize>(
-    search: &Search<'_, K>,
+    search: &Core<'_, K>,
     limit: usize,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Ends {

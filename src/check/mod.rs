@@ -32,7 +32,7 @@ pub use scope::{Assume, CheckError, Fills, Patched, Rest, Role, Scope, Touches, 
 use crate::kernel::program::{Code, Features};
 use crate::kernel::step::Violation;
 use endless::Ends;
-use explore::{Search, Slice};
+use explore::{Pause, Search};
 
 /// What is checked.
 #[derive(Clone, Debug)]
@@ -117,9 +117,6 @@ impl Answer {
 /// Depths of store buffers to try: a search that finds one full is repeated with the next.
 const BUFFERS: [usize; 6] = [2, 3, 4, 5, 6, 8];
 
-/// How many states a slice of a search expands between two looks at `go_on`.
-const SLICE: usize = 1 << 16;
-
 /// Explore. `go_on` sees the counters now and then and may stop the search by returning `false`.
 pub fn check(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) -> Result<Answer, CheckError> {
     let mut fuse = !question.plain;
@@ -128,7 +125,11 @@ pub fn check(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) ->
             .map(|m| Model { fuse, ..m })
     };
     // Depth costs bits, not states: start with the deepest that leaves each CPU one word.
-    let fits = |&b: &usize| model(b, fuse).is_ok_and(|m| m.layout.words == question.scope.roles.len() + 1);
+    let code = layout::narrow(question.code, &question.scope, question.assume)?;
+    let fits = |&b: &usize| {
+        let layout = Model::layout(&code, &question.scope, question.assume, b);
+        layout.is_ok_and(|l| l.words == question.scope.roles.len() + 1)
+    };
     let mut depth = BUFFERS.iter().rposition(fits).unwrap_or(0);
     loop {
         let answer = explore(model(BUFFERS[depth], fuse)?, BUFFERS[depth], question, go_on);
@@ -195,14 +196,18 @@ fn explore(
         n => n,
     };
     let mut narrow: Search<'_, u64> = Search::new(&model, question.memory, !question.plain, threads);
-    let (end, counts, bytes, wrong_gs) = match run(&mut narrow, question.memory, go_on) {
-        Some(ended) => ended,
-        None => {
+    let ended = match narrow.run(go_on) {
+        Pause::Done(end) => ended(&narrow, end, question.memory, go_on),
+        Pause::Narrow => {
             let mut wide: Search<'_, u128> = narrow.with_keys();
             drop(narrow);
-            run(&mut wide, question.memory, go_on).unwrap_or((End::Cut(Cut::Memory), wide.counts, 0, None))
+            match wide.run(go_on) {
+                Pause::Done(end) => ended(&wide, end, question.memory, go_on),
+                Pause::Narrow => ended(&wide, End::Cut(Cut::Memory), 0, go_on),
+            }
         }
     };
+    let (end, counts, bytes, wrong_gs) = ended;
     Answer { model, end, counts, buffer, bytes, wrong_gs }
 }
 
@@ -214,7 +219,9 @@ fn endless<K: parts::Key>(
     limit: usize,
     go_on: &mut dyn FnMut(&Counts) -> bool,
 ) -> End {
-    match endless::ends(search, limit, &mut || go_on(&search.counts)) {
+    let counts = search.counts();
+    let ends = endless::ends(&search.core(), limit, &mut || go_on(&counts));
+    match ends {
         Ends::All => End::Complete,
         Ends::Not(state) => End::Violated(Violation::Livelock, search.path(state)),
         Ends::Memory => End::Cut(Cut::Memory),
@@ -222,24 +229,17 @@ fn endless<K: parts::Key>(
     }
 }
 
-/// Run a search to its end; `None` if its keys are too narrow.
-fn run<K: parts::Key>(
-    search: &mut Search<'_, K>,
+/// What came of a search that came to its `end`.
+fn ended<K: parts::Key>(
+    search: &Search<'_, K>,
+    end: End,
     limit: usize,
     go_on: &mut dyn FnMut(&Counts) -> bool,
-) -> Option<Ended> {
-    let end = loop {
-        match search.run(SLICE) {
-            Slice::Done(End::Complete) if search.m.spins() => break endless(search, limit, go_on),
-            Slice::Done(end) => break end,
-            Slice::More if go_on(&search.counts) => {}
-            Slice::More => break End::Cut(Cut::Stopped),
-            Slice::Narrow => return None,
-        }
-    };
-    let wrong_gs = search.first_wrong_gs.map(|i| search.path(i));
-    let bytes = visited::Visited::<K>::bytes(search.visited.count());
-    Some((end, search.counts, bytes, wrong_gs))
+) -> Ended {
+    let spins = end == End::Complete && search.core().m.spins();
+    let end = if spins { endless(search, limit, go_on) } else { end };
+    let wrong_gs = search.first_wrong_gs().map(|i| search.path(i));
+    (end, search.counts(), search.bytes(), wrong_gs)
 }
 
 #[cfg(test)]

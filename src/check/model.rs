@@ -52,10 +52,9 @@ impl Model {
         assume: Assume,
         buffer: usize,
     ) -> Result<Model, CheckError> {
-        let buffer = if assume.store_buffers { buffer } else { 0 };
-        let code = &narrow(code, scope, assume)?;
-        let renamed = renames(code, scope)?;
-        let layout = Layout::new(code, scope, assume, buffer, versions_needed(code, scope))?;
+        let code = narrow(code, scope, assume)?;
+        let renamed = renames(&code, scope)?;
+        let layout = Model::layout(&code, scope, assume, buffer)?;
         if layout.words > MAX_WORDS {
             return Err(CheckError::TooWide { bits: layout.words * 64, most: MAX_WORDS });
         }
@@ -78,8 +77,14 @@ impl Model {
         let writers = scope
             .roles
             .iter()
-            .filter(|r| writes_entries(code, &r.first) || writes_entries(code, &r.again))
+            .filter(|r| writes_entries(&code, &r.first) || writes_entries(&code, &r.again))
             .count();
+        let entry = Entries {
+            interrupt: code.program("interrupt"),
+            interrupt_kernel: code.program("interrupt_kernel"),
+            nmi_user: code.program("nmi_user"),
+            nmi: code.program("nmi"),
+        };
         let mut model = Model {
             checked_zones: 0,
             fuse: false,
@@ -87,16 +92,11 @@ impl Model {
             nothing_user,
             private,
             writers,
-            code: code.clone(),
+            code,
             scope: scope.clone(),
             assume,
             layout,
-            entry: Entries {
-                interrupt: code.program("interrupt"),
-                interrupt_kernel: code.program("interrupt_kernel"),
-                nmi_user: code.program("nmi_user"),
-                nmi: code.program("nmi"),
-            },
+            entry,
             pti: features.has(Feature::Pti),
             pcid: features.has(Feature::Pcid),
             masks: [isolated, isolated & flushes, all & !isolated, all],
@@ -106,6 +106,12 @@ impl Model {
             model.checked_zones |= u8::from(checks) << zone as u8;
         }
         Ok(model)
+    }
+
+    /// Where a state of `code`, as [`narrow`] makes it, keeps things.
+    pub fn layout(code: &Code, scope: &Scope, assume: Assume, buffer: usize) -> Result<Layout, CheckError> {
+        let buffer = if assume.store_buffers { buffer } else { 0 };
+        Layout::new(code, scope, assume, buffer, versions_needed(code, scope))
     }
 
     /// The one initial state.
@@ -220,41 +226,53 @@ impl Model {
         e: &mut Expansion,
         out: &mut impl FnMut(Move, Result<[u64; W], Violation>) -> bool,
     ) -> bool {
+        self.steps(s, cpu, e, out) && self.events(s, cpu, e, out)
+    }
+
+    /// Pass on what an action leads to, with the local ops that happen at once.
+    fn emit<const W: usize>(
+        &self,
+        (me, action): Move,
+        mut a: Abs<'_, W>,
+        mut broken: Option<Violation>,
+        e: &mut Expansion,
+        out: &mut impl FnMut(Move, Result<[u64; W], Violation>) -> bool,
+    ) -> bool {
+        if self.fuse
+            && broken.is_none()
+            && !matches!(action, Action::Fill(_) | Action::FillUpper(_) | Action::Drop(_))
+        {
+            broken = self.tail(&mut a, usize::from(me));
+        }
+        e.seen |= a.seen;
+        e.others |= a.others;
+        if a.seen & Seen::FULL != 0 {
+            return true; // no such run with this depth; the caller repeats with a deeper buffer
+        }
+        if a.seen & Seen::OVERFLOW != 0 || broken == Some(Violation::Overflow) {
+            e.seen |= Seen::OVERFLOW;
+            return true;
+        }
+        out((me, action), broken.map_or(Ok(a.s), Err))
+    }
+
+    /// What a CPU's program does next: these may read the words of other CPUs.
+    pub fn steps<const W: usize>(
+        &self,
+        s: &[u64; W],
+        cpu: usize,
+        e: &mut Expansion,
+        out: &mut impl FnMut(Move, Result<[u64; W], Violation>) -> bool,
+    ) -> bool {
         let c = &self.layout.cpus[cpu];
         let role = self.role(cpu);
-        let shared = &self.layout.shared;
         let at = Abs::new(self, *s);
         let top = at.top(cpu);
-        let me = cpu as u8;
         e.seen |= at.holds_dead(cpu);
         let get = |b: super::layout::Bits| b.get(s);
-        let mut emit =
-            |action: Action, mut a: Abs<'_, W>, mut broken: Option<Violation>, e: &mut Expansion| {
-                if self.fuse
-                    && broken.is_none()
-                    && !matches!(action, Action::Fill(_) | Action::FillUpper(_) | Action::Drop(_))
-                {
-                    broken = self.tail(&mut a, cpu);
-                }
-                e.seen |= a.seen;
-                e.others |= a.others;
-                if a.seen & Seen::FULL != 0 {
-                    return true; // no such run with this depth; the caller repeats with a deeper buffer
-                }
-                let overflow = a.seen & Seen::OVERFLOW != 0 || broken == Some(Violation::Overflow);
-                if overflow {
-                    e.seen |= Seen::OVERFLOW;
-                    return true;
-                }
-                out(
-                    (me, action),
-                    match broken {
-                        Some(v) => Err(v),
-                        None => Ok(a.s),
-                    },
-                )
-            };
-        // The program.
+        let mut emit = |action: Action, a: Abs<'_, W>, broken: Option<Violation>, e: &mut Expansion| {
+            self.emit((cpu as u8, action), a, broken, e, out)
+        };
         if let Some(level) = top {
             e.busy = true;
             let (_, op) = at.next_op(cpu, level);
@@ -331,6 +349,26 @@ impl Model {
                 }
             }
         }
+        true
+    }
+
+    /// What happens to a CPU whatever its program: it takes interrupts, its buffer drains, the hardware fills.
+    pub fn events<const W: usize>(
+        &self,
+        s: &[u64; W],
+        cpu: usize,
+        e: &mut Expansion,
+        out: &mut impl FnMut(Move, Result<[u64; W], Violation>) -> bool,
+    ) -> bool {
+        let c = &self.layout.cpus[cpu];
+        let role = self.role(cpu);
+        let shared = &self.layout.shared;
+        let at = Abs::new(self, *s);
+        let top = at.top(cpu);
+        let get = |b: super::layout::Bits| b.get(s);
+        let mut emit = |action: Action, a: Abs<'_, W>, broken: Option<Violation>, e: &mut Expansion| {
+            self.emit((cpu as u8, action), a, broken, e, out)
+        };
         // A switch to another mm's ASID: C code that keeps the kernel half mapped (FACTS 2.3, 2.5).
         if self.layout.asids > 1
             && top == Some(0)

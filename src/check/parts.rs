@@ -277,6 +277,15 @@ impl<K: Key> Parts<K> {
         new.zip(old).fold(K::default(), |k, (f, &o)| k | K::at(key.part(o), f.shift))
     }
 
+    /// Bytes of the words and of what is kept about them.
+    pub fn bytes(&self) -> usize {
+        let pools =
+            self.pools.iter().map(|p| p.words.len() * size_of::<u64>() + p.table.len() * size_of::<u32>());
+        let holders = self.alike.iter().flat_map(|a| &a.holders);
+        let renamed = holders.map(|h| h.about.len() * size_of::<u64>() + h.renamed.len() * size_of::<u32>());
+        pools.chain(renamed).sum()
+    }
+
     /// Where the numbers are.
     pub fn fields(&self) -> &[Field] {
         &self.fields

@@ -223,3 +223,26 @@ fn a_broadcast_is_complete_at_its_tlbsync_and_not_before() {
     assert_eq!(a.violation().unwrap().0, Violation::StaleAccessReused);
     assert_eq!(run(&policy("invlpgb"), 0, Assume::default()).status(), Status::Verified);
 }
+
+#[test]
+fn the_memory_limit_counts_words_and_answers_beside_states() {
+    let code = policy("coalesce-tri-state");
+    let question = |memory| Question {
+        code: &code,
+        features: FEATURES,
+        scope: Scope::standard(2, 1),
+        assume: Assume::default(),
+        memory,
+        plain: false,
+        trace: false,
+        threads: 1,
+    };
+    let all = check(&question(1 << 30), &mut |_| true).unwrap();
+    assert_eq!(all.status(), Status::Verified);
+    let states = visited::Visited::<u64>::bytes(all.counts.states as usize);
+    assert!(all.bytes > states);
+
+    let cut = check(&question(states), &mut |_| true).unwrap();
+    assert_eq!(cut.end, End::Cut(Cut::Memory));
+    assert!(cut.counts.states < all.counts.states && cut.counts.depth > 0);
+}

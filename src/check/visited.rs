@@ -15,32 +15,23 @@ pub struct Bucket<K> {
     pub places: Vec<u32>,
 }
 
-/// The candidates of a chunk of states.
-#[derive(Clone, Copy, Debug)]
-pub struct Candidates<'a, K> {
-    /// The first state.
-    pub from: usize,
-    /// By state: how many candidates there are up to it.
-    pub ends: &'a [u32],
-    /// By shard.
-    pub buckets: &'a [Bucket<K>],
-}
-
+/// A part of the set: the keys whose hash belongs here.
 #[derive(Clone, Debug)]
-struct Shard<K> {
+pub struct Shard<K> {
     /// Open addressing; the slot is the hash scaled, so that growing keeps the order.
     table: Vec<K>,
     held: usize,
     /// By chunk: which keys of its bucket were new.
-    fresh: Vec<Vec<u32>>,
+    pub fresh: Vec<Vec<u32>>,
 }
 
 /// Keys, in order of discovery.
 #[derive(Clone, Debug)]
 pub struct Visited<K> {
-    order: Vec<K>,
-    parent: Vec<u32>,
-    shards: Vec<Shard<K>>,
+    /// By number.
+    pub order: Vec<K>,
+    /// The state each was found from; the first is its own parent.
+    pub parent: Vec<u32>,
 }
 
 /// Candidates whose slots are fetched together, so that their cache misses overlap.
@@ -61,11 +52,13 @@ fn fits(held: usize, slots: usize) -> bool {
     held + TOGETHER <= slots / 4 * 3
 }
 
-impl<K: Key> Shard<K> {
-    fn new() -> Self {
+impl<K: Key> Default for Shard<K> {
+    fn default() -> Self {
         Shard { table: vec![K::default(); SMALLEST], held: 0, fresh: Vec::new() }
     }
+}
 
+impl<K: Key> Shard<K> {
     /// Add; `false` if it was there. `at` is the slot its hash says.
     #[inline]
     fn add(&mut self, key: K, mut at: usize) -> bool {
@@ -97,8 +90,12 @@ impl<K: Key> Shard<K> {
         }
     }
 
-    /// Insert the keys of a bucket and note which are new.
-    fn insert(&mut self, keys: &[K], fresh: &mut Vec<u32>, shards: usize) {
+    /// Insert the keys of a chunk's bucket and note which are new.
+    pub fn insert(&mut self, chunk: usize, keys: &[K], shards: usize) {
+        if self.fresh.len() <= chunk {
+            self.fresh.resize_with(chunk + 1, Vec::new);
+        }
+        let mut fresh = std::mem::take(&mut self.fresh[chunk]);
         fresh.clear();
         for (group, keys) in keys.chunks(TOGETHER).enumerate() {
             while !fits(self.held, self.table.len()) {
@@ -117,6 +114,15 @@ impl<K: Key> Shard<K> {
                 }
             }
         }
+        self.fresh[chunk] = fresh;
+    }
+
+    /// Add what is known not to be there.
+    fn load(&mut self, key: K, shards: usize) {
+        while !fits(self.held, self.table.len()) {
+            self.grow(shards);
+        }
+        self.add(key, slot(key.hash(), shards, self.table.len()));
     }
 }
 
@@ -133,39 +139,97 @@ fn slot(hash: u64, shards: usize, slots: usize) -> usize {
     ((u128::from(within) * slots as u128) >> 64) as usize
 }
 
+/// The candidates of a chunk of states.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidates<'a, K> {
+    /// The first state.
+    pub from: usize,
+    /// By state: how many candidates there are up to it.
+    pub ends: &'a [u32],
+    /// By shard.
+    pub buckets: &'a [Bucket<K>],
+}
+
+impl<K: Key> Candidates<'_, K> {
+    /// Pass on those that were new, with the state they were found from, in order. `fresh` are their places in each
+    /// bucket.
+    pub fn new_ones(&self, fresh: &[&[u32]], mut push: impl FnMut(K, u32)) {
+        let mut state = 0;
+        let mut found = |key: K, place: u32| {
+            while self.ends[state] <= place {
+                state += 1;
+            }
+            push(key, (self.from + state) as u32);
+        };
+        match (self.buckets, fresh) {
+            ([bucket], [fresh]) => {
+                for &i in *fresh {
+                    found(bucket.keys[i as usize], i);
+                }
+            }
+            ([a, b], [fresh_a, fresh_b]) => {
+                let (mut i, mut j) = (fresh_a.iter(), fresh_b.iter());
+                let place = |b: &Bucket<K>, i: Option<&u32>| i.map_or(u32::MAX, |&i| b.places[i as usize]);
+                let (mut x, mut y) = (i.next(), j.next());
+                loop {
+                    let (px, py) = (place(a, x), place(b, y));
+                    match (x, y) {
+                        (Some(&at), _) if px < py => {
+                            found(a.keys[at as usize], px);
+                            x = i.next();
+                        }
+                        (_, Some(&at)) => {
+                            found(b.keys[at as usize], py);
+                            y = j.next();
+                        }
+                        _ => break,
+                    }
+                }
+            }
+            (buckets, fresh) => {
+                let mut heads = vec![0; buckets.len()];
+                let place = |s: usize, head: usize| {
+                    fresh[s].get(head).map_or(u32::MAX, |&i| buckets[s].places[i as usize])
+                };
+                let mut places: Vec<u32> = (0..buckets.len()).map(|s| place(s, 0)).collect();
+                loop {
+                    let (s, &least) =
+                        places.iter().enumerate().min_by_key(|&(_, &p)| p).expect("there is a shard");
+                    if least == u32::MAX {
+                        break;
+                    }
+                    found(buckets[s].keys[fresh[s][heads[s]] as usize], least);
+                    heads[s] += 1;
+                    places[s] = place(s, heads[s]);
+                }
+            }
+        }
+    }
+}
+
+/// The shards of a set.
+pub fn cut<K: Key>(keys: &[K], shards: usize) -> Vec<Shard<K>> {
+    let mut all: Vec<Shard<K>> = (0..shards).map(|_| Shard::default()).collect();
+    for &key in keys {
+        all[shard_of(key.hash(), shards)].load(key, shards);
+    }
+    all
+}
+
 impl<K: Key> Visited<K> {
     /// One key, its own parent.
-    pub fn new(first: K, shards: usize) -> Self {
-        Self::rebuilt(vec![first], vec![0], shards)
-    }
-
-    fn rebuilt(order: Vec<K>, parent: Vec<u32>, shards: usize) -> Self {
-        let mut all: Vec<Shard<K>> = (0..shards).map(|_| Shard::new()).collect();
-        for &key in &order {
-            let shard = &mut all[shard_of(key.hash(), shards)];
-            while !fits(shard.held, shard.table.len()) {
-                shard.grow(shards);
-            }
-            let at = slot(key.hash(), shards, shard.table.len());
-            shard.add(key, at);
-        }
-        Visited { order, parent, shards: all }
+    pub fn new(first: K) -> Self {
+        Visited { order: vec![first], parent: vec![0] }
     }
 
     /// The same states under other keys.
     pub fn translated<L: Key>(&self, key: impl Fn(K) -> L) -> Visited<L> {
-        let order = self.order.iter().map(|&k| key(k)).collect();
-        Visited::rebuilt(order, self.parent.clone(), self.shards.len())
+        Visited { order: self.order.iter().map(|&k| key(k)).collect(), parent: self.parent.clone() }
     }
 
     /// How many.
     pub fn count(&self) -> usize {
         self.order.len()
-    }
-
-    /// How many shards.
-    pub fn shards(&self) -> usize {
-        self.shards.len()
     }
 
     /// By number.
@@ -187,52 +251,5 @@ impl<K: Key> Visited<K> {
             slots = grown(slots);
         }
         states * (size_of::<K>() + 4) + slots * size_of::<K>()
-    }
-
-    /// Insert the candidates of some chunks, in order.
-    pub fn insert(&mut self, chunks: &[Candidates<'_, K>]) {
-        let n = self.shards.len();
-        let busy = chunks.iter().flat_map(|c| c.buckets).map(|b| b.keys.len()).sum::<usize>();
-        let work = |i: usize, shard: &mut Shard<K>| {
-            let mut fresh = std::mem::take(&mut shard.fresh);
-            fresh.resize_with(chunks.len(), Vec::new);
-            for (chunk, fresh) in chunks.iter().zip(&mut fresh) {
-                shard.insert(&chunk.buckets[i].keys, fresh, n);
-            }
-            shard.fresh = fresh;
-        };
-        super::threads::each(&mut self.shards, busy > super::threads::WORTH, work);
-        for (c, &Candidates { from, ends, buckets }) in chunks.iter().enumerate() {
-            let mut state = 0;
-            let mut push = |key: K, place: u32| {
-                while ends[state] <= place {
-                    state += 1;
-                }
-                self.order.push(key);
-                self.parent.push((from + state) as u32);
-            };
-            if n == 1 {
-                for &i in &self.shards[0].fresh[c] {
-                    push(buckets[0].keys[i as usize], i);
-                }
-                continue;
-            }
-            // Merge what the shards found new, in order of the candidates.
-            let mut heads: Vec<usize> = vec![0; n];
-            let place = |s: usize, head: usize| {
-                self.shards[s].fresh[c].get(head).map_or(u32::MAX, |&i| buckets[s].places[i as usize])
-            };
-            let mut places: Vec<u32> = (0..n).map(|s| place(s, 0)).collect();
-            loop {
-                let (s, &least) =
-                    places.iter().enumerate().min_by_key(|&(_, &p)| p).expect("there is a shard");
-                if least == u32::MAX {
-                    break;
-                }
-                push(buckets[s].keys[self.shards[s].fresh[c][heads[s]] as usize], least);
-                heads[s] += 1;
-                places[s] = place(s, heads[s]);
-            }
-        }
     }
 }

@@ -54,23 +54,26 @@ pub fn assemble(
     find: &dyn Fn(&str) -> Option<File>,
     features: Features,
 ) -> Result<Code, PolicyError> {
-    let mut chain = vec![file.clone()];
-    while let Some(base) = chain.last().expect("starts with one").based_on.clone() {
-        let last = chain.last().expect("starts with one");
-        let found = find(&base).ok_or_else(|| PolicyError {
+    let mut bases: Vec<File> = Vec::new();
+    loop {
+        let last = bases.last().unwrap_or(file);
+        let Some(base) = &last.based_on else { break };
+        let found = find(base).ok_or_else(|| PolicyError {
             file: last.file.clone(),
             at: Loc { line: 1, col: 1 },
             message: format!("`{}` is based on `{base}`, which is no policy", last.name),
         })?;
-        if chain.iter().any(|f| f.name == found.name) {
+        if file.name == found.name || bases.iter().any(|f| f.name == found.name) {
             return Err(PolicyError {
                 file: last.file.clone(),
                 at: Loc { line: 1, col: 1 },
                 message: format!("`{}` is based on itself", found.name),
             });
         }
-        chain.push(found);
+        bases.push(found);
     }
+    let mut chain = vec![file];
+    chain.extend(&bases);
     let section_of_contexts = |name: &str| contexts.section(name).is_some();
     let used = chain.iter().flat_map(|f| &f.sections).any(|s| {
         section_of_contexts(&s.name)
@@ -80,14 +83,14 @@ pub fn assemble(
             )
     });
     if used || wants.iter().any(|n| section_of_contexts(n)) {
-        chain.push(contexts.clone());
+        chain.push(contexts);
     }
-    chain.push(kernel.clone());
+    chain.push(kernel);
     Assembler::new(chain, features).run()
 }
 
-struct Assembler {
-    chain: Vec<File>,
+struct Assembler<'a> {
+    chain: Vec<&'a File>,
     features: Features,
     code: Code,
     /// Names of macros being inlined, innermost last: recursion is an error, and its last is the file.
@@ -113,8 +116,8 @@ type Result2<T> = Result<T, PolicyError>;
 #[derive(Default)]
 struct Label(Vec<usize>);
 
-impl Assembler {
-    fn new(chain: Vec<File>, features: Features) -> Self {
+impl<'a> Assembler<'a> {
+    fn new(chain: Vec<&'a File>, features: Features) -> Self {
         let code = Code {
             name: chain[0].name.clone(),
             ops: Vec::new(),
@@ -153,8 +156,8 @@ impl Assembler {
         Err(PolicyError { file: self.code.files[self.file_now()].clone(), at, message: message.into() })
     }
 
-    fn find_section(&self, name: &str) -> Option<(usize, Section)> {
-        self.chain.iter().enumerate().find_map(|(i, f)| f.section(name).map(|s| (i, s.clone())))
+    fn find_section(&self, name: &str) -> Option<(usize, &'a Section)> {
+        self.chain.iter().enumerate().find_map(|(i, f)| f.section(name).map(|s| (i, s)))
     }
 
     fn run(mut self) -> Result2<Code> {
@@ -291,7 +294,7 @@ impl Assembler {
         self.temps = 0;
         self.in_each = false;
         let (file, section) = self.find_section(name).expect("the caller looked");
-        self.inline(file, &section)?;
+        self.inline(file, section)?;
         self.span = Span { file: file as u8, line: section.at.line, col: section.at.col, place: 0 };
         self.line = format!("return from {name}");
         if !matches!(section.body.last(), Some(Stmt { kind: StmtKind::Use(w), .. }) if w == "return") {
@@ -904,7 +907,7 @@ impl Assembler {
                             );
                             return self.fail(s.at, format!("`{word}` is neither an op nor a section{hint}"));
                         };
-                        return self.inline(file, &section);
+                        return self.inline(file, section);
                     }
                 };
                 self.emit(op);

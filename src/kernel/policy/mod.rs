@@ -1,5 +1,7 @@
 //! The policy table. A new policy is one text file and one row here.
 
+use std::sync::LazyLock;
+
 use super::assemble::assemble;
 use super::program::{Code, Features};
 use super::text::{File, Loc, PolicyError, parse};
@@ -105,8 +107,17 @@ pub fn initiators(file: &File) -> Vec<&'static str> {
 }
 
 /// The kernel's own file.
-pub fn kernel() -> File {
-    parse("linux.kernel", KERNEL).expect("the embedded file parses: tested")
+pub fn kernel() -> &'static File {
+    static FILE: LazyLock<File> =
+        LazyLock::new(|| parse("linux.kernel", KERNEL).expect("the embedded file parses: tested"));
+    &FILE
+}
+
+/// The kernel's file of memory contexts.
+fn contexts() -> &'static File {
+    static FILE: LazyLock<File> =
+        LazyLock::new(|| parse("contexts.kernel", CONTEXTS).expect("the embedded file parses: tested"));
+    &FILE
 }
 
 /// Assemble a parsed policy against the kernel's paths and the built-in policies.
@@ -116,8 +127,7 @@ pub fn load(file: &File, features: Features) -> Result<Code, PolicyError> {
 
 /// The same, with the kernel programs of these names among those that are not always there.
 pub fn load_with(file: &File, wants: &[&str], features: Features) -> Result<Code, PolicyError> {
-    let contexts = parse("contexts.kernel", CONTEXTS).expect("the embedded file parses: tested");
-    assemble(file, &kernel(), &contexts, wants, &|name| builtin(name).ok(), features)
+    assemble(file, kernel(), contexts(), wants, &|name| builtin(name).ok(), features)
 }
 
 #[cfg(test)]
