@@ -106,12 +106,17 @@ def bench_ratio_to_numba_and_pycachesim(
     loop = numba_loop()
     assert loop(vpn) == (counts["l1_hits"], counts["stlb_hits"])
     theirs = best_of(lambda: loop(vpn), 5)
+    scalar = tc.Tlb(PEERS)
+    scalar._state.set_vectors(False)
+    without = best_of(lambda: (scalar.reset(), scalar.access(vpn, counts_only=True)), 5)
+    assert scalar == tlb
     benchmark.extra_info["accesses"] = len(vpn)
     benchmark.extra_info["million_accesses_per_s"] = rate(ours, len(vpn))
     benchmark.extra_info["numba_million_accesses_per_s"] = rate(theirs, len(vpn))
     benchmark.extra_info["times_numba"] = theirs / ours
+    benchmark.extra_info["scalar_times_numba"] = theirs / without
     line = f"{name:10} {rate(ours, len(vpn)):5.0f} M/s, numba {rate(theirs, len(vpn)):4.0f} M/s"
-    line += f" = {theirs / ours:.2f}x"
+    line += f" = {theirs / ours:.2f}x (without vectors {theirs / without:.2f}x)"
     try:
         from tests.peers import cachesim_counts
     except ImportError:

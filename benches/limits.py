@@ -40,7 +40,7 @@ class Limit:
 def _ratios(stream: str, must: float, aim: float) -> list[Limit]:
     name = f"ratio_to_numba_and_pycachesim[[]{stream}]"
     peers = [] if stream == "zipf1.2" else [Limit(name, "times_pycachesim", 12)]
-    return [Limit(name, "times_numba", must, aim), *peers]
+    return [Limit(name, "times_numba", must, aim), Limit(name, "scalar_times_numba", 1), *peers]
 
 
 LIMITS: list[Limit] = [

@@ -220,7 +220,7 @@ struct Places {
 
 /// Runs events; `false`: not a shape for this loop, and nothing was done.
 pub(super) fn run(cpus: &mut Cpus, events: &[[u8; EVENT_BYTES]], mut levels: Option<&mut [u8]>) -> bool {
-    let Some(places) = places(&cpus.tlbs()[0]).filter(|_| simd::available()) else { return false };
+    let Some(places) = places(&cpus.tlbs()[0]).filter(|_| cpus.vectors()) else { return false };
     let mut context_bits = Names::FEW;
     let mut at = 0;
     while at < events.len() {

@@ -14,20 +14,22 @@ use super::{Kind, PageSize, Pcid, Vpn};
 /// Shorter calls do not pay for looking whether the shape fits.
 const WORTH_LOOKING: usize = 1024;
 
-/// Runs `vpns`, all valid, in context `pcid`, which is loaded. `None`: not such a case; nothing has changed.
+/// Runs `vpns`, all valid, in context `pcid`, which is loaded, with vectors if `vector`. `None`: not such a case; nothing
+/// has changed.
 pub(super) fn run(
     tlb: &mut Tlb,
     vpns: &[u64],
     pcid: Pcid,
     kind: Kind,
     mut levels: Option<&mut [u8]>,
+    vector: bool,
 ) -> Option<()> {
     let inclusive = tlb.geometry().levels().iter().any(|level| level.inclusive);
     let special = |array: &Array| array.keys().iter().any(|entry| entry.is_global());
     if vpns.len() < WORTH_LOOKING || inclusive || tlb.holds_stale() || tlb.arrays().iter().any(special) {
         return None;
     }
-    if let Some(()) = packed::run(tlb, vpns, pcid, kind, levels.as_deref_mut()) {
+    if vector && packed::run(tlb, vpns, pcid, kind, levels.as_deref_mut()).is_some() {
         return Some(());
     }
     wide(tlb, vpns, pcid, kind, levels);
@@ -156,11 +158,7 @@ mod tests {
                         batched = before.clone();
                         let mut levels = vec![9; vpns.len()];
                         let out = with_levels.then_some(&mut levels[..]);
-                        if vectors {
-                            run(&mut batched, &vpns, pcid, kind, out).unwrap();
-                        } else {
-                            wide(&mut batched, &vpns, pcid, kind, out);
-                        }
+                        run(&mut batched, &vpns, pcid, kind, out, vectors).unwrap();
                         assert!(!with_levels || levels == wanted, "{name}");
                         assert!(batched == expected, "{name}, levels {with_levels}, vectors {vectors}");
                     }
@@ -185,7 +183,7 @@ mod tests {
             expected.access(Vpn(vpn), Kind::Load, PageSize::K4, false);
         }
         assert!(packed::run(&mut batched.clone(), &vpns, Pcid(1), Kind::Load, None).is_none());
-        run(&mut batched, &vpns, Pcid(1), Kind::Load, None).unwrap();
+        run(&mut batched, &vpns, Pcid(1), Kind::Load, None, true).unwrap();
         assert!(batched == expected);
     }
 }

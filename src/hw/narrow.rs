@@ -14,10 +14,10 @@ pub(super) const TAG: u32 = 15;
 /// No way and no tag.
 const NOTHING: u16 = u16::MAX;
 
-/// Sixteen ways.
+/// Sixteen ways, four in a word, the first in the lowest bits.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(32))]
-pub(super) struct Line([u16; MOST_WAYS]);
+pub(super) struct Line([u64; MOST_WAYS / 4]);
 
 /// One level, packed to 16 bits a way.
 #[derive(Debug)]
@@ -58,14 +58,15 @@ impl Narrow {
         let middle = low + (high - low) / 2;
         let base = (middle >> shift << shift).wrapping_sub(1 << (shift + TAG - 1));
         let shape = Shape { sets, stride: stride(ways), base, shift };
-        let lines = vec![Line([NOTHING; MOST_WAYS]); (sets * shape.stride).div_ceil(MOST_WAYS)];
+        let lines = vec![Line([u64::MAX; MOST_WAYS / 4]); (sets * shape.stride).div_ceil(MOST_WAYS)];
         let mut narrow = Narrow { lines, shape, ways, tokens: Vec::new() };
         for set in 0..sets {
             for way in 0..ways {
                 let at = set * packed.stride + way;
                 let name = narrow.name(packed.rows[at / 16].0[at % 16])?;
                 let at = set * shape.stride + way;
-                narrow.lines[at / MOST_WAYS].0[at % MOST_WAYS] = name;
+                let word = &mut narrow.lines[at / MOST_WAYS].0[at % MOST_WAYS / 4];
+                *word ^= u64::from(name ^ NOTHING) << (16 * (at % 4));
             }
         }
         Some(narrow)
@@ -90,7 +91,7 @@ impl Narrow {
         for set in 0..self.shape.sets {
             for way in 0..self.ways {
                 let at = set * self.shape.stride + way;
-                let name = self.lines[at / MOST_WAYS].0[at % MOST_WAYS];
+                let name = (self.lines[at / MOST_WAYS].0[at % MOST_WAYS / 4] >> (16 * (at % 4))) as u16;
                 let at = set * packed.stride + way;
                 packed.rows[at / 16].0[at % 16] = if name == NOTHING {
                     EMPTY
@@ -101,5 +102,38 @@ impl Narrow {
                 };
             }
         }
+    }
+
+    /// Whether all pages have tags.
+    pub(super) fn holds(&self, ids: &[u32]) -> bool {
+        let Shape { base, shift, .. } = self.shape;
+        ids.iter().fold(0, |all, id| all | id.wrapping_sub(base) >> shift) >> TAG == 0
+    }
+
+    /// Pages that have tags through sets of four ways, without vectors; those not found move to the front, with their
+    /// numbers if there are any. Returns how many these are.
+    pub(super) fn pass4(&mut self, ids: &mut [u32], numbers: &mut [u32]) -> usize {
+        const LOW: u64 = 0x0001_0001_0001_0001;
+        const HIGH: u64 = LOW << 15;
+        let Shape { sets, base, shift, .. } = self.shape;
+        let mut misses = 0;
+        for i in 0..ids.len() {
+            let id = ids[i];
+            let set = id as usize & (sets - 1);
+            let word = &mut self.lines[set / 4].0[set % 4];
+            let tag = u64::from(id.wrapping_sub(base) >> shift);
+            // The lowest bit that is left is the highest of the first way that is equal.
+            let differs = *word ^ tag.wrapping_mul(LOW);
+            let found = differs.wrapping_sub(LOW) & !differs & HIGH;
+            // Ways up to the one found, or all, move up.
+            let moves = found ^ found.wrapping_sub(1);
+            *word ^= (*word ^ (*word << 16 | tag)) & moves;
+            ids[misses] = id;
+            if !numbers.is_empty() {
+                numbers[misses] = numbers[i];
+            }
+            misses += usize::from(found == 0);
+        }
+        misses
     }
 }

@@ -75,18 +75,8 @@ pub(super) struct Hits {
     pub(super) second: u64,
 }
 
-/// Runs `vpns` through `tlb` in context `pcid`. `None`: not a plain case; nothing has changed.
+/// Runs `vpns` through `tlb` in context `pcid`, with vectors if `vector`. `None`: not a plain case; nothing has changed.
 pub(super) fn run(
-    tlb: &mut Tlb,
-    vpns: &[u64],
-    pcid: Pcid,
-    kind: Kind,
-    levels: Option<&mut [u8]>,
-) -> Option<()> {
-    run_with(tlb, vpns, pcid, kind, levels, simd::available())
-}
-
-fn run_with(
     tlb: &mut Tlb,
     vpns: &[u64],
     pcid: Pcid,
@@ -107,10 +97,11 @@ fn run_with(
     let answers =
         levels.map(|levels| (levels, first.level as u8, second.map_or(tlb.levels(), |p| p.level as u8)));
     let filter = answers.is_none() && repeats(vpns);
+    let (low, high) = range(vpns, base);
+    // Without vectors only sets of four ways gain by it.
+    let narrow = |level: &Packed| Narrow::of(level, low, high).filter(|_| vector || level.ways == 4);
+    state.narrow = [Some(&state.first), state.second.as_ref()].map(|level| level.and_then(narrow));
     let hits = if vector {
-        let (low, high) = range(vpns, base);
-        state.narrow = [Some(&state.first), state.second.as_ref()]
-            .map(|level| level.and_then(|level| Narrow::of(level, low, high)));
         simd::run(&mut state, vpns, base, filter, answers, tlb.levels())?
     } else {
         run_scalar(&mut state, vpns, base, filter, answers, tlb.levels())?
@@ -254,9 +245,9 @@ fn run_scalar(
     mut answers: Answers<'_>,
     walk: u8,
 ) -> Option<Hits> {
+    let State { first, second, narrow, .. } = state;
     let mut hits = Hits::default();
-    let mut ids = [0_u32; BATCH];
-    let mut missed = [(0_u32, 0_u32); BATCH];
+    let (mut ids, mut all_numbers) = ([0_u32; BATCH], [0_u32; BATCH]);
     let mut previous = EMPTY;
     for (number, batch) in vpns.chunks(BATCH).enumerate() {
         let mut outside = 0;
@@ -271,23 +262,30 @@ fn run_scalar(
         if outside != 0 {
             return None;
         }
-        let mut misses = 0;
-        for (i, &id) in ids[..kept].iter().enumerate() {
-            missed[misses] = (id, i as u32);
-            misses += usize::from(!state.first.step(id));
+        let ids = &mut ids[..kept];
+        let numbers = if answers.is_some() { &mut all_numbers[..kept] } else { &mut [][..] };
+        numbers.iter_mut().enumerate().for_each(|(i, number)| *number = i as u32);
+        if let Some(form) = narrow[0].take_if(|form| !form.holds(ids)) {
+            form.back(first);
+        }
+        let misses = match &mut narrow[0] {
+            Some(form) => form.pass4(ids, numbers),
+            None => first.pass(ids, numbers),
+        };
+        if let Some((out, first_level, second_level)) = &mut answers {
+            let out = &mut out[number * BATCH..][..batch.len()];
+            out.fill(*first_level);
+            numbers[..misses].iter().for_each(|&i| out[i as usize] = *second_level);
+        }
+        let left = match second {
+            Some(second) => second.pass(&mut ids[..misses], numbers),
+            None => misses,
+        };
+        if let Some((out, ..)) = &mut answers {
+            numbers[..left].iter().for_each(|&i| out[number * BATCH + i as usize] = walk);
         }
         hits.first += (batch.len() - misses) as u64;
-        let start = number * BATCH;
-        if let Some((levels, first, _)) = &mut answers {
-            levels[start..start + batch.len()].fill(*first);
-        }
-        for &(id, i) in &missed[..misses] {
-            let hit = state.second.as_mut().is_some_and(|second| second.step(id));
-            hits.second += u64::from(hit);
-            if let Some((levels, _, second)) = &mut answers {
-                levels[start + i as usize] = if hit { *second } else { walk };
-            }
-        }
+        hits.second += (misses - left) as u64;
     }
     Some(hits)
 }
@@ -322,20 +320,60 @@ impl Packed {
             .all(|(at, id)| id != EMPTY || at % self.stride >= self.ways)
     }
 
-    /// One access: the page becomes the newest of its set, and what stood before it moves down.
-    fn step(&mut self, id: u32) -> bool {
-        let slot = (id as usize & (self.sets - 1)) * self.stride;
-        let row = &mut self.rows[slot / 16].0[slot % 16..][..self.ways];
-        let mut carry = id;
-        for way in row {
-            let old = std::mem::replace(way, carry);
-            if old == id {
-                return true;
-            }
-            carry = old;
+    /// Pages in order, without vectors; those not found move to the front, with their numbers if there are any. Returns
+    /// how many these are.
+    fn pass(&mut self, ids: &mut [u32], numbers: &mut [u32]) -> usize {
+        match (self.ways, numbers.is_empty()) {
+            (4, true) => self.pass_ways::<4, 4, false>(ids, numbers),
+            (4, false) => self.pass_ways::<4, 4, true>(ids, numbers),
+            (8, true) => self.pass_ways::<8, 8, false>(ids, numbers),
+            (8, false) => self.pass_ways::<8, 8, true>(ids, numbers),
+            (12, true) => self.pass_ways::<12, 16, false>(ids, numbers),
+            (12, false) => self.pass_ways::<12, 16, true>(ids, numbers),
+            (16, true) => self.pass_ways::<16, 16, false>(ids, numbers),
+            (16, false) => self.pass_ways::<16, 16, true>(ids, numbers),
+            (ways, _) => unreachable!("no plain level has {ways} ways"),
         }
-        false
     }
+
+    fn pass_ways<const WAYS: usize, const STRIDE: usize, const NUMBERS: bool>(
+        &mut self,
+        ids: &mut [u32],
+        numbers: &mut [u32],
+    ) -> usize {
+        assert!(self.ways == WAYS && self.stride == STRIDE);
+        let (mask, rows) = (self.sets - 1, &mut self.rows[..]);
+        let mut misses = 0;
+        for i in 0..ids.len() {
+            let id = ids[i];
+            let set = id as usize & mask;
+            let row = &mut rows[set * STRIDE / 16].0;
+            // Where a set is a row, its place is a constant, and so are those of its ways.
+            let at = if STRIDE == 16 { 0 } else { set * STRIDE % 16 };
+            let ways = row[at..].first_chunk_mut::<WAYS>().expect("a stride has room");
+            let hit = to_front(ways, id);
+            ids[misses] = id;
+            if NUMBERS {
+                numbers[misses] = numbers[i];
+            }
+            misses += usize::from(!hit);
+        }
+        misses
+    }
+}
+
+/// One access: the page becomes the newest of its set, and what stood before it moves down.
+#[inline]
+fn to_front<const WAYS: usize>(ways: &mut [u32; WAYS], id: u32) -> bool {
+    let mut carry = id;
+    for way in ways {
+        let old = std::mem::replace(way, carry);
+        if old == id {
+            return true;
+        }
+        carry = old;
+    }
+    false
 }
 
 #[cfg(test)]
@@ -370,7 +408,7 @@ mod tests {
                         let wanted = slowly(&mut expected, &vpns);
                         let mut levels = vec![9; vpns.len()];
                         let out = with_levels.then_some(&mut levels[..]);
-                        run_with(&mut plain, &vpns, Pcid(0), Kind::Load, out, vector).expect("a plain case");
+                        run(&mut plain, &vpns, Pcid(0), Kind::Load, out, vector).expect("a plain case");
                         assert!(!with_levels || levels == wanted);
                         assert!(plain == expected, "seed {seed}, vector {vector}");
                     }
@@ -397,11 +435,13 @@ mod tests {
                         let mut same = plain.clone();
                         let mut levels = vec![9; part.len()];
                         let out = with_levels.then_some(&mut levels[..]);
-                        run(&mut same, part, Pcid(0), Kind::Load, out).expect("a plain case");
+                        run(&mut same, part, Pcid(0), Kind::Load, out, simd::available())
+                            .expect("a plain case");
                         assert!(!with_levels || levels == wanted, "seed {seed}, at {at}");
                         assert!(same == expected, "seed {seed}, at {at}");
                     }
-                    run(&mut plain, part, Pcid(0), Kind::Load, None).expect("a plain case");
+                    run(&mut plain, part, Pcid(0), Kind::Load, None, simd::available())
+                        .expect("a plain case");
                 }
             }
         }
@@ -439,7 +479,7 @@ mod tests {
         let mut plain = expected.clone();
         let vpns = stream(10, 5_000, 900);
         slowly(&mut expected, &vpns);
-        run(&mut plain, &vpns, Pcid(3), Kind::Load, None).unwrap();
+        run(&mut plain, &vpns, Pcid(3), Kind::Load, None, simd::available()).unwrap();
         assert!(plain == expected);
     }
 
@@ -449,9 +489,9 @@ mod tests {
         let mut vpns = stream(1, 5_000, 50);
         vpns[4_999] = 1 << 40;
         let before = tlb.clone();
-        assert!(run(&mut tlb, &vpns, Pcid(0), Kind::Load, None).is_none());
+        assert!(run(&mut tlb, &vpns, Pcid(0), Kind::Load, None, simd::available()).is_none());
         assert!(tlb == before);
         tlb.access(Vpn(7), Kind::Load, PageSize::K4, true);
-        assert!(run(&mut tlb, &stream(1, 5_000, 50), Pcid(0), Kind::Load, None).is_none());
+        assert!(run(&mut tlb, &stream(1, 5_000, 50), Pcid(0), Kind::Load, None, simd::available()).is_none());
     }
 }

@@ -7,7 +7,7 @@ use super::broadcast::Invlpgb;
 use super::invalidate::{Invpcid, Scope};
 use super::tlb::{Counters, Tlb};
 use super::{Geometry, Kind, PageSize, Pcid, TlbError, Vpn};
-use super::{batch, decoupled, plain};
+use super::{batch, decoupled, plain, simd};
 
 /// Bytes of one event.
 pub const EVENT_BYTES: usize = 16;
@@ -139,9 +139,17 @@ impl Event {
 }
 
 /// The TLBs of several CPUs of one shape.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Cpus {
     tlbs: Vec<Tlb>,
+    vectors: bool,
+}
+
+/// How they are computed is no part of what they are.
+impl PartialEq for Cpus {
+    fn eq(&self, other: &Self) -> bool {
+        self.tlbs == other.tlbs
+    }
 }
 
 /// What one context per access can be.
@@ -162,12 +170,23 @@ impl Cpus {
         if cpus == 0 || cpus > 4096 {
             return Err(TlbError::shape("cpus", format!("must be 1 to 4096: got {cpus}")));
         }
-        Ok(Cpus { tlbs: vec![Tlb::new(std::sync::Arc::clone(geometry)); cpus] })
+        Ok(Self::from_tlbs(vec![Tlb::new(std::sync::Arc::clone(geometry)); cpus]))
     }
 
     /// From TLBs of one geometry.
     pub fn from_tlbs(tlbs: Vec<Tlb>) -> Self {
-        Cpus { tlbs }
+        Cpus { tlbs, vectors: simd::available() }
+    }
+
+    /// Leaves the vector loops out, or takes them again where the CPU runs them. Results are the same: this is for
+    /// comparing speeds, and the scalar loops with the vector loops.
+    pub fn set_vectors(&mut self, vectors: bool) {
+        self.vectors = vectors && simd::available();
+    }
+
+    /// Whether the vector loops run.
+    pub fn vectors(&self) -> bool {
+        self.vectors
     }
 
     /// One TLB per CPU.
@@ -237,7 +256,7 @@ impl Cpus {
             Contexts::One(_) | Contexts::Each(_) => None,
         };
         if let Some(pcid) = alike
-            && plain::run(tlb, vpns, pcid, kind, levels.as_deref_mut()).is_some()
+            && plain::run(tlb, vpns, pcid, kind, levels.as_deref_mut(), self.vectors).is_some()
         {
             return Ok(());
         }
@@ -249,7 +268,7 @@ impl Cpus {
         }
         if let Some(pcid) = alike {
             tlb.switch(pcid);
-            if decoupled::run(tlb, vpns, pcid, kind, levels.as_deref_mut()).is_some() {
+            if decoupled::run(tlb, vpns, pcid, kind, levels.as_deref_mut(), self.vectors).is_some() {
                 return Ok(());
             }
         }

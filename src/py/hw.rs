@@ -324,6 +324,12 @@ impl TlbState {
         self.table(py, &cpus.counters().since(&before))
     }
 
+    /// Leaves the vector loops out, or takes them again; results are the same. For comparing speeds.
+    fn set_vectors(&self, vectors: bool) -> PyResult<()> {
+        self.borrow()?.set_vectors(vectors);
+        Ok(())
+    }
+
     /// Counts since the last reset, of one CPU or of all.
     #[pyo3(signature = (cpu=None))]
     fn counters<'py>(&self, py: Python<'py>, cpu: Option<usize>) -> PyResult<Bound<'py, PyDict>> {
