@@ -438,6 +438,17 @@ def _counted(
     ranges = run.total("interrupts_aliases", isolated=True) / 2 / done
     full = run.total("flush_requests_full") / done - whole
     calls, traced_full, traced_ranged, traced_all = measured
+    yield Row(
+        number=11,
+        name=f"syncs of text in {cycles} of {name}",
+        unit="count",
+        role="fitted",
+        published=0.0,
+        computed=run.total("sync_requests") / done,
+        tolerance=0.0,
+        absolute=True,
+        note="no do_sync_core among the calls that this trace has queued",
+    )
     for what, published, computed in (
         ("flush_tlb_kernel_range calls", calls, ranges),
         ("full ones", traced_full, full),

@@ -27,6 +27,7 @@ __all__ = [
     "chain",
     "cpu_list",
     "dpdk_poll",
+    "faults",
     "filter_attach",
     "forks",
     "from_array",
@@ -148,6 +149,7 @@ def syscalls(
     poisson: bool = False,
     kernel_pages: int = 12,
     user_pages: int = 4,
+    by: str = "syscall",
     name: str = "syscalls",
 ) -> Actor:
     """Return a loop of user time and one system call.
@@ -162,6 +164,10 @@ def syscalls(
         User time between two calls; the mean if `poisson`.
     kernel_pages, user_pages
         Pages touched by the call and between calls: what must be walked again after a flush (unsourced).
+    by
+        Entry path (arch/x86/entry/entry_64.S, entry_64_compat.S): `syscall`; `syscall_compat` or `sysenter_compat` of
+        32-bit code; `exception` (`int 0x80` since Linux 6.7), `exception_espfix` or `exception_bad_iret`. No source
+        has what SYSENTER takes: here it takes what SYSCALL does.
     """
     gap = {"mean_ps": _ps(gap_ns, 1e3, "gap_ns"), "exponential": poisson}
     return Actor(
@@ -173,6 +179,47 @@ def syscalls(
             "base_ps": _ps(base_ns, 1e3, "base_ns"),
             "kernel_pages": kernel_pages,
             "user_pages": user_pages,
+            "by": by,
+        },
+    )
+
+
+def faults(
+    on: str | tuple[int, ...] = "isolated",
+    *,
+    rate_hz: float,
+    body_us: float = 0.5,
+    by: str = "exception",
+    poisson: bool = True,
+    name: str = "faults",
+) -> Actor:
+    """Return page faults and other exceptions of the tasks of these CPUs, taken in user mode.
+
+    Parameters
+    ----------
+    on
+        Which CPUs; each needs a foreground with user mode (`spin`, `syscalls`).
+    rate_hz
+        Faults per second of each CPU. One that falls due in the kernel is taken on the return to user mode.
+    body_us
+        Time of the handler (unsourced).
+    by
+        Entry path: `exception`, `exception_espfix` (the return goes to a stack segment of the LDT, so through
+        espfix64: back to the kernel CR3 and out again) or `exception_bad_iret` (the IRET faults: entered again).
+
+    Examples
+    --------
+    >>> faults("isolated", rate_hz=100).kind
+    'faults'
+    """
+    return Actor(
+        name=name,
+        on=on,
+        kind="faults",
+        params={
+            "gap": _gap(rate_hz, name, poisson),
+            "body_ps": _ps(body_us, 1e6, "body_us"),
+            "by": by,
         },
     )
 
@@ -699,6 +746,10 @@ MODULE_STEPS: tuple[dict[str, Any], ...] = (
 )
 
 
+# One batch of text_poke_bp_batch: three syncs, however many instructions it patches.
+STATIC_KEY_STEPS: tuple[dict[str, Any], ...] = ({"program": "text_poke", "pages": 0, "cause": "text_poke"},)
+
+
 def filter_attach(
     *,
     duration_s: float = 60.0,
@@ -727,24 +778,28 @@ def module_load(
     cpus: int = 4,
     isolated: str | tuple[int, ...] = "2-3",
     rate_hz: float = 0.35,
+    pokes: int = 0,
 ) -> Scenario:
-    """Return modules loaded and unloaded, `rate_hz` times a second."""
+    """Return modules loaded and unloaded, `rate_hz` times a second.
+
+    `pokes` is the number of `text_poke_bp_batch` batches per cycle, of three syncs each: static keys that a module flips,
+    ftrace updates while a tracer is on. The recorded module (nls_utf8) needs none: 21 traced cycles queued 1,139 remote
+    calls, none of them `do_sync_core`.
+    """
     return Scenario(
         name="module-load",
         duration_s=duration_s,
         cpus=cpus,
         isolated=cpu_list(isolated),
-        abstraction="A load and unload is its flushes as counted on 6.12 (fitted), without text patching.",
+        abstraction="A load and unload is its flushes as counted on 6.12 (fitted), where no text was patched"
+        + (f"; {pokes} batches of text patching are added to each." if pokes else "."),
         actors=(
             spin("isolated"),
             spin("housekeeping"),
-            chain(MODULE_STEPS, (0,), rate_hz=rate_hz, name="module"),
+            chain((*MODULE_STEPS, *STATIC_KEY_STEPS * pokes), (0,), rate_hz=rate_hz, name="module"),
         ),
     )
 
-
-# One batch of text_poke_bp_batch: three syncs, however many instructions it patches.
-STATIC_KEY_STEPS: tuple[dict[str, Any], ...] = ({"program": "text_poke", "pages": 0, "cause": "text_poke"},)
 
 # Arming and disarming a kprobe: one sync each.
 KPROBE_STEPS: tuple[dict[str, Any], ...] = (

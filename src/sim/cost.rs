@@ -1,5 +1,6 @@
 //! What an op takes, in picoseconds: one number per op of the assembled policy, from the CPU's preset.
 
+use super::scenario::Path;
 use crate::hw::preset::{Figure, Preset};
 use crate::kernel::program::{At, Code, Feature, Features, Fence, Invpcid, NoFlush, Op};
 
@@ -87,6 +88,16 @@ pub struct Times {
 }
 
 impl Times {
+    /// What the hardware takes to enter and to leave by a path. No source has SYSENTER: it takes what SYSCALL does.
+    /// A faulting IRET is a second delivery and a second return.
+    pub fn path(&self, by: Path) -> (u64, u64) {
+        match by {
+            Path::Syscall | Path::SyscallCompat | Path::SysenterCompat => self.syscall,
+            Path::Exception | Path::ExceptionEspfix => self.interrupt,
+            Path::ExceptionBadIret => (self.interrupt.0, self.interrupt.0 + 2 * self.interrupt.1),
+        }
+    }
+
     /// The times of a policy's ops on a CPU.
     pub fn new(code: &Code, cpu: &Preset, features: Features, bound: Bound) -> Self {
         let c = &cpu.costs;

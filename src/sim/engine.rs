@@ -23,7 +23,7 @@ pub use save::Saved;
 use super::draw::Draws;
 use super::machine::{Timed, looks_up};
 use super::queue::{Key, NEVER};
-use super::scenario::{Gap, Kind as ActorKind, Scenario};
+use super::scenario::{Gap, Kind as ActorKind, Path, Scenario};
 use super::stats::{Cause, Stat, Window};
 use crate::kernel::program::{Code, Pc, ProgId};
 use crate::kernel::step::{Cpu, Frame};
@@ -60,6 +60,7 @@ const INITIATORS: [&str; 13] = [
 enum Why {
     Enter,
     Syscall,
+    Fault,
     Work,
     Idle,
     Interrupt,
@@ -119,6 +120,10 @@ struct Own {
     foreground: Option<usize>,
     idle: bool,
     base_body: u64,
+    /// Entry path of the foreground's system calls.
+    by: Path,
+    /// Exceptions happen in its user mode.
+    faults: bool,
     memo: Option<Memo>,
     patience: Patience,
     stream: Option<Streaming>,
@@ -128,7 +133,8 @@ struct Own {
 #[derive(Clone, Copy, Debug)]
 struct Entries {
     enter_user: ProgId,
-    syscall: ProgId,
+    /// By number of [`Path`].
+    paths: [ProgId; Path::ALL.len()],
     interrupt: ProgId,
     interrupt_kernel: ProgId,
     interrupt_idle: ProgId,
@@ -288,9 +294,13 @@ impl Engine {
         let find = |name: &str| {
             code.program(name).ok_or_else(|| format!("policy `{}` has no program `{name}`", code.name))
         };
+        let mut paths = [find("syscall")?; Path::ALL.len()];
+        for path in Path::ALL {
+            paths[path as usize] = find(path.program())?;
+        }
         let entries = Entries {
             enter_user: find("enter_user")?,
-            syscall: find("syscall")?,
+            paths,
             interrupt: find("interrupt")?,
             interrupt_kernel: find("interrupt_kernel")?,
             interrupt_idle: find("interrupt_idle")?,
@@ -336,6 +346,8 @@ impl Engine {
                 foreground: None,
                 idle: true,
                 base_body: 0,
+                by: Path::Syscall,
+                faults: false,
                 memo: None,
                 patience: Patience::default(),
                 stream: None,
@@ -351,13 +363,15 @@ impl Engine {
                     o.idle = matches!(actor.kind, ActorKind::Idle);
                     o.base_body = base_bodies[i];
                     match actor.kind {
-                        ActorKind::Syscalls { kernel_pages, user_pages, .. } => {
+                        ActorKind::Syscalls { kernel_pages, user_pages, by, .. } => {
+                            o.by = by;
                             refill_pages[usize::from(cpu)] = (kernel_pages, user_pages);
                         }
                         ActorKind::Spin { user_pages } => refill_pages[usize::from(cpu)] = (0, user_pages),
                         _ => {}
                     }
                 }
+                o.faults |= matches!(actor.kind, ActorKind::Faults { .. });
                 o.actors.push(ActorState {
                     actor: i as u16,
                     next: NEVER,
@@ -440,6 +454,7 @@ impl Engine {
                 | ActorKind::Syscalls { .. }
                 | ActorKind::Stream { .. } => continue,
                 ActorKind::Interrupts { gap, .. }
+                | ActorKind::Faults { gap, .. }
                 | ActorKind::Nmis { gap, .. }
                 | ActorKind::Forks { gap, .. }
                 | ActorKind::Vfree { gap, .. }
@@ -484,6 +499,9 @@ impl Engine {
             let next = self.own[i].actors[k].next;
             match self.kind(cpu, k) {
                 ActorKind::Interrupts { .. } => device = device.min(next),
+                // The task of a CPU in the kernel makes none.
+                ActorKind::Faults { .. } if self.m.cores[i].depth > 0 => {}
+                ActorKind::Faults { .. } => device = device.min(next),
                 ActorKind::Nmis { .. } => nmi = nmi.min(next),
                 ActorKind::Forks { .. }
                 | ActorKind::Vfree { .. }

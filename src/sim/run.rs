@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use super::cost::{Bound, Times};
 use super::engine::{Engine, Kernel, Latencies, PurgeRecord, Saved};
 use super::machine::{CpuTlb, Layout, Timed};
-use super::scenario::{Actor, Gap, Kind, On, Scenario};
+use super::scenario::{Actor, Gap, Kind, On, Path, Scenario};
 use super::stats::{N_CAUSES, Row, Stat};
 use super::timeline::Event;
 use crate::hw::Preset;
@@ -149,10 +149,10 @@ impl Run {
         let mut bodies = Vec::new();
         for actor in &input.scenario.actors {
             bodies.push(match actor.kind {
-                Kind::Syscalls { base_ps, kernel_pages, user_pages, .. } => {
+                Kind::Syscalls { base_ps, kernel_pages, user_pages, by, .. } => {
                     let on_isolated =
                         input.scenario.cpus_of(&actor.on).iter().any(|c| input.scenario.is_isolated(*c));
-                    let entry = entry_ps(&input, features, on_isolated, kernel_pages, user_pages)?;
+                    let entry = entry_ps(&input, features, on_isolated, (kernel_pages, user_pages), by)?;
                     if entry > base_ps {
                         notes.push(format!(
                             "actor {:?}: entry and exit alone take {entry} ps, more than base_ps {base_ps}",
@@ -339,8 +339,8 @@ fn entry_ps(
     input: &Input,
     features: Features,
     isolated: bool,
-    kernel_pages: u32,
-    user_pages: u32,
+    (kernel_pages, user_pages): (u32, u32),
+    by: Path,
 ) -> Result<u64, SimError> {
     let gap = Gap { mean_ps: 1_000_000, exponential: false };
     let cpu = u16::from(isolated);
@@ -355,7 +355,7 @@ fn entry_ps(
         actors: vec![Actor {
             name: "syscalls".into(),
             on: On::Cpus(vec![cpu]),
-            kind: Kind::Syscalls { gap, base_ps: 1, kernel_pages, user_pages },
+            kind: Kind::Syscalls { gap, base_ps: 1, kernel_pages, user_pages, by },
         }],
         ..input.scenario.clone()
     };

@@ -39,6 +39,57 @@ pub enum On {
     Cpus(Vec<Cpu>),
 }
 
+/// How user mode is left for the kernel (FACTS 1.3): a program of `linux.kernel`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Path {
+    /// SYSCALL of 64-bit code.
+    #[default]
+    Syscall,
+    /// SYSCALL of 32-bit code.
+    SyscallCompat,
+    /// SYSENTER of 32-bit code.
+    SysenterCompat,
+    /// An exception: page faults, and `int 0x80` since Linux 6.7.
+    Exception,
+    /// An exception that returns to a stack segment of the LDT.
+    ExceptionEspfix,
+    /// An exception whose IRET faults.
+    ExceptionBadIret,
+}
+
+impl Path {
+    /// All, in the order of their numbers.
+    pub const ALL: [Path; 6] = [
+        Path::Syscall,
+        Path::SyscallCompat,
+        Path::SysenterCompat,
+        Path::Exception,
+        Path::ExceptionEspfix,
+        Path::ExceptionBadIret,
+    ];
+
+    /// The kernel's program for it.
+    pub fn program(self) -> &'static str {
+        match self {
+            Path::Syscall => "syscall",
+            Path::SyscallCompat => "syscall_compat",
+            Path::SysenterCompat => "sysenter_compat",
+            Path::Exception => "exception",
+            Path::ExceptionEspfix => "exception_espfix",
+            Path::ExceptionBadIret => "exception_bad_iret",
+        }
+    }
+
+    /// Does it come through the IDT?
+    pub fn is_exception(self) -> bool {
+        match self {
+            Path::Syscall | Path::SyscallCompat | Path::SysenterCompat => false,
+            Path::Exception | Path::ExceptionEspfix | Path::ExceptionBadIret => true,
+        }
+    }
+}
+
 /// One step of a chain of kernel work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -81,6 +132,18 @@ pub enum Kind {
         kernel_pages: u32,
         /// User pages touched between two calls.
         user_pages: u32,
+        /// Entry path.
+        #[serde(default)]
+        by: Path,
+    },
+    /// Exceptions of the task in user mode, page faults above all.
+    Faults {
+        /// Gaps.
+        gap: Gap,
+        /// Time of the handler.
+        body_ps: u64,
+        /// Entry path.
+        by: Path,
     },
     /// Interrupts other than remote calls.
     Interrupts {
@@ -173,6 +236,7 @@ impl Kind {
             Kind::Idle | Kind::Spin { .. } => None,
             Kind::Syscalls { gap, .. }
             | Kind::Interrupts { gap, .. }
+            | Kind::Faults { gap, .. }
             | Kind::Nmis { gap, .. }
             | Kind::Forks { gap, .. }
             | Kind::Vfree { gap, .. }
@@ -260,6 +324,7 @@ impl Scenario {
                 Kind::Chain { steps, .. } => out.extend(steps.iter().map(|s| s.program.as_str())),
                 Kind::Tasks { .. } => out.extend(super::engine::tasks::PROGRAMS),
                 Kind::Idle | Kind::Spin { .. } | Kind::Syscalls { .. } | Kind::Interrupts { .. } => {}
+                Kind::Faults { .. } => {}
                 Kind::Nmis { .. } | Kind::Forks { .. } | Kind::Vfree { .. } | Kind::Stream { .. } => {}
             }
         }
@@ -305,6 +370,7 @@ impl Scenario {
         let mut foreground = vec![None; usize::from(self.cpus)];
         let mut mms = 0usize;
         let mut streams = vec![None; usize::from(self.cpus)];
+        let mut faults = vec![None; usize::from(self.cpus)];
         let mut idle = vec![true; usize::from(self.cpus)];
         for actor in &self.actors {
             if let Kind::Tasks { processes, shared, also_on, steps, .. } = &actor.kind {
@@ -364,6 +430,15 @@ impl Scenario {
             if let Kind::Syscalls { base_ps: 0, gap: Gap { mean_ps: 0, .. }, .. } = actor.kind {
                 return fail(format!("actor {:?}: a system call must take time", actor.name));
             }
+            if let Kind::Faults { by, .. } = actor.kind
+                && !by.is_exception()
+            {
+                let name = by.program();
+                return fail(format!(
+                    "actor {:?}: a fault enters as an exception, not by {name}",
+                    actor.name
+                ));
+            }
             if let Kind::Stream { phases, .. } = &actor.kind {
                 stream::check(phases).or_else(|rule| fail(format!("actor {:?}: {rule}", actor.name)))?;
             }
@@ -381,6 +456,9 @@ impl Scenario {
                     let rule = "one stream per CPU, of several phases if need be";
                     return fail(format!("actors {other:?} and {:?} on CPU {cpu}: {rule}", actor.name));
                 }
+                if matches!(actor.kind, Kind::Faults { .. }) {
+                    faults[usize::from(cpu)] = Some(&actor.name);
+                }
                 if actor.kind.is_foreground() {
                     idle[usize::from(cpu)] = matches!(actor.kind, Kind::Idle);
                     let before = foreground[usize::from(cpu)].replace(&actor.name);
@@ -393,8 +471,8 @@ impl Scenario {
                 }
             }
         }
-        for (cpu, stream) in streams.iter().enumerate() {
-            if let (Some(name), true) = (stream, idle[cpu]) {
+        for cpu in 0..usize::from(self.cpus) {
+            if let (Some(name), true) = (streams[cpu].or(faults[cpu]), idle[cpu]) {
                 return fail(format!(
                     "actor {name:?}: CPU {cpu} has no user mode: spin or syscalls must run there"
                 ));

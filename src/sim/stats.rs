@@ -34,6 +34,7 @@ impl Unit {
 
 statistics! {
     syscalls, Count, "System calls completed.";
+    faults, Count, "Page faults and other exceptions of the task in user mode.";
     interrupts, Count, "Interrupts taken, whatever their cause.";
     nmis, Count, "NMIs taken.";
     ipis_received, Count, "Interrupts taken because of a remote call.";

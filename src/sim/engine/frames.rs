@@ -2,7 +2,7 @@
 
 use super::super::machine::Timed;
 use super::super::queue::{Key, NEVER};
-use super::super::scenario::{Gap, Kind as ActorKind};
+use super::super::scenario::{Gap, Kind as ActorKind, Path};
 use super::super::stats::{Cause, Stat, Window};
 use super::super::timeline::Kind as EventKind;
 use super::{Act, Engine, Why, draw_gap};
@@ -69,7 +69,8 @@ impl Engine {
         let i = usize::from(cpu);
         let body = self.own[i].base_body;
         let left = self.m.cores[i].fg_next.saturating_sub(self.m.cores[i].clock);
-        self.push(cpu, self.entries.syscall, Why::Syscall, Cause::Other, 0);
+        let by = self.own[i].by;
+        self.push(cpu, self.entries.paths[by as usize], Why::Syscall, Cause::Other, by as u32);
         let top = usize::from(self.m.cores[i].depth) - 1;
         self.own[i].acts[top].body_ps = body;
         self.own[i].acts[top].user_left = left;
@@ -86,7 +87,7 @@ impl Engine {
         self.m.cores[i].resume = 0;
         let enters = match why {
             Why::Enter | Why::Work | Why::Idle => 0,
-            Why::Syscall => times.syscall.0,
+            Why::Syscall | Why::Fault => times.path(Path::ALL[from as usize]).0,
             Why::Interrupt => times.interrupt.0,
             Why::Nmi => times.nmi.0,
         };
@@ -110,15 +111,19 @@ impl Engine {
         };
         c.clock += enters;
         c.depth += 1;
+        if depth == 0 && self.own[i].faults {
+            self.refresh(cpu);
+        }
+        let c = &mut self.m.cores[i];
         c.entry_code = why != Why::Work;
         c.window = match why {
             Why::Enter | Why::Work | Why::Idle => Window::Other,
-            Why::Syscall => Window::Syscall,
+            Why::Syscall | Why::Fault => Window::Syscall,
             Why::Interrupt => Window::Interrupt,
             Why::Nmi => Window::Nmi,
         };
         match why {
-            Why::Syscall | Why::Interrupt => c.if_on = false,
+            Why::Syscall | Why::Fault | Why::Interrupt => c.if_on = false,
             Why::Nmi => c.nmi_blocked = true,
             Why::Work => c.working += 1,
             Why::Enter | Why::Idle => {}
@@ -139,7 +144,7 @@ impl Engine {
         let act = self.own[i].acts[depth];
         let leaves = match act.why {
             Why::Enter | Why::Work | Why::Idle => 0,
-            Why::Syscall => times.syscall.1,
+            Why::Syscall | Why::Fault => times.path(Path::ALL[act.from as usize]).1,
             Why::Interrupt => times.interrupt.1,
             Why::Nmi => times.nmi.1,
         };
@@ -180,6 +185,10 @@ impl Engine {
         let c = &self.m.cores[i];
         let (clock, took) = (c.clock, c.clock - act.began);
         match act.why {
+            Why::Fault => {
+                self.m.add(cpu, Stat::faults, 1);
+                self.m.add(cpu, Stat::kernel_ps, took);
+            }
             Why::Syscall => {
                 self.m.add(cpu, Stat::syscalls, 1);
                 self.m.add(cpu, Stat::kernel_ps, took);
@@ -200,6 +209,9 @@ impl Engine {
         if to_user {
             self.stream_begins(cpu);
             self.return_to_user(cpu, act, clock, took, isolated);
+            if self.own[i].faults {
+                self.refresh(cpu);
+            }
         }
     }
 
@@ -215,10 +227,9 @@ impl Engine {
                 let longest = &mut self.m.stats[i][Stat::longest_quiet_ps as usize];
                 *longest = (*longest).max(quiet);
                 self.latencies.interruption[class].saturating_record(took.max(1000));
-                // The user time that was interrupted goes on.
-                let c = &mut self.m.cores[i];
-                c.fg_next = if act.user_left == NEVER { NEVER } else { clock + act.user_left };
+                self.user_time_goes_on(cpu, act, clock);
             }
+            Why::Fault => self.user_time_goes_on(cpu, act, clock),
             Why::Syscall | Why::Enter => {
                 let Some(k) = self.own[i].foreground else { return };
                 let next = match *self.kind(cpu, k) {
@@ -233,6 +244,12 @@ impl Engine {
             }
             Why::Work | Why::Idle => {}
         }
+    }
+
+    /// The user time that was interrupted goes on.
+    fn user_time_goes_on(&mut self, cpu: Cpu, act: Act, clock: u64) {
+        let left = act.user_left;
+        self.m.cores[usize::from(cpu)].fg_next = if left == NEVER { NEVER } else { clock + left };
     }
 
     pub(super) fn take_interrupt(&mut self, cpu: Cpu, due: u64) {
@@ -252,6 +269,19 @@ impl Engine {
             self.own[i].acts[depth].user_left = user_left;
             self.m.add(cpu, Stat::nmis, 1);
             self.m.by_cause[i][Cause::Nmi as usize] += 1;
+            return;
+        }
+        if depth == 0
+            && c_irq(&self.m, cpu) != due
+            && let Some(k) = self.fault_due(cpu, due)
+        {
+            let ActorKind::Faults { gap, body_ps, by } = *self.kind(cpu, k) else {
+                unreachable!("just matched")
+            };
+            self.reschedule(cpu, k, gap);
+            self.push(cpu, self.entries.paths[by as usize], Why::Fault, Cause::Other, by as u32);
+            self.own[i].acts[depth].body_ps = body_ps;
+            self.own[i].acts[depth].user_left = user_left;
             return;
         }
         let run = if depth == 0 {
@@ -294,6 +324,12 @@ impl Engine {
         if idle {
             self.m.view_begins(cpu);
         }
+    }
+
+    fn fault_due(&self, cpu: Cpu, due: u64) -> Option<usize> {
+        let own = &self.own[usize::from(cpu)];
+        let is = |k: usize| matches!(self.kind(cpu, k), ActorKind::Faults { .. });
+        (0..own.actors.len()).find(|&k| own.faults && own.actors[k].next == due && is(k))
     }
 
     pub(super) fn actor_due(&self, cpu: Cpu, due: u64, is: impl Fn(&ActorKind) -> bool) -> usize {

@@ -4,7 +4,6 @@ use super::super::machine::Timed;
 use super::super::queue::{Key, NEVER};
 use super::super::stats::{Cause, Stat};
 use super::super::timeline::Kind as EventKind;
-use super::Engine;
 use super::class::Class;
 use crate::kernel::program::{At, Code, Op, Pc, Set, Slot};
 use crate::kernel::step::{Cpu, Frame, Outcome, Violation, step};
@@ -197,7 +196,7 @@ impl Engine {
         if act.body_left == NEVER {
             act.body_left = act.body_ps;
             act.entered = self.m.cores[i].clock - act.began;
-            if slot == Slot::Syscall {
+            if slot == Slot::Syscall && act.why != Why::Fault {
                 let class = usize::from(self.class_of_cpu[i]);
                 self.latencies.entered(class, act.entered);
             }
