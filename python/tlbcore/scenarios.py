@@ -782,9 +782,9 @@ def module_load(
 ) -> Scenario:
     """Return modules loaded and unloaded, `rate_hz` times a second.
 
-    `pokes` is the number of `text_poke_bp_batch` batches per cycle, of three syncs each: static keys that a module flips,
-    ftrace updates while a tracer is on. The recorded module (nls_utf8) needs none: 21 traced cycles queued 1,139 remote
-    calls, none of them `do_sync_core`.
+    `pokes` is the number of `text_poke_bp_batch` batches per cycle, of three syncs each: static keys that a module
+    flips, ftrace updates while a tracer is on. The recorded module (nls_utf8) needs none: 21 traced cycles queued
+    1,139 remote calls, none of them `do_sync_core`.
     """
     return Scenario(
         name="module-load",
