@@ -5,6 +5,7 @@ use super::super::queue::{Key, NEVER};
 use super::super::stats::{Cause, Stat};
 use super::super::timeline::Kind as EventKind;
 use super::class::Class;
+use super::{Engine, Why};
 use crate::kernel::program::{At, Code, Op, Pc, Set, Slot};
 use crate::kernel::step::{Cpu, Frame, Outcome, Violation, step};
 
