@@ -113,14 +113,23 @@ impl Narrow {
     /// Pages that have tags through sets of four ways, without vectors; those not found move to the front, with their
     /// numbers if there are any. Returns how many these are.
     pub(super) fn pass4(&mut self, ids: &mut [u32], numbers: &mut [u32]) -> usize {
+        if numbers.is_empty() {
+            self.pass4_or::<false>(ids, numbers)
+        } else {
+            self.pass4_or::<true>(ids, numbers)
+        }
+    }
+
+    fn pass4_or<const NUMBERS: bool>(&mut self, ids: &mut [u32], numbers: &mut [u32]) -> usize {
         const LOW: u64 = 0x0001_0001_0001_0001;
         const HIGH: u64 = LOW << 15;
         let Shape { sets, base, shift, .. } = self.shape;
+        let lines = &mut self.lines[..];
         let mut misses = 0;
         for i in 0..ids.len() {
             let id = ids[i];
             let set = id as usize & (sets - 1);
-            let word = &mut self.lines[set / 4].0[set % 4];
+            let word = &mut lines[set / 4].0[set % 4];
             let tag = u64::from(id.wrapping_sub(base) >> shift);
             // The lowest bit that is left is the highest of the first way that is equal.
             let differs = *word ^ tag.wrapping_mul(LOW);
@@ -129,7 +138,7 @@ impl Narrow {
             let moves = found ^ found.wrapping_sub(1);
             *word ^= (*word ^ (*word << 16 | tag)) & moves;
             ids[misses] = id;
-            if !numbers.is_empty() {
+            if NUMBERS {
                 numbers[misses] = numbers[i];
             }
             misses += usize::from(found == 0);

@@ -32,6 +32,8 @@ const WORTH_PACKING: usize = 4096;
 /// Accesses sampled for repeats, and how many per thousand of them make the filter pay.
 const SAMPLE: usize = 4096;
 const REPEATS_PER_1000: usize = 150;
+/// How many per thousand must hit the first level for words of four ways to pay, which take as long for a miss.
+const HITS_PER_1000: usize = 100;
 
 /// One level, packed: every set is a row of `STRIDE[ways]` interned pages.
 #[derive(Clone, Debug)]
@@ -98,8 +100,9 @@ pub(super) fn run(
         levels.map(|levels| (levels, first.level as u8, second.map_or(tlb.levels(), |p| p.level as u8)));
     let filter = answers.is_none() && repeats(vpns);
     let (low, high) = range(vpns, base);
-    // Without vectors only sets of four ways gain by it.
-    let narrow = |level: &Packed| Narrow::of(level, low, high).filter(|_| vector || level.ways == 4);
+    // Without vectors only sets of four ways gain by it, and only by hits.
+    let words = !vector && hits_often(&state.first, vpns, base);
+    let narrow = |level: &Packed| Narrow::of(level, low, high).filter(|_| vector || words && level.ways == 4);
     state.narrow = [Some(&state.first), state.second.as_ref()].map(|level| level.and_then(narrow));
     let hits = if vector {
         simd::run(&mut state, vpns, base, filter, answers, tlb.levels())?
@@ -163,6 +166,15 @@ fn repeats(vpns: &[u64]) -> bool {
     let sample = &vpns[start..(start + SAMPLE).min(vpns.len())];
     let repeated = sample.windows(2).filter(|pair| pair[0] == pair[1]).count();
     repeated * 1000 >= sample.len() * REPEATS_PER_1000
+}
+
+/// Whether the first level answers enough of a sample of the stream for [`Narrow::pass4`] to pay.
+fn hits_often(first: &Packed, vpns: &[u64], base: u64) -> bool {
+    let count = SAMPLE.min(vpns.len() / 8);
+    let sample = &vpns[vpns.len() / 2..][..count];
+    let mut ids: Vec<u32> = sample.iter().map(|vpn| (vpn ^ base) as u32).collect();
+    let misses = first.clone().pass(&mut ids, &mut []);
+    (count - misses) * 1000 >= count * HITS_PER_1000
 }
 
 /// The least and the greatest page, interned, of a sample of the stream.
@@ -252,12 +264,20 @@ fn run_scalar(
     for (number, batch) in vpns.chunks(BATCH).enumerate() {
         let mut outside = 0;
         let mut kept = 0;
-        for &vpn in batch {
-            let id = (vpn ^ base) as u32;
-            outside |= (vpn ^ base) >> WINDOW;
-            ids[kept] = id;
-            kept += usize::from(!filter || id != previous);
-            previous = id;
+        if filter {
+            for &vpn in batch {
+                let id = (vpn ^ base) as u32;
+                outside |= (vpn ^ base) >> WINDOW;
+                ids[kept] = id;
+                kept += usize::from(id != previous);
+                previous = id;
+            }
+        } else {
+            for (id, &vpn) in ids.iter_mut().zip(batch) {
+                *id = (vpn ^ base) as u32;
+                outside |= (vpn ^ base) >> WINDOW;
+            }
+            kept = batch.len();
         }
         if outside != 0 {
             return None;
