@@ -1,6 +1,6 @@
 # Development in an active virtual environment; `.ci/run` is what a change must pass.
 
-.PHONY: dev test lint bench bench-compare ci
+.PHONY: dev test lint bench bench-compare wheel-pgo ci
 
 dev: ## tools, and the package as an editable install, optimised but quick to build
 	pip install --group dev
@@ -23,6 +23,18 @@ bench: ## run the benches and write docs/benchmarks.md
 
 bench-compare: ## fail where a bench is more than 10 % slower than in the run that `make bench` kept last
 	pytest -q benches --benchmark-enable --benchmark-compare --benchmark-compare-fail=median:10%
+
+PGO := $(CURDIR)/target/pgo
+SYSROOT := $(shell rustc --print sysroot)
+
+wheel-pgo: ## a wheel built with the profile of a short run of the benches; needs rustup's component llvm-tools
+	rm -rf $(PGO)
+	RUSTFLAGS=-Cprofile-generate=$(PGO)/raw maturin build --release --locked --target-dir $(PGO)/generate --out $(PGO)/wheel
+	pip install --force-reinstall --no-deps $(PGO)/wheel/*.whl
+	pytest -q benches/bench_tlb.py benches/bench_sim.py benches/bench_check.py --benchmark-enable \
+		--benchmark-max-time=0.2 --benchmark-min-rounds=1 -k "not threads and not ratio and not verdict_table"
+	$(SYSROOT)/lib/rustlib/x86_64-unknown-linux-gnu/bin/llvm-profdata merge -o $(PGO)/merged.profdata $(PGO)/raw
+	RUSTFLAGS=-Cprofile-use=$(PGO)/merged.profdata maturin build --release --locked --target-dir $(PGO)/use --out dist
 
 ci:
 	.ci/run
