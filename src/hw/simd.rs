@@ -17,7 +17,10 @@
 //!   store begins at most at the number appended so far. Misses are written over pages that were read: `missed <= i`.
 //! - Mask tables are read as windows that begin at `16 - place` (or 32), with `place` at most the number of ways.
 //!
-//! The scalar twins are in `plain.rs`, `array.rs` and `stream.rs`; tests compare state, counters and answers.
+//! The scalar twins are in `plain.rs`, `array.rs` and `stream.rs`; tests compare state, counters and answers. Miri runs
+//! them, vector loops included, with `RUSTFLAGS="-C target-feature=+avx2,+bmi1,+bmi2,+popcnt"` and
+//! `MIRIFLAGS=-Zmiri-disable-isolation` before `cargo +nightly miri test --lib hw::plain::tests::the_plain_loops` (and
+//! `hw::curve`, `hw::packed`): minutes each, on shorter streams.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
