@@ -66,6 +66,7 @@ def simulate(
     full: bool = False,
     bound: str = "best",
     resume: bytes | None = None,
+    checkpoint: bool = False,
     threads: int = 1,
     progress: Callable[[float, float], None] | None = None,
 ) -> list[dict[str, Any]]: ...

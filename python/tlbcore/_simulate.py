@@ -188,6 +188,7 @@ def _run(
             full=detail == "full",
             bound=costs,
             resume=checkpoint.read_bytes() if checkpoint is not None and checkpoint.exists() else None,
+            checkpoint=checkpoint is not None,
             threads=threads,
             progress=advance,
         )

@@ -45,8 +45,8 @@ pub(super) fn machine_of(text: &str) -> Result<Arc<Preset>, crate::hw::TlbError>
 /// 50 ms and calls `progress(done, total)`; Ctrl-C stops the workers and returns what there is, with
 /// `interrupted` set.
 #[pyfunction]
-#[pyo3(signature = (scenario, machine, kernel, jobs, *, skip=true, keep=256, full=false, bound="best", resume=None, threads=1, progress=None))]
-#[allow(clippy::too_many_arguments)]
+#[pyo3(signature = (scenario, machine, kernel, jobs, *, skip=true, keep=256, full=false, bound="best", resume=None, checkpoint=false, threads=1, progress=None))]
+#[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)]
 pub fn simulate(
     py: Python<'_>,
     scenario: &str,
@@ -58,6 +58,7 @@ pub fn simulate(
     full: bool,
     bound: &str,
     resume: Option<&[u8]>,
+    checkpoint: bool,
     threads: usize,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Py<PyList>> {
@@ -100,7 +101,9 @@ pub fn simulate(
             let mut run = slot.lock().expect("no worker panics").0.take().expect("taken once");
             run.finish(&cancel, |now, _| done[i].store(now, Ordering::Relaxed));
             let out = run.output();
-            slot.lock().expect("no worker panics").1 = Some(out);
+            // The whole state as bytes takes longer than Ctrl-C may: only where somebody asked for it.
+            let state = (checkpoint && out.interrupted).then(|| run.checkpoint());
+            slot.lock().expect("no worker panics").1 = Some((out, state));
             left.fetch_sub(1, Ordering::Relaxed);
         }
     };
@@ -137,13 +140,14 @@ pub fn simulate(
     }
     let list = PyList::empty(py);
     for slot in runs {
-        let out = slot.into_inner().expect("no worker panics").1.expect("every run was finished or stopped");
-        list.append(output(py, &out)?)?;
+        let done = slot.into_inner().expect("no worker panics").1;
+        let (out, state) = done.expect("every run was finished or stopped");
+        list.append(output(py, &out, state.as_deref())?)?;
     }
     Ok(list.unbind())
 }
 
-fn output<'py>(py: Python<'py>, out: &Output) -> PyResult<Bound<'py, PyDict>> {
+fn output<'py>(py: Python<'py>, out: &Output, state: Option<&[u8]>) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     let table = PyDict::new(py);
     let n = out.stats.len();
@@ -209,8 +213,7 @@ fn output<'py>(py: Python<'py>, out: &Output) -> PyResult<Bound<'py, PyDict>> {
         .as_ref()
         .map(|(time, cpu, place, rule)| format!("{rule} on CPU {cpu} at {time} ps: {place}"));
     dict.set_item("violation", violation)?;
-    let checkpoint = out.checkpoint.as_ref().map(|bytes| pyo3::types::PyBytes::new(py, bytes));
-    dict.set_item("checkpoint", checkpoint)?;
+    dict.set_item("checkpoint", state.map(|bytes| pyo3::types::PyBytes::new(py, bytes)))?;
     Ok(dict)
 }
 

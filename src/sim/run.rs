@@ -85,8 +85,6 @@ pub struct Output {
     pub unsourced: Vec<&'static str>,
     /// First violation: time, CPU, source place, rule.
     pub violation: Option<(u64, Cpu, String, &'static str)>,
-    /// An interrupted run's state, for [`Run::resume`].
-    pub checkpoint: Option<Vec<u8>>,
 }
 
 /// Assembles a policy for a machine; one that is inert there is mainline.
@@ -106,7 +104,7 @@ pub fn assemble(
 }
 
 /// Program runs between two looks at `cancel` and calls of `progress`: well below 50 ms of work.
-const BLOCK_RUNS: u64 = 200_000;
+const BLOCK_RUNS: u64 = 20_000;
 
 /// Simulated time of the first block.
 const FIRST_BLOCK_PS: u64 = 1_000_000_000;
@@ -258,7 +256,6 @@ impl Run {
             dropped: m.timelines.iter().map(|t| t.dropped).sum(),
             costs: self.costs.clone(),
             unsourced: self.unsourced.clone(),
-            checkpoint: self.interrupted.then(|| self.checkpoint()),
             violation: m.violation.map(|(t, c, pc, v)| (t, c, engine.source(pc), v.name())),
             stats: m.stats.clone(),
             by_cause: m.by_cause.clone(),
