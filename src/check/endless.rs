@@ -94,10 +94,11 @@ fn ends_in<K: Key, const W: usize>(
     go_on: &mut dyn FnMut() -> bool,
 ) -> Ends {
     let (m, n) = (search.m, search.visited.count());
-    let number: HashMap<u128, u32> = (0..n).map(|i| (search.visited.get(i).into(), i as u32)).collect();
+    let number: HashMap<u128, u32> =
+        search.visited.from(0).zip(0..).map(|(key, i)| (key.into(), i)).collect();
     let mut ends = vec![false; n];
     let (mut next, mut upto) = (Vec::new(), Vec::with_capacity(n));
-    for (i, end) in ends.iter_mut().enumerate() {
+    for ((i, end), key) in ends.iter_mut().enumerate().zip(search.visited.from(0)) {
         let held = (number.capacity() + n + next.len()) * size_of::<(u128, u32)>();
         if i.is_multiple_of(SLICE) && held > limit {
             return Ends::Memory;
@@ -106,7 +107,7 @@ fn ends_in<K: Key, const W: usize>(
             return Ends::Stopped;
         }
         let mut s = [0; W];
-        search.parts.decode(search.visited.get(i), &mut s);
+        search.parts.decode(key, &mut s);
         let e = m.each_successor(&s, &mut |mv, to| {
             if let Ok(to) = to
                 && m.happens(mv)

@@ -2,18 +2,19 @@
 //!
 //! States are expanded in blocks of the order of discovery. Known answers to what each CPU can do are written out as
 //! candidates, unknown ones found out first; candidates are inserted into the shards of the set, and the new ones
-//! put in order. Each of these steps can be cut among threads: a chunk of the block, or a shard, for each.
+//! put in order. Each of these steps is cut into pieces, a chunk of the block or a shard, and the threads take the
+//! next piece whenever they are done with one.
 //! Invariant: states, their order and their parents are those of a search that takes one state after the other.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::answers::{Answers, Asked, NONE, Pair, UNKNOWN};
 use super::machine::{Model, Seen};
 use super::model::{Action, Expansion, Move};
 use super::parts::{Full, Key, Parts};
-use super::scope::MAX_CPUS;
 use super::threads::{Crew, with_crew};
-use super::visited::{self, Bucket, Candidates, Shard, Visited, shard_of};
+use super::visited::{Candidates, Piece, Recent, Shard, Visited};
 use super::with_words;
 use crate::kernel::step::Violation;
 
@@ -54,16 +55,13 @@ pub struct Counts {
     pub seen: u32,
 }
 
-/// States between two looks at the memory limit. Levels end blocks too.
-const ROUND: usize = 1 << 16;
-/// States of a block, whatever the threads: so they find the same words and answers in the same order.
-const BLOCK: usize = 1 << 14;
+/// States of a block, whatever the threads: so they find the same words and answers in the same order, and stop at
+/// the same memory limit. Levels end blocks too.
+const BLOCK: usize = 1 << 16;
 /// States found from which on more than one thread may be worth it.
 const WIDE: usize = 1 << 15;
 /// States of a block and answers to find out below which one thread takes a step alone.
 const WORTH: (usize, usize) = (2048, 256);
-/// States expanded between two questions whether to go on.
-const SLICE: usize = 1 << 16;
 
 /// An answer that must be found out.
 #[derive(Clone, Copy, Debug)]
@@ -102,87 +100,73 @@ enum Stop {
     Shown(Violation),
 }
 
-/// A piece of a block, for one thread.
+/// A piece of a block.
 #[derive(Clone, Debug)]
 struct Chunk<K> {
     from: usize,
     to: usize,
-    /// States up to here are written.
-    written: usize,
-    /// By state that is not, and CPU.
+    /// By state and CPU.
     answers: Vec<Pair>,
+    /// All were known at first, and the successors are written.
+    written: bool,
     /// Those not known yet.
     open: Vec<u32>,
     tasks: Vec<Task>,
     work: Vec<Task>,
     found: Vec<Found>,
     words: Vec<u64>,
-    /// Candidates by shard.
-    buckets: Vec<Bucket<K>>,
-    /// By state: candidates up to it.
-    ends: Vec<u32>,
+    candidates: Candidates<K>,
     transitions: u64,
     seen: u32,
     wrong_gs: Option<usize>,
     stop: Option<(usize, Stop)>,
-    /// States that were new, and what they were found from.
-    fresh: (Vec<K>, Vec<u32>),
+    /// Those of the candidates that were new.
+    piece: Piece<K>,
 }
 
-impl<K: Key> Chunk<K> {
-    fn new(shards: usize) -> Self {
+impl<K: Key> Default for Chunk<K> {
+    fn default() -> Self {
         Chunk {
             from: 0,
             to: 0,
-            written: 0,
             answers: Vec::new(),
+            written: false,
             open: Vec::new(),
             tasks: Vec::new(),
             work: Vec::new(),
             found: Vec::new(),
             words: Vec::new(),
-            buckets: vec![Bucket { keys: Vec::new(), places: Vec::new() }; shards],
-            ends: Vec::new(),
+            candidates: Candidates::default(),
             transitions: 0,
             seen: 0,
             wrong_gs: None,
             stop: None,
-            fresh: (Vec::new(), Vec::new()),
+            piece: Piece::default(),
         }
-    }
-
-    fn clear(&mut self, from: usize, to: usize) {
-        (self.from, self.to, self.written) = (from, to, from);
-        self.answers.clear();
-        self.open.clear();
-        self.tasks.clear();
-        for b in &mut self.buckets {
-            b.keys.clear();
-            b.places.clear();
-        }
-        self.ends.clear();
-        (self.transitions, self.seen, self.wrong_gs, self.stop) = (0, 0, None, None);
-    }
-
-    fn done(&self) -> bool {
-        self.written == self.to || self.stop.is_some()
-    }
-
-    fn candidates(&self) -> Candidates<'_, K> {
-        Candidates { from: self.from, ends: &self.ends, buckets: &self.buckets }
     }
 }
 
-/// What the threads do to their chunks and shards; between these steps the leader alone works.
+impl<K: Key> Chunk<K> {
+    fn clear(&mut self, from: usize, to: usize) {
+        (self.from, self.to) = (from, to);
+        self.answers.clear();
+        self.open.clear();
+        self.tasks.clear();
+        self.candidates.clear();
+        (self.transitions, self.seen, self.wrong_gs, self.stop) = (0, 0, None, None);
+    }
+}
+
+/// What the threads do to chunks and shards; between these steps the leader alone works.
 #[derive(Clone, Copy, Debug)]
 enum Job {
-    /// Write the successors of a chunk's states; from the first with an unknown answer on, look for answers alone.
+    /// Look for the answers to a chunk's states, and write their successors if all are known.
     Expand,
     /// Run the model for a chunk's tasks.
     FindOut,
     /// Look again for the answers that were not known.
-    Look,
-    /// Write the successors that are not written.
+    LookAgain,
+    /// Write the successors of a chunk's states if some were not known at first.
     Write,
     /// Insert what so many chunks found into a shard.
     Insert(usize),
@@ -209,10 +193,19 @@ pub struct Core<'a, K> {
 #[derive(Debug)]
 pub struct Search<'a, K> {
     core: RwLock<Core<'a, K>>,
-    /// One for each thread.
     chunks: Vec<RwLock<Chunk<K>>>,
+    /// One until there are states enough to share.
     shards: Vec<RwLock<Shard<K>>>,
+    /// By thread.
+    recent: Vec<RwLock<Recent<K>>>,
+    /// Pieces of the current step that a thread has taken.
+    taken: AtomicUsize,
     threads: usize,
+}
+
+/// Pieces of a step for so many threads: several for each, so that one that is held up leaves some to the others.
+fn pieces(threads: usize) -> usize {
+    (4 * threads).clamp(8, 128)
 }
 
 /// Why a search paused.
@@ -228,17 +221,6 @@ pub enum Pause {
 struct Team<'s> {
     crew: &'s Crew<Job>,
     work: &'s dyn Fn(usize, Job),
-}
-
-impl Team<'_> {
-    /// Take a step, apart if there are several threads and it is worth it.
-    fn step(&self, job: Job, worth: bool) {
-        if worth && self.crew.size() > 1 {
-            self.crew.all(job, || (self.work)(0, job));
-        } else {
-            (0..self.crew.size()).for_each(|i| (self.work)(i, job));
-        }
-    }
 }
 
 /// The locks only say which thread has what: none is ever waited for, and a thread that fails ends the search.
@@ -271,14 +253,24 @@ impl<'a, K: Key> Search<'a, K> {
         Self::of(core, 1, threads)
     }
 
-    /// A search cut for `width` threads of at most `threads`.
-    fn of(core: Core<'a, K>, width: usize, threads: usize) -> Self {
-        Search {
-            chunks: (0..width).map(|_| RwLock::new(Chunk::new(width))).collect(),
-            shards: visited::cut(&core.visited.order, width).into_iter().map(RwLock::new).collect(),
+    /// A search whose set is cut into so many shards.
+    fn of(core: Core<'a, K>, shards: usize, threads: usize) -> Self {
+        let mut new = Search {
+            chunks: (0..pieces(threads)).map(|_| RwLock::default()).collect(),
+            shards: Vec::new(),
+            recent: Vec::new(),
+            taken: AtomicUsize::new(0),
             core: RwLock::new(core),
             threads,
-        }
+        };
+        new.cut(shards);
+        new
+    }
+
+    /// Cut the set into so many shards.
+    fn cut(&mut self, shards: usize) {
+        self.shards = read(&self.core).visited.cut(shards).into_iter().map(RwLock::new).collect();
+        self.recent = (0..self.threads).map(|_| RwLock::new(Recent::default())).collect();
     }
 
     /// The same search, as far as it is, with keys of another width.
@@ -298,7 +290,7 @@ impl<'a, K: Key> Search<'a, K> {
             asks: core.asks,
             first_wrong_gs: core.first_wrong_gs,
         };
-        Search::of(new, self.chunks.len(), self.threads)
+        Search::of(new, self.shards.len(), self.threads)
     }
 
     /// What was found.
@@ -323,7 +315,7 @@ impl<'a, K: Key> Search<'a, K> {
 
     /// Go on to the end. `go_on` sees the counters now and then and may stop it by returning `false`.
     pub fn run(&mut self, go_on: &mut dyn FnMut(&Counts) -> bool) -> Pause {
-        if self.chunks.len() < self.threads || self.threads == 1 {
+        if self.shards.len() == 1 {
             let most = if self.threads == 1 { usize::MAX } else { WIDE };
             let work = |i, job| self.part(i, job);
             let team = Team { crew: &Crew::alone(), work: &work };
@@ -331,9 +323,7 @@ impl<'a, K: Key> Search<'a, K> {
                 return pause;
             }
             // Large enough to share.
-            self.chunks = (0..self.threads).map(|_| RwLock::new(Chunk::new(self.threads))).collect();
-            let cut = visited::cut(&read(&self.core).visited.order, self.threads);
-            self.shards = cut.into_iter().map(RwLock::new).collect();
+            self.cut(pieces(self.threads));
         }
         let this = &*self;
         with_crew(
@@ -356,7 +346,7 @@ impl<'a, K: Key> Search<'a, K> {
                 if count >= most {
                     return None;
                 }
-                if core.next >= asked + SLICE {
+                if core.next >= asked + BLOCK {
                     asked = core.next;
                     if !go_on(&core.counts) {
                         return Some(Pause::Done(End::Cut(Cut::Stopped)));
@@ -367,13 +357,12 @@ impl<'a, K: Key> Search<'a, K> {
                     core.level_end = count;
                     core.counts.depth += 1;
                 }
-                if (level || core.next.is_multiple_of(ROUND))
+                if (level || core.next.is_multiple_of(BLOCK))
                     && (core.bytes() > core.limit || count > u32::MAX as usize / 2)
                 {
                     return Some(Pause::Done(End::Cut(Cut::Memory)));
                 }
-                let round = (core.next / ROUND + 1) * ROUND;
-                core.level_end.min(round).min(core.next + BLOCK)
+                core.level_end.min((core.next / BLOCK + 1) * BLOCK)
             };
             match self.block(team, to) {
                 Ok(Some(end)) => return Some(Pause::Done(end)),
@@ -384,10 +373,10 @@ impl<'a, K: Key> Search<'a, K> {
                     if !core.reshape() {
                         return Some(Pause::Narrow);
                     }
-                    let cut = visited::cut(&core.visited.order, self.shards.len());
-                    for (shard, new) in self.shards.iter().zip(cut) {
+                    for (shard, new) in self.shards.iter().zip(core.visited.cut(self.shards.len())) {
                         *write(shard) = new;
                     }
+                    self.recent.iter().for_each(|r| write(r).clear());
                 }
             }
         }
@@ -396,35 +385,60 @@ impl<'a, K: Key> Search<'a, K> {
         Some(Pause::Done(if overflow { End::Cut(Cut::Overflow) } else { End::Complete }))
     }
 
+    /// Take a step, together if it is worth it.
+    fn step(&self, team: &Team<'_>, job: Job, worth: bool) {
+        self.taken.store(0, Relaxed); // the crew orders this before its members look
+        if worth && team.crew.size() > 1 {
+            team.crew.all(job, || (team.work)(0, job));
+        } else {
+            (team.work)(0, job);
+        }
+    }
+
     /// A thread's part of a step.
     fn part(&self, i: usize, job: Job) {
+        let core = &*read(&self.core);
+        let recent = &mut *write(&self.recent[i]);
+        let chunk = |i: usize| write(&self.chunks[i]);
+        let (all, shards) = (self.chunks.len(), self.shards.len());
         match job {
-            Job::Expand => read(&self.core).expand(i as u8, &mut write(&self.chunks[i])),
+            Job::Expand => self.take(all, |i| core.expand(i as u8, &mut chunk(i), recent, shards)),
             Job::FindOut => {
-                let core = read(&self.core);
-                with_words!(core.m, W => core.find_out::<W>(&mut write(&self.chunks[i])));
+                self.take(all, |i| with_words!(core.m, W => core.find_out::<W>(&mut chunk(i))));
             }
-            Job::Look => read(&self.core).look_again(i as u8, &mut write(&self.chunks[i])),
-            Job::Write => read(&self.core).write_rest(&mut write(&self.chunks[i])),
-            Job::Insert(chunks) => {
+            Job::LookAgain => self.take(all, |i| core.look_again(i as u8, &mut chunk(i))),
+            Job::Write => {
+                recent.clear(); // it may know candidates of chunks that come later and are written
+                self.take(all, |i| {
+                    let c = &mut *chunk(i);
+                    if !c.written {
+                        core.write(c, recent, shards);
+                    }
+                });
+            }
+            Job::Insert(chunks) => self.take(shards, |i| {
                 let mut shard = write(&self.shards[i]);
                 for (chunk, c) in self.chunks[..chunks].iter().enumerate() {
-                    shard.insert(chunk, &read(c).buckets[i].keys, self.shards.len());
+                    shard.insert(chunk, &read(c).candidates);
                 }
-            }
-            Job::Merge(chunks) if i >= chunks => {}
-            Job::Merge(_) => {
-                let mut c = write(&self.chunks[i]);
-                let shards: Vec<_> = self.shards.iter().map(read).collect();
-                let (mut keys, mut parents) = std::mem::take(&mut c.fresh);
-                keys.clear();
-                parents.clear();
-                let fresh: Vec<&[u32]> = shards.iter().map(|s| &s.fresh[i][..]).collect();
-                c.candidates().new_ones(&fresh, |key, parent| {
-                    keys.push(key);
-                    parents.push(parent);
+            }),
+            Job::Merge(chunks) => {
+                let held: Vec<_> = self.shards.iter().map(read).collect();
+                self.take(chunks, |i| {
+                    let c = &mut *chunk(i);
+                    let fresh: Vec<&[u32]> = held.iter().map(|s| &s.fresh[i][..]).collect();
+                    c.piece = c.candidates.new_ones(&fresh);
                 });
-                c.fresh = (keys, parents);
+            }
+        }
+    }
+
+    /// Take pieces of a step until none is left. A thread's are in order, as candidates that it remembers must be.
+    fn take(&self, pieces: usize, mut work: impl FnMut(usize)) {
+        loop {
+            match self.taken.fetch_add(1, Relaxed) {
+                i if i < pieces => work(i),
+                _ => return,
             }
         }
     }
@@ -438,45 +452,26 @@ impl<'a, K: Key> Search<'a, K> {
         };
         let n = to - from;
         let worth = n >= WORTH.0;
-        let pieces = self.chunks.len();
+        // The first takes all if it is not worth it.
+        let pieces = if worth { self.chunks.len() } else { 1 };
         for (i, c) in self.chunks.iter().enumerate() {
-            // The first takes all if it is not worth it.
-            let at = |i: usize| {
-                if worth {
-                    from + n * i / pieces
-                } else if i == 0 {
-                    from
-                } else {
-                    to
-                }
-            };
+            let at = |i: usize| from + n * i.min(pieces) / pieces;
             write(c).clear(at(i), at(i + 1));
         }
-        team.step(Job::Expand, worth);
-        if self.chunks.iter().any(|c| !read(c).done()) {
+        self.step(team, Job::Expand, worth);
+        if self.chunks.iter().any(|c| !read(c).written) {
             self.answer(team)?;
-            team.step(Job::Write, worth);
+            self.step(team, Job::Write, worth);
         }
         let stopped = self.chunks.iter().position(|c| read(c).stop.is_some());
         let last = stopped.map_or(pieces, |i| i + 1);
-        team.step(Job::Insert(last), worth);
-        if pieces > 1 {
-            team.step(Job::Merge(last), worth);
-        }
+        self.step(team, Job::Insert(last), worth);
+        self.step(team, Job::Merge(last), worth);
         let mut core = write(&self.core);
         let Core { visited, counts, first_wrong_gs, .. } = &mut *core;
-        for (i, c) in self.chunks[..last].iter().enumerate() {
-            let c = read(c);
-            if pieces == 1 {
-                let shard = read(&self.shards[0]);
-                c.candidates().new_ones(&[&shard.fresh[i]], |key, parent| {
-                    visited.order.push(key);
-                    visited.parent.push(parent);
-                });
-            } else {
-                visited.order.extend_from_slice(&c.fresh.0);
-                visited.parent.extend_from_slice(&c.fresh.1);
-            }
+        for c in &self.chunks[..last] {
+            let mut c = write(c);
+            visited.append(std::mem::take(&mut c.piece));
             counts.transitions += c.transitions;
             counts.seen |= c.seen;
             *first_wrong_gs = first_wrong_gs.or(c.wrong_gs);
@@ -511,7 +506,7 @@ impl<'a, K: Key> Search<'a, K> {
                 work.clear();
                 work.extend_from_slice(&tasks[all * i / n..all * (i + 1) / n]);
             }
-            team.step(Job::FindOut, all >= WORTH.1);
+            self.step(team, Job::FindOut, all >= WORTH.1);
             let mut core = write(&self.core);
             for c in &self.chunks {
                 let (found, words) = {
@@ -523,7 +518,7 @@ impl<'a, K: Key> Search<'a, K> {
                 (c.found, c.words) = (found, words);
             }
             drop(core);
-            team.step(Job::Look, all >= WORTH.1);
+            self.step(team, Job::LookAgain, all >= WORTH.1);
         }
     }
 
@@ -550,24 +545,12 @@ impl<K: Key> Core<'_, K> {
         enough
     }
 
-    /// Write the successors of a chunk's states as long as all answers are known, and then look for answers.
-    fn expand(&self, chunk: u8, c: &mut Chunk<K>) {
+    /// Look for the answers to a chunk's states, and write their successors if all are known.
+    fn expand(&self, chunk: u8, c: &mut Chunk<K>, recent: &mut Recent<K>, shards: usize) {
         let cpus = self.m.layout.cpus.len();
         let mask = |parts| self.parts.mask(parts);
-        let mut pairs = [[UNKNOWN; 2]; MAX_CPUS];
-        while c.written < c.to {
-            let key = self.visited.get(c.written);
-            let known = (0..cpus).all(|cpu| self.answers.find(cpu, key, mask, &mut pairs[cpu], |_, _| ()));
-            if !known {
-                break;
-            }
-            self.write(c, key, &pairs[..cpus]);
-            if c.stop.is_some() {
-                return;
-            }
-        }
-        for state in c.written..c.to {
-            let key = self.visited.get(state);
+        recent.widen(self.visited.count());
+        for (state, key) in (c.from..c.to).zip(self.visited.from(c.from)) {
             for cpu in 0..cpus {
                 let mut pair = [UNKNOWN; 2];
                 let miss = |asked, parts| {
@@ -579,15 +562,19 @@ impl<K: Key> Core<'_, K> {
                 c.answers.push(pair);
             }
         }
+        c.written = c.open.is_empty();
+        if c.written {
+            self.write(c, recent, shards);
+        }
     }
 
     /// Look again for the answers that were not known.
     fn look_again(&self, chunk: u8, c: &mut Chunk<K>) {
         let cpus = self.m.layout.cpus.len();
         let mask = |parts| self.parts.mask(parts);
-        let Chunk { written, answers, open, tasks, .. } = c;
+        let Chunk { from, answers, open, tasks, .. } = c;
         open.retain(|&at| {
-            let (state, cpu) = (*written + at as usize / cpus, at as usize % cpus);
+            let (state, cpu) = (*from + at as usize / cpus, at as usize % cpus);
             let pair = &mut answers[at as usize];
             let had = *pair;
             let known = |n: u32| n != UNKNOWN;
@@ -663,7 +650,7 @@ impl<K: Key> Core<'_, K> {
             let read = halves.iter().filter_map(|h| h.1).fold(own | claimed, |read, a| read | a.e.others);
             let pass = |asked: Asked, number: u32| {
                 let c = &mut *write(&chunks[usize::from(chunk)]);
-                let pair = &mut c.answers[(state as usize - c.written) * cpus + cpu];
+                let pair = &mut c.answers[(state as usize - c.from) * cpus + cpu];
                 match asked {
                     Asked::All => *pair = [number, NONE],
                     Asked::Step => pair[0] = number,
@@ -718,24 +705,24 @@ impl<K: Key> Core<'_, K> {
         Ok(())
     }
 
-    /// Write the successors that are not written yet.
-    fn write_rest(&self, c: &mut Chunk<K>) {
+    /// Write the successors of a chunk's states, whose answers are known.
+    fn write(&self, c: &mut Chunk<K>, recent: &mut Recent<K>, shards: usize) {
         let cpus = self.m.layout.cpus.len();
         let answers = std::mem::take(&mut c.answers);
-        let mut pairs = answers.chunks_exact(cpus);
-        while c.written < c.to && c.stop.is_none() {
-            let key = self.visited.get(c.written);
-            self.write(c, key, pairs.next().expect("one answer for each CPU"));
+        let states = (c.from..c.to).zip(self.visited.from(c.from));
+        for ((state, key), pairs) in states.zip(answers.chunks_exact(cpus)) {
+            self.write_one(c, recent, (state, key), pairs);
+            if c.stop.is_some() {
+                break;
+            }
         }
         c.answers = answers;
+        c.candidates.sort(shards);
     }
 
-    /// Write the successors of a chunk's next state.
+    /// Write the successors of a state.
     #[inline]
-    fn write(&self, c: &mut Chunk<K>, key: K, pairs: &[Pair]) {
-        let shards = c.buckets.len();
-        let state = c.written;
-        let mut place = c.ends.last().copied().unwrap_or(0);
+    fn write_one(&self, c: &mut Chunk<K>, recent: &mut Recent<K>, (state, key): (usize, K), pairs: &[Pair]) {
         let mut all = Expansion::default();
         let mut broken = None;
         'cpus: for pair in pairs {
@@ -748,16 +735,9 @@ impl<K: Key> Core<'_, K> {
                 all.progress |= known.progress();
                 all.busy |= known.busy();
                 let rest = key & !self.parts.mask(known.parts);
+                c.candidates.reserve(next.len());
                 for &n in next {
-                    let n = self.parts.canonical(rest | n);
-                    if shards == 1 {
-                        c.buckets[0].keys.push(n);
-                    } else {
-                        let bucket = &mut c.buckets[shard_of(n.hash(), shards)];
-                        bucket.keys.push(n);
-                        bucket.places.push(place);
-                    }
-                    place += 1;
+                    c.candidates.put(self.parts.canonical(rest | n), state as u32, recent);
                 }
                 c.transitions += next.len() as u64;
                 if known.breaks() {
@@ -767,8 +747,6 @@ impl<K: Key> Core<'_, K> {
                 }
             }
         }
-        c.ends.push(place);
-        c.written += 1;
         c.seen |= all.seen;
         if all.seen & Seen::WRONG_GS != 0 && c.wrong_gs.is_none() {
             c.wrong_gs = Some(state);
