@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import random
+import re
+from pathlib import Path
 
 import pytest
 
 import tlbcore as tc
-from tlbcore.reference.explorer import explore
+from tlbcore.reference.explorer import explore, explore_litmus
 
 BLOCKS = ("if ", "else", "while ", "loop", "each ")
 
 
 def mutate(policy: tc.Policy, rng: random.Random) -> str:
-    """Return the canonical text with one line of its programs dropped, moved, doubled or made atomic."""
+    """Return the canonical text with one line of its programs changed."""
     lines = policy.canonical.splitlines()
     body = [
         i
         for i, line in enumerate(lines)
         if line.startswith("  ") and i > lines.index("") and not line.strip().startswith(BLOCKS)
     ]
+    return "\n".join(mutate_line(lines, rng, body))
+
+
+def mutate_line(lines: list[str], rng: random.Random, body: list[int]) -> list[str]:
+    """Return the lines with one of `body` dropped, moved, followed by a fence or made atomic or plain."""
+    lines = list(lines)
     i = rng.choice(body)
     line = lines[i]
     indent = line[: len(line) - len(line.lstrip())]
@@ -41,34 +49,56 @@ def mutate(policy: tc.Policy, rng: random.Random) -> str:
             lines[i] = f"{indent}xchg {name}, {value}" if atomic else line
         case _:
             lines[i] = line.replace(" locked", "").replace("xchg ", "or ", 1)
-    return "\n".join(lines)
+    return lines
 
 
-def mutants(count: int, seed: int) -> list[tuple[str, dict[str, object]]]:
+def parsed(text: str) -> bool:
+    try:
+        tc.Policy(text=text)
+    except tc.PolicyError:
+        return False
+    return True
+
+
+def mutants(count: int, seed: int, defers: str = "flush") -> list[tuple[str, dict[str, object]]]:
     rng = random.Random(seed)
-    names = [name for name, policy in tc.policies.items() if policy.sections and policy.defers == ("flush",)]
+    names = [name for name, policy in tc.policies.items() if policy.sections and policy.defers == (defers,)]
     out: list[tuple[str, dict[str, object]]] = []
     while len(out) < count:
         text = mutate(tc.policies[rng.choice(names)], rng)
-        try:
-            tc.Policy(text=text)
-        except tc.PolicyError:
+        if not parsed(text):
             continue
-        out.append(
-            (text, {"danger": rng.choice(("none", "recycled")), "invpcid_publishes": rng.random() < 0.3})
-        )
+        how: dict[str, object] = {"invpcid_publishes": rng.random() < 0.3}
+        if defers == "flush":
+            how["danger"] = rng.choice(("none", "recycled"))
+        else:
+            how["text"] = rng.choice(("instr", "danger", "noinstr"))
+        out.append((text, how))
     return out
 
 
-def agree(count: int, seed: int, entries: int) -> None:
+def assumed(how: dict[str, object]) -> dict[str, str]:
+    """Say what the slow explorer is told in the words of `check`."""
+    assume = {"D": str(how.get("danger", "none")), "N": "none"}
+    if "text" in how:
+        assume["T"] = str(how["text"])
+    if how["invpcid_publishes"]:
+        assume["invpcid"] = "publishes"
+    if how.get("ranged"):
+        assume["range"] = "pages"
+    return assume
+
+
+def agree(count: int, seed: int, entries: int, *, initiator: str = "purge", two_asids: bool = False) -> None:
     seen = set()
-    for text, how in mutants(count, seed):
+    for text, how in mutants(count, seed, "flush" if initiator == "purge" else "sync"):
         policy = tc.Policy(text=text)
-        slow = explore(policy, entries=entries, **how)  # type: ignore[arg-type]
-        assume = {"D": str(how["danger"]), "N": "none"}
-        if how["invpcid_publishes"]:
-            assume["invpcid"] = "publishes"
-        fast = tc.check(policy, roles=f"purge; isolated {entries}", assume=assume)
+        asids = 2 if two_asids else 1
+        if two_asids:
+            how["ranged"] = True
+        slow = explore(policy, entries=entries, initiator=initiator, asids=asids, **how)  # type: ignore[arg-type]
+        assume = assumed(how)
+        fast = tc.check(policy, roles=f"{initiator}; isolated {entries}", assume=assume, asids=asids)
         assert fast.status == slow.status, f"{assume}: {slow.violation} {slow.schedule}\n{text}"
         if fast.counterexample is not None:
             assert fast.counterexample.replay() == fast.counterexample.rule
@@ -76,13 +106,101 @@ def agree(count: int, seed: int, entries: int) -> None:
     assert {"verified", "violated"} <= seen
 
 
-def test_both_explorers_agree_on_random_mutants() -> None:
-    agree(200, seed=1, entries=1)
+KERNEL = (Path(__file__).parents[1] / "src/kernel/policy/contexts.kernel").read_text(encoding="utf-8")
+SECTION = re.compile(r"^(\w+)( @ .*)?\n((?:  .*\n|\n|#.*\n)+)", re.MULTILINE)
+SWITCHING = {match[1]: match[3] for match in SECTION.finditer(KERNEL) if match[1] != "kernel"}
+FLUSHER = """
+cpu 0
+  let mm = 2
+  pte range = none locked
+  request range
+  flush_tlb_mm_range
+  promise range
+"""
+SWITCHERS = (
+    "  cli\n  let next = 2\n  switch_mm_irqs_off\n  sti\n  read u\n",
+    "  cli\n  let next = 2\n  switch_mm_irqs_off\n  let next = 0\n  switch_mm_irqs_off\n  sti\n"
+    "  cli\n  let next = 2\n  switch_mm_irqs_off\n  sti\n  read u\n",
+    "  cli\n  let next = 2\n  switch_mm_irqs_off\n  sti\n  enter_lazy\n  cli\n  let next = 2\n"
+    "  switch_mm_irqs_off\n  mov cr3, user owed\n  read u\n  mov cr3, kernel noflush\n  sti\n",
+)
+
+
+def contexts(count: int, seed: int) -> list[str]:
+    """Litmus tests of memory contexts, each with one line of the kernel's switching or flushing changed."""
+    rng = random.Random(seed)
+    out: list[str] = []
+    while len(out) < count:
+        column = rng.choice(SWITCHERS)
+        name = rng.choice(sorted(SWITCHING))
+        lines = [line for line in SWITCHING[name].splitlines() if line.startswith("  ")]
+        changed = mutate_line(
+            lines, rng, [i for i, line in enumerate(lines) if not line.strip().startswith(BLOCKS)]
+        )
+        text = (
+            f'litmus mutant-{len(out)}\n  page u : user of 2\n  asids "{rng.choice((1, 2))}"\n'
+            f'  assume "range={rng.choice(("full", "pages"))}"\n{FLUSHER}\ncpu 1\n{column}\n{name}\n'
+            + "\n".join(changed)
+            + "\n"
+        )
+        if parsed(text):
+            out.append(text)
+    return out
+
+
+def contexts_agree(count: int, seed: int) -> None:
+    seen = set()
+    for text in contexts(count, seed):
+        slow, fast = explore_litmus(text), tc.litmus(text)
+        assert fast.found.split(":")[0] == slow.status, f"{slow.violation} {slow.schedule}\n{text}"
+        seen.add(slow.status)
+    assert {"verified", "violated"} <= seen
+
+
+LITMUS = [
+    file for file in sorted((Path(__file__).parent / "litmus").glob("*/*.litmus")) if "/x86t" not in str(file)
+]
+
+
+def test_both_explorers_agree_on_the_catalogue() -> None:
+    """Every litmus test that the slow explorer can hold: one page, no tables, at most 16,000 states."""
+    agreed = []
+    for file in LITMUS:
+        text = file.read_text(encoding="utf-8")
+        try:
+            slow = explore_litmus(text, limit=16_000)
+        except NotImplementedError:
+            continue
+        if slow.status != "inconclusive":
+            assert tc.litmus(file).found.split(":")[0] == slow.status, f"{file.name}: {slow.schedule}"
+            agreed.append(file.parent.name)
+    assert agreed.count("contexts") >= 13
+    assert len(agreed) >= 70
+
+
+# 200 programs in the ordinary run.
+def test_both_explorers_agree_on_flushes() -> None:
+    agree(100, seed=1, entries=1)
+
+
+def test_both_explorers_agree_on_ranged_flushes_with_two_asids() -> None:
+    agree(30, seed=5, entries=1, two_asids=True)
+
+
+def test_both_explorers_agree_on_syncs_of_patched_text() -> None:
+    agree(35, seed=6, entries=1, initiator="text_breakpoint")
+
+
+def test_both_explorers_agree_on_switches_of_contexts() -> None:
+    contexts_agree(35, seed=7)
 
 
 @pytest.mark.slow
 def test_both_explorers_agree_on_many_random_mutants() -> None:
-    agree(2000, seed=2, entries=2)
+    agree(1600, seed=2, entries=2)
+    agree(100, seed=8, entries=1, two_asids=True)
+    agree(100, seed=9, entries=1, initiator="text_poke")
+    contexts_agree(200, seed=10)
 
 
 def forms_agree(count: int, seed: int) -> None:
@@ -90,9 +208,7 @@ def forms_agree(count: int, seed: int) -> None:
     seen = set()
     for number, (text, how) in enumerate(mutants(count, seed)):
         policy = tc.Policy(text=text)
-        assume = {"D": str(how["danger"]), "N": "none"}
-        if how["invpcid_publishes"]:
-            assume["invpcid"] = "publishes"
+        assume = assumed(how)
         cpus = 3 if number % 10 == 0 else 2
         plain, reduced, parallel = (
             tc.check(policy, cpus=cpus, entries=1, assume=assume, reduce=reduce, threads=threads)

@@ -8,8 +8,8 @@ import tlbcore as tc
 from tlbcore import _core
 from tlbcore.reference.explorer import explore
 
-# The slow explorer asks about flushes; it holds no fetched text.
 FLUSHES = [name for name, policy in tc.policies.items() if policy.defers == ("flush",)]
+SYNCS = [name for name, policy in tc.policies.items() if policy.defers == ("sync",)]
 
 
 def verdict(verified: bool) -> str:
@@ -28,6 +28,14 @@ def test_the_stated_verdicts_hold_without_nmi(name: str) -> None:
 def test_the_stated_verdict_holds_with_one_nmi(name: str) -> None:
     stated = _core.policy_stated(name)[2]
     assert explore(name, nmis=1, nmi="recycled").status == verdict(stated)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SYNCS)
+def test_the_stated_verdicts_hold_for_syncs_of_text(name: str) -> None:
+    nowhere, danger, _ = _core.policy_stated(name)
+    assert explore(name, entries=1, initiator="text_poke").status == verdict(nowhere)
+    assert explore(name, entries=1, initiator="text_poke", text="danger").status == verdict(danger)
 
 
 def test_the_fix_of_v7_needs_both_of_its_fences() -> None:

@@ -436,7 +436,7 @@ def _questions(
     roles = [role.strip().removeprefix("isolated ") for role in request["roles"].replace(",", ";").split(";")]
     initiators = list(_initiators(policy.text, policy.file))
     if request["roles"]:
-        initiators = ["text_poke" if any(r.startswith("text_poke") for r in roles) else "purge"]
+        initiators = ["text_poke" if any(r.startswith("text_") for r in roles) else "purge"]
     _refuse_idle(policy, request, given, initiators)
     out = []
     for initiator in initiators:
