@@ -217,7 +217,7 @@ def test_samples_come_as_columns_records_or_rows_with_names():
         (lambda: sample_axis({"x": [1], "y": [1, 2]}), r"differ in length: \[1, 2\]"),
         (lambda: sample_axis({}), "the samples are empty"),
         (lambda: Points("", 1, grid_axes({"x": [1], ("x", "y"): [(1, 2)]})), "'x' is given twice"),
-        (lambda: points(3, replications=0), "replications must be at least 1: got 0"),
+        (lambda: points(3, replications=0), "replications must be an integer .* got 0"),
     ],
 )
 def test_bad_grids_are_refused(make, message: str):

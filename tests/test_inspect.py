@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import tlbcore as tc
+from tlbcore._cpus import CpuListError, cpu_list, cpu_mask, show_cpus
 from tlbcore.cli import main
 from tlbcore.inspect import Host
 from tlbcore.inspect._collect import collect
-from tlbcore.inspect._root import CpuListError, boot_options, cpu_list, cpu_mask, show_cpus
+from tlbcore.inspect._root import boot_options
 
 DATA = Path(__file__).parent / "data"
 CPU = "sys/devices/system/cpu"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import pickle
 import signal
 import threading
@@ -214,34 +213,6 @@ def test_ctrl_c_keeps_what_there_is_within_a_tenth_of_a_second(detail):
     assert result.interrupted
     assert 0 < result.duration_s < 1000
     assert result.total("syscalls") > 0
-
-
-BAD = [
-    (lambda: scenarios.quiet(cpus=4, isolated="2-9"), tc.SimError, "CPU 4 does not exist"),
-    (lambda: scenarios.quiet(cpus=4, isolated="0-1"), tc.SimError, "CPU 0 cannot be isolated"),
-    (lambda: scenarios.quiet(isolated="3-2"), tc.SimError, "goes upwards"),
-    (lambda: scenarios.quiet(isolated="a"), tc.SimError, "a CPU list"),
-    (lambda: scenarios.quiet(duration_s=-1), tc.SimError, "duration"),
-    (lambda: scenarios.quiet(duration_s=math.nan), tc.SimError, "duration"),
-    (lambda: scenarios.quiet(residual_hz=-2), tc.SimError, "rate"),
-    (lambda: scenarios.spawn_storm(rate_hz=math.inf), tc.SimError, "rate"),
-    (lambda: scenarios.spawn_storm(batch=0), tc.SimError, "batch"),
-    (lambda: scenarios.quiet(cpus=0), tc.SimError, "cpus"),
-    (lambda: scenarios.by_name("rtevil"), tc.SimError, "did you mean 'rteval'"),
-    (lambda: scenarios.by_name("quiet", speed=3), tc.SimError, "speed"),
-    (lambda: tc.simulate("quiet", machine="broadwel-ep"), tc.TlbError, "did you mean"),
-    (lambda: tc.simulate("quiet", machine=MACHINE, policy="ipl"), tc.PolicyError, "did you mean"),
-    (lambda: tc.simulate("quiet", machine=MACHINE, seed=-1), tc.SimError, "seed"),
-    (lambda: tc.compare("quiet", machine=MACHINE, policies=[]), tc.SimError, "no policy"),
-    (lambda: tc.compare("quiet", machine=MACHINE, policies=["ipi", "ipi"]), tc.SimError, "two policies"),
-    (lambda: tc.Kernel(coalesce_tlbi=True, no_hz_full=False), tc.ConfigError, "NO_HZ_FULL is not set"),
-]
-
-
-@pytest.mark.parametrize(("make", "error", "text"), BAD, ids=[text for _, _, text in BAD])
-def test_what_cannot_be_is_refused_with_the_rule(make, error, text):
-    with pytest.raises(error, match=text):
-        make()
 
 
 def test_two_foregrounds_on_one_cpu_are_refused():

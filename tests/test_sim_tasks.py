@@ -213,7 +213,7 @@ def test_looked_up_pages_survive_a_switch_back_only_where_an_asid_was_found() ->
 
 
 BAD = [
-    ({"processes": 0}, "processes must be at least 1"),
+    ({"processes": 0}, "processes must be an integer from 1 to 65535: got 0"),
     ({"processes": 3, "shared": True}, "threads share one process"),
     ({"also_on": "isolated"}, "also_on adds threads of a shared process"),
     ({"shared": True, "also_on": (9,)}, "CPU 9 does not exist"),

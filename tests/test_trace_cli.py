@@ -181,8 +181,8 @@ def test_isolated_cpus_the_machine_lacks_are_refused():
     )
 
     assert "CPU 3:" in printed
-    assert "expected a list such as" in tlbcore("explain", W7, "--isolated", "two").stderr
-    assert "no range of CPUs" in tlbcore("explain", W7, "--isolated", "3-2").stderr
+    assert "a CPU list is numbers and ranges" in tlbcore("explain", W7, "--isolated", "two").stderr
+    assert "a range of CPUs must rise" in tlbcore("explain", W7, "--isolated", "3-2").stderr
 
 
 def test_an_isolated_cpu_without_events_is_quiet_not_absent():

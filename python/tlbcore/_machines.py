@@ -167,12 +167,14 @@ def machine(which: str | os.PathLike[str] | Machine) -> Machine:
         return which
     if isinstance(which, str) and not which.endswith(".toml"):
         return Machine(name=_core.machine_describe(which)["name"])
+    if not isinstance(which, (str, os.PathLike)):
+        raise _core.TlbError(f"a machine is a name, a file or a Machine: got {which!r}")
     path = Path(which)
     return Machine(name=str(path), text=_read(path))
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise _core.TlbError(f"{path}: must be a TOML text: got bytes that are not UTF-8") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
+def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """Return the message for an unknown name, with the nearest known one, or all when none is near.
 
     >>> unknown("policy", "coalesce-v8", ["ipi", "coalesce-v7"])
@@ -16,7 +16,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
     names = sorted(known)
-    near = get_close_matches(name, names, n=1)
+    near = get_close_matches(name, names, n=1) if isinstance(name, str) else []
     if near:
         return f"unknown {what} {name!r}, did you mean {near[0]!r}?"
     return f"unknown {what} {name!r}: known are {', '.join(names)}"

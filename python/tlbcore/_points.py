@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tlbcore import _core
 from tlbcore._core import SweepError
+from tlbcore._numbers import count
 
 Column = NDArray[np.float64] | list[str]
 
@@ -68,11 +69,9 @@ class Points:
         replications: int = 1,
         paired: Sequence[str] = ("policy",),
     ) -> None:
-        if replications < 1:
-            raise SweepError(f"replications must be at least 1: got {replications}")
         self._base, self._seed, self._axes = base, seed, list(axes)
         self._paired = frozenset(paired)
-        self.replications = replications
+        self.replications = count(replications, "replications", 1, (1 << 32) - 1, SweepError)
         self.may_repeat = any(axis.may_repeat for axis in axes)
         self.names = [name for axis in axes for name in axis.columns]
         for name in self.names:
@@ -111,6 +110,8 @@ def grid_axes(grid: Mapping[str | tuple[str, ...], Sequence[Any]]) -> list[Axis]
         raise SweepError("the grid is empty")
     axes = []
     for names, values in grid.items():
+        if not isinstance(names, (str, tuple)) or not all(isinstance(name, str) for name in names):
+            raise SweepError(f"the grid's keys are names or tuples of names: got {names!r}")
         if isinstance(values, str) or not isinstance(values, (Sequence, np.ndarray)):
             raise SweepError(f"the grid's {names!r} must be a list of values: got {values!r}")
         if not len(values):

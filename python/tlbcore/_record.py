@@ -23,8 +23,9 @@ from types import FrameType
 from typing import IO, Any
 
 from tlbcore._core import NoiseMeter, TraceError
+from tlbcore._cpus import show_cpus
 from tlbcore.inspect._root import Root
-from tlbcore.trace import format_cpus, parse_cpus
+from tlbcore.trace import parse_cpus
 
 __all__ = ["Outcome", "Recording", "Tracefs", "duration_s", "noise_us", "record"]
 
@@ -335,7 +336,7 @@ def _enable(event: Path, wanted: str, isolated: Sequence[int]) -> bool:
     if not event.is_dir():
         return False
     if wanted:
-        cpus = format_cpus(isolated)
+        cpus = show_cpus(isolated)
         ok = _try(event / "filter", wanted.format(cpus=cpus))
         # CPU lists in filters need 6.6; the recording CPU can be compared on older kernels.
         if not ok and wanted.startswith("CPU"):
@@ -534,7 +535,7 @@ def _about(root: Path, what: Recording, when: str) -> bytes:
         facts += [
             ("version", read("proc/version").strip()),
             ("cmdline", read("proc/cmdline").strip()),
-            ("isolated", format_cpus(what.isolated)),
+            ("isolated", show_cpus(what.isolated)),
             ("online", f"{online} #P:{cpus}"),
         ]
         model = re.search(r"^model name\s*: (.*)", read("proc/cpuinfo"), re.M)
@@ -577,7 +578,7 @@ def _cgroups(root: Path) -> list[tuple[str, str]]:
         for at, _, group in lines:
             if at == number:
                 groups.setdefault(group, []).append(task)
-    members = [("cgroup", f"{format_cpus(sorted(tasks))} {group}") for group, tasks in sorted(groups.items())]
+    members = [("cgroup", f"{show_cpus(sorted(tasks))} {group}") for group, tasks in sorted(groups.items())]
     return [("cgroup_root", str(number)), *members]
 
 

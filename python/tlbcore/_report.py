@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlbcore import _core
-from tlbcore.trace import Trace, causes, format_cpus
+from tlbcore._cpus import show_cpus
+from tlbcore.trace import Trace, causes
 
 if TYPE_CHECKING:
     from tlbcore._explain import Explanation
@@ -140,7 +141,7 @@ def opening(trace: Trace) -> list[str]:
         "only_cpu": "deduced: no other CPU was recorded",
         "none": "not known",
     }[trace.isolated_from]
-    lines += paragraph(f"Isolated CPUs: {format_cpus(trace.isolated) or 'none'} ({how}).")
+    lines += paragraph(f"Isolated CPUs: {show_cpus(trace.isolated) or 'none'} ({how}).")
     if f["hole_count"]:
         kinds = Counter(hole["kind"] for hole in f["holes"])
         lost = sum(hole["events"] or 0 for hole in f["holes"])
@@ -329,7 +330,7 @@ def _in_short(e: Explanation) -> list[str]:
     for group in groups:
         counts, taken, ordered = _harm(group)
         total = counts.total()
-        who = f"CPU {group[0]['cpu']}" if len(group) == 1 else f"CPUs {format_cpus(c['cpu'] for c in group)}"
+        who = f"CPU {group[0]['cpu']}" if len(group) == 1 else f"CPUs {show_cpus(c['cpu'] for c in group)}"
         if not total:
             lines += paragraph(f"{who}: not interrupted.", indent="    ", first="  ")
             continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +16,11 @@ from numpy.typing import NDArray
 from tlbcore import _core
 from tlbcore._machines import Machine
 from tlbcore._machines import machine as as_machine
+from tlbcore._numbers import as_threads, count, flag
 from tlbcore._progress import Progress, shown
 from tlbcore.analysis import interval
 from tlbcore.kernel import Kernel, machine_text
-from tlbcore.policy import Policy, as_policy
+from tlbcore.policy import Policy, as_policies, as_policy
 from tlbcore.scenarios import Scenario, by_name
 
 __all__ = ["FIGURES", "Comparison", "SimResult", "Statistic", "compare", "simulate", "statistics"]
@@ -146,13 +146,11 @@ def _result(data: dict[str, Any]) -> SimResult:
 
 
 def _as_scenario(load: Scenario | str) -> Scenario:
-    return by_name(load) if isinstance(load, str) else load
+    return load if isinstance(load, Scenario) else by_name(load)
 
 
 def _as_seed(seed: int) -> int:
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 64:
-        raise _core.SimError(f"a seed is an integer of 0 to 2**64 - 1: got {seed!r}")
-    return seed
+    return count(seed, "seed", most=(1 << 64) - 1)
 
 
 def _as_kernel(kernel: Kernel | None) -> Kernel:
@@ -175,8 +173,15 @@ def _run(
     costs: str = "best",
     checkpoint: Path | None = None,
 ) -> list[SimResult]:
-    if detail not in ("summary", "full"):
-        raise _core.SimError(f"detail is summary or full: got {detail!r}")
+    for what, value, known in (
+        ("detail", detail, ("summary", "full")),
+        ("costs", costs, ("best", "low", "high")),
+    ):
+        if value not in known:
+            raise _core.SimError(f"{what} must be {' or '.join(known)}: got {value!r}")
+    skip = flag(skip, "skip")
+    if checkpoint is not None and not checkpoint.parent.is_dir():  # before the run, not after it
+        raise _core.SimError(f"checkpoint {checkpoint}: there is no directory {checkpoint.parent}")
     with shown(progress, "simulating", "s") as advance:
         raw = _core.simulate(
             load.to_json(),
@@ -314,9 +319,7 @@ def simulate(
 
 
 def _as_keep(timeline: int) -> int:
-    if not isinstance(timeline, int) or timeline < 0:
-        raise _core.SimError(f"timeline is a number of events of at least 0: got {timeline!r}")
-    return timeline
+    return count(timeline, "timeline", most=(1 << 32) - 1)
 
 
 def _hours(result: SimResult, cpus: int) -> float:
@@ -541,22 +544,17 @@ def compare(
     >>> c.table["syscall_mean_ns"][0] < c.table["syscall_mean_ns"][2]
     np.True_
     """
-    chosen = [as_policy(policy) for policy in policies]
+    chosen = as_policies(policies)
     names = tuple(policy.name for policy in chosen)
     if not names:
         raise _core.SimError("no policy to compare")
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise _core.SimError(f"two policies are called {sorted(twice)[0]!r}: give one another name")
-    if not isinstance(replicates, int) or replicates < 1:
-        raise _core.SimError(f"replicates is a number of at least 1: got {replicates!r}")
+    replicates = count(replicates, "replicates", 1, 1_000_000)
     jobs = [(policy, _as_seed(seed + i)) for policy in chosen for i in range(replicates)]
-    if threads is None:
-        threads = os.cpu_count() or 1
-    if not isinstance(threads, int) or threads < 1:
-        raise _core.SimError(f"threads is a number of at least 1: got {threads!r}")
     load, kernel = _as_scenario(scenario), _as_kernel(kernel)
-    keep, workers = _as_keep(timeline), threads
+    keep, workers = _as_keep(timeline), as_threads(threads)
 
     def run(jobs: Sequence[tuple[Policy, int]], costs: str, told: Progress | bool | None) -> list[SimResult]:
         return _run(

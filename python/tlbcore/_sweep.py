@@ -27,12 +27,13 @@ from tlbcore._core import SweepError, TlbcoreError
 from tlbcore._machines import Machine
 from tlbcore._machines import machine as as_machine
 from tlbcore._names import unknown
+from tlbcore._numbers import as_threads, count
 from tlbcore._parts import Directory
 from tlbcore._points import Batch, Points, grid_axes, sample_axis
 from tlbcore._progress import Progress, shown
 from tlbcore._results import Sweep
 from tlbcore.kernel import Kernel, machine_text
-from tlbcore.policy import Policy, as_policy
+from tlbcore.policy import Policy, as_policies, as_policy
 from tlbcore.policy import policies as builtin
 from tlbcore.scenarios import SCENARIOS, Scenario, by_name
 
@@ -74,12 +75,12 @@ class _Simulations:
         ours = ("machine", "policy")
         varied = [name for name in batch.columns if name not in ours and not name.startswith("kernel.")]
         tuned = [name for name in batch.columns if name.startswith("kernel.")]
-        whole = {name for name in (*varied, *tuned) if self._is_whole(name)}
+        kinds = {name: make for name in (*varied, *tuned) if (make := self._maker(name)) is not None}
         errors: list[str | None] = [None] * len(batch)
-        scenarios = _Distinct(lambda values: self.scenario(_named(varied, values, whole)).to_json())
+        scenarios = _Distinct(lambda values: self.scenario(_named(varied, values, kinds)).to_json())
         kernels = _Distinct(
             lambda values: self.kernel.replace(
-                **{name.removeprefix("kernel."): v for name, v in _named(tuned, values, whole).items()}
+                **{name.removeprefix("kernel."): v for name, v in _named(tuned, values, kinds).items()}
             ).to_json()
         )
         machines = _Distinct(lambda values: self.machines[values[0]])
@@ -119,8 +120,9 @@ class _Simulations:
             raise Interrupted(done=reached, outcome=outcome.select(reached))
         return outcome
 
-    def _is_whole(self, name: str) -> bool:
-        return self.kind(name).startswith(("int", "bool"))
+    def _maker(self, name: str) -> Callable[[Any], Any] | None:
+        kind = self.kind(name)
+        return _whole if kind.startswith("int") else _flag if kind.startswith("bool") else None
 
     def parameters(self) -> dict[str, str]:
         """Name every parameter that can be varied, with its annotation."""
@@ -161,11 +163,22 @@ class _Distinct:
         return self._known[values]
 
 
-def _named(names: Sequence[str], values: tuple[Any, ...], whole: set[str]) -> dict[str, Any]:
+def _named(
+    names: Sequence[str], values: tuple[Any, ...], kinds: Mapping[str, Callable[[Any], Any]]
+) -> dict[str, Any]:
+    """Give numbers of a column, which are floats, the kind that their parameter has."""
     return {
-        name: int(value) if name in whole and float(value).is_integer() else value
+        name: kinds[name](value) if name in kinds and not isinstance(value, str) else value
         for name, value in zip(names, values, strict=True)
     }
+
+
+def _whole(value: float) -> float:
+    return int(value) if float(value).is_integer() else value
+
+
+def _flag(value: float) -> float | bool:
+    return bool(value) if value in (0, 1) else value
 
 
 def sweep(
@@ -242,6 +255,7 @@ def sweep(
     >>> len(result), result.parameters
     (4, ('spawn_hz', 'policy'))
     """
+    threads = as_threads(threads, SweepError)
     job, points, identity = _plan(
         base, grid, samples=samples, names=names, policies=policies, machine=machine, kernel=kernel, fixed=fixed,
         replications=replications, seed=seed,
@@ -260,8 +274,7 @@ def sweep(
             rows = _results.Disk(directory, list(known))
         skip = _Skip(rows.done.contains)
         if executor is None:
-            count = threads or os.cpu_count() or 1
-            steps = _batches.drive_threads(points, job, skip, rows.sink, count)
+            steps = _batches.drive_threads(points, job, skip, rows.sink, threads)
         else:
             steps = _batches.drive_executor(points, job, skip, rows.sink, executor)
         advance = open_.enter_context(shown(progress, "sweep", "points"))
@@ -302,8 +315,13 @@ def _plan(
     names: Sequence[str] | None, policies: Sequence[str | Path | Policy], machine: str | Machine,
     kernel: Kernel | None, fixed: Mapping[str, Any] | None, replications: int, seed: int,
 ) -> tuple[_Simulations, Points, dict[str, Any]]:  # fmt: skip
-    if isinstance(base, str) and base not in SCENARIOS:
+    if base not in SCENARIOS if isinstance(base, str) else not (isinstance(base, Scenario) or callable(base)):
         raise _core.SimError(unknown("scenario", base, SCENARIOS))
+    if kernel is not None and not isinstance(kernel, Kernel):
+        raise _core.ConfigError(f"kernel must be a tlbcore.Kernel: got {type(kernel).__name__}")
+    if fixed is not None and not isinstance(fixed, Mapping):
+        raise SweepError(f"fixed maps names to values: got {fixed!r}")
+    count(seed, "seed", most=(1 << 64) - 1, error=SweepError)
     if (grid is None) == (samples is None):
         raise SweepError("a sweep needs a grid or samples, and not both")
     texts: dict[str, str] = {}
@@ -323,9 +341,9 @@ def _plan(
                 _labels(name, axes[0].columns[name], texts, models)
     varied = [name for axis in axes for name in axis.columns]
     if "policy" not in varied:
-        if not len(policies):
+        if not (chosen := as_policies(policies)):
             raise SweepError("a sweep needs at least one policy")
-        labels = _labels("policy", policies, texts, models)
+        labels = _labels("policy", chosen, texts, models)
         axes += grid_axes({"policy": labels})
     if "machine" not in varied:
         _labels("machine", [machine], texts, models)
@@ -345,8 +363,6 @@ def _plan(
         "parameters": sorted({*varied, "policy"}),
         "seed": seed,
     }
-    if not isinstance(seed, int) or not 0 <= seed < 1 << 64:
-        raise SweepError(f"a seed is an integer of 0 to 2**64 - 1: got {seed!r}")
     points = Points(json.dumps(identity, sort_keys=True), seed, axes, replications=replications)
     return job, points, identity
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tlbcore import _core
+from tlbcore._numbers import count, flag
 
 if TYPE_CHECKING:
     from tlbcore._machines import Machine
@@ -64,6 +65,11 @@ class Kernel:
     flush_ceiling: int = 33
 
     def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if name == "flush_ceiling":
+                count(value, name, most=(1 << 32) - 1, error=_core.ConfigError)
+            elif name != "pti" or value is not None:
+                flag(value, name, _core.ConfigError)
         _core.kernel_check(self.to_json())
 
     def to_json(self) -> str:
@@ -136,13 +142,7 @@ class Kernel:
 
 def machine_text(machine: str | Path | Machine) -> str:
     """Return what the core takes for a machine: a built-in name or a preset's text."""
-    from tlbcore._machines import Machine
     from tlbcore._machines import machine as as_machine
 
-    if isinstance(machine, str):
-        return machine
-    if isinstance(machine, Path):
-        machine = as_machine(machine)
-    if not isinstance(machine, Machine):
-        raise _core.TlbError(f"a machine is a name, a file or a Machine: got {machine!r}")
+    machine = as_machine(machine)
     return machine.name if machine.text is None else machine.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -190,7 +190,7 @@ class Policy:
         """
         path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise _core.PolicyError(
                 f"{path}: not a text file: {error.reason} at byte {error.start}"
@@ -223,6 +223,21 @@ class _Policies(Mapping[str, Policy]):
 
 
 policies: Mapping[str, Policy] = _Policies()
+
+
+def as_policies(policies: Sequence[str | Path | Policy]) -> list[Policy]:
+    """Return the policies of a list.
+
+    Raises
+    ------
+    PolicyError
+        If it is no list (one name alone is none), or one of them is no policy.
+    OSError
+        If a file cannot be read.
+    """
+    if isinstance(policies, (str, Path, Policy)) or not isinstance(policies, Iterable):
+        raise _core.PolicyError(f"policies are a list of names, files or policies: got {policies!r}")
+    return [as_policy(policy) for policy in policies]
 
 
 def as_policy(policy: str | Path | Policy) -> Policy:

@@ -9,8 +9,8 @@ functions named after one (`rteval`, `spawn_storm`, ...) make one, and each stat
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
-import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +18,9 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from tlbcore import _core
+from tlbcore._cpus import CpuListError, as_cpus
+from tlbcore._names import unknown
+from tlbcore._numbers import count, flag, quantity
 
 __all__ = [
     "SCENARIOS",
@@ -56,40 +59,57 @@ __all__ = [
 ]
 
 _PS = 1e12
+_MOST_PAGES = (1 << 32) - 1
+
+
+_MOST_PS = 1 << 62  # 53 days: times are added up in 64 bits
+
+PLACES = ("isolated", "housekeeping", "all")
 
 
 def _ps(value: float, unit: float, what: str) -> int:
-    if not math.isfinite(value) or value < 0:
-        raise _core.SimError(f"{what} must be a finite number of at least 0: got {value!r}")
-    return round(value * unit)
+    return round(quantity(value, what, most=_MOST_PS / unit) * unit)
 
 
-def cpu_list(text: str | Iterable[int]) -> tuple[int, ...]:
+def cpu_list(cpus: str | Iterable[int]) -> tuple[int, ...]:
     """Return the CPUs of a kernel CPU list such as `2-3,8`, or of an iterable, in ascending order.
 
     Raises
     ------
     SimError
-        If the text is no CPU list.
+        If it is no list of CPUs.
 
     Examples
     --------
     >>> cpu_list("2-4,8")
     (2, 3, 4, 8)
     """
-    if not isinstance(text, str):
-        return tuple(sorted({int(cpu) for cpu in text}))
-    cpus: set[int] = set()
-    for part in filter(None, text.split(",")):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise _core.SimError(f"a CPU list is such as 2-3,8: got {text!r}")
-        if dash and int(last) < int(first):
-            raise _core.SimError(f"a CPU range goes upwards: got {part!r} in {text!r}")
-        if int(last or first) >= 4096:
-            raise _core.SimError(f"a CPU number is at most 4095: got {part!r} in {text!r}")
-        cpus.update(range(int(first), int(last or first) + 1))
-    return tuple(sorted(cpus))
+    try:
+        return as_cpus(cpus)
+    except CpuListError as error:
+        raise _core.SimError(str(error)) from None
+
+
+def _place(on: str | Iterable[int], what: str) -> str | tuple[int, ...]:
+    """Return where an actor is: one of `PLACES`, or CPUs in the order given (one twice is two of its kind)."""
+    if isinstance(on, str) and not on[:1].isdecimal():
+        if on not in PLACES:
+            raise _core.SimError(f"{what}: {unknown('place', on, PLACES)}")
+        return on
+    if isinstance(on, str):
+        return cpu_list(on)
+    cpu_list(on)
+    return tuple(on)
+
+
+def _steps(steps: Iterable[Mapping[str, Any]], what: str) -> list[dict[str, Any]]:
+    if not isinstance(steps, Iterable):
+        raise _core.SimError(f"{what}: steps are a list of mappings: got {steps!r}")
+    found = list(steps)
+    for step in found:
+        if not isinstance(step, Mapping):
+            raise _core.SimError(f"{what}: a step is a mapping: got {step!r}")
+    return [dict(step) for step in found]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +126,7 @@ class Actor:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "on", _place(self.on, f"actor {self.name!r}"))
         object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -117,8 +138,11 @@ class Actor:
 
     def to_data(self) -> dict[str, Any]:
         """Return the actor as the engine takes it."""
-        on = self.on if isinstance(self.on, str) else {"cpus": list(self.on)}
-        return {"name": self.name, "on": on, "kind": self.kind, **self.params}
+        return {"name": self.name, "on": _on(self.on), "kind": self.kind, **self.params}
+
+
+def _on(place: str | tuple[int, ...]) -> Any:
+    return place if isinstance(place, str) else {"cpus": list(place)}
 
 
 def _actor(name: str, on: str | tuple[int, ...], kind: str, params: dict[str, Any]) -> Actor:
@@ -126,14 +150,15 @@ def _actor(name: str, on: str | tuple[int, ...], kind: str, params: dict[str, An
 
 
 def _gap(rate_hz: float, what: str, poisson: bool = True) -> dict[str, Any]:
-    if not math.isfinite(rate_hz) or rate_hz <= 0:
-        raise _core.SimError(f"{what}: a rate must be a finite number above 0: got {rate_hz!r}")
-    return {"mean_ps": max(round(_PS / rate_hz), 1), "exponential": poisson}
+    rate = quantity(rate_hz, f"{what}: a rate", above_zero=True)
+    mean = min(max(_PS / rate, 1.0), _MOST_PS)
+    return {"mean_ps": round(mean), "exponential": flag(poisson, f"{what}: poisson")}
 
 
 def spin(on: str | tuple[int, ...] = "isolated", *, user_pages: int = 0) -> Actor:
     """Return a user-space loop that never enters the kernel and touches `user_pages` pages."""
-    return Actor(name="spin", on=on, kind="spin", params={"user_pages": user_pages})
+    params = {"user_pages": count(user_pages, "spin: user_pages", most=_MOST_PAGES)}
+    return Actor(name="spin", on=on, kind="spin", params=params)
 
 
 def idle(on: str | tuple[int, ...] = "housekeeping") -> Actor:
@@ -169,16 +194,16 @@ def syscalls(
         32-bit code; `exception` (`int 0x80` since Linux 6.7), `exception_espfix` or `exception_bad_iret`. No source
         has what SYSENTER takes: here it takes what SYSCALL does.
     """
-    gap = {"mean_ps": _ps(gap_ns, 1e3, "gap_ns"), "exponential": poisson}
+    gap = {"mean_ps": _ps(gap_ns, 1e3, f"{name}: gap_ns"), "exponential": flag(poisson, f"{name}: poisson")}
     return Actor(
         name=name,
         on=on,
         kind="syscalls",
         params={
             "gap": gap,
-            "base_ps": _ps(base_ns, 1e3, "base_ns"),
-            "kernel_pages": kernel_pages,
-            "user_pages": user_pages,
+            "base_ps": _ps(base_ns, 1e3, f"{name}: base_ns"),
+            "kernel_pages": count(kernel_pages, f"{name}: kernel_pages", most=_MOST_PAGES),
+            "user_pages": count(user_pages, f"{name}: user_pages", most=_MOST_PAGES),
             "by": by,
         },
     )
@@ -218,7 +243,7 @@ def faults(
         kind="faults",
         params={
             "gap": _gap(rate_hz, name, poisson),
-            "body_ps": _ps(body_us, 1e6, "body_us"),
+            "body_ps": _ps(body_us, 1e6, f"{name}: body_us"),
             "by": by,
         },
     )
@@ -238,8 +263,8 @@ def interrupts(
         on=on,
         kind="interrupts",
         params={
-            "gap": _gap(rate_hz, "interrupts", poisson),
-            "body_ps": _ps(body_us, 1e6, "body_us"),
+            "gap": _gap(rate_hz, f"interrupts, {cause}", poisson),
+            "body_ps": _ps(body_us, 1e6, f"{cause}: body_us"),
             "cause": cause,
         },
     )
@@ -253,7 +278,7 @@ def nmis(on: str | tuple[int, ...] = "isolated", *, rate_hz: float, body_us: flo
         kind="nmis",
         params={
             "gap": _gap(rate_hz, "nmis"),
-            "body_ps": _ps(body_us, 1e6, "body_us"),
+            "body_ps": _ps(body_us, 1e6, "nmis: body_us"),
         },
     )
 
@@ -276,8 +301,8 @@ def forks(
         kind="forks",
         params={
             "gap": _gap(rate_hz, "forks", poisson),
-            "batch": batch,
-            "spread": spread,
+            "batch": count(batch, "forks: batch", 1, _MOST_PAGES),
+            "spread": flag(spread, "forks: spread"),
         },
     )
 
@@ -313,10 +338,10 @@ def vfree(
         kind="vfree",
         params={
             "gap": _gap(rate_hz, "vfree"),
-            "pages": pages,
-            "then": list(then),
-            "apart_ps": _ps(apart_ms, 1e9, "apart_ms"),
-            "roams_ps": None if roams_ms is None else _ps(roams_ms, 1e9, "roams_ms"),
+            "pages": count(pages, "vfree: pages", 1, _MOST_PAGES),
+            "then": [count(area, "vfree: pages", 1, _MOST_PAGES) for area in then],
+            "apart_ps": _ps(apart_ms, 1e9, "vfree: apart_ms"),
+            "roams_ps": None if roams_ms is None else _ps(roams_ms, 1e9, "vfree: roams_ms"),
         },
     )
 
@@ -336,7 +361,7 @@ def chain(
         kind="chain",
         params={
             "gap": _gap(rate_hz, name, poisson),
-            "steps": [dict(step) for step in steps],
+            "steps": _steps(steps, name),
         },
     )
 
@@ -379,32 +404,28 @@ def tasks(
     >>> tasks([{"do": "unmap", "pages": 4}], on=(0,), rate_hz=100, shared=True, also_on="isolated").kind
     'tasks'
     """
-
-    def where(cpus: str | tuple[int, ...]) -> Any:
-        return cpus if isinstance(cpus, str) else {"cpus": list(cpus)}
-
     return Actor(
         name=name,
         on=on,
         kind="tasks",
         params={
             "gap": _gap(rate_hz, name, poisson),
-            "processes": processes,
-            "shared": shared,
-            "also_on": None if also_on is None else where(also_on),
-            "steps": [dict(step) for step in steps],
+            "processes": count(processes, f"{name}: processes", 1, (1 << 16) - 1),
+            "shared": flag(shared, f"{name}: shared"),
+            "also_on": None if also_on is None else _on(_place(also_on, f"{name}: also_on")),
+            "steps": _steps(steps, name),
         },
     )
 
 
 def sequential(pages: int, *, stride: int = 1) -> dict[str, Any]:
     """Return the pattern that touches `pages` pages one after the other, every `stride`-th, and again."""
-    return {"sequential": {"pages": _count(pages, "pages"), "stride": _count(stride, "stride")}}
+    return {"sequential": {"pages": _positive(pages, "pages"), "stride": _positive(stride, "stride")}}
 
 
 def pointer_chase(pages: int) -> dict[str, Any]:
     """Return the pattern of one random cycle through `pages` pages: each miss is waited for before the next touch."""
-    return {"chase": {"pages": _count(pages, "pages")}}
+    return {"chase": {"pages": _positive(pages, "pages")}}
 
 
 def zipf(pages: int, *, s: float = 1.0) -> dict[str, Any]:
@@ -412,10 +433,9 @@ def zipf(pages: int, *, s: float = 1.0) -> dict[str, Any]:
 
     Weights become integers, the largest 2**31 and the smallest 1, so that the engine needs no floats.
     """
-    if not math.isfinite(s) or s < 0:
-        raise _core.SimError(f"zipf: s must be a finite number of at least 0: got {s!r}")
-    count = _count(pages, "pages")
-    return {"weighted": {"weights": [max(round(2**31 * (i + 1) ** -s), 1) for i in range(count)]}}
+    power = quantity(s, "zipf: s")
+    weights = [max(round(2**31 * (i + 1) ** -power), 1) for i in range(_positive(pages, "pages"))]
+    return {"weighted": {"weights": weights}}
 
 
 def from_array(pages: Iterable[int]) -> dict[str, Any]:
@@ -431,10 +451,8 @@ def from_array(pages: Iterable[int]) -> dict[str, Any]:
     return {"array": {"pages": numbers}}
 
 
-def _count(value: int, what: str) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__") or not 0 < value <= 1 << 24:
-        raise _core.SimError(f"{what} must be an integer from 1 to {1 << 24}: got {value!r}")
-    return operator.index(value)
+def _positive(value: int, what: str) -> int:
+    return count(value, what, 1, 1 << 24)
 
 
 def stream(
@@ -480,10 +498,16 @@ def stream(
     >>> run.total("stream_first"), run.total("stream_evicted")
     (64, 0)
     """
+    if not isinstance(pattern, Iterable):
+        raise _core.SimError(
+            f"{name}: a pattern is made by zipf and its like, or phases of them: got {pattern!r}"
+        )
     if isinstance(pattern, Mapping):
         phases: list[dict[str, Any]] = [{"pattern": dict(pattern)}]
     else:
-        phases = [{"touches": _count(touches, "touches"), "pattern": dict(each)} for touches, each in pattern]
+        phases = [
+            {"touches": _positive(touches, "touches"), "pattern": dict(each)} for touches, each in pattern
+        ]
     return Actor(
         name=name,
         on=on,
@@ -537,6 +561,10 @@ class Scenario:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "isolated", cpu_list(self.isolated))
+        if not isinstance(self.actors, Iterable) or not all(isinstance(a, Actor) for a in self.actors):
+            raise _core.SimError(
+                f"scenario {self.name!r}: actors are a sequence of Actor: got {self.actors!r}"
+            )
         object.__setattr__(self, "actors", tuple(self.actors))
         if self.flush_mask is not None:
             object.__setattr__(self, "flush_mask", cpu_list(self.flush_mask))
@@ -544,28 +572,22 @@ class Scenario:
 
     def to_json(self) -> str:
         """Return the scenario as the engine takes it: one JSON object, times in picoseconds."""
-        if not isinstance(self.cpus, int) or not 0 < self.cpus <= 4096:
-            raise _core.SimError(f"scenario {self.name!r}: cpus must be 1 to 4096: got {self.cpus!r}")
-        for what in ("sockets", "lazy_max_pages"):
-            value = getattr(self, what)
-            if value is not None and (not isinstance(value, int) or value < 0 or value >= 1 << 15 << 48):
-                raise _core.SimError(f"scenario {self.name!r}: {what} must be a count: got {value!r}")
-        if not math.isfinite(self.duration_s) or not 0 < self.duration_s < 4.6e6:
-            rule = f"duration_s must be above 0 and below 4.6e6: got {self.duration_s!r}"
-            raise _core.SimError(f"scenario {self.name!r}: {rule}")
+        what = f"scenario {self.name!r}:"
+        lazy = self.lazy_max_pages
+        duration = quantity(self.duration_s, f"{what} duration_s", above_zero=True, most=_MOST_PS / _PS)
         return json.dumps(
             {
                 "name": self.name,
                 "abstraction": self.abstraction,
-                "duration_ps": _ps(self.duration_s, _PS, "duration_s"),
-                "cpus": self.cpus,
+                "duration_ps": max(round(duration * _PS), 1),
+                "cpus": count(self.cpus, f"{what} cpus", 1, 4096),
                 "isolated": list(self.isolated),
-                "sockets": self.sockets,
+                "sockets": count(self.sockets, f"{what} sockets", 1, 4096),
                 "flush_mask": None if self.flush_mask is None else list(self.flush_mask),
-                "lazy_max_pages": self.lazy_max_pages,
-                "rcu_ps": _ps(self.rcu_ms, 1e9, "rcu_ms"),
-                "work_delay_ps": _ps(self.work_delay_us, 1e6, "work_delay_us"),
-                "extra_ipi_ps": _ps(self.extra_ipi_ms, 1e9, "extra_ipi_ms"),
+                "lazy_max_pages": None if lazy is None else count(lazy, f"{what} lazy_max_pages"),
+                "rcu_ps": _ps(self.rcu_ms, 1e9, f"{what} rcu_ms"),
+                "work_delay_ps": _ps(self.work_delay_us, 1e6, f"{what} work_delay_us"),
+                "extra_ipi_ps": _ps(self.extra_ipi_ms, 1e9, f"{what} extra_ipi_ms"),
                 "actors": [actor.to_data() for actor in self.actors],
             }
         )
@@ -573,6 +595,11 @@ class Scenario:
     def replace(self, **changes: Any) -> Self:
         """Return a scenario with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+
+def _others(cpus: int, isolated: tuple[int, ...]) -> int:
+    """Return the number of housekeeping CPUs; 1 where there is none, which `Scenario` refuses with the rule."""
+    return max(count(cpus, "cpus", 1, 4096) - len(isolated), 1)
 
 
 def rteval(
@@ -599,7 +626,6 @@ def rteval(
         Children alive before they exit, per CPU: decides how many stacks come from the cache.
     """
     listed = cpu_list(isolated)
-    housekeeping = max(cpus - len(listed), 1)
     return Scenario(
         name="rteval",
         duration_s=duration_s,
@@ -611,7 +637,9 @@ def rteval(
         actors=(
             spin("isolated"),
             spin("housekeeping"),
-            forks("housekeeping", rate_hz=spawn_hz / housekeeping, batch=batch),
+            forks(
+                "housekeeping", rate_hz=quantity(spawn_hz, "spawn_hz") / _others(cpus, listed), batch=batch
+            ),
         ),
     )
 
@@ -658,7 +686,7 @@ def dpdk_poll(
     actors: tuple[Actor, ...] = (
         spin("isolated", user_pages=user_pages),
         spin("housekeeping"),
-        forks("housekeeping", rate_hz=spawn_hz / max(cpus - len(listed), 1), batch=8),
+        forks("housekeeping", rate_hz=quantity(spawn_hz, "spawn_hz") / _others(cpus, listed), batch=8),
     )
     if tick_hz:
         actors += (interrupts("isolated", rate_hz=tick_hz, cause="tick", poisson=False),)
@@ -672,6 +700,11 @@ def dpdk_poll(
     )
 
 
+def _between(calls_hz: float, base_ns: float) -> float:
+    """Return the user time between two calls of `base_ns`, so that there are `calls_hz` a second."""
+    return max(1e9 / quantity(calls_hz, "calls_hz", above_zero=True) - quantity(base_ns, "base_ns"), 0.0)
+
+
 def trading(
     *,
     duration_s: float = 60.0,
@@ -683,7 +716,7 @@ def trading(
 ) -> Scenario:
     """Return event-driven tasks: Poisson system calls on the isolated CPUs, latency matters."""
     listed = cpu_list(isolated)
-    gap_ns = max(1e9 / calls_hz - base_ns, 0.0) if math.isfinite(calls_hz) and calls_hz > 0 else float("nan")
+    gap_ns = _between(calls_hz, base_ns)
     return Scenario(
         name="trading",
         duration_s=duration_s,
@@ -693,7 +726,7 @@ def trading(
         actors=(
             syscalls("isolated", base_ns=base_ns, gap_ns=gap_ns, poisson=True),
             spin("housekeeping"),
-            forks("housekeeping", rate_hz=spawn_hz / max(cpus - len(listed), 1), batch=8),
+            forks("housekeeping", rate_hz=quantity(spawn_hz, "spawn_hz") / _others(cpus, listed), batch=8),
         ),
     )
 
@@ -721,7 +754,7 @@ def syscall_heavy(
         actors=(
             syscalls("isolated", base_ns=base_ns, gap_ns=gap_ns),
             spin("housekeeping"),
-            forks("housekeeping", rate_hz=spawn_hz / max(cpus - len(listed), 1), batch=20),
+            forks("housekeeping", rate_hz=quantity(spawn_hz, "spawn_hz") / _others(cpus, listed), batch=20),
         ),
     )
 
@@ -786,6 +819,7 @@ def module_load(
     flips, ftrace updates while a tracer is on. The recorded module (nls_utf8) needs none: 21 traced cycles queued
     1,139 remote calls, none of them `do_sync_core`.
     """
+    steps = (*MODULE_STEPS, *STATIC_KEY_STEPS * count(pokes, "pokes", most=1000))
     return Scenario(
         name="module-load",
         duration_s=duration_s,
@@ -796,7 +830,7 @@ def module_load(
         actors=(
             spin("isolated"),
             spin("housekeeping"),
-            chain((*MODULE_STEPS, *STATIC_KEY_STEPS * pokes), (0,), rate_hz=rate_hz, name="module"),
+            chain(steps, (0,), rate_hz=rate_hz, name="module"),
         ),
     )
 
@@ -829,7 +863,8 @@ def text_poke(
     calls_hz, base_ns
         System calls of the isolated CPUs, and the time of one; 0: they spin in user mode.
     """
-    gap_ns = max(1e9 / calls_hz - base_ns, 0.0) if calls_hz > 0 else 0.0
+    quantity(calls_hz, "calls_hz")
+    gap_ns = _between(calls_hz, base_ns) if calls_hz else 0.0
     actors: tuple[Actor, ...] = (
         syscalls("isolated", base_ns=base_ns, gap_ns=gap_ns, poisson=True) if calls_hz else spin("isolated"),
         spin("housekeeping"),
@@ -1016,11 +1051,10 @@ def by_name(name: str, **parameters: Any) -> Scenario:
     SimError
         If there is none of that name (the nearest is suggested), or it does not take a parameter.
     """
-    from tlbcore._names import unknown
-
-    if name not in SCENARIOS:
+    if not isinstance(name, str) or name not in SCENARIOS:
         raise _core.SimError(unknown("scenario", name, SCENARIOS))
-    try:
-        return SCENARIOS[name](**parameters)
-    except TypeError as error:
-        raise _core.SimError(f"scenario {name!r}: {error}") from None
+    known = inspect.signature(SCENARIOS[name]).parameters
+    for parameter in parameters:
+        if parameter not in known:
+            raise _core.SimError(f"scenario {name!r}: {unknown('parameter', parameter, known)}")
+    return SCENARIOS[name](**parameters)

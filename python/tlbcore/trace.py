@@ -14,6 +14,7 @@ import numpy as np
 
 from tlbcore import _core
 from tlbcore._core import TraceError
+from tlbcore._cpus import CpuListError, as_cpus, show_cpus
 
 __all__ = ["Cause", "PartialTraceError", "Trace", "causes", "parse_cpus", "read_trace"]
 
@@ -74,29 +75,24 @@ causes: Mapping[str, Cause] = _causes()
 """The catalogue of causes by id."""
 
 
-def parse_cpus(text: str) -> tuple[int, ...]:
-    """Return the CPUs of a kernel CPU list, ascending.
+def parse_cpus(cpus: str | Iterable[int]) -> tuple[int, ...]:
+    """Return the CPUs of a kernel CPU list, or of numbers, ascending.
 
     Raises
     ------
     TraceError
-        If it is not a list of numbers and ranges below 8192.
+        If it is no list of CPUs, or names none.
 
     >>> parse_cpus("18-20,2")
     (2, 18, 19, 20)
     """
-    found: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        try:
-            low = int(first)
-            high = int(last) if dash else low
-        except ValueError:
-            raise TraceError(f"isolated CPUs {text!r}: expected a list such as 2-3,8") from None
-        if not 0 <= low <= high < 8192:
-            raise TraceError(f"isolated CPUs {text!r}: {part.strip()!r} is no range of CPUs below 8192")
-        found.update(range(low, high + 1))
-    return tuple(sorted(found))
+    try:
+        found = as_cpus(cpus)
+    except CpuListError as error:
+        raise TraceError(f"isolated CPUs: {error}") from None
+    if not found:
+        raise TraceError("isolated CPUs: the list is empty")
+    return found
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -199,13 +195,7 @@ def read_trace(
             with Path(one).open("rb"):
                 pass
     name = " + ".join(names)
-    given: tuple[int, ...] | None = None
-    if isolated is not None:
-        given = (
-            parse_cpus(isolated) if isinstance(isolated, str) else tuple(sorted({int(c) for c in isolated}))
-        )
-        if not given:
-            raise TraceError("isolated CPUs: the list is empty")
+    given = None if isolated is None else parse_cpus(isolated)
     data = _read(names, given, progress)
     figures = json.loads(data.figures())
     report = figures["report"]
@@ -238,9 +228,9 @@ def read_trace(
         believed = machine or 2 * (max(seen, default=-1) + 1)
         absent = [cpu for cpu in given if cpu not in seen and cpu >= believed]
         if absent:
-            known = f"CPUs 0-{machine - 1}" if machine else f"events of CPUs {format_cpus(sorted(seen))}"
+            known = f"CPUs 0-{machine - 1}" if machine else f"events of CPUs {show_cpus(sorted(seen))}"
             raise PartialTraceError(
-                f"{name}: isolated CPUs {format_cpus(absent)} are not in this trace, which has {known}", trace
+                f"{name}: isolated CPUs {show_cpus(absent)} are not in this trace, which has {known}", trace
             )
     return trace
 
@@ -279,18 +269,3 @@ def _read(
 def _is_trace_dat(name: str) -> bool:
     with Path(name).open("rb") as file:
         return file.read(10) == b"\x17\x08\x44tracing"
-
-
-def format_cpus(cpus: Iterable[int]) -> str:
-    """Return a kernel CPU list.
-
-    >>> format_cpus([2, 3, 4, 8])
-    '2-4,8'
-    """
-    runs: list[list[int]] = []
-    for cpu in cpus:
-        if runs and cpu == runs[-1][1] + 1:
-            runs[-1][1] = cpu
-        else:
-            runs.append([cpu, cpu])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

@@ -71,7 +71,7 @@ def _show(console: Console, host: Host) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from tlbcore.inspect._root import show_cpus
+    from tlbcore._cpus import show_cpus
 
     def line(name: str, text: str) -> None:
         facts.add_row(Text(name), Text(text))
@@ -145,7 +145,7 @@ def _grouped(rows: Mapping[str, NDArray[Any]]) -> dict[tuple[str, str, str, str]
 
 
 def _isolation(host: Host) -> str:
-    from tlbcore.inspect._root import show_cpus
+    from tlbcore._cpus import show_cpus
 
     if not host.isolated:
         return "none"

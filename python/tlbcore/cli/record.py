@@ -47,8 +47,9 @@ def command(
     buffer_kb: Annotated[int, typer.Option(help="Ring buffer per CPU, KiB.", min=64)] = 4096,
 ) -> None:
     """Record a trace on this machine; everything is restored afterwards. Needs root."""
+    from tlbcore._cpus import show_cpus
     from tlbcore._record import Recording, Tracefs, duration_s, isolated_cpus, noise_us, record
-    from tlbcore.trace import format_cpus, parse_cpus
+    from tlbcore.trace import parse_cpus
 
     seconds = duration_s(duration) if duration is not None else None
     threshold = noise_us(noise) if noise is not None else None
@@ -69,9 +70,9 @@ def command(
         buffer_kb=buffer_kb,
     )
     if sys.stderr.isatty() and seconds is None and not run:
-        print(f"recording CPUs {format_cpus(cpus)} until Ctrl-C", file=sys.stderr)
+        print(f"recording CPUs {show_cpus(cpus)} until Ctrl-C", file=sys.stderr)
     done = record(what, tracefs)
-    print(f"{out}: {done.bytes:,} bytes in {done.seconds:.1f} s, CPUs {format_cpus(cpus)}")
+    print(f"{out}: {done.bytes:,} bytes in {done.seconds:.1f} s, CPUs {show_cpus(cpus)}")
     share = done.cpu_s / done.seconds if done.seconds else 0.0
     print(f"  {done.lost:,} events lost; the recorder took {done.cpu_s:.2f} s of CPU time ({share:.1%})")
     if flight or threshold is not None:

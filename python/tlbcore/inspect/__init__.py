@@ -31,12 +31,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlbcore import _core
+from tlbcore._cpus import CpuListError, show_cpus
 from tlbcore._machines import Machine
 from tlbcore.inspect._facts import Cpu, Facts, HostKernel
 from tlbcore.inspect._lint import lint
 from tlbcore.inspect._machine import fitting_machine
 from tlbcore.inspect._policies import outlook
-from tlbcore.inspect._root import CpuListError, MissingError, Root, show_cpus
+from tlbcore.inspect._root import MissingError, Root
 
 __all__ = ["Cpu", "Host", "HostKernel", "inspect_host"]
 

@@ -10,14 +10,12 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
+from tlbcore._cpus import CpuListError, cpu_list, cpu_mask
 from tlbcore.inspect._root import (
-    CpuListError,
     MissingError,
     Root,
     boot_options,
     config_options,
-    cpu_list,
-    cpu_mask,
 )
 
 CPU = "sys/devices/system/cpu"

@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from tlbcore._cpus import CpuListError, cpu_list, cpu_mask, show_cpus
 from tlbcore.inspect._facts import CPU, NO_CPU, Facts
-from tlbcore.inspect._root import CpuListError, MissingError, cpu_list, cpu_mask, show_cpus
+from tlbcore.inspect._root import MissingError
 
 DOC = "Documentation/admin-guide/cpu-isolation.rst"
 PARAMETERS = "Documentation/admin-guide/kernel-parameters.txt"

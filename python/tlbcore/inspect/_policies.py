@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tlbcore._cpus import show_cpus
 from tlbcore._machines import Machine
 from tlbcore.inspect._facts import Facts
-from tlbcore.inspect._root import show_cpus
 from tlbcore.policy import Policy, policies
 
 # Prefix of an op's text -> cost in the preset. An op that is not listed costs a cycle or less.

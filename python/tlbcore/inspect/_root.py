@@ -17,10 +17,6 @@ class MissingError(Exception):
     """A file that a question needs is not there or cannot be read."""
 
 
-class CpuListError(ValueError):
-    """Text that is no list of CPUs."""
-
-
 class Root:
     """Reads files below one directory and remembers which could not be read."""
 
@@ -73,84 +69,6 @@ class Root:
             inner.sort()
             if len(here.relative_to(top).parts) >= depth:
                 inner.clear()
-
-
-def cpu_list(text: str, last: int | None = None) -> frozenset[int]:
-    """Read a list of CPUs as the kernel writes and reads it.
-
-    Knows `0-3,8`, strides (`0-15:2/4`: two of every four), `N` for the last CPU and `all`; an empty text and
-    `(null)` are no CPU.
-
-    Raises
-    ------
-    CpuListError
-        If the text is no such list; the message says which part.
-
-    >>> sorted(cpu_list("0-2,5"))
-    [0, 1, 2, 5]
-    >>> sorted(cpu_list("0-7:1/4"))
-    [0, 4]
-    """
-    text = text.strip()
-    if text in ("", "(null)"):
-        return frozenset()
-    cpus: set[int] = set()
-    for part in text.split(","):
-        span, _, stride = part.partition(":")
-        if span == "all" and last is not None:
-            span = f"0-{last}"
-        first_text, dash, last_text = span.partition("-")
-        try:
-            first = _cpu(first_text, last)
-            end = _cpu(last_text, last) if dash else first
-            used, group = (int(word) for word in stride.split("/")) if stride else (1, 1)
-        except ValueError:
-            raise CpuListError(f"a CPU list is numbers and ranges: got {part!r} in {text!r}") from None
-        if end < first or end > 1 << 16 or not 0 < used <= group:
-            raise CpuListError(f"a range of CPUs must rise and end below 65536: got {part!r} in {text!r}")
-        cpus.update(cpu for cpu in range(first, end + 1) if (cpu - first) % group < used)
-    return frozenset(cpus)
-
-
-def _cpu(text: str, last: int | None) -> int:
-    if text == "N" and last is not None:
-        return last
-    if not text.isascii() or not text.isdigit():
-        raise ValueError(text)
-    return int(text)
-
-
-def cpu_mask(text: str) -> frozenset[int]:
-    """Read a CPU mask as in `smp_affinity`: hexadecimal groups of 32 bits, the highest first.
-
-    >>> sorted(cpu_mask("00000001,0000000c"))
-    [2, 3, 32]
-    """
-    try:
-        bits = 0
-        for group in text.strip().split(","):
-            bits = bits << 32 | int(group, 16)
-    except ValueError:
-        raise CpuListError(f"a CPU mask is hexadecimal groups: got {text!r}") from None
-    return frozenset(cpu for cpu in range(bits.bit_length()) if bits >> cpu & 1)
-
-
-def show_cpus(cpus: frozenset[int]) -> str:
-    """Write a set of CPUs as the kernel does.
-
-    >>> show_cpus(frozenset({0, 2, 3, 4}))
-    '0,2-4'
-    """
-    parts: list[str] = []
-    ordered = sorted(cpus)
-    start = 0
-    for at, cpu in enumerate(ordered):
-        if at + 1 < len(ordered) and ordered[at + 1] == cpu + 1:
-            continue
-        first = ordered[start]
-        parts.append(str(cpu) if first == cpu else f"{first}-{cpu}")
-        start = at + 1
-    return ",".join(parts)
 
 
 def boot_options(cmdline: str) -> dict[str, list[str]]:
