@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,8 @@ import tlbcore as tc
 from tlbcore import op
 from tlbcore._verdict_page import litmus_markdown, verdicts_markdown
 from tlbcore.checker import Row
+
+SOURCES = Path(__file__).parents[1] / "src/kernel/policy"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -219,6 +222,19 @@ def test_both_fences_of_the_fix_are_needed_and_the_senders_is_attributed() -> No
     assert "XCHG" in sender.supplied_by
 
 
+def test_every_need_names_the_file_it_stands_in() -> None:
+    needs = tc.necessary("coalesce-v7-fixed")
+
+    files = {n.section: n.place.partition(":")[0] for n in needs}
+    assert files["coalesce"] == "coalesce-v7-fixed.policy"
+    assert files["to_kernel"] == "coalesce-v7.policy", "the policy it is based on"
+    assert files["flush_all_here"] == "linux.kernel"
+    for need in needs:
+        line = int(need.place.partition(":")[2])
+        text = (SOURCES / files[need.section]).read_text(encoding="utf-8").splitlines()[line - 1]
+        assert text.startswith("  "), f"{need.place} is no statement: {text}"
+
+
 def test_nothing_can_be_shown_needed_of_a_broken_policy() -> None:
     with pytest.raises(tc.CheckError, match="violated to begin with"):
         tc.necessary("coalesce-v7")
@@ -237,6 +253,25 @@ def test_repair_rediscovers_flag_before_fence_before_flush() -> None:
         assert 400 < r.cost.syscall_extra_ns < 700, "the published entry costs +570 ns (NUMBERS 1)"
         assert r.cost.deferred > 0.9
         assert r.cost.ipis < 0.1
+
+
+@pytest.mark.parametrize(
+    ("scope", "verdict"),
+    [
+        ({}, "verified (bounded)"),
+        ({"entries": "unbounded"}, "verified (any number of entries, the rest bounded)"),
+        ({"rounds": "unbounded"}, "verified (any number of flush rounds, the rest bounded)"),
+        (
+            {"roles": "purge*unbounded; isolated unbounded"},
+            "verified (any number of entries and flush rounds, the rest bounded)",
+        ),
+    ],
+)
+def test_a_verdict_and_a_repair_say_what_has_no_bound(scope: dict[str, Any], verdict: str) -> None:
+    assert tc.check("coalesce-v7-fixed", **scope).sentence.startswith("V" + verdict[1:] + ": no violation")
+    assert tc.repair("coalesce-v7", edits=2, **scope)[0].verdict == verdict
+    args = [word for name, value in scope.items() for word in (f"--{name}", value)]
+    assert f"   {verdict}, " in run("repair", "coalesce-v7", *args).stdout
 
 
 def test_repair_finds_a_rule_for_nmis() -> None:

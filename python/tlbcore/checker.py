@@ -609,7 +609,7 @@ class Need:
     Parameters
     ----------
     section, place
-        Where it stands.
+        Where it stands; the place is file and line.
     what
         What was taken away or weakened.
     needed
@@ -712,6 +712,8 @@ class Repair:
         What was changed, in words.
     policy
         The edited policy.
+    verdict
+        `verified (bounded)`, or what is not bounded: such as `verified (any number of entries, the rest bounded)`.
     states
         States its check explored.
     cost
@@ -720,6 +722,7 @@ class Repair:
 
     edits: tuple[str, ...]
     policy: Policy
+    verdict: str
     states: int
     cost: Cost
 
@@ -762,7 +765,13 @@ def repair(
     found = _core.check_repair(request, most, progress)
     repaired = [(r, Policy(text=r["text"])) for r in found]
     return tuple(
-        Repair(edits=tuple(r["edits"]), policy=fixed, states=r["states"], cost=cost_of(fixed, machine))
+        Repair(
+            edits=tuple(r["edits"]),
+            policy=fixed,
+            verdict=r["verdict"],
+            states=r["states"],
+            cost=cost_of(fixed, machine),
+        )
         for r, fixed in repaired
     )
 

@@ -99,26 +99,28 @@ const KERNEL_SECTIONS: [&str; 9] = [
 const TEXT_SECTIONS: [&str; 6] =
     ["text_poke", "text_sync", "text_sync_now", "sync_handler", "to_kernel", "to_user"];
 
-/// The sections that count for a policy, its own first.
-fn sections(file: &File) -> Vec<Section> {
+/// The sections that count for a policy, its own first, each with the name of the file it stands in.
+fn sections(file: &File) -> Vec<(String, Section)> {
     let mut chain = vec![file.clone()];
     while let Some(base) = chain.last().and_then(|f| f.based_on.clone()).and_then(|n| builtin(&n).ok()) {
         chain.push(base);
     }
-    let mut out: Vec<Section> = Vec::new();
-    let mut add = |s: &Section| {
-        if out.iter().all(|o| o.name != s.name) {
-            out.push(s.clone());
+    let mut out: Vec<(String, Section)> = Vec::new();
+    let mut add = |file: &File, s: &Section| {
+        if out.iter().all(|(_, o)| o.name != s.name) {
+            out.push((file.file.clone(), s.clone()));
         }
     };
-    chain.iter().flat_map(|f| &f.sections).for_each(&mut add);
+    for file in &chain {
+        file.sections.iter().for_each(|s| add(file, s));
+    }
     let kernel = kernel();
     let counts: Vec<&str> = initiators(file)
         .into_iter()
         .flat_map(|i| if i == "text_poke" { &TEXT_SECTIONS[..] } else { &KERNEL_SECTIONS[..] })
         .copied()
         .collect();
-    kernel.sections.iter().filter(|s| counts.contains(&s.name.as_str())).for_each(&mut add);
+    kernel.sections.iter().filter(|s| counts.contains(&s.name.as_str())).for_each(|s| add(kernel, s));
     out
 }
 
@@ -225,8 +227,8 @@ fn weaker(s: &Stmt) -> Vec<(String, Option<StmtKind>)> {
 pub struct Mutant {
     /// Section.
     pub section: String,
-    /// Line of the file it stands in.
-    pub line: u16,
+    /// File and line.
+    pub place: String,
     /// What is taken away.
     pub what: String,
     /// What supplies it today.
@@ -238,15 +240,15 @@ pub struct Mutant {
 /// Every policy that is one small step weaker.
 pub fn mutants(file: &File) -> Vec<Mutant> {
     let mut out = Vec::new();
-    for section in sections(file) {
+    for (source, section) in sections(file) {
         let mut places: Vec<(Path, Stmt)> = Vec::new();
         walk(&section.body, &mut Vec::new(), &mut |p, s| places.push((p.clone(), s.clone())));
         for (path, stmt) in places.iter().filter(|(_, s)| !is_question(s)) {
             let i = path[path.len() - 1].0;
             let mut add = |what: String, supplied_by, body| {
                 let file = with(file, &section, body);
-                let section = section.name.clone();
-                out.push(Mutant { section, line: stmt.at.line, what, supplied_by, file });
+                let place = format!("{source}:{}", stmt.at.line);
+                out.push(Mutant { section: section.name.clone(), place, what, supplied_by, file });
             };
             for (what, kind) in weaker(stmt) {
                 let mut body = section.body.clone();
@@ -281,8 +283,8 @@ pub fn necessary(
     let mut out = Vec::new();
     for m in mutants(file) {
         if let Some(judged) = bounds.judge(&m.file, go_on)?.filter(|j| Some(j) != whole.as_ref()) {
-            let place = format!("line {}", m.line);
-            out.push(Need { section: m.section, place, what: m.what, supplied_by: m.supplied_by, judged });
+            let Mutant { section, place, what, supplied_by, .. } = m;
+            out.push(Need { section, place, what, supplied_by, judged });
         }
     }
     Ok(out)
@@ -315,6 +317,7 @@ fn single_edits(file: &File, nmis: bool) -> Vec<Edited> {
     let entry = ["purge", "flush_here", "flush_all_here", "flush_handler", "flush_kernel_now"];
     let own: Vec<Section> = sections(file)
         .into_iter()
+        .map(|(_, s)| s)
         .filter(|s| !entry.contains(&s.name.as_str()) && !s.name.starts_with("cpu ") && s.name != "nmi")
         .collect();
     for section in &own {

@@ -4,7 +4,7 @@ use super::layout::{Bits, TEXT, Target};
 use super::machine::{CR3_USER, Model, Seen};
 use super::model::{Action, Move};
 use super::schedule::{self, Replay};
-use super::scope::{CheckError, Rest, UNBOUNDED};
+use super::scope::{CheckError, Rest, Scope, UNBOUNDED};
 use super::{Answer, Cut, End, Status};
 use crate::kernel::program::{At, Copies, Entry, Index, Level, Op, PageKind, Pc, Place};
 use crate::kernel::step::Violation;
@@ -519,6 +519,18 @@ impl Counterexample {
     }
 }
 
+/// What a pass within this scope is called (SEMANTICS "Words"): what has no bound is named.
+pub fn verified(scope: &Scope) -> String {
+    let any = |rest: Rest| scope.roles.iter().any(|r| r.rest == rest && r.left == UNBOUNDED);
+    let free = match (any(Rest::User), any(Rest::Kernel)) {
+        (false, false) => return "verified (bounded)".into(),
+        (true, false) => "entries",
+        (false, true) => "flush rounds",
+        (true, true) => "entries and flush rounds",
+    };
+    format!("verified (any number of {free}, the rest bounded)")
+}
+
 /// The sentence SEMANTICS "Words" asks for.
 pub fn sentence(answer: &Answer) -> String {
     let m = &answer.model;
@@ -560,9 +572,10 @@ pub fn sentence(answer: &Answer) -> String {
     let buffers = if m.assume.store_buffers { "store buffers exact; " } else { "" };
     match &answer.end {
         End::Complete => format!(
-            "Verified (bounded): no violation in any interleaving of {bounds}; {buffers}{} states, none truncated; \
+            "V{}: no violation in any interleaving of {bounds}; {buffers}{} states, none truncated; \
              assuming {assumed}; not modelled: hotplug, SMM, TLBs shared by SMT siblings, guests, FRED; larger scopes \
              unexplored.",
+            &verified(scope)[1..],
             answer.counts.states
         ),
         End::Violated(v, path) => format!(

@@ -261,7 +261,7 @@ fn bounds(request: &Request) -> Result<Bounds, CheckError> {
     let fixed = |name: &str| request.assume.iter().any(|(n, _)| n == name);
     let mut assume = vec![given];
     let scope = request.scope()?;
-    let is_text = |r: &Role| r.first == "text_poke";
+    let is_text = |r: &Role| r.first.starts_with("text_");
     let flushes = scope.roles.iter().any(|r| r.own != 0 && !is_text(r));
     if scope.roles.iter().any(is_text) && !fixed("T") {
         assume.extend([Patched::Danger, Patched::Noinstr].map(|text| Assume { text, ..given }));
@@ -357,6 +357,7 @@ pub fn check_repair<'py>(
             let d = PyDict::new(py);
             d.set_item("edits", r.edits)?;
             d.set_item("text", r.text)?;
+            d.set_item("verdict", report::verified(&bounds.scope))?;
             d.set_item("states", r.judged.states)?;
             Ok(d)
         })

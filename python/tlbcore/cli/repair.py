@@ -57,13 +57,20 @@ def command(
         )
     if json:
         rows = [
-            {"edits": r.edits, "text": r.policy.text, "states": r.states, "cost": vars(r.cost)} for r in found
+            {
+                "edits": r.edits,
+                "text": r.policy.text,
+                "verdict": r.verdict,
+                "states": r.states,
+                "cost": vars(r.cost),
+            }
+            for r in found
         ]
         _common.print_json("repair", 1, policy=policy, repairs=rows)
     else:
         for number, r in enumerate(found, 1):
             print(f"{number}. " + "\n   ".join(r.edits))
-            print(f"   verified (bounded), {r.states} states")
+            print(f"   {r.verdict}, {r.states} states")
             print(fill(str(r.cost), 76, initial_indent="   ", subsequent_indent="     "))
         if not found:
             print(f"no {edits} of these edits make {policy} pass within these bounds")
