@@ -44,22 +44,39 @@ impl Known {
     }
 }
 
+/// What a CPU can do in a state.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome<'a, K> {
+    /// What was seen on the way.
+    pub e: Expansion,
+    /// The new numbers of the parts that each move changes.
+    pub next: &'a [K],
+    /// By move: it comes about by itself some day ([`Model::happens`]).
+    ///
+    /// [`Model::happens`]: super::machine::Model::happens
+    pub happens: &'a [bool],
+    /// The move that breaks a rule, after these.
+    pub broken: Option<(Move, Violation)>,
+}
+
 /// Answers in a row, and the new numbers of the parts they change.
 #[derive(Clone, Debug)]
 struct Store<K> {
     known: Vec<Known>,
     next: Vec<K>,
+    /// By successor: it comes about by itself some day.
+    happens: Vec<bool>,
     broken: Vec<(u32, Move, Violation)>,
 }
 
 impl<K> Default for Store<K> {
     fn default() -> Self {
-        Store { known: Vec::new(), next: Vec::new(), broken: Vec::new() }
+        Store { known: Vec::new(), next: Vec::new(), happens: Vec::new(), broken: Vec::new() }
     }
 }
 
 impl<K: Key> Store<K> {
-    fn push(&mut self, e: Expansion, parts: u8, next: &[K], broken: Option<(Move, Violation)>) -> u32 {
+    fn push(&mut self, parts: u8, Outcome { e, next, happens, broken }: Outcome<'_, K>) -> u32 {
         let number = self.known.len() as u32;
         let flag = |on: bool, flag: u8| if on { flag } else { 0 };
         self.known.push(Known {
@@ -72,6 +89,7 @@ impl<K: Key> Store<K> {
             seen: e.seen,
         });
         self.next.extend_from_slice(next);
+        self.happens.extend_from_slice(happens);
         self.broken.extend(broken.map(|(mv, v)| (number, mv, v)));
         number
     }
@@ -211,6 +229,7 @@ impl<K: Key> Answers<K> {
             kept: Store {
                 known: self.kept.known.clone(),
                 next: self.kept.next.iter().map(|&k| key(k)).collect(),
+                happens: self.kept.happens.clone(),
                 broken: self.kept.broken.clone(),
             },
             passing: Store::default(),
@@ -223,7 +242,7 @@ impl<K: Key> Answers<K> {
         let slots: usize = self.tables.iter().flatten().map(|t| t.slots.len()).sum();
         slots * size_of::<(K, u32)>()
             + self.kept.known.len() * size_of::<Known>()
-            + self.kept.next.len() * size_of::<K>()
+            + self.kept.next.len() * (size_of::<K>() + 1)
     }
 
     /// The part of the shared words and the CPU's own.
@@ -304,7 +323,8 @@ impl<K: Key> Answers<K> {
     }
 
     fn mark(&mut self, cpu: usize, asked: Asked, masked: K, parts: u8, flag: u8) {
-        let number = self.kept.push(Expansion::default(), parts, &[], None);
+        let nothing = Outcome { e: Expansion::default(), next: &[], happens: &[], broken: None };
+        let number = self.kept.push(parts, nothing);
         self.kept.known[number as usize].flags = flag;
         self.tables[asked as usize][cpu].put(masked, number);
     }
@@ -322,26 +342,27 @@ impl<K: Key> Answers<K> {
         mask: impl Fn(u8) -> K,
         claimed: u8,
         read: u8,
-        found: (Expansion, &[K], Option<(Move, Violation)>),
+        found: Outcome<'_, K>,
     ) {
         if read != claimed {
             self.mark(cpu, asked, key & mask(claimed), read, Known::FURTHER);
         }
         if read != self.all {
-            let number = self.kept.push(found.0, read, found.1, found.2);
+            let number = self.kept.push(read, found);
             self.tables[asked as usize][cpu].put(key & mask(read), number);
         }
     }
 
     /// An answer for one state, until [`Answers::forget_passing`].
-    pub fn pass(&mut self, e: Expansion, next: &[K], broken: Option<(Move, Violation)>) -> u32 {
-        self.passing.push(e, self.all, next, broken) | PASSING
+    pub fn pass(&mut self, found: Outcome<'_, K>) -> u32 {
+        self.passing.push(self.all, found) | PASSING
     }
 
     /// The answers of single states are no longer needed.
     pub fn forget_passing(&mut self) {
         self.passing.known.clear();
         self.passing.next.clear();
+        self.passing.happens.clear();
         self.passing.broken.clear();
     }
 
@@ -352,6 +373,12 @@ impl<K: Key> Answers<K> {
         let known = store.known[(number & !PASSING) as usize];
         let first = known.first as usize;
         (known, &store.next[first..first + usize::from(known.count)])
+    }
+
+    /// By successor of a kept answer: it comes about by itself some day.
+    pub fn happens(&self, number: u32) -> &[bool] {
+        let known = self.kept.known[number as usize];
+        &self.kept.happens[known.first as usize..][..usize::from(known.count)]
     }
 
     /// The move that breaks a rule.

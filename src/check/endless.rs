@@ -4,13 +4,14 @@
 //! A loop over a set ends, and a wait that nothing ends is a deadlock: only `loop` and `while` can spin. Invariant:
 //! what hardware may do but need not (fills, evictions, NMIs) and entries that nothing says ever come help nobody.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::explore::Core;
 use super::machine::Model;
 use super::model::{Action, Move};
 use super::parts::Key;
 use super::scope::UNBOUNDED;
+use super::visited::Numbers;
 use super::with_words;
 use crate::kernel::program::{Op, Pc};
 
@@ -52,7 +53,7 @@ impl Model {
     }
 
     /// Does this move happen some day, if nothing else does?
-    fn happens(&self, (cpu, action): Move) -> bool {
+    pub fn happens(&self, (cpu, action): Move) -> bool {
         match action {
             Action::Step | Action::Pick(_) | Action::Drain | Action::Irq | Action::Switch => true,
             Action::Enter => self.role(usize::from(cpu)).left != UNBOUNDED,
@@ -88,38 +89,55 @@ pub fn ends<K: Key>(search: &Core<'_, K>, limit: usize, go_on: &mut dyn FnMut() 
     with_words!(search.m, W => ends_in::<K, W>(search, limit, go_on))
 }
 
+/// [`Core::happening`], from the model.
+fn happening<K: Key, const W: usize>(search: &Core<'_, K>, key: K, to: &mut Vec<K>) -> bool {
+    let mut s = [0; W];
+    search.parts.decode(key, &mut s);
+    let e = search.m.each_successor(&s, &mut |mv, next| {
+        if let Ok(next) = next
+            && search.m.happens(mv)
+            && let Some(key) = search.parts.find(&next[..search.m.layout.words])
+        {
+            to.push(search.parts.canonical(key));
+        }
+        true
+    });
+    e.busy
+}
+
 fn ends_in<K: Key, const W: usize>(
     search: &Core<'_, K>,
     limit: usize,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Ends {
-    let (m, n) = (search.m, search.visited.count());
-    let number: HashMap<u128, u32> =
-        search.visited.from(0).zip(0..).map(|(key, i)| (key.into(), i)).collect();
-    let mut ends = vec![false; n];
-    let (mut next, mut upto) = (Vec::new(), Vec::with_capacity(n));
-    for ((i, end), key) in ends.iter_mut().enumerate().zip(search.visited.from(0)) {
-        let held = (number.capacity() + n + next.len()) * size_of::<(u128, u32)>();
-        if i.is_multiple_of(SLICE) && held > limit {
-            return Ends::Memory;
-        }
-        if i.is_multiple_of(SLICE) && !go_on() {
-            return Ends::Stopped;
-        }
-        let mut s = [0; W];
-        search.parts.decode(key, &mut s);
-        let e = m.each_successor(&s, &mut |mv, to| {
-            if let Ok(to) = to
-                && m.happens(mv)
-                && let Some(key) = search.parts.find(&to[..m.layout.words])
-            {
-                next.push(number[&search.parts.canonical(key).into()]);
-            }
-            true
-        });
-        *end = !e.busy;
-        upto.push(next.len());
+    let n = search.visited.count();
+    let fixed = Numbers::<K>::bytes(n) + n * (size_of::<bool>() + size_of::<usize>());
+    if fixed > limit {
+        return Ends::Memory;
     }
+    let number = search.visited.numbers();
+    let mut ends = Vec::with_capacity(n);
+    let (mut to, mut next, mut upto) = (Vec::new(), Vec::new(), Vec::with_capacity(n));
+    for (i, key) in search.visited.from(0).enumerate() {
+        if i.is_multiple_of(SLICE) {
+            number.of_all(&to, &mut next);
+            to.clear();
+            if fixed + next.len() * size_of::<u32>() > limit {
+                return Ends::Memory;
+            }
+            if !go_on() {
+                return Ends::Stopped;
+            }
+        }
+        let before = to.len();
+        let busy = search.happening(key, |k| to.push(k)).unwrap_or_else(|| {
+            to.truncate(before);
+            happening::<K, W>(search, key, &mut to)
+        });
+        ends.push(!busy);
+        upto.push(next.len() + to.len());
+    }
+    number.of_all(&to, &mut next);
     let next = |i: usize| &next[if i == 0 { 0 } else { upto[i - 1] }..upto[i]];
     // Most successors come later in the order of discovery.
     let mut changed = true;
@@ -180,4 +198,35 @@ fn first_on_cycle<'a>(next: &impl Fn(usize) -> &'a [u32], out: &[bool]) -> Optio
         }
     }
     first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::explore::{End, Pause, Search};
+    use super::super::scope::{Assume, Scope};
+    use super::super::tests::{FEATURES, policy};
+    use super::*;
+
+    #[test]
+    fn what_happens_by_itself_is_the_same_in_answers_and_in_the_model() {
+        for (name, cpus, nmis) in [("pending-bit", 2, 1), ("fancy-state", 3, 0), ("coalesce-v7-fixed", 3, 0)]
+        {
+            let model =
+                Model::new(&policy(name), FEATURES, &Scope::standard(cpus, nmis), Assume::default(), 2);
+            let model = Model { fuse: true, ..model.unwrap() };
+            let mut search: Search<'_, u128> = Search::new(&model, 1 << 30, true, 1);
+            assert!(matches!(search.run(&mut |_| true), Pause::Done(End::Complete)), "{name}");
+            let core = search.core();
+            let mut kept = 0;
+            for key in core.visited.from(0) {
+                let (mut known, mut run) = (Vec::new(), Vec::new());
+                let busy = with_words!(&model, W => happening::<_, W>(&core, key, &mut run));
+                if let Some(b) = core.happening(key, |k| known.push(k)) {
+                    kept += 1;
+                    assert_eq!((b, known), (busy, run), "{name}");
+                }
+            }
+            assert!(kept * 10 > core.visited.count() * 8, "{name}: {kept} of {}", core.visited.count());
+        }
+    }
 }

@@ -6,10 +6,11 @@
 //! next piece whenever they are done with one.
 //! Invariant: states, their order and their parents are those of a search that takes one state after the other.
 
+use std::mem::take;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::answers::{Answers, Asked, NONE, Pair, UNKNOWN};
+use super::answers::{Answers, Asked, NONE, Outcome, Pair, UNKNOWN};
 use super::machine::{Model, Seen};
 use super::model::{Action, Expansion, Move};
 use super::parts::{Full, Key, Parts};
@@ -114,7 +115,9 @@ struct Chunk<K> {
     tasks: Vec<Task>,
     work: Vec<Task>,
     found: Vec<Found>,
+    /// Successors of what was found, in words, and whether they come about by themselves.
     words: Vec<u64>,
+    happens: Vec<bool>,
     candidates: Candidates<K>,
     transitions: u64,
     seen: u32,
@@ -136,6 +139,7 @@ impl<K: Key> Default for Chunk<K> {
             work: Vec::new(),
             found: Vec::new(),
             words: Vec::new(),
+            happens: Vec::new(),
             candidates: Candidates::default(),
             transitions: 0,
             seen: 0,
@@ -471,7 +475,7 @@ impl<'a, K: Key> Search<'a, K> {
         let Core { visited, counts, first_wrong_gs, .. } = &mut *core;
         for c in &self.chunks[..last] {
             let mut c = write(c);
-            visited.append(std::mem::take(&mut c.piece));
+            visited.append(take(&mut c.piece));
             counts.transitions += c.transitions;
             counts.seen |= c.seen;
             *first_wrong_gs = first_wrong_gs.or(c.wrong_gs);
@@ -509,13 +513,13 @@ impl<'a, K: Key> Search<'a, K> {
             self.step(team, Job::FindOut, all >= WORTH.1);
             let mut core = write(&self.core);
             for c in &self.chunks {
-                let (found, words) = {
+                let (found, words, happens) = {
                     let c = &mut *write(c);
-                    (std::mem::take(&mut c.found), std::mem::take(&mut c.words))
+                    (take(&mut c.found), take(&mut c.words), take(&mut c.happens))
                 };
-                core.keep(&found, &words, &self.chunks)?;
+                core.keep(&found, (&words, &happens), &self.chunks)?;
                 let c = &mut *write(c);
-                (c.found, c.words) = (found, words);
+                (c.found, c.words, c.happens) = (found, words, happens);
             }
             drop(core);
             self.step(team, Job::LookAgain, all >= WORTH.1);
@@ -600,9 +604,10 @@ impl<K: Key> Core<'_, K> {
     /// Run the model for a chunk's tasks.
     fn find_out<const W: usize>(&self, c: &mut Chunk<K>) {
         let width = self.m.layout.words;
-        let Chunk { work, found, words, .. } = c;
+        let Chunk { work, found, words, happens, .. } = c;
         found.clear();
         words.clear();
+        happens.clear();
         for &task in &*work {
             let mut s = [0; W];
             self.parts.decode(self.visited.get(task.state as usize), &mut s);
@@ -614,6 +619,7 @@ impl<K: Key> Core<'_, K> {
                     Ok(n) => {
                         *count += 1;
                         words.extend_from_slice(&n[..width]);
+                        happens.push(self.m.happens(mv));
                         true
                     }
                     Err(v) => {
@@ -636,7 +642,12 @@ impl<K: Key> Core<'_, K> {
     }
 
     /// Give numbers to the words of new answers.
-    fn keep(&mut self, found: &[Found], words: &[u64], chunks: &[RwLock<Chunk<K>>]) -> Result<(), Full> {
+    fn keep(
+        &mut self,
+        found: &[Found],
+        (words, mut happens): (&[u64], &[bool]),
+        chunks: &[RwLock<Chunk<K>>],
+    ) -> Result<(), Full> {
         let cpus = self.m.layout.cpus.len();
         let width = self.m.layout.words;
         let mut words = words.chunks_exact(width);
@@ -675,11 +686,12 @@ impl<K: Key> Core<'_, K> {
                     e.busy |= a.e.busy;
                     broken = broken.or(a.broken);
                 }
+                let happens = happens.split_off(..next.len()).expect("one for each");
+                let found = Outcome { e, next: &next, happens, broken };
                 if claimed == 0 {
-                    pass(Asked::All, self.answers.pass(e, &next, broken));
+                    pass(Asked::All, self.answers.pass(found));
                 } else {
                     let parts = &self.parts;
-                    let found = (e, &next[..], broken);
                     self.answers.keep((cpu, asked), key, |set| parts.mask(set), own, own, found);
                 }
                 continue;
@@ -692,12 +704,13 @@ impl<K: Key> Core<'_, K> {
                 for _ in 0..a.count {
                     next.push(self.parts.intern(words.next().expect("counted"), set)?);
                 }
+                let happens = happens.split_off(..next.len()).expect("one for each");
+                let found = Outcome { e: a.e, next: &next, happens, broken: a.broken };
                 if set == self.answers.all() {
-                    pass(asked, self.answers.pass(a.e, &next, a.broken));
+                    pass(asked, self.answers.pass(found));
                 }
                 if claimed != 0 {
                     let parts = &self.parts;
-                    let found = (a.e, &next[..], a.broken);
                     self.answers.keep((cpu, asked), key, |set| parts.mask(set), claimed, read, found);
                 }
             }
@@ -708,7 +721,7 @@ impl<K: Key> Core<'_, K> {
     /// Write the successors of a chunk's states, whose answers are known.
     fn write(&self, c: &mut Chunk<K>, recent: &mut Recent<K>, shards: usize) {
         let cpus = self.m.layout.cpus.len();
-        let answers = std::mem::take(&mut c.answers);
+        let answers = take(&mut c.answers);
         let states = (c.from..c.to).zip(self.visited.from(c.from));
         for ((state, key), pairs) in states.zip(answers.chunks_exact(cpus)) {
             self.write_one(c, recent, (state, key), pairs);
@@ -753,6 +766,29 @@ impl<K: Key> Core<'_, K> {
         }
         all.deadlock = broken.is_none() && all.busy && !all.progress;
         c.stop = self.stop(key, all, broken).map(|stop| (state, stop));
+    }
+
+    /// What happens some day in a state by itself, to keys of the states it leads to. Is a CPU busy? `None` if the
+    /// answers are not kept.
+    #[inline]
+    pub(super) fn happening(&self, key: K, mut to: impl FnMut(K)) -> Option<bool> {
+        let mut busy = false;
+        for cpu in 0..self.m.layout.cpus.len() {
+            let mut pair = [UNKNOWN; 2];
+            if !self.answers.find(cpu, key, |parts| self.parts.mask(parts), &mut pair, |_, _| ()) {
+                return None;
+            }
+            for number in pair.into_iter().take_while(|&n| n != NONE) {
+                let (known, next) = self.answers.get(number);
+                busy |= known.busy();
+                let rest = key & !self.parts.mask(known.parts);
+                for (&n, _) in next.iter().zip(self.answers.happens(number)).filter(|&(_, &happens)| happens)
+                {
+                    to(self.parts.canonical(rest | n));
+                }
+            }
+        }
+        Some(busy)
     }
 
     /// Does this state end the search?

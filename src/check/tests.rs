@@ -2,7 +2,7 @@ use super::*;
 use crate::kernel::policy::{POLICIES, Stated, builtin, initiators, load};
 use crate::kernel::text::{File, parse};
 
-const FEATURES: Features = Features::PTI_PCID;
+pub(super) const FEATURES: Features = Features::PTI_PCID;
 
 fn code_of(file: &File) -> Code {
     load(file, FEATURES).unwrap_or_else(|e| panic!("{e}"))
@@ -26,7 +26,7 @@ fn explore_with(code: &Code, scope: Scope, assume: Assume) -> Answer {
     check(&question, &mut |_| true).unwrap()
 }
 
-fn policy(name: &str) -> Code {
+pub(super) fn policy(name: &str) -> Code {
     code_of(&builtin(name).unwrap())
 }
 

@@ -370,6 +370,16 @@ impl<K: Key> Visited<K> {
         self.pieces[piece..].iter().flat_map(|p| &p.keys).copied().skip(at)
     }
 
+    /// The numbers of all keys.
+    pub fn numbers(&self) -> Numbers<K> {
+        let mut all = Numbers { slots: vec![(K::default(), 0); Numbers::<K>::slots(self.count)] };
+        for (key, number) in self.from(0).zip(0..) {
+            let at = all.find(key);
+            all.slots[at] = (key, number);
+        }
+        all
+    }
+
     /// Bytes for so many states: a number of states alone decides, so a search is cut at the same place whatever
     /// the threads.
     pub fn bytes(states: usize) -> usize {
@@ -378,6 +388,52 @@ impl<K: Key> Visited<K> {
             slots = grown(slots);
         }
         states * (size_of::<K>() + 4) + slots * size_of::<K>()
+    }
+}
+
+/// What number each key has.
+#[derive(Debug)]
+pub struct Numbers<K> {
+    slots: Vec<(K, u32)>,
+}
+
+impl<K: Key> Numbers<K> {
+    fn slots(count: usize) -> usize {
+        count * 3 / 2 + 1
+    }
+
+    /// Where a key is or belongs.
+    #[inline]
+    fn find(&self, key: K) -> usize {
+        let mut at = slot(key.hash(), 1, self.slots.len());
+        while self.slots[at].0 != key && self.slots[at].0 != K::default() {
+            at += 1;
+            if at == self.slots.len() {
+                at = 0;
+            }
+        }
+        at
+    }
+
+    /// The numbers of keys that have one.
+    pub fn of_all(&self, keys: &[K], out: &mut Vec<u32>) {
+        for keys in keys.chunks(TOGETHER) {
+            // As in `Shard::insert`.
+            let mut there = [(K::default(), 0); TOGETHER];
+            for (there, key) in there.iter_mut().zip(keys) {
+                *there = self.slots[slot(key.hash(), 1, self.slots.len())];
+            }
+            for (&(first, number), &key) in there.iter().zip(keys) {
+                let (found, number) = if first == key { (key, number) } else { self.slots[self.find(key)] };
+                assert!(found == key, "every successor was found by the search");
+                out.push(number);
+            }
+        }
+    }
+
+    /// Bytes for so many.
+    pub fn bytes(count: usize) -> usize {
+        Self::slots(count) * size_of::<(K, u32)>()
     }
 }
 
