@@ -147,12 +147,12 @@ flush_kernel_range
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("litmus a\n\n", "the number of CPUs"),
-        ('litmus a\n  nmis "many"\n\ncpu 0\n  fence\n', "`nmis` takes a number"),
+        ("litmus a\n\n", "no CPU does anything"),
+        ('litmus a\n  nmis "many"\n\ncpu 0\n  fence\n', "`nmis` is a number, 0 to 7"),
         ('litmus a\n  colour "red"\n\ncpu 0\n  fence\n', "`colour` is no header line"),
         ('litmus a\n  exists "z == 1"\n\ncpu 0\n  fence\n', "`z` is no variable"),
         ('litmus a\n  states "some"\n\ncpu 0\n  fence\n', "`states` takes a number"),
-        ("litmus a\n\ncpu 1\n  fence\n", "columns are numbered from 0"),
+        ("litmus a\n\ncpu 1\n  fence\n", "the next CPU is `cpu 0`: found `cpu 1`"),
         ("litmus a\n\ncpu 0\n  loop\n    fence\n", "cannot end"),
         ("litmus a\n\ncpu 0\n  while 1 == 1\n    fence\n", "cannot end once it is entered"),
         ("litmus a\n\ncpu 0\n  let x = 1\n  while x == 1\n    fence\n", "cannot end once it is entered"),

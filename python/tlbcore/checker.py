@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from tlbcore import _core
 from tlbcore._repair_cost import Cost, cost_of
+from tlbcore.kernel import machine_text
 from tlbcore.policy import Policy, as_policy
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 _GIB = 1 << 30
+_MOST_BYTES = 1 << 62
 
 Progress = Callable[[int, int], None]
 
@@ -294,38 +297,11 @@ class Verdict:
         }
 
 
-def check(
-    policy: str | Path | Policy,
-    *,
-    cpus: int = 2,
-    nmis: int = 0,
-    mces: int = 0,
-    asids: int = 1,
-    pages: int = 1,
-    entries: int | str = 2,
-    rounds: int | str = 1,
-    assume: Mapping[str, str] | None = None,
-    memory: int = 8 * _GIB,
-    roles: str = "",
-    reduce: bool = True,
-    threads: int = 0,
-    progress: Progress | None = None,
-) -> Verdict:
-    """Explore every interleaving of a policy's programs within bounds.
-
-    One housekeeping CPU purges lazily freed vmalloc space; the other CPUs are isolated, return to user mode
-    and make system calls. What is not fixed by `assume` about code that is not modelled (D: between the CR3
-    switch and the flush; N: bodies of NMIs) is tried both ways, and the worst verdict is the headline.
-
-    Of a policy that defers syncs of text patching (it defines `text_sync`) the housekeeping CPU patches an
-    instruction instead: INT3, tail, first byte, with a sync after each (SEMANTICS S7). Where patched code may
-    run is the assumption T: `instr` (nowhere in .noinstr.text), `danger` (also between the CR3 switch and the
-    first instrumentable code), `noinstr` (anywhere); each is tried unless `assume` fixes it.
+class Bounds(TypedDict, total=False):
+    """The bounds and assumptions of a question, which `check`, `necessary` and `repair` take as keywords.
 
     Parameters
     ----------
-    policy
-        A built-in name, a file that ends in `.policy`, or a `Policy`.
     cpus
         CPUs, 2 to 5.
     nmis, mces
@@ -347,6 +323,43 @@ def check(
         What each CPU does, instead of `cpus`, `entries` and `rounds`: such as `purge; purge; isolated 2`. A
         role is `PROGRAM`, `PROGRAM*ROUNDS`, `isolated ENTRIES`, `isolated ENTRIES by ENTRY` (an entry path such
         as `exception_espfix`) or `isolated PROGRAM`.
+    """
+
+    cpus: int
+    nmis: int
+    mces: int
+    asids: int
+    pages: int
+    entries: int | str
+    rounds: int | str
+    assume: Mapping[str, str] | None
+    memory: int
+    roles: str
+
+
+def check(
+    policy: str | Path | Policy,
+    *,
+    reduce: bool = True,
+    threads: int = 0,
+    progress: Progress | None = None,
+    **bounds: Unpack[Bounds],
+) -> Verdict:
+    """Explore every interleaving of a policy's programs within bounds.
+
+    One housekeeping CPU purges lazily freed vmalloc space; the other CPUs are isolated, return to user mode
+    and make system calls. What is not fixed by `assume` about code that is not modelled (D: between the CR3
+    switch and the flush; N: bodies of NMIs) is tried both ways, and the worst verdict is the headline.
+
+    Of a policy that defers syncs of text patching (it defines `text_sync`) the housekeeping CPU patches an
+    instruction instead: INT3, tail, first byte, with a sync after each (SEMANTICS S7). Where patched code may
+    run is the assumption T: `instr` (nowhere in .noinstr.text), `danger` (also between the CR3 switch and the
+    first instrumentable code), `noinstr` (anywhere); each is tried unless `assume` fixes it.
+
+    Parameters
+    ----------
+    policy
+        A built-in name, a file that ends in `.policy`, or a `Policy`.
     reduce
         Treat interchangeable CPUs alike and fuse ops that commute with everything else. Verdicts are the
         same without, slower.
@@ -355,6 +368,8 @@ def check(
         schedule and every count are the same for any number.
     progress
         Called with (states, depth) now and then.
+    **bounds
+        How many of everything, who does what, and what is assumed: see `Bounds`.
 
     Raises
     ------
@@ -372,26 +387,13 @@ def check(
     'verified'
     """
     chosen = as_policy(policy)
-    request = _request(
-        chosen,
-        cpus=cpus,
-        nmis=nmis,
-        mces=mces,
-        asids=asids,
-        pages=pages,
-        entries=entries,
-        rounds=rounds,
-        memory=memory,
-        roles=roles,
-        reduce=reduce,
-        threads=threads,
-    )
-    asked = _questions(chosen, request, dict(assume or {}))
+    request = _request(chosen, bounds, reduce=reduce, threads=threads)
+    asked = _questions(chosen, request, _assumed(bounds))
     found = [(_one(chosen, question, assumed, progress), question) for question, assumed in asked]
     cases = [case for case, _ in found]
     rank = {"violated": 0, "inconclusive": 1, "verified": 2}
     worst, request = min(found, key=lambda pair: rank[pair[0].status])
-    if worst.status == "inconclusive" and request["cpus"] > 2 and not roles:
+    if worst.status == "inconclusive" and request["cpus"] > 2 and not request["roles"]:
         worst = replace(worst, sentence=f"{worst.sentence} {_estimate(chosen, request, worst, progress)}")
     if worst.status == "verified":
         worst = cases[-1]
@@ -475,45 +477,56 @@ def _refuse_idle(
         raise _core.CheckError(f"N={given['N']} is about NMIs and machine checks: give nmis or mces as well")
 
 
-def _request(
-    policy: Policy,
-    *,
-    cpus: int = 2,
-    nmis: int = 0,
-    mces: int = 0,
-    asids: int = 1,
-    pages: int = 1,
-    entries: int | str = 2,
-    rounds: int | str = 1,
-    memory: int = 8 * _GIB,
-    roles: str = "",
-    reduce: bool = True,
-    threads: int = 0,
-) -> dict[str, Any]:
-    if roles:
-        named = len([role for role in roles.replace(",", ";").split(";") if role.strip()])
-        if cpus not in (2, named):
-            raise _core.CheckError(f"roles name {named} CPUs, but cpus is {cpus}: give one of the two")
-        if (entries, rounds) != (2, 1):
-            raise _core.CheckError(
-                "entries and rounds are part of roles: `isolated ENTRIES`, `PROGRAM*ROUNDS`"
-            )
+def _request(policy: Policy, bounds: Bounds, *, reduce: bool = True, threads: int = 0) -> dict[str, Any]:
+    """Return the question as the core takes it, without assumptions."""
+    unknown = sorted(bounds.keys() - Bounds.__annotations__.keys())
+    if unknown:
+        raise TypeError(f"{unknown[0]!r} is no bound; these are: {', '.join(Bounds.__annotations__)}")
+    _refuse_contradiction(bounds)
     return {
         "text": policy.text,
         "file": policy.file,
-        "cpus": _bound("cpus", cpus, 2, 5),
-        "nmis": _bound("nmis", nmis, 0, 7),
-        "mces": _bound("mces", mces, 0, 3),
-        "asids": _bound("asids", asids, 1, 2),
-        "pages": _bound("pages", pages, 1, 3),
-        "entries": _times("entries", entries, 0),
-        "rounds": _times("rounds", rounds, 1),
-        "memory": memory,
+        "cpus": _bound("cpus", bounds.get("cpus", 2), 1 if bounds.get("roles") else 2, 5),
+        "nmis": _bound("nmis", bounds.get("nmis", 0), 0, 7),
+        "mces": _bound("mces", bounds.get("mces", 0), 0, 3),
+        "asids": _bound("asids", bounds.get("asids", 1), 1, 2),
+        "pages": _bound("pages", bounds.get("pages", 1), 1, 3),
+        "entries": _times("entries", bounds.get("entries", 2), 0),
+        "rounds": _times("rounds", bounds.get("rounds", 1), 1),
+        "memory": _memory(bounds.get("memory", 8 * _GIB)),
         "plain": not reduce,
         "threads": _bound("threads", threads, 0, 64),
-        "roles": roles,
+        "roles": bounds.get("roles", ""),
         "initiator": _initiators(policy.text, policy.file)[0],
     }
+
+
+def _refuse_contradiction(bounds: Bounds) -> None:
+    """Refuse roles and, beside them, what roles say differently."""
+    roles = bounds.get("roles", "")
+    if not isinstance(roles, str):
+        raise _core.CheckError(f"roles is a text such as `purge; isolated 2`: got {roles!r}")
+    if not roles:
+        return
+    named = len([role for role in roles.replace(",", ";").split(";") if role.strip()])
+    if not named:
+        raise _core.CheckError(f"roles name a CPU each, such as `purge; isolated 2`: got {roles!r}")
+    if bounds.get("cpus", named) != named:
+        raise _core.CheckError(
+            f"cpus={bounds['cpus']!r} contradicts roles={roles!r}, which name {named}: give one of the two"
+        )
+    for name, form in (("entries", "isolated ENTRIES"), ("rounds", "PROGRAM*ROUNDS")):
+        if name in bounds:
+            raise _core.CheckError(
+                f"{name}={bounds.get(name)!r} beside roles={roles!r}: roles say how often, as `{form}`"
+            )
+
+
+def _assumed(bounds: Bounds) -> dict[str, str]:
+    given = bounds.get("assume") or {}
+    if not isinstance(given, Mapping) or not all(isinstance(w, str) for pair in given.items() for w in pair):
+        raise _core.CheckError(f"assume is names and values, such as {{'D': 'recycled'}}: got {given!r}")
+    return dict(given)
 
 
 def _core_of(request: dict[str, Any], worst: Verdict, progress: Progress | None) -> tuple[str, ...]:
@@ -548,19 +561,31 @@ def _core_of(request: dict[str, Any], worst: Verdict, progress: Progress | None)
     return tuple(needed)
 
 
+def _whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def _bound(name: str, value: int, least: int, most: int) -> int:
+    if not _whole(value):
+        raise _core.CheckError(f"{name} is a whole number, {least} to {most}: got {value!r}")
     if not least <= value <= most:
         raise _core.CheckError(f"{name} is {least} to {most}: got {value}")
-    return value
+    return int(value)
+
+
+def _memory(value: int) -> int:
+    if not _whole(value) or not 1 <= value <= _MOST_BYTES:
+        raise _core.CheckError(f"memory is a number of bytes, 1 to 2**62: got {value!r}")
+    return int(value)
 
 
 def _times(name: str, value: int | str, least: int) -> int:
     """Read a number of runs; 255 stands for any number."""
     if value == "unbounded":
         return 255
-    if not isinstance(value, int) or not least <= value <= 15:
-        raise _core.CheckError(f"{name} is {least} to 15 or unbounded: got {value}")
-    return value
+    if isinstance(value, str) or not _whole(value) or not least <= value <= 15:
+        raise _core.CheckError(f"{name} is {least} to 15 or unbounded: got {value!r}")
+    return int(value)
 
 
 def _one(
@@ -636,29 +661,11 @@ class Need:
     states: int
 
 
-class Bounds(TypedDict, total=False):
-    """Bounds and assumptions that `necessary` and `repair` take as `check` does, which explains them."""
-
-    cpus: int
-    nmis: int
-    mces: int
-    asids: int
-    pages: int
-    entries: int | str
-    rounds: int | str
-    assume: Mapping[str, str] | None
-    memory: int
-    roles: str
-
-
 def _edited(policy: Policy, bounds: Bounds, progress: Progress | None) -> tuple[Verdict, dict[str, Any]]:
     """Return the verdict on a policy, and what is asked of its edited forms."""
-    scope = dict(bounds)
-    assume = dict(bounds.get("assume") or {})
-    scope.pop("assume", None)
-    request = _request(policy, **scope)  # type: ignore[arg-type]
+    request = _request(policy, bounds)
     verdict = check(policy, **bounds, progress=progress)
-    return verdict, {**request, "trace": False, "assume": list(assume.items())}
+    return verdict, {**request, "trace": False, "assume": list(_assumed(bounds).items())}
 
 
 def necessary(
@@ -666,7 +673,7 @@ def necessary(
 ) -> tuple[Need, ...]:
     """Weaken or remove each op, fence and order of a verified policy in turn, and check what is left.
 
-    Bounds and assumptions are those of `check`.
+    `bounds` are those of `check`.
 
     Raises
     ------
@@ -758,6 +765,7 @@ def repair(
         If there is no such machine.
     """
     most = _bound("edits", edits, 1, 3)
+    machine_text(machine)  # before a long search
     chosen = as_policy(policy)
     verdict, request = _edited(chosen, bounds, progress)
     if verdict.status == "verified":
@@ -878,9 +886,9 @@ def _row_request(row: Row, memory: int) -> dict[str, Any]:
     """Return the question of a row."""
     from tlbcore.policy import policies
 
-    request = _request(policies[row.policy], cpus=row.cpus, nmis=row.nmis, asids=row.asids, memory=memory)
+    bounds = Bounds(cpus=row.cpus, nmis=row.nmis, asids=row.asids, memory=memory)
     return {
-        **request,
+        **_request(policies[row.policy], bounds),
         "initiator": "text_poke" if row.defers == "sync" else "purge",
         "trace": False,
         "assume": [("D", row.danger), ("N", row.bodies), ("T", row.text), ("invpcid", row.invpcid)],
@@ -977,18 +985,22 @@ def litmus(
 
     Raises
     ------
+    CheckError
+        If `memory` is no number of bytes.
     PolicyError
         If the text or its header is wrong; the message has file, line and column.
     OSError
         If the file cannot be read.
     """
+    if not isinstance(test, (str, Path)) or test == "":
+        raise _core.PolicyError(f"a litmus test is a file or its text: got {test!r}")
     inline = isinstance(test, str) and "\n" in test
     file = "litmus" if inline else str(test)
     try:
         text = str(test) if inline else Path(test).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise _core.PolicyError(f"{file}: not a text file: {error.reason} at byte {error.start}") from None
-    found = _core.litmus_run(text, Path(file).name, memory, not reduce)
+    found = _core.litmus_run(text, Path(file).name, _memory(memory), not reduce)
     counted = found["stated_states"] if reduce else None
     if bless and not inline and (found["stated"], counted) != (found["found"], counted and found["states"]):
         text = _blessed(text, "verdict", found["found"])

@@ -7,12 +7,14 @@
 //! the mask the entry flush tests), `frames "a: x y"` (page `a`
 //! maps variable `x`, after its next change `y`), `features "pti pcid"`.
 
+use std::ops::RangeInclusive;
+
 use super::property::Condition;
-use super::scope::{Assume, CheckError, Rest, Role, Scope, UNBOUNDED};
+use super::scope::{Assume, CheckError, MAX_CPUS, Rest, Role, Scope, UNBOUNDED};
 use super::{Answer, Cut, End, Question, Status, check};
 use crate::kernel::policy::load;
 use crate::kernel::program::{Code, Feature, Features};
-use crate::kernel::text::{self, File, PolicyError};
+use crate::kernel::text::{self, File, Loc, PolicyError, Section};
 
 /// What can be wrong with a litmus file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +44,135 @@ const KEYS: [&str; 14] = [
     "states",
     "note",
 ];
+
+/// What a `verdict` line can start with.
+const VERDICTS: [&str; 5] = ["verified", "violated", "inconclusive", "allowed", "forbidden"];
+
+/// The header of a litmus file. Errors name the line.
+struct Header<'a> {
+    file: &'a File,
+}
+
+impl<'a> Header<'a> {
+    /// Look at the keys; `note` alone may stand more than once.
+    fn new(file: &'a File) -> Result<Self, PolicyError> {
+        let header = Header { file };
+        if file.kind != "litmus" {
+            return Err(header.at(Loc { line: 1, col: 1 }, "a litmus test starts with `litmus NAME`"));
+        }
+        for (i, fact) in file.facts.iter().enumerate() {
+            let key = fact.key.as_str();
+            if !KEYS.contains(&key) {
+                let known = KEYS.join(", ");
+                let why = format!("`{key}` is no header line of a litmus test; these are: {known}");
+                return Err(header.at(fact.at, why));
+            }
+            if key != "note" && file.facts[..i].iter().any(|f| f.key == key) {
+                return Err(header.at(fact.at, format!("`{key}` stands here a second time")));
+            }
+        }
+        let verdict = header.text("verdict").unwrap_or("verified");
+        if !VERDICTS.contains(&verdict.split(':').next().unwrap_or("")) {
+            let known = VERDICTS.join(", ");
+            let why = format!("`{verdict}` is no verdict; it starts with one of: {known}");
+            return Err(header.bad("verdict", why));
+        }
+        Ok(header)
+    }
+
+    fn at(&self, at: Loc, why: impl Into<String>) -> PolicyError {
+        PolicyError { file: self.file.file.clone(), at, message: why.into() }
+    }
+
+    /// What is wrong with the line of a key, or with the file if it has none.
+    fn bad(&self, key: &str, why: impl Into<String>) -> PolicyError {
+        let fact = self.file.facts.iter().find(|f| f.key == key);
+        self.at(fact.map_or(Loc { line: 1, col: 1 }, |f| f.at), why)
+    }
+
+    fn text(&self, key: &str) -> Option<&'a str> {
+        self.file.facts.iter().find(|f| f.key == key).map(|f| f.text.as_str())
+    }
+
+    fn number(&self, key: &str, default: u8, range: RangeInclusive<u8>) -> Result<u8, PolicyError> {
+        let Some(text) = self.text(key) else { return Ok(default) };
+        text.trim().parse().ok().filter(|n| range.contains(n)).ok_or_else(|| {
+            self.bad(key, format!("`{key}` is a number, {} to {}: got `{text}`", range.start(), range.end()))
+        })
+    }
+
+    /// What each CPU does: the roles of `cpus`, then the columns.
+    fn roles(&self) -> Result<Vec<Role>, PolicyError> {
+        let mut list = match self.text("cpus") {
+            Some(text) => roles(text).map_err(|e| self.bad("cpus", e.to_string()))?,
+            None => Vec::new(),
+        };
+        let column = |s: &'a Section| Some((s.name.strip_prefix("cpu ")?.parse::<usize>().ok()?, s.at));
+        let mut columns: Vec<_> = self.file.sections.iter().filter_map(column).collect();
+        columns.sort_unstable_by_key(|c| c.0);
+        for (n, at) in columns {
+            let next = list.len();
+            if n != next {
+                return Err(self.at(at, format!("the next CPU is `cpu {next}`: found `cpu {n}`")));
+            }
+            list.push(Role::column("", &format!("cpu {n}")));
+        }
+        if list.is_empty() {
+            let why = "no CPU does anything: columns `cpu 0`, `cpu 1`, ... or a header line `cpus`";
+            return Err(self.at(Loc { line: 1, col: 1 }, why));
+        }
+        if list.len() > MAX_CPUS {
+            return Err(self.bad("cpus", format!("there are at most {MAX_CPUS} CPUs: got {}", list.len())));
+        }
+        for key in ["deaf", "unflushed"] {
+            for word in self.text(key).unwrap_or("").split_whitespace() {
+                let cpu = word.parse::<usize>().ok().and_then(|n| list.get_mut(n));
+                let role = cpu.ok_or_else(|| self.bad(key, format!("`{key}` names CPUs, not `{word}`")))?;
+                if key == "deaf" {
+                    role.deaf = true;
+                    role.name = "deaf".into();
+                } else {
+                    role.flushes = false;
+                }
+            }
+        }
+        Ok(list)
+    }
+
+    /// For each page the fields it maps in turn.
+    fn frames(&self, code: &Code) -> Result<Vec<Vec<u8>>, PolicyError> {
+        let bad = |why: String| self.bad("frames", why);
+        let Some(text) = self.text("frames") else { return Ok(Vec::new()) };
+        let mut frames = vec![Vec::new(); code.pages.len()];
+        for part in text.split(';') {
+            let (page, vars) =
+                part.split_once(':').ok_or_else(|| bad("`frames` is PAGE: VAR VAR ...".into()))?;
+            let p = code.pages.iter().position(|p| p.name == page.trim());
+            let p = p.ok_or_else(|| bad(format!("`{}` is no page", page.trim())))?;
+            for v in vars.split_whitespace() {
+                let field = code.fields.iter().position(|f| f.name == v);
+                frames[p].push(field.ok_or_else(|| bad(format!("`{v}` is no variable")))? as u8);
+            }
+        }
+        Ok(frames)
+    }
+
+    fn assume(&self) -> Result<Assume, PolicyError> {
+        let mut assume = Assume::default();
+        let mut given: Vec<(&str, &str)> = Vec::new();
+        for word in self.text("assume").unwrap_or("").split_whitespace() {
+            let bad = |why: String| self.bad("assume", why);
+            let (name, value) =
+                word.split_once('=').ok_or_else(|| bad(format!("`assume` is NAME=VALUE, not `{word}`")))?;
+            if let Some((_, other)) = given.iter().find(|g| g.0 == name && g.1 != value) {
+                return Err(bad(format!("`{name}` is assumed to be `{other}` and `{value}`")));
+            }
+            given.push((name, value));
+            assume.set(name, value).map_err(|e| bad(e.to_string()))?;
+        }
+        Ok(assume)
+    }
+}
 
 /// A litmus test, ready to run.
 #[derive(Clone, Debug)]
@@ -78,6 +209,11 @@ pub struct Outcome {
 /// Paths a task in user mode enters the kernel by, and that `isolated ENTRIES by ENTRY` takes.
 pub const USER_ENTRIES: [&str; 6] =
     ["syscall", "syscall_compat", "sysenter_compat", "exception", "exception_espfix", "exception_bad_iret"];
+
+fn is_name(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_alphabetic())
+        && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
 
 /// Read roles: `purge; isolated 2; isolated purge; PROGRAM*3`.
 pub fn roles(text: &str) -> Result<Vec<Role>, CheckError> {
@@ -122,6 +258,9 @@ pub fn roles(text: &str) -> Result<Vec<Role>, CheckError> {
                 if let Ok(entries) = rest.parse::<u8>() {
                     return Ok(Role::isolated(count(entries)?));
                 }
+                if !is_name(rest) {
+                    return Err(bad(word));
+                }
                 return Ok(Role { isolated: true, name: "isolated".into(), ..Role::initiator(rest, 1) });
             }
             let (program, rounds) = match word.split_once('*') {
@@ -129,10 +268,7 @@ pub fn roles(text: &str) -> Result<Vec<Role>, CheckError> {
                 Some((p, n)) => (p.trim(), n.trim().parse::<u8>().map_err(|_| bad(word))?),
                 None => (word, 1),
             };
-            if program.is_empty()
-                || program.contains(' ')
-                || !(1..=15).contains(&rounds) && rounds != UNBOUNDED
-            {
+            if !is_name(program) || !(1..=15).contains(&rounds) && rounds != UNBOUNDED {
                 return Err(bad(word));
             }
             Ok(Role::initiator(program, rounds))
@@ -148,105 +284,43 @@ impl Litmus {
     }
 
     fn of(file: &File) -> Result<Litmus, LitmusError> {
-        let bad = |m: String| CheckError::Litmus(format!("{}: {m}", file.file));
-        if let Some((key, _)) = file.facts.iter().find(|(k, _)| !KEYS.contains(&k.as_str())) {
-            return Err(bad(format!(
-                "`{key}` is no header line of a litmus test; these are: {}",
-                KEYS.join(", ")
-            ))
-            .into());
-        }
-        let fact = |key: &str| file.facts.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
-        let number = |key: &str, default: u8| -> Result<u8, CheckError> {
-            fact(key).map_or(Ok(default), |v| {
-                v.trim().parse().map_err(|_| bad(format!("`{key}` takes a number, not `{v}`")))
-            })
-        };
-        let features = match fact("features") {
+        let header = Header::new(file)?;
+        let features = match header.text("features") {
             None => Features::PTI_PCID,
             Some(words) => words.split_whitespace().try_fold(Features::NONE, |all, w| {
-                Feature::named(w).map(|f| all.with(f)).ok_or_else(|| bad(format!("`{w}` is no feature")))
+                let feature =
+                    Feature::named(w).ok_or_else(|| header.bad("features", format!("`{w}` is no feature")));
+                feature.map(|f| all.with(f))
             })?,
         };
         let code = load(file, features)?;
-        let mut columns: Vec<usize> = file
-            .sections
-            .iter()
-            .filter_map(|s| s.name.strip_prefix("cpu ").and_then(|n| n.parse().ok()))
-            .collect();
-        columns.sort_unstable();
-        let mut list = match fact("cpus") {
-            Some(text) => roles(text).map_err(|e| bad(e.to_string()))?,
-            None => Vec::new(),
+        let frames = header.frames(&code)?;
+        let condition = |key: &str| {
+            let parse = |text| Condition::parse(&code, text).map_err(|why| header.bad(key, why));
+            header.text(key).map(parse).transpose()
         };
-        for (i, &n) in columns.iter().enumerate() {
-            let expected = list.len();
-            if n != expected {
-                return Err(bad(format!(
-                    "columns are numbered from {expected} on: found `cpu {n}` as number {i}"
-                ))
-                .into());
-            }
-            list.push(Role::column("", &format!("cpu {n}")));
-        }
-        if let Some(deaf) = fact("deaf") {
-            for word in deaf.split_whitespace() {
-                let cpu = word.parse::<usize>().ok().and_then(|n| list.get_mut(n));
-                let role = cpu.ok_or_else(|| bad(format!("`deaf` names CPUs, not `{word}`")))?;
-                role.deaf = true;
-                role.name = "deaf".into();
-            }
-        }
-        for word in fact("unflushed").unwrap_or("").split_whitespace() {
-            let cpu = word.parse::<usize>().ok().and_then(|n| list.get_mut(n));
-            cpu.ok_or_else(|| bad(format!("`unflushed` names CPUs, not `{word}`")))?.flushes = false;
-        }
-        let mut scope = Scope {
-            roles: list,
+        let scope = Scope {
+            roles: header.roles()?,
             pages: 1,
-            asids: usize::from(number("asids", 1)?),
-            nmis: number("nmis", 0)?,
-            mces: number("mces", 0)?,
-            never: None,
-            exists: None,
-            frames: Vec::new(),
+            asids: usize::from(header.number("asids", 1, 1..=2)?),
+            nmis: header.number("nmis", 0, 0..=7)?,
+            mces: header.number("mces", 0, 0..=3)?,
+            never: condition("never")?,
+            exists: condition("exists")?,
+            frames,
             rename: false,
         };
-        scope.validate().map_err(|e| bad(e.to_string()))?;
-        if let Some(text) = fact("frames") {
-            scope.frames = vec![Vec::new(); code.pages.len()];
-            for part in text.split(';') {
-                let (page, vars) =
-                    part.split_once(':').ok_or_else(|| bad("`frames` is PAGE: VAR VAR ...".into()))?;
-                let p = code
-                    .pages
-                    .iter()
-                    .position(|p| p.name == page.trim())
-                    .ok_or_else(|| bad(format!("`{}` is no page", page.trim())))?;
-                for v in vars.split_whitespace() {
-                    let field = code.fields.iter().position(|f| f.name == v);
-                    scope.frames[p].push(field.ok_or_else(|| bad(format!("`{v}` is no variable")))? as u8);
-                }
-            }
-        }
-        scope.never = fact("never").map(|t| Condition::parse(&code, t)).transpose()?;
-        scope.exists = fact("exists").map(|t| Condition::parse(&code, t)).transpose()?;
-        let mut assume = Assume::default();
-        for word in fact("assume").unwrap_or("").split_whitespace() {
-            let (name, value) =
-                word.split_once('=').ok_or_else(|| bad(format!("`assume` is NAME=VALUE, not `{word}`")))?;
-            assume.set(name, value).map_err(|e| bad(e.to_string()))?;
-        }
-        let verdict = fact("verdict").unwrap_or("").to_string();
-        let states = fact("states")
-            .map(|v| v.parse().map_err(|_| bad(format!("`states` takes a number, not `{v}`"))))
-            .transpose()?;
+        scope.validate()?;
+        let assume = header.assume()?;
+        let states = header.text("states").map(|v| {
+            v.parse().map_err(|_| header.bad("states", format!("`states` takes a number, not `{v}`")))
+        });
         Ok(Litmus {
             name: file.name.clone(),
             doc: file.doc.clone(),
             source: file.source.clone(),
-            verdict,
-            states,
+            verdict: header.text("verdict").unwrap_or("").to_string(),
+            states: states.transpose()?,
             code,
             features,
             scope,

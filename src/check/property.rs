@@ -1,7 +1,6 @@
 //! Named invariants and questions of litmus tests: conditions over shared variables.
 
 use super::machine::Model;
-use super::scope::CheckError;
 use crate::kernel::program::{Cmp, Code, Copies};
 use crate::kernel::text::{StmtKind, Test, Value, statements};
 
@@ -22,8 +21,8 @@ pub enum Condition {
 
 impl Condition {
     /// Read a condition such as `x == 1 and not y` over the shared variables of `code`.
-    pub fn parse(code: &Code, text: &str) -> Result<Condition, CheckError> {
-        let bad = |why: String| CheckError::Litmus(format!("the condition `{text}`: {why}"));
+    pub fn parse(code: &Code, text: &str) -> Result<Condition, String> {
+        let bad = |why: String| format!("the condition `{text}`: {why}");
         let stmts =
             statements("condition", &format!("if {text}\n  fence\n")).map_err(|e| bad(e.message.clone()))?;
         match stmts.first().map(|s| &s.kind) {

@@ -57,9 +57,19 @@ impl Request {
         Ok(scope)
     }
 
+    /// The policy's text.
+    fn policy(&self) -> Result<text::File, text::PolicyError> {
+        let file = text::parse(&self.file, &self.text)?;
+        if file.kind == "litmus" {
+            let message = "a litmus test, not a policy: `tlbcore litmus` runs it".into();
+            return Err(text::PolicyError { file: file.file, at: text::Loc { line: 1, col: 1 }, message });
+        }
+        Ok(file)
+    }
+
     /// The policy, with the kernel programs that its roles run.
     fn code(&self) -> PyResult<Code> {
-        let file = text::parse(&self.file, &self.text)?;
+        let file = self.policy()?;
         let wants: Vec<String> = litmus::roles(&self.roles)
             .map(|roles| roles.into_iter().flat_map(|r| [r.first, r.again]).collect())
             .unwrap_or_default();
@@ -308,7 +318,7 @@ pub fn check_necessary<'py>(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Vec<Bound<'py, PyDict>>> {
     let request: Request = request.extract()?;
-    let file = text::parse(&request.file, &request.text)?;
+    let file = request.policy()?;
     let bounds = bounds(&request)?;
     let needs = interruptible(py, progress.as_ref(), |go_on| edit::necessary(&file, &bounds, go_on))?;
     needs
@@ -348,7 +358,7 @@ pub fn check_repair<'py>(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Vec<Bound<'py, PyDict>>> {
     let request: Request = request.extract()?;
-    let file = text::parse(&request.file, &request.text)?;
+    let file = request.policy()?;
     let bounds = bounds(&request)?;
     let found = interruptible(py, progress.as_ref(), |go_on| edit::repair(&file, &bounds, most, go_on))?;
     found

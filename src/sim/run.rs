@@ -326,8 +326,8 @@ fn costs_of(code: &Code, machine: &Preset) -> Vec<(&'static str, Figure)> {
 
 /// `lazy-tune`: a policy's header line `lazy_max_factor "N"` multiplies the threshold.
 fn lazy_max_of(policy: &File, cpus: Cpu) -> Option<u64> {
-    let (_, factor) = policy.facts.iter().find(|(k, _)| k == "lazy_max_factor")?;
-    let factor: u64 = factor.parse().ok()?;
+    let factor = policy.facts.iter().find(|f| f.key == "lazy_max_factor")?;
+    let factor: u64 = factor.text.parse().ok()?;
     Some(crate::kernel::vmalloc::lazy_max_pages(u32::from(cpus)) * factor)
 }
 

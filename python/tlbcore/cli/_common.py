@@ -71,7 +71,12 @@ def _message(error: Exception) -> str | None:
         return f"{where}{(error.strerror or str(error)).lower()}"
     # Typer's errors of usage; `tlbcore` alone prints the help and has nothing to add.
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
-        return "" if type(error).__name__ == "NoArgsIsHelpError" else _one_line(error.format_message())
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return ""
+        # What it converted is in the error it came from, and not in its own text.
+        details: list[Any] = getattr(error.__cause__, "errors", list)()
+        got = f": got {details[0]['input']!r}" if details else ""
+        return _one_line(error.format_message()) + got
     # Asking the loaded core, if any: an error of the core cannot exist before the core is loaded.
     core = sys.modules.get("tlbcore._core")
     if core is not None and isinstance(error, core.TlbcoreError):

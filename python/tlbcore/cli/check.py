@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tlbcore.cli import _common
+from tlbcore.cli import _bounds, _common
 
 STATUS = {"verified": 0, "violated": 1, "inconclusive": 3}
 
@@ -14,21 +14,16 @@ STATUS = {"verified": 0, "violated": 1, "inconclusive": 3}
 def command(
     ctx: typer.Context,
     policy: Annotated[str, typer.Argument(help="A built-in policy, or a file that ends in .policy.")] = "",
-    cpus: Annotated[int, typer.Option(help="CPUs: one housekeeping, the others isolated; 2 to 5.")] = 2,
-    nmis: Annotated[int, typer.Option(help="NMIs in all.")] = 0,
-    mces: Annotated[int, typer.Option(help="Machine checks in all; they nest in NMIs.")] = 0,
-    asids: Annotated[int, typer.Option(help="ASIDs per CPU, 1 or 2.")] = 1,
-    pages: Annotated[int, typer.Option(help="Tracked vmalloc pages, 1 to 3.")] = 1,
-    entries: Annotated[str, typer.Option(help="System calls per isolated CPU, or unbounded.")] = "2",
-    rounds: Annotated[str, typer.Option(help="Flush rounds, or unbounded.")] = "1",
-    assume: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=VALUE, repeatable: D, N, T, invpcid, stores, fills, gs, range."),
-    ] = None,
-    roles: Annotated[
-        str, typer.Option(help="What each CPU does, such as 'purge; purge; isolated 2'; instead of --cpus.")
-    ] = "",
-    memory: Annotated[str, typer.Option(help="Memory the search may use, such as 512M or 8G.")] = "8G",
+    cpus: _bounds.Cpus = 2,
+    nmis: _bounds.Nmis = 0,
+    mces: _bounds.Mces = 0,
+    asids: _bounds.Asids = 1,
+    pages: _bounds.Pages = 1,
+    entries: _bounds.Entries = "2",
+    rounds: _bounds.Rounds = "1",
+    assume: _bounds.Assume = None,
+    roles: _bounds.Roles = "",
+    memory: _bounds.Memory = "8G",
     reduce: Annotated[
         bool, typer.Option("--reduce/--no-reduce", help="Fuse ops that commute with everything.")
     ] = True,
@@ -46,46 +41,35 @@ def command(
     if every:
         if policy or necessary:
             _common.fail("--all checks every policy: leave the policy and --necessary out")
-        refuse(given - {"every", "memory", "json"}, "--all has its own bounds")
-        return _table(size(memory), json)
+        _bounds.refuse(given - {"every", "memory", "json"}, "--all has its own bounds")
+        return _table(_bounds.size(memory), json)
     if not policy:
         _common.fail("name a policy, or ask for --all")
-    if roles:
-        refuse(given & {"cpus", "entries", "rounds"}, "--roles says who does what, and how often")
+    bounds = _bounds.bounds(
+        ctx,
+        cpus=cpus,
+        nmis=nmis,
+        mces=mces,
+        asids=asids,
+        pages=pages,
+        entries=entries,
+        rounds=rounds,
+        assume=assume,
+        roles=roles,
+        memory=memory,
+    )
     if necessary:
-        refuse(given & {"reduce", "threads"}, "--necessary chooses its own search")
-        return _necessary(
-            policy,
-            json,
-            cpus=cpus,
-            nmis=nmis,
-            mces=mces,
-            asids=asids,
-            pages=pages,
-            entries=times(entries),
-            rounds=times(rounds),
-            assume=assumptions(assume or []),
-            memory=size(memory),
-            roles=roles,
-        )
+        _bounds.refuse(given & {"reduce", "threads"}, "--necessary chooses its own search")
+        return _necessary(policy, json, bounds)
     from tlbcore.checker import check
 
     with _common.progress("exploring", "states") as advance:
         verdict = check(
             policy,
-            cpus=cpus,
-            nmis=nmis,
-            mces=mces,
-            asids=asids,
-            pages=pages,
-            entries=times(entries),
-            rounds=times(rounds),
-            assume=assumptions(assume or []),
-            memory=size(memory),
-            roles=roles,
             reduce=reduce,
             threads=threads,
             progress=lambda states, _depth: advance(states, None),
+            **bounds,
         )
     if json:
         _common.print_json("check", 1, **verdict.to_dict())
@@ -96,40 +80,7 @@ def command(
     return STATUS[verdict.status]
 
 
-def refuse(names: set[str], why: str) -> None:
-    """Fail if an option was given that another one leaves nothing to say."""
-    if names:
-        options = " and ".join(f"--{name}" for name in sorted(names))
-        _common.fail(f"{why}: leave {options} out")
-
-
-def assumptions(words: list[str]) -> dict[str, str]:
-    """Read NAME=VALUE words; the same name twice with two values is a contradiction."""
-    out: dict[str, str] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            _common.fail(f"an assumption is NAME=VALUE: got `{word}`")
-        if out.setdefault(name, value) != value:
-            _common.fail(f"`{name}` is assumed to be `{out[name]}` and `{value}`")
-    return out
-
-
-def times(text: str) -> int | str:
-    """Read a number of runs; what is no number is left to the checker to judge."""
-    return int(text) if text.lstrip("-").isdecimal() else text
-
-
-def size(text: str) -> int:
-    """Read a number of bytes: 512M, 8G."""
-    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-    number, unit = (text[:-1], units.get(text[-1:].upper())) if text[-1:].isalpha() else (text, 1)
-    if unit is None or not number.isdigit() or int(number) == 0:
-        _common.fail(f"memory is a number with K, M or G: got `{text}`")
-    return int(number) * unit
-
-
-def _necessary(policy: str, json: bool, **bounds: Any) -> int:
+def _necessary(policy: str, json: bool, bounds: dict[str, Any]) -> int:
     from tlbcore.checker import necessary
 
     needs = necessary(policy, **bounds)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tlbcore.cli import _common
-from tlbcore.cli.check import size
+from tlbcore.cli._bounds import size
 
 
 def command(

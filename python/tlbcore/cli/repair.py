@@ -7,24 +7,23 @@ from typing import Annotated
 
 import typer
 
-from tlbcore.cli import _common
-from tlbcore.cli.check import assumptions, refuse, size, times
+from tlbcore.cli import _bounds, _common
 
 
 def command(
     ctx: typer.Context,
     policy: Annotated[str, typer.Argument(help="A built-in policy, or a file that ends in .policy.")],
     edits: Annotated[int, typer.Option(help="Edits at most, 1 to 3.")] = 2,
-    cpus: Annotated[int, typer.Option(help="CPUs, 2 to 5.")] = 2,
-    nmis: Annotated[int, typer.Option(help="NMIs in all; rules for NMIs are then tried too.")] = 0,
-    mces: Annotated[int, typer.Option(help="Machine checks in all; they nest in NMIs.")] = 0,
-    asids: Annotated[int, typer.Option(help="ASIDs per CPU, 1 or 2.")] = 1,
-    pages: Annotated[int, typer.Option(help="Tracked vmalloc pages, 1 to 3.")] = 1,
-    entries: Annotated[str, typer.Option(help="System calls per isolated CPU, or unbounded.")] = "2",
-    rounds: Annotated[str, typer.Option(help="Flush rounds, or unbounded.")] = "1",
-    roles: Annotated[str, typer.Option(help="What each CPU does, as for check.")] = "",
-    assume: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, as for check.")] = None,
-    memory: Annotated[str, typer.Option(help="Memory one search may use, such as 512M or 8G.")] = "8G",
+    cpus: _bounds.Cpus = 2,
+    nmis: _bounds.Nmis = 0,
+    mces: _bounds.Mces = 0,
+    asids: _bounds.Asids = 1,
+    pages: _bounds.Pages = 1,
+    entries: _bounds.Entries = "2",
+    rounds: _bounds.Rounds = "1",
+    assume: _bounds.Assume = None,
+    roles: _bounds.Roles = "",
+    memory: _bounds.Memory = "8G",
     machine: Annotated[
         str, typer.Option(help="CPU model that the cost is predicted for.")
     ] = "broadwell-ep-e5-2699v4",
@@ -34,26 +33,26 @@ def command(
     """Search for the smallest change that makes a policy pass its check."""
     from tlbcore.checker import repair
 
-    if roles:
-        refuse(
-            _common.given(ctx) & {"cpus", "entries", "rounds"}, "--roles says who does what, and how often"
-        )
+    bounds = _bounds.bounds(
+        ctx,
+        cpus=cpus,
+        nmis=nmis,
+        mces=mces,
+        asids=asids,
+        pages=pages,
+        entries=entries,
+        rounds=rounds,
+        assume=assume,
+        roles=roles,
+        memory=memory,
+    )
     with _common.progress("searching", "states") as advance:
         found = repair(
             policy,
             edits=edits,
-            cpus=cpus,
-            nmis=nmis,
-            mces=mces,
-            asids=asids,
-            pages=pages,
-            entries=times(entries),
-            rounds=times(rounds),
-            roles=roles,
-            assume=assumptions(assume or []),
-            memory=size(memory),
             machine=machine,
             progress=lambda states, _depth: advance(states, None),
+            **bounds,
         )
     if json:
         rows = [

@@ -53,8 +53,8 @@ pub struct File {
     pub needs: Vec<String>,
     /// What its author or we say it does not do.
     pub limits: Vec<String>,
-    /// Free `key value` lines, such as a litmus test's verdict.
-    pub facts: Vec<(String, String)>,
+    /// Free `key "text"` lines, such as a litmus test's verdict.
+    pub facts: Vec<Fact>,
     /// Variables.
     pub vars: Vec<VarDecl>,
     /// Fields of variables.
@@ -70,6 +70,17 @@ impl File {
     pub fn section(&self, name: &str) -> Option<&Section> {
         self.sections.iter().find(|s| s.name == name)
     }
+}
+
+/// A header line `KEY "TEXT"` whose meaning is its reader's business.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fact {
+    /// Where.
+    pub at: Loc,
+    /// Key.
+    pub key: String,
+    /// Text.
+    pub text: String,
 }
 
 /// `var NAME : N bits|mm|generation, per cpu|shared|per mm|per asid, starts V [, user mapped]`.

@@ -2,8 +2,8 @@
 
 use super::lex::{Line, Token, lines};
 use super::{
-    Expr, FieldDecl, File, Loc, Name, PageDecl, PolicyError, Question, Section, Stmt, StmtKind, Test, Value,
-    VarDecl,
+    Expr, Fact, FieldDecl, File, Loc, Name, PageDecl, PolicyError, Question, Section, Stmt, StmtKind, Test,
+    Value, VarDecl,
 };
 use crate::kernel::program::{Alu, Cmp, Copies, GENERATION_BITS, Holds, PageKind, Rmw};
 
@@ -54,12 +54,15 @@ impl<'a> Parser<'a> {
     fn file(&mut self) -> Result<File, PolicyError> {
         let mut out = File { file: self.file.into(), ..File::default() };
         let Some(first) = self.peek() else {
-            return self.fail(Loc { line: 1, col: 1 }, "an empty text: a policy starts with `policy NAME`");
+            return self.fail(
+                Loc { line: 1, col: 1 },
+                "an empty text: it starts with `policy NAME` or `litmus NAME`",
+            );
         };
         let mut c = self.cursor(first);
         let (kind, at) = c.word("`policy`, `kernel` or `litmus`")?;
         if !["policy", "kernel", "litmus"].contains(&kind.as_str()) || first.indent != 0 {
-            return self.fail(at, format!("expected `policy NAME`, found `{kind}`"));
+            return self.fail(at, format!("expected `policy NAME` or `litmus NAME`, found `{kind}`"));
         }
         out.kind = kind;
         out.name = c.word("a name")?.0;
@@ -126,7 +129,7 @@ impl<'a> Parser<'a> {
             "page" => out.pages.push(c.page()?),
             _ => match c.peek() {
                 Some((Token::Text(text), _)) => {
-                    out.facts.push((key, text.clone()));
+                    out.facts.push(Fact { at, key, text: text.clone() });
                     c.next += 1;
                 }
                 _ => {

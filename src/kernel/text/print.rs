@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Expr, File, Name, Question, Stmt, StmtKind, Test, Value};
+use super::{Expr, Fact, File, Name, Question, Stmt, StmtKind, Test, Value};
 use crate::kernel::program::{Alu, Cmp, Copies, Holds, PageKind, Rmw};
 
 /// The canonical text of a file; comments are gone.
@@ -19,7 +19,7 @@ pub fn print(file: &File) -> String {
     for source in &file.source {
         line(format!("source \"{source}\""));
     }
-    for (key, text) in &file.facts {
+    for Fact { key, text, .. } in &file.facts {
         line(format!("{key} \"{text}\""));
     }
     for limits in &file.limits {

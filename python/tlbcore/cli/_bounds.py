@@ -1,0 +1,76 @@
+"""The bounds that `check` and `repair` share: how they are declared on the command line, and how they are read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from tlbcore.cli import _common
+
+Cpus = Annotated[int, typer.Option(help="CPUs: one housekeeping, the others isolated; 2 to 5.")]
+Nmis = Annotated[int, typer.Option(help="NMIs in all.")]
+Mces = Annotated[int, typer.Option(help="Machine checks in all; they nest in NMIs.")]
+Asids = Annotated[int, typer.Option(help="ASIDs per CPU, 1 or 2.")]
+Pages = Annotated[int, typer.Option(help="Tracked vmalloc pages, 1 to 3.")]
+Entries = Annotated[str, typer.Option(help="System calls per isolated CPU, or unbounded.")]
+Rounds = Annotated[str, typer.Option(help="Flush rounds, or unbounded.")]
+Assume = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=VALUE, repeatable: D, N, T, invpcid, stores, fills, gs, range."),
+]
+Roles = Annotated[
+    str, typer.Option(help="What each CPU does, such as 'purge; purge; isolated 2'; instead of --cpus.")
+]
+Memory = Annotated[str, typer.Option(help="Memory one search may use, such as 512M or 8G.")]
+
+
+def bounds(
+    ctx: typer.Context, *, entries: str, rounds: str, assume: list[str] | None, memory: str, **rest: Any
+) -> dict[str, Any]:
+    """Return the bounds by the names of `tlbcore.check`; what `--roles` says is left to it."""
+    said = {"cpus", "entries", "rounds"}
+    out = {
+        **rest,
+        "entries": times(entries),
+        "rounds": times(rounds),
+        "assume": assumptions(assume or []),
+        "memory": size(memory),
+    }
+    if rest["roles"]:
+        refuse(_common.given(ctx) & said, "--roles says who does what, and how often")
+        out = {name: value for name, value in out.items() if name not in said}
+    return out
+
+
+def refuse(names: set[str], why: str) -> None:
+    """Fail if an option was given that another one leaves nothing to say."""
+    if names:
+        options = " and ".join(f"--{name}" for name in sorted(names))
+        _common.fail(f"{why}: leave {options} out")
+
+
+def assumptions(words: list[str]) -> dict[str, str]:
+    """Read NAME=VALUE words; the same name twice with two values is a contradiction."""
+    out: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            _common.fail(f"an assumption is NAME=VALUE: got `{word}`")
+        if out.setdefault(name, value) != value:
+            _common.fail(f"`{name}` is assumed to be `{out[name]}` and `{value}`")
+    return out
+
+
+def times(text: str) -> int | str:
+    """Read a number of runs; what is no number is left to the checker to judge."""
+    return int(text) if text.lstrip("-").isdecimal() else text
+
+
+def size(text: str) -> int:
+    """Read a number of bytes: 512M, 8G."""
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    number, unit = (text[:-1], units.get(text[-1:].upper())) if text[-1:].isalpha() else (text, 1)
+    if unit is None or not number.isdecimal() or int(number) == 0:
+        _common.fail(f"memory is a number with K, M or G: got `{text}`")
+    return int(number) * unit
