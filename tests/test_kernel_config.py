@@ -30,14 +30,18 @@ def config(tmp_path):
 
 
 def test_a_configuration_file_gives_the_kernel(config):
-    kernel, remarks = tc.Kernel.from_config(config, cmdline="quiet nohz_full=2-3 nopcid")
+    kernel, remarks, isolated = tc.Kernel.from_config(config, cmdline="quiet nohz_full=2-3 nopcid")
     assert kernel == tc.Kernel(nopcid=True)
+    assert isolated == (2, 3)
+    assert tc.scenarios.quiet(isolated=isolated).isolated == (2, 3)
     assert any("nopcid" in remark for remark in remarks)
 
 
 def test_a_compressed_configuration_gives_the_same(config, tmp_path):
     packed = tmp_path / "config.gz"
     packed.write_bytes(gzip.compress(CONFIG.encode()))
+    assert tc.Kernel.from_config(packed) == tc.Kernel.from_config(config)
+    config.write_text(CONFIG, encoding="utf-8-sig")
     assert tc.Kernel.from_config(packed) == tc.Kernel.from_config(config)
 
 
@@ -56,8 +60,9 @@ def test_a_compressed_configuration_gives_the_same(config, tmp_path):
     ],
 )
 def test_what_decides_page_table_isolation(config, cmdline, meltdown, pti):
-    kernel, _ = tc.Kernel.from_config(config, cmdline=cmdline, meltdown=meltdown)
+    kernel, _, isolated = tc.Kernel.from_config(config, cmdline=cmdline, meltdown=meltdown)
     assert kernel.pti is pti
+    assert isolated == ()
 
 
 def test_the_name_of_the_option_before_6_9_is_known(tmp_path):
@@ -71,6 +76,8 @@ def test_the_name_of_the_option_before_6_9_is_known(tmp_path):
     [
         (("CONFIG_X86_64=y", "CONFIG_ARM64=y"), "", None, "only x86-64"),
         (("CONFIG_VMAP_STACK=y", "hello world"), "", None, r":8: not a line"),
+        (("", ""), "nohz_full=3-2", None, "command line: nohz_full=3-2: a range of CPUs must rise"),
+        (("", ""), "isolcpus=nohz,2-x", None, "nohz_full=2-x: a CPU list is numbers and ranges"),
         (("", ""), "pti=maybe", None, "pti= takes on, off or auto: got maybe"),
         (("", ""), "", "Sort of affected", "none that Linux prints"),
         (
@@ -105,6 +112,8 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path):
         tc.Kernel.from_config(path)
     with pytest.raises(OSError, match="missing"):
         tc.Kernel.from_config(tmp_path / "missing")
+    with pytest.raises(IsADirectoryError):
+        tc.Kernel.from_config(tmp_path)
 
 
 @pytest.mark.parametrize(

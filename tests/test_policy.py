@@ -51,6 +51,15 @@ def test_the_canonical_text_is_the_same_policy(name: str) -> None:
         (HEAD + "to_kernel\n  to_kernel\n", "3:1", "uses itself"),
         (HEAD + "to_kernal\n  fence\n", "3:1", "did you mean `to_kernel`"),
         (HEAD + "to_kernel\n  ipi others, nowhere\n", "4:3", "which is not defined"),
+        ("policy p\n  needs ptii\n", "2:9", "`ptii` is no feature; did you mean `pti`"),
+        ("policy p\n  based on coalesce-v77\n", "2:12", "did you mean `coalesce-v7`"),
+        ('policy p\n  lazy_max_facter "3"\n', "2:3", "did you mean `lazy_max_factor`"),
+        ('policy p\n  lazy_max_factor "-3"\n', "2:19", "from 1 to 1000000 in quotes: got"),
+        ("policy p\n  based on coalesce-v7\n\ncoalese\n  fence\n", "4:1", "did you mean `coalesce`"),
+        (HEAD + "my_helper\n  fence\n", "3:1", "nothing uses section `my_helper`"),
+        (HEAD + "to_kernel\n  flag = 2\n", "4:3", "`flag` has 1 bit: 2 does not fit"),
+        (HEAD + "to_kernel\n  xchg flag, 2\n", "4:8", "`flag` has 1 bit: 2 does not fit"),
+        (HEAD + "to_kernel\n  cas flag, 0, 2\n", "4:7", "`flag` has 1 bit: 2 does not fit"),
         (HEAD + "to_kernel\n  fence\nto_kernel\n  fence\n", "5:1", "a second time"),
         (HEAD + "to_kernel\n  mov cr3, kernel later\n", "4:3", "noflush"),
         (
@@ -90,6 +99,20 @@ def test_a_policy_can_be_built_from_another_in_python() -> None:
     assert store < flush
     assert base.name == "coalesce-v7"
     assert mine != base
+
+
+def test_what_only_a_replaced_section_used_goes_with_it() -> None:
+    base = tc.Policy(text="policy p\nto_kernel\n  helper\nhelper\n  deeper\ndeeper\n  fence\n")
+    assert base.replace(name="q", to_kernel=["lfence"]).sections == ("to_kernel",)
+    with pytest.raises(tc.PolicyError, match="nothing uses section `to_kernal`; did you mean `to_kernel`"):
+        base.replace(name="q", to_kernal=["lfence"])
+
+
+def test_a_header_replaces_what_is_stated_once() -> None:
+    tuned = tc.policies["lazy-tune"].replace(name="q", header=['lazy_max_factor "2"', "needs pti"])
+    assert 'lazy_max_factor "2"' in tuned.text
+    assert "8" not in tuned.text.split("lazy_max_factor")[1].splitlines()[0]
+    assert tuned.needs == ("pti",)
 
 
 def test_a_file_and_a_built_in_name_give_the_same_policy(tmp_path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 import tlbcore as tc
-from tlbcore import scenarios
+from tlbcore import cli, scenarios
 
 MACHINE = "broadwell-ep"
 
@@ -30,7 +32,15 @@ def sweep(*grid: Any, **options: Any) -> tc.Sweep:
     return tc.sweep("quiet", *(grid or [{"residual_hz": [1]}]), **{"fixed": fixed, **options})
 
 
-STEP = {"program": "purge", "pages": 0, "cause": "aliases"}
+def chain(**changes: Any) -> scenarios.Scenario:
+    step = {"program": "purge", "pages": 0, "cause": "aliases", **changes}
+    return load(scenarios.chain([step], rate_hz=1))
+
+
+def policy(*lines: str) -> tc.Policy:
+    body = "\n".join(f"  {line}" for line in lines)
+    return tc.Policy(text=f"policy p\n  page x : vmalloc, absent\nto_kernel\n{body}\n", file="p")
+
 
 BAD: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: scenarios.quiet(cpus=4, isolated="2-9"), tc.SimError, "CPU 4 does not exist"),
@@ -88,6 +98,35 @@ BAD: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: scenarios.module_load(pokes=-1), tc.SimError, "pokes must be an integer from 0 to 1000: got -1"),
     (lambda: scenarios.chain([3], rate_hz=1), tc.SimError, "chain: a step is a mapping: got 3"),
     (lambda: scenarios.chain(3, rate_hz=1), tc.SimError, "chain: steps are a list of mappings: got 3"),
+    (lambda: load(flush_mask="9"), tc.SimError, "flush_mask: CPU 9 does not exist"),
+    (lambda: load(name=3), tc.SimError, "scenario: invalid type: integer `3`, expected a string"),
+    # Steps of chains.
+    (lambda: chain(cause="alias"), tc.SimError, 'scenario "x": actor "chain": unknown variant `alias`'),
+    (lambda: chain(per_mille=2000), tc.SimError, "per_mille is a chance of at most 1000: got 2000"),
+    (lambda: chain(program="syscall"), tc.SimError, '"syscall" is no kernel work that a chain can run'),
+    (lambda: load(scenarios.chain([], rate_hz=1)), tc.SimError, "there is no step"),
+    (
+        lambda: simulate(scenario=chain(program="purg")),
+        tc.SimError,
+        "no program `purg`; did you mean `purge`",
+    ),
+    # Ops the machine lacks, and accesses to what nothing maps.
+    (
+        lambda: simulate(policy=policy("invlpgb all")),
+        tc.PolicyError,
+        "p:4:3: `invlpgb all`: the CPU has no INVL",
+    ),
+    (
+        lambda: simulate(policy=policy("rar others")),
+        tc.PolicyError,
+        "p:4:3: `rar others`: the CPU has no remote",
+    ),
+    (
+        lambda: simulate(policy=policy("invpcid all"), machine="haswell-e3-1231v3"),
+        tc.PolicyError,
+        "the CPU has no INVPCID; `if feature invpcid` or `needs invpcid`",
+    ),
+    (lambda: simulate(policy=policy("read x")), tc.PolicyError, "p:4:3: `read x`: no table maps `x`"),
     # Arguments of a run.
     (lambda: scenarios.by_name("quiet", residual=1), tc.SimError, "'residual', did you mean 'residual_hz'"),
     (lambda: scenarios.by_name(3), tc.SimError, "unknown scenario 3: known are dpdk-poll"),
@@ -148,3 +187,77 @@ def test_a_byte_order_mark_at_the_start_of_a_file_is_no_part_of_its_text(tmp_pat
     policy = tmp_path / "mine.policy"
     policy.write_text(tc.policies["ipi"].text, encoding="utf-8-sig")
     assert tc.Policy.read(policy) == tc.policies["ipi"]
+
+
+def test_the_user_table_has_no_kernel_pages() -> None:
+    text = "policy p\n  based on coalesce-v7\n  page x : vmalloc\n\n"
+    text += "coalesce\n  mov cr3, user\n  read x\n  mov cr3, kernel\n"
+    run = simulate(scenario=scenarios.syscall_heavy(duration_s=0.001), policy=tc.Policy(text=text, file="p"))
+    assert run.violation is not None
+    assert run.violation.startswith("unmapped_access on CPU")
+    assert run.violation.endswith("p:7")
+
+
+def test_time_that_a_program_never_leaves_is_kernel_time() -> None:
+    text = "policy p\n  var never : 1 bit\n\nto_kernel\n  await never == 1\n"
+    run = simulate(scenario=scenarios.syscall_heavy(duration_s=0.01), policy=tc.Policy(text=text, file="p"))
+    isolated = run.table["isolated"]
+    assert (run.table["user_ps"][isolated] < 1e7).all()
+    assert (run.table["kernel_ps"][isolated] > 0.99e10).all()
+
+
+GRID = 'scenario = "quiet"\n{}\n[fixed]\nduration_s = 0.001\n{}\n[grid]\nresidual_hz = [1]\n'
+ANY_ZIP = 'scenario = "quiet"\n[[zip]]\nresidual_hz = 1\n'
+
+COMMANDS = [
+    ("", "compare --machine mine.toml", "mine.toml:1: key with no value, expected `=`"),
+    ("", "compare --machine folder.toml", "folder.toml: is a directory"),
+    ("", "compare --policy folder.policy", "folder.policy: is a directory"),
+    ("", "compare --policy ipii", "did you mean `ipi`"),
+    ("", "compare --machine skylake-ps", 'did you mean "skylake-sp"'),
+    ("", "compare --scenario quite", "unknown scenario 'quite', did you mean 'quiet'"),
+    ("", "compare --scenario quiet --duration nan", "duration_s must be a finite number above 0"),
+    ("", "compare --scenario quiet --seeds 0", "replicates must be an integer from 1"),
+    ("", "sweep folder.toml --out out", "folder.toml: is a directory"),
+    (
+        GRID.format("machine = 3", ""),
+        "sweep grid.toml --out out",
+        "a machine is a name, a file or a Machine: got 3",
+    ),
+    (GRID.format("replications = 'a'", ""), "sweep grid.toml --out out", "replications must be an integer"),
+    (
+        GRID.format("", "cpus = 2.5"),
+        "sweep grid.toml --out out",
+        "no point can be simulated: scenario 'quiet': cpus",
+    ),
+    (
+        GRID.format("", "[kernel]\nptii = 3"),
+        "sweep grid.toml --out out",
+        "unknown key 'ptii', did you mean 'pti'",
+    ),
+    (GRID.format("", "[kernel]\npti = 3"), "sweep grid.toml --out out", "pti must be True or False: got 3"),
+    (ANY_ZIP, "sweep grid.toml --out out", "a [[zip]] is a table of lists: got {'residual_hz': 1}"),
+    ("scenario = 3\n[grid]\na = [1]", "sweep grid.toml --out out", "unknown scenario 3: known are"),
+]
+
+
+@pytest.mark.parametrize(("grid", "command", "text"), COMMANDS, ids=[text for _, _, text in COMMANDS])
+def test_a_command_says_in_one_line_what_cannot_be(grid, command, text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("folder.toml", "folder.policy"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "mine.toml").write_text("a machine")
+    (tmp_path / "grid.toml").write_text(grid, encoding="utf-8-sig")
+    assert cli.main(command.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tlbcore: error: ")
+    assert text in line
+
+
+def test_closed_streams_are_no_traceback():
+    command = f"{sys.executable} -m tlbcore machines"
+    closed = subprocess.run(f"{command} >&-", shell=True, capture_output=True, text=True, check=False)
+    assert (closed.returncode, closed.stderr) == (2, "tlbcore: error: standard output is closed\n")
+    silent = subprocess.run(f"{command} 2>&-", shell=True, capture_output=True, text=True, check=False)
+    assert silent.returncode == 0
+    assert "skylake-sp" in silent.stdout

@@ -57,7 +57,7 @@ def test_one_process_frees_as_often_on_two_cpus_as_on_one():
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        ({"then": (0,), "apart_ms": 1.0}, "pages must be at least 1"),
+        ({"then": (0,), "apart_ms": 1.0}, "pages must be an integer from 1"),
         ({"then": (5,)}, "the time between two frees must be above 0"),
         ({"roams_ms": 0.0}, "the time between two ticks must be above 0"),
         ({"roams_ms": float("nan")}, "roams_ms must be a finite number"),

@@ -160,7 +160,7 @@ def test_causes_add_up_and_nothing_stale_is_left(name: str, policy: str) -> None
     assert result.total("calls_queued") == result.total("calls_executed")
 
 
-def test_mean_times_of_flushes_count_those_of_user_ranges_too() -> None:
+def test_mean_times_of_flushes_tell_kernel_ranges_from_user_ranges() -> None:
     load = scenarios.kernel_build(duration_s=1.0, isolated=())
     load = load.replace(actors=(*load.actors, scenarios.vfree(rate_hz=100.0, pages=20_000)))
     found = tc.compare(load, machine=MACHINE, policies=["ipi"])
@@ -168,8 +168,10 @@ def test_mean_times_of_flushes_count_those_of_user_ranges_too() -> None:
     kernel, user = run.total("flush_requests"), run.total("user_flush_requests")
     assert kernel > 0
     assert user > kernel
-    mean = found.table["flush_request_mean_us"][0]
-    assert mean == pytest.approx(run.total("flush_request_ps") * 1e-6 / (kernel + user))
+    mean = {kind: found.table[f"{kind}flush_request_mean_us"][0] for kind in ("", "user_")}
+    assert mean[""] == pytest.approx(run.total("flush_request_ps") * 1e-6 / kernel)
+    assert mean["user_"] == pytest.approx(run.total("user_flush_request_ps") * 1e-6 / user)
+    assert mean[""] != pytest.approx(mean["user_"])
     assert found.table["mm_switch_flush_share"][0] == pytest.approx(
         run.total("mm_switches_flushed") / run.total("mm_switches")
     )
@@ -220,7 +222,11 @@ BAD = [
     ({"processes": 60_000}, "at most 50000 processes"),
     ({"steps": [{"do": "swich"}]}, "unknown variant `swich`"),
     ({"steps": [{"do": "exec"}], "shared": True}, "exec ends every other thread"),
-    ({"steps": [{"do": "unmap"}]}, "missing field `pages`"),
+    ({"steps": [{"do": "unmap"}]}, 'scenario "tasks": actor "tasks": unmap needs `pages`'),
+    ({"steps": []}, 'actor "tasks": there is no step'),
+    ({"steps": [{"do": "switch", "per_mile": 5}]}, "unknown field `per_mile`"),
+    ({"steps": [{"do": "switch", "pages": 5}]}, "`pages` and `tables` are of unmap, not of switch"),
+    ({"steps": [{"do": "switch", "per_mille": 3000}]}, "per_mille is a chance of at most 1000: got 3000"),
 ]
 
 

@@ -59,7 +59,7 @@ def simulate(
     scenario: str,
     machine: str,
     kernel: str,
-    jobs: list[tuple[str, int]],
+    jobs: Sequence[tuple[str, str, int]],
     *,
     skip: bool = True,
     keep: int = 256,
@@ -74,7 +74,9 @@ def statistics() -> list[tuple[str, str, str]]: ...
 def scenario_check(json: str) -> None: ...
 def kernel_check(json: str) -> None: ...
 def kernel_inert(json: str, policy: str, machine: str, isolated: bool) -> list[str]: ...
-def kernel_parse(data: bytes, name: str, cmdline: str, meltdown: str | None) -> tuple[str, list[str]]: ...
+def kernel_parse(
+    data: bytes, name: str, cmdline: str, meltdown: str | None
+) -> tuple[str, list[str], str | None]: ...
 
 # sweep.rs
 

@@ -187,7 +187,7 @@ def _run(
             load.to_json(),
             machine_text(machine),
             kernel.to_json(),
-            [(policy.text, seed) for policy, seed in jobs],
+            [(policy.text, policy.file, seed) for policy, seed in jobs],
             skip=skip,
             keep=timeline,
             full=detail == "full",
@@ -202,7 +202,7 @@ def _run(
             checkpoint.write_bytes(raw[0]["checkpoint"])
         elif not raw[0]["interrupted"]:
             checkpoint.unlink(missing_ok=True)
-    name = machine if isinstance(machine, str) else machine.name
+    name = machine if isinstance(machine, str) else as_machine(machine).name
     sources = {fact.key: fact.source for fact in as_machine(machine).facts}
     return [
         _result(
@@ -387,8 +387,12 @@ FIGURES: dict[str, tuple[str, Callable[[SimResult, bool, int], float]]] = {
     "flush_requests_per_hour": ("kernel-range flushes initiated", _per_hour("flush_requests")),
     "user_flush_requests_per_hour": ("user-range flushes initiated", _per_hour("user_flush_requests")),
     "flush_request_mean_us": (
-        "mean time of a flush of either kind, until its caller relies on it",
-        _mean("flush_request_ps", ("flush_requests", "user_flush_requests"), 1e-6),
+        "mean time of a kernel-range flush, until its caller relies on it",
+        _mean("flush_request_ps", "flush_requests", 1e-6),
+    ),
+    "user_flush_request_mean_us": (
+        "mean time of a user-range flush, until its caller relies on it",
+        _mean("user_flush_request_ps", "user_flush_requests", 1e-6),
     ),
     "wait_mean_us": (
         "mean wait of an initiator",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tlbcore import _core
+from tlbcore._cpus import CpuListError, as_cpus
 from tlbcore._numbers import count, flag
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Kernel:
     @classmethod
     def from_config(
         cls, config: str | Path, *, cmdline: str = "", meltdown: str | None = None
-    ) -> tuple[Kernel, tuple[str, ...]]:
+    ) -> tuple[Kernel, tuple[str, ...], tuple[int, ...]]:
         """Return the kernel that a `.config` (plain or .gz), a command line and a meltdown state describe.
 
         Parameters
@@ -126,7 +127,8 @@ class Kernel:
         Returns
         -------
         tuple
-            The kernel, and remarks: which option decided what, and what has no effect.
+            The kernel; remarks: which option decided what, and what has no effect; and the CPUs that `nohz_full=` or
+            `isolcpus=nohz,` isolates, for `Scenario.isolated`.
 
         Raises
         ------
@@ -136,8 +138,12 @@ class Kernel:
             If the file cannot be read.
         """
         data = Path(config).read_bytes()
-        found, remarks = _core.kernel_parse(data, str(config), cmdline, meltdown)
-        return cls(**json.loads(found)), tuple(remarks)
+        found, remarks, isolated = _core.kernel_parse(data, str(config), cmdline, meltdown)
+        try:
+            cpus = as_cpus(isolated or "")
+        except CpuListError as error:
+            raise _core.ConfigError(f"command line: nohz_full={isolated}: {error}") from None
+        return cls(**json.loads(found)), tuple(remarks), cpus
 
 
 def machine_text(machine: str | Path | Machine) -> str:

@@ -6,8 +6,8 @@
 
 use super::program::{
     Ask, At, Cmp, Code, Cond, Copies, Cr3, Entry, Feature, Features, Fence, Field, Index, Invpcid, Level,
-    NoFlush, Op, Page, Pages, Part, Pc, PcidOf, Place, ProgId, Program, REGS, Reg, Set, Slot, Span, Touch,
-    Val, Var, Zone,
+    NoFlush, Op, Page, Pages, Part, Pc, PcidOf, Place, ProgId, Program, REGS, Reg, Rmw, Set, Slot, Span,
+    Touch, Val, Var, Zone,
 };
 use super::text::{
     Expr, File, Loc, Name, PolicyError, Question, Section, Stmt, StmtKind, Test, Value, statement,
@@ -51,27 +51,10 @@ pub fn assemble(
     kernel: &File,
     contexts: &File,
     wants: &[&str],
-    find: &dyn Fn(&str) -> Option<File>,
+    find: &dyn Fn(&str) -> Result<File, String>,
     features: Features,
 ) -> Result<Code, PolicyError> {
-    let mut bases: Vec<File> = Vec::new();
-    loop {
-        let last = bases.last().unwrap_or(file);
-        let Some(base) = &last.based_on else { break };
-        let found = find(base).ok_or_else(|| PolicyError {
-            file: last.file.clone(),
-            at: Loc { line: 1, col: 1 },
-            message: format!("`{}` is based on `{base}`, which is no policy", last.name),
-        })?;
-        if file.name == found.name || bases.iter().any(|f| f.name == found.name) {
-            return Err(PolicyError {
-                file: last.file.clone(),
-                at: Loc { line: 1, col: 1 },
-                message: format!("`{}` is based on itself", found.name),
-            });
-        }
-        bases.push(found);
-    }
+    let bases = bases(file, find)?;
     let mut chain = vec![file];
     chain.extend(&bases);
     let section_of_contexts = |name: &str| contexts.section(name).is_some();
@@ -87,6 +70,54 @@ pub fn assemble(
     }
     chain.push(kernel);
     Assembler::new(chain, features).run()
+}
+
+/// The policies that a file is based on, nearest first.
+fn bases(file: &File, find: &dyn Fn(&str) -> Result<File, String>) -> Result<Vec<File>, PolicyError> {
+    let mut bases: Vec<File> = Vec::new();
+    loop {
+        let last = bases.last().unwrap_or(file);
+        let Some(base) = &last.based_on else { return Ok(bases) };
+        let fail = |message: String| PolicyError { file: last.file.clone(), at: last.based_at, message };
+        let found = find(base).map_err(fail)?;
+        if file.name == found.name || bases.iter().any(|f| f.name == found.name) {
+            return Err(fail(format!("`{}` is based on itself", found.name)));
+        }
+        bases.push(found);
+    }
+}
+
+/// The sections of `file` that nothing enters, names or replaces: misspelt, or left behind. A matter of reading a text
+/// and not of assembling it: a policy that is weakened on purpose may leave sections behind.
+pub fn unused<'a>(
+    file: &'a File,
+    kernel: &[&File],
+    find: &dyn Fn(&str) -> Result<File, String>,
+) -> Result<Vec<&'a Section>, PolicyError> {
+    let bases = bases(file, find)?;
+    let replaced = |name: &str| bases.iter().chain(kernel.iter().copied()).any(|f| f.section(name).is_some());
+    let entered = |name: &str| name.starts_with("cpu ") || ENTRIES.iter().any(|(n, _)| *n == name);
+    let named = |name: &str| file.sections.iter().any(|s| names_section(&s.body, name));
+    let known = |s: &&Section| entered(&s.name) || replaced(&s.name) || named(&s.name);
+    Ok(file.sections.iter().filter(|s| !known(s)).collect())
+}
+
+/// Refuses a text with a section that nothing uses.
+pub fn all_used(
+    file: &File,
+    kernel: &[&File],
+    find: &dyn Fn(&str) -> Result<File, String>,
+) -> Result<(), PolicyError> {
+    let Some(section) = unused(file, kernel, find)?.first().copied() else { return Ok(()) };
+    let bases = bases(file, find)?;
+    let others = bases.iter().chain(kernel.iter().copied()).flat_map(|f| &f.sections);
+    let all = ENTRIES.iter().map(|e| e.0).chain(others.map(|o| o.name.as_str()));
+    let hint = names::hint(&section.name, all);
+    Err(PolicyError {
+        file: file.file.clone(),
+        at: section.at,
+        message: format!("nothing uses section `{}`{hint}", section.name),
+    })
 }
 
 struct Assembler<'a> {
@@ -185,37 +216,9 @@ impl<'a> Assembler<'a> {
                 self.program(&name)?;
             }
         }
-        self.unused_sections()?;
         self.link();
         self.liveness()?;
         Ok(self.code)
-    }
-
-    /// A section nobody uses whose name is nearly that of a kernel section is misspelt. Others are left over
-    /// when a policy is made from another.
-    fn unused_sections(&self) -> Result2<()> {
-        let policy = &self.chain[0];
-        if policy.kind == "kernel" {
-            return Ok(());
-        }
-        for s in &policy.sections {
-            let known = ENTRIES.iter().any(|(n, _)| *n == s.name)
-                || self.code.program(&s.name).is_some()
-                || self.chain.iter().skip(1).any(|f| f.section(&s.name).is_some())
-                || policy.sections.iter().any(|o| uses(&o.body, &s.name));
-            if !known {
-                let mut kernel =
-                    self.chain.last().expect("the kernel").sections.iter().map(|s| s.name.as_str());
-                if let Some(hint) = kernel.find(|k| strsim::levenshtein(k, &s.name) <= 2) {
-                    return Err(PolicyError {
-                        file: policy.file.clone(),
-                        at: s.at,
-                        message: format!("nothing uses section `{}`; did you mean `{hint}`?", s.name),
-                    });
-                }
-            }
-        }
-        Ok(())
     }
 
     fn declare(&mut self) -> Result2<()> {
@@ -464,6 +467,18 @@ impl<'a> Assembler<'a> {
         }
     }
 
+    /// Refuses a constant that the variable cannot hold.
+    fn fits(&self, place: Place, v: &Value, n: &Name) -> Result2<()> {
+        let bits = self.code.fields[usize::from(place.field)].bits;
+        match v {
+            Value::Int(v) if bits < 8 && *v >> bits != 0 => self.fail(
+                n.at,
+                format!("`{}` has {bits} bit{}: {v} does not fit", n.name, if bits == 1 { "" } else { "s" }),
+            ),
+            _ => Ok(()),
+        }
+    }
+
     fn cpu_set(&self, name: &str, at: Loc) -> Result2<Set> {
         const SETS: [(&str, Set); 7] = [
             ("online", Set::Online),
@@ -589,6 +604,9 @@ impl<'a> Assembler<'a> {
             }
             Expr::Rmw(f, n, v) => {
                 let place = self.place(n)?;
+                if *f != Rmw::And {
+                    self.fits(place, v, n)?;
+                }
                 let v = self.value(v, at)?;
                 self.emit(Op::Rmw { f: *f, to, at: place, v });
                 Ok(())
@@ -612,6 +630,8 @@ impl<'a> Assembler<'a> {
             }
             Expr::Cas(n, old, new) => {
                 let place = self.place(n)?;
+                self.fits(place, old, n)?;
+                self.fits(place, new, n)?;
                 let old = self.value(old, at)?;
                 let new = self.value(new, at)?;
                 self.emit(Op::Cas { to, at: place, old, new });
@@ -815,6 +835,7 @@ impl<'a> Assembler<'a> {
                     return self.fail(n.at, format!("`{}` is a local: assign it with `let`", n.name));
                 }
                 let to = self.place(n)?;
+                self.fits(to, v, n)?;
                 let v = self.value(v, s.at)?;
                 self.emit(Op::Store { to, v });
                 Ok(())
@@ -1179,8 +1200,8 @@ fn any(body: &[Stmt], f: &dyn Fn(&StmtKind) -> bool) -> bool {
     })
 }
 
-fn uses(body: &[Stmt], name: &str) -> bool {
-    any(body, &|k| matches!(k, StmtKind::Use(n) if n == name))
+fn names_section(body: &[Stmt], name: &str) -> bool {
+    any(body, &|k| matches!(k, StmtKind::Use(n) | StmtKind::Ipi(_, n) if n == name))
 }
 
 fn puts(body: &[Stmt]) -> bool {

@@ -42,6 +42,7 @@ pub fn policy_kernel() -> &'static str {
 #[pyo3(signature = (text, file="policy"))]
 pub fn policy_parse<'py>(py: Python<'py>, text: &str, file: &str) -> PyResult<Bound<'py, PyDict>> {
     let parsed = text::parse(file, text)?;
+    policy::all_used(&parsed)?;
     policy::load(&parsed, Features::PTI_PCID)?;
     let out = PyDict::new(py);
     out.set_item("name", &parsed.name)?;
@@ -66,16 +67,21 @@ pub fn policy_replace(
     let mut file = text::parse("policy", text)?;
     let extra = text::parse(name, &format!("policy {name}\n{header}"))?;
     name.clone_into(&mut file.name);
-    let File { vars, fields, pages, doc, source, needs, .. } = extra;
+    let File { vars, fields, pages, doc, source, limits, needs, facts, .. } = extra;
     file.vars.retain(|v| vars.iter().all(|new| new.name != v.name));
     file.vars.extend(vars);
     file.fields.extend(fields);
     file.pages.extend(pages);
     file.source.extend(source);
-    file.needs.extend(needs.into_iter().filter(|n| !text.contains(n.as_str())).collect::<Vec<_>>());
+    file.limits.extend(limits);
+    file.needs.retain(|n| !needs.contains(n));
+    file.needs.extend(needs);
+    file.facts.retain(|f| facts.iter().all(|new| new.key != f.key));
+    file.facts.extend(facts);
     if !doc.is_empty() {
         file.doc = doc;
     }
+    let given: Vec<String> = sections.iter().map(|(section, _)| section.clone()).collect();
     for (section, body) in sections {
         let body = text::statements(&format!("{name}.{section}"), &body)?;
         match file.sections.iter_mut().find(|s| s.name == section) {
@@ -90,6 +96,14 @@ pub fn policy_replace(
                 body,
             }),
         }
+    }
+    // What only the replaced sections used goes with them.
+    loop {
+        let left: Vec<String> = policy::unused(&file)?.into_iter().filter(|n| !given.contains(n)).collect();
+        if left.is_empty() {
+            break;
+        }
+        file.sections.retain(|s| !left.contains(&s.name));
     }
     let out = text::print(&file);
     policy::load(&text::parse(name, &out)?, Features::PTI_PCID)?;

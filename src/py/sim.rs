@@ -33,7 +33,12 @@ impl From<sim::SimError> for PyErr {
 
 /// A policy by name, or its text.
 pub(super) fn policy_of(text: &str) -> Result<File, crate::kernel::text::PolicyError> {
-    if text.contains('\n') { parse("policy", text) } else { builtin(text) }
+    policy_from(text, "policy")
+}
+
+/// A policy by name, or its text and where that stands.
+fn policy_from(text: &str, file: &str) -> Result<File, crate::kernel::text::PolicyError> {
+    if text.contains('\n') { parse(file, text) } else { builtin(text) }
 }
 
 /// A built-in machine by name, or a preset's text.
@@ -41,7 +46,7 @@ pub(super) fn machine_of(text: &str) -> Result<Arc<Preset>, crate::hw::TlbError>
     if text.contains('\n') { Preset::parse(text, "machine").map(Arc::new) } else { Preset::builtin(text) }
 }
 
-/// Simulates each (policy, seed) of `jobs` on `threads` threads. The main thread waits, looks at signals every
+/// Simulates each (policy, its file, seed) of `jobs` on `threads` threads. The main thread waits, looks at signals every
 /// 50 ms and calls `progress(done, total)`; Ctrl-C stops the workers and returns what there is, with
 /// `interrupted` set.
 #[pyfunction]
@@ -52,7 +57,7 @@ pub fn simulate(
     scenario: &str,
     machine: &str,
     kernel: &str,
-    jobs: Vec<(String, u64)>,
+    jobs: Vec<(String, String, u64)>,
     skip: bool,
     keep: usize,
     full: bool,
@@ -72,8 +77,8 @@ pub fn simulate(
         _ => return Err(SimError::new_err(format!("costs are best, low or high: got {bound:?}"))),
     };
     let mut runs = Vec::new();
-    for (policy, seed) in jobs {
-        let policy = policy_of(&policy).map_err(sim::SimError::from)?;
+    for (policy, file, seed) in jobs {
+        let policy = policy_from(&policy, &file).map_err(sim::SimError::from)?;
         let input = Input {
             scenario: scenario.clone(),
             machine: Arc::clone(&machine),
@@ -252,14 +257,14 @@ pub fn kernel_inert(json: &str, policy: &str, machine: &str, isolated: bool) -> 
     Ok(kernel.inert(&policy.name, &policy.needs, &machine.features, isolated))
 }
 
-/// A `.config` (plain or gzip), a command line and a meltdown state as (JSON, remarks).
+/// A `.config` (plain or gzip), a command line and a meltdown state as (JSON, remarks, list of isolated CPUs).
 #[pyfunction]
 pub fn kernel_parse(
     data: &[u8],
     name: &str,
     cmdline: &str,
     meltdown: Option<&str>,
-) -> PyResult<(String, Vec<String>)> {
+) -> PyResult<(String, Vec<String>, Option<String>)> {
     use std::io::Read;
     let mut text = String::new();
     let read = if data.starts_with(&[0x1f, 0x8b]) {
@@ -269,8 +274,9 @@ pub fn kernel_parse(
         plain.read_to_string(&mut text)
     };
     read.map_err(|e| ConfigError::new_err(format!("{name}: {e}")))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text); // an editor's byte order mark
     let parsed =
-        Config::parse(&text, name, cmdline, meltdown).map_err(|e| ConfigError::new_err(e.to_string()))?;
+        Config::parse(text, name, cmdline, meltdown).map_err(|e| ConfigError::new_err(e.to_string()))?;
     let json = serde_json::to_string(&parsed.config).expect("plain data");
-    Ok((json, parsed.remarks))
+    Ok((json, parsed.remarks, parsed.isolated))
 }

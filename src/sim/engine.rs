@@ -25,9 +25,10 @@ use super::machine::{Timed, looks_up};
 use super::queue::{Key, NEVER};
 use super::scenario::{Gap, Kind as ActorKind, Path, Scenario};
 use super::stats::{Cause, Stat, Window};
-use crate::kernel::program::{Code, Pc, ProgId};
+use crate::kernel::program::{Code, Pc, ProgId, Touch};
 use crate::kernel::step::{Cpu, Frame};
 use crate::kernel::vmalloc::{Area, Vmalloc};
+use crate::names;
 use class::{Class, Known, class_of, next_that_does, only_looks, reads_cur};
 use scan::Turn;
 use skip::{Memo, Patience};
@@ -38,7 +39,7 @@ use work::Work;
 const DEPTH: usize = 5;
 
 /// Programs that only initiators run, or they alone ask for.
-const INITIATORS: [&str; 13] = [
+pub const INITIATORS: [&str; 13] = [
     "purge",
     "vunmap",
     "table_free",
@@ -262,7 +263,8 @@ pub struct Engine {
     class_of_cpu: Vec<u8>,
     /// Time reached.
     pub now: u64,
-    programs: Vec<Vec<Option<ProgId>>>,
+    /// Of chains, by actor and step.
+    programs: Vec<Vec<ProgId>>,
     tasks: Option<tasks::Programs>,
     /// Some process moves between CPUs.
     roamers: bool,
@@ -313,7 +315,11 @@ impl Engine {
         for actor in &scenario.actors {
             programs.push(match &actor.kind {
                 ActorKind::Chain { steps, .. } => {
-                    steps.iter().map(|s| find(&s.program).map(Some)).collect::<Result<Vec<_>, _>>()?
+                    let find = |name: &str| {
+                        let hint = names::hint(name, code.programs.iter().map(|p| p.name.as_str()));
+                        find(name).map_err(|e| format!("actor {:?}: {e}{hint}", actor.name))
+                    };
+                    steps.iter().map(|s| find(&s.program)).collect::<Result<Vec<_>, _>>()?
                 }
                 _ => Vec::new(),
             });
@@ -399,7 +405,10 @@ impl Engine {
                 && (p.start..p.end).any(|pc| class[usize::from(pc)] == Class::Cross)
         });
         tasks::start(&code, &mut m, &mut own, scenario);
-        let does = next_that_does(&code, &m.times.op, |touch| m.tlbs.is_some() && looks_up(touch));
+        let does = next_that_does(&code, &m.times.op, |touch| match touch {
+            Touch::Read(_) | Touch::Write(_) => true, // the table may not map the page
+            Touch::Zone(_) | Touch::Text => m.tlbs.is_some() && looks_up(touch),
+        });
         let known = code
             .ops
             .iter()
@@ -651,6 +660,26 @@ impl Engine {
         due
     }
 
+    /// Counts the time of what still runs at `end`: the outermost program, and an interrupt out of idle.
+    fn count_running(&mut self, cpu: Cpu, end: u64) {
+        let i = usize::from(cpu);
+        let [outer, inner, ..] = self.own[i].acts;
+        let stat = |act: Act| match act.why {
+            Why::Idle => Stat::idle_ps,
+            Why::Interrupt | Why::Nmi => Stat::interrupt_ps,
+            Why::Enter | Why::Syscall | Why::Fault | Why::Work => Stat::kernel_ps,
+        };
+        let depth = self.m.cores[i].depth;
+        let out_of_idle = depth > 1 && outer.why == Why::Idle;
+        if depth > 0 {
+            let until = if out_of_idle { inner.began } else { end };
+            self.m.add(cpu, stat(outer), until.saturating_sub(outer.began));
+        }
+        if out_of_idle {
+            self.m.add(cpu, stat(inner), end.saturating_sub(inner.began));
+        }
+    }
+
     /// Makes statistics final at `end`.
     pub fn finish(&mut self, end: u64) {
         for cpu in 0..self.scenario.cpus {
@@ -659,13 +688,10 @@ impl Engine {
             self.m.view_ends(cpu);
             let c = &mut self.m.cores[i];
             let quiet = end.saturating_sub(c.quiet_from);
-            let idle_from = self.own[i].acts[0];
             let row = &mut self.m.stats[i];
             let longest = &mut row[Stat::longest_quiet_ps as usize];
             *longest = (*longest).max(quiet);
-            if self.m.cores[i].depth > 0 && idle_from.why == Why::Idle {
-                row[Stat::idle_ps as usize] += end.saturating_sub(idle_from.began);
-            }
+            self.count_running(cpu, end);
             if !self.is_idle_cpu(cpu) {
                 let row = &mut self.m.stats[i];
                 let out = row[Stat::kernel_ps as usize] + row[Stat::interrupt_ps as usize];

@@ -4,7 +4,7 @@ use super::cost::Times;
 use super::queue::{NEVER, Queue};
 use super::stats::{Cause, FlushKind, N_CAUSES, Row, STATS, Stat, Window};
 use super::timeline::{Event, Kind, Timeline};
-use crate::kernel::program::{Code, Copies, Feature, Features, Pc, Set};
+use crate::kernel::program::{Code, Copies, Feature, Features, PageKind, Pc, Set};
 use crate::kernel::smp::{Call, CallQueue};
 use crate::kernel::step::{Cpu, Violation};
 
@@ -216,6 +216,8 @@ pub struct Timed {
     pub contexts: Contexts,
     /// Fields `is_lazy` and `ctx_gen`, where the code has them.
     lag: Option<(usize, usize)>,
+    /// By declared page: is it in the user table too?
+    pub(super) user_mapped: Vec<bool>,
     /// First violation.
     pub violation: Option<(u64, Cpu, Pc, Violation)>,
 }
@@ -355,6 +357,11 @@ impl Timed {
             all_driven: false,
             contexts: Contexts::new(code, n),
             lag,
+            user_mapped: code
+                .pages
+                .iter()
+                .map(|p| p.user_mapped || matches!(p.kind, PageKind::User(_)))
+                .collect(),
             violation: None,
         }
     }

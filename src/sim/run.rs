@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use super::cost::{Bound, Times};
 use super::engine::{Engine, Kernel, Latencies, PurgeRecord, Saved};
 use super::machine::{CpuTlb, Layout, Timed};
+use super::refuse::refuse;
 use super::scenario::{Actor, Gap, Kind, On, Path, Scenario};
 use super::stats::{N_CAUSES, Row, Stat};
 use super::timeline::Event;
@@ -15,7 +16,7 @@ use crate::kernel::config::{Config, ConfigError};
 use crate::kernel::policy::{builtin, load, load_with};
 use crate::kernel::program::{Code, Feature, Features};
 use crate::kernel::step::Cpu;
-use crate::kernel::text::{File, PolicyError};
+use crate::kernel::text::{File, LAZY_MAX_FACTOR, PolicyError};
 
 /// Why a simulation cannot start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -100,6 +101,7 @@ pub fn assemble(
     let notes = kernel.inert(&policy.name, &policy.needs, &machine.features, isolated);
     let mainline = builtin("ipi")?;
     let code = load_with(if notes.is_empty() { policy } else { &mainline }, programs, features)?;
+    refuse(&code, &machine.features)?;
     Ok((code, features, notes))
 }
 
@@ -326,8 +328,8 @@ fn costs_of(code: &Code, machine: &Preset) -> Vec<(&'static str, Figure)> {
 
 /// `lazy-tune`: a policy's header line `lazy_max_factor "N"` multiplies the threshold.
 fn lazy_max_of(policy: &File, cpus: Cpu) -> Option<u64> {
-    let factor = policy.facts.iter().find(|f| f.key == "lazy_max_factor")?;
-    let factor: u64 = factor.text.parse().ok()?;
+    let factor = policy.facts.iter().find(|f| f.key == LAZY_MAX_FACTOR)?;
+    let factor: u64 = factor.text.parse().expect("the parser looked");
     Some(crate::kernel::vmalloc::lazy_max_pages(u32::from(cpus)) * factor)
 }
 

@@ -9,9 +9,11 @@ mod tasks;
 
 pub use tasks::{Do, TaskStep};
 
+use super::engine::INITIATORS;
 use super::run::SimError;
 use super::stats::Cause;
 use super::stream::{self, Phase};
+use crate::kernel::assemble::ENTRIES;
 use crate::kernel::step::Cpu;
 
 /// Time between events.
@@ -103,6 +105,11 @@ pub struct Step {
     /// Chance per thousand that this step happens in a cycle.
     #[serde(default = "always")]
     pub per_mille: u16,
+}
+
+/// Is it a way into the kernel, not work that an initiator does?
+fn entered_by_others(program: &str) -> bool {
+    ENTRIES.iter().any(|(name, _)| *name == program) && !INITIATORS.contains(&program)
 }
 
 fn always() -> u16 {
@@ -231,6 +238,26 @@ impl Kind {
         matches!(self, Kind::Forks { .. } | Kind::Vfree { .. } | Kind::Chain { .. } | Kind::Tasks { .. })
     }
 
+    /// A turn or chain has steps, each with a chance that is one, and a chain runs what initiators run.
+    fn check_steps(&self) -> Result<(), String> {
+        let chances: Vec<u16> = match self {
+            Kind::Tasks { steps, .. } => steps.iter().map(|s| s.per_mille).collect(),
+            Kind::Chain { steps, .. } => steps.iter().map(|s| s.per_mille).collect(),
+            _ => return Ok(()),
+        };
+        if chances.is_empty() {
+            return Err("there is no step".into());
+        }
+        if let Some(chance) = chances.iter().find(|c| **c > 1000) {
+            return Err(format!("per_mille is a chance of at most 1000: got {chance}"));
+        }
+        let Kind::Chain { steps, .. } = self else { return Ok(()) };
+        match steps.iter().find(|s| entered_by_others(&s.program)) {
+            Some(step) => Err(format!("{:?} is no kernel work that a chain can run", step.program)),
+            None => Ok(()),
+        }
+    }
+
     fn gap(&self) -> Option<Gap> {
         match self {
             Kind::Idle | Kind::Spin { .. } => None,
@@ -293,6 +320,7 @@ pub struct Scenario {
     #[serde(default)]
     pub extra_ipi_ps: u64,
     /// Actors.
+    #[serde(default)] // `parse` reads them one by one
     pub actors: Vec<Actor>,
 }
 
@@ -331,10 +359,18 @@ impl Scenario {
         out
     }
 
-    /// Reads JSON and checks it.
+    /// Reads JSON and checks it. Actors are read one by one, so that an error says which.
     pub fn parse(json: &str) -> Result<Self, SimError> {
-        let scenario: Scenario =
-            serde_json::from_str(json).map_err(|e| SimError::Scenario(format!("scenario: {e}")))?;
+        let fail = |place: &str, e: serde_json::Error| SimError::Scenario(format!("{place}: {e}"));
+        let mut whole: serde_json::Value = serde_json::from_str(json).map_err(|e| fail("scenario", e))?;
+        let actors = whole.get_mut("actors").and_then(serde_json::Value::as_array_mut).map(std::mem::take);
+        let mut scenario: Scenario = serde_json::from_value(whole).map_err(|e| fail("scenario", e))?;
+        let place = format!("scenario {:?}", scenario.name);
+        for actor in actors.unwrap_or_default() {
+            let name = actor.get("name").and_then(|n| n.as_str()).unwrap_or("without a name").to_owned();
+            let read = serde_json::from_value(actor);
+            scenario.actors.push(read.map_err(|e| fail(&format!("{place}: actor {name:?}"), e))?);
+        }
         scenario.check()?;
         Ok(scenario)
     }
@@ -354,10 +390,10 @@ impl Scenario {
         if self.sockets == 0 || self.sockets > self.cpus {
             return fail(format!("sockets must be 1 to the number of CPUs: got {}", self.sockets));
         }
-        for &cpu in self.isolated.iter().chain(self.flush_mask.iter().flatten()) {
-            if cpu >= self.cpus {
+        for (what, list) in [("isolated", Some(&self.isolated)), ("flush_mask:", self.flush_mask.as_ref())] {
+            if let Some(cpu) = list.into_iter().flatten().find(|c| **c >= self.cpus) {
                 return fail(format!(
-                    "isolated CPU {cpu} does not exist: there are CPUs 0 to {}",
+                    "{what} CPU {cpu} does not exist: there are CPUs 0 to {}",
                     self.cpus - 1
                 ));
             }
@@ -373,6 +409,7 @@ impl Scenario {
         let mut faults = vec![None; usize::from(self.cpus)];
         let mut idle = vec![true; usize::from(self.cpus)];
         for actor in &self.actors {
+            actor.kind.check_steps().or_else(|rule| fail(format!("actor {:?}: {rule}", actor.name)))?;
             if let Kind::Tasks { processes, shared, also_on, steps, .. } = &actor.kind {
                 let name = &actor.name;
                 if *processes == 0 {

@@ -80,7 +80,7 @@ statistics! {
     text_hazards, Count, "Times that ordinary kernel code ran while a sync of text patching was owed.";
     flush_requests, Count, "Kernel-range flush requests this CPU initiated.";
     flush_requests_full, Count, "Of those, the ones beyond the single-page ceiling.";
-    flush_request_ps, Ps, "Time from a flush request, of a kernel or a user range, to the moment its caller relies on it.";
+    flush_request_ps, Ps, "Time from such a request to the moment its caller relies on it.";
     purges, Count, "Purges of the lazy list this CPU ran, tail purges included.";
     purges_tail, Count, "Purges that were queued while another one still waited.";
     purges_postponed, Count, "Purges that gave up because some CPU had not flushed yet.";
@@ -101,6 +101,7 @@ statistics! {
     user_pcid_flushes, Count, "Switches to the user CR3 that flushed the user PCID, as user_pcid_flush_mask demanded.";
     user_flush_requests, Count, "Flushes of user ranges this CPU initiated: munmap, mprotect, madvise, exec, exit.";
     user_flush_requests_full, Count, "Of those, the ones beyond the single-page ceiling.";
+    user_flush_request_ps, Ps, "Time from such a request to the moment its caller relies on it.";
     lazy_skips, Count, "CPUs of mm_cpumask that this CPU's user flushes left alone: they were lazy.";
     residency, Count, "Dead translations kept legally: a lazy CPU behind, or an ASID given up because of invalidate_other.";
     violations, Count, "Steps that broke a rule of the machine.";

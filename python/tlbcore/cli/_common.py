@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ def run(build: Callable[[], typer.Typer], arguments: list[str]) -> int:
     """Run a Typer application and return the exit status."""
     import typer
 
+    if sys.stderr is None:  # closed by the caller (2>&-)
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  (for the rest of the process)
+    if sys.stdout is None:
+        print("tlbcore: error: standard output is closed", file=sys.stderr)
+        return BAD_INPUT
     try:
         command = typer.main.get_command(build())
         status = command.main(arguments, prog_name="tlbcore", standalone_mode=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from contextlib import ExitStack
 from pathlib import Path
@@ -40,6 +41,8 @@ def command(
             _common.note(f"interrupted; what is done is in {out}, and the same command goes on")
             raise
     failed = len(result.failed["error"])
+    if failed == len(result):
+        _common.fail(f"no point can be simulated: {result.failed['error'][0]}")
     means = {name: result.effects(name, ["policy"]) for name in SHOWN if not _all_missing(result.table[name])}
     if json:
         _common.print_json(
@@ -87,7 +90,7 @@ def _read(file: Path) -> dict[str, Any]:
     from tlbcore.kernel import Kernel
 
     try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
+        document = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         _common.fail(f"{file}: {str(error)[:1].lower()}{str(error)[1:]}")
     for key in document:
@@ -100,6 +103,8 @@ def _read(file: Path) -> dict[str, Any]:
         _common.fail(f'{file}: scenario is missing, such as scenario = "syscall-heavy"')
     grid: dict[str | tuple[str, ...], Any] = dict(document.get("grid", {}))
     for group in document.get("zip", []):
+        if not isinstance(group, dict) or not all(isinstance(values, list) for values in group.values()):
+            _common.fail(f"{file}: a [[zip]] is a table of lists: got {group!r}")
         lengths = {len(values) for values in group.values()}
         if len(lengths) != 1:
             _common.fail(f"{file}: the lists of a [[zip]] must have one length: got {sorted(lengths)}")
@@ -111,8 +116,9 @@ def _read(file: Path) -> dict[str, Any]:
         if key in document:
             plan[key] = document[key]
     if "kernel" in document:
-        try:
-            plan["kernel"] = Kernel(**document["kernel"])
-        except TypeError as error:
-            _common.fail(f"{file}: [kernel]: {str(error).partition(') ')[2] or error}")
+        known = [field.name for field in dataclasses.fields(Kernel)]
+        for key in document["kernel"]:
+            if key not in known:
+                _common.fail(f"{file}: [kernel]: {unknown('key', key, known)}")
+        plan["kernel"] = Kernel(**document["kernel"])
     return plan

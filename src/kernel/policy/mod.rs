@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::assemble::assemble;
+use super::assemble::{self, assemble};
 use super::program::{Code, Features};
 use super::text::{File, Loc, PolicyError, parse};
 use crate::names;
@@ -127,7 +127,23 @@ pub fn load(file: &File, features: Features) -> Result<Code, PolicyError> {
 
 /// The same, with the kernel programs of these names among those that are not always there.
 pub fn load_with(file: &File, wants: &[&str], features: Features) -> Result<Code, PolicyError> {
-    assemble(file, kernel(), contexts(), wants, &|name| builtin(name).ok(), features)
+    assemble(file, kernel(), contexts(), wants, &base, features)
+}
+
+/// A policy that another one is based on.
+fn base(name: &str) -> Result<File, String> {
+    builtin(name).map_err(|error| error.message)
+}
+
+/// Refuses a text with a section that nothing uses.
+pub fn all_used(file: &File) -> Result<(), PolicyError> {
+    assemble::all_used(file, &[kernel(), contexts()], &base)
+}
+
+/// Names of the sections that nothing uses.
+pub fn unused(file: &File) -> Result<Vec<String>, PolicyError> {
+    let found = assemble::unused(file, &[kernel(), contexts()], &base)?;
+    Ok(found.into_iter().map(|s| s.name.clone()).collect())
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ const SIGNS: [&str; 18] =
 
 pub(super) fn lines(file: &str, text: &str) -> Result<Vec<Line>, PolicyError> {
     let mut out = Vec::new();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text); // an editor's byte order mark
     for (i, raw) in text.lines().enumerate() {
         let line = u16::try_from(i + 1).map_err(|_| PolicyError {
             file: file.into(),

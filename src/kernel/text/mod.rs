@@ -8,7 +8,7 @@ mod lex;
 mod parse;
 mod print;
 
-pub use parse::{parse, statements};
+pub use parse::{LAZY_MAX_FACTOR, parse, statements};
 pub use print::{print, statement};
 
 use super::program::{Alu, Cmp, Copies, Holds, PageKind, Rmw};
@@ -49,6 +49,8 @@ pub struct File {
     pub source: Vec<String>,
     /// The policy whose sections and variables it takes over.
     pub based_on: Option<String>,
+    /// Where it says so.
+    pub based_at: Loc,
     /// Features without which the policy is inert.
     pub needs: Vec<String>,
     /// What its author or we say it does not do.

@@ -5,7 +5,11 @@ use super::{
     Expr, Fact, FieldDecl, File, Loc, Name, PageDecl, PolicyError, Question, Section, Stmt, StmtKind, Test,
     Value, VarDecl,
 };
-use crate::kernel::program::{Alu, Cmp, Copies, GENERATION_BITS, Holds, PageKind, Rmw};
+use crate::kernel::program::{Alu, Cmp, Copies, Feature, GENERATION_BITS, Holds, PageKind, Rmw};
+use crate::names;
+
+/// The header line that multiplies `lazy_max_pages()`.
+pub const LAZY_MAX_FACTOR: &str = "lazy_max_factor";
 
 /// Parse a whole file.
 pub fn parse(file: &str, text: &str) -> Result<File, PolicyError> {
@@ -116,10 +120,16 @@ impl<'a> Parser<'a> {
             "limits" => out.limits.push(c.text("the limits in quotes")?),
             "based" => {
                 c.expect_word("on")?;
-                out.based_on = Some(c.word("a policy's name")?.0);
+                let (base, at) = c.word("a policy's name")?;
+                (out.based_on, out.based_at) = (Some(base), at);
             }
             "needs" => loop {
-                out.needs.push(c.word("a feature")?.0);
+                let (feature, at) = c.word("a feature")?;
+                if Feature::named(&feature).is_none() {
+                    let hint = names::hint(&feature, Feature::ALL.iter().map(|f| f.0));
+                    return self.fail(at, format!("`{feature}` is no feature{hint}"));
+                }
+                out.needs.push(feature);
                 if !c.take(",") {
                     break;
                 }
@@ -128,7 +138,10 @@ impl<'a> Parser<'a> {
             "field" => out.fields.push(c.field()?),
             "page" => out.pages.push(c.page()?),
             _ => match c.peek() {
-                Some((Token::Text(text), _)) => {
+                Some((Token::Text(text), value)) => {
+                    if out.kind == "policy" {
+                        self.fact(&key, at, text, *value)?;
+                    }
                     out.facts.push(Fact { at, key, text: text.clone() });
                     c.next += 1;
                 }
@@ -143,6 +156,18 @@ impl<'a> Parser<'a> {
             },
         }
         c.finish()
+    }
+
+    /// What a policy may state beside its program.
+    fn fact(&self, key: &str, at: Loc, text: &str, value: Loc) -> Result<(), PolicyError> {
+        if key != LAZY_MAX_FACTOR {
+            let hint = names::hint(key, ["source", "limits", LAZY_MAX_FACTOR]);
+            return self.fail(at, format!("`{key}` is no header line of a policy{hint}"));
+        }
+        match text.parse::<u32>() {
+            Ok(1..=1_000_000) => Ok(()),
+            _ => self.fail(value, format!("{key} is a number from 1 to 1000000 in quotes: got \"{text}\"")),
+        }
     }
 
     fn block(&mut self, indent: usize) -> Result<Vec<Stmt>, PolicyError> {

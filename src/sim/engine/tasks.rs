@@ -6,7 +6,7 @@
 use super::super::machine::Timed;
 use super::super::scenario::{Do, Kind as ActorKind, Scenario};
 use super::super::stats::{Cause, Stat};
-use super::work::{Run, Work};
+use super::work::{Run, Work, is_full};
 use super::{ActorState, Engine, Own};
 use crate::kernel::program::{Code, ProgId};
 use crate::kernel::step::Cpu;
@@ -119,7 +119,7 @@ impl Engine {
                     continue;
                 }
             };
-            let full = self.is_full(pages);
+            let full = is_full(&self.kernel, pages);
             self.own[i].works.push(Work::new(at, Run::Task(task), full, pages, Cause::UserFlush));
         };
         self.next_gap(cpu, k, gap);

@@ -4,7 +4,7 @@ use super::super::queue::NEVER;
 use super::super::scenario::{Gap, Kind as ActorKind};
 use super::super::stats::{Cause, Stat};
 use super::tasks::Task;
-use super::{Engine, PurgeRecord, Why, draw_gap};
+use super::{Engine, Kernel, PurgeRecord, Why, draw_gap};
 use crate::kernel::program::ProgId;
 use crate::kernel::step::Cpu;
 use crate::kernel::vmalloc::Area;
@@ -47,6 +47,11 @@ impl Run {
     }
 }
 
+/// Are so many pages flushed as a whole? 0 stands for more than any ceiling.
+pub(super) fn is_full(kernel: &Kernel, pages: u32) -> bool {
+    pages == 0 || u64::from(pages) > kernel.flush_ceiling
+}
+
 impl Engine {
     /// Handles what is due among private kernel events, and says whether a program is to run.
     pub(super) fn work_due(&mut self, cpu: Cpu) -> bool {
@@ -60,41 +65,18 @@ impl Engine {
         }
         for k in 0..self.own[i].actors.len() {
             while self.own[i].actors[k].next <= now {
-                if matches!(self.kind(cpu, k), ActorKind::Tasks { .. }) {
-                    self.turn(cpu, k);
-                    continue;
-                }
-                if matches!(self.kind(cpu, k), ActorKind::Vfree { .. }) {
-                    self.free_next(cpu, k);
-                    continue;
-                }
-                let kind = self.kind(cpu, k).clone();
-                match kind {
+                match *self.kind(cpu, k) {
+                    ActorKind::Tasks { .. } => self.turn(cpu, k),
+                    ActorKind::Vfree { .. } => self.free_next(cpu, k),
                     ActorKind::Forks { gap, batch, spread } => self.fork(cpu, k, gap, batch, spread),
-                    ActorKind::Chain { gap, steps } => {
-                        let at = self.own[i].actors[k].next;
-                        let actor = usize::from(self.own[i].actors[k].actor);
-                        for (j, s) in steps.iter().enumerate() {
-                            let draws = &mut self.own[i].actors[k].draws;
-                            if s.per_mille < 1000 && draws.below(1000) >= u64::from(s.per_mille) {
-                                continue;
-                            }
-                            let run = Run::Program(
-                                self.programs[actor][j].expect("looked up at the start"),
-                                s.cause == Cause::Aliases,
-                            );
-                            let full = self.is_full(s.pages);
-                            self.own[i].works.push(Work {
-                                ready: at,
-                                run,
-                                full,
-                                pages: s.pages,
-                                cause: s.cause,
-                            });
-                        }
-                        self.next_gap(cpu, k, gap);
-                    }
-                    _ => break,
+                    ActorKind::Chain { gap, .. } => self.chain(cpu, k, gap),
+                    ActorKind::Idle
+                    | ActorKind::Spin { .. }
+                    | ActorKind::Syscalls { .. }
+                    | ActorKind::Faults { .. }
+                    | ActorKind::Interrupts { .. }
+                    | ActorKind::Nmis { .. }
+                    | ActorKind::Stream { .. } => break,
                 }
             }
         }
@@ -107,6 +89,25 @@ impl Engine {
         }
         self.refresh(cpu);
         self.own[i].works.iter().any(|w| w.ready <= now)
+    }
+
+    /// Queues the steps of a chain that happen this time.
+    fn chain(&mut self, cpu: Cpu, k: usize, gap: Gap) {
+        let own = &mut self.own[usize::from(cpu)];
+        let actor = &mut own.actors[k];
+        let id = usize::from(actor.actor);
+        let ActorKind::Chain { steps, .. } = &self.scenario.actors[id].kind else {
+            unreachable!("the caller looked")
+        };
+        for (step, program) in steps.iter().zip(&self.programs[id]) {
+            if step.per_mille < 1000 && actor.draws.below(1000) >= u64::from(step.per_mille) {
+                continue;
+            }
+            let full = is_full(&self.kernel, step.pages);
+            let run = Run::Program(*program, step.cause == Cause::Aliases);
+            own.works.push(Work::new(actor.next, run, full, step.pages, step.cause));
+        }
+        self.next_gap(cpu, k, gap);
     }
 
     pub(super) fn next_gap(&mut self, cpu: Cpu, k: usize, gap: Gap) {
@@ -156,11 +157,6 @@ impl Engine {
         if self.kernel.vmap_stack && !self.vmalloc.cache_stack(on, area) {
             self.call_rcu(cpu, area, at);
         }
-    }
-
-    /// Are so many pages flushed as a whole? 0 stands for more than any ceiling.
-    pub(super) fn is_full(&self, pages: u32) -> bool {
-        pages == 0 || u64::from(pages) > self.kernel.flush_ceiling
     }
 
     /// Callbacks queued while a grace period runs wait for the one after it.

@@ -493,6 +493,12 @@ impl Machine for Timed {
 
     #[inline]
     fn touch(&mut self, cpu: Cpu, what: Touch) -> Result<(), Violation> {
+        if let Touch::Read(page) | Touch::Write(page) = what
+            && self.cores[usize::from(cpu)].cr3 & USER != 0
+            && !self.user_mapped[usize::from(page)]
+        {
+            return Err(Violation::UnmappedAccess); // page-table isolation: the user table has not got it
+        }
         // In summary, misses are charged as one sum after a flush; in full, bodies and user mode look pages up too.
         if let Some(tlbs) = &mut self.tlbs
             && let Touch::Zone(zone @ (Zone::Entry | Zone::Stack)) = what
@@ -570,7 +576,8 @@ impl Machine for Timed {
         }
         let Core { request, clock: now, sent, .. } = self.cores[usize::from(cpu)];
         self.cores[usize::from(cpu)].promised = true;
-        self.add(cpu, Stat::flush_request_ps, now - request.at);
+        let took = if request.user { Stat::user_flush_request_ps } else { Stat::flush_request_ps };
+        self.add(cpu, took, now - request.at);
         self.event(cpu, request.at, now - request.at, Kind::Request, request.cause, sent);
         if request.user {
             return self.user_promise(cpu, request);

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 /// One step of a turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
 pub enum Do {
     /// `switch_mm` to the next process of this CPU.
     Switch,
@@ -15,7 +15,6 @@ pub enum Do {
         /// Pages; 0: beyond the ceiling, a full flush.
         pages: u32,
         /// Page-table pages are freed too, so lazy CPUs are interrupted.
-        #[serde(default)]
         tables: bool,
     },
     /// A child is created: its kernel stack.
@@ -29,11 +28,55 @@ pub enum Do {
 
 /// A step and how often it happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written")]
 pub struct TaskStep {
     /// What.
     #[serde(flatten)]
     pub what: Do,
     /// Chance per thousand that it happens in a turn.
-    #[serde(default = "super::always")]
     pub per_mille: u16,
+}
+
+/// A step as it is written: one mapping, of which no key is lost.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    r#do: Word,
+    pages: Option<u32>,
+    tables: Option<bool>,
+    #[serde(default = "super::always")]
+    per_mille: u16,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Word {
+    Switch,
+    Sleep,
+    Unmap,
+    Fork,
+    Exit,
+    Exec,
+}
+
+impl TryFrom<Written> for TaskStep {
+    type Error = String;
+
+    fn try_from(step: Written) -> Result<Self, String> {
+        let what = match step.r#do {
+            Word::Switch => Do::Switch,
+            Word::Sleep => Do::Sleep,
+            Word::Unmap => {
+                let pages = step.pages.ok_or("unmap needs `pages`")?;
+                Do::Unmap { pages, tables: step.tables.unwrap_or(false) }
+            }
+            Word::Fork => Do::Fork,
+            Word::Exit => Do::Exit,
+            Word::Exec => Do::Exec,
+        };
+        if !matches!(what, Do::Unmap { .. }) && (step.pages.is_some() || step.tables.is_some()) {
+            return Err(format!("`pages` and `tables` are of unmap, not of {:?}", step.r#do).to_lowercase());
+        }
+        Ok(TaskStep { what, per_mille: step.per_mille })
+    }
 }
