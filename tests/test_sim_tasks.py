@@ -256,7 +256,7 @@ def test_a_policy_that_tells_nobody_is_caught_by_both_machines() -> None:
     assert "stale_access" in result.violation
     text = (LITMUS / "switch-vs-flush.litmus").read_text()
     forgets = FORGETS.partition("\n\n")[2]
-    assert tc.litmus(text.replace('"verified"', '"x"') + "\n" + forgets).found.startswith(
+    assert tc.litmus(text.replace('"verified"', '"violated"') + "\n" + forgets).found.startswith(
         "violated: stale_access"
     )
 
