@@ -10,7 +10,7 @@
 use std::ops::RangeInclusive;
 
 use super::property::Condition;
-use super::scope::{Assume, CheckError, MAX_CPUS, Rest, Role, Scope, UNBOUNDED};
+use super::scope::{Assume, CheckError, MAX_CPUS, Role, Scope, UNBOUNDED};
 use super::{Answer, Cut, End, Question, Status, check};
 use crate::kernel::policy::load;
 use crate::kernel::program::{Code, Feature, Features};
@@ -355,9 +355,4 @@ impl Litmus {
         };
         Ok(Outcome { found, answer })
     }
-}
-
-/// Is a role one that enters user mode? Reports name lanes by it.
-pub fn enters_user(role: &Role) -> bool {
-    role.rest == Rest::User
 }

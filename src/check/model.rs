@@ -641,8 +641,3 @@ pub struct Expansion {
     /// CPUs on whose words, beside the acting CPU's and the shared ones, it depends what can happen: a bit each.
     pub others: u8,
 }
-
-/// Pages of user memory exist in this model.
-pub fn has_user_pages(m: &Model) -> bool {
-    m.layout.pages.iter().any(|p| matches!(p.kind, PageKind::User(_)))
-}

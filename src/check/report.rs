@@ -5,7 +5,7 @@ use super::machine::{CR3_USER, Model, Seen};
 use super::model::{Action, Move};
 use super::schedule::{self, Replay};
 use super::scope::{CheckError, Rest, Scope, UNBOUNDED};
-use super::{Answer, Cut, End, Status};
+use super::{Answer, Cut, End};
 use crate::kernel::program::{At, Copies, Entry, Index, Level, Op, PageKind, Pc, Place};
 use crate::kernel::step::Violation;
 
@@ -610,9 +610,4 @@ pub fn witnesses(answer: &Answer) -> Vec<(&'static str, bool)> {
         .filter(|(bit, _)| nmis || *bit & (Seen::NMI_USER | Seen::NMI_USER_CR3 | Seen::NMI_KERNEL) == 0)
         .map(|&(bit, text)| (text, answer.counts.seen & bit != 0))
         .collect()
-}
-
-/// Is this the outcome of a run that ended early for a reason of its own?
-pub fn is_inconclusive(answer: &Answer) -> bool {
-    answer.status() == Status::Inconclusive
 }

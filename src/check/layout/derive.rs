@@ -1,0 +1,393 @@
+//! Which fields a scope needs: a CPU has bits for what its programs can come to do, and for nothing else.
+
+use super::liveness::{Ambient, Locations, frame, reach, register_widths};
+use super::packing::{Allocator, Bits, width};
+use super::pages::{MAX_MMS, address_spaces, pages, tags};
+use super::{CpuFields, Frame, Layout, Location, SharedFields, Target};
+use crate::check::scope::{Assume, CheckError, MAX_ASIDS, Rest, Role, Scope, UNBOUNDED};
+use crate::kernel::program::{Ask, At, Code, Copies, GENERATION_BITS, Level, Op, Pages, ProgId, Set};
+
+/// What a layout is derived from.
+struct Plan<'a> {
+    code: &'a Code,
+    scope: &'a Scope,
+    /// Depth of the store buffers.
+    buffer: usize,
+    /// Bits of a version of a page.
+    version_bits: u32,
+    /// CPUs that send remote calls.
+    senders: Vec<usize>,
+    /// What each CPU can come to run.
+    runs: Vec<Runs>,
+}
+
+/// What one CPU can come to run.
+struct Runs {
+    /// It takes remote calls.
+    receives: bool,
+    /// Locations and return addresses, by level.
+    levels: Vec<Locations>,
+    /// The ops at all of them.
+    ops: Vec<Op>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(
+        code: &'a Code,
+        scope: &'a Scope,
+        handlers: &[ProgId],
+        buffer: usize,
+        versions: u64,
+    ) -> Result<Self, CheckError> {
+        let nmis = scope.nmis > 0 || scope.mces > 0;
+        let roots = scope.roles.iter().map(|r| roots_of(code, r, nmis)).collect::<Result<Vec<_>, _>>()?;
+        // Only what the scope's own programs can reach counts.
+        let sends = |starts: &[Vec<ProgId>; 3]| {
+            let ops = |p: &ProgId| code.ops_of(&code.programs[usize::from(p.0)].name);
+            starts.iter().flatten().flat_map(ops).any(|op| matches!(op, Op::Ipi { .. }))
+        };
+        let senders: Vec<usize> = (0..roots.len()).filter(|&i| sends(&roots[i])).collect();
+        let runs = scope.roles.iter().zip(roots).enumerate().map(|(i, (role, mut levels))| {
+            let receives = !role.deaf && senders.iter().any(|&s| s != i || sends_to_self(code));
+            if !receives {
+                let irq: Vec<_> =
+                    ["interrupt", "interrupt_kernel"].iter().filter_map(|n| code.program(n)).collect();
+                for l in &mut levels {
+                    l.retain(|p| !irq.contains(p));
+                }
+                if levels[1].is_empty() || scope.mces == 0 {
+                    levels[2].clear();
+                }
+            }
+            let levels: Vec<_> =
+                levels.iter().map(|starts| reach(code, starts, handlers, receives)).collect();
+            let at = levels.iter().flat_map(|(set, _)| set);
+            let ops = at.map(|&(pc, _)| code.ops[usize::from(pc)]).collect();
+            Runs { receives, levels, ops }
+        });
+        let runs = runs.collect();
+        Ok(Plan { code, scope, buffer, version_bits: width(versions), senders, runs })
+    }
+
+    /// CPUs whose remote calls this one takes.
+    fn from(&self, cpu: usize) -> Vec<usize> {
+        let sends = |s: &usize| *s != cpu || sends_to_self(self.code);
+        self.senders.iter().copied().filter(sends).collect()
+    }
+
+    /// Does any CPU come to such an op?
+    fn any(&self, such: impl Fn(&Op) -> bool) -> bool {
+        self.runs.iter().flat_map(|r| &r.ops).any(such)
+    }
+}
+
+impl Layout {
+    /// Derive the layout. `buffer` is the depth of the store buffers, `versions` the highest version.
+    pub fn new(
+        code: &Code,
+        scope: &Scope,
+        assume: Assume,
+        buffer: usize,
+        versions: u64,
+    ) -> Result<Layout, CheckError> {
+        scope.validate()?;
+        let (pages, text) = pages(code, scope, assume)?;
+        let mut handlers: Vec<ProgId> = code
+            .ops
+            .iter()
+            .filter_map(|op| if let Op::Ipi { run, .. } = op { Some(*run) } else { None })
+            .collect();
+        handlers.sort_unstable();
+        handlers.dedup();
+        let plan = Plan::new(code, scope, &handlers, buffer, versions)?;
+        let tables = |op: &Op| matches!(op, Op::Pte { level: Level::Table, .. } | Op::FreeTable(_));
+        let mut layout = Layout {
+            cpus: Vec::new(),
+            shared: SharedFields::default(),
+            mms: address_spaces(code, &pages),
+            pages,
+            tables: plan.any(tables),
+            text,
+            words: 0,
+            bits: (Vec::new(), 0),
+            handlers,
+            asids: scope.asids,
+        };
+        let ambient = Ambient::new(code);
+        let registers = register_widths(code, (layout.asid_bits() as u8, layout.mm_bits() as u8));
+        for cpu in 0..scope.roles.len() {
+            let mut a = Allocator::new(layout.words);
+            let mut c = CpuFields::default();
+            for (level, (set, rets)) in plan.runs[cpu].levels.iter().enumerate() {
+                if !set.is_empty() {
+                    c.frames[level] = frame(code, set, rets, &ambient, &registers);
+                    c.frames[level].allocate(scope, &mut a);
+                }
+            }
+            layout.registers(&plan, cpu, &mut c, &mut a);
+            layout.calls(&plan, cpu, &mut c, &mut a);
+            layout.contexts(&plan, cpu, &mut c, &mut a);
+            layout.stores(&plan, cpu, &mut c, &mut a);
+            c.words = (layout.words, a.used.len());
+            layout.words += a.used.len();
+            layout.bits.0.push(a.total);
+            layout.cpus.push(c);
+        }
+        let mut a = Allocator::new(layout.words);
+        layout.shared = layout.shared(&plan, &mut a);
+        layout.bits.1 = a.total;
+        layout.words += a.used.len();
+        Ok(layout)
+    }
+
+    fn asid_bits(&self) -> u32 {
+        width(self.asids as u64 - 1)
+    }
+
+    fn mm_bits(&self) -> u32 {
+        width(self.mms as u64 - 1)
+    }
+
+    /// Registers, translations and this CPU's copies of variables.
+    fn registers(&self, plan: &Plan<'_>, cpu: usize, c: &mut CpuFields, a: &mut Allocator) {
+        let left = plan.scope.roles[cpu].left;
+        c.cr3 = a.take(1 + self.asid_bits() + self.mm_bits());
+        c.irqs = a.take(1);
+        c.gs = a.take(1);
+        c.left = a.take(if left == UNBOUNDED { 0 } else { width(u64::from(left)) });
+        for (p, page) in self.pages.iter().enumerate() {
+            for t in 0..tags(page, self.asids) {
+                c.tlb[p][t] = a.take(plan.version_bits);
+                if self.tables {
+                    c.upper[p][t] = a.take(plan.version_bits);
+                }
+            }
+        }
+        for v in &plan.code.vars {
+            let here = v.copies == Copies::Cpu;
+            c.vars.push(if here { a.take(u32::from(v.bits)) } else { Bits::default() });
+        }
+    }
+
+    /// Remote calls, and what a flush covers.
+    fn calls(&self, plan: &Plan<'_>, cpu: usize, c: &mut CpuFields, a: &mut Allocator) {
+        let cpus = plan.scope.roles.len();
+        let Runs { receives, ops, .. } = &plan.runs[cpu];
+        let from = plan.from(cpu);
+        if *receives && !from.is_empty() {
+            c.queued = a.take(width(from.len() as u64));
+            let entry = width(self.handlers.len() as u64 * cpus as u64 - 1);
+            c.queue = from.iter().map(|_| a.take(entry)).collect();
+            c.irq = a.take(1);
+            c.serving = a.take(width(cpus as u64));
+        }
+        if ops.iter().any(|op| matches!(op, Op::Ipi { .. } | Op::Rar(_))) {
+            c.waits = a.take(cpus as u32);
+        }
+        if ops.iter().any(|op| matches!(op, Op::Request(_))) {
+            for p in 0..self.pages.len() {
+                c.covered[p] = a.take(plan.version_bits);
+            }
+        }
+    }
+
+    /// What a CPU knows of address spaces and ASIDs, and its broadcasts.
+    fn contexts(&self, plan: &Plan<'_>, cpu: usize, c: &mut CpuFields, a: &mut Allocator) {
+        let ops = &plan.runs[cpu].ops;
+        if ops.iter().any(|op| matches!(op, Op::OweUser | Op::OweOthers)) {
+            c.owes = a.take(self.asids as u32 + 1);
+        }
+        if ops.iter().any(|op| matches!(op, Op::Ask { what: Ask::AsidFor(_), .. })) {
+            for asid in 0..self.asids {
+                c.contexts[asid] = a.take(self.mm_bits());
+            }
+            c.next_asid = a.take(width(self.asids as u64));
+        }
+        for v in &plan.code.vars {
+            let mut copies = [Bits::default(); MAX_ASIDS];
+            if v.copies == Copies::Asid {
+                copies[..self.asids].fill_with(|| a.take(u32::from(v.bits)));
+            }
+            c.asid_vars.push(copies);
+        }
+        if ops.iter().any(|op| matches!(op, Op::FlushInfo { .. })) {
+            c.info = (a.take(self.mm_bits()), a.take(u32::from(GENERATION_BITS)));
+        }
+        if ops.iter().any(|op| matches!(op, Op::Invlpgb(_) | Op::InvlpgbAll)) {
+            c.broadcast = a.take(self.pages.len() as u32);
+        }
+    }
+
+    /// The store buffer: nothing where a CPU stores nothing.
+    fn stores(&self, plan: &Plan<'_>, cpu: usize, c: &mut CpuFields, a: &mut Allocator) {
+        let (code, scope) = (plan.code, plan.scope);
+        let pages = self.pages.len() - self.text.map_or(0, |t| t.len());
+        let many = (scope.roles.len(), self.mms, pages);
+        let targets =
+            store_targets(&plan.runs[cpu].ops, cpu, &scope.roles[cpu], many, self.text, &scope.frames);
+        if targets.is_empty() || plan.buffer == 0 {
+            return;
+        }
+        c.targets = targets;
+        if !c.queue.is_empty() {
+            c.targets.extend(plan.from(cpu).iter().map(|&s| Target::Ack { sender: s as u8 }));
+        }
+        let value = |t: &Target| match t {
+            Target::Field { field, .. } => u32::from(code.fields[usize::from(*field)].bits),
+            Target::Entry { .. } | Target::Ack { .. } => 0,
+        };
+        c.value_bits = c.targets.iter().map(value).max().unwrap_or(0);
+        let entry = width(c.targets.len() as u64 - 1) + c.value_bits;
+        c.pending = a.take(width(plan.buffer as u64));
+        c.stores = (0..plan.buffer).map(|_| a.take(entry.max(1))).collect();
+    }
+
+    fn shared(&self, plan: &Plan<'_>, a: &mut Allocator) -> SharedFields {
+        let scope = plan.scope;
+        let mut s = SharedFields {
+            nmis: a.take(width(u64::from(scope.nmis))),
+            mces: a.take(width(u64::from(scope.mces))),
+            ..SharedFields::default()
+        };
+        for v in &plan.code.vars {
+            let here = v.copies == Copies::One;
+            s.vars.push(if here { a.take(u32::from(v.bits)) } else { Bits::default() });
+            let mut copies = [Bits::default(); MAX_MMS];
+            if v.copies == Copies::Mm {
+                copies[..self.mms].fill_with(|| a.take(u32::from(v.bits)));
+            }
+            s.mm_vars.push(copies);
+        }
+        if plan.any(|op| matches!(op, Op::Mask { .. })) {
+            // init_mm is in nobody's mask, and 1 is no address space.
+            for mask in &mut s.masks[2.min(self.mms)..self.mms] {
+                *mask = a.take(scope.roles.len() as u32);
+            }
+        }
+        if plan.any(|op| matches!(op, Op::FreeMm(_))) {
+            s.freed_mms = a.take(self.mms as u32);
+        }
+        for p in 0..self.pages.len() {
+            s.version[p] = a.take(plan.version_bits);
+            s.kind[p] = a.take(2);
+            s.dead[p] = a.take(plan.version_bits);
+            if self.tables {
+                s.upper[p] = a.take(plan.version_bits);
+                s.upper_kind[p] = a.take(1);
+                s.freed[p] = a.take(plan.version_bits);
+                s.old_leaf[p] = a.take(plan.version_bits);
+            }
+        }
+        s
+    }
+}
+
+/// Programs each level of a CPU can start.
+fn roots_of(code: &Code, role: &Role, nmis: bool) -> Result<[Vec<ProgId>; 3], CheckError> {
+    let need = |name: &str| {
+        code.program(name)
+            .ok_or_else(|| CheckError::NoProgram { policy: code.name.clone(), program: name.into() })
+    };
+    let mut levels: [Vec<ProgId>; 3] = [vec![need(&role.first)?], Vec::new(), Vec::new()];
+    if role.left > 0 {
+        levels[0].push(need(&role.again)?);
+    }
+    if role.deaf {
+        return Ok(levels);
+    }
+    if role.rest == Rest::User {
+        levels[0].push(need("interrupt")?);
+        if nmis {
+            levels[0].push(need("nmi_user")?);
+        }
+    }
+    levels[1].push(need("interrupt_kernel")?);
+    if nmis {
+        levels[1].push(need("nmi")?);
+        levels[2].push(need("nmi")?);
+    }
+    Ok(levels)
+}
+
+fn sends_to_self(code: &Code) -> bool {
+    // A set that can hold the sender: `online` itself, or `targets` collected over it.
+    code.ops.iter().any(|op| {
+        matches!(
+            op,
+            Op::Ipi { to: Set::Online, .. } | Op::Loop(Set::Online | Set::Housekeeping | Set::NohzFull)
+        )
+    })
+}
+
+fn store_targets(
+    ops: &[Op],
+    me: usize,
+    role: &Role,
+    (cpus, mms, pages): (usize, usize, usize),
+    text: Option<[usize; 2]>,
+    frames: &[Vec<u8>],
+) -> Vec<Target> {
+    let mut out = Vec::new();
+    let mut add = |t: Target| {
+        if !out.contains(&t) {
+            out.push(t);
+        }
+    };
+    for op in ops {
+        match *op {
+            Op::Store { to, .. } => match to.at {
+                At::Shared => add(Target::Field { field: to.field, owner: 0 }),
+                At::Me => add(Target::Field { field: to.field, owner: me as u8 }),
+                At::Cur => (0..cpus).for_each(|c| add(Target::Field { field: to.field, owner: c as u8 })),
+                At::Mm(_) => (0..mms).for_each(|m| add(Target::Field { field: to.field, owner: m as u8 })),
+                // Nobody else reads it: it is written at once.
+                At::Asid(_) => {}
+            },
+            Op::StorePage { page, .. } => {
+                for &field in frames.get(usize::from(page)).map_or(&[][..], Vec::as_slice) {
+                    add(Target::Field { field, owner: 0 });
+                }
+            }
+            Op::Pte { pages: which, level, v, locked: false } => match which {
+                Pages::One(p) => add(Target::Entry { page: p, level, v }),
+                Pages::Range => (0..pages)
+                    .filter(|p| role.own & 1 << p != 0)
+                    .for_each(|p| add(Target::Entry { page: p as u8, level, v })),
+                Pages::Text(part) => {
+                    if let Some(at) = text {
+                        add(Target::Entry { page: at[part as usize] as u8, level, v });
+                    }
+                }
+            },
+            _ => {}
+        }
+    }
+    out
+}
+
+impl Location {
+    /// Bits its registers need.
+    fn area(&self) -> u32 {
+        self.regs[..usize::from(self.live)].iter().map(|r| width(u64::from(r.2))).sum()
+    }
+}
+
+impl Frame {
+    fn allocate(&mut self, scope: &Scope, a: &mut Allocator) {
+        let cpus = scope.roles.len();
+        self.at = a.take(width(self.locations.len() as u64));
+        self.area = a.take(self.locations.iter().map(Location::area).max().unwrap_or(0));
+        if self.locations.iter().any(|l| l.cur) {
+            self.cur = a.take(width(cpus as u64));
+        }
+        if self.locations.iter().any(|l| l.visited) {
+            self.visited = a.take(cpus as u32);
+        }
+        if self.locations.iter().any(|l| l.targets) {
+            self.targets = a.take(cpus as u32);
+        }
+        if scope.mces > 0 {
+            self.mce = a.take(1);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The tracked pages and address spaces of a scope, and how many versions its programs can give a page.
+
+use super::PageInfo;
+use super::packing::width;
+use crate::check::scope::{Assume, CheckError, MAX_PAGES, Patched, Role, Scope, UNBOUNDED};
+use crate::kernel::program::{Ask, Code, Cr3, Entry, Holds, Op, PageKind, Pages, Touch, Val};
+
+/// Tags a page's translations can carry: kernel half of each ASID, then user half; one for global pages.
+pub fn tags(page: &PageInfo, asids: usize) -> usize {
+    if page.global { 1 } else { asids * (1 + usize::from(page.user_mapped)) }
+}
+
+/// The tracked pages, and where the patched instruction is among them. A question about text alone tracks no
+/// other page: no bit of state for what nothing changes.
+pub(super) fn pages(
+    code: &Code,
+    scope: &Scope,
+    assume: Assume,
+) -> Result<(Vec<PageInfo>, Option<[usize; 2]>), CheckError> {
+    let ops = || scope.roles.iter().flat_map(|r| [&r.first, &r.again]).flat_map(|name| code.ops_of(name));
+    let is_range = |op: &Op| match op {
+        Op::Pte { pages, .. } | Op::Request(pages) | Op::Promise(pages) => !matches!(pages, Pages::Text(_)),
+        _ => false,
+    };
+    if !has_text(code, scope) {
+        return Ok((mapped_pages(code, scope)?, None));
+    }
+    let mut pages =
+        if ops().any(is_range) || !code.pages.is_empty() { mapped_pages(code, scope)? } else { Vec::new() };
+    let text = [pages.len(), pages.len() + 1];
+    for name in ["head", "tail"] {
+        pages.push(PageInfo {
+            name: name.into(),
+            kind: PageKind::Text,
+            global: true,
+            user_mapped: assume.text == Patched::Noinstr,
+            present: true,
+        });
+    }
+    if pages.len() > MAX_PAGES {
+        return Err(CheckError::Bound {
+            what: "the number of pages, head and tail of the patched instruction among them",
+            least: 2,
+            most: MAX_PAGES,
+            got: pages.len(),
+        });
+    }
+    Ok((pages, Some(text)))
+}
+
+/// Do the scope's programs write or run patched text?
+pub(super) fn has_text(code: &Code, scope: &Scope) -> bool {
+    scope
+        .roles
+        .iter()
+        .flat_map(|r| [&r.first, &r.again])
+        .flat_map(|name| code.ops_of(name))
+        .any(|op| matches!(op, Op::Pte { pages: Pages::Text(_), .. } | Op::Touch(Touch::Text)))
+}
+
+fn mapped_pages(code: &Code, scope: &Scope) -> Result<Vec<PageInfo>, CheckError> {
+    if code.pages.len() > MAX_PAGES {
+        return Err(CheckError::Bound {
+            what: "the number of pages",
+            least: 1,
+            most: MAX_PAGES,
+            got: code.pages.len(),
+        });
+    }
+    if !code.pages.is_empty() {
+        return Ok(code
+            .pages
+            .iter()
+            .map(|p| PageInfo {
+                name: p.name.clone(),
+                kind: p.kind,
+                global: p.global,
+                user_mapped: p.user_mapped,
+                present: p.present,
+            })
+            .collect());
+    }
+    Ok((0..scope.pages)
+        .map(|i| PageInfo {
+            name: if scope.pages == 1 { "va".into() } else { format!("va{i}") },
+            kind: PageKind::Vmalloc,
+            global: false,
+            user_mapped: false,
+            present: true,
+        })
+        .collect())
+}
+
+/// Most address spaces: `user of N` goes to 3.
+pub const MAX_MMS: usize = 4;
+
+/// How many address spaces a scope has, `init_mm` and the number that says "switching" included.
+pub(super) fn address_spaces(code: &Code, pages: &[PageInfo]) -> usize {
+    let user = |kind| if let PageKind::User(n) = kind { usize::from(n) + 1 } else { 1 };
+    let of_pages = pages.iter().map(|p| user(p.kind)).max().unwrap_or(1);
+    let used = code.ops.iter().map(|op| match *op {
+        Op::Ask { what: Ask::NextMm | Ask::FlushMm, .. } => 3,
+        Op::MovCr3 { to: Cr3::Mm { mm: Val::Imm(mm), .. }, .. } | Op::FreeMm(mm) => usize::from(mm) + 1,
+        Op::MovCr3 { to: Cr3::Mm { mm: Val::Reg(_), .. }, .. } => 2,
+        _ => 1,
+    });
+    of_pages.max(used.max().unwrap_or(1))
+}
+
+/// The code with variables that hold numbers of address spaces as wide as the scope needs.
+pub fn narrow(code: &Code, scope: &Scope, assume: Assume) -> Result<Code, CheckError> {
+    let mut code = code.clone();
+    let mms = address_spaces(&code, &pages(&code, scope, assume)?.0);
+    for (i, v) in code.vars.iter_mut().enumerate().filter(|(_, v)| v.holds == Holds::Mm) {
+        v.bits = width(mms as u64 - 1).max(1) as u8;
+        for f in code.fields.iter_mut().filter(|f| usize::from(f.var) == i) {
+            f.bits = v.bits;
+        }
+    }
+    Ok(code)
+}
+
+/// Are versions renamed (SEMANTICS S1)? They must be where page-table entries are written without bound.
+pub fn renames(code: &Code, scope: &Scope) -> Result<bool, CheckError> {
+    let writes = |r: &Role| code.ops_of(&r.again).iter().any(|op| matches!(op, Op::Pte { .. }));
+    let renamed = scope.rename || scope.roles.iter().any(|r| r.left == UNBOUNDED && writes(r));
+    let counts = |r: &Role| code.ops_of(&r.again).iter().any(|op| matches!(op, Op::FlushInfo { .. }));
+    match renamed {
+        true if has_text(code, scope) => Err(CheckError::Unbounded("patched text")),
+        // `tlb_gen` and what flushes carry of it only grow: without bound they fit no width.
+        true if scope.roles.iter().any(|r| r.left == UNBOUNDED && counts(r)) => {
+            Err(CheckError::Unbounded("the generation of an address space"))
+        }
+        true if !scope.frames.is_empty() => Err(CheckError::Unbounded("the data of `frames`")),
+        renamed => Ok(renamed),
+    }
+}
+
+/// The highest version the scope's programs can give one page: the initial one is 1, text counts as in [`TEXT`].
+/// Renamed ones are at most one for what is dead, for each flush under way, and for what is current; and one more
+/// for each store in a buffer that a flush counts on.
+pub fn versions_needed(code: &Code, scope: &Scope) -> u64 {
+    if renames(code, scope) == Ok(true) {
+        return scope.roles.len() as u64 + 6;
+    }
+    let mut pages = 1;
+    let mut text = [TEXT.initial + 1; 2];
+    for role in &scope.roles {
+        for (name, times) in [(&role.first, 1), (&role.again, u64::from(role.left))] {
+            for op in code.ops_of(name) {
+                match op {
+                    Op::Pte { pages: Pages::Text(_), v: Entry::Int3, .. } => {}
+                    Op::Pte { pages: Pages::Text(part), .. } => text[*part as usize] += TEXT.step * times,
+                    Op::Pte { .. } => pages += times,
+                    _ => {}
+                }
+            }
+        }
+    }
+    if has_text(code, scope) { pages.max(text[0]).max(text[1]) } else { pages }
+}
+
+/// How versions of text count: whole instructions have even ones, equal in head and tail; an INT3 makes the
+/// head's odd.
+pub struct TextVersions {
+    /// At the start.
+    pub initial: u64,
+    /// From one instruction to the next.
+    pub step: u64,
+}
+
+impl TextVersions {
+    /// Is it a version of a whole instruction, not of an INT3?
+    pub fn is_whole(&self, version: u64) -> bool {
+        version.is_multiple_of(self.step)
+    }
+}
+
+/// How versions of text count.
+pub const TEXT: TextVersions = TextVersions { initial: 2, step: 2 };

@@ -1,0 +1,96 @@
+//! Accesses: which code may touch what (SEMANTICS A1, A2), and which of them break a rule (S5, S7 to S9).
+
+use super::{Abs, CR3_USER, Seen};
+use crate::check::layout::TEXT;
+use crate::kernel::program::{PageKind, Zone};
+use crate::kernel::step::Violation;
+
+impl<const W: usize> Abs<'_, W> {
+    /// An access whose address some code holds.
+    #[inline]
+    pub(super) fn access(&mut self, cpu: usize, p: usize, explicit: bool) -> Result<(), Violation> {
+        let cr3 = self.get(self.m.layout.cpus[cpu].cr3);
+        let s = &self.m.layout.shared;
+        let (dead, version) = (self.get(s.dead[p]), self.get(s.version[p]));
+        let live = self.present(p) && version >= dead;
+        // S4: code uses what is allocated; an address that is not is nobody's to use.
+        if !explicit && !live {
+            return Ok(());
+        }
+        let page = &self.m.layout.pages[p];
+        // S9: user code and uaccess hold addresses of one mm; under another's table the same address is not theirs.
+        if matches!(page.kind, PageKind::User(mm) if self.m.mm(cr3) != usize::from(mm)) {
+            return Err(Violation::WrongAddressSpace);
+        }
+        let used = self.used(cpu, p, cr3)?;
+        match used {
+            Some(v) if v < dead && live => Err(Violation::StaleAccessReused),
+            Some(v) if v < dead => Err(Violation::StaleAccessNotReused),
+            _ => Ok(()),
+        }
+    }
+
+    /// Run the patched instruction (SEMANTICS S7): each part as it was fetched, or as memory has it now. An INT3 is
+    /// a whole instruction; otherwise head and tail must belong together.
+    #[inline]
+    pub(super) fn run_text(&self, cpu: usize) -> Result<(), Violation> {
+        let Some(parts) = self.m.layout.text else { return Ok(()) };
+        let s = &self.m.layout.shared;
+        let [head, tail] = parts.map(|p| {
+            let fetched = self.get(self.m.layout.cpus[cpu].tlb[p][0]);
+            if fetched == 0 { self.get(s.version[p]) } else { fetched }
+        });
+        let [head_dead, tail_dead] = parts.map(|p| self.get(s.dead[p]));
+        let whole = TEXT.is_whole(head);
+        if head < head_dead || whole && (tail < tail_dead || tail != head) {
+            return Err(Violation::StaleText);
+        }
+        Ok(())
+    }
+
+    /// A serialising instruction: what was fetched before is fetched again (SEMANTICS H4 c).
+    #[inline]
+    pub(super) fn drop_text(&mut self, cpu: usize) {
+        if let Some(parts) = self.m.layout.text {
+            for p in parts {
+                let b = self.m.layout.cpus[cpu].tlb[p][0];
+                self.set(b, 0);
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn zone(&mut self, cpu: usize, zone: Zone) -> Result<(), Violation> {
+        let c = &self.m.layout.cpus[cpu];
+        let user = self.get(c.cr3) & CR3_USER != 0;
+        if user && !matches!(zone, Zone::Entry | Zone::User) {
+            return Err(Violation::UnmappedAccess);
+        }
+        if zone == Zone::PerCpu {
+            self.gs_access(cpu)?;
+        }
+        for p in 0..self.m.layout.pages.len() {
+            let kind = self.m.layout.pages[p].kind;
+            if kind != PageKind::Text && self.m.zone_may(zone, kind) {
+                self.access(cpu, p, false)?;
+            }
+        }
+        if self.m.zone_may(zone, PageKind::Text) { self.run_text(cpu) } else { Ok(()) }
+    }
+
+    /// Ordinary kernel code on a CPU that rests in the kernel.
+    pub fn use_kernel(&mut self, cpu: usize) -> Result<(), Violation> {
+        self.zone(cpu, Zone::Kernel)
+    }
+
+    #[inline]
+    pub(super) fn gs_access(&mut self, cpu: usize) -> Result<(), Violation> {
+        if self.get(self.m.layout.cpus[cpu].gs) == 0 {
+            self.seen |= Seen::WRONG_GS;
+            if self.m.assume.gs_faults {
+                return Err(Violation::WrongGsAccess);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,210 @@
+//! Variables, store buffers and page-table entries: what programs read and write, and the versions of S1.
+
+use super::{Abs, CR3_USER, Seen};
+use crate::check::layout::{Bits, TEXT, Target};
+use crate::kernel::program::{At, Copies, Entry, Level, PageKind};
+use crate::kernel::step::Violation;
+
+impl<const W: usize> Abs<'_, W> {
+    #[inline]
+    pub(super) fn place(&mut self, cpu: usize, field: u8, owner: usize) -> (Bits, u8, u64) {
+        let f = &self.m.code.fields[usize::from(field)];
+        let var = usize::from(f.var);
+        let l = &self.m.layout;
+        let b = match self.m.code.vars[var].copies {
+            Copies::One => Some(&l.shared.vars[var]),
+            Copies::Cpu => {
+                if owner != cpu {
+                    self.others |= 1 << owner;
+                }
+                Some(&l.cpus[owner].vars[var])
+            }
+            Copies::Mm => l.shared.mm_vars[var].get(owner),
+            Copies::Asid => l.cpus[cpu].asid_vars[var].get(owner),
+        };
+        let b = b.copied().unwrap_or_default();
+        if !b.exists() {
+            self.seen |= Seen::OVERFLOW; // no such address space or ASID in this scope
+        }
+        (b, f.shift, f.mask())
+    }
+
+    #[inline]
+    pub(super) fn decode(&self, cpu: usize, slot: usize) -> (Target, u64) {
+        let c = &self.m.layout.cpus[cpu];
+        let e = self.get(c.stores[slot]);
+        (c.targets[(e >> c.value_bits) as usize], e & ((1 << c.value_bits) - 1))
+    }
+
+    #[inline]
+    pub(super) fn buffered(&self, cpu: usize) -> usize {
+        self.get(self.m.layout.cpus[cpu].pending) as usize
+    }
+
+    #[inline]
+    pub(super) fn push_store(&mut self, cpu: usize, target: Target, v: u64) {
+        let c = &self.m.layout.cpus[cpu];
+        if c.stores.is_empty() || !self.m.assume.store_buffers {
+            self.commit(cpu, target, v);
+            return;
+        }
+        let n = self.buffered(cpu);
+        if n == c.stores.len() {
+            self.seen |= Seen::FULL;
+            return;
+        }
+        let kind =
+            c.targets.iter().position(|t| *t == target).expect("every store of a program is listed") as u64;
+        self.set(c.stores[n], kind << c.value_bits | v);
+        self.set(c.pending, n as u64 + 1);
+    }
+
+    /// Make the oldest store visible.
+    pub fn drain(&mut self, cpu: usize) {
+        let (target, v) = self.decode(cpu, 0);
+        let c = &self.m.layout.cpus[cpu];
+        let n = self.buffered(cpu);
+        for i in 1..n {
+            let e = self.get(c.stores[i]);
+            self.set(c.stores[i - 1], e);
+        }
+        self.set(c.stores[n - 1], 0);
+        self.set(c.pending, n as u64 - 1);
+        self.commit(cpu, target, v);
+    }
+
+    /// What the oldest buffered store writes.
+    pub fn oldest(&self, cpu: usize) -> (Target, u64) {
+        self.decode(cpu, 0)
+    }
+
+    #[inline]
+    pub(super) fn commit(&mut self, cpu: usize, target: Target, v: u64) {
+        match target {
+            Target::Field { field, owner } => {
+                let (b, shift, mask) = self.place(cpu, field, usize::from(owner));
+                let old = self.get(b);
+                if v << shift & !mask != 0 {
+                    self.seen |= Seen::OVERFLOW;
+                }
+                self.set(b, old & !mask | v << shift & mask);
+            }
+            Target::Entry { page, level, v } => self.commit_entry(usize::from(page), level, v),
+            Target::Ack { sender } => {
+                self.others |= 1 << sender;
+                let b = self.m.layout.cpus[usize::from(sender)].waits;
+                let old = self.get(b);
+                self.set(b, old & !(1 << cpu));
+            }
+        }
+    }
+
+    pub(super) fn commit_entry(&mut self, p: usize, level: Level, v: Entry) {
+        let s = &self.m.layout.shared;
+        let version = self.get(s.version[p]);
+        if self.m.layout.pages[p].kind == PageKind::Text {
+            self.set(s.version[p], patched(version, v));
+            return;
+        }
+        let kind = match v {
+            Entry::None | Entry::Int3 => 0,
+            Entry::Fresh | Entry::Initial => 1,
+            Entry::LessRights => 2,
+        };
+        if level == Level::Table {
+            let old = self.get(s.upper[p]);
+            self.set(s.upper[p], old + 1);
+            self.set(s.upper_kind[p], u64::from(kind != 0));
+            self.set(s.old_leaf[p], version);
+        }
+        self.set(s.version[p], version + 1);
+        self.set(s.kind[p], kind);
+        self.rename(p);
+    }
+
+    /// Rename a page's versions to the least that compare alike (SEMANTICS S1): what is asked of a version is whether
+    /// it is below what is dead, below what a flush under way covers, and below what is current. A number above the
+    /// current version, which a flush covers by stores still in a buffer, stays as far above it.
+    pub(super) fn rename(&mut self, p: usize) {
+        if !self.m.renamed {
+            return;
+        }
+        self.others = self.m.masks[3];
+        let layout = &self.m.layout;
+        let shared = &layout.shared;
+        let covered = layout.cpus.iter().map(|c| c.covered[p]).filter(|b| b.exists());
+        let marks = [shared.dead[p]].into_iter().chain(covered.clone());
+        let held = layout.cpus.iter().flat_map(|c| c.tlb[p]).chain([shared.old_leaf[p]]);
+        self.renumber(shared.version[p], marks, held.filter(|b| b.exists()));
+        // `free table` tells the first table of all by its number.
+        if self.get(shared.upper[p]) > 1 {
+            let held = layout.cpus.iter().flat_map(|c| c.upper[p]).filter(|b| b.exists());
+            self.renumber(shared.upper[p], [shared.freed[p]].into_iter(), held);
+        }
+    }
+
+    /// Number what is at most `current` by how many of the marks and of `current` itself it reaches. 0 is none.
+    pub(super) fn renumber(
+        &mut self,
+        current: Bits,
+        marks: impl Iterator<Item = Bits> + Clone,
+        held: impl Iterator<Item = Bits>,
+    ) {
+        let now = self.get(current);
+        let mut steps: u64 = 1 << now;
+        for b in marks.clone() {
+            match self.get(b) {
+                0 => {}
+                v if v <= now => steps |= 1 << v,
+                _ => {}
+            }
+        }
+        let new = |v: u64| match v {
+            0 => 0,
+            v if v <= now => u64::from((steps & ((2 << v) - 1)).count_ones()) + 1,
+            v => u64::from(steps.count_ones()) + 1 + (v - now),
+        };
+        for b in held.chain(marks).chain([current]) {
+            let v = self.get(b);
+            self.set(b, new(v));
+        }
+    }
+
+    /// The version of a part of text once this CPU's own stores are visible.
+    pub(super) fn own_text(&self, cpu: usize, page: usize) -> u64 {
+        (0..self.buffered(cpu)).fold(self.get(self.m.layout.shared.version[page]), |version, i| {
+            match self.decode(cpu, i).0 {
+                Target::Entry { page: p, v, .. } if usize::from(p) == page => patched(version, v),
+                _ => version,
+            }
+        })
+    }
+
+    #[inline]
+    pub(super) fn own_entries(&self, cpu: usize, page: usize, of: Option<Level>) -> u64 {
+        (0..self.buffered(cpu))
+            .filter(|&i| match self.decode(cpu, i).0 {
+                Target::Entry { page: p, level, .. } => {
+                    usize::from(p) == page && of.is_none_or(|l| l == level)
+                }
+                _ => false,
+            })
+            .count() as u64
+    }
+
+    #[inline]
+    pub(super) fn reach_var(&mut self, cpu: usize, field: u8, at: At) -> Result<(), Violation> {
+        let var = &self.m.code.vars[usize::from(self.m.code.fields[usize::from(field)].var)];
+        if at == At::Me {
+            self.gs_access(cpu)?;
+        }
+        let user = self.get(self.m.layout.cpus[cpu].cr3) & CR3_USER != 0;
+        if user && !var.user_mapped { Err(Violation::UnmappedAccess) } else { Ok(()) }
+    }
+}
+
+/// The version of a part of text after a store to it.
+fn patched(version: u64, v: Entry) -> u64 {
+    let whole = version - version % TEXT.step;
+    if v == Entry::Int3 { whole + 1 } else { whole + TEXT.step }
+}
