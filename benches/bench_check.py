@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,35 +54,3 @@ def test_time_of_the_verdict_table(benchmark: Any) -> None:
     assert all(row.status != "inconclusive" for row in rows)
     if benchmark.stats is not None:
         benchmark.extra_info["verdicts_per_s"] = len(rows) / benchmark.stats.stats.min
-
-
-@pytest.mark.skipif(
-    shutil.which("spin") is None or shutil.which("gcc") is None,
-    reason="needs the Debian packages spin and gcc",
-)
-def test_states_per_second_beside_spin(benchmark: Any, tmp_path: Path) -> None:
-    """Counts states of the fix with two isolated CPUs under SC: Spin on the exported model, then this checker."""
-    (tmp_path / "m.pml").write_text(tc.policies["coalesce-v7-fixed"].promela(isolated=2, entries=2))
-    subprocess.run(["spin", "-a", "m.pml"], cwd=tmp_path, check=True, capture_output=True)
-    subprocess.run(["gcc", "-O2", "-DSAFETY", "-w", "pan.c", "-o", "pan"], cwd=tmp_path, check=True)
-    before = os.times()
-    said = subprocess.run(
-        ["./pan", "-E", "-m200000"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    spin_s = os.times().children_user - before.children_user
-    stored = re.search(r"([\d.e+]+) states, stored", said.stdout)
-
-    started = time.process_time()
-    verdict = benchmark.pedantic(
-        tc.check,
-        args=("coalesce-v7-fixed",),
-        kwargs={"cpus": 3, "assume": {"D": "none", "stores": "sc"}, "reduce": False},
-        rounds=1,
-    )
-
-    ours_s = time.process_time() - started
-    assert stored is not None, said.stdout
-    assert ("errors: 0" in said.stdout) == (verdict.status == "verified")
-    # Processor time for both: the rates hold on a machine that does other things too.
-    benchmark.extra_info["spin_states_per_s"] = float(stored[1]) / max(spin_s, 0.01)
-    benchmark.extra_info["states_per_s"] = verdict.states / max(ours_s, 0.001)

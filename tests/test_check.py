@@ -147,10 +147,13 @@ def test_json_has_a_schema_and_the_counterexample() -> None:
     ("arguments", "said"),
     [
         (["check", "coalesce-v77"], "did you mean `coalesce-v7`"),
-        (["check", "ipi", "--cpus", "9"], "cpus is 2 to 5: got 9"),
+        (["check", "ipi", "--cpus", "9"], "cpus must be an integer from 2 to 5: got 9"),
         (["check", "ipi", "--cpus", "2.5"], "'--cpus': Input should be a valid integer"),
         (["check", "ipi", "--cpus", "2.5"], "got '2.5'"),
-        (["check", "ipi", "--entries", "1e3"], "entries is 0 to 15 or unbounded: got '1e3'"),
+        (
+            ["check", "ipi", "--entries", "1e3"],
+            "entries must be an integer from 0 to 15 or unbounded: got '1e3'",
+        ),
         (["check", "tests"], "no policy is called `tests`"),
         (["check", "tests/"], "is a directory"),
         (["litmus", "README.md"], "README.md:3:82: `?` means nothing here"),
@@ -392,7 +395,9 @@ def test_generations_only_grow_so_their_flushes_have_a_bound() -> None:
 
 
 def test_a_bound_is_a_number_or_unbounded() -> None:
-    with pytest.raises(tc.CheckError, match="rounds is 1 to 15 or unbounded: got 'many'"):
+    with pytest.raises(
+        tc.CheckError, match="rounds must be an integer from 1 to 15 or unbounded: got 'many'"
+    ):
         tc.check("ipi", rounds="many")
     with pytest.raises(tc.CheckError, match="patched text"):
         tc.check("text-sync-tri-state", rounds="unbounded")

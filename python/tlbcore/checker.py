@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from tlbcore import _core
+from tlbcore._numbers import count
 from tlbcore._repair_cost import Cost, cost_of
 from tlbcore.kernel import machine_text
 from tlbcore.policy import Policy, as_policy
@@ -31,7 +31,6 @@ __all__ = [
 ]
 
 _GIB = 1 << 30
-_MOST_BYTES = 1 << 62
 
 Progress = Callable[[int, int], None]
 
@@ -561,31 +560,21 @@ def _core_of(request: dict[str, Any], worst: Verdict, progress: Progress | None)
     return tuple(needed)
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
 def _bound(name: str, value: int, least: int, most: int) -> int:
-    if not _whole(value):
-        raise _core.CheckError(f"{name} is a whole number, {least} to {most}: got {value!r}")
-    if not least <= value <= most:
-        raise _core.CheckError(f"{name} is {least} to {most}: got {value}")
-    return int(value)
+    return count(value, name, least, most, _core.CheckError)
 
 
 def _memory(value: int) -> int:
-    if not _whole(value) or not 1 <= value <= _MOST_BYTES:
-        raise _core.CheckError(f"memory is a number of bytes, 1 to 2**62: got {value!r}")
-    return int(value)
+    return count(value, "memory", 1, error=_core.CheckError)
 
 
 def _times(name: str, value: int | str, least: int) -> int:
     """Read a number of runs; 255 stands for any number."""
     if value == "unbounded":
         return 255
-    if isinstance(value, str) or not _whole(value) or not least <= value <= 15:
-        raise _core.CheckError(f"{name} is {least} to 15 or unbounded: got {value!r}")
-    return int(value)
+    if isinstance(value, str):
+        raise _core.CheckError(f"{name} must be an integer from {least} to 15 or unbounded: got {value!r}")
+    return _bound(name, value, least, 15)
 
 
 def _one(
