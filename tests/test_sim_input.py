@@ -102,7 +102,7 @@ BAD: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: load(name=3), tc.SimError, "scenario: invalid type: integer `3`, expected a string"),
     # Steps of chains.
     (lambda: chain(cause="alias"), tc.SimError, 'scenario "x": actor "chain": unknown variant `alias`'),
-    (lambda: chain(per_mille=2000), tc.SimError, "per_mille is a chance of at most 1000: got 2000"),
+    (lambda: chain(per_mille=2000), tc.SimError, "a chance per mille is at most 1000: got 2000"),
     (lambda: chain(program="syscall"), tc.SimError, '"syscall" is no kernel work that a chain can run'),
     (lambda: load(scenarios.chain([], rate_hz=1)), tc.SimError, "there is no step"),
     (

@@ -214,8 +214,71 @@ def test_looked_up_pages_survive_a_switch_back_only_where_an_asid_was_found() ->
     assert misses(7) > 5 * misses(2)
 
 
+def moving(per_mille: int = 1000, on: tuple[int, ...] = (0, 1, 2), **more: Any) -> scenarios.Actor:
+    steps = [{"do": "switch"}, {"do": "unmap", "pages": 4}, {"do": "migrate", "per_mille": per_mille}]
+    return scenarios.tasks(steps, on=on, rate_hz=2000, **{"processes": 3, **more})
+
+
+def test_a_process_that_moves_leaves_a_lazy_cpu_behind_that_its_flushes_skip() -> None:
+    alone = run(moving(on=(0, 1), processes=1), detail="full")
+    assert alone.total("migrations") > 100
+    assert alone.total("lazy_skips") > 100
+    assert run(moving(0, on=(0, 1), processes=1)).total("lazy_skips") == 0
+
+
+@pytest.mark.parametrize("policy", ["ipi", "coalesce-v7-fixed", "ct-late"])
+def test_processes_spread_evenly_and_none_gets_lost(policy: str) -> None:
+    result = run(moving(), policy=policy)
+    moved = result.table["migrations"][:3]
+    assert moved.min() > 0.8 * moved.max()
+    assert result.total("migrations") > 700
+    # A turn switches and moves; a move is followed by a switch to the next process in line.
+    assert 1.5 < result.total("mm_switches") / result.total("migrations") < 2.1
+
+
+def test_one_cpu_is_nowhere_to_move_to() -> None:
+    still = run(moving(on=(1,)))
+    assert still.total("migrations") == 0
+    assert still.total("mm_switches") > 0
+
+
+def test_children_that_exit_elsewhere_leave_their_stacks_there() -> None:
+    def allocated(spread: int, on: tuple[int, ...] = (1, 2)) -> int:
+        steps = [{"do": "fork"}, {"do": "exit", "spread": spread}]
+        return run(scenarios.tasks(steps, on=on, rate_hz=1e4)).total("stacks_allocated")
+
+    assert allocated(0) < 5 < 500 < allocated(474) < allocated(1000)
+    assert allocated(1000, on=(1,)) < 5
+
+
+def test_a_kernel_build_moves_as_often_as_one_was_measured_to() -> None:
+    # mvermeulen.org/perf/?p=615: 4.3 % of the context switches of a kernel build on 16 CPUs.
+    found = tc.compare(scenarios.kernel_build(duration_s=2.0), machine=MACHINE, policies=["ipi"])
+    (share,) = found.table["migration_share"][found.table["cpu_class"] == "housekeeping"]
+    assert share == pytest.approx(0.043, rel=0.1)
+
+
+def test_a_run_with_moves_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_path: Path) -> None:
+    load = scenarios.kernel_build(duration_s=60.0, migrations=0.3)
+    file = tmp_path / "run.checkpoint"
+
+    def stop(done: float, _total: float) -> None:
+        if done > 0:
+            raise KeyboardInterrupt
+
+    assert tc.simulate(load, machine=MACHINE, checkpoint=file, progress=stop).interrupted
+    rest = tc.simulate(load, machine=MACHINE, checkpoint=file)
+    whole = tc.simulate(load, machine=MACHINE)
+    assert whole.total("migrations") > 1000
+    for column, values in whole.table.items():
+        assert values.tobytes() == rest.table[column].tobytes(), column
+
+
 BAD = [
     ({"processes": 0}, "processes must be an integer from 1 to 65535: got 0"),
+    ({"steps": [{"do": "migrate"}], "shared": True}, "has a thread on each CPU already"),
+    ({"steps": [{"do": "exit", "spread": 1001}]}, "a chance per mille is at most 1000: got 1001"),
+    ({"steps": [{"do": "fork", "spread": 5}]}, "`spread` is of exit, not of fork"),
     ({"processes": 3, "shared": True}, "threads share one process"),
     ({"also_on": "isolated"}, "also_on adds threads of a shared process"),
     ({"shared": True, "also_on": (9,)}, "CPU 9 does not exist"),
@@ -226,7 +289,7 @@ BAD = [
     ({"steps": []}, 'actor "tasks": there is no step'),
     ({"steps": [{"do": "switch", "per_mile": 5}]}, "unknown field `per_mile`"),
     ({"steps": [{"do": "switch", "pages": 5}]}, "`pages` and `tables` are of unmap, not of switch"),
-    ({"steps": [{"do": "switch", "per_mille": 3000}]}, "per_mille is a chance of at most 1000: got 3000"),
+    ({"steps": [{"do": "switch", "per_mille": 3000}]}, "a chance per mille is at most 1000: got 3000"),
 ]
 
 

@@ -400,6 +400,10 @@ FIGURES: dict[str, tuple[str, Callable[[SimResult, bool, int], float]]] = {
     ),
     "wait_share": ("share of time waited for acknowledgements", _share("wait_ps")),
     "mm_switches_per_hour": ("context switches to another address space", _per_hour("mm_switches")),
+    "migration_share": (
+        "migrations to another CPU, per context switch",
+        _mean("migrations", "mm_switches", 1.0),
+    ),
     "mm_switch_flush_share": (
         "share of those that flushed",
         _mean("mm_switches_flushed", "mm_switches", 1.0),

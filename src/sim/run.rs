@@ -111,7 +111,7 @@ const BLOCK_RUNS: u64 = 20_000;
 /// Simulated time of the first block.
 const FIRST_BLOCK_PS: u64 = 1_000_000_000;
 
-const CHECKPOINT_VERSION: u32 = 2;
+const CHECKPOINT_VERSION: u32 = 3;
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Checkpoint {

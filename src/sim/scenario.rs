@@ -240,8 +240,9 @@ impl Kind {
 
     /// A turn or chain has steps, each with a chance that is one, and a chain runs what initiators run.
     fn check_steps(&self) -> Result<(), String> {
+        let spread = |what: Do| if let Do::Exit { spread } = what { spread } else { 0 };
         let chances: Vec<u16> = match self {
-            Kind::Tasks { steps, .. } => steps.iter().map(|s| s.per_mille).collect(),
+            Kind::Tasks { steps, .. } => steps.iter().flat_map(|s| [s.per_mille, spread(s.what)]).collect(),
             Kind::Chain { steps, .. } => steps.iter().map(|s| s.per_mille).collect(),
             _ => return Ok(()),
         };
@@ -249,7 +250,7 @@ impl Kind {
             return Err("there is no step".into());
         }
         if let Some(chance) = chances.iter().find(|c| **c > 1000) {
-            return Err(format!("per_mille is a chance of at most 1000: got {chance}"));
+            return Err(format!("a chance per mille is at most 1000: got {chance}"));
         }
         let Kind::Chain { steps, .. } = self else { return Ok(()) };
         match steps.iter().find(|s| entered_by_others(&s.program)) {
@@ -425,6 +426,11 @@ impl Scenario {
                 }
                 if *shared && steps.iter().any(|s| s.what == Do::Exec) {
                     return fail(format!("actor {name:?}: exec ends every other thread of a shared process"));
+                }
+                if *shared && steps.iter().any(|s| s.what == Do::Migrate) {
+                    return fail(format!(
+                        "actor {name:?}: a shared process has a thread on each CPU already"
+                    ));
                 }
                 let mut threads = also_on.iter().flat_map(|on| self.cpus_of(on));
                 if let Some(cpu) = threads.find(|c| *c >= self.cpus) {

@@ -94,6 +94,7 @@ statistics! {
     stacks_reused, Count, "Kernel stacks taken from the per-CPU cache.";
     stacks_allocated, Count, "Kernel stacks newly allocated in vmalloc space.";
     execs, Count, "Address spaces replaced by a fresh one: exec, or exit and another process in its place.";
+    migrations, Count, "Processes that moved from this CPU to another one.";
     mm_switches, Count, "Context switches that loaded another address space.";
     mm_switches_flushed, Count, "Of those, the ones that flushed: the ASID was new, behind, or there are no PCIDs.";
     asid_hits, Count, "Context switches that found one of the six ASIDs still holding the address space.";

@@ -158,11 +158,9 @@ impl Engine {
             && saved.stats.len() == self.own.len()
             && saved.stats.iter().all(|row| row.len() == STATS)
             && saved.own.iter().zip(&self.own).all(|(s, o)| s.actors.len() == o.actors.len())
-            && saved.own.iter().zip(&self.own).all(|(s, o)| {
-                s.actors.iter().zip(&o.actors).all(|(s, o)| {
-                    s.mms.len() == o.mms.len() && (s.at == 0 || usize::from(s.at) < s.mms.len())
-                })
-            })
+            && saved.own.iter().flat_map(|o| &o.actors).map(|a| a.mms.len()).sum::<usize>()
+                == self.own.iter().flat_map(|o| &o.actors).map(|a| a.mms.len()).sum::<usize>()
+            && saved.own.iter().flat_map(|o| &o.actors).all(|a| a.at == 0 || usize::from(a.at) < a.mms.len())
             && saved.own.iter().flat_map(|o| &o.acts).all(|a| usize::from(a.frame.pc) < self.code.ops.len())
             && saved.cores.iter().all(|c| usize::from(c.depth) <= DEPTH)
             && saved.tlbs.as_ref().map(Vec::len) == self.m.tlbs.as_ref().map(Vec::len)

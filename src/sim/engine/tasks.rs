@@ -45,6 +45,9 @@ pub(super) enum Task {
     Exec {
         actor: u16,
     },
+    Migrate {
+        actor: u16,
+    },
     /// `exit_mmap` of an address space that nobody uses any more.
     TearDown {
         mm: u16,
@@ -95,6 +98,9 @@ impl Engine {
                 unreachable!("a turn is of tasks")
             };
             let gap = *gap;
+            if self.own[i].actors[k].mms.is_empty() {
+                break gap; // all have moved away
+            }
             let Some(step) = steps.get(j).copied() else { break gap };
             j += 1;
             let draws = &mut self.own[i].actors[k].draws;
@@ -107,14 +113,16 @@ impl Engine {
                 Do::Sleep => (Task::Sleep, 0),
                 Do::Unmap { pages, tables } => (Task::Unmap { actor, tables }, pages),
                 Do::Exec => (Task::Exec { actor }, 0),
+                Do::Migrate => (Task::Migrate { actor }, 0),
                 Do::Fork => {
                     self.create(cpu, k);
                     continue;
                 }
-                Do::Exit => {
+                Do::Exit { spread } => {
                     if !self.own[i].actors[k].alive.is_empty() {
                         let area = self.own[i].actors[k].alive.remove(0);
-                        self.release(cpu, cpu, area, at);
+                        let on = self.exits_on(cpu, k, spread);
+                        self.release(cpu, on, area, at);
                     }
                     continue;
                 }
@@ -125,12 +133,88 @@ impl Engine {
         self.next_gap(cpu, k, gap);
     }
 
+    /// The other CPUs of actor `k`.
+    fn others(&self, cpu: Cpu, k: usize) -> Vec<Cpu> {
+        let id = usize::from(self.own[usize::from(cpu)].actors[k].actor);
+        let mut on = self.scenario.cpus_of(&self.scenario.actors[id].on);
+        on.retain(|c| *c != cpu);
+        on
+    }
+
+    /// Where a child of actor `k` exits that started here.
+    fn exits_on(&mut self, cpu: Cpu, k: usize, spread: u16) -> Cpu {
+        if spread == 0 {
+            return cpu;
+        }
+        let others = self.others(cpu, k);
+        let draws = &mut self.own[usize::from(cpu)].actors[k].draws;
+        let stays = draws.below(1000) >= u64::from(spread) || others.is_empty();
+        if stays { cpu } else { others[draws.below(others.len() as u64) as usize] }
+    }
+
+    /// The actor's state on a CPU that it is on.
+    fn seat_of(&mut self, cpu: Cpu, id: u16) -> &mut ActorState {
+        let seat = self.own[usize::from(cpu)].actors.iter_mut().find(|a| a.actor == id);
+        seat.expect("the actor is on this CPU")
+    }
+
+    /// The current process leaves for the CPU with the fewest, one of them by a draw (the load balancer's aim without its
+    /// machinery). Here the next process follows; there a CPU that had none takes it up at once.
+    fn migrate(&mut self, cpu: Cpu, k: usize) {
+        let id = self.own[usize::from(cpu)].actors[k].actor;
+        let mut to = self.others(cpu, k);
+        let loads: Vec<usize> = to.iter().map(|c| self.seat_of(*c, id).mms.len()).collect();
+        let Some(fewest) = loads.iter().min() else { return };
+        let mut load = loads.iter();
+        to.retain(|_| load.next() == Some(fewest));
+        let now = self.m.cores[usize::from(cpu)].clock;
+        let own = &mut self.own[usize::from(cpu)];
+        let a = &mut own.actors[k];
+        let there = to[a.draws.below(to.len() as u64) as usize];
+        let mm = a.mms.remove(usize::from(a.at));
+        // The switch that follows goes on to the next in line.
+        a.at = if a.at == 0 { a.mms.len().saturating_sub(1) as u16 } else { a.at - 1 };
+        let next = |k: usize| {
+            let run = Run::Task(Task::Switch { actor: k as u16 });
+            Work::new(now, run, false, 0, Cause::UserFlush)
+        };
+        if !a.mms.is_empty() {
+            own.works.insert(0, next(k));
+        }
+        self.m.add(cpu, Stat::migrations, 1);
+        let seat = self.seat_of(there, id);
+        seat.mms.push(mm);
+        if seat.mms.len() == 1 {
+            seat.at = 0;
+            let own = &mut self.own[usize::from(there)];
+            let k = own.actors.iter().position(|a| a.actor == id).expect("just found");
+            own.works.push(next(k));
+            self.wake(there);
+        }
+    }
+
+    /// Has every process of the task's actor left this CPU? Then there is nothing to run.
+    pub(super) fn is_gone(&self, cpu: Cpu, task: Task) -> bool {
+        match task {
+            Task::Switch { actor }
+            | Task::Unmap { actor, .. }
+            | Task::Exec { actor }
+            | Task::Migrate { actor } => self.own[usize::from(cpu)].actors[usize::from(actor)].mms.is_empty(),
+            Task::Sleep | Task::TearDown { .. } => false,
+        }
+    }
+
     /// A task's program is about to start: which one, and whether it flushes a user range.
     pub(super) fn task(&mut self, cpu: Cpu, task: Task) -> (ProgId, bool) {
         let programs = self.tasks.expect("the code has memory contexts: the scenario asked for them");
+        if let Task::Migrate { actor } = task {
+            self.migrate(cpu, usize::from(actor));
+            return (programs.sleep, false);
+        }
         let own = &mut self.own[usize::from(cpu)];
         let contexts = &mut self.m.contexts;
         match task {
+            Task::Migrate { .. } => unreachable!("handled above"),
             Task::Switch { actor } => {
                 let a = &mut own.actors[usize::from(actor)];
                 a.at = (a.at + 1) % a.mms.len() as u16;

@@ -201,6 +201,11 @@ impl Engine {
         let now = self.m.cores[i].clock;
         let Some(at) = self.own[i].works.iter().position(|w| w.ready <= now) else { return };
         let mut work = self.own[i].works.remove(at);
+        if let Run::Task(task) = work.run
+            && self.is_gone(cpu, task)
+        {
+            return self.refresh(cpu);
+        }
         self.refresh(cpu);
         let mut taken = u32::from(work.run == Run::Drain);
         let mut user = false;

@@ -20,7 +20,13 @@ pub enum Do {
     /// A child is created: its kernel stack.
     Fork,
     /// The oldest child exits: its kernel stack goes the way of 3.2.
-    Exit,
+    Exit {
+        /// Chance per thousand that it exits on another CPU of the actor than the one it started on.
+        spread: u16,
+    },
+    /// The current process moves to another CPU of the actor, the one with the fewest; this CPU goes on lazily and then
+    /// with the next process.
+    Migrate,
     /// The current process becomes another: a fresh address space is loaded, then the old one is torn down
     /// (`exec_mmap`, `exit_mmap`: a full flush with freed tables).
     Exec,
@@ -44,6 +50,7 @@ struct Written {
     r#do: Word,
     pages: Option<u32>,
     tables: Option<bool>,
+    spread: Option<u16>,
     #[serde(default = "super::always")]
     per_mille: u16,
 }
@@ -56,6 +63,7 @@ enum Word {
     Unmap,
     Fork,
     Exit,
+    Migrate,
     Exec,
 }
 
@@ -71,9 +79,13 @@ impl TryFrom<Written> for TaskStep {
                 Do::Unmap { pages, tables: step.tables.unwrap_or(false) }
             }
             Word::Fork => Do::Fork,
-            Word::Exit => Do::Exit,
+            Word::Exit => Do::Exit { spread: step.spread.unwrap_or(0) },
+            Word::Migrate => Do::Migrate,
             Word::Exec => Do::Exec,
         };
+        if !matches!(what, Do::Exit { .. }) && step.spread.is_some() {
+            return Err(format!("`spread` is of exit, not of {:?}", step.r#do).to_lowercase());
+        }
         if !matches!(what, Do::Unmap { .. }) && (step.pages.is_some() || step.tables.is_some()) {
             return Err(format!("`pages` and `tables` are of unmap, not of {:?}", step.r#do).to_lowercase());
         }
