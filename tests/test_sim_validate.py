@@ -66,6 +66,15 @@ replacement = "lru"
     assert _geometry._order("skylake-sp", 0, 4, 16) == [1, 3, 2, 4]
 
 
+def test_a_page_of_a_madvise_under_pti_costs_what_two_flushes_cost(rows):
+    slope = one(rows, "each further page of a madvise under PTI, Skylake (AMITPTI)")
+    assert slope["within"]
+    assert slope["computed"] == pytest.approx(200 + 350)  # INVLPG, INVPCID of one address: HAN17
+    calls = [one(rows, f"madvise of {n} under PTI, Skylake (AMITPTI)") for n in ("1 page", "10 pages")]
+    assert [row["computed"] for row in calls] == [None, None]
+    assert ["its flush takes 866" in row["note"] for row in calls] == [True, False]
+
+
 def test_every_row_of_numbers_is_shown_and_misses_are_not_hidden(rows):
     assert {row["number"] for row in rows} == {2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
     assert {row["role"] for row in rows} == {"input", "fitted", "prediction", "consistency"}
