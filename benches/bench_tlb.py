@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from benches import streams
+from tests.geometry import one_tlb
 
 import tlbcore as tc
 
@@ -136,22 +137,7 @@ def bench_ratio_to_libcachesim(benchmark: Any, pages: Callable[[str], streams.St
     from tests.peers import libcachesim_hits
 
     vpn = pages("zipf1.0")
-    machine = tc.Machine(
-        name="fully-associative",
-        text="""
-name = "fully-associative"
-inherits = "_generic"
-[cpu]
-mhz = 1000
-[[level]]
-name = "l1"
-[[level.structure]]
-name = "l1"
-sets = 1
-ways = 1536
-sizes = ["4K"]
-""",
-    )
+    machine = one_tlb(1536)
     part = vpn[: 1 << 17]
     tlb = tc.Tlb(machine)
     ours = benchmark.pedantic(

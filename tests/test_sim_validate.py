@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.geometry import one_tlb
 
 import tlbcore as tc
 from tlbcore import _geometry, scenarios
@@ -47,21 +48,7 @@ def test_knees_steps_victims_and_contexts_of_presets_come_out_of_access_streams(
 
 
 def test_the_victims_of_another_policy_come_in_another_order():
-    text = """
-name = "lru"
-inherits = "_generic"
-[cpu]
-mhz = 1000
-[[level]]
-name = "l1"
-[[level.structure]]
-name = "l1"
-sets = 1
-ways = 4
-sizes = ["4K"]
-replacement = "lru"
-"""
-    lru = tc.Machine(name="lru", text=text)
+    lru = one_tlb(4, more='replacement = "lru"')
     assert _geometry._order(lru, 0, 4, 1) == [1, 2, 3, 4]
     assert _geometry._order("skylake-sp", 0, 4, 16) == [1, 3, 2, 4]
 

@@ -13,27 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from tests.geometry import one_tlb
 
 import tlbcore as tc
-from tlbcore._machines import Machine
 from tlbcore.reference import tlb as reference
 
-IDEAL = Machine(
-    name="ideal",
-    text="""
-name = "ideal"
-inherits = "_generic"
-[cpu]
-mhz = 1000
-[[level]]
-name = "l1"
-[[level.structure]]
-name = "l1"
-sets = 1
-ways = 64
-sizes = ["4K"]
-""",
-)
+IDEAL = one_tlb(64)
 PAGE = {"a": 0x7F0000000, "b": 0x7F0000123}
 PCID = 5
 #: Invalidations: text for the checker, op and flags for the engine.

@@ -7,26 +7,14 @@ import pytest
 from benches import streams
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.geometry import one_tlb
 
 import tlbcore as tc
 
 
-def one_tlb(vpn: np.ndarray, sets: int, ways: int, pcid: np.ndarray, flushes: list[int]) -> int:
+def driven(vpn: np.ndarray, sets: int, ways: int, pcid: np.ndarray, flushes: list[int]) -> int:
     """Count the misses of a single TLB of that shape, driven through the engine."""
-    text = f"""
-name = "one"
-inherits = "_generic"
-[cpu]
-mhz = 1000
-[[level]]
-name = "l1"
-[[level.structure]]
-name = "l1"
-sets = {sets}
-ways = {ways}
-sizes = ["4K"]
-"""
-    tlb = tc.Tlb(tc.Machine(name="one", text=text))
+    tlb = tc.Tlb(one_tlb(ways, sets))
     flush = np.zeros(1, dtype=tc.EVENT)
     flush["op"] = tc.OPS["invpcid_all"]
     walks = 0
@@ -47,7 +35,7 @@ def test_a_point_of_the_curve_is_the_tlb_of_that_shape(seed, sets, ways, flushes
     vpn = rng.zipf(1.3, 500).astype(np.uint64) % np.uint64(200)
     pcid = rng.integers(0, 3, 500).astype(np.uint16)
     curve = tc.miss_curve(vpn, sets=[sets, 2], ways=ways, pcid=pcid, flushes=flushes)
-    assert curve.table[0, ways - 1] == one_tlb(vpn, sets, ways, pcid, flushes)
+    assert curve.table[0, ways - 1] == driven(vpn, sets, ways, pcid, flushes)
     assert (np.diff(curve.table.astype(np.int64), axis=1) <= 0).all(), "a way more never misses more"
 
 

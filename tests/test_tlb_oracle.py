@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.geometry import one_tlb
 
 import tlbcore as tc
 from tlbcore._machines import Machine
@@ -270,27 +271,10 @@ def test_every_preset_runs_as_its_reference_does(name):
 PAGES = st.lists(st.integers(0, 30), max_size=200).map(lambda pages: np.array(pages, dtype=np.uint64))
 
 
-def lru(sets: int, ways: int) -> Machine:
-    text = f"""
-name = "lru"
-inherits = "_generic"
-[cpu]
-mhz = 1000
-[[level]]
-name = "l1"
-[[level.structure]]
-name = "l1"
-sets = {sets}
-ways = {ways}
-sizes = ["4K"]
-"""
-    return Machine(name=f"lru-{sets}x{ways}", text=text)
-
-
 @given(vpn=PAGES, sets=st.sampled_from([1, 2, 8]), ways=st.integers(1, 12))
 def test_adding_a_way_never_adds_a_walk_and_never_loses_an_entry(vpn, sets, ways):
     """LRU is a stack algorithm (Mattson et al., 1970): the larger TLB holds what the smaller one holds."""
-    small, large = tc.Tlb(lru(sets, ways)), tc.Tlb(lru(sets, ways + 1))
+    small, large = tc.Tlb(one_tlb(ways, sets)), tc.Tlb(one_tlb(ways + 1, sets))
     assert large.access(vpn).walks <= small.access(vpn).walks
     assert set(small.entries()["vpn"].tolist()) <= set(large.entries()["vpn"].tolist())
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from benches import streams
 from tests import peers
+from tests.geometry import one_tlb
 
 import tlbcore as tc
 
@@ -75,17 +76,5 @@ def test_pycachesim_counts_the_same(name):
 def test_libcachesim_counts_the_same_for_a_fully_associative_tlb(name):
     pytest.importorskip("libcachesim")
     stream = streams.stream(name)[:50_000]
-    text = """
-name = "associative"
-inherits = "_generic"
-[cpu]
-mhz = 1000
-[[level]]
-name = "l1"
-[[level.structure]]
-name = "l1"
-ways = 1536
-sizes = ["4K"]
-"""
-    result = tc.Tlb(tc.Machine(name="associative", text=text)).access(stream)
+    result = tc.Tlb(one_tlb(1536)).access(stream)
     assert result.l1_hits == peers.libcachesim_hits(stream.tolist(), 1536)
