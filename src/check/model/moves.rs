@@ -1,0 +1,311 @@
+//! What can happen next on one CPU: its program's move, and what happens to it whatever its program.
+
+use std::ops::ControlFlow::{self, Break, Continue};
+
+use super::{Action, Expansion};
+use crate::check::layout::{Bits, tags};
+use crate::check::machine::{Abs, CR3_USER, Model, Seen};
+use crate::check::scope::{Fills, Rest, Role, UNBOUNDED};
+use crate::kernel::program::{Op, PageKind, Slot, Touch};
+use crate::kernel::step::{Outcome, Violation};
+
+/// Where moves of one CPU in one state go to. `Break` says that the taker has seen enough.
+struct Moves<'m, 'e, F, const W: usize> {
+    m: &'m Model,
+    s: &'e [u64; W],
+    cpu: usize,
+    e: &'e mut Expansion,
+    out: &'e mut F,
+}
+
+type Go = ControlFlow<()>;
+
+impl<F, const W: usize> Moves<'_, '_, F, W>
+where
+    F: FnMut((u8, Action), Result<[u64; W], Violation>) -> bool,
+{
+    fn get(&self, b: Bits) -> u64 {
+        b.get(self.s)
+    }
+
+    /// A move that always succeeds.
+    #[inline]
+    fn may(&mut self, action: Action, change: impl FnOnce(&mut Abs<'_, W>)) -> Go {
+        let mut a = Abs::new(self.m, *self.s);
+        change(&mut a);
+        self.pass(action, a, None)
+    }
+
+    /// The same, of what happens some day if nothing else does (S11).
+    #[inline]
+    fn will(&mut self, action: Action, change: impl FnOnce(&mut Abs<'_, W>)) -> Go {
+        self.e.progress = true;
+        self.may(action, change)
+    }
+
+    /// A move that breaks a rule.
+    fn breaks(&mut self, action: Action, rule: Violation) -> Go {
+        self.pass(action, Abs::new(self.m, *self.s), Some(rule))
+    }
+
+    /// Pass on what an action leads to, with the local ops that happen at once.
+    #[inline]
+    fn pass(&mut self, action: Action, mut a: Abs<'_, W>, mut broken: Option<Violation>) -> Go {
+        let speculative = matches!(action, Action::Fill(_) | Action::FillUpper(_) | Action::Drop(_));
+        if self.m.fuse && broken.is_none() && !speculative {
+            broken = self.m.tail(&mut a, self.cpu);
+        }
+        self.e.seen |= a.seen;
+        self.e.others |= a.others;
+        if a.seen & Seen::FULL != 0 {
+            return Continue(()); // no such run with this depth; the caller repeats with a deeper buffer
+        }
+        if a.seen & Seen::OVERFLOW != 0 || broken == Some(Violation::Overflow) {
+            self.e.seen |= Seen::OVERFLOW;
+            return Continue(());
+        }
+        let go_on = (self.out)((self.cpu as u8, action), broken.map_or(Ok(a.s), Err));
+        if go_on { Continue(()) } else { Break(()) }
+    }
+
+    /// The next op of the frame at `level`.
+    fn program(&mut self, level: usize) -> Go {
+        self.e.busy = true;
+        let (m, cpu) = (self.m, self.cpu);
+        let c = &m.layout.cpus[cpu];
+        let f = &c.frames[level];
+        let (_, op) = Abs::new(m, *self.s).next_op(cpu, level);
+        if let Op::Each { of, .. } = op {
+            let mut probe = Abs::new(m, *self.s);
+            probe.level = level;
+            let choices = u64::from(probe.members(of, cpu as u16)) & !self.get(f.visited);
+            if choices.count_ones() < 2 {
+                return self.will(Action::Step, |a| {
+                    a.run(cpu, level);
+                });
+            }
+            for w in (0..m.layout.cpus.len()).filter(|w| choices >> w & 1 != 0) {
+                self.will(Action::Pick(w as u8), |a| {
+                    a.pick = Some(w as u16);
+                    a.run(cpu, level);
+                })?;
+            }
+            return Continue(());
+        }
+        // IRET publishes: earlier stores first.
+        if op == Op::Return && f.locations[self.get(f.at) as usize - 1].iret && self.get(c.pending) != 0 {
+            return Continue(());
+        }
+        let mut a = Abs::new(m, *self.s);
+        let broken = match a.run(cpu, level) {
+            Outcome::Wait => {
+                self.e.others |= a.others;
+                return Continue(());
+            }
+            Outcome::Next | Outcome::Done => None,
+            Outcome::Violated(v) => Some(v),
+        };
+        self.e.progress = true;
+        self.pass(Action::Step, a, broken)
+    }
+
+    /// A CPU at rest starts its next program; one that rests in the kernel runs ordinary kernel code.
+    fn rest(&mut self, role: &Role) -> Go {
+        let (m, cpu) = (self.m, self.cpu);
+        let c = &m.layout.cpus[cpu];
+        // Without bound nothing says that it ever does: a sender must not wait for it (S11).
+        let unbounded = role.left == UNBOUNDED;
+        let left = self.get(c.left);
+        if unbounded || left > 0 {
+            self.e.progress |= !unbounded;
+            self.may(Action::Enter, |a| {
+                if !unbounded {
+                    a.set(c.left, left - 1);
+                }
+                a.enter(cpu, 0, m.code.program(&role.again).expect("the layout looked"));
+                if role.rest == Rest::User {
+                    a.set(c.irqs, 0);
+                }
+            })?;
+        }
+        if role.rest == Rest::Kernel && !role.deaf {
+            let mut a = Abs::new(m, *self.s);
+            if let Err(v) = a.use_kernel(cpu) {
+                return self.pass(Action::Use, a, Some(v));
+            }
+        }
+        Continue(())
+    }
+
+    /// A switch to another mm's ASID: C code that keeps the kernel half mapped (FACTS 2.3, 2.5).
+    fn switch(&mut self, role: &Role, top: Option<usize>) -> Go {
+        let cpu = self.cpu;
+        let in_syscall = self.m.layout.asids > 1
+            && top == Some(0)
+            && role.rest == Rest::User
+            && matches!(Abs::new(self.m, *self.s).next_op(cpu, 0).1, Op::Body(Slot::Syscall));
+        if in_syscall && self.get(self.m.layout.cpus[cpu].pending) == 0 {
+            self.will(Action::Switch, |a| a.switch_asid(cpu))?;
+        }
+        Continue(())
+    }
+
+    /// The pending interrupt, at IF=1 (SEMANTICS H5).
+    fn interrupt(&mut self, user: bool, top: Option<usize>) -> Go {
+        let (m, cpu) = (self.m, self.cpu);
+        let c = &m.layout.cpus[cpu];
+        let open = matches!(top, None | Some(0)) && self.get(c.irqs) != 0;
+        if !open || !c.irq.exists() || self.get(c.irq) == 0 {
+            return Continue(());
+        }
+        self.will(Action::Irq, |a| {
+            a.set(c.irq, 0);
+            if user {
+                a.enter(cpu, 0, m.entry.interrupt.expect("the layout looked"));
+                a.set(c.irqs, 0);
+            } else {
+                a.enter(cpu, 1, m.entry.interrupt_kernel.expect("the layout looked"));
+            }
+        })
+    }
+
+    /// An NMI outside of NMIs, and a machine check anywhere.
+    fn nmis(&mut self, user: bool, top: Option<usize>) -> Go {
+        let (m, cpu) = (self.m, self.cpu);
+        let c = &m.layout.cpus[cpu];
+        let shared = &m.layout.shared;
+        let (nmis, mces) = (self.get(shared.nmis), self.get(shared.mces));
+        if !m.assume.nmis_arrive || m.role(cpu).deaf || nmis == 0 && mces == 0 {
+            return Continue(());
+        }
+        let level = if user { 0 } else { top.map_or(1, |l| l + 1) };
+        if level == 3 || !c.frames[level].at.exists() {
+            return Continue(());
+        }
+        let enter = |a: &mut Abs<'_, W>| {
+            if user {
+                a.enter(cpu, 0, m.entry.nmi_user.expect("the layout looked"));
+                a.set(c.irqs, 0);
+                a.seen |= Seen::NMI_USER;
+            } else {
+                let under_user = a.get(c.cr3) & CR3_USER != 0;
+                a.enter(cpu, level, m.entry.nmi.expect("the layout looked"));
+                a.seen |= if under_user { Seen::NMI_USER_CR3 } else { Seen::NMI_KERNEL };
+            }
+        };
+        if nmis > 0 && !m.in_nmi(&Abs::new(m, *self.s), cpu) {
+            self.may(Action::Nmi, |a| {
+                a.set(shared.nmis, nmis - 1);
+                enter(a);
+            })?;
+        }
+        if mces > 0 {
+            self.may(Action::Mce, |a| {
+                a.set(shared.mces, mces - 1);
+                enter(a);
+                a.set(c.frames[level].mce, 1);
+            })?;
+        }
+        Continue(())
+    }
+
+    /// The hardware fills and evicts (SEMANTICS H2).
+    fn hardware(&mut self, top: Option<usize>) -> Go {
+        let (m, cpu) = (self.m, self.cpu);
+        let c = &m.layout.cpus[cpu];
+        let shared = &m.layout.shared;
+        let at = Abs::new(m, *self.s);
+        let cr3 = self.get(c.cr3);
+        for (p, page) in m.layout.pages.iter().enumerate() {
+            let Some(slot) = m.slot(page, cr3) else { continue };
+            let tables = m.layout.tables && page.kind != PageKind::Text;
+            debug_assert!(slot < tags(page, m.layout.asids));
+            if self.get(c.tlb[p][slot]) != 0 {
+                if tables {
+                    self.may(Action::Drop(p as u8), |a| a.set(c.tlb[p][slot], 0))?;
+                }
+                continue;
+            }
+            if !m.maps(page, cr3) || m.assume.fills == Fills::Demand && !m.demands(&at, cpu, top, p) {
+                continue;
+            }
+            match at.walk(cpu, p, slot) {
+                Ok(Some(v)) => self.may(Action::Fill(p as u8), |a| a.set(c.tlb[p][slot], v))?,
+                Ok(None) => {}
+                Err(v) => self.breaks(Action::Fill(p as u8), v)?,
+            }
+            if tables && self.get(c.upper[p][slot]) == 0 && self.get(shared.upper_kind[p]) != 0 {
+                let version = self.get(shared.upper[p]);
+                self.may(Action::FillUpper(p as u8), |a| a.set(c.upper[p][slot], version))?;
+            }
+        }
+        Continue(())
+    }
+}
+
+impl Model {
+    /// The actions of one CPU; `false` if `out` ended the enumeration.
+    pub fn of_cpu<const W: usize>(
+        &self,
+        s: &[u64; W],
+        cpu: usize,
+        e: &mut Expansion,
+        out: &mut impl FnMut((u8, Action), Result<[u64; W], Violation>) -> bool,
+    ) -> bool {
+        self.steps(s, cpu, e, out) && self.events(s, cpu, e, out)
+    }
+
+    /// What a CPU's program does next: these may read the words of other CPUs.
+    pub fn steps<const W: usize>(
+        &self,
+        s: &[u64; W],
+        cpu: usize,
+        e: &mut Expansion,
+        out: &mut impl FnMut((u8, Action), Result<[u64; W], Violation>) -> bool,
+    ) -> bool {
+        let at = Abs::new(self, *s);
+        e.seen |= at.holds_dead(cpu);
+        let mut moves = Moves { m: self, s, cpu, e, out };
+        let done = match at.top(cpu) {
+            Some(level) => moves.program(level),
+            None => moves.rest(self.role(cpu)),
+        };
+        done.is_continue()
+    }
+
+    /// What happens to a CPU whatever its program: it takes interrupts, its buffer drains, the hardware fills.
+    pub fn events<const W: usize>(
+        &self,
+        s: &[u64; W],
+        cpu: usize,
+        e: &mut Expansion,
+        out: &mut impl FnMut((u8, Action), Result<[u64; W], Violation>) -> bool,
+    ) -> bool {
+        let top = Abs::new(self, *s).top(cpu);
+        let role = self.role(cpu);
+        let user = role.rest == Rest::User && top.is_none();
+        let mut moves = Moves { m: self, s, cpu, e, out };
+        let mut all = || {
+            moves.switch(role, top)?;
+            if moves.get(self.layout.cpus[cpu].pending) > 0 {
+                moves.will(Action::Drain, |a| a.drain(cpu))?;
+            }
+            moves.interrupt(user, top)?;
+            moves.nmis(user, top)?;
+            moves.hardware(top)
+        };
+        all().is_continue()
+    }
+
+    /// Would the next op of this CPU walk for page `p`?
+    fn demands<const W: usize>(&self, at: &Abs<'_, W>, cpu: usize, top: Option<usize>, p: usize) -> bool {
+        let Some(level) = top else { return self.role(cpu).rest == Rest::Kernel };
+        let op = at.next_op(cpu, level).1;
+        match op {
+            Op::Touch(Touch::Read(q) | Touch::Write(q)) => usize::from(q) == p,
+            Op::Touch(Touch::Text) => self.layout.pages[p].kind == PageKind::Text,
+            Op::LoadPage { page: q, .. } | Op::StorePage { page: q, .. } => usize::from(q) == p,
+            op => Model::zone_of(op).is_some_and(|z| self.zone_may(z, self.layout.pages[p].kind)),
+        }
+    }
+}
