@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::geometry::MAX_LEVELS;
 use super::invalidate::{Invpcid, Quirks, Scope};
 use super::preset::{Costs, Preset};
 use super::table::{Change, Mapping, NotPresent, Root, Tables};
@@ -41,6 +42,9 @@ pub struct Mmu {
     /// Which root each context last loaded: a store to a table concerns the contexts that may have cached it.
     bound: Vec<(Pcid, Root)>,
 }
+
+/// Entries that a walk reads at most: five levels.
+const MOST_LOADS: u8 = 5;
 
 impl Mmu {
     /// The MMU of this CPU model after reset of its TLB: CR4.PGE = 1, CR4.PCIDE = 1 where the CPU has PCIDs, context 0.
@@ -267,6 +271,15 @@ impl Mmu {
             }
         }
         (cycles, walks)
+    }
+
+    /// Cycles that no access to a page takes more than.
+    pub fn dearest(&self) -> u32 {
+        let walk = match self.lines {
+            None => self.costs.walk_cycles(MOST_LOADS),
+            Some(_) => self.costs.walk_setup.cycles + u32::from(MOST_LOADS) * self.costs.mem_dram.cycles,
+        };
+        walk.max(MAX_LEVELS as u32 * self.costs.stlb_hit.cycles)
     }
 
     /// A fill nobody waits for: the processor may cache any page mapped in the loaded tables at any time.

@@ -2,14 +2,15 @@
 //! `Engine::run` is one CPU's own timeline, the same code whether the CPU is driven or lazily brought forward.
 //!
 //! Reading order: `class` (what an op is to the loop), `ops` (a program is carried forward), `frames` (programs
-//! begin and end), `work` (what initiators do), `stream` (user pages), `scan`
-//! and `skip` (what is jumped over), `save`.
+//! begin and end), `work` (what initiators do), `stream` (user pages), `scan` and `skip` (what is jumped over),
+//! `replay` (what is known but for its misses), `save`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 mod class;
 mod frames;
 mod ops;
+mod replay;
 mod roam;
 mod save;
 mod scan;
@@ -30,6 +31,7 @@ use crate::kernel::step::{Cpu, Frame};
 use crate::kernel::vmalloc::{Area, Vmalloc};
 use crate::names;
 use class::{Class, Known, class_of, next_that_does, only_looks, reads_cur};
+use replay::{Courses, is_replayable};
 use scan::Turn;
 use skip::{Memo, Patience};
 use stream::Streaming;
@@ -127,6 +129,9 @@ struct Own {
     faults: bool,
     memo: Option<Memo>,
     patience: Patience,
+    /// Its system calls can be replayed, and those it knows.
+    replayable: bool,
+    courses: Courses,
     stream: Option<Streaming>,
 }
 
@@ -251,8 +256,12 @@ pub struct Engine {
     pub runs: u64,
     /// Programs interpreted, and turns of draws that were jumped over: the unit of work.
     pub work: u64,
+    /// Of the runs: replayed.
+    pub replayed: u64,
     /// Jump over proven fixed points.
     skip: bool,
+    /// Replay system calls whose course is known while pages are looked up.
+    pub replays: bool,
     /// Some CPU has an access stream.
     streams: bool,
     /// Work may wait for the purge mutex.
@@ -356,6 +365,8 @@ impl Engine {
                 faults: false,
                 memo: None,
                 patience: Patience::default(),
+                replayable: false,
+                courses: Courses::default(),
                 stream: None,
             };
             n
@@ -390,6 +401,9 @@ impl Engine {
                     arrives: 0,
                 });
             }
+        }
+        for o in &mut own {
+            o.replayable = !o.faults && is_replayable(&code, paths[o.by as usize]);
         }
         let mut class: Vec<Class> = code.ops.iter().map(|op| class_of(*op)).collect();
         if m.vars_of(0).len() <= 4 {
@@ -437,7 +451,9 @@ impl Engine {
             latencies: Latencies::new(),
             runs: 0,
             work: 0,
+            replayed: 0,
             skip,
+            replays: true,
             streams: false,
             blocked: false,
             refill_pages,

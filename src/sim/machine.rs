@@ -10,11 +10,14 @@ use crate::kernel::step::{Cpu, Violation};
 
 mod contexts;
 mod ops;
+mod record;
 pub mod scripted;
 mod text;
 mod tlb;
 
 pub use contexts::Contexts;
+use record::Log;
+pub use record::Step;
 pub(super) use tlb::looks_up;
 pub use tlb::{CpuTlb, SavedTlb};
 
@@ -106,7 +109,7 @@ pub struct Core {
     /// Pages that must be walked again.
     pub cold: bool,
     /// `user_pcid_flush_mask`, by ASID.
-    owe_user: u8,
+    pub(super) owe_user: u8,
     owe_others: bool,
     broadcast: Option<bool>,
     /// Where the loop is.
@@ -194,7 +197,7 @@ pub struct Timed {
     /// Events by CPU.
     pub timelines: Vec<Timeline>,
     fields: Vec<FieldAt>,
-    vars: usize,
+    pub(super) vars: usize,
     pub(super) values: Vec<u16>,
     pub(super) shared: Vec<u16>,
     pub(super) targets: Vec<u64>,
@@ -220,6 +223,8 @@ pub struct Timed {
     pub(super) user_mapped: Vec<bool>,
     /// First violation.
     pub violation: Option<(u64, Cpu, Pc, Violation)>,
+    /// What a system call does, while that is recorded.
+    log: Option<Log>,
 }
 
 /// At most four variables in one word.
@@ -363,6 +368,7 @@ impl Timed {
                 .map(|p| p.user_mapped || matches!(p.kind, PageKind::User(_)))
                 .collect(),
             violation: None,
+            log: None,
         }
     }
 

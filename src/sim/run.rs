@@ -363,6 +363,7 @@ fn entry_ps(
     let input = Input { scenario, policy, skip: false, keep: 0, ..input.clone() };
     let mut engine = engine(&input, code, features, &[0])?;
     engine.run_until(input.scenario.duration_ps, &AtomicBool::new(false));
+    engine.finish(input.scenario.duration_ps);
     let row = &engine.m.stats[usize::from(cpu)];
     Ok(row[Stat::kernel_ps as usize] / row[Stat::syscalls as usize].max(1))
 }
@@ -463,6 +464,42 @@ mod tests {
             fast.finish(&AtomicBool::new(false), |_, _| {});
             assert!(fast.engine.work * 2 < fast.engine.runs, "{}: most calls repeat", row.id);
             same(&fast.output(), &simulate(Input { skip: false, ..full }).unwrap());
+        }
+    }
+
+    #[test]
+    fn replaying_changes_nothing() {
+        // Pages that fit the first level, that fit the second, and more than both hold; and every entry path.
+        let sizes = [(10, 4), (200, 100), (1500, 300)].map(|pages| (pages, Path::Syscall));
+        for ((kernel, user), path) in sizes.into_iter().chain(Path::ALL.map(|path| ((40, 40), path))) {
+            let mut load = storm(4);
+            for actor in &mut load.actors {
+                match &mut actor.kind {
+                    Kind::Syscalls { kernel_pages, user_pages, by, .. } => {
+                        (*kernel_pages, *user_pages, *by) = (kernel, user, path);
+                    }
+                    Kind::Nmis { gap, .. } => gap.mean_ps = 700_000_000,
+                    _ => {}
+                }
+            }
+            let (mut all, mut replayed) = (0, 0);
+            for row in POLICIES {
+                let full = Input { full: true, ..input(load.clone(), row.id) };
+                for skip in [false, true] {
+                    let run = |replays| {
+                        let mut run = Run::new(Input { skip, ..full.clone() }).unwrap();
+                        run.engine.replays = replays;
+                        run.finish(&AtomicBool::new(false), |_, _| {});
+                        (run.output(), run.engine.replayed)
+                    };
+                    let ((each, none), (fast, some)) = (run(false), run(true));
+                    same(&fast, &each);
+                    assert_eq!(none, 0);
+                    all += u32::from(!skip);
+                    replayed += u32::from(!skip && some * 2 > each.stats[2][Stat::syscalls as usize]);
+                }
+            }
+            assert!(replayed * 10 > all * 8, "{path:?}, {kernel} pages: {replayed} of {all} policies");
         }
     }
 

@@ -41,6 +41,9 @@ impl Engine {
             if self.skip && self.jump(cpu, others.min(limit.0)) {
                 return true;
             }
+            if self.replays && self.replay(cpu, others.min(limit.0)) {
+                return true;
+            }
             let c = &mut self.m.cores[i];
             c.clock = c.clock.max(fg);
             self.syscall(cpu);

@@ -197,6 +197,7 @@ impl Engine {
         if act.body_left == NEVER {
             act.body_left = act.body_ps;
             act.entered = self.m.cores[i].clock - act.began;
+            self.m.note_entered(cpu);
             if slot == Slot::Syscall && act.why != Why::Fault {
                 let class = usize::from(self.class_of_cpu[i]);
                 self.latencies.entered(class, act.entered);

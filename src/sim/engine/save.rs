@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::super::machine::{Contexts, Core, CpuTlb, Debt, SavedTlb};
 use super::super::stats::{N_CAUSES, STATS};
 use super::super::timeline::Timeline;
+use super::replay::Courses;
 use super::roam::Pulled;
 use super::skip::Patience;
 use super::stream::{SavedStream, Streaming};
@@ -202,6 +203,7 @@ impl Engine {
             }
             own.memo = None;
             own.patience = Patience::default();
+            own.courses = Courses::default();
         }
         self.latencies.settle();
         for (histogram, counts) in self.histograms().into_iter().zip(&saved.histograms) {

@@ -38,9 +38,16 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    fn failed(&mut self) {
+    pub(super) fn failed(&mut self) {
         self.failures = (self.failures + 1).min(8);
         self.wait = (1 << self.failures) - 1;
+    }
+
+    /// Is it too early to try again?
+    pub(super) fn waits(&mut self) -> bool {
+        let waits = self.wait > 0;
+        self.wait -= u32::from(waits);
+        waits
     }
 }
 
@@ -60,17 +67,12 @@ impl Engine {
                     && memo.cold == c.cold
                     && memo.flushed_by == c.flushed_by
                     && memo.operations == self.m.tlb_operations(cpu)
-                    && memo.vars == self.m.vars_of(cpu)
+                    && memo.vars.iter().eq(self.m.vars_of(cpu))
             }
             None => false,
         };
         if !known {
-            let patience = &mut self.own[i].patience;
-            if patience.wait > 0 {
-                patience.wait -= 1;
-                return false;
-            }
-            return self.learn(cpu, until);
+            return !self.own[i].patience.waits() && self.learn(cpu, until);
         }
         let own = &mut self.own[i];
         let memo = own.memo.as_mut().expect("known");
@@ -115,29 +117,11 @@ impl Engine {
             (self.m.vars_of(cpu).to_vec(), c.cr3, c.cold, c.flushed_by)
         };
         let mmu = self.m.tlbs.as_ref().map(|tlbs| tlbs[i].mmu().clone());
-        let c = &mut self.m.cores[i];
-        c.clock = c.clock.max(c.fg_next);
-        let began = c.clock;
-        self.syscall(cpu);
-        while self.m.cores[i].depth > 0 {
-            let c = &self.m.cores[i];
-            let top = usize::from(c.depth) - 1;
-            let pc = self.own[i].acts[top].frame.pc;
-            if c.clock >= until {
-                return true;
-            }
-            match self.known[usize::from(pc)].class {
-                Class::Private | Class::Mask | Class::Scan => self.run_private(cpu, top, until, false),
-                Class::Body => {
-                    if !self.run_body(cpu, top, NEVER, (until, 0), false) {
-                        return true;
-                    }
-                }
-                Class::Cross | Class::Acks => return true,
-            }
-        }
         let c = &self.m.cores[i];
-        if c.clock >= until || vars != self.m.vars_of(cpu) || cr3 != c.cr3 || cold != c.cold {
+        let began = c.clock.max(c.fg_next);
+        let over = self.call_alone(cpu, until);
+        let c = &self.m.cores[i];
+        if !over || vars != self.m.vars_of(cpu) || cr3 != c.cr3 || cold != c.cold {
             return true;
         }
         let debt = self.m.debts[i];
@@ -184,12 +168,40 @@ impl Engine {
         true
     }
 
-    /// Writes what was jumped over into the statistics.
+    /// Interprets the next system call. `false`: it was not over before `until`, or waits for others to be brought
+    /// to its time.
+    pub(super) fn call_alone(&mut self, cpu: Cpu, until: u64) -> bool {
+        let i = usize::from(cpu);
+        let c = &mut self.m.cores[i];
+        c.clock = c.clock.max(c.fg_next);
+        self.syscall(cpu);
+        while self.m.cores[i].depth > 0 {
+            let c = &self.m.cores[i];
+            let top = usize::from(c.depth) - 1;
+            let pc = self.own[i].acts[top].frame.pc;
+            if c.clock >= until {
+                return false;
+            }
+            match self.known[usize::from(pc)].class {
+                Class::Private | Class::Mask | Class::Scan => self.run_private(cpu, top, until, false),
+                Class::Body => {
+                    if !self.run_body(cpu, top, NEVER, (until, 0), false) {
+                        return false;
+                    }
+                }
+                Class::Cross | Class::Acks => return false,
+            }
+        }
+        self.m.cores[i].clock < until
+    }
+
+    /// Writes what was jumped over and replayed into the statistics.
     pub(super) fn settle(&mut self, cpu: Cpu) {
         let i = usize::from(cpu);
         let class = usize::from(self.class_of_cpu[i]);
         self.latencies.settle();
         self.m.stats[i][Stat::deferrals as usize] += std::mem::take(&mut self.m.debts[i].deferrals);
+        self.own[i].courses.settle(&mut self.m.stats[i]);
         if let Some(memo) = &mut self.own[i].memo {
             for (s, d) in &memo.delta {
                 self.m.stats[i][*s] += d * memo.times;

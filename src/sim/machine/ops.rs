@@ -6,7 +6,7 @@
 use super::super::stats::{Cause, FlushKind, Stat};
 use super::super::timeline::{Event, Kind};
 use super::tlb::ENTRY_PAGES;
-use super::{Core, FieldAt, Request, Timed, USER};
+use super::{Core, FieldAt, Request, Step, Timed, USER};
 use crate::hw::Pcid;
 use crate::hw::invalidate::{Invpcid as HwInvpcid, Scope};
 use crate::kernel::program::{
@@ -25,6 +25,9 @@ impl Timed {
         let (owed, entry) = (debt.owed, c.entry_code && c.call.is_none());
         debt.flushed_at = c.clock;
         debt.owed = false;
+        if let Some(log) = &mut self.log {
+            log.flushed(c.clock);
+        }
         c.cold = self.tlbs.is_none();
         let (working, in_call, clock) = (c.working > 0, c.call.is_some(), c.clock);
         c.flushed_by = if architectural {
@@ -306,8 +309,9 @@ impl Machine for Timed {
                 owed || !pcid
             }
         };
-        if let Some(tlbs) = &mut self.tlbs {
-            tlbs[usize::from(cpu)].switch((cr3 >> 8) as u16 & 0xff, !kernel, !flushes);
+        if self.tlbs.is_some() {
+            let switch = Step::Switch { asid: (cr3 >> 8) as u16 & 0xff, user: !kernel, keep: !flushes };
+            self.on_tlb(cpu, switch);
         }
         if flushes && self.tlbs.is_some() {
             // Also where only the user half leaves, which no flush of the kernel's counts.
@@ -328,11 +332,10 @@ impl Machine for Timed {
     }
 
     fn invalidate(&mut self, cpu: Cpu, what: Invalidate) -> Result<(), Violation> {
-        if let Some(tlbs) = &mut self.tlbs {
-            let mmu = &mut tlbs[usize::from(cpu)];
+        if self.tlbs.is_some() {
             match what {
                 Invalidate::Cr4Pge(on) => {
-                    mmu.mov_cr4_pge(on);
+                    self.on_tlb(cpu, Step::Pge(on));
                 }
                 Invalidate::Invpcid(kind @ (Invpcid::AllGlobal | Invpcid::All), ..) => {
                     let kind = if kind == Invpcid::All {
@@ -340,12 +343,12 @@ impl Machine for Timed {
                     } else {
                         HwInvpcid::AllIncludingGlobal
                     };
-                    mmu.apply(Scope::invpcid(kind));
+                    self.on_tlb(cpu, Step::Apply(Scope::invpcid(kind)));
                 }
                 Invalidate::Invpcid(Invpcid::Context, half, _) => {
                     let asid = (self.cores[usize::from(cpu)].cr3 >> 8) as u16 & 0xff;
                     let pcid = Pcid(asid + if half == PcidOf::Kernel { 1 } else { 0x801 });
-                    mmu.apply(Scope::invpcid(HwInvpcid::SingleContext(pcid)));
+                    self.on_tlb(cpu, Step::Apply(Scope::invpcid(HwInvpcid::SingleContext(pcid))));
                 }
                 // vmalloc pages are in nobody's working set here.
                 Invalidate::Invpcid(Invpcid::Address, ..) | Invalidate::Page(_) => {}
@@ -500,17 +503,14 @@ impl Machine for Timed {
             return Err(Violation::UnmappedAccess); // page-table isolation: the user table has not got it
         }
         // In summary, misses are charged as one sum after a flush; in full, bodies and user mode look pages up too.
-        if let Some(tlbs) = &mut self.tlbs
+        if self.tlbs.is_some()
             && let Touch::Zone(zone @ (Zone::Entry | Zone::Stack)) = what
         {
             let pti = self.features.has(Feature::Pti);
-            let tlb = &mut tlbs[usize::from(cpu)];
             let (page, global) =
                 if zone == Zone::Entry { (ENTRY_PAGES, true) } else { (ENTRY_PAGES + 0x100, !pti) };
-            if tlb.touch_first(page) {
-                return Ok(());
-            }
-            let (time, walks) = tlb.touch(page, 1, global);
+            let by = self.cores[usize::from(cpu)].flushed_by;
+            let (time, walks) = self.on_tlb(cpu, Step::Touch { page, global, by });
             self.refilled(cpu, walks, time);
         }
         Ok(())

@@ -11,6 +11,9 @@ impl Timed {
     pub(super) fn serialised(&mut self, cpu: Cpu) {
         let c = &mut self.cores[usize::from(cpu)];
         c.serialised_at = c.clock;
+        if let Some(log) = &mut self.log {
+            log.serialised(c.clock);
+        }
         if c.sync_owed {
             c.sync_owed = false;
             self.add(cpu, Stat::syncs_caught_up, 1);

@@ -1,7 +1,7 @@
 //! The TLB of one CPU and the pages its work touches (`detail = "full"`).
 
 use super::super::stats::Stat;
-use super::Timed;
+use super::{Step, Timed};
 use crate::hw::invalidate::Scope;
 use crate::hw::{Kind as Access, Mmu, PageSize, Pcid, Preset, Vpn};
 use crate::kernel::program::{Touch, Zone};
@@ -14,7 +14,7 @@ pub struct CpuTlb {
     /// Operations so far: while it stands still, nothing has changed.
     operations: u64,
     /// Flushes so far.
-    pub(super) flushes: u64,
+    pub(in super::super) flushes: u64,
     pcid: bool,
     overlap_tenths: u64,
     ps_per_1000_cycles: u64,
@@ -104,22 +104,46 @@ impl CpuTlb {
         &self.mmu
     }
 
+    /// Does what a step says. (time, walks)
+    #[inline]
+    pub(in super::super) fn take(&mut self, step: &Step) -> (u64, u64) {
+        match *step {
+            Step::Touch { page, global, .. } => {
+                if !self.touch_first(page) {
+                    return self.touch(page, 1, global);
+                }
+            }
+            Step::Pages { first, pages, global, .. } => return self.touch(first, pages, global),
+            Step::Switch { asid, user, keep } => self.switch(asid, user, keep),
+            Step::Apply(scope) => self.apply(scope),
+            Step::Pge(on) => self.mov_cr4_pge(on),
+            Step::Flushed(_) | Step::Serialised(_) | Step::Entered(_) => {}
+        }
+        (0, 0)
+    }
+
+    /// The time of so many pages if each of them misses everything.
+    pub(super) fn longest(&self, pages: u64) -> u64 {
+        self.time(pages * u64::from(self.mmu.dearest()))
+    }
+
+    fn time(&self, cycles: u64) -> u64 {
+        cycles * 10 / self.overlap_tenths * self.ps_per_1000_cycles / 1000
+    }
+
     /// Touches one page if the first level has it, in no time. `false`: nothing has changed.
     #[inline]
-    pub(super) fn touch_first(&mut self, page: u64) -> bool {
+    fn touch_first(&mut self, page: u64) -> bool {
         let hit = self.mmu.access_first(Vpn(page), Access::Load);
         self.operations += u64::from(hit);
         hit
     }
 
     /// Touches pages one after the other; misses overlap. (time, walks)
-    pub(super) fn touch(&mut self, first: u64, pages: u32, global: bool) -> (u64, u64) {
+    fn touch(&mut self, first: u64, pages: u32, global: bool) -> (u64, u64) {
         self.operations += 1;
         let (cycles, walks) = self.mmu.access_pages(Vpn(first), u64::from(pages), Access::Load, global);
-        if cycles == 0 {
-            return (0, walks);
-        }
-        (cycles * 10 / self.overlap_tenths * self.ps_per_1000_cycles / 1000, walks)
+        (if cycles == 0 { 0 } else { self.time(cycles) }, walks)
     }
 
     /// Touches one page of an access stream. (time, whether it was walked)
@@ -139,11 +163,9 @@ impl Timed {
 
     /// Looks pages up: the kernel's, or the user's. Time is charged, walks are counted.
     pub fn look_up(&mut self, cpu: Cpu, kernel: bool, pages: u32) {
-        let pti = self.has_pti();
-        let Some(tlbs) = &mut self.tlbs else { return };
-        let tlb = &mut tlbs[usize::from(cpu)];
-        let (time, walks) =
-            if kernel { tlb.touch(KERNEL_PAGES, pages, !pti) } else { tlb.touch(USER_PAGES, pages, false) };
+        let by = self.cores[usize::from(cpu)].flushed_by;
+        let (first, global) = if kernel { (KERNEL_PAGES, !self.has_pti()) } else { (USER_PAGES, false) };
+        let (time, walks) = self.on_tlb(cpu, Step::Pages { first, pages, global, by });
         self.refilled(cpu, walks, time);
     }
 

@@ -1,0 +1,216 @@
+//! Replay: a system call whose course is known does its TLB operations and nothing else. While pages are looked up a
+//! call seldom leaves the TLB as it found it, so it cannot be skipped; but what it does there, in which order and
+//! how long everything between takes, follows from the state it begins in.
+//!
+//! Invariant: results are those of the interpreted call. Only the time that misses take differs from one call to the
+//! next, and it shifts what comes after it.
+
+use super::super::machine::Step;
+use super::super::scenario::Kind as ActorKind;
+use super::super::stats::{FlushKind, STATS, Stat};
+use super::skip::Patience;
+use super::{Engine, draw_gap};
+use crate::kernel::program::{At, Code, Cond, Invpcid, Op, ProgId, Set};
+use crate::kernel::step::Cpu;
+
+/// Courses kept for a CPU: variables, who flushed last and which user half owes a flush make up few.
+const KEPT: usize = 16;
+
+/// What a system call does from a state.
+#[derive(Clone, Debug)]
+struct Course {
+    vars: Vec<u16>,
+    cr3: u64,
+    /// What flushed last, before and after.
+    flushed_by: (FlushKind, FlushKind),
+    /// User halves that owe a flush, before and after.
+    owe_user: (u8, u8),
+    steps: Vec<Step>,
+    /// Time without misses, and with as many misses as there are pages.
+    fixed: u64,
+    longest: u64,
+    /// Flushes it counts on its TLB.
+    flushes: u64,
+    delta: Vec<(usize, u64)>,
+    times: u64,
+}
+
+/// The courses a CPU knows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Courses {
+    known: Vec<Course>,
+    /// The one taken last.
+    last: usize,
+    patience: Patience,
+}
+
+impl Courses {
+    /// Writes what was replayed into the statistics.
+    pub(super) fn settle(&mut self, row: &mut [u64; STATS]) {
+        for course in &mut self.known {
+            let times = std::mem::take(&mut course.times);
+            for (stat, by) in &course.delta {
+                row[*stat] += by * times;
+            }
+        }
+    }
+}
+
+/// Does an op depend on, and change, nothing but what a [`Course`] is known by?
+fn is_known(op: Op) -> bool {
+    let mine = |at| matches!(at, At::Me);
+    match op {
+        Op::Load { from: p, .. } | Op::Store { to: p, .. } => mine(p.at),
+        Op::Rmw { at: p, .. } | Op::Cas { at: p, .. } => mine(p.at),
+        Op::Unless { c, .. } => {
+            let fixed = |set| !matches!(set, Set::Targets | Set::MmCpumask);
+            match c {
+                Cond::Cmp(..) | Cond::Cr3User | Cond::RegUser(_) => true,
+                Cond::MeIn(set) => fixed(set),
+                Cond::CurIn(_) | Cond::CurIsMe | Cond::Empty(_) | Cond::RangeFull => false,
+            }
+        }
+        Op::Move { .. } | Op::Alu { .. } | Op::Jump(_) | Op::Fence(_) | Op::Irq(_) => true,
+        Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) | Op::ReadCr3(_) | Op::MovCr3 { .. } => true,
+        Op::MovCr4Pge(_) | Op::Touch(_) | Op::Body(_) | Op::OweUser | Op::Return => true,
+        Op::Invpcid { kind, .. } => kind != Invpcid::Address,
+        _ => false,
+    }
+}
+
+/// Can calls that begin at this program be replayed?
+pub(super) fn is_replayable(code: &Code, program: ProgId) -> bool {
+    let program = &code.programs[usize::from(program.0)];
+    code.ops[usize::from(program.start)..usize::from(program.end)].iter().all(|op| is_known(*op))
+}
+
+impl Engine {
+    /// Replays the next system call, or runs it and remembers its course, if it can be over before `until`. `false`:
+    /// neither.
+    pub(super) fn replay(&mut self, cpu: Cpu, until: u64) -> bool {
+        let i = usize::from(cpu);
+        let Some(k) = self.own[i].foreground else { return false };
+        let ActorKind::Syscalls { gap, .. } = *self.kind(cpu, k) else { return false };
+        let Engine { own, m, latencies, .. } = self;
+        let own = &mut own[i];
+        let Some(tlbs) = &mut m.tlbs else { return false };
+        let (c, debt) = (&mut m.cores[i], &mut m.debts[i]);
+        if !own.replayable || own.stream.is_some() || debt.owed || c.sync_owed {
+            return false;
+        }
+        let vars = &m.values[i * m.vars..][..m.vars];
+        // The variables are few: a loop over them is faster than the call that `==` makes of slices.
+        let is_this = |course: &Course| {
+            course.cr3 == c.cr3
+                && course.flushed_by.0 == c.flushed_by
+                && course.owe_user.0 == c.owe_user
+                && course.vars.iter().eq(vars)
+        };
+        let Courses { known, last, patience } = &mut own.courses;
+        if !known.get(*last).is_some_and(is_this) {
+            match known.iter().position(is_this) {
+                Some(at) => *last = at,
+                None if known.len() == KEPT => return false,
+                None if patience.waits() => return false,
+                None => return self.find_out(cpu, until),
+            }
+        }
+        let course = &mut known[*last];
+        let start = c.fg_next.max(c.clock);
+        if start + course.longest >= until {
+            return false;
+        }
+        let (tlb, row) = (&mut tlbs[i], &mut m.stats[i]);
+        // Time of misses so far, and from SYSCALL to the body.
+        let (mut late, mut entered) = (0, 0);
+        for step in &course.steps {
+            match *step {
+                Step::Touch { by, .. } | Step::Pages { by, .. } => {
+                    let (time, walks) = tlb.take(step);
+                    if time > 0 || walks > 0 {
+                        late += time;
+                        row[Stat::refill_misses as usize] += walks;
+                        row[by.misses() as usize] += walks;
+                        row[Stat::refill_ps as usize] += time;
+                    }
+                }
+                Step::Switch { .. } | Step::Pge(_) | Step::Apply(_) => {
+                    tlb.take(step);
+                }
+                Step::Flushed(at) => debt.flushed_at = start + at + late,
+                Step::Serialised(at) => c.serialised_at = start + at + late,
+                Step::Entered(at) => entered = at + late,
+            }
+        }
+        tlb.flushes += course.flushes;
+        let took = course.fixed + late;
+        c.clock = start + took;
+        (c.flushed_by, c.owe_user, c.resume) = (course.flushed_by.1, course.owe_user.1, 0);
+        c.fg_next = c.clock + draw_gap(&mut own.actors[k].draws, gap);
+        row[Stat::kernel_ps as usize] += took;
+        course.times += 1;
+        let class = usize::from(self.class_of_cpu[i]);
+        latencies.entered(class, entered);
+        latencies.returned(class, took);
+        self.runs += 1;
+        self.replayed += 1;
+        self.work += 1;
+        true
+    }
+
+    /// Runs a system call and remembers its course, if nothing comes between.
+    fn find_out(&mut self, cpu: Cpu, until: u64) -> bool {
+        let i = usize::from(cpu);
+        let (before, vars) = (self.m.stats[i], self.m.vars_of(cpu).to_vec());
+        let flushes = self.m.tlb_flushes(cpu);
+        let (cr3, flushed_by, owe_user) = self.m.course_of(cpu);
+        let c = &self.m.cores[i];
+        let began = c.clock.max(c.fg_next);
+        self.m.record(began);
+        let over = self.call_alone(cpu, until);
+        let (steps, late, pages) = self.m.recorded();
+        let after = self.m.course_of(cpu);
+        if !over || vars != self.m.vars_of(cpu) || cr3 != after.0 {
+            self.own[i].courses.patience.failed();
+            return true;
+        }
+        // What misses change is counted anew each time; the longest of something is no sum.
+        let varies = |s: usize| {
+            let of_misses = [FlushKind::Other, FlushKind::Entry, FlushKind::Remote, FlushKind::Local];
+            let named = [
+                Stat::refill_misses,
+                Stat::refill_ps,
+                Stat::kernel_ps,
+                Stat::longest_quiet_ps,
+                Stat::wait_max_ps,
+            ];
+            named.iter().any(|n| *n as usize == s) || of_misses.iter().any(|k| k.misses() as usize == s)
+        };
+        let delta: Vec<(usize, u64)> = (0..STATS)
+            .filter(|&s| !varies(s))
+            .map(|s| (s, self.m.stats[i][s] - before[s]))
+            .filter(|(_, by)| *by > 0)
+            .collect();
+        if delta.iter().any(|(s, _)| *s == Stat::violations as usize) {
+            self.own[i].courses.patience.failed();
+            return true;
+        }
+        let fixed = self.m.cores[i].clock - began - late;
+        let courses = &mut self.own[i].courses;
+        courses.patience = Patience::default();
+        courses.last = courses.known.len();
+        courses.known.push(Course {
+            vars,
+            cr3,
+            flushed_by: (flushed_by, after.1),
+            owe_user: (owe_user, after.2),
+            steps,
+            fixed,
+            longest: fixed + self.m.longest_misses(cpu, pages),
+            flushes: self.m.tlb_flushes(cpu) - flushes,
+            delta,
+            times: 0,
+        });
+        true
+    }
+}
