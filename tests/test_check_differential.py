@@ -180,7 +180,7 @@ def test_both_explorers_agree_on_the_catalogue() -> None:
 
 # 200 programs in the ordinary run.
 def test_both_explorers_agree_on_flushes() -> None:
-    agree(100, seed=1, entries=1)
+    agree(110, seed=1, entries=1)
 
 
 def test_both_explorers_agree_on_ranged_flushes_with_two_asids() -> None:
@@ -188,11 +188,11 @@ def test_both_explorers_agree_on_ranged_flushes_with_two_asids() -> None:
 
 
 def test_both_explorers_agree_on_syncs_of_patched_text() -> None:
-    agree(35, seed=6, entries=1, initiator="text_breakpoint")
+    agree(20, seed=6, entries=1, initiator="text_breakpoint")
 
 
 def test_both_explorers_agree_on_switches_of_contexts() -> None:
-    contexts_agree(35, seed=7)
+    contexts_agree(40, seed=7)
 
 
 @pytest.mark.slow

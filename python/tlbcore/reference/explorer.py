@@ -165,71 +165,75 @@ def _role(word: str) -> Role:
 
 # -- the search ----------------------------------------------------------------------------------------------
 
-_Parents = dict[State, tuple[State, str] | None]
-
 
 def _search(m: Machine, limit: int) -> Exploration:
-    start = m.first()
-    parents: _Parents = {start: None}
-    before: dict[State, list[State]] = {start: []}
-    queue = deque([start])
-    while queue:
-        state = queue.popleft()
+    found = _Found(m.first())
+    for at, state in enumerate(found.states):  # which grow: first in, first out
         stuck = True
         for action, make in _actions(m, state):
             happens = action.split()[2] not in _SPECULATION
             stuck = stuck and not happens
             try:
-                successor = make()
-            except Violation as found:
-                return _violated(str(found), parents, [*_path(parents, state), action])
+                found.reach(make(), at, action, happens)
+            except Violation as rule:
+                return found.violated(str(rule), [*found.path(at), action])
             except Overflow:
-                return _clean("inconclusive", parents)
-            if successor not in parents:
-                parents[successor] = (state, action)
-                before[successor] = []
-                queue.append(successor)
-            if happens:
-                before[successor].append(state)
-        if stuck and any(cpu.frames for cpu in state.cpus):  # S11: a CPU waits for ever
-            return _violated("deadlock", parents, _path(parents, state))
-        if len(parents) > limit:
-            return _clean("inconclusive", parents)
-    return _unending(parents, before) or _clean("verified", parents)
+                return found.clean("inconclusive")
+        if stuck and not _rests(state):  # S11: a CPU waits for ever
+            return found.violated("deadlock", found.path(at))
+        if len(found.states) > limit:
+            return found.clean("inconclusive")
+    endless = found.endless()
+    return found.clean("verified") if endless is None else found.violated("livelock", found.path(endless))
 
 
-def _unending(parents: _Parents, before: dict[State, list[State]]) -> Exploration | None:
-    """Return the first state from which no run ends (S11: a loop that nothing leaves), as a violation."""
-    ends = {state for state in parents if not any(cpu.frames for cpu in state.cpus)}
-    queue = deque(ends)
-    while queue:
-        for state in before[queue.popleft()]:
-            if state not in ends:
-                ends.add(state)
-                queue.append(state)
-    for state in parents:
-        if state not in ends:
-            return _violated("livelock", parents, _path(parents, state))
-    return None
+def _rests(state: State) -> bool:
+    return not any(cpu.frames for cpu in state.cpus)
 
 
-def _violated(rule: str, parents: _Parents, path: list[str]) -> Exploration:
-    return Exploration(
-        status="violated", states=len(parents), steps=len(path), violation=rule, schedule=tuple(path)
-    )
+class _Found:
+    """The states found so far, by number, and how each was reached."""
 
+    def __init__(self, start: State) -> None:
+        self.states = [start]
+        self.number = {start: 0}
+        self.via: list[tuple[int, str]] = [(-1, "")]
+        self.before: list[list[int]] = [[]]
 
-def _clean(status: Literal["verified", "inconclusive"], parents: _Parents) -> Exploration:
-    return Exploration(status=status, states=len(parents), steps=-1, violation="", schedule=())
+    def reach(self, state: State, at: int, action: str, happens: bool) -> None:
+        number = self.number.setdefault(state, len(self.states))
+        if number == len(self.states):
+            self.states.append(state)
+            self.via.append((at, action))
+            self.before.append([])
+        if happens:
+            self.before[number].append(at)
 
+    def endless(self) -> int | None:
+        """Return the first state from which no run ends (S11: a loop that nothing leaves)."""
+        ends = [_rests(state) for state in self.states]
+        queue = deque(number for number, end in enumerate(ends) if end)
+        while queue:
+            for number in self.before[queue.popleft()]:
+                if not ends[number]:
+                    ends[number] = True
+                    queue.append(number)
+        return next((number for number, end in enumerate(ends) if not end), None)
 
-def _path(parents: _Parents, state: State) -> list[str]:
-    out = []
-    step = parents[state]
-    while step is not None:
-        out.append(step[1])
-        step = parents[step[0]]
-    return out[::-1]
+    def path(self, at: int) -> list[str]:
+        out = []
+        while at:
+            at, action = self.via[at]
+            out.append(action)
+        return out[::-1]
+
+    def violated(self, rule: str, path: list[str]) -> Exploration:
+        return Exploration(
+            status="violated", states=len(self.states), steps=len(path), violation=rule, schedule=tuple(path)
+        )
+
+    def clean(self, status: Literal["verified", "inconclusive"]) -> Exploration:
+        return Exploration(status=status, states=len(self.states), steps=-1, violation="", schedule=())
 
 
 # -- everything nondeterministic -----------------------------------------------------------------------------
