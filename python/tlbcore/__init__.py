@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore._sweep import sweep as sweep
     from tlbcore._validate import Validation as Validation
     from tlbcore._validate import validate as validate
+    from tlbcore.checker import Bounds as Bounds
     from tlbcore.checker import Counterexample as Counterexample
     from tlbcore.checker import LitmusResult as LitmusResult
     from tlbcore.checker import Need as Need
@@ -99,6 +100,7 @@ _EXPORTS: dict[str, str] = {
     "Validation": "tlbcore._validate",
     "validate": "tlbcore._validate",
     "inspect_host": "tlbcore.inspect",
+    "Bounds": "tlbcore.checker",
     "Counterexample": "tlbcore.checker",
     "Verdict": "tlbcore.checker",
     "LitmusResult": "tlbcore.checker",

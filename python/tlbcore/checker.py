@@ -15,6 +15,7 @@ from tlbcore.kernel import machine_text
 from tlbcore.policy import Policy, as_policy
 
 __all__ = [
+    "Bounds",
     "Counterexample",
     "LitmusResult",
     "Need",
@@ -368,7 +369,8 @@ def check(
     progress
         Called with (states, depth) now and then.
     **bounds
-        How many of everything, who does what, and what is assumed: see `Bounds`.
+        How many of everything, who does what, and what is assumed, as keywords: `cpus`, `nmis`, `mces`, `asids`,
+        `pages`, `entries`, `rounds`, `assume`, `memory`, `roles`; `tlbcore.Bounds` explains them.
 
     Raises
     ------
@@ -662,7 +664,7 @@ def necessary(
 ) -> tuple[Need, ...]:
     """Weaken or remove each op, fence and order of a verified policy in turn, and check what is left.
 
-    `bounds` are those of `check`.
+    `bounds` are the keywords of `tlbcore.Bounds`.
 
     Raises
     ------
@@ -734,8 +736,8 @@ def repair(
     """Search for the smallest edits that make a policy pass its check, all of the smallest size.
 
     Edits: move a store, insert a fence or a flush, an XCHG for a plain store; with NMIs in scope also rules
-    for NMIs from kernel mode (flush; save and restore; announce, flush and restore). Bounds and assumptions are
-    those of `check`.
+    for NMIs from kernel mode (flush; save and restore; announce, flush and restore). `bounds` are the keywords of
+    `tlbcore.Bounds`.
 
     Parameters
     ----------
