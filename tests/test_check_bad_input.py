@@ -37,6 +37,14 @@ def test_a_wrong_number_of_bytes_is_named(value: Any) -> None:
         tc.litmus(LITMUS, memory=value)
 
 
+@pytest.mark.parametrize("value", [0, 1, "no", None], ids=repr)
+def test_what_is_true_or_false_is_nothing_else(value: Any) -> None:
+    with pytest.raises(tc.CheckError, match="reduce must be True or False: got"):
+        tc.check("ipi", reduce=value)
+    with pytest.raises(tc.CheckError, match="bless must be True or False: got"):
+        tc.litmus(LITMUS, bless=value)
+
+
 @pytest.mark.parametrize(
     ("bounds", "said"),
     [

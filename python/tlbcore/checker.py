@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from tlbcore import _core
-from tlbcore._numbers import count
+from tlbcore._numbers import count, flag
 from tlbcore._repair_cost import Cost, cost_of
 from tlbcore.kernel import machine_text
 from tlbcore.policy import Policy, as_policy
@@ -495,7 +495,7 @@ def _request(policy: Policy, bounds: Bounds, *, reduce: bool = True, threads: in
         "entries": _times("entries", bounds.get("entries", 2), 0),
         "rounds": _times("rounds", bounds.get("rounds", 1), 1),
         "memory": _memory(bounds.get("memory", 8 * _GIB)),
-        "plain": not reduce,
+        "plain": not flag(reduce, "reduce", _core.CheckError),
         "threads": _bound("threads", threads, 0, 64),
         "roles": bounds.get("roles", ""),
         "initiator": _initiators(policy.text, policy.file)[0],
@@ -985,13 +985,15 @@ def litmus(
     """
     if not isinstance(test, (str, Path)) or test == "":
         raise _core.PolicyError(f"a litmus test is a file or its text: got {test!r}")
+    plain = not flag(reduce, "reduce", _core.CheckError)
+    bless = flag(bless, "bless", _core.CheckError)
     inline = isinstance(test, str) and "\n" in test
     file = "litmus" if inline else str(test)
     try:
         text = str(test) if inline else Path(test).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise _core.PolicyError(f"{file}: not a text file: {error.reason} at byte {error.start}") from None
-    found = _core.litmus_run(text, Path(file).name, _memory(memory), not reduce)
+    found = _core.litmus_run(text, Path(file).name, _memory(memory), plain)
     counted = found["stated_states"] if reduce else None
     if bless and not inline and (found["stated"], counted) != (found["found"], counted and found["states"]):
         text = _blessed(text, "verdict", found["found"])
