@@ -67,7 +67,7 @@ class SimResult:
         `other` (another CPU, or a number of interrupts). `timeline_dropped` counts those the rings no
         longer hold.
     purges
-        One row per purge: `time_ps`, `areas`, `hull_pages`, `forks` so far, and whether it was a `tail`.
+        One row per purge: `time_ps`, `cpu`, `areas`, `hull_pages`, `forks` so far, and whether it was a `tail`.
     latencies
         HDR histograms (two digits) by class of CPU: `entry_` (from SYSCALL to the body), `syscall_` (the whole
         call), `interruption_` (of user mode), each with `isolated` or `housekeeping`; and `initiator_wait`:

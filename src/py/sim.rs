@@ -179,6 +179,7 @@ fn output<'py>(py: Python<'py>, out: &Output, state: Option<&[u8]>) -> PyResult<
     let purges = PyDict::new(py);
     let p = &out.purges;
     purges.set_item("time_ps", PyArray1::from_iter(py, p.iter().map(|p| p.time_ps)))?;
+    purges.set_item("cpu", PyArray1::from_iter(py, p.iter().map(|p| u32::from(p.cpu))))?;
     purges.set_item("areas", PyArray1::from_iter(py, p.iter().map(|p| p.areas)))?;
     purges.set_item("hull_pages", PyArray1::from_iter(py, p.iter().map(|p| p.hull)))?;
     purges.set_item("forks", PyArray1::from_iter(py, p.iter().map(|p| p.forks)))?;

@@ -220,6 +220,8 @@ fn settle(h: &mut hdrhistogram::Histogram<u64>, same: &mut (u64, u64), next: u64
 pub struct PurgeRecord {
     /// When its request was made.
     pub time_ps: u64,
+    /// Where.
+    pub cpu: Cpu,
     /// Areas.
     pub areas: u32,
     /// Pages of the hull.
@@ -246,6 +248,8 @@ pub struct Engine {
     vmalloc: Vmalloc,
     /// The purge that runs was queued while another one waited.
     tail: bool,
+    /// Where `drain_vmap_area_work` runs.
+    draining: Option<Cpu>,
     last_purge_end: u64,
     /// Purges in order.
     pub purges: Vec<PurgeRecord>,
@@ -445,6 +449,7 @@ impl Engine {
             own,
             vmalloc: Vmalloc::new(u32::from(scenario.cpus), kernel.lazy_max.or(scenario.lazy_max_pages)),
             tail: false,
+            draining: None,
             last_purge_end: 0,
             purges: Vec::new(),
             forks: 0,

@@ -65,6 +65,7 @@ pub struct Saved {
     own: Vec<SavedOwn>,
     vmalloc: Vmalloc,
     tail: bool,
+    draining: Option<Cpu>,
     last_purge_end: u64,
     purges: Vec<PurgeRecord>,
     forks: u64,
@@ -134,6 +135,7 @@ impl Engine {
             violation: e.m.violation,
             vmalloc: e.vmalloc,
             tail: e.tail,
+            draining: e.draining,
             last_purge_end: e.last_purge_end,
             purges: e.purges,
             forks: e.forks,
@@ -228,6 +230,7 @@ impl Engine {
         self.m.violation = saved.violation;
         self.vmalloc = saved.vmalloc;
         self.tail = saved.tail;
+        self.draining = saved.draining;
         self.last_purge_end = saved.last_purge_end;
         self.purges = saved.purges;
         self.forks = saved.forks;

@@ -191,7 +191,12 @@ impl Engine {
         if self.vmalloc.vfree(area) {
             let ready = at + self.scenario.work_delay_ps;
             let work = Work { ready, run: Run::Drain, full: true, pages: 0, cause: Cause::Purge };
-            self.own[usize::from(cpu)].works.push(work);
+            // A work that runs is queued again where it runs, wherever it was asked for: `__queue_work`.
+            let on = self.draining.unwrap_or(cpu);
+            self.own[usize::from(on)].works.push(work);
+            if on != cpu {
+                self.wake(on);
+            }
         }
     }
 
@@ -216,11 +221,13 @@ impl Engine {
                 (work.full, work.pages) = (purge.hull > self.kernel.flush_ceiling, purge.hull as u32);
                 self.tail = now <= self.last_purge_end.saturating_add(self.scenario.work_delay_ps)
                     && self.last_purge_end > 0;
+                self.draining = Some(cpu);
                 self.m.add(cpu, Stat::purges, 1);
                 self.m.add(cpu, Stat::purges_tail, u64::from(self.tail));
                 self.m.add(cpu, Stat::areas_purged, u64::from(purge.areas));
                 self.purges.push(PurgeRecord {
                     time_ps: now,
+                    cpu,
                     areas: purge.areas,
                     hull: purge.hull,
                     forks: self.forks,
@@ -265,6 +272,7 @@ impl Engine {
             self.m.contexts.destroy(taken as u16);
         }
         if taken == 1 {
+            self.draining = self.draining.filter(|on| *on != cpu);
             if self.m.cores[i].promised {
                 self.vmalloc.purge_ends();
             } else {
