@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -29,22 +30,45 @@ def test_states_per_second_of_a_check(benchmark: Any, policy: str, cpus: int, nm
         benchmark.extra_info["transitions_per_s"] = verdict.transitions / seconds
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_states_per_second_of_threads(benchmark: Any, threads: int) -> None:
-    """Counts distinct states and transitions of one larger search; compare the two rows of one run, on idle cores."""
-    how: dict[str, Any] = {"nmis": 1, "assume": {"D": "none", "N": "none"}, "threads": threads}
-    if benchmark.enabled:
-        how |= {"cpus": 3, "reduce": False}
-    policy = "ipi" if benchmark.enabled else "coalesce-tri-state"
-    verdict = benchmark.pedantic(tc.check, args=(policy,), kwargs=how, rounds=1)
+def test_two_threads_of_a_search(benchmark: Any) -> None:
+    """Counts distinct states of one larger search; one thread against two, on idle cores if there are any."""
+    small = not benchmark.enabled
+    how: dict[str, Any] = {"nmis": 1, "assume": {"D": "none", "N": "none"}}
+    how |= {} if small else {"cpus": 3, "reduce": False}
+    policy = "coalesce-tri-state" if small else "ipi"
+
+    def took(threads: int) -> float:
+        start = time.perf_counter()
+        tc.check(policy, threads=threads, **how)
+        return time.perf_counter() - start
+
+    one = min(took(1) for _ in range(1 if small else 3))
+    verdict = benchmark.pedantic(
+        tc.check, args=(policy,), kwargs={"threads": 2, **how}, rounds=1 if small else 3
+    )
 
     assert verdict.status == "verified"
     if benchmark.stats is not None:
         seconds = benchmark.stats.stats.min
-        benchmark.extra_info["threads"] = threads
         benchmark.extra_info["states"] = verdict.states
+        benchmark.extra_info["one_thread_states_per_s"] = verdict.states / one
         benchmark.extra_info["states_per_s"] = verdict.states / seconds
-        benchmark.extra_info["transitions_per_s"] = verdict.transitions / seconds
+        benchmark.extra_info["times_one"] = one / seconds
+
+
+def test_transitions_per_second_beyond_forty_million_states(benchmark: Any) -> None:
+    """Counts transitions of one search on one thread, without symmetry and without fusing."""
+    small = not benchmark.enabled
+    how: dict[str, Any] = {"cpus": 2 if small else 3, "nmis": 1, "entries": 3, "reduce": False, "threads": 1}
+    verdict = benchmark.pedantic(
+        tc.check, args=("ipi",), kwargs=how | {"assume": {"D": "none", "N": "none"}}, rounds=1
+    )
+
+    assert verdict.status == "verified"
+    assert small or verdict.states > 40_000_000
+    if benchmark.stats is not None:
+        benchmark.extra_info["states"] = verdict.states
+        benchmark.extra_info["transitions_per_s"] = verdict.transitions / benchmark.stats.stats.min
 
 
 def test_time_of_the_verdict_table(benchmark: Any) -> None:

@@ -161,20 +161,20 @@ impl<K: Key> Chunk<K> {
     }
 }
 
-/// What the threads do to chunks and shards; between these steps the leader alone works.
+/// What the threads do to so many chunks; between these steps the leader alone works.
 #[derive(Clone, Copy, Debug)]
 enum Job {
     /// Look for the answers to a chunk's states, and write their successors if all are known.
-    Expand,
+    Expand(usize),
     /// Run the model for a chunk's tasks.
-    FindOut,
+    FindOut(usize),
     /// Look again for the answers that were not known.
-    LookAgain,
+    LookAgain(usize),
     /// Write the successors of a chunk's states if some were not known at first.
-    Write,
-    /// Insert what so many chunks found into a shard.
+    Write(usize),
+    /// Insert what they found into a shard.
     Insert(usize),
-    /// Put the new states of a chunk among so many in order.
+    /// Put the new states of a chunk in order.
     Merge(usize),
 }
 
@@ -404,31 +404,31 @@ impl<'a, K: Key> Search<'a, K> {
         let core = &*read(&self.core);
         let recent = &mut *write(&self.recent[i]);
         let chunk = |i: usize| write(&self.chunks[i]);
-        let (all, shards) = (self.chunks.len(), self.shards.len());
+        let shards = self.shards.len();
         match job {
-            Job::Expand => self.take(all, |i| core.expand(i as u8, &mut chunk(i), recent, shards)),
-            Job::FindOut => {
-                self.take(all, |i| with_words!(core.m, W => core.find_out::<W>(&mut chunk(i))));
+            Job::Expand(n) => self.take(n, |i| core.expand(i as u8, &mut chunk(i), recent, shards)),
+            Job::FindOut(n) => {
+                self.take(n, |i| with_words!(core.m, W => core.find_out::<W>(&mut chunk(i))));
             }
-            Job::LookAgain => self.take(all, |i| core.look_again(i as u8, &mut chunk(i))),
-            Job::Write => {
+            Job::LookAgain(n) => self.take(n, |i| core.look_again(i as u8, &mut chunk(i))),
+            Job::Write(n) => {
                 recent.clear(); // it may know candidates of chunks that come later and are written
-                self.take(all, |i| {
+                self.take(n, |i| {
                     let c = &mut *chunk(i);
                     if !c.written {
                         core.write(c, recent, shards);
                     }
                 });
             }
-            Job::Insert(chunks) => self.take(shards, |i| {
+            Job::Insert(n) => self.take(shards, |i| {
                 let mut shard = write(&self.shards[i]);
-                for (chunk, c) in self.chunks[..chunks].iter().enumerate() {
+                for (chunk, c) in self.chunks[..n].iter().enumerate() {
                     shard.insert(chunk, &read(c).candidates);
                 }
             }),
-            Job::Merge(chunks) => {
+            Job::Merge(n) => {
                 let held: Vec<_> = self.shards.iter().map(read).collect();
-                self.take(chunks, |i| {
+                self.take(n, |i| {
                     let c = &mut *chunk(i);
                     let fresh: Vec<&[u32]> = held.iter().map(|s| &s.fresh[i][..]).collect();
                     c.piece = c.candidates.new_ones(&fresh);
@@ -456,24 +456,24 @@ impl<'a, K: Key> Search<'a, K> {
         };
         let n = to - from;
         let worth = n >= WORTH.0;
-        // The first takes all if it is not worth it.
+        // One chunk takes all if it is not worth it.
         let pieces = if worth { self.chunks.len() } else { 1 };
-        for (i, c) in self.chunks.iter().enumerate() {
-            let at = |i: usize| from + n * i.min(pieces) / pieces;
-            write(c).clear(at(i), at(i + 1));
+        let chunks = &self.chunks[..pieces];
+        for (i, c) in chunks.iter().enumerate() {
+            write(c).clear(from + n * i / pieces, from + n * (i + 1) / pieces);
         }
-        self.step(team, Job::Expand, worth);
-        if self.chunks.iter().any(|c| !read(c).written) {
-            self.answer(team)?;
-            self.step(team, Job::Write, worth);
+        self.step(team, Job::Expand(pieces), worth);
+        if chunks.iter().any(|c| !read(c).written) {
+            self.answer(team, pieces)?;
+            self.step(team, Job::Write(pieces), worth);
         }
-        let stopped = self.chunks.iter().position(|c| read(c).stop.is_some());
+        let stopped = chunks.iter().position(|c| read(c).stop.is_some());
         let last = stopped.map_or(pieces, |i| i + 1);
         self.step(team, Job::Insert(last), worth);
         self.step(team, Job::Merge(last), worth);
         let mut core = write(&self.core);
         let Core { visited, counts, first_wrong_gs, .. } = &mut *core;
-        for c in &self.chunks[..last] {
+        for c in &chunks[..last] {
             let mut c = write(c);
             visited.append(take(&mut c.piece));
             counts.transitions += c.transitions;
@@ -481,18 +481,18 @@ impl<'a, K: Key> Search<'a, K> {
             *first_wrong_gs = first_wrong_gs.or(c.wrong_gs);
         }
         counts.states = visited.count() as u64;
-        let stop = stopped.and_then(|i| read(&self.chunks[i]).stop);
+        let stop = stopped.and_then(|i| read(&chunks[i]).stop);
         Ok(stop.map(|(state, stop)| core.end(state, stop)))
     }
 
     /// Find out what each CPU can do in the states of the chunks that are not written.
-    fn answer(&self, team: &Team<'_>) -> Result<(), Full> {
+    fn answer(&self, team: &Team<'_>, pieces: usize) -> Result<(), Full> {
         loop {
             let mut tasks: Vec<Task> = Vec::new();
             {
                 let mut core = write(&self.core);
                 let Core { answers, parts, visited, .. } = &mut *core;
-                for c in &self.chunks {
+                for c in &self.chunks[..pieces] {
                     for task in write(c).tasks.drain(..) {
                         let masked = visited.get(task.state as usize) & parts.mask(task.parts);
                         if task.parts == 0 || answers.claim(usize::from(task.cpu), task.asked, masked) {
@@ -504,15 +504,17 @@ impl<'a, K: Key> Search<'a, K> {
             if tasks.is_empty() {
                 return Ok(());
             }
-            let (n, all) = (self.chunks.len(), tasks.len());
-            for (i, c) in self.chunks.iter().enumerate() {
+            let all = tasks.len();
+            let worth = all >= WORTH.1;
+            let n = if worth { self.chunks.len() } else { 1 };
+            for (i, c) in self.chunks[..n].iter().enumerate() {
                 let work = &mut write(c).work;
                 work.clear();
                 work.extend_from_slice(&tasks[all * i / n..all * (i + 1) / n]);
             }
-            self.step(team, Job::FindOut, all >= WORTH.1);
+            self.step(team, Job::FindOut(n), worth);
             let mut core = write(&self.core);
-            for c in &self.chunks {
+            for c in &self.chunks[..n] {
                 let (found, words, happens) = {
                     let c = &mut *write(c);
                     (take(&mut c.found), take(&mut c.words), take(&mut c.happens))
@@ -522,7 +524,7 @@ impl<'a, K: Key> Search<'a, K> {
                 (c.found, c.words, c.happens) = (found, words, happens);
             }
             drop(core);
-            self.step(team, Job::LookAgain, all >= WORTH.1);
+            self.step(team, Job::LookAgain(pieces), worth);
         }
     }
 
