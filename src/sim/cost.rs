@@ -46,7 +46,16 @@ pub fn name_of(op: Op) -> Option<&'static str> {
         Op::Invlpgb(_) | Op::InvlpgbAll => "invlpgb",
         Op::Tlbsync => "tlbsync",
         Op::Rar(_) => "rar",
-        _ => return None,
+        // A cycle or so, or nothing: no preset has a cost for it.
+        Op::Move { .. } | Op::Alu { .. } | Op::Unless { .. } | Op::Jump(_) | Op::Return => return None,
+        Op::Loop(_) | Op::Each { .. } | Op::Clear | Op::Put | Op::Ipi { .. } => return None,
+        Op::Store { .. } | Op::Irq(_) | Op::ReadGs(_) | Op::ReadCr3(_) => return None,
+        Op::Pte { locked: false, .. } | Op::FreeTable(_) | Op::FreeMm(_) => return None,
+        Op::OweUser | Op::OweOthers | Op::Touch(_) | Op::Body(_) => return None,
+        Op::Request(_) | Op::Promise(_) => return None,
+        Op::Fence(Fence::Serialize) => return None,
+        // Priced as a load from the L1 in `Times::new`.
+        Op::Fence(Fence::Load) | Op::AwaitAcks | Op::LoadPage { .. } | Op::StorePage { .. } => "mem_l1",
     })
 }
 

@@ -1,0 +1,137 @@
+//! The lines that are one op each, word by word.
+
+use super::{Assembler, Result2};
+use crate::kernel::program::{
+    Cr3, Entry, Invpcid, Level, NoFlush, Op, Pages, Part, PcidOf, Slot, Touch, Zone,
+};
+use crate::kernel::text::Loc;
+use crate::names::hint;
+
+impl Assembler<'_> {
+    pub(super) fn bit63(&self, how: &str, at: Loc) -> Result2<NoFlush> {
+        match how {
+            "flush" => Ok(NoFlush::Flush),
+            "noflush" => Ok(NoFlush::Keep),
+            "owed" => Ok(NoFlush::Owed),
+            _ => self.fail(at, format!("a write of cr3 ends in `noflush`, `owed` or nothing, not `{how}`")),
+        }
+    }
+
+    pub(super) fn plain(&self, words: &[&str], at: Loc) -> Result2<Op> {
+        let half = |word: &str| match word {
+            "kernel" => Ok(PcidOf::Kernel),
+            "user" => Ok(PcidOf::User),
+            _ => self.fail(at, format!("a PCID is `kernel` or `user`, not `{word}`")),
+        };
+        Ok(match words {
+            ["put", "cpu", "into", "targets"] => {
+                if !self.in_each {
+                    return self.fail(at, "`put cpu` stands outside of `each cpu in`");
+                }
+                Op::Put
+            }
+            ["clear", "targets"] => Op::Clear,
+            ["await", "acks"] => Op::AwaitAcks,
+            ["mov", "cr3", "kernel", how] => Op::MovCr3 { to: Cr3::Kernel, keep: self.bit63(how, at)? },
+            ["mov", "cr3", "user", how] => Op::MovCr3 { to: Cr3::User, keep: self.bit63(how, at)? },
+            ["mov", "cr4", "on"] => Op::MovCr4Pge(true),
+            ["mov", "cr4", "off"] => Op::MovCr4Pge(false),
+            ["invlpg", page] => Op::Invlpg(self.pages(page, at)?),
+            ["invpcid", "address", of, page] => {
+                Op::Invpcid { kind: Invpcid::Address, pcid: half(of)?, pages: self.pages(page, at)? }
+            }
+            ["invpcid", "context", of] => {
+                Op::Invpcid { kind: Invpcid::Context, pcid: half(of)?, pages: Pages::Range }
+            }
+            ["invpcid", "all-including-global"] => {
+                Op::Invpcid { kind: Invpcid::AllGlobal, pcid: PcidOf::Kernel, pages: Pages::Range }
+            }
+            ["invpcid", "all"] => {
+                Op::Invpcid { kind: Invpcid::All, pcid: PcidOf::Kernel, pages: Pages::Range }
+            }
+            ["invlpgb", "all"] => Op::InvlpgbAll,
+            ["invlpgb", page] => Op::Invlpgb(self.pages(page, at)?),
+            ["rar", set] => Op::Rar(self.cpu_set(set, at)?),
+            ["read", page] => Op::Touch(Touch::Read(self.page(page, at)?)),
+            ["write", page] => Op::Touch(Touch::Write(self.page(page, at)?)),
+            ["touch", zone] => {
+                Op::Touch(Touch::Zone(match *zone {
+                    "entry" => Zone::Entry,
+                    "percpu" => Zone::PerCpu,
+                    "stack" => Zone::Stack,
+                    "danger" => Zone::Danger,
+                    "nmi" => Zone::Nmi,
+                    "kernel" => Zone::Kernel,
+                    "user" => Zone::User,
+                    _ => {
+                        return self.fail(at, format!("`touch` takes entry, percpu, stack, danger, nmi, kernel or user, not `{zone}`"));
+                    }
+                }))
+            }
+            ["body", slot] => Op::Body(match *slot {
+                "syscall" => Slot::Syscall,
+                "interrupt" => Slot::Interrupt,
+                "nmi" => Slot::Nmi,
+                "idle" => Slot::Idle,
+                _ => {
+                    return self
+                        .fail(at, format!("`body` takes syscall, interrupt, nmi or idle, not `{slot}`"));
+                }
+            }),
+            [level @ ("pte" | "table"), page, "=", v] => self.entry(level, page, v, false, at)?,
+            [level @ ("pte" | "table"), page, "=", v, "locked"] => self.entry(level, page, v, true, at)?,
+            ["free", "mm", n] => match n.parse::<u8>() {
+                Ok(mm @ 1..=3) => Op::FreeMm(mm),
+                _ => {
+                    return self
+                        .fail(at, format!("`free mm` takes 1 to 3 (0 is init_mm, which stays), not `{n}`"));
+                }
+            },
+            ["free", "table", page] => Op::FreeTable(self.pages(page, at)?),
+            ["text", part, "=", v] => {
+                let v = match *v {
+                    "int3" => Entry::Int3,
+                    "new" => Entry::Fresh,
+                    _ => return self.fail(at, format!("text becomes int3 or new, not `{v}`")),
+                };
+                let part = self.part(part, at)?;
+                if (part, v) == (Part::Tail, Entry::Int3) {
+                    return self.fail(at, "only the head of an instruction becomes int3");
+                }
+                Op::Pte { pages: Pages::Text(part), level: Level::Leaf, v, locked: false }
+            }
+            ["run", "text"] => Op::Touch(Touch::Text),
+            ["request", "text", part] => Op::Request(Pages::Text(self.part(part, at)?)),
+            ["promise", "text", part] => Op::Promise(Pages::Text(self.part(part, at)?)),
+            ["request", page] => Op::Request(self.pages(page, at)?),
+            ["promise", page] => Op::Promise(self.pages(page, at)?),
+            ["handle", "calls"] => Op::HandleCalls,
+            ["owe", "user"] => Op::OweUser,
+            ["owe", "others"] => Op::OweOthers,
+            _ => {
+                const STARTS: [&str; 21] = [
+                    "put", "clear", "await", "mov", "invlpg", "invpcid", "invlpgb", "rar", "read", "write",
+                    "touch", "body", "pte", "table", "free", "request", "promise", "handle", "owe", "text",
+                    "run",
+                ];
+                let hint = if STARTS.contains(&words[0]) { String::new() } else { hint(words[0], STARTS) };
+                return self.fail(at, format!("`{}` is no op{hint}", words.join(" ")));
+            }
+        })
+    }
+
+    pub(super) fn entry(&self, level: &str, page: &str, v: &str, locked: bool, at: Loc) -> Result2<Op> {
+        let v = match v {
+            "none" => Entry::None,
+            "fresh" => Entry::Fresh,
+            "less-rights" => Entry::LessRights,
+            "initial" => Entry::Initial,
+            _ => {
+                return self
+                    .fail(at, format!("an entry becomes none, fresh, less-rights or initial, not `{v}`"));
+            }
+        };
+        let level = if level == "pte" { Level::Leaf } else { Level::Table };
+        Ok(Op::Pte { pages: self.pages(page, at)?, level, v, locked })
+    }
+}
