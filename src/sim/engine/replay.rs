@@ -85,8 +85,8 @@ pub(super) fn is_replayable(code: &Code, program: ProgId) -> bool {
 }
 
 impl Engine {
-    /// Replays the next system call, or runs it and remembers its course, if it can be over before `until`. `false`:
-    /// neither.
+    /// Replays the next system calls, as many as are sure to be over before `until`, or runs one and remembers its course.
+    /// `false`: neither.
     pub(super) fn replay(&mut self, cpu: Cpu, until: u64) -> bool {
         let i = usize::from(cpu);
         let Some(k) = self.own[i].foreground else { return false };
@@ -116,45 +116,58 @@ impl Engine {
             }
         }
         let course = &mut known[*last];
-        let start = c.fg_next.max(c.clock);
-        if start + course.longest >= until {
-            return false;
-        }
+        let repeats = (course.flushed_by.0, course.owe_user.0) == (course.flushed_by.1, course.owe_user.1);
         let (tlb, row) = (&mut tlbs[i], &mut m.stats[i]);
-        // Time of misses so far, and from SYSCALL to the body.
-        let (mut late, mut entered) = (0, 0);
-        for step in &course.steps {
-            match *step {
-                Step::Touch { by, .. } | Step::Pages { by, .. } => {
-                    let (time, walks) = tlb.take(step);
-                    if time > 0 || walks > 0 {
-                        late += time;
-                        row[Stat::refill_misses as usize] += walks;
-                        row[by.misses() as usize] += walks;
-                        row[Stat::refill_ps as usize] += time;
+        let draws = &mut own.actors[k].draws;
+        let class = usize::from(self.class_of_cpu[i]);
+        let mut times = 0;
+        loop {
+            let start = c.fg_next.max(c.clock);
+            if start + course.longest >= until {
+                break;
+            }
+            // Time of misses so far, and from SYSCALL to the body.
+            let (mut late, mut entered) = (0, 0);
+            for step in &course.steps {
+                match *step {
+                    Step::Touch { by, .. } | Step::Pages { by, .. } => {
+                        let (time, walks) = tlb.take(step);
+                        if time > 0 || walks > 0 {
+                            late += time;
+                            row[Stat::refill_misses as usize] += walks;
+                            row[by.misses() as usize] += walks;
+                            row[Stat::refill_ps as usize] += time;
+                        }
                     }
+                    Step::Switch { .. } | Step::Pge(_) | Step::Apply(_) => {
+                        tlb.take(step);
+                    }
+                    Step::Flushed(at) => debt.flushed_at = start + at + late,
+                    Step::Serialised(at) => c.serialised_at = start + at + late,
+                    Step::Entered(at) => entered = at + late,
                 }
-                Step::Switch { .. } | Step::Pge(_) | Step::Apply(_) => {
-                    tlb.take(step);
-                }
-                Step::Flushed(at) => debt.flushed_at = start + at + late,
-                Step::Serialised(at) => c.serialised_at = start + at + late,
-                Step::Entered(at) => entered = at + late,
+            }
+            tlb.flushes += course.flushes;
+            let took = course.fixed + late;
+            c.clock = start + took;
+            c.fg_next = c.clock + draw_gap(draws, gap);
+            row[Stat::kernel_ps as usize] += took;
+            latencies.entered(class, entered);
+            latencies.returned(class, took);
+            times += 1;
+            // Where calls may be skipped as well, that comes first.
+            if !repeats || self.skip {
+                break;
             }
         }
-        tlb.flushes += course.flushes;
-        let took = course.fixed + late;
-        c.clock = start + took;
+        if times == 0 {
+            return false;
+        }
         (c.flushed_by, c.owe_user, c.resume) = (course.flushed_by.1, course.owe_user.1, 0);
-        c.fg_next = c.clock + draw_gap(&mut own.actors[k].draws, gap);
-        row[Stat::kernel_ps as usize] += took;
-        course.times += 1;
-        let class = usize::from(self.class_of_cpu[i]);
-        latencies.entered(class, entered);
-        latencies.returned(class, took);
-        self.runs += 1;
-        self.replayed += 1;
-        self.work += 1;
+        course.times += times;
+        self.runs += times;
+        self.replayed += times;
+        self.work += times;
         true
     }
 
