@@ -115,7 +115,7 @@ fn ends_in<K: Key, const W: usize>(
     if fixed > limit {
         return Ends::Memory;
     }
-    let number = search.visited.numbers();
+    let Some(number) = search.visited.numbers(go_on) else { return Ends::Stopped };
     let mut ends = Vec::with_capacity(n);
     let (mut to, mut next, mut upto) = (Vec::new(), Vec::new(), Vec::with_capacity(n));
     for (i, key) in search.visited.from(0).enumerate() {
@@ -144,18 +144,25 @@ fn ends_in<K: Key, const W: usize>(
     while changed {
         changed = false;
         for i in (0..n).rev() {
+            if i.is_multiple_of(SLICE) && !go_on() {
+                return Ends::Stopped;
+            }
             if !ends[i] && next(i).iter().any(|&j| ends[j as usize]) {
                 ends[i] = true;
                 changed = true;
             }
         }
     }
-    first_on_cycle(&next, &ends).map_or(Ends::All, Ends::Not)
+    first_on_cycle(&next, &ends, go_on)
 }
 
 /// The first state on a cycle, of those that are not left `out` (Tarjan's strongly connected components; SIAM J.
 /// Comput. 1(2), 1972). Successors of such a state are none that are left out.
-fn first_on_cycle<'a>(next: &impl Fn(usize) -> &'a [u32], out: &[bool]) -> Option<usize> {
+fn first_on_cycle<'a>(
+    next: &impl Fn(usize) -> &'a [u32],
+    out: &[bool],
+    go_on: &mut dyn FnMut() -> bool,
+) -> Ends {
     const NEW: u32 = u32::MAX;
     let mut number = vec![NEW; out.len()];
     let mut low = vec![0; out.len()];
@@ -168,6 +175,9 @@ fn first_on_cycle<'a>(next: &impl Fn(usize) -> &'a [u32], out: &[bool]) -> Optio
         }
         while let Some((i, at)) = open.pop() {
             if at == 0 {
+                if (count as usize).is_multiple_of(SLICE) && !go_on() {
+                    return Ends::Stopped;
+                }
                 (number[i], low[i]) = (count, count);
                 count += 1;
                 held.push(i);
@@ -197,7 +207,7 @@ fn first_on_cycle<'a>(next: &impl Fn(usize) -> &'a [u32], out: &[bool]) -> Optio
             }
         }
     }
-    first
+    first.map_or(Ends::All, Ends::Not)
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ pub struct Counts {
 /// States of a block, whatever the threads: so they find the same words and answers in the same order, and stop at
 /// the same memory limit. Levels end blocks too.
 const BLOCK: usize = 1 << 16;
-/// States found from which on more than one thread may be worth it.
+/// States found from which on the set is in shards, and more than one thread may be worth it.
 const WIDE: usize = 1 << 15;
 /// States of a block and answers to find out below which one thread takes a step alone.
 const WORTH: (usize, usize) = (2048, 256);
@@ -207,9 +207,10 @@ pub struct Search<'a, K> {
     threads: usize,
 }
 
-/// Pieces of a step for so many threads: several for each, so that one that is held up leaves some to the others.
+/// Pieces of a step for so many threads: several for each, so that one that is held up leaves some to the others,
+/// and enough that none takes long.
 fn pieces(threads: usize) -> usize {
-    (4 * threads).clamp(8, 128)
+    (4 * threads).clamp(16, 128)
 }
 
 /// Why a search paused.
@@ -320,13 +321,11 @@ impl<'a, K: Key> Search<'a, K> {
     /// Go on to the end. `go_on` sees the counters now and then and may stop it by returning `false`.
     pub fn run(&mut self, go_on: &mut dyn FnMut(&Counts) -> bool) -> Pause {
         if self.shards.len() == 1 {
-            let most = if self.threads == 1 { usize::MAX } else { WIDE };
             let work = |i, job| self.part(i, job);
             let team = Team { crew: &Crew::alone(), work: &work };
-            if let Some(pause) = self.lead(&team, most, go_on) {
+            if let Some(pause) = self.lead(&team, WIDE, go_on) {
                 return pause;
             }
-            // Large enough to share.
             self.cut(pieces(self.threads));
         }
         let this = &*self;

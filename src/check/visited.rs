@@ -244,8 +244,11 @@ impl<K: Key> Shard<K> {
         }
     }
 
+    /// Shards grow one after the other, a little earlier the first ones: to move all keys at once takes long.
     fn make_room(&mut self) {
-        while !fits(self.held, self.table.len()) {
+        let (shard, shards) = self.place;
+        let early = |slots: usize| slots / 8 / shards * (shards - 1 - shard);
+        while !fits(self.held + early(self.table.len()), self.table.len()) {
             self.grow();
         }
     }
@@ -371,13 +374,18 @@ impl<K: Key> Visited<K> {
     }
 
     /// The numbers of all keys.
-    pub fn numbers(&self) -> Numbers<K> {
+    ///
+    /// `None` if `go_on`, which is asked now and then, returns `false`.
+    pub fn numbers(&self, go_on: &mut dyn FnMut() -> bool) -> Option<Numbers<K>> {
         let mut all = Numbers { slots: vec![(K::default(), 0); Numbers::<K>::slots(self.count)] };
-        for (key, number) in self.from(0).zip(0..) {
+        for (key, number) in self.from(0).zip(0_u32..) {
+            if number.is_multiple_of(1 << 16) && !go_on() {
+                return None;
+            }
             let at = all.find(key);
             all.slots[at] = (key, number);
         }
-        all
+        Some(all)
     }
 
     /// Bytes for so many states: a number of states alone decides, so a search is cut at the same place whatever
