@@ -434,6 +434,7 @@ impl Engine {
             .zip(does)
             .map(|((op, class), does)| Known { class, reads_cur: reads_cur(*op), does })
             .collect();
+        let looks_pages_up = m.tlbs.is_some();
         let mut engine = Engine {
             tasks: tasks::Programs::of(&code),
             kernel,
@@ -458,7 +459,7 @@ impl Engine {
             work: 0,
             replayed: 0,
             skip,
-            replays: true,
+            replays: looks_pages_up,
             streams: false,
             blocked: false,
             refill_pages,

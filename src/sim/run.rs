@@ -504,6 +504,29 @@ mod tests {
     }
 
     #[test]
+    fn at_any_time_a_cpu_is_in_the_state_that_interpreting_leaves() {
+        for row in POLICIES {
+            let full = Input { full: true, skip: false, ..input(storm(2), row.id) };
+            let mut runs = [false, true].map(|replays| {
+                let mut run = Run::new(full.clone()).unwrap();
+                run.engine.replays = replays;
+                run
+            });
+            for step in 1..=300 {
+                let [each, fast] = &mut runs;
+                for run in [&mut *each, &mut *fast] {
+                    run.advance(step * 6_700_000, &AtomicBool::new(false));
+                }
+                for (cpu, (a, b)) in each.engine.m.cores.iter().zip(&fast.engine.m.cores).enumerate() {
+                    assert_eq!(format!("{a:?}"), format!("{b:?}"), "{}: CPU {cpu} after step {step}", row.id);
+                }
+                assert_eq!(format!("{:?}", each.engine.m.debts), format!("{:?}", fast.engine.m.debts));
+            }
+            assert!(runs[1].engine.replayed > 500, "{}", row.id);
+        }
+    }
+
+    #[test]
     fn a_flush_at_each_entry_is_followed_by_a_walk_per_page_and_mainline_by_none() {
         let alone = scenario(
             r#"{"name": "alone", "duration_ps": 1000000000, "cpus": 2, "isolated": [1], "actors": [
