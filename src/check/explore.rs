@@ -274,7 +274,8 @@ impl<'a, K: Key> Search<'a, K> {
 
     /// Cut the set into so many shards.
     fn cut(&mut self, shards: usize) {
-        self.shards = read(&self.core).visited.cut(shards).into_iter().map(RwLock::new).collect();
+        self.shards =
+            read(&self.core).visited.cut(shards, self.threads).into_iter().map(RwLock::new).collect();
         self.recent = (0..self.threads).map(|_| RwLock::new(Recent::default())).collect();
     }
 
@@ -376,7 +377,9 @@ impl<'a, K: Key> Search<'a, K> {
                     if !core.reshape() {
                         return Some(Pause::Narrow);
                     }
-                    for (shard, new) in self.shards.iter().zip(core.visited.cut(self.shards.len())) {
+                    for (shard, new) in
+                        self.shards.iter().zip(core.visited.cut(self.shards.len(), self.threads))
+                    {
                         *write(shard) = new;
                     }
                     self.recent.iter().for_each(|r| write(r).clear());

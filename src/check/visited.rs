@@ -185,6 +185,8 @@ const NEW: u32 = 1 << 31;
 pub struct Shard<K> {
     /// Its number, and how many there are.
     place: (usize, usize),
+    /// How much earlier than the last it grows: to move the keys of all shards at once takes long.
+    early: usize,
     /// Open addressing; the slot is the hash scaled, so that growing keeps the order.
     table: Vec<K>,
     held: usize,
@@ -193,8 +195,10 @@ pub struct Shard<K> {
 }
 
 impl<K: Key> Shard<K> {
-    fn new(place: (usize, usize)) -> Self {
-        Shard { place, table: vec![K::default(); SMALLEST], held: 0, fresh: Vec::new() }
+    /// `at_once` of them grow together, for so many threads.
+    fn new(place: (usize, usize), at_once: usize) -> Self {
+        let early = (place.1 - 1 - place.0) / at_once * at_once;
+        Shard { place, early, table: vec![K::default(); SMALLEST], held: 0, fresh: Vec::new() }
     }
 
     fn slot(&self, key: K) -> usize {
@@ -244,11 +248,9 @@ impl<K: Key> Shard<K> {
         }
     }
 
-    /// Shards grow one after the other, a little earlier the first ones: to move all keys at once takes long.
     fn make_room(&mut self) {
-        let (shard, shards) = self.place;
-        let early = |slots: usize| slots / 8 / shards * (shards - 1 - shard);
-        while !fits(self.held + early(self.table.len()), self.table.len()) {
+        let (shards, early) = (self.place.1, self.early);
+        while !fits(self.held + self.table.len() / 8 / shards * early, self.table.len()) {
             self.grow();
         }
     }
@@ -335,9 +337,9 @@ impl<K: Key> Visited<K> {
         }
     }
 
-    /// The shards of the set.
-    pub fn cut(&self, shards: usize) -> Vec<Shard<K>> {
-        let mut all: Vec<Shard<K>> = (0..shards).map(|i| Shard::new((i, shards))).collect();
+    /// The shards of the set, for so many threads.
+    pub fn cut(&self, shards: usize, threads: usize) -> Vec<Shard<K>> {
+        let mut all: Vec<Shard<K>> = (0..shards).map(|i| Shard::new((i, shards), threads)).collect();
         for key in self.from(0) {
             all[shard_of(key.hash(), shards)].load(key);
         }
@@ -456,7 +458,7 @@ mod tests {
             let crowded =
                 |k: &u64| shard_of(k.hash(), shards) == shards - 1 && k.hash() > u64::MAX - (1 << 52);
             let keys: Vec<u64> = (1..).filter(crowded).take(700).collect();
-            let mut shard = Shard::new((shards - 1, shards));
+            let mut shard = Shard::new((shards - 1, shards), 1);
             for &k in &keys {
                 shard.load(k);
             }
@@ -475,7 +477,7 @@ mod tests {
         let draw = |i: u64| (i * i * 31) % 977 + 1;
         let run = |shards: usize, slots: usize| {
             let mut all = Visited::new(500_u64);
-            let mut set = all.cut(shards);
+            let mut set = all.cut(shards, 2);
             let mut recent = Recent { slots: vec![0; slots] };
             for chunk in 0..40 {
                 let mut c = Candidates::default();
