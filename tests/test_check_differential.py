@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import tlbcore as tc
+from tlbcore import _core
 from tlbcore.reference.explorer import explore, explore_litmus
 
 BLOCKS = ("if ", "else", "while ", "loop", "each ")
@@ -106,7 +107,7 @@ def agree(count: int, seed: int, entries: int, *, initiator: str = "purge", two_
     assert {"verified", "violated"} <= seen
 
 
-KERNEL = (Path(__file__).parents[1] / "src/kernel/policy/contexts.kernel").read_text(encoding="utf-8")
+KERNEL = dict(_core.policy_kernel())["contexts.kernel"]
 SECTION = re.compile(r"^(\w+)( @ .*)?\n((?:  .*\n|\n|#.*\n)+)", re.MULTILINE)
 SWITCHING = {match[1]: match[3] for match in SECTION.finditer(KERNEL) if match[1] != "kernel"}
 FLUSHER = """

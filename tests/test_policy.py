@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
 import pytest
 
 import tlbcore as tc
-from tlbcore import op
+from tlbcore import _core, op
 
 HEAD = "policy p\n  var flag : 1 bit, per cpu, starts 1\n"
 
@@ -128,3 +130,18 @@ def test_features_fold_as_alternatives_do() -> None:
     assert any(o.startswith("Invpcid") for o in with_it)
     assert not any(o.startswith("Invpcid") for o in without)
     assert any(o.startswith("MovCr4Pge") for o in without)
+
+
+def test_show_with_the_kernels_own_paths_prints_each_of_its_files():
+    shown = subprocess.run(
+        [sys.executable, "-m", "tlbcore", "policy", "show", "ipi", "--kernel"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+    assert tc.policies["ipi"].text.rstrip() in shown
+    files = dict(_core.policy_kernel())
+    assert list(files) == ["linux.kernel", "contexts.kernel"]
+    for text in files.values():
+        assert text.rstrip() in shown

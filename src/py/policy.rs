@@ -31,10 +31,10 @@ pub fn policy_text(name: &str) -> PyResult<&'static str> {
     Ok(POLICIES.iter().find(|p| p.id == name).expect("builtin looked").text)
 }
 
-/// The paths every policy plugs into.
+/// The files of the kernel's own paths, by name.
 #[pyfunction]
-pub fn policy_kernel() -> &'static str {
-    policy::KERNEL
+pub fn policy_kernel() -> [(&'static str, &'static str); 2] {
+    policy::KERNEL_FILES
 }
 
 /// Parse and assemble a text; returns its header and canonical form.

@@ -54,8 +54,9 @@ def show(
     if not ops:
         print(chosen.text.rstrip())
         if kernel:
-            print()
-            print(_core.policy_kernel().rstrip())
+            for _, text in _core.policy_kernel():
+                print()
+                print(text.rstrip())
         return
     program = ""
     for name, index, op, _, source in chosen.listing():

@@ -72,6 +72,9 @@ pub const KERNEL: &str = include_str!("linux.kernel");
 /// Memory contexts: switching, lazy TLB, user ranges. Part of a program text that uses it.
 pub const CONTEXTS: &str = include_str!("contexts.kernel");
 
+/// Both, with the names that messages call them by.
+pub const KERNEL_FILES: [(&str, &str); 2] = [("linux.kernel", KERNEL), ("contexts.kernel", CONTEXTS)];
+
 /// The built-in policy of that name, or an error that names the nearest.
 pub fn builtin(name: &str) -> Result<File, PolicyError> {
     match POLICIES.iter().find(|p| p.id == name) {
