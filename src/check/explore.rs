@@ -9,6 +9,7 @@
 use std::mem::take;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread;
 
 use super::answers::{Answers, Asked, NONE, Outcome, Pair, UNKNOWN};
 use super::machine::{Model, Seen};
@@ -101,8 +102,9 @@ enum Stop {
     Shown(Violation),
 }
 
-/// A piece of a block.
+/// A piece of a block. Threads write to their own at every candidate: no two may share a cache line.
 #[derive(Clone, Debug)]
+#[repr(align(128))]
 struct Chunk<K> {
     from: usize,
     to: usize,
@@ -317,6 +319,14 @@ impl<'a, K: Key> Search<'a, K> {
     /// The first state that showed a %gs-relative access under the user's GSBASE.
     pub fn first_wrong_gs(&self) -> Option<usize> {
         read(&self.core).first_wrong_gs
+    }
+
+    /// Let another thread free the memory of a search that was stopped: gigabytes take longer than a user waits.
+    pub fn abandon(self) {
+        let core = self.core.into_inner().expect("no thread failed");
+        let held = (core.visited, self.shards);
+        // Without a thread they are freed here.
+        drop(thread::Builder::new().spawn(move || drop(held)));
     }
 
     /// Go on to the end. `go_on` sees the counters now and then and may stop it by returning `false`.

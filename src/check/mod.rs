@@ -197,13 +197,13 @@ fn explore(
     };
     let mut narrow: Search<'_, u64> = Search::new(&model, question.memory, !question.plain, threads);
     let ended = match narrow.run(go_on) {
-        Pause::Done(end) => ended(&narrow, end, question.memory, go_on),
+        Pause::Done(end) => ended(narrow, end, question.memory, go_on),
         Pause::Narrow => {
             let mut wide: Search<'_, u128> = narrow.with_keys();
             drop(narrow);
             match wide.run(go_on) {
-                Pause::Done(end) => ended(&wide, end, question.memory, go_on),
-                Pause::Narrow => ended(&wide, End::Cut(Cut::Memory), 0, go_on),
+                Pause::Done(end) => ended(wide, end, question.memory, go_on),
+                Pause::Narrow => ended(wide, End::Cut(Cut::Memory), 0, go_on),
             }
         }
     };
@@ -231,15 +231,19 @@ fn endless<K: parts::Key>(
 
 /// What came of a search that came to its `end`.
 fn ended<K: parts::Key>(
-    search: &Search<'_, K>,
+    search: Search<'_, K>,
     end: End,
     limit: usize,
     go_on: &mut dyn FnMut(&Counts) -> bool,
 ) -> Ended {
     let spins = end == End::Complete && search.core().m.spins();
-    let end = if spins { endless(search, limit, go_on) } else { end };
+    let end = if spins { endless(&search, limit, go_on) } else { end };
     let wrong_gs = search.first_wrong_gs().map(|i| search.path(i));
-    (end, search.counts(), search.bytes(), wrong_gs)
+    let (counts, bytes) = (search.counts(), search.bytes());
+    if end == End::Cut(Cut::Stopped) {
+        search.abandon();
+    }
+    (end, counts, bytes, wrong_gs)
 }
 
 #[cfg(test)]

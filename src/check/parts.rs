@@ -19,6 +19,7 @@ pub trait Key:
     + Default
     + Send
     + Sync
+    + 'static
     + BitAnd<Output = Self>
     + BitOr<Output = Self>
     + Not<Output = Self>

@@ -42,6 +42,7 @@ fn slot(hash: u64, shards: usize, slots: usize) -> usize {
 /// 2^10 slots, 77 % in 2^12, 85 % in 2^14 (the largest search of the benches). They need no look at the table, whose
 /// slots are far from the processor.
 #[derive(Clone, Debug)]
+#[repr(align(128))] // one for each thread: no two share a cache line
 pub struct Recent<K> {
     slots: Vec<K>,
 }
@@ -182,6 +183,7 @@ const NEW: u32 = 1 << 31;
 
 /// A part of the set: the keys whose hash belongs here.
 #[derive(Clone, Debug)]
+#[repr(align(128))] // as above
 pub struct Shard<K> {
     /// Its number, and how many there are.
     place: (usize, usize),
