@@ -155,6 +155,7 @@ impl Writer<'_> {
         let label = |to: Pc| format!("L{copy}_{to}");
         let text = match op {
             Op::Move { to, v } => format!("{} = {}", reg(to), val(v)),
+            Op::MoveWide { to, v } => format!("{} = {v}", reg(to)),
             Op::Alu { f, to, a, b } => format!("{} = {} {} {}", reg(to), reg(a), alu(f), val(b)),
             Op::Load { to, from } => format!("{} = {}", reg(to), self.read(from)),
             Op::Store { to, v } => self.write(to, &val(v)),
@@ -165,11 +166,17 @@ impl Writer<'_> {
                     Rmw::Add => format!("({old} + {})", val(v)),
                     Rmw::Or => format!("({old} | {})", val(v)),
                     Rmw::And => format!("({old} & {})", val(v)),
+                    Rmw::Sub => format!("({old} - {})", val(v)),
+                    Rmw::Xor => format!("({old} ^ {})", val(v)),
+                    Rmw::Bts => format!("({old} | (1 << {}))", val(v)),
+                    Rmw::Btr => format!("({old} & ~(1 << {}))", val(v)),
+                    Rmw::Btc => format!("({old} ^ (1 << {}))", val(v)),
                 };
+                let result = if f.is_of_a_bit() { format!("(({old} >> {}) & 1)", val(v)) } else { old };
                 // `rem` may be a loop's: the old value goes through the register, which may be the operand too.
                 let store = self.write(at, "hold_new");
                 format!(
-                    "atomic {{ byte hold_new_{copy}_{pc} = {new}; {} = {old}; {} }}",
+                    "atomic {{ byte hold_new_{copy}_{pc} = {new}; {} = {result}; {} }}",
                     reg(to),
                     store.replace("hold_new", &format!("hold_new_{copy}_{pc}"))
                 )
@@ -353,6 +360,8 @@ fn compare(f: Cmp, a: &str, b: &str) -> String {
         Cmp::Ne => format!("{a} != {b}"),
         Cmp::Lt => format!("{a} < {b}"),
         Cmp::Ge => format!("{a} >= {b}"),
+        Cmp::Le => format!("{a} <= {b}"),
+        Cmp::Gt => format!("{a} > {b}"),
         Cmp::Test => format!("({a} & {b}) != 0"),
     }
 }

@@ -63,13 +63,7 @@ impl Condition {
             let f = &m.code.fields[usize::from(field)];
             (m.layout.shared.vars[usize::from(f.var)].get(s) & f.mask()) >> f.shift
         };
-        let compare = |c: Cmp, a: u64, b: u64| match c {
-            Cmp::Eq => a == b,
-            Cmp::Ne => a != b,
-            Cmp::Lt => a < b,
-            Cmp::Ge => a >= b,
-            Cmp::Test => a & b != 0,
-        };
+        let compare = |c: Cmp, a: u64, b: u64| c.holds(a, b);
         match self {
             Condition::Field(f, c, n) => compare(*c, value(*f), *n),
             Condition::Fields(f, c, g) => compare(*c, value(*f), value(*g)),

@@ -103,6 +103,10 @@ pub enum Cmp {
     Lt,
     /// At least (unsigned).
     Ge,
+    /// At most (unsigned).
+    Le,
+    /// More (unsigned).
+    Gt,
     /// Have a common bit.
     Test,
 }
@@ -133,6 +137,78 @@ pub enum Rmw {
     Or,
     /// LOCK AND, old value returned.
     And,
+    /// LOCK SUB (LOCK XADD of the negative), old value returned.
+    Sub,
+    /// LOCK XOR, old value returned.
+    Xor,
+    /// LOCK BTS: sets a bit and returns what it was (CF).
+    Bts,
+    /// LOCK BTR: clears a bit and returns what it was.
+    Btr,
+    /// LOCK BTC: turns a bit over and returns what it was.
+    Btc,
+}
+
+impl Rmw {
+    /// What memory holds after it, and what its register gets. A difference below zero and a bit beyond 63 fit no
+    /// variable: the machine that stores the value says so.
+    #[inline]
+    pub fn apply(self, old: u64, v: u64) -> (u64, u64) {
+        let bit = 1u64.checked_shl(u32::try_from(v).unwrap_or(u32::MAX));
+        let of = |new: fn(u64, u64) -> u64| {
+            bit.map_or((u64::MAX, 0), |bit| (new(old, bit), u64::from(old & bit != 0)))
+        };
+        match self {
+            Rmw::Xchg => (v, old),
+            Rmw::Add => (old.wrapping_add(v), old),
+            Rmw::Or => (old | v, old),
+            Rmw::And => (old & v, old),
+            Rmw::Sub => (old.wrapping_sub(v), old),
+            Rmw::Xor => (old ^ v, old),
+            Rmw::Bts => of(|old, bit| old | bit),
+            Rmw::Btr => of(|old, bit| old & !bit),
+            Rmw::Btc => of(|old, bit| old ^ bit),
+        }
+    }
+
+    /// Its operand is the number of a bit, and its result one bit.
+    pub const fn is_of_a_bit(self) -> bool {
+        matches!(self, Rmw::Bts | Rmw::Btr | Rmw::Btc)
+    }
+
+    /// Every one, with its word.
+    pub const ALL: [(&'static str, Rmw); 9] = [
+        ("xchg", Rmw::Xchg),
+        ("add", Rmw::Add),
+        ("or", Rmw::Or),
+        ("and", Rmw::And),
+        ("sub", Rmw::Sub),
+        ("xor", Rmw::Xor),
+        ("bts", Rmw::Bts),
+        ("btr", Rmw::Btr),
+        ("btc", Rmw::Btc),
+    ];
+
+    /// Its word.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, f)| *f == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl Cmp {
+    /// Does `a` compare so with `b`?
+    #[inline]
+    pub fn holds(self, a: u64, b: u64) -> bool {
+        match self {
+            Cmp::Eq => a == b,
+            Cmp::Ne => a != b,
+            Cmp::Lt => a < b,
+            Cmp::Ge => a >= b,
+            Cmp::Le => a <= b,
+            Cmp::Gt => a > b,
+            Cmp::Test => a & b != 0,
+        }
+    }
 }
 
 /// What a branch or a wait tests without touching memory.
@@ -258,6 +334,8 @@ pub enum Fence {
     Full,
     /// LFENCE: publishes nothing.
     Load,
+    /// SFENCE: orders stores among themselves, which the store buffer does anyway; publishes nothing.
+    Store,
     /// CPUID, IRET, `sync_core()`: publishes and serialises.
     Serialize,
 }
@@ -344,6 +422,13 @@ pub enum Op {
         to: Reg,
         /// Source.
         v: Val,
+    },
+    /// A constant of more than 8 bits to a register.
+    MoveWide {
+        /// Destination.
+        to: Reg,
+        /// Constant.
+        v: u16,
     },
     /// Register arithmetic.
     Alu {

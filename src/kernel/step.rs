@@ -4,8 +4,8 @@
 //! op that needs an empty store buffer waits until the machine says it is.
 
 use super::program::{
-    Alu, Ask, At, Cmp, Code, Cond, Cr3, Fence, Index, Op, Pages, Pc, Place, ProgId, REGS, Reg, Rmw, Set,
-    Slot, Touch, Val,
+    Alu, Ask, At, Code, Cond, Cr3, Fence, Index, Op, Pages, Pc, Place, ProgId, REGS, Reg, Set, Slot,
+    Touch, Val,
 };
 use super::program::{Entry, Invpcid, Level, NoFlush, PcidOf};
 
@@ -258,7 +258,8 @@ pub fn order_of(op: Op) -> Option<Order> {
         Op::Invpcid { .. } | Op::Invlpgb(_) | Op::InvlpgbAll => Some(Order::Invpcid),
         Op::Move { .. } | Op::Alu { .. } | Op::Load { .. } | Op::Store { .. } | Op::Unless { .. } => None,
         Op::Jump(_) | Op::Loop(_) | Op::Each { .. } | Op::Clear | Op::Put | Op::Await { .. } => None,
-        Op::AwaitAcks | Op::Fence(Fence::Load) | Op::Irq(_) | Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) => {
+        Op::MoveWide { .. } | Op::Fence(Fence::Load | Fence::Store) => None,
+        Op::AwaitAcks | Op::Irq(_) | Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) => {
             None
         }
         Op::LoadPage { .. } | Op::StorePage { .. } | Op::Ask { .. } | Op::FlushInfo { .. } => None,
@@ -289,7 +290,7 @@ fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Resu
     match op {
         Op::Await { at, f: cmp, v } => {
             let seen = m.read(cpu, at.field, at.at, of(at, f))?;
-            if !compare(cmp, seen, f.val(v)) {
+            if !cmp.holds(seen, f.val(v)) {
                 return Ok(Outcome::Wait);
             }
         }
@@ -300,6 +301,7 @@ fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Resu
     m.charge(cpu, pc, op);
     match op {
         Op::Move { to, v } => f.set(to, f.val(v)),
+        Op::MoveWide { to, v } => f.set(to, u64::from(v)),
         Op::Alu { f: alu, to, a, b } => {
             let (a, b) = (f.regs[usize::from(a.0)], f.val(b));
             f.set(
@@ -320,13 +322,8 @@ fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Resu
         Op::Store { to, v } => m.write(cpu, to.field, to.at, of(to, f), f.val(v))?,
         Op::Rmw { f: rmw, to, at, v } => {
             let b = f.val(v);
-            let old = m.rmw(cpu, at.field, at.at, of(at, f), |a| match rmw {
-                Rmw::Xchg => b,
-                Rmw::Add => a.wrapping_add(b),
-                Rmw::Or => a | b,
-                Rmw::And => a & b,
-            })?;
-            f.set(to, old);
+            let old = m.rmw(cpu, at.field, at.at, of(at, f), |a| rmw.apply(a, b).0)?;
+            f.set(to, rmw.apply(old, b).1);
         }
         Op::Cas { to, at, old, new } => {
             let (old, new) = (f.val(old), f.val(new));
@@ -350,7 +347,8 @@ fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Resu
         Op::Clear => m.clear_targets(cpu),
         Op::Put => m.put(cpu, f.cur),
         Op::Fence(Fence::Serialize) => m.serialise(cpu),
-        Op::Await { .. } | Op::AwaitAcks | Op::Fence(Fence::Full | Fence::Load) | Op::Tlbsync => {}
+        Op::Await { .. } | Op::AwaitAcks | Op::Tlbsync => {}
+        Op::Fence(Fence::Full | Fence::Load | Fence::Store) => {}
         Op::Irq(on) => m.irq(cpu, on),
         Op::SwapGs => {
             let kernel = m.gs(cpu);
@@ -423,19 +421,9 @@ fn chosen(f: &Frame, i: Index) -> Cpu {
     Cpu::try_from(f.regs[usize::from(i.reg().0)]).unwrap_or(NO_CPU)
 }
 
-fn compare(cmp: Cmp, a: u64, b: u64) -> bool {
-    match cmp {
-        Cmp::Eq => a == b,
-        Cmp::Ne => a != b,
-        Cmp::Lt => a < b,
-        Cmp::Ge => a >= b,
-        Cmp::Test => a & b != 0,
-    }
-}
-
 fn holds<M: Machine>(c: Cond, f: &Frame, m: &M, cpu: Cpu) -> bool {
     match c {
-        Cond::Cmp(cmp, a, b) => compare(cmp, f.regs[usize::from(a.0)], f.val(b)),
+        Cond::Cmp(cmp, a, b) => cmp.holds(f.regs[usize::from(a.0)], f.val(b)),
         Cond::MeIn(set) => m.contains(cpu, set, cpu),
         Cond::CurIn(set) => m.contains(cpu, set, f.cur),
         Cond::CurIsMe => f.cur == cpu,

@@ -47,7 +47,8 @@ pub fn name_of(op: Op) -> Option<&'static str> {
         Op::Tlbsync => "tlbsync",
         Op::Rar(_) => "rar",
         // A cycle or so, or nothing: no preset has a cost for it.
-        Op::Move { .. } | Op::Alu { .. } | Op::Unless { .. } | Op::Jump(_) | Op::Return => return None,
+        Op::Move { .. } | Op::MoveWide { .. } | Op::Alu { .. } | Op::Unless { .. } => return None,
+        Op::Jump(_) | Op::Return => return None,
         Op::Loop(_) | Op::Each { .. } | Op::Clear | Op::Put | Op::Ipi { .. } => return None,
         Op::Store { .. } | Op::Irq(_) | Op::ReadGs(_) | Op::ReadCr3(_) => return None,
         Op::Pte { locked: false, .. } | Op::FreeTable(_) | Op::FreeMm(_) => return None,
@@ -55,7 +56,8 @@ pub fn name_of(op: Op) -> Option<&'static str> {
         Op::Request(_) | Op::Promise(_) => return None,
         Op::Fence(Fence::Serialize) => return None,
         // Priced as a load from the L1 in `Times::new`.
-        Op::Fence(Fence::Load) | Op::AwaitAcks | Op::LoadPage { .. } | Op::StorePage { .. } => "mem_l1",
+        Op::Fence(Fence::Load | Fence::Store) => "mem_l1",
+        Op::AwaitAcks | Op::LoadPage { .. } | Op::StorePage { .. } => "mem_l1",
     })
 }
 
@@ -127,7 +129,8 @@ impl Times {
             .iter()
             .map(|op| {
                 ps(match *op {
-                    Op::Move { .. } | Op::Alu { .. } | Op::Unless { .. } | Op::Jump(_) => PLAIN,
+                    Op::Move { .. } | Op::MoveWide { .. } | Op::Alu { .. } => PLAIN,
+                    Op::Unless { .. } | Op::Jump(_) => PLAIN,
                     Op::Loop(_) | Op::Each { .. } | Op::Clear | Op::Put => PLAIN,
                     Op::Load { from, .. } => of(c.mem_l1) + remote(from.at),
                     Op::Store { to, .. } => PLAIN + remote(to.at),
@@ -135,7 +138,7 @@ impl Times {
                     Op::Await { at, .. } => of(c.mem_l1) + remote(at.at),
                     Op::AwaitAcks => of(c.mem_l1),
                     Op::Fence(Fence::Full) => of(c.mfence),
-                    Op::Fence(Fence::Load) => of(c.mem_l1),
+                    Op::Fence(Fence::Load | Fence::Store) => of(c.mem_l1),
                     Op::Fence(Fence::Serialize) => SERIALIZE,
                     Op::Irq(_) | Op::ReadGs(_) | Op::ReadCr3(_) => PLAIN,
                     Op::SwapGs | Op::SetGs(_) => of(c.swapgs),

@@ -415,7 +415,7 @@ class Machine:
             case "Rar":
                 return bool(self.members(arg, s, i, f))
             case "Fence":
-                return bool(arg != "Load")
+                return bool(arg not in ("Load", "Store"))
             case "Pte":
                 return bool(arg["locked"])
             case "Return":
@@ -444,6 +444,8 @@ class Machine:
         match name:
             case "Move":
                 f = self.set(f, arg["to"], self.value(f, arg["v"]))
+            case "MoveWide":
+                f = self.set(f, arg["to"], arg["v"])
             case "Alu":
                 a, b = f.regs[arg["a"]], self.value(f, arg["b"])
                 results = {"Add": a + b, "Sub": a - b, "And": a & b, "Or": a | b, "Xor": a ^ b}
@@ -454,9 +456,11 @@ class Machine:
                 s = self.store(s, i, f, arg["to"], self.value(f, arg["v"]))
             case "Rmw":
                 old, b = self.read(s, i, f, arg["at"]), self.value(f, arg["v"])
-                new = {"Xchg": b, "Add": old + b, "Or": old | b, "And": old & b}[arg["f"]]
-                s = self.swap(s, i, f, arg["at"], new)
-                f = self.set(f, arg["to"], old)
+                kind, bit = arg["f"], 1 << min(b, 63)
+                results = {"Xchg": b, "Add": old + b, "Or": old | b, "And": old & b, "Sub": old - b, "Xor": old ^ b}
+                results |= {"Bts": old | bit, "Btr": old & ~bit, "Btc": old ^ bit}
+                s = self.swap(s, i, f, arg["at"], results[kind])
+                f = self.set(f, arg["to"], int(old & bit != 0) if kind in ("Bts", "Btr", "Btc") else old)
             case "Cas":
                 old = self.read(s, i, f, arg["at"])
                 if old == self.value(f, arg["old"]):
@@ -709,7 +713,8 @@ def named(op: Any) -> tuple[str, Any]:
 
 def compare(cmp: str, a: int, b: int) -> bool:
     """Compare as the op of that name does."""
-    return {"Eq": a == b, "Ne": a != b, "Lt": a < b, "Ge": a >= b, "Test": a & b != 0}[cmp]
+    found = {"Eq": a == b, "Ne": a != b, "Lt": a < b, "Ge": a >= b, "Le": a <= b, "Gt": a > b}
+    return (found | {"Test": a & b != 0})[cmp]
 
 
 def _part(pages: Any) -> int | None:

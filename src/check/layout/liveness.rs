@@ -185,6 +185,7 @@ pub(super) fn register_widths(code: &Code, (asid_bits, mm_bits): (u8, u8)) -> Ve
             let mut after = before;
             match op {
                 Op::Move { to, v } => after[usize::from(to.0)] = of(v),
+                Op::MoveWide { to, v } => after[usize::from(to.0)] = width(u64::from(v)) as u8,
                 Op::Alu { f, to, a, b } => {
                     let (x, y) = (before[usize::from(a.0)], of(b));
                     after[usize::from(to.0)] = match f {
@@ -196,6 +197,7 @@ pub(super) fn register_widths(code: &Code, (asid_bits, mm_bits): (u8, u8)) -> Ve
                 Op::LoadPage { to, .. } => {
                     after[usize::from(to.0)] = code.vars.iter().map(|v| v.bits).max().unwrap_or(1);
                 }
+                Op::Rmw { f, to, .. } if f.is_of_a_bit() => after[usize::from(to.0)] = 1,
                 Op::Load { to, from: p } | Op::Rmw { to, at: p, .. } | Op::Cas { to, at: p, .. } => {
                     after[usize::from(to.0)] = field(p.field);
                 }

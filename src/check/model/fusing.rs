@@ -35,6 +35,7 @@ impl Model {
     fn local<const W: usize>(&self, a: &Abs<'_, W>, cpu: usize, top: usize) -> bool {
         let (pc, op) = a.next_op(cpu, top);
         match op {
+            Op::MoveWide { .. } => true,
             Op::Move { .. } | Op::Alu { .. } | Op::Jump(_) | Op::Loop(_) | Op::Clear | Op::Put => true,
             // Other CPUs join and leave an address space's mask.
             Op::Unless {

@@ -62,6 +62,8 @@ impl Assembler<'_> {
                     Cmp::Ne => Some(Cmp::Eq),
                     Cmp::Lt => Some(Cmp::Ge),
                     Cmp::Ge => Some(Cmp::Lt),
+                    Cmp::Le => Some(Cmp::Gt),
+                    Cmp::Gt => Some(Cmp::Le),
                     Cmp::Test => None,
                 };
                 match (sense, negated) {

@@ -66,6 +66,7 @@ fn bit(v: Val) -> u8 {
 fn defined(op: Op) -> u8 {
     match op {
         Op::Move { to, .. }
+        | Op::MoveWide { to, .. }
         | Op::Alu { to, .. }
         | Op::Load { to, .. }
         | Op::Rmw { to, .. }

@@ -106,10 +106,21 @@ impl Assembler<'_> {
     pub(super) fn fits(&self, place: Place, v: &Value, n: &Name) -> Result2<()> {
         let bits = self.code.fields[usize::from(place.field)].bits;
         match v {
-            Value::Int(v) if bits < 8 && *v >> bits != 0 => self.fail(
+            Value::Int(v) if bits < 16 && *v >> bits != 0 => self.fail(
                 n.at,
                 format!("`{}` has {bits} bit{}: {v} does not fit", n.name, if bits == 1 { "" } else { "s" }),
             ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses the number of a bit that the variable does not have.
+    pub(super) fn has_bit(&self, place: Place, v: &Value, n: &Name) -> Result2<()> {
+        let bits = self.code.fields[usize::from(place.field)].bits;
+        match v {
+            Value::Int(v) if *v >= u16::from(bits) => {
+                self.fail(n.at, format!("`{}` has bits 0 to {}: there is no bit {v}", n.name, bits - 1))
+            }
             _ => Ok(()),
         }
     }

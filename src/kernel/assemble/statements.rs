@@ -171,6 +171,7 @@ impl Assembler<'_> {
                 let op = match word.as_str() {
                     "fence" => Op::Fence(Fence::Full),
                     "lfence" => Op::Fence(Fence::Load),
+                    "sfence" => Op::Fence(Fence::Store),
                     "serialize" => Op::Fence(Fence::Serialize),
                     "cli" => Op::Irq(false),
                     "sti" => Op::Irq(true),
@@ -183,7 +184,7 @@ impl Assembler<'_> {
                                 self.chain.iter().flat_map(|f| f.sections.iter().map(|s| s.name.as_str()));
                             let hint = hint(
                                 word,
-                                all.chain(["fence", "lfence", "serialize", "swapgs", "tlbsync", "return"]),
+                                all.chain(["fence", "lfence", "sfence", "serialize", "swapgs", "tlbsync", "return"]),
                             );
                             return self.fail(s.at, format!("`{word}` is neither an op nor a section{hint}"));
                         };

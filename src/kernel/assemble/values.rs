@@ -8,11 +8,11 @@ impl Assembler<'_> {
     /// A value in a register or constant; memory is loaded into a temporary, which the caller releases.
     pub(super) fn value(&mut self, v: &Value, at: Loc) -> Result2<Val> {
         match v {
-            Value::Int(n) => Ok(Val::Imm(*n)),
+            Value::Int(n) if *n <= 255 => Ok(Val::Imm(*n as u8)),
             Value::Name(n) if is_plain(n) && self.local(&n.name).is_some() => {
                 Ok(Val::Reg(self.local(&n.name).expect("just found")))
             }
-            Value::Name(_) | Value::Cr3 | Value::GsBase => {
+            Value::Int(_) | Value::Name(_) | Value::Cr3 | Value::GsBase => {
                 let to = self.temp(at)?;
                 self.value_to(v, to)?;
                 Ok(Val::Reg(to))
@@ -22,7 +22,10 @@ impl Assembler<'_> {
 
     pub(super) fn value_to(&mut self, v: &Value, to: Reg) -> Result2<()> {
         let op = match v {
-            Value::Int(n) => Op::Move { to, v: Val::Imm(*n) },
+            Value::Int(n) => match u8::try_from(*n) {
+                Ok(n) => Op::Move { to, v: Val::Imm(n) },
+                Err(_) => Op::MoveWide { to, v: *n },
+            },
             Value::Cr3 => Op::ReadCr3(to),
             Value::GsBase => Op::ReadGs(to),
             Value::Name(n) => match self.local(&n.name) {
@@ -56,7 +59,9 @@ impl Assembler<'_> {
             }
             Expr::Rmw(f, n, v) => {
                 let place = self.place(n)?;
-                if *f != Rmw::And {
+                if f.is_of_a_bit() {
+                    self.has_bit(place, v, n)?;
+                } else if *f != Rmw::And {
                     self.fits(place, v, n)?;
                 }
                 let v = self.value(v, at)?;

@@ -177,7 +177,7 @@ pub struct Name {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// Constant.
-    Int(u8),
+    Int(u16),
     /// Variable or local.
     Name(Name),
     /// The CR3 register.
@@ -193,7 +193,7 @@ pub enum Expr {
     Value(Value),
     /// `a op b`.
     Binary(Value, Alu, Value),
-    /// `xchg|add|or|and VAR, value`.
+    /// `xchg|add|or|and|sub|xor VAR, value`, `bts|btr|btc VAR, bit`.
     Rmw(Rmw, Name, Value),
     /// `load PAGE`: the data it maps.
     Page(String),

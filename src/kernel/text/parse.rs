@@ -258,7 +258,9 @@ fn simple(c: &mut Cursor<'_>, word: String) -> Result<StmtKind, PolicyError> {
             c.expect("=")?;
             StmtKind::Let(name, c.expr()?)
         }
-        "xchg" | "add" | "or" | "and" | "cas" => {
+        "xchg" | "add" | "or" | "and" | "sub" | "xor" | "bts" | "btr" | "btc" | "inc" | "dec" | "cas"
+            if !c.assigns() =>
+        {
             c.next -= 1;
             StmtKind::Locked(c.expr()?)
         }
@@ -293,14 +295,7 @@ fn simple(c: &mut Cursor<'_>, word: String) -> Result<StmtKind, PolicyError> {
         }
         _ => {
             // VAR = value, VAR[cpu] = value
-            let assigned = match c.peek() {
-                Some((Token::Sign("="), _)) => true,
-                Some((Token::Sign("["), _)) => {
-                    matches!(c.tokens.get(c.next + 3), Some((Token::Sign("="), _)))
-                }
-                _ => false,
-            };
-            if assigned {
+            if c.assigns() {
                 c.next -= 1;
                 let name = c.name("a variable")?;
                 c.expect("=")?;
@@ -386,6 +381,17 @@ impl Cursor<'_> {
         found
     }
 
+    /// Does `=` stand next, or an index and then `=`?
+    fn assigns(&self) -> bool {
+        match self.peek() {
+            Some((Token::Sign("="), _)) => true,
+            Some((Token::Sign("["), _)) => {
+                matches!(self.tokens.get(self.next + 3), Some((Token::Sign("="), _)))
+            }
+            _ => false,
+        }
+    }
+
     /// Is the token after the next one this word?
     fn follows(&self, word: &str) -> bool {
         matches!(self.tokens.get(self.next + 1), Some((Token::Word(w), _)) if w == word)
@@ -460,7 +466,7 @@ impl Cursor<'_> {
 
     fn value(&mut self) -> Result<Value, PolicyError> {
         if matches!(self.peek(), Some((Token::Int(_), _))) {
-            return Ok(Value::Int(self.int("a constant", 255)? as u8));
+            return Ok(Value::Int(self.int("a constant", 65535)? as u16));
         }
         let name = self.name("a value: a constant, a variable, a local, `cr3` or `gsbase`")?;
         Ok(match name.name.as_str() {
@@ -472,18 +478,22 @@ impl Cursor<'_> {
 
     fn expr(&mut self) -> Result<Expr, PolicyError> {
         if let Some((Token::Word(w), _)) = self.peek() {
-            let rmw = match w.as_str() {
-                "xchg" => Some(Rmw::Xchg),
-                "add" => Some(Rmw::Add),
-                "or" => Some(Rmw::Or),
-                "and" => Some(Rmw::And),
-                _ => None,
-            };
+            let rmw = Rmw::ALL.iter().find(|(word, _)| word == w).map(|(_, rmw)| *rmw);
             if let Some(rmw) = rmw {
                 self.next += 1;
                 let name = self.name("a variable")?;
                 self.expect(",")?;
                 return Ok(Expr::Rmw(rmw, name, self.value()?));
+            }
+            // LOCK INC and LOCK DEC: the same with 1.
+            let by_one = match w.as_str() {
+                "inc" => Some(Rmw::Add),
+                "dec" => Some(Rmw::Sub),
+                _ => None,
+            };
+            if let Some(rmw) = by_one.filter(|_| matches!(self.tokens.get(self.next + 1), Some((Token::Word(_), _)))) {
+                self.next += 1;
+                return Ok(Expr::Rmw(rmw, self.name("a variable")?, Value::Int(1)));
             }
             if w == "load" {
                 self.next += 1;
@@ -526,10 +536,18 @@ impl Cursor<'_> {
     }
 
     fn compare(&mut self) -> Option<Cmp> {
-        [("==", Cmp::Eq), ("!=", Cmp::Ne), ("<", Cmp::Lt), (">=", Cmp::Ge), ("&", Cmp::Test)]
-            .into_iter()
-            .find(|(sign, _)| self.take(sign))
-            .map(|(_, cmp)| cmp)
+        [
+            ("==", Cmp::Eq),
+            ("!=", Cmp::Ne),
+            ("<=", Cmp::Le),
+            (">=", Cmp::Ge),
+            ("<", Cmp::Lt),
+            (">", Cmp::Gt),
+            ("&", Cmp::Test),
+        ]
+        .into_iter()
+        .find(|(sign, _)| self.take(sign))
+        .map(|(_, cmp)| cmp)
     }
 
     fn test(&mut self) -> Result<Test, PolicyError> {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Expr, Fact, File, Name, Question, Stmt, StmtKind, Test, Value};
-use crate::kernel::program::{Alu, Cmp, Copies, Holds, PageKind, Rmw};
+use crate::kernel::program::{Alu, Cmp, Copies, Holds, PageKind};
 
 /// The canonical text of a file; comments are gone.
 pub fn print(file: &File) -> String {
@@ -159,6 +159,8 @@ fn cmp(c: Cmp) -> &'static str {
         Cmp::Ne => "!=",
         Cmp::Lt => "<",
         Cmp::Ge => ">=",
+        Cmp::Le => "<=",
+        Cmp::Gt => ">",
         Cmp::Test => "&",
     }
 }
@@ -177,13 +179,7 @@ fn expr(e: &Expr) -> String {
             format!("{} {sign} {}", value(a), value(b))
         }
         Expr::Rmw(f, n, v) => {
-            let word = match f {
-                Rmw::Xchg => "xchg",
-                Rmw::Add => "add",
-                Rmw::Or => "or",
-                Rmw::And => "and",
-            };
-            format!("{word} {}, {}", name(n), value(v))
+            format!("{} {}, {}", f.name(), name(n), value(v))
         }
         Expr::Page(page) => format!("load {page}"),
         Expr::Ask(Question::NextMm) => "next mm".into(),

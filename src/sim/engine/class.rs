@@ -38,7 +38,8 @@ pub(super) fn class_of(op: Op) -> Class {
         Op::Load { from: p, .. } | Op::Store { to: p, .. } | Op::Rmw { at: p, .. } => place(p.at),
         Op::Cas { at: p, .. } | Op::Await { at: p, .. } => place(p.at),
         Op::Ipi { .. } | Op::Tlbsync | Op::Rar(_) | Op::Request(_) | Op::Promise(_) => Class::Cross,
-        Op::Move { .. } | Op::Alu { .. } | Op::Unless { .. } | Op::Jump(_) | Op::Loop(_) => Class::Private,
+        Op::Move { .. } | Op::MoveWide { .. } | Op::Alu { .. } | Op::Unless { .. } => Class::Private,
+        Op::Jump(_) | Op::Loop(_) => Class::Private,
         // Other CPUs join and leave an address space's mask.
         Op::Each { of: Set::MmCpumask, .. } => Class::Cross,
         Op::Each { .. } => Class::Private,
@@ -65,7 +66,7 @@ pub(super) fn only_looks(code: &Code, head: usize) -> bool {
         Op::Unless { c: Cond::Cmp(..) | Cond::CurIn(_) | Cond::CurIsMe, to } | Op::Jump(to) => {
             (head..usize::from(done)).contains(&usize::from(to))
         }
-        Op::Move { .. } | Op::Alu { .. } | Op::Put => true,
+        Op::Move { .. } | Op::MoveWide { .. } | Op::Alu { .. } | Op::Put => true,
         _ => false,
     }) && !matches!(code.ops[head], Op::Each { of: Set::Targets | Set::MmCpumask, .. })
 }

@@ -70,7 +70,8 @@ fn is_known(op: Op) -> bool {
                 Cond::CurIn(_) | Cond::CurIsMe | Cond::Empty(_) | Cond::RangeFull => false,
             }
         }
-        Op::Move { .. } | Op::Alu { .. } | Op::Jump(_) | Op::Fence(_) | Op::Irq(_) => true,
+        Op::Move { .. } | Op::MoveWide { .. } | Op::Alu { .. } | Op::Jump(_) => true,
+        Op::Fence(_) | Op::Irq(_) => true,
         Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) | Op::ReadCr3(_) | Op::MovCr3 { .. } => true,
         Op::MovCr4Pge(_) | Op::Touch(_) | Op::Body(_) | Op::OweUser | Op::Return => true,
         Op::Invpcid { kind, .. } => kind != Invpcid::Address,
