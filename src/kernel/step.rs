@@ -4,8 +4,8 @@
 //! op that needs an empty store buffer waits until the machine says it is.
 
 use super::program::{
-    Alu, Ask, At, Code, Cond, Cr3, Fence, Index, Op, Pages, Pc, Place, ProgId, REGS, Reg, Set, Slot,
-    Touch, Val,
+    Alu, Ask, At, Code, Cond, Cr3, Fence, Index, Op, Pages, Pc, Place, ProgId, REGS, Reg, Set, Slot, Touch,
+    Val,
 };
 use super::program::{Entry, Invpcid, Level, NoFlush, PcidOf};
 
@@ -259,9 +259,7 @@ pub fn order_of(op: Op) -> Option<Order> {
         Op::Move { .. } | Op::Alu { .. } | Op::Load { .. } | Op::Store { .. } | Op::Unless { .. } => None,
         Op::Jump(_) | Op::Loop(_) | Op::Each { .. } | Op::Clear | Op::Put | Op::Await { .. } => None,
         Op::MoveWide { .. } | Op::Fence(Fence::Load | Fence::Store) => None,
-        Op::AwaitAcks | Op::Irq(_) | Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) => {
-            None
-        }
+        Op::AwaitAcks | Op::Irq(_) | Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) => None,
         Op::LoadPage { .. } | Op::StorePage { .. } | Op::Ask { .. } | Op::FlushInfo { .. } => None,
         Op::ReadCr3(_) | Op::Touch(_) | Op::Body(_) | Op::Pte { .. } | Op::FreeTable(_) => None,
         Op::FreeMm(_) => None,

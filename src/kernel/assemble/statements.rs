@@ -184,7 +184,15 @@ impl Assembler<'_> {
                                 self.chain.iter().flat_map(|f| f.sections.iter().map(|s| s.name.as_str()));
                             let hint = hint(
                                 word,
-                                all.chain(["fence", "lfence", "sfence", "serialize", "swapgs", "tlbsync", "return"]),
+                                all.chain([
+                                    "fence",
+                                    "lfence",
+                                    "sfence",
+                                    "serialize",
+                                    "swapgs",
+                                    "tlbsync",
+                                    "return",
+                                ]),
                             );
                             return self.fail(s.at, format!("`{word}` is neither an op nor a section{hint}"));
                         };

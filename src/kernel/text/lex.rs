@@ -29,9 +29,8 @@ pub(super) struct Line {
     pub(super) end: Loc,
 }
 
-const SIGNS: [&str; 20] = [
-    "==", "!=", ">=", "<=", "..", "<", ">", ",", ":", "=", "&", "|", "^", "+", "-", "[", "]", "(", ")", "@",
-];
+const SIGNS: [&str; 20] =
+    ["==", "!=", ">=", "<=", "..", "<", ">", ",", ":", "=", "&", "|", "^", "+", "-", "[", "]", "(", ")", "@"];
 
 pub(super) fn lines(file: &str, text: &str) -> Result<Vec<Line>, PolicyError> {
     let mut out = Vec::new();

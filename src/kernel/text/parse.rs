@@ -491,7 +491,9 @@ impl Cursor<'_> {
                 "dec" => Some(Rmw::Sub),
                 _ => None,
             };
-            if let Some(rmw) = by_one.filter(|_| matches!(self.tokens.get(self.next + 1), Some((Token::Word(_), _)))) {
+            if let Some(rmw) =
+                by_one.filter(|_| matches!(self.tokens.get(self.next + 1), Some((Token::Word(_), _))))
+            {
                 self.next += 1;
                 return Ok(Expr::Rmw(rmw, self.name("a variable")?, Value::Int(1)));
             }
