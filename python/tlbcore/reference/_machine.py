@@ -457,7 +457,14 @@ class Machine:
             case "Rmw":
                 old, b = self.read(s, i, f, arg["at"]), self.value(f, arg["v"])
                 kind, bit = arg["f"], 1 << min(b, 63)
-                results = {"Xchg": b, "Add": old + b, "Or": old | b, "And": old & b, "Sub": old - b, "Xor": old ^ b}
+                results = {
+                    "Xchg": b,
+                    "Add": old + b,
+                    "Or": old | b,
+                    "And": old & b,
+                    "Sub": old - b,
+                    "Xor": old ^ b,
+                }
                 results |= {"Bts": old | bit, "Btr": old & ~bit, "Btc": old ^ bit}
                 s = self.swap(s, i, f, arg["at"], results[kind])
                 f = self.set(f, arg["to"], int(old & bit != 0) if kind in ("Bts", "Btr", "Btc") else old)
