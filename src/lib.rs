@@ -17,6 +17,7 @@
 pub mod calibrate;
 pub mod check;
 pub mod hw;
+pub mod interval;
 pub mod kernel;
 pub mod sim;
 pub mod sweep;

@@ -80,6 +80,62 @@ def test_effects_leave_out_what_is_missing():
     assert found["count"].tolist() == [1, 1]
 
 
+def test_other_parameters_widen_no_interval():
+    """A metric that another parameter multiplies by a thousand, and that repeating varies by 1 %."""
+    rng = np.random.default_rng(5)
+    x, other, replication = (a.ravel() for a in np.meshgrid([1, 2], [1.0, 1000.0], range(8), indexing="ij"))
+    table = {"x": x, "other": other, "replication": replication}
+    table["y"] = x * other * rng.normal(1.0, 0.01, len(x))
+    found = analysis.effects(table, ["x"], "y", cells=["x", "other"])
+    np.testing.assert_allclose(found["mean"], [500.5, 1001.0], rtol=0.02)
+    assert (found["high"] - found["low"] < 0.03 * found["mean"]).all()
+    assert found["count"].tolist() == [2, 2]
+    assert found["replications"].tolist() == [8, 8]
+    one = {name: column[replication == 0] for name, column in table.items()}
+    assert np.isnan(analysis.effects(one, ["x"], "y", cells=["x", "other"])["low"]).all()
+
+
+def test_effects_cover_the_mean_in_95_of_100_studies_though_policies_share_their_draws():
+    rng = np.random.default_rng(6)
+    x, policy, replication = (a.ravel() for a in np.meshgrid([0, 1], [0, 1, 2], range(5), indexing="ij"))
+    covered = 0
+    for _ in range(1000):
+        draws = rng.standard_normal((2, 5))  # one per point and replication; its policies share it
+        table = {"x": x, "policy": policy, "replication": replication}
+        table["y"] = 3.0 + policy + draws[x, replication]
+        found = analysis.effects(table, ["x"], "y", cells=["x", "policy"])
+        covered += found["low"][0] < 4.0 < found["high"][0]
+    assert 930 < covered < 970
+
+
+def test_a_constant_is_itself_and_no_interval():
+    for value in (0.1, 1e-9, 34.83, 0.0):
+        assert analysis.interval(np.full(7, value)) == (value, value, value)
+
+
+def test_looking_again_does_not_buy_certainty():
+    """Two policies that cost the same: their difference is called certain at 5 % of points at most, in all looks."""
+    rng = np.random.default_rng(8)
+    wrong = asked = 0
+    for _ in range(300):
+        draws: dict[float, np.ndarray] = {}
+
+        def differences(x: float, count: int, draws=draws) -> np.ndarray:
+            # At the ends the sign is certain; between them there is no difference at all.
+            kept = draws.setdefault(x, rng.standard_normal(40))[:count]
+            return kept + (-100.0 if x <= 0 else 100.0 if x >= 1 else 0.0)
+
+        found = analysis.bisect(
+            differences, 0.0, 1.0, parameter="x", metric="m", policies=("a", "b"), tolerance=0.4
+        )
+        points = found.points
+        middle = (points["value"] > 0) & (points["value"] < 1)
+        asked += int(middle.sum())
+        wrong += int((middle & ((points["low"] > 0) | (points["high"] < 0))).sum())
+    assert asked > 500
+    assert wrong / asked < 0.06
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=20))
 def test_the_front_is_what_nothing_dominates(points: list[tuple[int, int]]):
     points = sorted(set(points))

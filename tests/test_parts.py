@@ -55,7 +55,7 @@ def test_keys_survive_a_reopening(tmp_path: Path):
     with Directory(tmp_path, IDENTITY, UNITS) as out:
         assert len(out.done) == 0
         out.append(rows(0, 10))
-    keys = _parts._column_to_keys(rows(5, 15)["key"])
+    keys = _parts.column_to_keys(rows(5, 15)["key"])
     with Directory(tmp_path, IDENTITY, UNITS) as out:
         assert out.done.contains(keys).tolist() == [True] * 5 + [False] * 5
 
@@ -203,17 +203,17 @@ def test_another_sweep_in_the_directory_is_refused_and_untouched(tmp_path: Path)
 
 def test_a_newer_version_is_refused(tmp_path: Path):
     Directory(tmp_path, IDENTITY, UNITS).close()
-    about = tmp_path / "sweep.json"
-    about.write_text(about.read_text().replace('"version": 1', '"version": 2'))
-    with pytest.raises(SweepError, match=r"is of version 2: this tlbcore knows versions up to 1"):
+    about = tmp_path / "_sweep.json"
+    about.write_text(about.read_text().replace('"version": 2', '"version": 3'))
+    with pytest.raises(SweepError, match=r"is of version 3: this tlbcore knows versions up to 2"):
         Directory(tmp_path, IDENTITY, UNITS)
-    with pytest.raises(SweepError, match=r"is of version 2"):
+    with pytest.raises(SweepError, match=r"is of version 3"):
         _parts.read(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema": "other", "version": 1}'])
 def test_a_directory_description_that_is_none_is_refused(tmp_path: Path, text: str):
-    (tmp_path / "sweep.json").write_text(text)
+    (tmp_path / "_sweep.json").write_text(text)
     with pytest.raises(SweepError, match="does not describe a sweep"):
         Directory(tmp_path, IDENTITY, UNITS)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +33,12 @@ def points(count: int = 20) -> Points:
 def in_memory(some: Points) -> _results.Sweep:
     rows = _results.Memory(METRICS)
     list(_batches.drive_threads(some, job, rows.done.contains, rows.sink, 1))
-    return _results.from_memory(rows, some.names, METRICS, UNITS, {"seed": 1})
+    return _results.from_memory(rows, some.design(), METRICS, UNITS, {"seed": 1})
 
 
 def on_disk(some: Points, path: Path) -> _results.Sweep:
     with Directory(path, {"seed": 1}, UNITS) as directory:
+        directory.plan(some.design())
         rows = _results.Disk(directory, METRICS)
         list(_batches.drive_threads(some, job, rows.done.contains, rows.sink, 1))
         directory.compact()
@@ -47,13 +49,9 @@ def test_memory_and_disk_hold_the_same_rows(tmp_path: Path):
     memory, disk = in_memory(points()), on_disk(points(), tmp_path)
     assert memory.parameters == disk.parameters == ("x", "policy")
     assert dict(memory.units) == dict(disk.units) == UNITS
-    order = [
-        np.lexsort((sweep.table["replication"], sweep.table["policy"], sweep.table["x"]))
-        for sweep in (memory, disk)
-    ]
+    assert list(memory.table) == list(disk.table)
     for name in memory.table:
-        here, there = memory.table[name][order[0]], disk.table[name][order[1]]
-        np.testing.assert_array_equal(here, there, err_msg=name)
+        np.testing.assert_array_equal(memory.table[name], disk.table[name], err_msg=name)
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -83,12 +81,117 @@ def test_samples_are_points_along_one_dimension():
 
 
 def test_pandas_polars_and_duckdb_read_it(tmp_path: Path):
-    frame = on_disk(points(), tmp_path).to_pandas()
-    assert frame.groupby("policy").ipis.sum().to_dict() == {"ipi": 531.0, "ct-late": 531.0}
+    import pandas
+    import pyarrow.dataset
+
+    sweep = on_disk(points(), tmp_path)
+    for frame in (sweep.to_pandas(), pandas.DataFrame(sweep.table), pandas.read_parquet(tmp_path)):
+        assert frame.groupby("policy").ipis.sum().to_dict() == {"ipi": 531.0, "ct-late": 531.0}
+    assert pyarrow.dataset.dataset(tmp_path).to_table(columns=["ipis"]).num_rows == 120
     polars = pytest.importorskip("polars")
-    assert polars.read_parquet(tmp_path / "*.parquet")["ipis"].sum() == 1062
+    assert polars.read_parquet(tmp_path / "*.parquet")["ipis"].sum() == 1062  # it takes no other files beside
+    assert polars.DataFrame(sweep.table)["ipis"].fill_nan(0).sum() == 1062
     duckdb = pytest.importorskip("duckdb")
     assert duckdb.sql(f"select sum(ipis) from '{tmp_path}/*.parquet'").fetchall() == [(1062,)]
+
+
+def test_every_table_is_one_that_pandas_takes_and_that_nobody_can_change():
+    sweep = in_memory(points())
+    with pytest.raises(TypeError, match="cannot be changed"):
+        sweep.table["ipis"] = np.zeros(120)
+    with pytest.raises(ValueError, match="read-only"):
+        sweep.table["ipis"][0] = 1
+    mine = dict(sweep.table)
+    mine["ipis"] = np.zeros(120)
+    assert sweep.table["ipis"].any()
+
+
+class Backwards:
+    """An executor whose last batch is done first: a few are computed at once, in the wrong order."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Future, tuple]] = []
+
+    _max_workers = 4
+
+    def submit(self, *call: object) -> Future:
+        future: Future = Future()
+        self._waiting.append((future, call))
+        if len(self._waiting) == 8:
+            self._run()
+        return future
+
+    def _run(self) -> None:
+        for future, (function, *arguments) in reversed(self._waiting):
+            future.set_result(function(*arguments))
+        self._waiting.clear()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("order", ["threads", "backwards", "resumed"])
+def test_row_i_is_sample_i_however_they_were_computed(tmp_path: Path, kept: bool, order: str, monkeypatch):
+    rng = np.random.default_rng(3)
+    x = rng.permutation(64).astype(float)
+    x[50] = x[3]  # a sample that was drawn twice
+    policy = grid_axes({"policy": ["ipi", "ct-late"]})[0]
+    some = Points("base", 1, [sample_axis({"x": x}), policy], replications=2)
+
+    def drive(into: Points, done, sink) -> None:
+        monkeypatch.setattr(_batches, "BATCH_SECONDS", 0.0)  # one point a batch
+        monkeypatch.setattr(_batches, "LEAST_SECONDS", 0.0)
+        if order == "backwards":
+            # 8 = 2 x _max_workers fly at once; what is left at the end is computed in order
+            monkeypatch.setattr(
+                _batches, "wait", lambda flying, **_: (executor._run(), (set(flying), set()))[1]
+            )
+            executor = Backwards()
+            list(_batches.drive_executor(into, job, done, sink, executor))
+        else:
+            list(_batches.drive_threads(into, job, done, sink, 1))
+
+    if kept:
+        with Directory(tmp_path, {"seed": 1}, UNITS) as directory:
+            rows = _results.Disk(directory, METRICS)
+            if order == "resumed":  # an earlier design of the same sweep left some of the rows, and others
+                before = sample_axis({"x": np.concatenate([x[40:60], [1000.0, 1001.0]])})
+                drive(Points("base", 1, [before, policy], replications=2), rows.done.contains, rows.sink)
+        with Directory(tmp_path, {"seed": 1}, UNITS) as directory:
+            directory.plan(some.design())
+            rows = _results.Disk(directory, METRICS)
+            drive(some, rows.done.contains, rows.sink)
+        sweep = _results.from_directory(tmp_path)
+    else:
+        memory = _results.Memory(METRICS)
+        drive(some, memory.done.contains, memory.sink)
+        sweep = _results.from_memory(memory, some.design(), METRICS, UNITS, {"seed": 1})
+    assert len(sweep) == 64 * 2 * 2
+    one = (sweep.table["policy"] == "ct-late") & (sweep.table["replication"] == 1)
+    assert sweep.table["x"][one].tolist() == x.tolist()
+    assert sweep.table["sample"][one].tolist() == list(range(64))
+    assert sweep.table["point"].tolist() == np.repeat(np.arange(128), 2).tolist()
+    np.testing.assert_array_equal(
+        sweep.table["ipis"], np.where(sweep.table["x"] == 13, np.nan, sweep.table["x"])
+    )
+
+
+def test_every_row_of_every_design_is_read_only_when_asked_for(tmp_path: Path):
+    on_disk(points(5), tmp_path)
+    last = on_disk(Points("base", 1, grid_axes({"x": [9, 2], "policy": ["ipi"]}), replications=3), tmp_path)
+    assert last.table["x"].tolist() == [9] * 3 + [2] * 3
+    every = _results.from_directory(tmp_path, every=True)
+    assert len(every) == 5 * 2 * 3 + 3
+    assert every.table["x"].tolist() == sorted(every.table["x"])
+
+
+def test_an_order_that_was_damaged_is_an_error(tmp_path: Path):
+    on_disk(points(5), tmp_path)
+    data = bytearray((tmp_path / "_design").read_bytes())
+    for place in (3, len(data) - 5):
+        bad = bytearray(data)
+        bad[place] ^= 1
+        (tmp_path / "_design").write_bytes(bad)
+        with pytest.raises(SweepError, match="the order of the rows is damaged"):
+            _results.from_directory(tmp_path)
 
 
 def test_effects_and_front_take_the_parameters_of_the_sweep(tmp_path: Path):
@@ -101,9 +204,9 @@ def test_effects_and_front_take_the_parameters_of_the_sweep(tmp_path: Path):
 def test_reading_a_million_rows_keeps_only_the_columns_asked_for(tmp_path: Path):
     sweep = on_disk(points(), tmp_path)
     assert "cost_ns" in sweep.table
-    assert not sweep.table._loaded
+    assert not sweep.table.loaded
     assert len(sweep) == 120
-    assert sorted(sweep.table._loaded) == ["seed"]
+    assert sweep.table.loaded == ("seed",)
 
 
 def test_a_table_keeps_its_rows_while_its_files_are_merged_and_deleted(tmp_path: Path):

@@ -80,6 +80,8 @@ def kernel_parse(
 
 # sweep.rs
 
+def engine() -> str: ...
+def student_t(values: int, confidence: float) -> float: ...
 def sweep_identify(
     base: str,
     seed: int,

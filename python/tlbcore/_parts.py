@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -24,12 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlbcore._core import SweepError
+from tlbcore._points import Design
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA = "tlbcore.sweep"
-VERSION = 1
+VERSION = 2
+# Readers of whole directories pass over names that begin with an underscore or a point.
+ABOUT = "_sweep.json"
+DESIGN = "_design"
 COMPACT_ROWS = 50_000  # a finished directory has files of at least so many rows, and one with the rest
 COMPACT_PARTS = 64  # slow points make small parts; more of them than this are merged early
 
@@ -48,7 +52,7 @@ def keys_to_column(keys: NDArray[np.uint64]) -> pa.Array:
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(keys), [None, data])
 
 
-def _column_to_keys(column: pa.ChunkedArray) -> NDArray[np.uint64]:
+def column_to_keys(column: pa.ChunkedArray) -> NDArray[np.uint64]:
     whole = column.combine_chunks()
     start = whole.offset * 16
     data = whole.buffers()[1][start : start + 16 * len(whole)]
@@ -59,27 +63,40 @@ class Keys:
     """The keys of the points that are done: 16 bytes each, sorted."""
 
     def __init__(self, keys: NDArray[np.uint64]) -> None:
-        keys = keys[np.lexsort((keys[:, 1], keys[:, 0]))]
+        places = np.lexsort((keys[:, 1], keys[:, 0]))
+        keys = keys[places]
         fresh = np.ones(len(keys), dtype=bool)
         fresh[1:] = (keys[1:] != keys[:-1]).any(axis=1)
         self.duplicates = int(len(keys) - fresh.sum())
-        self._keys = keys[fresh]
+        self._keys, self._places = keys[fresh], places[fresh]
 
     def __len__(self) -> int:
         return len(self._keys)
 
+    def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the place that each key, shape (n, 2), had among those given; -1 where it is none of them."""
+        place = np.full(len(keys), -1, dtype=np.int64)
+        for at, here in self._candidates(keys):
+            place[here] = self._places[at[here]]
+        return place
+
     def contains(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Say of each key, shape (n, 2), whether it is done."""
+        found = np.zeros(len(keys), dtype=bool)
+        for _, here in self._candidates(keys):
+            found |= here
+        return found
+
+    def _candidates(self, keys: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+        """Yield indices into the sorted keys, and where the key there is the one that was asked for."""
         if not len(self._keys):
-            return np.zeros(len(keys), dtype=bool)
+            return
         high, low = self._keys[:, 0], self._keys[:, 1]
         at = np.searchsorted(high, keys[:, 0])
-        found = np.zeros(len(keys), dtype=bool)
         # Equal high halves are adjacent, and more than one of them is a chance of 2^-64 per pair.
         for step in range(2):
             here = np.minimum(at + step, len(high) - 1)
-            found |= (high[here] == keys[:, 0]) & (low[here] == keys[:, 1])
-        return found
+            yield here, (high[here] == keys[:, 0]) & (low[here] == keys[:, 1])
 
 
 class Directory:
@@ -98,7 +115,7 @@ class Directory:
         }
         if path.exists() and not path.is_dir():
             raise SweepError(f"{path} is not a directory")
-        about = path / "sweep.json"
+        about = path / ABOUT
         if about.exists():
             _compare(about, identity)
         elif path.exists() and any(not file.name.startswith(".") for file in path.iterdir()):
@@ -147,7 +164,7 @@ class Directory:
         for name in _replaced(found):
             found.pop(name).close()
             self._file(name).unlink()
-        keys = [_column_to_keys(part.read(["key"])["key"]) for part in found.values()]
+        keys = [column_to_keys(part.read(["key"])["key"]) for part in found.values()]
         self._parts = [_Part(name, part.metadata.num_rows) for name, part in found.items()]
         for part in found.values():
             part.close()
@@ -160,6 +177,15 @@ class Directory:
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.parquet"
+
+    def plan(self, design: Design) -> None:
+        """Write down the order of the rows, so that whoever reads the directory finds them in it."""
+        keys = np.ascontiguousarray(design.keys, dtype="<u8").tobytes()
+        about = {
+            "parameters": design.parameters, "replications": design.replications, "samples": design.samples,
+            "rows_per_sample": design.rows_per_sample, "digest": _hash(keys),
+        }  # fmt: skip
+        self._write(self.path / DESIGN, json.dumps(about).encode() + b"\n" + keys)
 
     def append(self, table: pa.Table) -> None:
         """Add rows; when this returns they are on the disk."""
@@ -248,12 +274,22 @@ class Stored:
         ]
         return pa.concat_tables(parts, promote_options="permissive")[name]
 
+    def order(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """Return the rows sorted by these columns, one after the other."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        table = pa.table({name: self[name] for name in names})
+        order = pc.sort_indices(table, sort_keys=[(name, "ascending") for name in names])
+        rows: NDArray[np.int64] = order.to_numpy().astype(np.int64)
+        return rows
+
 
 def read(path: Path) -> tuple[dict[str, Any], Stored]:
-    """Return what `sweep.json` says and the rows; raises `SweepError` for a damaged part or no sweep."""
+    """Return what `_sweep.json` says and the rows; raises `SweepError` for a damaged part or no sweep."""
     import pyarrow.parquet as pq
 
-    about = path / "sweep.json"
+    about = path / ABOUT
     if not about.exists():
         raise SweepError(f"{path} holds no sweep")
     identity = _identity(about)
@@ -267,6 +303,24 @@ def read(path: Path) -> tuple[dict[str, Any], Stored]:
     if not files:
         raise SweepError(f"{path}: the sweep has no rows yet")
     return identity, Stored(files)
+
+
+def design(path: Path) -> Design | None:
+    """Return the order of the rows that the last sweep into this directory asked for; None if it holds none."""
+    try:
+        about, keys = (path / DESIGN).read_bytes().split(b"\n", 1)
+    except (OSError, ValueError):
+        return None
+    try:
+        fields = json.loads(about)
+        digest = fields.pop("digest")
+        whole = np.frombuffer(keys, dtype="<u8").reshape(-1, 2).astype(np.uint64, copy=False)
+        found = Design(keys=whole, parameters=tuple(fields.pop("parameters")), **fields)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        digest = None
+    if digest is None or digest != _hash(keys):
+        raise SweepError(f"{path / DESIGN}: the order of the rows is damaged; sweep again to write it anew")
+    return found
 
 
 def _part_files(path: Path) -> list[Path]:

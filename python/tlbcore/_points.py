@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from tlbcore._core import SweepError
 from tlbcore._numbers import count
 
 Column = NDArray[np.float64] | list[str]
+BLOCK = 1 << 16  # points whose keys are made at once
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Axis:
 
     columns: Mapping[str, Column]
     size: int
-    may_repeat: bool = False  # samples may; grids are checked
+    sampled: bool = False  # rows of samples, which may repeat; the values of a grid are checked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,28 @@ def _take(column: Column, where: NDArray[np.int64]) -> Column:
     return [column[i] for i in where] if isinstance(column, list) else column[where]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """The rows of a sweep in the order in which they were asked for.
+
+    Row i is point `i // replications`, a combination of values. Of samples it is sample
+    `i // rows_per_sample % samples`; `samples` is 0 for a grid.
+    """
+
+    keys: NDArray[np.uint64]
+    parameters: tuple[str, ...]
+    replications: int
+    samples: int
+    rows_per_sample: int
+
+    def numbers(self, rows: NDArray[np.int64]) -> dict[str, NDArray[np.uint64]]:
+        """Return the columns that say what each of these rows is: `point`, and of samples `sample`."""
+        numbers = {"point": (rows // self.replications).astype(np.uint64)}
+        if self.samples:
+            numbers["sample"] = (rows // self.rows_per_sample % self.samples).astype(np.uint64)
+        return numbers
+
+
 class Points:
     """All points of a sweep: the product of its axes, times replications; the last axis changes fastest.
 
@@ -68,11 +91,14 @@ class Points:
         *,
         replications: int = 1,
         paired: Sequence[str] = ("policy",),
+        content: Callable[[Mapping[str, Column]], Mapping[str, list[str]]] | None = None,
     ) -> None:
+        """Take what all points share as `base`; `content` adds to each point's key what its values stand for."""
         self._base, self._seed, self._axes = base, seed, list(axes)
         self._paired = frozenset(paired)
+        self._content = content
         self.replications = count(replications, "replications", 1, (1 << 32) - 1, SweepError)
-        self.may_repeat = any(axis.may_repeat for axis in axes)
+        self.may_repeat = any(axis.sampled for axis in axes)
         self.names = [name for axis in axes for name in axis.columns]
         for name in self.names:
             if self.names.count(name) > 1:
@@ -80,6 +106,20 @@ class Points:
 
     def __len__(self) -> int:
         return math.prod(axis.size for axis in self._axes) * self.replications
+
+    def design(self) -> Design:
+        """Return the order of the rows: every key, and which sample is which row."""
+        keys = [self.batch(start, start + BLOCK).keys for start in range(0, len(self), BLOCK)]
+        inner, samples = self.replications, 0
+        for axis in reversed(self._axes):
+            if axis.sampled:
+                samples = axis.size
+                break
+            inner *= axis.size
+        return Design(
+            keys=np.concatenate(keys), parameters=tuple(self.names), replications=self.replications,
+            samples=samples, rows_per_sample=inner if samples else 1,
+        )  # fmt: skip
 
     def batch(self, start: int, stop: int) -> Batch:
         """Return points `start` to `stop`."""
@@ -91,6 +131,8 @@ class Points:
             for name, column in axis.columns.items():
                 columns[name] = _take(column, where)
         rows = [(name, name in self._paired, column) for name, column in columns.items()]
+        if self._content is not None:
+            rows += [(name, True, texts) for name, texts in self._content(columns).items()]
         keys, seeds = _core.sweep_identify(self._base, self._seed, rows, replications.astype(np.uint32))
         return Batch(
             columns={name: columns[name] for name in self.names},
@@ -140,17 +182,22 @@ def grid_axes(grid: Mapping[str | tuple[str, ...], Sequence[Any]]) -> list[Axis]
 
 
 def sample_axis(samples: Any, names: Sequence[str] | None = None) -> Axis:
-    """Turn samples into one axis: a table of columns, a structured array, or an array of rows with names.
+    """Turn samples into one axis: columns by name, a data frame, a structured array, or rows with names.
 
-    SALib's samples are such an array of rows, and its problem's `names` are the names.
+    SALib's samples are an array of rows, and its problem's `names` are the names. So are those of
+    `scipy.stats.qmc`, once they were scaled to the parameters' bounds (`qmc.scale`).
     """
     columns: dict[str, Any]
     if isinstance(samples, Mapping):
         columns = dict(samples)
+    elif hasattr(samples, "columns") and hasattr(samples, "__getitem__"):  # pandas, polars
+        columns = {str(name): samples[name].to_numpy() for name in samples.columns}
     elif hasattr(samples, "dtype") and samples.dtype.names:
         columns = {name: samples[name] for name in samples.dtype.names}
     else:
         rows = np.asarray(samples)
+        if np.ma.isMaskedArray(samples):
+            raise SweepError("samples must hold a value everywhere: got a masked array")
         if names is None:
             raise SweepError(
                 "samples without names: pass names=[...], one per column (SALib: problem['names'])"
@@ -164,7 +211,7 @@ def sample_axis(samples: Any, names: Sequence[str] | None = None) -> Axis:
     if len(sizes) > 1:
         raise SweepError(f"the samples' columns differ in length: {sorted(sizes)}")
     return Axis(
-        {name: as_column(name, column) for name, column in columns.items()}, sizes.pop(), may_repeat=True
+        {name: as_column(name, column) for name, column in columns.items()}, sizes.pop(), sampled=True
     )
 
 

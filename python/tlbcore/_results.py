@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from tlbcore import analysis
 from tlbcore._batches import Outcome
 from tlbcore._parts import Directory, Keys, keys_to_column
-from tlbcore._points import Batch
+from tlbcore._points import Batch, Design
+from tlbcore._table import Table
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     import xarray as xr
 
-# Columns that every sweep has beside its parameters and metrics.
-_OWN = ("key", "replication", "seed", "error")
+# Columns that every sweep has beside its parameters and metrics; `sample` only one of samples.
+_OWN = ("key", "point", "sample", "replication", "seed", "error")
 
 
 def columns_of(batch: Batch, outcome: Outcome, metrics: Sequence[str]) -> dict[str, Any]:
@@ -49,17 +50,23 @@ class Memory:
     def __init__(self, metrics: Sequence[str]) -> None:
         self._metrics = metrics
         self._rows: list[dict[str, Any]] = []
+        self._keys: list[NDArray[np.uint64]] = []
         self.done = Keys(np.empty((0, 2), dtype=np.uint64))
 
     def sink(self, batch: Batch, outcome: Outcome) -> None:
         """Take the rows of a batch."""
         self._rows.append(columns_of(batch, outcome, self._metrics))
+        self._keys.append(batch.keys)
+
+    def keys(self) -> NDArray[np.uint64]:
+        """Return the key of each row, as the rows came."""
+        return np.concatenate(self._keys)
 
     def __bool__(self) -> bool:
         return bool(self._rows)
 
     def table(self) -> dict[str, NDArray[Any]]:
-        """Return all rows."""
+        """Return all rows, as they came."""
         names = list(self._rows[0]) if self._rows else []
         return {name: _join([rows[name] for rows in self._rows]) for name in names}
 
@@ -99,33 +106,6 @@ def to_arrow(batch: Batch, outcome: Outcome, metrics: Sequence[str]) -> pa.Table
     return pa.table(columns)
 
 
-class _Table(Mapping[str, NDArray[Any]]):
-    """Columns, loaded when they are asked for."""
-
-    def __init__(self, names: Sequence[str], load: Callable[[str], NDArray[Any]]) -> None:
-        self._names, self._load = tuple(names), load
-        self._loaded: dict[str, NDArray[Any]] = {}
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        if name not in self._names:
-            raise KeyError(name)
-        if name not in self._loaded:
-            self._loaded[name] = self._load(name)
-        return self._loaded[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __repr__(self) -> str:
-        return f"<table of {len(self)} columns: {', '.join(self)}>"
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sweep:
     """The results of a sweep.
@@ -133,9 +113,11 @@ class Sweep:
     Attributes
     ----------
     table
-        A row per point, as a mapping of names to columns: the parameters, `replication` (uint32), `seed`
-        (uint64), the metrics (float64, unit in the name or in `units`; NaN where missing) and `error` (text,
-        or None). `pandas.DataFrame(sweep.table)` works.
+        A row per point and replication, in the order in which they were asked for: the parameters as they were
+        varied, `point` (uint64, numbers the combinations of values), `sample` (uint64, of samples only: which of
+        them this row is; a sample that was given twice has two rows), `replication` (uint32), `seed` (uint64), the
+        metrics (float64, unit in the name or in `units`; NaN where missing) and `error` (text, or None).
+        `pandas.DataFrame(sweep.table)` works.
     parameters, metrics
         Names of the columns that were varied, and that were computed.
     units
@@ -206,7 +188,7 @@ class Sweep:
 
     def effects(self, metric: str, parameters: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
         """Return the mean of a metric at each value of each parameter; see `tlbcore.analysis.effects`."""
-        return analysis.effects(self.table, parameters or self.parameters, metric)
+        return analysis.effects(self.table, parameters or self.parameters, metric, cells=self.parameters)
 
     def pareto(self, metrics: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Return the configurations that no other beats; see `tlbcore.analysis.pareto`."""
@@ -214,28 +196,50 @@ class Sweep:
 
 
 def _unpickled(data: dict[str, Any]) -> Sweep:
-    table = data["table"]
-    data["table"] = _Table(list(table), table.__getitem__)
+    data["table"] = Table(data["table"])
     for name in ("units", "identity"):
         data[name] = MappingProxyType(data[name])
     return Sweep(**data)
 
 
+def _in_order(
+    names: Sequence[str],
+    load: Callable[[str], NDArray[Any]],
+    keys: NDArray[np.uint64],
+    design: Design,
+) -> Table:
+    """Return the rows that `design` asks for and that there are, in its order.
+
+    `load` gives a column as the rows are stored, `keys` says which row is which point.
+    """
+    place = Keys(keys).find(design.keys)
+    rows = np.flatnonzero(place >= 0)
+    place = place[rows]
+    numbers = design.numbers(rows)
+    others = [name for name in names if name not in design.parameters and name not in _OWN]
+    shown = [*design.parameters, *numbers, "replication", "seed", *others, "error"]
+    return Table(shown, lambda name: numbers[name] if name in numbers else load(name)[place])
+
+
 def from_memory(
-    rows: Memory, parameters: Sequence[str], metrics: Sequence[str], units: Mapping[str, str], identity: Any
+    rows: Memory,
+    design: Design,
+    metrics: Sequence[str],
+    units: Mapping[str, str],
+    identity: Any,
 ) -> Sweep:
     """Return what was collected."""
     table = rows.table()
     return Sweep(
-        table=_Table(list(table), table.__getitem__),
-        parameters=tuple(parameters),
+        table=_in_order(list(table), table.__getitem__, rows.keys(), design),
+        parameters=design.parameters,
         metrics=tuple(metrics),
         units=MappingProxyType(dict(units)),
         identity=MappingProxyType(dict(identity)),
     )
 
 
-def from_directory(path: Path) -> Sweep:
+def from_directory(path: Path, *, every: bool = False) -> Sweep:
     """Read a directory; raises `SweepError` when it holds no sweep, a damaged part or a newer version."""
     import json
 
@@ -243,9 +247,21 @@ def from_directory(path: Path) -> Sweep:
 
     identity, stored = _parts.read(path)
     units = json.loads(stored.metadata[b"tlbcore.units"])
+    design = None if every else _parts.design(path)
     parameters = [name for name in stored.names if name not in units and name not in _OWN]
+
+    def load(name: str) -> NDArray[Any]:
+        column: NDArray[Any] = stored[name].to_numpy()
+        return column
+
+    if design is not None:
+        parameters = list(design.parameters)
+        table = _in_order(stored.names, load, _parts.column_to_keys(stored["key"]), design)
+    else:
+        order = stored.order([*parameters, "replication"])
+        table = Table([name for name in stored.names if name != "key"], lambda name: load(name)[order])
     return Sweep(
-        table=_Table(stored.names, lambda name: stored[name].to_numpy()),
+        table=table,
         parameters=tuple(parameters),
         metrics=tuple(units),
         units=MappingProxyType(units),

@@ -29,7 +29,7 @@ from tlbcore._machines import machine as as_machine
 from tlbcore._names import unknown
 from tlbcore._numbers import as_threads, count
 from tlbcore._parts import Directory
-from tlbcore._points import Batch, Points, grid_axes, sample_axis
+from tlbcore._points import Batch, Column, Points, grid_axes, sample_axis
 from tlbcore._progress import Progress, shown
 from tlbcore._results import Sweep
 from tlbcore.kernel import Kernel, machine_text
@@ -40,6 +40,8 @@ from tlbcore.scenarios import SCENARIOS, Scenario, by_name
 __all__ = ["Sweep", "break_even", "metrics", "read_sweep", "sweep"]
 
 MANY = 10_000_000  # points; more are computed only when told so
+SEEDS = "0.1.0"  # the version from which points have had their seeds
+OURS = ("machine", "policy")  # parameters that are not the scenario's
 
 Base = str | Scenario | Callable[..., Scenario]
 
@@ -72,17 +74,12 @@ class _Simulations:
         return self.base(**{**self.fixed, **given})
 
     def __call__(self, batch: Batch, threads: int) -> Outcome:
-        ours = ("machine", "policy")
-        varied = [name for name in batch.columns if name not in ours and not name.startswith("kernel.")]
+        varied = [name for name in batch.columns if name not in OURS and not name.startswith("kernel.")]
         tuned = [name for name in batch.columns if name.startswith("kernel.")]
-        kinds = {name: make for name in (*varied, *tuned) if (make := self._maker(name)) is not None}
         errors: list[str | None] = [None] * len(batch)
-        scenarios = _Distinct(lambda values: self.scenario(_named(varied, values, kinds)).to_json())
-        kernels = _Distinct(
-            lambda values: self.kernel.replace(
-                **{name.removeprefix("kernel."): v for name, v in _named(tuned, values, kinds).items()}
-            ).to_json()
-        )
+        scenarios = _Distinct(self.texts(varied))
+        named = self.named(tuned, "kernel.")
+        kernels = _Distinct(lambda values: self.kernel.replace(**named(values)).to_json())
         machines = _Distinct(lambda values: self.machines[values[0]])
         policies = _Distinct(lambda values: self.policies[values[0]])
         columns = [
@@ -93,8 +90,7 @@ class _Simulations:
         ]
         choices = np.zeros((len(batch), 4), dtype=np.uint32)
         for part, (distinct, values) in enumerate(columns):
-            lists = [value if isinstance(value, list) else value.tolist() for value in values]
-            rows = list(zip(*lists, strict=True)) if lists else [()]
+            rows = _rows(values, len(batch))
             places = {row: distinct.index(row) for row in dict.fromkeys(rows)}
             if len(places) == 1:
                 rows = rows[:1]  # one for all
@@ -120,9 +116,22 @@ class _Simulations:
             raise Interrupted(done=reached, outcome=outcome.select(reached))
         return outcome
 
-    def _maker(self, name: str) -> Callable[[Any], Any] | None:
-        kind = self.kind(name)
-        return _whole if kind.startswith("int") else _flag if kind.startswith("bool") else None
+    def texts(self, names: Sequence[str]) -> Callable[[tuple[Any, ...]], str]:
+        """Return what makes the workload of some values, as the engine gets it."""
+        named = self.named(names)
+        return lambda values: self.scenario(named(values)).to_json()
+
+    def named(self, names: Sequence[str], prefix: str = "") -> Callable[[tuple[Any, ...]], dict[str, Any]]:
+        """Return what gives numbers of a column, which are floats, the kind that their parameter has."""
+        makers = []
+        for name in names:
+            kind = self.kind(name)
+            make = _whole if kind.startswith("int") else _flag if kind.startswith("bool") else None
+            makers.append((name.removeprefix(prefix), make))
+        return lambda values: {
+            name: value if make is None or isinstance(value, str) else make(value)
+            for (name, make), value in zip(makers, values, strict=True)
+        }
 
     def parameters(self) -> dict[str, str]:
         """Name every parameter that can be varied, with its annotation."""
@@ -157,20 +166,18 @@ class _Distinct:
                 text = self._make(values)
             except TlbcoreError as error:
                 self._known[values] = str(error)
+            except Exception as error:  # a function of the user's; the other points are not to blame
+                self._known[values] = f"{type(error).__name__}: {error}"
             else:
                 self._known[values] = len(self.texts)
                 self.texts.append(text)
         return self._known[values]
 
 
-def _named(
-    names: Sequence[str], values: tuple[Any, ...], kinds: Mapping[str, Callable[[Any], Any]]
-) -> dict[str, Any]:
-    """Give numbers of a column, which are floats, the kind that their parameter has."""
-    return {
-        name: kinds[name](value) if name in kinds and not isinstance(value, str) else value
-        for name, value in zip(names, values, strict=True)
-    }
+def _rows(columns: Sequence[Column], length: int) -> list[tuple[Any, ...]]:
+    """Return the values of each point; one empty row for all where nothing is varied."""
+    lists = [column if isinstance(column, list) else column.tolist() for column in columns]
+    return list(zip(*lists, strict=True)) if lists else [()] * length
 
 
 def _whole(value: float) -> float:
@@ -210,8 +217,9 @@ def sweep(
         together. Parameters are those of the scenario, `machine`, `policy`, and `kernel.NAME` for the fields of
         `Kernel`.
     samples, names
-        Instead of a grid: columns by name, a structured array, or an array of shape (n, parameters) with `names`
-        (SALib: `names=problem["names"]`).
+        Instead of a grid: columns by name, a pandas or polars data frame, a structured array, or an array of shape
+        (n, parameters) with `names` (SALib: `names=problem["names"]`; `scipy.stats.qmc` after `qmc.scale`). Row i of
+        one policy and replication is sample i; a sample that is given twice stands there twice.
     policies
         The policies of every point, unless `policy` is in the grid. They see the same workload, draw by draw.
     machine, kernel
@@ -238,8 +246,9 @@ def sweep(
     Returns
     -------
     Sweep
-        All rows; with `out` also those of earlier grids in that directory. After Ctrl-C the rows that are done, with
-        `interrupted` set; the same call with the same `out` goes on. (KeyboardInterrupt if there is none yet.)
+        The rows of this grid or these samples, in the order in which they were asked for, whoever computed them
+        and when. After Ctrl-C those that are done, with `interrupted` set; the same call with the same `out` goes
+        on. (KeyboardInterrupt if there is none yet.)
 
     Raises
     ------
@@ -264,6 +273,7 @@ def sweep(
     units = {name: unit for name, (unit, _) in known.items()}
     if len(points) > MANY and not yes:
         raise SweepError(_too_many(job, points, len(known)))
+    design = points.design()
     with ExitStack() as open_:
         rows: _results.Memory | _results.Disk
         directory = None
@@ -271,6 +281,7 @@ def sweep(
             rows = _results.Memory(list(known))
         else:
             directory = open_.enter_context(Directory(Path(out), identity, units))
+            directory.plan(design)
             rows = _results.Disk(directory, list(known))
         skip = _Skip(rows.done.contains)
         if executor is None:
@@ -291,7 +302,7 @@ def sweep(
         if directory is not None and not interrupted:
             directory.compact()
     if isinstance(rows, _results.Memory):
-        result = _results.from_memory(rows, points.names, list(known), units, identity)
+        result = _results.from_memory(rows, design, list(known), units, identity)
     else:
         result = _results.from_directory(Path(out or ""))
     return dataclasses.replace(result, interrupted=interrupted)
@@ -354,17 +365,56 @@ def _plan(
         job.kind(name)
         if name in varied and name in job.fixed:
             raise SweepError(f"parameter {name!r} is both fixed and varied")
-    identity = {
-        "tlbcore": _core.__version__,
-        "scenario": base if isinstance(base, str) else job.scenario({}).to_json(),
+    made = not isinstance(base, (str, Scenario))
+    shared = {
+        "tlbcore": SEEDS,
+        "scenario": base if isinstance(base, str) else "function" if made else job.scenario({}).to_json(),
         "fixed": {name: str(value) for name, value in sorted(job.fixed.items())},
         "kernel": json.loads(job.kernel.to_json()),
         "machine": None if "machine" in varied else next(iter(models)),
         "parameters": sorted({*varied, "policy"}),
         "seed": seed,
     }
-    points = Points(json.dumps(identity, sort_keys=True), seed, axes, replications=replications)
+    identity = {**shared, "tlbcore": _core.__version__, "engine": _engine()}
+    points = Points(
+        json.dumps(shared, sort_keys=True), seed, axes, replications=replications,
+        content=_Content(job=job, made=made, engine=identity["engine"]),
+    )  # fmt: skip
     return job, points, identity
+
+
+def _engine() -> str:
+    """Return a digest of all that decides what a built-in scenario of given parameters comes to."""
+    from tlbcore import scenarios
+
+    return _digest(_core.engine() + Path(scenarios.__file__).read_text())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """What the values of points stand for, as columns that enter their keys and not their seeds.
+
+    Policies and machines that are not built in have the digest of their text in their label; those that are, and the
+    scenarios, are covered by the engine's. What a function of the user's makes of its parameters is known only from
+    the scenario that it returns.
+    """
+
+    job: _Simulations
+    made: bool
+    engine: str
+
+    def __call__(self, columns: Mapping[str, Column]) -> dict[str, list[str]]:
+        names = [name for name in columns if name not in OURS and not name.startswith("kernel.")]
+        length = len(next(iter(columns.values())))
+        content = {"engine": [self.engine] * length}
+        if self.made:
+            make = self.job.texts(names)
+            texts = _Distinct(lambda values: _digest(make(values)))
+            rows = _rows([columns[name] for name in names], length)
+            content["scenario"] = [
+                texts.texts[place] if isinstance(place := texts.index(row), int) else place for row in rows
+            ]
+        return content
 
 
 def _labels(name: Any, values: Any, texts: dict[str, str], models: dict[str, str]) -> list[str]:
@@ -402,15 +452,23 @@ def _too_many(job: _Simulations, points: Points, count: int) -> str:
     )
 
 
-def read_sweep(path: str | Path) -> Sweep:
+def read_sweep(path: str | Path, *, every: bool = False) -> Sweep:
     """Read the results in a directory, of a sweep that ended or was stopped.
+
+    Parameters
+    ----------
+    path
+        The directory.
+    every
+        Also the rows of earlier grids that were swept into it. Rows are then sorted by their parameters; otherwise
+        they stand in the order in which the last sweep asked for them.
 
     Raises
     ------
     SweepError
         If the directory holds no sweep, one of a newer version, or a damaged part.
     """
-    return _results.from_directory(Path(path))
+    return _results.from_directory(Path(path), every=every)
 
 
 def break_even(

@@ -13,51 +13,67 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlbcore import _core
 from tlbcore._core import SweepError
 from tlbcore._names import unknown
+from tlbcore._numbers import count
 
 Table = Mapping[str, NDArray[Any]]
 
-# Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom (NIST/SEMATECH e-Handbook 1.3.6.7.2).
-_T95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
 
+def interval(values: NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float, float]:
+    """Return mean and confidence interval (Student's t); infinite when there is one value only.
 
-def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Return mean and 95 % confidence interval (Student's t); infinite when there is one value only.
+    Values that are all the same have that value as their mean and as both ends, to the last bit.
 
     >>> interval(np.array([1.0, 2.0, 3.0]))
-    (2.0, -0.4843..., 4.4843...)
+    (2.0, -0.4841..., 4.4841...)
     """
     count = len(values)
     if not count:
         return math.nan, math.nan, math.nan
+    if count > 1 and (values == values[0]).all():
+        return (float(values[0]),) * 3
     mean = float(np.mean(values))
     if count < 2:
         return mean, -math.inf, math.inf
-    quantile = _T95[count - 2] if count - 2 < len(_T95) else 1.96 + 2.5 / (count - 1)
-    half = quantile * float(np.std(values, ddof=1)) / math.sqrt(count)
+    half = _core.student_t(count, confidence) * float(np.std(values, ddof=1)) / math.sqrt(count)
     return mean, mean - half, mean + half
 
 
-def effects(table: Table, parameters: Sequence[str], metric: str) -> dict[str, NDArray[Any]]:
-    """Return the mean of a metric at each value of each parameter, over everything else.
+def effects(
+    table: Table,
+    parameters: Sequence[str],
+    metric: str,
+    *,
+    cells: Sequence[str] | None = None,
+    seed_column: str = "replication",
+) -> dict[str, NDArray[Any]]:
+    """Return the mean of a metric at each value of each parameter, averaged over the other parameters.
+
+    The interval is what repeating the runs would vary: each replication gives one average over the other
+    parameters' values, and the interval is that of these averages. How much the other parameters themselves change
+    the metric does not enter it.
 
     Parameters
     ----------
     table
-        Columns of one length: the parameters and the metric; rows whose metric is missing (NaN) do not count.
+        Columns of one length: the parameters and the metric.
     parameters
         Names of the columns to group by, one after the other.
     metric
         Name of the column to average.
+    cells
+        Names of the columns that tell configurations apart; the parameters when left out. A configuration that
+        never has the metric (NaN) does not count, nor does a replication in which one that has it lacks it.
+    seed_column
+        The column that numbers replications; each row is one of its own where there is none.
 
     Returns
     -------
     dict
-        Tidy columns `parameter`, `value` (text), `mean`, `low`, `high` (95 %), `count`.
+        Tidy columns `parameter`, `value` (text), `mean`, `low`, `high` (95 %; NaN with one replication),
+        `count` (configurations averaged), `replications` (that entered).
 
     Raises
     ------
@@ -66,21 +82,47 @@ def effects(table: Table, parameters: Sequence[str], metric: str) -> dict[str, N
 
     Examples
     --------
-    >>> shown = effects({"x": np.array([1, 1, 2, 2]), "y": np.array([1.0, 3.0, 5.0, 7.0])}, ["x"], "y")
+    >>> table = {"x": np.array([1, 1, 2, 2]), "y": np.array([1.0, 3.0, 5.0, 7.0]), "replication": np.array([0, 1] * 2)}
+    >>> shown = effects(table, ["x"], "y")
     >>> shown["value"].tolist(), shown["mean"].tolist()
     (['1', '2'], [2.0, 6.0])
     """
     y = np.asarray(_column(table, metric), dtype=float)
-    known = ~np.isnan(y)
+    columns = [_column(table, name) for name in (parameters if cells is None else cells)]
+    cell = _numbered(list(zip(*columns, strict=True)))
+    turn = _numbered(table[seed_column].tolist()) if seed_column in table else _repeats(cell)
+    averages = np.full((cell.max(initial=-1) + 1, turn.max(initial=-1) + 1), np.nan)
+    averages[cell, turn] = y
+    known = ~np.isnan(averages).all(axis=1)
     rows = []
     for parameter in parameters:
         x = np.asarray(_column(table, parameter))
         for value in np.unique(x):
-            chosen = y[known & (x == value)]
-            rows.append((parameter, str(value), *interval(chosen), len(chosen)))
-    names = ("parameter", "value", "mean", "low", "high", "count")
-    columns = zip(*rows, strict=True) if rows else [() for _ in names]
-    return {name: np.array(column) for name, column in zip(names, columns, strict=True)}
+            chosen = np.zeros(len(averages), dtype=bool)
+            chosen[cell[x == value]] = True
+            here = averages[chosen & known]
+            per_turn = here.mean(axis=0) if len(here) else here[:0].sum(axis=1)
+            mean, low, high = interval(per_turn[~np.isnan(per_turn)])
+            if not math.isfinite(low):
+                low = high = math.nan
+            rows.append((parameter, str(value), mean, low, high, len(here), int((~np.isnan(per_turn)).sum())))
+    names = ("parameter", "value", "mean", "low", "high", "count", "replications")
+    shown = zip(*rows, strict=True) if rows else [() for _ in names]
+    return {name: np.array(column) for name, column in zip(names, shown, strict=True)}
+
+
+def _repeats(cell: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the place of each row among those of its cell."""
+    order = np.argsort(cell, kind="stable")
+    starts = np.flatnonzero(np.diff(cell[order], prepend=-1))
+    turn = np.empty(len(cell), dtype=np.int64)
+    turn[order] = np.arange(len(cell)) - np.repeat(starts, np.diff(np.append(starts, len(cell))))
+    return turn
+
+
+def _numbered(values: list[Any]) -> NDArray[np.int64]:
+    known: dict[Any, int] = {}
+    return np.array([known.setdefault(value, len(known)) for value in values], dtype=np.int64)
 
 
 def pareto(
@@ -152,7 +194,7 @@ class BreakEven:
     value
         Where the mean difference is zero, interpolated.
     low, high
-        Below and above these the sign of the difference is certain (95 % at each point).
+        Below and above these the sign of the difference is certain (95 % at each point, all looks at it together).
     cheaper_below, cheaper_above
         Which policy has the smaller metric on which side.
     points
@@ -195,22 +237,29 @@ def bisect(
 
     `differences(x, n)` returns n paired differences at x; a larger n extends the smaller one. Where the sign
     stays open after `most_replications`, the edges of the open region are located instead.
+
+    A point is looked at after `replications`, twice that, and so on. Each look spends an equal share of the 5 % for
+    which the sign may be wrong (Bonferroni), so that looking again does not buy certainty.
     """
+    replications = count(replications, "replications", 2, error=SweepError)
+    most_replications = count(most_replications, "most_replications", replications, error=SweepError)
+    looks = 1 + math.ceil(math.log2(most_replications / replications))
+    confidence = 1 - 0.05 / looks
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise SweepError(f"low must be below high: got {low:g} and {high:g}")
     logarithmic = low > 0 and high / low > 10
     seen: dict[float, tuple[float, float, float, int]] = {}
 
     def sign(x: float) -> int:
-        count = replications
+        number = replications
         while True:
-            mean, below, above = interval(differences(x, count))
-            seen[x] = (mean, below, above, count)
+            mean, below, above = interval(differences(x, number), confidence)
+            seen[x] = (mean, below, above, number)
             if below > 0 or above < 0:
                 return 1 if mean > 0 else -1
-            if mean == below == above == 0 or count >= most_replications:
+            if mean == below == above == 0 or number >= most_replications:
                 return 0
-            count = min(2 * count, most_replications)
+            number = min(2 * number, most_replications)
 
     def middle(a: float, b: float) -> float:
         return math.sqrt(a * b) if logarithmic else (a + b) / 2

@@ -49,7 +49,7 @@ mod _core {
     use super::sim::{kernel_check, kernel_inert, kernel_parse, scenario_check, simulate, statistics};
 
     #[pymodule_export]
-    use super::sweep::{sweep_identify, sweep_metrics, sweep_run};
+    use super::sweep::{engine, student_t, sweep_identify, sweep_metrics, sweep_run};
 
     #[pymodule_export]
     use super::trace::{

@@ -5,6 +5,7 @@ use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
 use super::sim::{machine_of, policy_of};
+use crate::interval;
 use crate::sim::Scenario;
 use crate::sweep::identity::{Column, Values, identify};
 use crate::sweep::point::{Choice, METRICS, Parts, metrics};
@@ -41,6 +42,18 @@ pub(super) fn sweep_identify<'py>(
     let keys: Vec<u64> = points.iter().flat_map(|point| point.key).collect();
     let seeds: Vec<u64> = points.iter().map(|point| point.seed).collect();
     Ok((keys.into_pyarray(py).reshape([points.len(), 2])?, seeds.into_pyarray(py)))
+}
+
+/// A digest of the sources of the engine.
+#[pyfunction]
+pub(super) fn engine() -> &'static str {
+    env!("TLBCORE_ENGINE")
+}
+
+/// Two-sided quantile of Student's t for a mean of so many values.
+#[pyfunction]
+pub(super) fn student_t(values: u64, confidence: f64) -> f64 {
+    interval::student_t(values, confidence)
 }
 
 /// Name, unit and sentence of each metric.
