@@ -20,8 +20,8 @@ fn main() -> std::io::Result<()> {
         hash.update(file.to_string_lossy().as_bytes());
         hash.update(fs::read(file)?);
     }
-    let digest: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    println!("cargo::rustc-env=TLBCORE_ENGINE={digest}");
+    let digest = u128::from_be_bytes(hash.finalize()[..16].try_into().expect("sixteen of 32 bytes"));
+    println!("cargo::rustc-env=TLBCORE_ENGINE={digest:032x}");
     Ok(())
 }
 

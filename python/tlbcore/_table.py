@@ -86,8 +86,8 @@ class Table(dict[str, Column]):
     def _closed(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("a result's table cannot be changed: dict(table) is a copy that can")
 
-    __setitem__ = __delitem__ = __ior__ = _closed  # type: ignore[assignment]
-    clear = pop = popitem = setdefault = update = _closed  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = _closed
+    clear = pop = popitem = setdefault = update = _closed
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Table, (self.copy(),))
