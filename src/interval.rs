@@ -39,7 +39,7 @@ mod tests {
             let t = student_t(values, confidence);
             assert!((t - table).abs() < 5.1e-4, "{values} values: {t}, the table says {table}");
         }
-        assert_eq!(student_t(1, 0.95), f64::INFINITY);
+        assert!(student_t(1, 0.95).is_infinite());
     }
 
     /// Garwood (1936), table as in Ulm, Am J Epidemiol 131 (1990).
