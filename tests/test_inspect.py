@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import tlbcore as tc
+from tlbcore._boot import boot_options
 from tlbcore._cpus import CpuListError, cpu_list, cpu_mask, show_cpus
 from tlbcore.cli import main
 from tlbcore.inspect import Host
 from tlbcore.inspect._collect import collect
-from tlbcore.inspect._root import boot_options
 
 DATA = Path(__file__).parent / "data"
 CPU = "sys/devices/system/cpu"
@@ -165,6 +165,16 @@ FAULTS = [
         {"sys/fs/cgroup/rt/cpuset.cpus.partition": "isolated invalid (Cpu list empty)\n"},
         "error",
     ),
+    ("damon-stat", {"sys/module/damon_stat/parameters/enabled": "Y\n"}, "advice"),
+    ("fair-server", {"sys/kernel/debug/sched/fair_server/cpu2/runtime": "50000000\n"}, "advice"),
+    (
+        "bpf-jit-ibpb",
+        {
+            "proc/sys/net/core/bpf_jit_enable": "1\n",
+            f"{CPU}/vulnerabilities/spectre_v2": "Mitigation: Enhanced / Automatic IBRS; IBPB: conditional\n",
+        },
+        "note",
+    ),
     ("irqbalance-running", {"proc/77/comm": "irqbalance\n"}, "advice"),
     (
         "irqs-on-isolated-cpus",
@@ -208,7 +218,8 @@ def test_a_fault_is_found_and_was_not_there_before(machine, check, files, severi
         ("boot-list-refused", ("nohz_full=2-3", "nohz_full=2..3")),
         ("tick-lists-differ", ("isolcpus=2-3", "isolcpus=nohz,domain,1-3")),
         ("isolcpus-without-flags", ("isolcpus=2-3", "isolcpus=2,3")),
-        ("boot-list-beyond-the-machine", ("nohz_full=2-3", "nohz_full=2-9")),
+        # Only CPUs 0-3 are possible: the kernel refuses the whole list.
+        ("boot-list-refused", ("nohz_full=2-3", "nohz_full=2-9")),
     ],
 )
 def test_a_faulty_command_line_is_found(machine, check, change):
@@ -216,7 +227,16 @@ def test_a_faulty_command_line_is_found(machine, check, change):
     line = (root / "proc/cmdline").read_text()
     assert change[0] in line
     write(root, "proc/cmdline", line.replace(*change))
+    write(root, f"{CPU}/possible", "0-3\n")
     assert check in checks(tc.inspect_host(root))
+
+
+def test_a_list_of_possible_cpus_that_are_offline_is_noted(machine):
+    root = machine("p4")
+    write(root, f"{CPU}/possible", "0-15\n")
+    line = (root / "proc/cmdline").read_text()
+    write(root, "proc/cmdline", line.replace("nohz_full=2-3", "nohz_full=2-9"))
+    assert checks(tc.inspect_host(root))["boot-list-beyond-the-machine"] == "note"
 
 
 def test_a_partition_made_at_run_time_isolates_and_is_told_from_a_boot_option(machine):
@@ -238,6 +258,53 @@ def test_a_v1_cpuset_without_load_balancing_isolates(machine):
     write(root, "sys/fs/cgroup/cpuset/system/cpuset.sched_load_balance", "1\n")
     write(root, "sys/fs/cgroup/cpuset/system/cpuset.effective_cpus", "0\n")
     assert tc.inspect_host(root).isolated == (1,)
+
+
+def test_under_cgroup_v1_no_partition_is_offered(machine):
+    root = machine("p4")
+    write(root, "sys/fs/cgroup/cpuset/cpuset.cpus", "0-3\n")
+    write(root, f"{CPU}/isolated", "\n")
+    host = tc.inspect_host(root)
+    remedy = host.findings["remedy"][host.findings["check"].tolist().index("tickless-but-balanced")]
+    assert "sched_load_balance" in remedy
+    assert "partition" not in remedy
+
+
+@pytest.mark.parametrize(
+    ("release", "advised"), [("6.6.0", False), ("6.12.117", True), ("6.16.1", True), ("7.3.4", False)]
+)
+def test_the_fair_server_is_a_matter_of_6_12_not_of_7_3(machine, release, advised):
+    """7.3 stops the server on a CPU with one fair task: 0 to 2 interrupts in 20 s, 55 on 6.12."""
+    root = machine("p4")
+    write(root, "proc/sys/kernel/osrelease", f"{release}-amd64\n")
+    write(root, "sys/kernel/debug/sched/fair_server/cpu3/runtime", "50000000\n")
+    assert ("fair-server" in checks(tc.inspect_host(root))) is advised
+
+
+@pytest.mark.parametrize("place", ["lib/modules", "usr/lib/modules"])
+def test_a_configuration_beside_the_modules_is_found_and_collected(machine, tmp_path, place):
+    """Debian's 7.3 keeps it there, not in /boot."""
+    root = machine("p4")
+    write(root, "proc/sys/kernel/osrelease", "7.3.4+deb13-amd64\n")
+    write(root, f"{place}/7.3.4+deb13-amd64/config", "CONFIG_NO_HZ_FULL=y\nCONFIG_RCU_NOCB_CPU=y\n")
+    assert tc.inspect_host(root).kernel.config_from == f"{place}/7.3.4+deb13-amd64/config"
+    collect(tmp_path / "c", root=root)
+    assert tc.inspect_host(tmp_path / "c").kernel.config_from == f"{place}/7.3.4+deb13-amd64/config"
+
+
+def test_kernel_threads_are_told_by_the_rule_of_the_version(machine):
+    """Before 7.0 nohz_full= moves them; from 7.0 on the scheduler's domains do."""
+    for release, words, other in [
+        ("6.12.1", "nohz_full= ", "partition"),
+        ("7.3.4", "partition", "nohz_full= does"),
+    ]:
+        root = machine("p4") if release == "6.12.1" else root
+        write(root, "proc/sys/kernel/osrelease", release)
+        write(root, "proc/9/status", "Name:\tkhugepaged\nKthread:\t1\nCpus_allowed_list:\t0-3\n")
+        table = tc.inspect_host(root).findings
+        remedy = table["remedy"][table["check"].tolist().index("kernel-threads")]
+        assert words in remedy
+        assert other not in remedy
 
 
 def test_invlpgb_is_what_a_bare_zen4_does_today(machine):
@@ -314,7 +381,7 @@ def test_cpu_lists_and_masks_are_read_as_the_kernel_writes_them():
 def test_boot_options_end_at_the_double_dash_and_treat_dash_as_underscore():
     options = boot_options('a-b=1 quoted="x y" flag -- nohz_full=3')
     assert options == {"a_b": ["1"], "quoted": ["x y"], "flag": [""]}
-    assert boot_options('open="x y') == {"open": ['"x'], "y": [""]}
+    assert boot_options('open="x y') == {"open": ["x y"]}  # as next_arg() of the kernel takes it
 
 
 @pytest.mark.parametrize(

@@ -268,6 +268,28 @@ def test_snapshots_of_proc_interrupts_give_coverage_or_counts(tmp_path: Path):
     fails("is no copy of /proc/interrupts", "explain", "--interrupts", W7, after, "--isolated", "2")
 
 
+def test_an_interrupt_that_stands_in_two_rows_is_counted_once(tmp_path: Path):
+    """Issue 16: on x86 CAL contains TLB (and NMI contains PMI); polls of machine checks are no interrupts."""
+
+    def snapshot(name: str, **rows: int) -> str:
+        lines = ["           CPU0       CPU1"]
+        lines += [f" {row}: {0:10} {count:10}   of {row}" for row, count in rows.items()]
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+        return str(tmp_path / name)
+
+    before = snapshot("before", CAL=0, TLB=0, NMI=0, PMI=0, MCP=0, RTR=0, RES=0)
+    after = snapshot("after", CAL=30, TLB=20, NMI=5, PMI=5, MCP=9, RTR=2, RES=1)
+    text = tlbcore("explain", "--interrupts", before, after, "--isolated", "1").stdout
+    assert "CPU 1: 36 interrupts" in text
+    assert "of TLB (within CAL)" in text
+    assert "of MCP (no interrupts)" in text
+    # aarch64 has no CAL: a row of that name there stands alone.
+    before, after = snapshot("b", TLB=0), snapshot("a", TLB=7)
+    assert (
+        "CPU 1: 7 interrupts" in tlbcore("explain", "--interrupts", before, after, "--isolated", "1").stdout
+    )
+
+
 def test_trace_dat_goes_through_trace_cmd_when_that_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tlbcore import _core
 from tlbcore._machines import Machine, machines
 from tlbcore._machines import machine as as_machine
-from tlbcore.inspect import Host, inspect_host
+from tlbcore.inspect import Cpu, Host, inspect_host
 
 __all__ = ["Calibration", "calibrate"]
 
@@ -158,6 +158,11 @@ def calibrate(
     return _result(found, host, inherits, why, name)
 
 
+def _cpu(host: Host) -> Cpu:
+    assert host.cpu is not None, "the running system has a CPU"
+    return host.cpu
+
+
 def _base(host: Host, base: str | Machine | None) -> tuple[Machine, str]:
     if base is not None:
         chosen = as_machine(base)
@@ -166,9 +171,9 @@ def _base(host: Host, base: str | Machine | None) -> tuple[Machine, str]:
         return chosen, "as asked"
     if host.machine is not None:
         return host.machine, host.machine_fit
-    near = _NEAREST.get(host.cpu.vendor)
+    near = _NEAREST.get(_cpu(host).vendor)
     if near is None:
-        raise _core.TlbError(f"no preset is near this {host.cpu.vendor or 'unknown'} CPU: name one as base")
+        raise _core.TlbError(f"no preset is near this {_cpu(host).vendor or 'unknown'} CPU: name one as base")
     return machines[near], f"{host.machine_fit}; nearest of that vendor"
 
 
@@ -194,7 +199,7 @@ def _result(found: dict[str, Any], host: Host, base: Machine, why: str, name: st
     walk = _walk_setup(figures)
     if walk is not None:
         figures[walk.key] = walk
-    caveats = list(_HYPERVISOR) if host.cpu.hypervisor else []
+    caveats = list(_HYPERVISOR) if _cpu(host).hypervisor else []
     if busy:
         by = "" if steal is None else f"; {steal:.0%} of the time by the hypervisor's own account"
         caveats.append(
@@ -291,16 +296,16 @@ _SOURCE = "tlbcore calibrate"
 def _toml(usable: dict[str, _Figure], host: Host, base: Machine, name: str, cpu: int) -> tuple[str, set[str]]:
     """Text of the machine, and the keys of the figures that are in it."""
     used: set[str] = set()
-    where = f"{_SOURCE}, {'guest' if host.cpu.hypervisor else 'bare metal'}, CPU {cpu}"
+    where = f"{_SOURCE}, {'guest' if _cpu(host).hypervisor else 'bare metal'}, CPU {cpu}"
     lines = [
-        f"# Measured by tlbcore calibrate on {host.cpu.name or 'an unnamed CPU'}, kernel "
+        f"# Measured by tlbcore calibrate on {_cpu(host).name or 'an unnamed CPU'}, kernel "
         f"{host.kernel.release}.",
         "# Everything that is not in here is inherited, with its own marks.",
         f"name = {_string(name)}",
-        f"title = {_string(f'{host.cpu.name}, calibrated')}",
+        f"title = {_string(f'{_cpu(host).name}, calibrated')}",
         f"inherits = {_string(base.name)}",
-        f"vendor = {_string(host.cpu.vendor)}",
-        f"signature = {_string(host.cpu.signature)}",
+        f"vendor = {_string(_cpu(host).vendor)}",
+        f"signature = {_string(_cpu(host).signature)}",
         "",
         "[cpu]",
     ]
@@ -309,10 +314,10 @@ def _toml(usable: dict[str, _Figure], host: Host, base: Machine, name: str, cpu:
         lines.append(_plain("mhz", round(usable["cpu.mhz"].value), where, usable["cpu.mhz"].how))
     shown = f"{where}: as /proc/cpuinfo shows it"
     flags: dict[str, bool | int | None] = {
-        "pcid": host.cpu.pcid,
-        "invpcid": host.cpu.invpcid,
-        "meltdown": host.cpu.affected_by_meltdown,
-        "invlpgb_extra": 0 if host.cpu.invlpgb is False else None,
+        "pcid": _cpu(host).pcid,
+        "invpcid": _cpu(host).invpcid,
+        "meltdown": _cpu(host).affected_by_meltdown,
+        "invlpgb_extra": 0 if _cpu(host).invlpgb is False else None,
     }
     lines += [_plain(key, value, shown) for key, value in flags.items() if value is not None]
 

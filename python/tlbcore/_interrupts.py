@@ -21,6 +21,10 @@ _ROWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "IWI": ("irq_work",),
     }
 )
+# Rows of x86 that another row has counted already (call interrupts that flush; PMU interrupts are NMIs), and rows
+# that count no interrupts: polls and retries.
+_WITHIN: Mapping[str, str] = MappingProxyType({"TLB": "CAL", "PMI": "NMI"})
+_NO_INTERRUPT = frozenset({"MCP", "RTR"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +111,22 @@ def difference(before: Snapshot, after: Snapshot) -> Mapping[str, Mapping[int, i
     return out
 
 
+def interrupts(delta: Mapping[str, Mapping[int, int]], cpu: int) -> int:
+    """Return how often a CPU was interrupted: each interrupt once, whatever rows it stands in.
+
+    On x86 the row CAL counts every call interrupt, those of row TLB among them, and NMI those of row PMI.
+    """
+    return sum(counts.get(cpu, 0) for row, counts in delta.items() if not _aside(row, delta))
+
+
+def _aside(row: str, delta: Mapping[str, Mapping[int, int]]) -> str:
+    """Why a row does not add to the interrupts; empty if it does."""
+    if row in _NO_INTERRUPT:
+        return " (no interrupts)"
+    within = _WITHIN.get(row)
+    return f" (within {within})" if within in delta else ""
+
+
 def coverage(trace: Trace, before: Snapshot, after: Snapshot) -> list[dict[str, object]]:
     """Hold a recording against what the kernel counted meanwhile.
 
@@ -146,8 +166,8 @@ def snapshot_text(before: Snapshot, after: Snapshot, isolated: Iterable[int]) ->
     ]
     for cpu in isolated:
         mine = sorted(((d.get(cpu, 0), row) for row, d in delta.items()), reverse=True)
-        lines.append(f"  CPU {cpu}: {n(sum(count for count, _ in mine))} interrupts.")
-        rows = [[n(count), row, after.names[row]] for count, row in mine if count]
+        lines.append(f"  CPU {cpu}: {n(interrupts(delta, cpu))} interrupts.")
+        rows = [[n(count), row, f"{after.names[row]}{_aside(row, delta)}"] for count, row in mine if count]
         if rows:
             lines += columns(rows, "><<", indent="    ")
     return "\n".join(lines)

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tlbcore import _core
-from tlbcore._cpus import CpuListError, as_cpus
+from tlbcore._boot import BootLine, Release, boot_line, boot_words
 from tlbcore._numbers import count, flag
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tlbcore._machines import Machine
     from tlbcore.policy import Policy
 
@@ -110,7 +112,13 @@ class Kernel:
 
     @classmethod
     def from_config(
-        cls, config: str | Path, *, cmdline: str = "", meltdown: str | None = None
+        cls,
+        config: str | Path,
+        *,
+        cmdline: str = "",
+        meltdown: str | None = None,
+        release: str | None = None,
+        cpus: int | None = None,
     ) -> tuple[Kernel, tuple[str, ...], tuple[int, ...]]:
         """Return the kernel that a `.config` (plain or .gz), a command line and a meltdown state describe.
 
@@ -123,12 +131,17 @@ class Kernel:
         meltdown
             Content of `/sys/devices/system/cpu/vulnerabilities/meltdown`, which overrides what `pti=auto`
             would mean on another CPU.
+        release
+            The kernel's version (`uname -r`), by whose rules `nohz_full=` and `isolcpus=` are read; where it is
+            not known and the rules differ, a remark says so.
+        cpus
+            How many CPUs are possible; as many as the command line names if left out.
 
         Returns
         -------
         tuple
-            The kernel; remarks: which option decided what, and what has no effect; and the CPUs that `nohz_full=` or
-            `isolcpus=nohz,` isolates, for `Scenario.isolated`.
+            The kernel; remarks: which option decided what, and what has no effect; and the CPUs that run without a tick
+            (`nohz_full=`, `isolcpus=nohz,`; never the boot CPU), for `Scenario.isolated`.
 
         Raises
         ------
@@ -138,12 +151,47 @@ class Kernel:
             If the file cannot be read.
         """
         data = Path(config).read_bytes()
-        found, remarks, isolated = _core.kernel_parse(data, str(config), cmdline, meltdown)
-        try:
-            cpus = as_cpus(isolated or "")
-        except CpuListError as error:
-            raise _core.ConfigError(f"command line: nohz_full={isolated}: {error}") from None
-        return cls(**json.loads(found)), tuple(remarks), cpus
+        words = " ".join(
+            name.replace("-", "_") if value is None else f"{name.replace('-', '_')}={value}"
+            for name, value in boot_words(cmdline)
+        )
+        found, remarks = _core.kernel_parse(data, str(config), words, meltdown)
+        kernel = cls(**json.loads(found))
+        line = boot_line(
+            cmdline,
+            release=None if release is None else Release.of(release),
+            possible=cpus,
+            settings={"NO_HZ_FULL": "y" if kernel.no_hz_full else "n"},
+        )
+        return kernel, (*remarks, *_line_remarks(line)), tuple(sorted(line.nohz_full))
+
+
+def _line_remarks(line: BootLine) -> Iterator[str]:
+    """Say what of the isolation on a command line has no effect, or another than it looks like.
+
+    Raises
+    ------
+    ConfigError
+        For a list that the kernel would refuse.
+    """
+    for made in line.decisions:
+        if made.status == "refused":
+            raise _core.ConfigError(f"command line: {made.text}: {made.why}")
+        if made.status == "unsupported":
+            yield f"{made.option}= has no effect: NO_HZ_FULL is not set"
+        elif made.status != "in force":
+            yield f"{made.text} is {made.status}: {made.why}"
+        elif made.skipped:
+            yield f"{made.text}: {', '.join(made.skipped)} is no flag, and the kernel skips it"
+        if made.status == "in force" and "nohz" not in made.flags and not line.nohz_full:
+            yield (
+                f"{made.text} sets housekeeping_overridden, but no CPU is NOHZ_FULL: the entry macros run and "
+                "nothing is deferred (FACTS 5.2)"
+            )
+    if line.boot_cpu_asked:
+        yield "CPU 0 is taken out of nohz_full: it keeps the time"
+    for rule in line.not_known:
+        yield f"the release decides {rule}: give release"
 
 
 def machine_text(machine: str | Path | Machine) -> str:

@@ -59,8 +59,6 @@ impl Default for Config {
 pub struct Parsed {
     /// The kernel.
     pub config: Config,
-    /// `nohz_full=` or `isolcpus=nohz,...`, as written.
-    pub isolated: Option<String>,
     /// Which option decided what; what has no effect.
     pub remarks: Vec<String>,
 }
@@ -99,7 +97,7 @@ impl Config {
     }
 
     /// From the text of a `.config`, the kernel command line and the content of
-    /// `/sys/devices/system/cpu/vulnerabilities/meltdown`.
+    /// `/sys/devices/system/cpu/vulnerabilities/meltdown`. Who is isolated is read elsewhere, by the kernel's version.
     pub fn parse(
         text: &str,
         name: &str,
@@ -143,7 +141,6 @@ impl Config {
                 "{name}: CONFIG_X86_64 is not set: only x86-64 kernels are modelled"
             )));
         }
-        let mut isolated = None;
         for word in cmdline.split_whitespace() {
             let (key, value) = word.split_once('=').map_or((word, None), |(k, v)| (k, Some(v)));
             match (key, value) {
@@ -160,21 +157,6 @@ impl Config {
                 }
                 ("nopcid", None) => config.nopcid = true,
                 ("noinvpcid", None) => config.noinvpcid = true,
-                ("nohz_full", Some(list)) => isolated = Some(list.to_string()),
-                ("isolcpus", Some(list)) => {
-                    let flags = list.split(',').take_while(|w| w.parse::<u32>().is_err() && !w.contains('-'));
-                    let nohz = flags.clone().any(|f| f == "nohz");
-                    let n = flags.count();
-                    if nohz {
-                        let rest: Vec<&str> = list.split(',').skip(n).collect();
-                        isolated = isolated.or(Some(rest.join(",")));
-                    } else {
-                        remarks.push(
-                            "isolcpus= without nohz sets housekeeping_overridden, but no CPU is NOHZ_FULL: the entry macros run and nothing is deferred (FACTS 5.2)"
-                                .into(),
-                        );
-                    }
-                }
                 _ => {}
             }
         }
@@ -204,10 +186,6 @@ impl Config {
         if config.nopcid && config.pti != Some(false) {
             remarks.push("nopcid: every CR3 write flushes all non-global translations".into());
         }
-        if isolated.is_some() && !config.no_hz_full {
-            remarks.push("nohz_full= has no effect: NO_HZ_FULL is not set".into());
-            isolated = None;
-        }
         if config.coalesce_tlbi && config.pti == Some(false) {
             remarks.push(
                 "COALESCE_TLBI is inert: page-table isolation is off, so the entry macros are patched out"
@@ -218,7 +196,7 @@ impl Config {
             remarks.push("INVLPGB is not used: page-table isolation is on (94a17f2dc90b)".into());
         }
         config.check()?;
-        Ok(Parsed { config, isolated, remarks })
+        Ok(Parsed { config, remarks })
     }
 
     /// Is page-table isolation on on this CPU?
@@ -298,10 +276,9 @@ mod tests {
     #[test]
     fn a_configuration_file_and_a_command_line_become_one_kernel() {
         let text = "# Linux/x86 6.12\nCONFIG_X86_64=y\nCONFIG_MITIGATION_PAGE_TABLE_ISOLATION=y\nCONFIG_NO_HZ_FULL=y\nCONFIG_CONTEXT_TRACKING_USER=y\n# CONFIG_COALESCE_TLBI is not set\n";
-        let p = Config::parse(text, ".config", "quiet pti=on nohz_full=2-3 nopcid", None).unwrap();
+        let p = Config::parse(text, ".config", "quiet pti=on nopcid", None).unwrap();
         assert_eq!(p.config.pti, Some(true));
         assert!(p.config.nopcid && p.config.no_hz_full && !p.config.coalesce_tlbi && !p.config.vmap_stack);
-        assert_eq!(p.isolated.as_deref(), Some("2-3"));
         let off = Config::parse(text, ".config", "mitigations=off", None).unwrap();
         assert_eq!(off.config.pti, Some(false));
         let bad = Config::parse(text, ".config", "pti=maybe", None).unwrap_err();

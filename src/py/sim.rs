@@ -258,14 +258,14 @@ pub fn kernel_inert(json: &str, policy: &str, machine: &str, isolated: bool) -> 
     Ok(kernel.inert(&policy.name, &policy.needs, &machine.features, isolated))
 }
 
-/// A `.config` (plain or gzip), a command line and a meltdown state as (JSON, remarks, list of isolated CPUs).
+/// A `.config` (plain or gzip), a command line and a meltdown state as (JSON, remarks); who is isolated, `tlbcore._boot` reads.
 #[pyfunction]
 pub fn kernel_parse(
     data: &[u8],
     name: &str,
     cmdline: &str,
     meltdown: Option<&str>,
-) -> PyResult<(String, Vec<String>, Option<String>)> {
+) -> PyResult<(String, Vec<String>)> {
     use std::io::Read;
     let mut text = String::new();
     let read = if data.starts_with(&[0x1f, 0x8b]) {
@@ -279,5 +279,5 @@ pub fn kernel_parse(
     let parsed =
         Config::parse(text, name, cmdline, meltdown).map_err(|e| ConfigError::new_err(e.to_string()))?;
     let json = serde_json::to_string(&parsed.config).expect("plain data");
-    Ok((json, parsed.remarks, parsed.isolated))
+    Ok((json, parsed.remarks))
 }

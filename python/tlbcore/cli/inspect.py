@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +25,21 @@ def command(
     root: Annotated[
         Path | None, typer.Option("--root", help="A directory of collected files instead of this machine.")
     ] = None,
+    cmdline: Annotated[
+        str | None,
+        typer.Option(
+            "--cmdline",
+            help="A kernel command line instead of a machine, or - for standard input: what the kernel makes of it.",
+            metavar="TEXT",
+        ),
+    ] = None,
+    kernel: Annotated[
+        str | None,
+        typer.Option("--kernel", help="The kernel of --cmdline, as uname -r prints it.", metavar="RELEASE"),
+    ] = None,
+    cpus: Annotated[
+        str | None, typer.Option("--cpus", help="How many CPUs the machine of --cmdline has.", metavar="N")
+    ] = None,
     collect: Annotated[
         Path | None, typer.Option("--collect", help="Copy the files to this directory, for --root elsewhere.")
     ] = None,
@@ -31,6 +47,8 @@ def command(
 ) -> None:
     """Say what each policy would do on this machine and why, and how well its isolated CPUs are isolated."""
     if collect is not None:
+        if cmdline is not None:
+            raise typer.BadParameter("--collect copies files, and --cmdline has none")
         from tlbcore.inspect._collect import collect as copy
 
         names = copy(collect, root=root)
@@ -38,7 +56,9 @@ def command(
         return
     from tlbcore.inspect import inspect_host
 
-    host = inspect_host(root)
+    if cmdline == "-":
+        cmdline = sys.stdin.read()
+    host = inspect_host(root, cmdline=cmdline, release=kernel, cpus=cpus)
     if json:
         _common.print_json(
             "inspect",
@@ -48,6 +68,7 @@ def command(
             machine_fit=host.machine_fit,
             cpu=host.cpu,
             kernel={name: value for name, value in _fields(host.kernel).items() if name != "config"},
+            boot=host.boot,
             online=host.online,
             nohz_full=host.nohz_full,
             isolated=host.isolated,
@@ -80,31 +101,48 @@ def _show(console: Console, host: Host) -> None:
     facts.add_column(no_wrap=True)
     facts.add_column()
     cpu, kernel = host.cpu, host.kernel
-    guest = ", guest" if cpu.hypervisor else ""
-    line(
-        "cpu",
-        f"{cpu.name}, signature {cpu.signature}{guest}; {len(host.online)} online "
-        f"({show_cpus(frozenset(host.online))})",
-    )
-    line("preset", f"{host.machine.name}: {host.machine_fit}" if host.machine else host.machine_fit)
-    line("kernel", f"{kernel.release}; configuration: {kernel.config_from or 'not found'}")
+    where = f"{len(host.online)} online ({show_cpus(frozenset(host.online))})"
+    if cpu is not None:
+        guest = ", guest" if cpu.hypervisor else ""
+        signed = f", signature {cpu.signature}" if cpu.signature else ""
+        line("cpu", f"{cpu.name or cpu.arch}{signed}{guest}; {where}")
+        line("preset", f"{host.machine.name}: {host.machine_fit}" if host.machine else host.machine_fit)
+        line("kernel", f"{kernel.release}; configuration: {kernel.config_from or 'not found'}")
+    else:
+        line(
+            "kernel",
+            f"{kernel.release or 'not given (--kernel)'}; CPUs 0-{max(host.online)} taken for all there are",
+        )
     line("", " ".join(kernel.cmdline.split()))
-    line(
-        "features",
-        f"PTI {_TURN[kernel.pti]}{f' ({kernel.pti_from})' if kernel.pti_from else ''}, PCID "
-        f"{_TURN[cpu.pcid]}, "
-        f"INVPCID {_TURN[cpu.invpcid]}, INVLPGB {_TURN[cpu.invlpgb]}; Meltdown: {cpu.meltdown or 'unknown'}",
-    )
-    line(
-        "flushing",
-        f"page by page up to {kernel.flush_ceiling_pages or 'an unknown number of'} pages; a purge after "
-        f"{kernel.lazy_max_pages:,} lazily freed pages, which is {kernel.lazy_max_pages // 5 + 1:,} kernel "
-        "stacks",
-    )
+    for at, option in enumerate(host.boot["option"].tolist()):
+        flags, cpus, status, why = (str(host.boot[name][at]) for name in ("flags", "cpus", "status", "why"))
+        line(
+            "", f"{option}: {status}{f', {flags} of CPUs {cpus}' if cpus else ''}{f' ({why})' if why else ''}"
+        )
+    if kernel.managed_by is not None:
+        line("", f"written by {kernel.managed_by}: change it there")
+    if cpu is not None and cpu.arch == "x86":
+        line(
+            "features",
+            f"PTI {_TURN[kernel.pti]}{f' ({kernel.pti_from})' if kernel.pti_from else ''}, PCID "
+            f"{_TURN[cpu.pcid]}, "
+            f"INVPCID {_TURN[cpu.invpcid]}, INVLPGB {_TURN[cpu.invlpgb]}; Meltdown: {cpu.meltdown or 'unknown'}",
+        )
+        limit = kernel.lazy_max_pages
+        line(
+            "flushing",
+            f"page by page up to {kernel.flush_ceiling_pages or 'an unknown number of'} pages; a purge after "
+            + (
+                f"{limit:,} lazily freed pages, which is {limit // 5 + 1:,} kernel stacks"
+                if limit is not None
+                else "an unknown number of lazily freed pages"
+            ),
+        )
     line("isolated", _isolation(host))
     console.print(facts)
 
-    console.print("\n[b]What each policy would do here, were it in this kernel[/b]")
+    if cpu is not None:
+        console.print("\n[b]What each policy would do here, were it in this kernel[/b]")
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column()
@@ -114,7 +152,8 @@ def _show(console: Console, host: Host) -> None:
     console.print(table)
 
     found = host.findings
-    console.print(f"\n[b]Isolation checklist: {len(found['check'])} findings[/b]")
+    count = len(found["check"])
+    console.print(f"\n[b]Isolation checklist: {count} finding{'' if count == 1 else 's'}[/b]")
     for at, check in enumerate(found["check"]):
         severity = str(found["severity"][at])
         style = {"error": "bold red", "warning": "yellow"}.get(severity, "")
@@ -123,8 +162,14 @@ def _show(console: Console, host: Host) -> None:
         for name in ("reason", "remedy", "source"):
             console.print(Text(f"    {name:7} {found[name][at]}"), soft_wrap=True)
     if host.not_checked:
-        lacks = ", ".join(f"{check} ({file})" for check, file in host.not_checked)
-        console.print(Text(f"\nnot checked, for want of files: {lacks}"))
+        checks: dict[str, list[str]] = {}
+        for check, file in host.not_checked:
+            checks.setdefault(file, []).append(check)
+        lacks = "; ".join(
+            f"{', '.join(names) if len(names) < 8 else f'{len(names)} checks'}: {file}"
+            for file, names in checks.items()
+        )
+        console.print(Text(f"\nnot checked, and what it would take: {lacks}"))
 
 
 def _grouped(rows: Mapping[str, NDArray[Any]]) -> dict[tuple[str, str, str, str], list[str]]:

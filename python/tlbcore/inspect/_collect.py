@@ -27,9 +27,12 @@ FILES = (
     "proc/[0-9]*/comm",
     "proc/[0-9]*/status",
     f"{_CPU}/online",
+    f"{_CPU}/possible",
+    f"{_CPU}/present",
     f"{_CPU}/isolated",
     f"{_CPU}/nohz_full",
     f"{_CPU}/vulnerabilities/meltdown",
+    f"{_CPU}/vulnerabilities/spectre_v2",
     f"{_CPU}/cpu[0-9]*/topology/thread_siblings_list",
     f"{_CPU}/cpu[0-9]*/topology/core_cpus_list",
     f"{_CPU}/cpu[0-9]*/cpufreq/scaling_governor",
@@ -44,7 +47,9 @@ FILES = (
     "sys/kernel/mm/transparent_hugepage/enabled",
     "sys/kernel/mm/ksm/run",
     "sys/module/kfence/parameters/sample_interval",
+    "sys/module/damon_stat/parameters/enabled",
     "sys/kernel/debug/x86/tlb_single_page_flush_ceiling",
+    "sys/kernel/debug/sched/fair_server/cpu[0-9]*/runtime",
 )
 _CPUSETS = (
     "cpuset.cpus.partition",
@@ -52,6 +57,7 @@ _CPUSETS = (
     "cpuset.cpus.effective",
     "cpuset.cpus.exclusive.effective",
     "cpuset.sched_load_balance",
+    "cpuset.cpus",
     "cpuset.effective_cpus",
 )
 
@@ -69,6 +75,8 @@ def collect(to: Path, *, root: Path | None = None, processes: bool = True) -> li
     files = Root(root)
     release = files.text("proc/sys/kernel/osrelease") or ""
     names = [f"boot/config-{release}"] if release else []
+    if release:  # Debian's 7.3 keeps it beside the modules
+        names += [f"{base}/{release}/config" for base in ("lib/modules", "usr/lib/modules")]
     for pattern in FILES:
         if processes or not pattern.startswith("proc/[0-9]"):
             names += files.glob(pattern)

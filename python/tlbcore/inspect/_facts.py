@@ -10,13 +10,9 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
+from tlbcore._boot import Release, boot_cpu_list, boot_line, boot_options, has
 from tlbcore._cpus import CpuListError, cpu_list, cpu_mask
-from tlbcore.inspect._root import (
-    MissingError,
-    Root,
-    boot_options,
-    config_options,
-)
+from tlbcore.inspect._root import MissingError, Root, config_options
 
 CPU = "sys/devices/system/cpu"
 NO_CPU: frozenset[int] = frozenset()
@@ -26,10 +22,12 @@ NO_CPU: frozenset[int] = frozenset()
 class Cpu:
     """The CPU model, as the kernel (under a hypervisor: as the hypervisor) describes it.
 
-    `signature` is leaf 1 EAX of CPUID in hex; `invlpgb` is None where /proc/cpuinfo of that kernel could not
-    show it; `meltdown` is the kernel's own words.
+    `arch` is x86, aarch64 or what else /proc/cpuinfo looks like; only x86 has the fields below it. `signature` is
+    leaf 1 EAX of CPUID in hex; `invlpgb` is None where /proc/cpuinfo of that kernel could not show it; `meltdown`
+    is the kernel's own words.
     """
 
+    arch: str
     vendor: str
     name: str
     signature: str
@@ -51,7 +49,8 @@ class HostKernel:
 
     `config` is the text of its `.config` (None where it was not found), `pti_from` names what `pti` was read
     from, `lazy_max_pages` is the limit at which lazily freed vmalloc areas are purged (FACTS 8: fls(online) *
-    32 MiB).
+    32 MiB), None where the size of a page is not known. `managed_by` names what writes the command line on such
+    a system (OpenShift, tuned), if it shows.
     """
 
     release: str
@@ -63,8 +62,9 @@ class HostKernel:
     pti_from: str | None
     context_tracking: bool | None
     flush_ceiling_pages: int | None
-    lazy_max_pages: int
+    lazy_max_pages: int | None
     clocksource: str | None
+    managed_by: str | None
 
     @cached_property
     def options(self) -> dict[str, list[str]]:
@@ -89,8 +89,13 @@ class Facts:
         self.root = root
         self.cmdline = root.text("proc/cmdline") or ""
         self.options = boot_options(self.cmdline)
-        self.cpu = _cpu(root)
+        self.cpu = None if root.pasted else _cpu(root)
+        self.version = Release.of(self.release) or Release.of(" ".join(self.options.get("BOOT_IMAGE", [])))
         self.online = self._online()
+        self.possible = self._possible()
+        self.boot = boot_line(
+            self.cmdline, release=self.version, possible=self.possible, settings=self.kernel_settings
+        )
         self.kernel = self._kernel()
 
     # Which CPUs ------------------------------------------------------------------------------------------
@@ -99,37 +104,37 @@ class Facts:
         text = self.root.text(f"{CPU}/online")
         if text is not None:
             return cpu_list(text)
+        if self.root.pasted:
+            return frozenset(range(boot_line(self.cmdline).possible))
         numbers = re.findall(r"^processor\s*:\s*(\d+)", self.root.need("proc/cpuinfo"), re.MULTILINE)
         return frozenset(int(number) for number in numbers)
 
+    def _possible(self) -> int | None:
+        """How many CPUs are possible; None where only those that are online are known."""
+        text = self.root.text(f"{CPU}/possible")
+        if text is not None:
+            return max(cpu_list(text), default=0) + 1
+        found = re.search(
+            r"\bnr_cpu_ids:(\d+)|Allowing (\d+) (?:present )?CPUs", self.root.text("dmesg") or ""
+        )
+        if found is not None:
+            return int(found[1] or found[2])
+        if self.root.pasted and self.root.exists(f"{CPU}/online"):
+            return max(self.online) + 1
+        named = boot_line(self.cmdline, release=self.version).possible
+        return max(self.online, default=0) + 1 if named <= max(self.online, default=0) + 1 else None
+
     def option_cpus(self, name: str) -> frozenset[int]:
-        """CPUs that a boot option lists; a list that does not parse isolates nothing, as in the kernel."""
-        cpus: set[int] = set()
-        for value in self.options.get(name, []):
-            try:
-                cpus |= cpu_list(value, max(self.online, default=0))
-            except CpuListError:
-                continue
-        return frozenset(cpus)
+        """CPUs of a plain list on the command line; one that does not parse names none, as in the kernel."""
+        try:
+            return boot_cpu_list(self.boot.said(name) or "", self.boot.possible)
+        except CpuListError:
+            return NO_CPU
 
-    def isolcpus(self, flag: str) -> frozenset[int]:
-        """CPUs of `isolcpus=` that carry this flag; without any flag the kernel means `domain`."""
-        cpus: set[int] = set()
-        for value in self.options.get("isolcpus", []):
-            words = value.split(",")
-            flags = {word for word in words if word in ("nohz", "domain", "managed_irq")}
-            rest = ",".join(word for word in words if word not in flags)
-            if flag in (flags or {"domain"}):
-                try:
-                    cpus |= cpu_list(rest, max(self.online, default=0))
-                except CpuListError:
-                    continue
-        return frozenset(cpus)
-
-    @cached_property
-    def asked_nohz_full(self) -> frozenset[int]:
-        """CPUs that the command line wants without a tick."""
-        return self.option_cpus("nohz_full") | self.isolcpus("nohz")
+    @property
+    def managed_irq(self) -> frozenset[int]:
+        """CPUs that managed interrupts are kept away from."""
+        return self.boot.managed_irq
 
     @cached_property
     def nohz_full(self) -> frozenset[int]:
@@ -143,13 +148,13 @@ class Facts:
         # A live kernel with full dynticks has the file; without it there are none.
         if self.root.live:
             return NO_CPU
-        return self.asked_nohz_full - {0}  # the boot CPU keeps the time (FACTS 5.2)
+        return self.boot.nohz_full
 
     @cached_property
     def boot_domain(self) -> frozenset[int]:
         """CPUs taken out of the scheduler's domains at boot."""
         text = self.root.text(f"{CPU}/isolated")
-        return cpu_list(text) if text is not None else self.isolcpus("domain")
+        return cpu_list(text) if text is not None else self.boot.domain
 
     @cached_property
     def partitions(self) -> dict[str, frozenset[int]]:
@@ -197,10 +202,15 @@ class Facts:
         """CPUs that someone wants undisturbed: in either of the two main ways."""
         return self.nohz_full | self.domain
 
+    @cached_property
+    def meant(self) -> frozenset[int]:
+        """Online CPUs that are meant to be left alone: the isolated ones, else those of managed_irq."""
+        return (self.isolated or self.managed_irq) & self.online
+
     @property
     def housekeeping(self) -> frozenset[int]:
-        """Online CPUs that are not isolated."""
-        return self.online - self.isolated
+        """Online CPUs that are not meant to be left alone."""
+        return self.online - self.meant
 
     @cached_property
     def rcu_offloaded(self) -> frozenset[int]:
@@ -208,11 +218,15 @@ class Facts:
         settings = self.kernel_settings
         if settings is not None and settings.get("RCU_NOCB_CPU", "n") != "y":
             return NO_CPU
-        if "" in self.options.get("rcu_nocbs", []):  # without a list: all of them
-            return self.online
+        value = self.boot.said("rcu_nocbs")
         if settings is not None and settings.get("RCU_NOCB_CPU_DEFAULT_ALL") == "y":
             return self.online
-        return (self.option_cpus("rcu_nocbs") & self.online) | self.nohz_full
+        if not value:  # without a list none at boot, but they may be switched at run time
+            return self.nohz_full
+        try:
+            return (boot_cpu_list(value, self.boot.possible) & self.online) | self.nohz_full
+        except CpuListError:
+            return self.online  # "rcu_nocbs= bad CPU range, all CPUs set"
 
     @cached_property
     def default_irq(self) -> frozenset[int] | None:
@@ -221,8 +235,27 @@ class Facts:
         if text is not None:
             return cpu_mask(text) & self.online
         if "irqaffinity" in self.options:
-            return self.option_cpus("irqaffinity")
+            return self.option_cpus("irqaffinity") | {0}  # the boot CPU always
         return None
+
+    @cached_property
+    def cgroup_v1(self) -> bool:
+        """Whether cpusets are those of cgroup version 1: no partitions there."""
+        said = self.boot.said("systemd.unified_cgroup_hierarchy")
+        return said in ("0", "false", "no", "off") or self.root.exists("sys/fs/cgroup/cpuset/cpuset.cpus")
+
+    @cached_property
+    def has_partitions(self) -> bool:
+        """Whether a cpuset can be made an isolated partition (6.1, RHEL 9.2), as far as is known."""
+        disabled = "cpuset" in (self.boot.said("cgroup_disable") or "").split(",")
+        return not (self.cgroup_v1 or disabled or has(self.version, (6, 1), el9=284) is False)
+
+    @cached_property
+    def managed_by(self) -> str | None:
+        """What writes this command line."""
+        if "ostree" in self.options and "ignition.platform.id" in self.options:
+            return "OpenShift"
+        return "tuned" if any(name.startswith("tuned.") for name in self.options) else None
 
     # The kernel ------------------------------------------------------------------------------------------
 
@@ -243,6 +276,7 @@ class Facts:
             "proc/config",
             f"lib/modules/{self.release}/config",
             f"usr/lib/modules/{self.release}/config",
+            f"usr/src/linux-headers-{self.release}/.config",
             "config",
         ):
             text = self.root.text(name)
@@ -285,9 +319,17 @@ class Facts:
             pti_from=pti_from,
             context_tracking=tracking,
             flush_ceiling_pages=int(ceiling) if ceiling is not None and ceiling.isdigit() else None,
-            lazy_max_pages=len(self.online).bit_length() * 8192,
+            lazy_max_pages=len(self.online).bit_length() * 8192
+            if self.x86 and not self.root.pasted
+            else None,
             clocksource=self.root.text("sys/devices/system/clocksource/clocksource0/current_clocksource"),
+            managed_by=self.managed_by,
         )
+
+    @property
+    def x86(self) -> bool:
+        """Whether the machine is an x86 one, or nothing says that it is another."""
+        return self.cpu is None or self.cpu.arch == "x86"
 
     def _pti(self) -> tuple[bool | None, str | None]:
         """Whether page-table isolation is on, and what says so.
@@ -295,6 +337,8 @@ class Facts:
         The synthetic flag `pti` is the running state; the vulnerability file is silent about pti=on on a CPU
         that is not affected.
         """
+        if not self.x86:
+            return None, None
         cpuinfo = self.root.text("proc/cpuinfo") or ""
         if re.search(r"^flags\s*:", cpuinfo, re.MULTILINE):
             return "pti" in _flags(cpuinfo), "proc/cpuinfo flags"
@@ -324,6 +368,19 @@ def signature(family: int, model: int, stepping: int) -> str:
     return f"{stepping | (model & 15) << 4 | base << 8 | (model >> 4) << 16 | extended << 20:X}"
 
 
+def _other_arch(cpuinfo: str) -> str:
+    """Tell what a cpuinfo without x86 flags is of; x86 where nothing tells."""
+    for name, mark in (
+        ("aarch64", r"CPU implementer\s*:"),
+        ("riscv64", r"isa\s*:\s*rv64"),
+        ("s390x", r"vendor_id\s*:\s*IBM/S390"),
+        ("ppc64", r"cpu\s*:\s*POWER"),
+    ):
+        if re.search(rf"^{mark}", cpuinfo, re.MULTILINE | re.IGNORECASE):
+            return name
+    return "x86"
+
+
 def _cpu(root: Root) -> Cpu:
     text = root.need("proc/cpuinfo")
 
@@ -339,12 +396,14 @@ def _cpu(root: Root) -> Cpu:
     release = re.search(r"Linux version (\d+)\.(\d+)", root.text("proc/version") or "")
     # The flag is shown since the feature is used: 6.15.
     shows_invlpgb = release is not None and (int(release[1]), int(release[2])) >= (6, 15)
+    arch = "x86" if flags or field("cpu family") else _other_arch(text)
     return Cpu(
+        arch=arch,
         vendor={"GenuineIntel": "intel", "AuthenticAMD": "amd"}.get(
             field("vendor_id") or "", field("vendor_id") or ""
         ),
         name=field("model name") or "",
-        signature=signature(family, model, stepping),
+        signature=signature(family, model, stepping) if arch == "x86" else "",
         family=family,
         model=model,
         stepping=stepping,

@@ -28,6 +28,10 @@ _COSTS: tuple[tuple[str, str, float], ...] = (
     ("let", "", 0),
     ("mov cr3", "mov_cr3_flush", 1),
 )
+_NOT_X86 = {
+    "aarch64": "the policies are of x86; an aarch64 CPU broadcasts the invalidation of kernel ranges itself "
+    "(TLBI ... IS), so they interrupt nobody. What is left (text patching, page-table frees, IPIs) is not modelled."
+}
 _Listing = list[tuple[str, int, str, str, str]]
 _MARKS = ("", "measured", "published", "fitted", "predicted", "unsourced")
 
@@ -53,6 +57,23 @@ class Outlook:
 
 def outlook(facts: Facts, machine: Machine | None) -> Iterator[Outlook]:
     """Yield one row per built-in policy, in the order of the policy table."""
+    if facts.cpu is None:
+        return
+    if not facts.x86:
+        for policy in policies.values():
+            yield Outlook(
+                policy=policy.name,
+                verdict="not modelled",
+                spares=frozenset(),
+                entry_ops="",
+                entry_ns=0.0,
+                owed_ns=0.0,
+                entry_mark="",
+                reason=_NOT_X86.get(
+                    facts.cpu.arch, f"the policies are of x86; how {facts.cpu.arch} flushes is not modelled."
+                ),
+            )
+        return
     features = [
         name
         for name, here in {
@@ -103,6 +124,7 @@ def outlook(facts: Facts, machine: Machine | None) -> Iterator[Outlook]:
 
 def _lacking(policy: Policy, facts: Facts) -> tuple[str, str] | None:
     """Verdict and reason if the machine lacks something the policy needs."""
+    assert facts.cpu is not None
     if "pti" in policy.needs and facts.kernel.pti is not True:
         if facts.kernel.pti is None:
             return "impossible", "whether page-table isolation is on could not be told"
@@ -135,6 +157,7 @@ def _effect(
     policy: Policy, facts: Facts, listing: _Listing, mainline: _Listing
 ) -> tuple[str, frozenset[int], str]:
     """Verdict, CPUs spared, and why, for a policy that the machine can run."""
+    assert facts.cpu is not None
     purge = _purge(listing)
     broadcast = facts.cpu.invlpgb is True and not facts.kernel.pti and facts.kernel.at_least(6, 15) is True
     if policy.name == "invlpgb":
@@ -171,6 +194,7 @@ def _effect(
 def _caveats(policy: Policy, facts: Facts, added: list[str]) -> Iterator[str]:
     if (
         facts.kernel.pti
+        and facts.cpu is not None
         and not facts.cpu.pcid
         and any("cr3" in op or "invpcid" in op or "cr4" in op for op in added)
     ):

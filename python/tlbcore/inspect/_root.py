@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import gzip
 import os
-import shlex
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 
 
 class MissingError(Exception):
@@ -22,6 +21,7 @@ class Root:
 
     def __init__(self, path: str | Path | None) -> None:
         self.live = path is None
+        self.pasted = False
         self.path = Path("/" if path is None else path)
 
     def text(self, *names: str) -> str | None:
@@ -71,20 +71,26 @@ class Root:
                 inner.clear()
 
 
-def boot_options(cmdline: str) -> dict[str, list[str]]:
-    """Split a kernel command line into its options, each with its values in order; `--` ends them."""
-    options: dict[str, list[str]] = {}
-    try:
-        words = shlex.split(cmdline, posix=True)
-    except ValueError:  # an open quote: the kernel takes the rest as one word, and so does a plain split
-        words = cmdline.split()
-    for word in words:
-        if word == "--":
-            break
-        name, _, value = word.partition("=")
-        # To the kernel '-' and '_' are the same in names of options.
-        options.setdefault(name.replace("-", "_"), []).append(value)
-    return options
+class Pasted(Root):
+    """A few files given as text: a command line somebody pasted, and what else was said of the machine."""
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        super().__init__("/")
+        self.live = False
+        self.pasted = True
+        self.files = dict(files)
+
+    def text(self, *names: str) -> str | None:
+        return next((self.files[name].rstrip() for name in names if name in self.files), None)
+
+    def exists(self, name: str) -> bool:
+        return name in self.files
+
+    def glob(self, pattern: str) -> list[str]:
+        return sorted(name for name in self.files if PurePosixPath(name).match(pattern))
+
+    def walk(self, name: str, depth: int) -> Iterator[str]:  # noqa: ARG002
+        return iter(())
 
 
 def config_options(text: str) -> dict[str, str]:
