@@ -294,11 +294,11 @@ def test_a_configuration_beside_the_modules_is_found_and_collected(machine, tmp_
 
 def test_kernel_threads_are_told_by_the_rule_of_the_version(machine):
     """Before 7.0 nohz_full= moves them; from 7.0 on the scheduler's domains do."""
+    root = machine("p4")
     for release, words, other in [
         ("6.12.1", "nohz_full= ", "partition"),
         ("7.3.4", "partition", "nohz_full= does"),
     ]:
-        root = machine("p4") if release == "6.12.1" else root
         write(root, "proc/sys/kernel/osrelease", release)
         write(root, "proc/9/status", "Name:\tkhugepaged\nKthread:\t1\nCpus_allowed_list:\t0-3\n")
         table = tc.inspect_host(root).findings
