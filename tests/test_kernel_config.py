@@ -77,7 +77,7 @@ def test_the_name_of_the_option_before_6_9_is_known(tmp_path):
         (("CONFIG_X86_64=y", "CONFIG_ARM64=y"), "", None, "only x86-64"),
         (("CONFIG_VMAP_STACK=y", "hello world"), "", None, r":8: not a line"),
         (("", ""), "nohz_full=3-2", None, "command line: nohz_full=3-2: a range of CPUs must rise"),
-        (("", ""), "isolcpus=nohz,2-x", None, "nohz_full=2-x: a CPU list is numbers and ranges"),
+        (("", ""), "isolcpus=nohz,2-x", None, "isolcpus=nohz,2-x: a CPU list is numbers and ranges"),
         (("", ""), "pti=maybe", None, "pti= takes on, off or auto: got maybe"),
         (("", ""), "", "Sort of affected", "none that Linux prints"),
         (
