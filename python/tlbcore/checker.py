@@ -12,7 +12,7 @@ from tlbcore import _core
 from tlbcore._numbers import count, flag
 from tlbcore._repair_cost import Cost, cost_of
 from tlbcore.kernel import machine_text
-from tlbcore.policy import Policy, as_policy
+from tlbcore.policy import Policy, as_policy, policies
 
 __all__ = [
     "Bounds",
@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 _GIB = 1 << 30
+_HYPOTHESIS = "If a future change touched recycled memory between the CR3 switch and the flush"
 
 Progress = Callable[[int, int], None]
 
@@ -110,6 +111,8 @@ class Counterexample:
         One sentence on what went wrong.
     text
         What `print` shows.
+    assume
+        The assumptions the run needs no more than: those of the verdict, but for what its core can do without.
     """
 
     rule: str
@@ -118,6 +121,7 @@ class Counterexample:
     lanes: tuple[str, ...]
     closing: str
     text: str
+    assume: Mapping[str, str]
     _request: dict[str, Any] = field(compare=False)
     _store_buffer: int = field(compare=False)
 
@@ -168,6 +172,7 @@ class Counterexample:
         return {
             "rule": self.rule,
             "schedule": self.schedule,
+            "assume": dict(self.assume),
             "lanes": list(self.lanes),
             "closing": self.closing,
             "steps": [
@@ -196,14 +201,20 @@ class Verdict:
         `verified` (within the bounds), `violated`, or `inconclusive`.
     sentence
         The verdict in the words of SEMANTICS, bounds and assumptions included.
+    world
+        The machine and kernel it is about: a set of features such as `pti` or `nopti+invlpgb`.
+    inert
+        The features that the policy needs and the world lacks: what runs there is mainline, and so is the verdict's
+        subject. Empty where the policy runs.
     assume
         The assumptions it was computed under.
     states, transitions, depth
         Size of the explored graph. A violated search stops early.
     counterexample
-        The shortest run that breaks a rule, if violated.
+        If violated: the shortest run that breaks a rule under the assumptions of `core` and no others.
     grade
-        If violated: `window exists`, or `an access in the window is known`.
+        If violated: `window exists` (the run needs an assumption about code that nobody has seen do it), `a
+        speculative walk suffices` (no code touches it: hardware may), or `an access in the window is known`.
     witnesses
         What was seen at least once, so that a pass is not vacuous.
     wrong_gs
@@ -214,12 +225,19 @@ class Verdict:
     bits_per_cpu, bits_shared
         Width of the packed state.
     cases
-        The verdicts this one is the worst of: one for each assumption about code that is not modelled.
+        The verdicts this one is the worst of: one for each world, question and assumption about code that is not
+        modelled.
+    hypothesis
+        What the kernel does not do today, asked beside the verdict: the same with an access to recycled memory
+        anywhere between the CR3 switch and the flush (D=recycled). The worst of the worlds; None if D was given, or
+        nothing asked is about flushes.
     """
 
     policy: str
     status: str
     sentence: str
+    world: str
+    inert: tuple[str, ...]
     assume: Mapping[str, str]
     states: int
     transitions: int
@@ -232,6 +250,7 @@ class Verdict:
     bits_shared: int
     cases: tuple[Verdict, ...] = ()
     core: tuple[str, ...] = ()
+    hypothesis: Verdict | None = None
 
     @property
     def residency(self) -> bool:
@@ -249,17 +268,25 @@ class Verdict:
         from textwrap import fill
 
         parts = [f"{self.policy}: {self.status}" + (f" ({self.grade})" if self.grade else "")]
+        if self.inert:
+            parts[0] += f", inert in world {self.world}"
         if self.counterexample is not None:
             parts += ["", str(self.counterexample).rstrip()]
         parts += ["", fill(self.sentence, 72)]
         if self.status == "violated":
             needs = "; ".join(self.core) if self.core else "nothing beyond the interleaving"
             parts += ["", fill(f"Assumption core: {needs}.", 72)]
+        if self.hypothesis is not None:
+            found = self.hypothesis
+            rule = f": {found.counterexample.rule}" if found.counterexample else ""
+            parts += ["", fill(f"{_HYPOTHESIS}: {found.status}{rule} (`--assume D=recycled`).", 72)]
         if len(self.cases) > 1:
             parts.append("")
+            worlds = len({case.world for case in self.cases}) > 1
             for case in self.cases:
                 named = ("T",) if "T" in case.assume else ("D", "N")
                 what = ", ".join(f"{k}={v}" for k, v in case.assume.items() if k in named)
+                what = f"{case.world}, {what}" if worlds else what
                 rule = f": {case.counterexample.rule}" if case.counterexample else ""
                 parts.append(f"  {what:<24} {case.status}{rule}, {case.states} states")
         never = [what for what, seen in self.witnesses.items() if not seen]
@@ -282,6 +309,8 @@ class Verdict:
             "policy": self.policy,
             "status": self.status,
             "sentence": self.sentence,
+            "world": self.world,
+            "inert": list(self.inert),
             "assume": dict(self.assume),
             "states": self.states,
             "transitions": self.transitions,
@@ -294,6 +323,7 @@ class Verdict:
             "bits_shared": self.bits_shared,
             "counterexample": self.counterexample.to_dict() if self.counterexample else None,
             "cases": [case.to_dict() for case in self.cases],
+            "hypothesis": self.hypothesis.to_dict() if self.hypothesis else None,
         }
 
 
@@ -323,6 +353,10 @@ class Bounds(TypedDict, total=False):
         What each CPU does, instead of `cpus`, `entries` and `rounds`: such as `purge; purge; isolated 2`. A
         role is `PROGRAM`, `PROGRAM*ROUNDS`, `isolated ENTRIES`, `isolated ENTRIES by ENTRY` (an entry path such
         as `exception_espfix`) or `isolated PROGRAM`.
+    world
+        The machine and kernel, as a set of features: `pti`, `nopti`, `nopti+invlpgb`, `nopcid`, ...; `@6.12` behind
+        it names the kernel version. Left out: `pti` for a policy that needs it, otherwise every world in which the
+        policy is another program, and the worst verdict is the headline.
     """
 
     cpus: int
@@ -335,6 +369,7 @@ class Bounds(TypedDict, total=False):
     assume: Mapping[str, str] | None
     memory: int
     roles: str
+    world: str
 
 
 def check(
@@ -348,8 +383,10 @@ def check(
     """Explore every interleaving of a policy's programs within bounds.
 
     One housekeeping CPU purges lazily freed vmalloc space; the other CPUs are isolated, return to user mode
-    and make system calls. What is not fixed by `assume` about code that is not modelled (D: between the CR3
-    switch and the flush; N: bodies of NMIs) is tried both ways, and the worst verdict is the headline.
+    and make system calls. What is not fixed by `assume` about code that is not modelled (N: bodies of NMIs) is tried
+    both ways, in every world the policy runs in unless `world` names one, and the worst verdict is the headline. The
+    kernel's own accesses between the CR3 switch and the flush are in its programs; what a future access to recycled
+    memory there would break (D=recycled) is asked too, and is `Verdict.hypothesis`.
 
     Of a policy that defers syncs of text patching (it defines `text_sync`) the housekeeping CPU patches an
     instruction instead: INT3, tail, first byte, with a sync after each (SEMANTICS S7). Where patched code may
@@ -370,12 +407,12 @@ def check(
         Called with (states, depth) now and then.
     **bounds
         How many of everything, who does what, and what is assumed, as keywords: `cpus`, `nmis`, `mces`, `asids`,
-        `pages`, `entries`, `rounds`, `assume`, `memory`, `roles`; `tlbcore.Bounds` explains them.
+        `pages`, `entries`, `rounds`, `assume`, `memory`, `roles`, `world`; `tlbcore.Bounds` explains them.
 
     Raises
     ------
     CheckError
-        If the bounds or assumptions cannot be explored.
+        If the bounds or assumptions cannot be explored, or there is no such world.
     PolicyError
         If the policy is unknown or does not assemble.
 
@@ -388,22 +425,106 @@ def check(
     'verified'
     """
     chosen = as_policy(policy)
-    request = _request(chosen, bounds, reduce=reduce, threads=threads)
-    asked = _questions(chosen, request, _assumed(bounds))
-    found = [(_one(chosen, question, assumed, progress), question) for question, assumed in asked]
-    cases = [case for case, _ in found]
-    rank = {"violated": 0, "inconclusive": 1, "verified": 2}
-    worst, request = min(found, key=lambda pair: rank[pair[0].status])
-    if worst.status == "inconclusive" and request["cpus"] > 2 and not request["roles"]:
-        worst = replace(worst, sentence=f"{worst.sentence} {_estimate(chosen, request, worst, progress)}")
+    given = _assumed(bounds)
+    asked = [
+        question
+        for world, inert in _worlds(chosen, bounds)
+        for question in _in_world(chosen, world, inert, bounds, given, reduce=reduce, threads=threads)
+    ]
+    found = [(_one(question, progress), question) for question in asked if not question.hypothetical]
+    beyond = [_one(question, progress) for question in asked if question.hypothetical]
+    cases = tuple(case for case, _ in found)
+    worst, question = min(found, key=lambda pair: _RANK[pair[0].status])
+    if worst.status == "inconclusive" and question.request["cpus"] > 2 and not question.request["roles"]:
+        worst = replace(worst, sentence=f"{worst.sentence} {_estimate(question, progress)}".rstrip())
     if worst.status == "verified":
-        worst = cases[-1]
+        worst = _harshest(cases)
+    if worst.status == "violated":
+        worst = _under_core(worst, question, progress)
     return replace(
         worst,
-        cases=tuple(cases),
+        cases=cases,
         wrong_gs=next((case.wrong_gs for case in cases if case.wrong_gs), None),
-        core=_core_of(request, worst, progress) if worst.status == "violated" else (),
+        hypothesis=min(reversed(beyond), key=lambda v: _RANK[v.status]) if beyond else None,
     )
+
+
+_RANK = {"violated": 0, "inconclusive": 1, "verified": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Question:
+    """One search: the policy it is about, what is asked, and under which assumptions.
+
+    `inert` are the features that the world lacks, `hypothetical` says that the kernel does not do what is assumed.
+    """
+
+    name: str
+    request: dict[str, Any]
+    assume: dict[str, str]
+    inert: tuple[str, ...] = ()
+    hypothetical: bool = False
+
+
+def _worlds(policy: Policy, bounds: Bounds) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the worlds a policy is asked about, each with the features that it lacks there."""
+    world = bounds.get("world", "")
+    if not isinstance(world, str):
+        raise _core.CheckError(f"world is a set of features such as 'nopti+invlpgb': got {world!r}")
+    if not world:
+        return [(name, ()) for name in _core.check_worlds(policy.text, policy.file)]
+    name, inert = _core.check_world(policy.text, policy.file, world)
+    return [(name, tuple(inert))]
+
+
+def _in_world(
+    policy: Policy,
+    world: str,
+    inert: tuple[str, ...],
+    bounds: Bounds,
+    given: dict[str, str],
+    *,
+    reduce: bool,
+    threads: int,
+) -> list[_Question]:
+    """Return what is asked of a policy in one world; where it is inert, of mainline."""
+    subject = policies["ipi"] if inert else policy
+    request = {**_request(subject, bounds, reduce=reduce, threads=threads), "world": world}
+    out = []
+    for asked, assume in _questions(subject, request, given):
+        question = _Question(name=policy.name, request=asked, assume=assume, inert=inert)
+        out.append(question)
+        harmless = assume.get("N", "none") == given.get("N", "none")
+        if "D" not in given and "T" not in assume and harmless:
+            out.append(replace(question, assume={**assume, "D": "recycled"}, hypothetical=True))
+    return out
+
+
+def _harshest(cases: tuple[Verdict, ...]) -> Verdict:
+    """Return what a verdict says that every case shares: the last of the first world, and where else it holds."""
+    first = [case for case in cases if case.world == cases[0].world]
+    others = dict.fromkeys(case.world for case in cases if case.world != cases[0].world)
+    if not others:
+        return first[-1]
+    return replace(first[-1], sentence=f"{first[-1].sentence} The same holds in world {', '.join(others)}.")
+
+
+def _under_core(worst: Verdict, question: _Question, progress: Progress | None) -> Verdict:
+    """Give a violation its assumption core, the shortest run under that core alone, and its grade."""
+    core, needed = _core_of(question, progress)
+    if (needed.request, needed.assume) != (question.request, question.assume):
+        run = _one(needed, progress)
+        worst = replace(worst, sentence=run.sentence, counterexample=run.counterexample)
+    return replace(worst, core=core, grade=_grade(core, worst.counterexample))
+
+
+def _grade(core: tuple[str, ...], run: Counterexample | None) -> str:
+    """Say how a violation is known (SEMANTICS A5)."""
+    if any(what in core for what, (name, _) in _SWITCHES.items() if name in ("D", "N", "T")):
+        return "window exists"
+    if run is not None and run.steps and run.steps[-1].what.startswith(("(walk caches", "(fetches")):
+        return "a speculative walk suffices"
+    return "an access in the window is known"
 
 
 # Measured over the built-in policies that pass without NMI and with D=recycled: what the third CPU and each later one
@@ -412,9 +533,10 @@ _THIRD_CPU = (14, 52, 89)
 _LATER_CPU = (10, 41, 64)
 
 
-def _estimate(policy: Policy, request: dict[str, Any], cut: Verdict, progress: Progress | None) -> str:
+def _estimate(question: _Question, progress: Progress | None) -> str:
     """Say how many states a scope that cannot be held may have: its 2-CPU form, times measured factors."""
-    small = _one(policy, {**request, "cpus": 2}, dict(cut.assume), progress)
+    request = question.request
+    small = _one(replace(question, request={**request, "cpus": 2}), progress)
     if small.status != "verified":
         return ""
     later = request["cpus"] - 3
@@ -449,11 +571,10 @@ def _questions(
             rest = {"D": given.get("D", "none"), "N": given.get("N", "none")}
             out += [(asked, {**given, **rest, "T": text}) for text in where]
         else:
-            danger = [given["D"]] if "D" in given else ["none", "recycled"]
             nmis = request["nmis"] or request["mces"]
             bodies = [given["N"]] if "N" in given else ["none", "recycled"] if nmis else ["none"]
             flushes = {k: v for k, v in given.items() if k != "T"}
-            out += [(asked, {**flushes, "D": d, "N": n}) for d in danger for n in bodies]
+            out += [(asked, {**flushes, "D": given.get("D", "none"), "N": n}) for n in bodies]
     return out
 
 
@@ -479,7 +600,7 @@ def _refuse_idle(
 
 
 def _request(policy: Policy, bounds: Bounds, *, reduce: bool = True, threads: int = 0) -> dict[str, Any]:
-    """Return the question as the core takes it, without assumptions."""
+    """Return the question as the core takes it, without assumptions; `check` names the world."""
     unknown = sorted(bounds.keys() - Bounds.__annotations__.keys())
     if unknown:
         raise TypeError(f"{unknown[0]!r} is no bound; these are: {', '.join(Bounds.__annotations__)}")
@@ -498,6 +619,7 @@ def _request(policy: Policy, bounds: Bounds, *, reduce: bool = True, threads: in
         "plain": not flag(reduce, "reduce", _core.CheckError),
         "threads": _bound("threads", threads, 0, 64),
         "roles": bounds.get("roles", ""),
+        "world": bounds.get("world", "pti"),
         "initiator": _initiators(policy.text, policy.file)[0],
     }
 
@@ -530,26 +652,31 @@ def _assumed(bounds: Bounds) -> dict[str, str]:
     return dict(given)
 
 
-def _core_of(request: dict[str, Any], worst: Verdict, progress: Progress | None) -> tuple[str, ...]:
-    """Find a smallest set of assumptions a violation needs: each is switched off, and stays off if it can."""
-    quick = {**request, "trace": False}
-    given = dict(worst.assume)
+# What a violation may need, by what it is called, and the value of the assumption that does without it.
+_SWITCHES = {
+    "fills at any time": ("fills", "demand"),
+    "store buffers": ("stores", "sc"),
+    "INVPCID does not publish": ("invpcid", "publishes"),
+    "code in the danger zone touches recycled memory": ("D", "none"),
+    "NMI bodies touch recycled memory": ("N", "none"),
+    "code in .noinstr.text is patched": ("T", "instr"),
+}
+
+
+def _core_of(question: _Question, progress: Progress | None) -> tuple[tuple[str, ...], _Question]:
+    """Find a smallest set of assumptions a violation needs: each is switched off, and stays off if it can.
+
+    Returns what is needed, and the question without the rest.
+    """
+    quick = {**question.request, "trace": False}
+    given = dict(question.assume)
     needed = []
-    switches = [
-        ("fills at any time", {"fills": "demand"}),
-        ("store buffers", {"stores": "sc"}),
-        ("INVPCID does not publish", {"invpcid": "publishes"}),
-        ("code in the danger zone touches recycled memory", {"D": "none"}),
-        ("NMI bodies touch recycled memory", {"N": "none"}),
-        ("code in .noinstr.text is patched", {"T": "instr"}),
-    ]
-    for what, off in switches:
-        (name, value) = next(iter(off.items()))
+    for what, (name, value) in _SWITCHES.items():
         if given.get(name) == value or (name == "T" and "T" not in given):
             continue
-        tried = _core.check_run({**quick, "assume": list({**given, **off}.items())}, progress)
-        if tried["status"] == "violated":
-            given |= off
+        off = {**given, name: value}
+        if _core.check_run({**quick, "assume": list(off.items())}, progress)["status"] == "violated":
+            given = off
         else:
             needed.append(what)
     for name, what in (("nmis", "an NMI"), ("mces", "a machine check")):
@@ -559,7 +686,8 @@ def _core_of(request: dict[str, Any], worst: Verdict, progress: Progress | None)
                 quick[name] = 0
             else:
                 needed.append(what)
-    return tuple(needed)
+    counts = {name: quick[name] for name in ("nmis", "mces")}
+    return tuple(needed), replace(question, request={**question.request, **counts}, assume=given)
 
 
 def _bound(name: str, value: int, least: int, most: int) -> int:
@@ -579,10 +707,9 @@ def _times(name: str, value: int | str, least: int) -> int:
     return _bound(name, value, least, 15)
 
 
-def _one(
-    policy: Policy, request: dict[str, Any], assume: dict[str, str], progress: Progress | None
-) -> Verdict:
-    asked = {**request, "trace": True, "assume": list(assume.items())}
+def _one(question: _Question, progress: Progress | None) -> Verdict:
+    """Return the verdict on one question; its grade and core are found later, if it is the worst."""
+    asked = {**question.request, "trace": True, "assume": list(question.assume.items())}
     found = _core.check_run(asked, progress)
     shown = found["counterexample"]
     example = None
@@ -594,23 +721,25 @@ def _one(
             lanes=tuple(shown["lanes"]),
             closing=shown["closing"],
             text=shown["text"],
+            assume=dict(question.assume),
             _request=asked,
             _store_buffer=found["store_buffer"],
         )
-    grade = None
-    if example is not None:
-        needs_assumption = "recycled" in (assume["D"], assume["N"]) or assume.get("T", "instr") != "instr"
-        grade = "window exists" if needs_assumption else "an access in the window is known"
+    sentence = found["sentence"]
+    if question.inert:
+        sentence += f" {question.name} is inert there: it needs {', '.join(question.inert)}, and what runs is mainline."
     return Verdict(
-        policy=policy.name,
+        policy=question.name,
         status=found["status"],
-        sentence=found["sentence"],
-        assume=assume,
+        sentence=sentence,
+        world=found["world"],
+        inert=question.inert,
+        assume=question.assume,
         states=found["states"],
         transitions=found["transitions"],
         depth=found["depth"],
         counterexample=example,
-        grade=grade,
+        grade=None,
         witnesses=dict(found["witnesses"]),
         wrong_gs=found["wrong_gs"],
         bits_per_cpu=tuple(found["bits_per_cpu"]),
@@ -653,10 +782,20 @@ class Need:
 
 
 def _edited(policy: Policy, bounds: Bounds, progress: Progress | None) -> tuple[Verdict, dict[str, Any]]:
-    """Return the verdict on a policy, and what is asked of its edited forms."""
-    request = _request(policy, bounds)
+    """Return the verdict on a policy, and what is asked of its edited forms in the world of that verdict.
+
+    What holds of the policy must hold of them: an access to recycled memory in the danger zone is assumed if the
+    policy survives it.
+    """
     verdict = check(policy, **bounds, progress=progress)
-    return verdict, {**request, "trace": False, "assume": list(_assumed(bounds).items())}
+    if verdict.inert:
+        needs = ", ".join(verdict.inert)
+        raise _core.CheckError(f"{policy.name} is inert in world {verdict.world}: it needs {needs}")
+    given = _assumed(bounds)
+    if verdict.hypothesis is None or verdict.hypothesis.status != "verified":
+        given.setdefault("D", "none")
+    request = {**_request(policy, bounds), "world": verdict.world}
+    return verdict, {**request, "trace": False, "assume": list(given.items())}
 
 
 def necessary(
@@ -714,6 +853,9 @@ class Repair:
         `verified (bounded)`, or what is not bounded: such as `verified (any number of entries, the rest bounded)`.
     states
         States its check explored.
+    hypothesis
+        Its verdict if a future change touched recycled memory between the CR3 switch and the flush; None if D was
+        given.
     cost
         What it costs on a small workload, and what it still defers, as the simulator predicts.
     """
@@ -722,6 +864,7 @@ class Repair:
     policy: Policy
     verdict: str
     states: int
+    hypothesis: str | None
     cost: Cost
 
 
@@ -761,18 +904,23 @@ def repair(
     verdict, request = _edited(chosen, bounds, progress)
     if verdict.status == "verified":
         raise _core.CheckError(f"{chosen.name} is verified within these bounds: there is nothing to repair")
-    found = _core.check_repair(request, most, progress)
-    repaired = [(r, Policy(text=r["text"])) for r in found]
-    return tuple(
-        Repair(
-            edits=tuple(r["edits"]),
-            policy=fixed,
-            verdict=r["verdict"],
-            states=r["states"],
-            cost=cost_of(fixed, machine),
+    out = []
+    for r in _core.check_repair(request, most, progress):
+        fixed = Policy(text=r["text"])
+        judged = check(fixed, **bounds, progress=progress)
+        if judged.status != "verified":  # in another world, or asked another question
+            continue
+        out.append(
+            Repair(
+                edits=tuple(r["edits"]),
+                policy=fixed,
+                verdict=r["verdict"],
+                states=r["states"],
+                hypothesis=judged.hypothesis.status if judged.hypothesis else None,
+                cost=cost_of(fixed, machine),
+            )
         )
-        for r, fixed in repaired
-    )
+    return tuple(out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -875,8 +1023,6 @@ def _row(name: str, initiator: str, scope: _Scope, memory: int) -> Row:
 
 def _row_request(row: Row, memory: int) -> dict[str, Any]:
     """Return the question of a row."""
-    from tlbcore.policy import policies
-
     bounds = Bounds(cpus=row.cpus, nmis=row.nmis, asids=row.asids, memory=memory)
     return {
         **_request(policies[row.policy], bounds),
@@ -901,8 +1047,6 @@ def verdict_table(
     progress
         Called with (policies done, policies in all).
     """
-    from tlbcore.policy import policies
-
     rows: list[Row] = []
     names = list(policies)
     for done, name in enumerate(names):

@@ -309,6 +309,7 @@ impl Litmus {
             exists: condition("exists")?,
             frames,
             rename: false,
+            global: !features.has(Feature::Pti),
         };
         scope.validate()?;
         let assume = header.assume()?;

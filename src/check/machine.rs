@@ -11,7 +11,7 @@ mod translations;
 
 use super::layout::{Bits, CpuFields, Frame, Layout, PageInfo};
 use super::scope::{Assume, Patched, Role, Scope, Touches};
-use crate::kernel::program::{Code, Op, PageKind, ProgId, REGS, Set, Slot, Touch, Zone};
+use crate::kernel::program::{Code, Features, Op, PageKind, ProgId, REGS, Set, Slot, Touch, Zone};
 use crate::kernel::step::{self, Cpu, NO_CPU, Outcome};
 
 /// Everything that stays the same during a search.
@@ -43,6 +43,8 @@ pub struct Model {
     pub pti: bool,
     /// CR4.PCIDE is set.
     pub pcid: bool,
+    /// The world, as `if feature` sees it.
+    pub features: Features,
     /// CPUs in `nohz_full`, in the flush mask, in `housekeeping`, and all: a bit each.
     pub masks: [u8; 4],
 }

@@ -100,6 +100,7 @@ impl Model {
             entry,
             pti: features.has(Feature::Pti),
             pcid: features.has(Feature::Pcid),
+            features,
             masks: [isolated, isolated & flushes, all & !isolated, all],
         };
         for zone in Zone::ALL {

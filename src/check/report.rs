@@ -6,8 +6,10 @@ use super::model::{Action, Move};
 use super::schedule::{self, Replay};
 use super::scope::{CheckError, Rest, Scope, UNBOUNDED};
 use super::{Answer, Cut, End};
+use crate::kernel::policy;
 use crate::kernel::program::{At, Copies, Entry, Index, Level, Op, PageKind, Pc, Place};
 use crate::kernel::step::Violation;
+use crate::kernel::world::World;
 
 /// Width of everything printed.
 pub const WIDTH: usize = 72;
@@ -569,17 +571,18 @@ pub fn sentence(answer: &Answer) -> String {
         assumed.insert(0, format!("T={}", m.assume.text.name()));
     }
     let assumed = assumed.join(", ");
+    let world = format!("world {} of Linux {}", World { features: m.features }.name(), policy::kernel_version());
     let buffers = if m.assume.store_buffers { "store buffers exact; " } else { "" };
     match &answer.end {
         End::Complete => format!(
-            "V{}: no violation in any interleaving of {bounds}; {buffers}{} states, none truncated; \
+            "V{}: no violation in any interleaving of {bounds}, {world}; {buffers}{} states, none truncated; \
              assuming {assumed}; not modelled: hotplug, SMM, TLBs shared by SMT siblings, guests, FRED; larger scopes \
              unexplored.",
             &verified(scope)[1..],
             answer.counts.states
         ),
         End::Violated(v, path) => format!(
-            "Violated: {} in {} moves, within {bounds}; {buffers}assuming {assumed}.",
+            "Violated: {} in {} moves, within {bounds}, {world}; {buffers}assuming {assumed}.",
             v.name(),
             path.len()
         ),
@@ -591,7 +594,7 @@ pub fn sentence(answer: &Answer) -> String {
                 Cut::Stopped => "the search was stopped",
             };
             format!(
-                "Inconclusive: {why} at depth {} with {} states, none of them violating; {bounds}; assuming {assumed}.",
+                "Inconclusive: {why} at depth {} with {} states, none of them violating; {bounds}, {world}; assuming {assumed}.",
                 answer.counts.depth, answer.counts.states
             )
         }

@@ -169,6 +169,9 @@ pub struct Scope {
     pub frames: Vec<Vec<u8>>,
     /// Rename versions (SEMANTICS S1) even if the rounds are bounded.
     pub rename: bool,
+    /// Pages that no text declares are mapped by global entries, as the kernel's are where PTI is off
+    /// (arch/x86/mm/init.c probe_page_size_mask).
+    pub global: bool,
 }
 
 impl Scope {
@@ -186,6 +189,7 @@ impl Scope {
             exists: None,
             frames: Vec::new(),
             rename: false,
+            global: false,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`program`] (the alphabet), [`step`] (what each op means to a [`step::Machine`]), [`text`]
 //! (the one language for policy files, litmus columns, prints, pickles and counterexamples), [`assemble`]
-//! (text to program), [`policy`] (the catalogue).
+//! (text to program), [`policy`] (the catalogue), [`world`] (which machine and kernel a question is about).
 
 pub mod assemble;
 pub mod config;
@@ -12,3 +12,4 @@ pub mod smp;
 pub mod step;
 pub mod text;
 pub mod vmalloc;
+pub mod world;

@@ -9,8 +9,9 @@ use crate::check::{
     UNBOUNDED, report, schedule,
 };
 use crate::hw::Preset;
-use crate::kernel::program::{Code, Features};
+use crate::kernel::program::{Code, Feature, Features};
 use crate::kernel::step::Violation;
+use crate::kernel::world::{self, Use, World};
 use crate::kernel::{policy, text};
 use crate::twin::{self, Twin};
 
@@ -34,6 +35,7 @@ struct Request {
     trace: bool,
     roles: String,
     initiator: String,
+    world: String,
 }
 
 impl Request {
@@ -46,6 +48,7 @@ impl Request {
         scope.mces = self.mces;
         scope.asids = self.asids;
         scope.pages = self.pages;
+        scope.global = !self.features()?.has(Feature::Pti);
         for r in scope.roles.iter_mut().filter(|_| self.roles.is_empty()) {
             r.left = match (r.isolated, self.rounds) {
                 (true, _) => self.entries,
@@ -55,6 +58,11 @@ impl Request {
         }
         scope.validate()?;
         Ok(scope)
+    }
+
+    /// What the world offers.
+    fn features(&self) -> Result<Features, CheckError> {
+        World::parse(&self.world).map(|w| w.features).map_err(CheckError::Assumption)
     }
 
     /// The policy's text.
@@ -74,7 +82,7 @@ impl Request {
             .map(|roles| roles.into_iter().flat_map(|r| [r.first, r.again]).collect())
             .unwrap_or_default();
         let wants: Vec<&str> = wants.iter().map(String::as_str).collect();
-        Ok(policy::load_with(&file, &wants, Features::PTI_PCID)?)
+        Ok(policy::load_with(&file, &wants, self.features()?)?)
     }
 
     fn assumptions(&self) -> Result<Assume, CheckError> {
@@ -98,7 +106,7 @@ pub fn check_run<'py>(
     let code = request.code()?;
     let question = Question {
         code: &code,
-        features: Features::PTI_PCID,
+        features: request.features()?,
         scope: request.scope()?,
         assume: request.assumptions()?,
         memory: request.memory,
@@ -135,6 +143,7 @@ fn tick(counts: &Counts, progress: Option<&Py<PyAny>>) -> PyResult<()> {
 fn verdict<'py>(py: Python<'py>, answer: &Answer, traced: bool) -> PyResult<Bound<'py, PyDict>> {
     let out = PyDict::new(py);
     out.set_item("status", answer.status().name())?;
+    out.set_item("world", World { features: answer.model.features }.name())?;
     out.set_item("rule", answer.violation().map(|v| v.0.name()))?;
     out.set_item("sentence", report::sentence(answer))?;
     out.set_item("states", answer.counts.states)?;
@@ -195,13 +204,9 @@ pub fn check_replay(
 ) -> PyResult<Option<&'static str>> {
     let request: Request = request.extract()?;
     let code = request.code()?;
-    let model = check::Model::new(
-        &code,
-        Features::PTI_PCID,
-        &request.scope()?,
-        request.assumptions()?,
-        store_buffer,
-    )?;
+    let features = request.features()?;
+    let model =
+        check::Model::new(&code, features, &request.scope()?, request.assumptions()?, store_buffer)?;
     let moves = schedule::parse(&model, moves)?;
     Ok(schedule::replay(&model, &moves)?.violation.map(Violation::name))
 }
@@ -215,16 +220,12 @@ pub fn check_replay_timed(
     machine: &str,
 ) -> PyResult<(Option<&'static str>, u64, usize, Option<&'static str>)> {
     let request: Request = request.extract()?;
-    let code = policy::load(&text::parse(&request.file, &request.text)?, Features::PTI_PCID)?;
-    let model = check::Model::new(
-        &code,
-        Features::PTI_PCID,
-        &request.scope()?,
-        request.assumptions()?,
-        store_buffer,
-    )?;
+    let features = request.features()?;
+    let code = request.code()?;
+    let model =
+        check::Model::new(&code, features, &request.scope()?, request.assumptions()?, store_buffer)?;
     let preset = Preset::builtin(machine)?;
-    let twin = twin::timed(&model, Features::PTI_PCID, &preset, moves)
+    let twin = twin::timed(&model, features, &preset, moves)
         .map_err(|e| CheckError::Schedule(e.to_string()))?;
     Ok(match twin {
         Twin::Played(p) => (p.violation.map(Violation::name), p.time_ps, p.moves, None),
@@ -236,6 +237,31 @@ pub fn check_replay_timed(
 #[pyfunction]
 pub fn check_initiators(text: &str, file: &str) -> PyResult<Vec<&'static str>> {
     Ok(policy::initiators(&text::parse(file, text)?))
+}
+
+/// The worlds a policy is asked about where none is named.
+#[pyfunction]
+pub fn check_worlds(text: &str, file: &str) -> PyResult<Vec<String>> {
+    let worlds = world::standard(&text::parse(file, text)?)?;
+    Ok(worlds.into_iter().map(World::name).collect())
+}
+
+/// A world's one name, and the features that make the policy inert there (none: it runs).
+#[pyfunction]
+pub fn check_world(text: &str, file: &str, name: &str) -> PyResult<(String, Vec<String>)> {
+    let world = World::parse(name).map_err(CheckError::Assumption)?;
+    let file = text::parse(file, text)?;
+    match world::used(&file, world)? {
+        Use::Runs => Ok((world.name(), Vec::new())),
+        Use::Inert(lacks) => Ok((world.name(), lacks)),
+        Use::NoUserTable => Err(CheckError::Assumption(format!(
+            "world `{}`: {} writes the user CR3, and without PTI there is none: it needs pti (say so in its header), or \
+             an `if feature pti` around it",
+            world.name(),
+            file.name
+        ))
+        .into()),
+    }
 }
 
 /// Names and values of the assumption flags.
@@ -284,7 +310,7 @@ fn bounds(request: &Request) -> Result<Bounds, CheckError> {
     }
     // The harshest first: most candidates fail there.
     assume.reverse();
-    Ok(Bounds { scope, assume, features: Features::PTI_PCID, memory: request.memory })
+    Ok(Bounds { scope, assume, features: request.features()?, memory: request.memory })
 }
 
 /// Run a long search that Ctrl-C can stop.

@@ -22,6 +22,13 @@ Assume = Annotated[
 Roles = Annotated[
     str, typer.Option(help="What each CPU does, such as 'purge; purge; isolated 2'; instead of --cpus.")
 ]
+World = Annotated[
+    str,
+    typer.Option(
+        help="Machine and kernel as features: pti, nopti, nopti+invlpgb, nopcid, ...; left out: pti if the policy "
+        "needs it, otherwise the worst of those it runs in."
+    ),
+]
 Memory = Annotated[str, typer.Option(help="Memory one search may use, such as 512M or 8G.")]
 
 

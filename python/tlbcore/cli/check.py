@@ -23,6 +23,7 @@ def command(
     rounds: _bounds.Rounds = "1",
     assume: _bounds.Assume = None,
     roles: _bounds.Roles = "",
+    world: _bounds.World = "",
     memory: _bounds.Memory = "8G",
     reduce: Annotated[
         bool, typer.Option("--reduce/--no-reduce", help="Fuse ops that commute with everything.")
@@ -56,6 +57,7 @@ def command(
         rounds=rounds,
         assume=assume,
         roles=roles,
+        world=world,
         memory=memory,
     )
     if necessary:

@@ -23,6 +23,7 @@ def command(
     rounds: _bounds.Rounds = "1",
     assume: _bounds.Assume = None,
     roles: _bounds.Roles = "",
+    world: _bounds.World = "",
     memory: _bounds.Memory = "8G",
     machine: Annotated[
         str, typer.Option(help="CPU model that the cost is predicted for.")
@@ -44,6 +45,7 @@ def command(
         rounds=rounds,
         assume=assume,
         roles=roles,
+        world=world,
         memory=memory,
     )
     with _common.progress("searching", "states") as advance:
@@ -61,6 +63,7 @@ def command(
                 "text": r.policy.text,
                 "verdict": r.verdict,
                 "states": r.states,
+                "hypothesis": r.hypothesis,
                 "cost": vars(r.cost),
             }
             for r in found
@@ -70,6 +73,8 @@ def command(
         for number, r in enumerate(found, 1):
             print(f"{number}. " + "\n   ".join(r.edits))
             print(f"   {r.verdict}, {r.states} states")
+            if r.hypothesis is not None:
+                print(f"   if a future change touched recycled memory there: {r.hypothesis}")
             print(fill(str(r.cost), 76, initial_indent="   ", subsequent_indent="     "))
         if not found:
             print(f"no {edits} of these edits make {policy} pass within these bounds")

@@ -84,7 +84,7 @@ fn mapped_pages(code: &Code, scope: &Scope) -> Result<Vec<PageInfo>, CheckError>
         .map(|i| PageInfo {
             name: if scope.pages == 1 { "va".into() } else { format!("va{i}") },
             kind: PageKind::Vmalloc,
-            global: false,
+            global: scope.global,
             user_mapped: false,
             present: true,
         })

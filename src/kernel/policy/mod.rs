@@ -109,6 +109,26 @@ pub fn initiators(file: &File) -> Vec<&'static str> {
     }
 }
 
+/// The policies that a file is based on, nearest first; what is wrong with the chain `load` says.
+pub fn bases(file: &File) -> Vec<File> {
+    let mut chain: Vec<File> = Vec::new();
+    while let Some(base) =
+        chain.last().unwrap_or(file).based_on.as_ref().and_then(|name| builtin(name).ok())
+    {
+        if base.name == file.name || chain.iter().any(|f| f.name == base.name) {
+            break;
+        }
+        chain.push(base);
+    }
+    chain
+}
+
+/// The version of Linux that the kernel's files are written from, such as `6.12`: their header line `from` says it.
+pub fn kernel_version() -> &'static str {
+    let from = kernel().facts.iter().find(|f| f.key == "from").map_or("", |f| f.text.as_str());
+    from.strip_prefix("Linux ").unwrap_or(from)
+}
+
 /// The kernel's own file.
 pub fn kernel() -> &'static File {
     static FILE: LazyLock<File> =
@@ -170,6 +190,16 @@ mod tests {
                 assert!(code.program("syscall").is_some() && code.program("purge").is_some());
                 assert_eq!(code.ops.len(), code.live.len());
             }
+        }
+    }
+
+    #[test]
+    fn both_files_of_the_kernel_are_written_from_one_version() {
+        assert!(kernel_version().starts_with(|c: char| c.is_ascii_digit()), "{}", kernel_version());
+        for file in [kernel(), contexts()] {
+            let from: Vec<_> = file.facts.iter().filter(|f| f.key == "from").collect();
+            assert_eq!(from.len(), 1, "{}", file.file);
+            assert_eq!(from[0].text, format!("Linux {}", kernel_version()), "{}", file.file);
         }
     }
 
