@@ -87,7 +87,8 @@ pub fn setup(model: &Model) -> Result<Setup, &'static str> {
         mces: u32::from(model.scope.mces),
         asids: model.layout.asids,
         rules: Rules {
-            zones: Zone::ALL.map(mask),
+            zones: Zone::ALL.map(|(_, zone)| mask(zone)),
+            lasting: u32::from(model.lasting),
             invpcid_publishes: model.assume.invpcid_publishes,
             store_buffers: model.assume.store_buffers,
             gs_faults: model.assume.gs_faults,

@@ -72,7 +72,9 @@ def test_the_fix_is_verified_without_nmi_and_not_vacuously() -> None:
 
     assert verdict.status == "verified"
     assert all(verdict.witnesses.values()), verdict.witnesses
-    assert [case.status for case in verdict.cases] == ["verified", "verified"]
+    assert [case.status for case in verdict.cases] == ["verified"]
+    assert verdict.hypothesis is not None
+    assert (verdict.hypothesis.assume["D"], verdict.hypothesis.status) == ("recycled", "verified")
 
 
 def test_the_fix_fails_without_the_fence_of_the_entry() -> None:
@@ -85,14 +87,20 @@ def test_the_fix_fails_without_the_fence_of_the_entry() -> None:
     assert tc.check(unfenced, assume={"stores": "sc"}).status == "verified"
 
 
-def test_the_late_flush_is_a_window_and_not_a_known_access() -> None:
+def test_the_late_flush_is_safe_in_this_kernel_and_not_if_a_future_one_touched_recycled_memory() -> None:
+    """Issue 14: no entry path of six kernels has such an access, so it is a hypothesis and not the headline."""
     verdict = tc.check("ct-late")
 
-    assert {(c.assume["D"], c.status) for c in verdict.cases} == {
-        ("none", "verified"),
-        ("recycled", "violated"),
+    assert {(c.world, c.assume["D"], c.status) for c in verdict.cases} == {
+        ("pti", "none", "verified"),
+        ("nopti", "none", "verified"),
     }
-    assert verdict.grade == "window exists"
+    assert (verdict.status, verdict.grade) == ("verified", None)
+    assert verdict.hypothesis is not None
+    assert (verdict.hypothesis.status, verdict.hypothesis.grade) == ("violated", "window exists")
+    assert "future change touched recycled memory" in str(verdict)
+    asked = tc.check("ct-late", assume={"D": "recycled"})
+    assert (asked.status, asked.grade, asked.hypothesis) == ("violated", "window exists", None)
 
 
 def test_an_nmi_breaks_the_fix_and_meets_the_users_gsbase() -> None:
@@ -126,7 +134,7 @@ def test_a_memory_limit_makes_the_verdict_inconclusive() -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "status"), [("ipi", 0), ("coalesce-v7-fixed", 0), ("ct-late", 1), ("coalesce-v7", 1)]
+    ("policy", "status"), [("ipi", 0), ("coalesce-v7-fixed", 0), ("ct-late", 0), ("coalesce-v7", 1)]
 )
 def test_the_exit_status_is_the_verdict(policy: str, status: int) -> None:
     assert run("check", policy).returncode == status
@@ -345,8 +353,10 @@ SCOPES = [(0, "none", "none"), (0, "recycled", "none"), (1, "none", "recycled")]
 @pytest.mark.parametrize("name", [n for n, p in tc.policies.items() if p.defers == ("flush",)])
 def test_any_number_of_entries_and_rounds_has_the_verdict_of_two_entries_and_one_round(name: str) -> None:
     """Versions are renamed (SEMANTICS S1). No policy's verdict is stricter without bound."""
+    policy = tc.policies[name]
+    world = _core.check_worlds(policy.text, policy.file)[0]
     for nmis, danger, bodies in SCOPES:
-        how: dict[str, object] = {"nmis": nmis, "assume": {"D": danger, "N": bodies}}
+        how: dict[str, object] = {"nmis": nmis, "assume": {"D": danger, "N": bodies}, "world": world}
         bounded = tc.check(name, **how)  # type: ignore[arg-type]
         every = tc.check(name, **how, entries="unbounded", rounds="unbounded")  # type: ignore[arg-type]
 

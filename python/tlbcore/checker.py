@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _GIB = 1 << 30
-_HYPOTHESIS = "If a future change touched recycled memory between the CR3 switch and the flush"
+_HYPOTHESIS = "If a future change touched recycled memory on the entry and exit paths"
 
 Progress = Callable[[int, int], None]
 
@@ -111,6 +111,8 @@ class Counterexample:
         One sentence on what went wrong.
     text
         What `print` shows.
+    kernel
+        The kernel that places in `linux.kernel` and `contexts.kernel` are functions of, such as `Linux 6.12`.
     assume
         The assumptions the run needs no more than: those of the verdict, but for what its core can do without.
     """
@@ -121,6 +123,7 @@ class Counterexample:
     lanes: tuple[str, ...]
     closing: str
     text: str
+    kernel: str
     assume: Mapping[str, str]
     _request: dict[str, Any] = field(compare=False)
     _store_buffer: int = field(compare=False)
@@ -173,6 +176,7 @@ class Counterexample:
             "rule": self.rule,
             "schedule": self.schedule,
             "assume": dict(self.assume),
+            "kernel": self.kernel,
             "lanes": list(self.lanes),
             "closing": self.closing,
             "steps": [
@@ -323,7 +327,7 @@ class Verdict:
             "bits_shared": self.bits_shared,
             "counterexample": self.counterexample.to_dict() if self.counterexample else None,
             "cases": [case.to_dict() for case in self.cases],
-            "hypothesis": self.hypothesis.to_dict() if self.hypothesis else None,
+            "hypothesis": None if self.hypothesis is None else self.hypothesis.to_dict(),
         }
 
 
@@ -433,6 +437,7 @@ def check(
     ]
     found = [(_one(question, progress), question) for question in asked if not question.hypothetical]
     beyond = [_one(question, progress) for question in asked if question.hypothetical]
+    beyond = [replace(v, grade="window exists") if v.status == "violated" else v for v in beyond]
     cases = tuple(case for case, _ in found)
     worst, question = min(found, key=lambda pair: _RANK[pair[0].status])
     if worst.status == "inconclusive" and question.request["cpus"] > 2 and not question.request["roles"]:
@@ -721,6 +726,7 @@ def _one(question: _Question, progress: Progress | None) -> Verdict:
             lanes=tuple(shown["lanes"]),
             closing=shown["closing"],
             text=shown["text"],
+            kernel=shown["kernel"],
             assume=dict(question.assume),
             _request=asked,
             _store_buffer=found["store_buffer"],
@@ -916,7 +922,7 @@ def repair(
                 policy=fixed,
                 verdict=r["verdict"],
                 states=r["states"],
-                hypothesis=judged.hypothesis.status if judged.hypothesis else None,
+                hypothesis=None if judged.hypothesis is None else judged.hypothesis.status,
                 cost=cost_of(fixed, machine),
             )
         )

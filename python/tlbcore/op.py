@@ -150,7 +150,10 @@ def await_acks() -> str:
 
 
 def touch(zone: str) -> str:
-    """Access what a zone may access: entry, percpu, stack, danger, nmi, kernel or user (SEMANTICS A1, A2)."""
+    """Access memory of a class: entry, percpu, stack, directmap, image, recycled, kernel or user (SEMANTICS A1).
+
+    `danger` and `nmi` are places where an access is assumed or not (A2).
+    """
     return f"touch {zone}"
 
 

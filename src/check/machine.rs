@@ -11,7 +11,7 @@ mod translations;
 
 use super::layout::{Bits, CpuFields, Frame, Layout, PageInfo};
 use super::scope::{Assume, Patched, Role, Scope, Touches};
-use crate::kernel::program::{Code, Features, Op, PageKind, ProgId, REGS, Set, Slot, Touch, Zone};
+use crate::kernel::program::{Code, Entry, Features, Op, PageKind, ProgId, REGS, Set, Slot, Touch, Zone};
 use crate::kernel::step::{self, Cpu, NO_CPU, Outcome};
 
 /// Everything that stays the same during a search.
@@ -28,7 +28,9 @@ pub struct Model {
     /// Entry points by name, looked up once.
     pub entry: Entries,
     /// Zones whose accesses look at a tracked page, a bit each.
-    pub checked_zones: u8,
+    pub checked_zones: u16,
+    /// Tracked pages whose region is never unmapped, a bit each.
+    pub lasting: u8,
     /// Ops that commute with everything else happen with the op before them.
     pub fuse: bool,
     /// Versions are renamed, so that their number stays bounded (SEMANTICS S1).
@@ -175,21 +177,35 @@ impl Model {
             (Touches::DirectMap, k) => k == PageKind::DirectMap,
             (Touches::Recycled, k) => matches!(k, PageKind::DirectMap | PageKind::Vmalloc),
         };
+        let is = |k: PageKind| kind == k;
         if kind == PageKind::Text {
             return match zone {
                 Zone::Entry => self.assume.text == Patched::Noinstr,
                 Zone::Danger => self.assume.text >= Patched::Danger,
                 Zone::Nmi | Zone::Kernel => true,
                 Zone::PerCpu | Zone::Stack | Zone::User => false,
+                Zone::DirectMap | Zone::Image | Zone::Recycled => false,
             };
         }
         match zone {
-            Zone::Entry | Zone::PerCpu | Zone::Stack => kind == PageKind::EntryArea && zone == Zone::Entry,
+            Zone::Entry => is(PageKind::EntryArea),
+            Zone::PerCpu => is(PageKind::PerCpu),
+            Zone::DirectMap => is(PageKind::DirectMap),
+            Zone::Image => is(PageKind::Image),
+            Zone::Recycled => is(PageKind::Vmalloc),
+            Zone::Stack => false, // the task's own: live, never stale
             Zone::Danger => by(self.assume.danger),
             Zone::Nmi => by(self.assume.nmi),
             Zone::Kernel => !matches!(kind, PageKind::User(_)),
             Zone::User => matches!(kind, PageKind::User(_)),
         }
+    }
+
+    /// The pages that `range` means where an entry becomes `v`, a bit each: what vunmap and table frees take away is
+    /// never the direct map, the image or per-CPU data, and what loses rights is that, if any is tracked.
+    #[inline]
+    pub fn changed(&self, v: Entry) -> u8 {
+        if v == Entry::LessRights && self.lasting != 0 { self.lasting } else { !self.lasting }
     }
 
     /// The zone an op's access is in, if it is one.

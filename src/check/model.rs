@@ -88,6 +88,7 @@ impl Model {
         };
         let mut model = Model {
             checked_zones: 0,
+            lasting: 0,
             fuse: false,
             renamed,
             nothing_user,
@@ -103,9 +104,12 @@ impl Model {
             features,
             masks: [isolated, isolated & flushes, all & !isolated, all],
         };
-        for zone in Zone::ALL {
+        for (p, page) in model.layout.pages.iter().enumerate() {
+            model.lasting |= u8::from(page.kind.is_lasting()) << p;
+        }
+        for (_, zone) in Zone::ALL {
             let checks = model.layout.pages.iter().any(|p| model.zone_may(zone, p.kind));
-            model.checked_zones |= u8::from(checks) << zone as u8;
+            model.checked_zones |= u16::from(checks) << zone as u8;
         }
         Ok(model)
     }

@@ -352,7 +352,7 @@ fn closing(model: &Model, replay: &Replay, moves: &[Move], rule: Violation) -> S
             let how = if cached { "its TLB still holds" } else { "the page table still holds" };
             let now = match (rule, model.layout.pages[p].kind) {
                 (Violation::StaleAccessNotReused, _) => "the flush that covered it had returned".to_string(),
-                (_, PageKind::DirectMap) => format!("its rights changed with {}", pte(model, s, p)),
+                (_, kind) if kind.is_lasting() => format!("its rights changed with {}", pte(model, s, p)),
                 _ => format!("the address has been handed on and is {} now", pte(model, s, p)),
             };
             format!("cpu {cpu} uses {name} through v{v}{at}: {how} it, but {now}. {} (S5).", rule.name())
@@ -495,7 +495,7 @@ impl Counterexample {
             let what: Vec<String> = s.changes.iter().flat_map(|c| wrap(c, changed)).collect();
             row(&s.number.to_string(), &cells, &what);
         }
-        out.push_str("\nwhere\n");
+        out.push_str(&format!("\nwhere (*.kernel: Linux {})\n", policy::kernel_version()));
         let mut shown: Vec<(String, String)> = Vec::new();
         for s in self.steps.iter().filter(|s| s.shown) {
             let Some(source) = &s.source else { continue };

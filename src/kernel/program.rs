@@ -349,7 +349,8 @@ pub enum Zone {
     PerCpu,
     /// The current task's own stack: live, never stale.
     Stack,
-    /// What runs between the CR3 switch and the flush: assumption D.
+    /// No access of today's kernel: where a future one is asked about, between the CR3 switch and the flush
+    /// (assumption D).
     Danger,
     /// Bodies of NMI, #MC and #DB: assumption N.
     Nmi,
@@ -357,12 +358,28 @@ pub enum Zone {
     Kernel,
     /// Ordinary user code.
     User,
+    /// The direct map: `task_struct`, `mm_struct` and other slab objects.
+    DirectMap,
+    /// The kernel image beyond entry text: its data and read-only data.
+    Image,
+    /// vmalloc memory that was purged and mapped again.
+    Recycled,
 }
 
 impl Zone {
-    /// Every zone.
-    pub const ALL: [Zone; 7] =
-        [Zone::Entry, Zone::PerCpu, Zone::Stack, Zone::Danger, Zone::Nmi, Zone::Kernel, Zone::User];
+    /// Every zone with its word, in the order of the declaration.
+    pub const ALL: [(&'static str, Zone); 10] = [
+        ("entry", Zone::Entry),
+        ("percpu", Zone::PerCpu),
+        ("stack", Zone::Stack),
+        ("danger", Zone::Danger),
+        ("nmi", Zone::Nmi),
+        ("kernel", Zone::Kernel),
+        ("user", Zone::User),
+        ("directmap", Zone::DirectMap),
+        ("image", Zone::Image),
+        ("recycled", Zone::Recycled),
+    ];
 }
 
 /// What a touch is about.
@@ -714,12 +731,26 @@ pub enum PageKind {
     Vmalloc,
     /// The direct map.
     DirectMap,
+    /// The kernel image: its data and read-only data.
+    Image,
+    /// Static per-CPU data.
+    PerCpu,
     /// `cpu_entry_area`, entry text, LDT: user tables map it.
     EntryArea,
     /// User memory of the mm with this number.
     User(u8),
     /// Kernel text: a CPU's copy of it is what it has fetched and decoded, which no TLB invalidation touches.
     Text,
+}
+
+impl PageKind {
+    /// Is memory of this region never unmapped while the kernel runs? Its rights change.
+    pub fn is_lasting(self) -> bool {
+        match self {
+            PageKind::DirectMap | PageKind::Image | PageKind::PerCpu => true,
+            PageKind::Vmalloc | PageKind::EntryArea | PageKind::User(_) | PageKind::Text => false,
+        }
+    }
 }
 
 /// Where an op comes from.

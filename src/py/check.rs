@@ -179,6 +179,7 @@ fn counterexample<'py>(
     out.set_item("schedule", &x.schedule)?;
     out.set_item("text", x.text())?;
     out.set_item("closing", &x.closing)?;
+    out.set_item("kernel", format!("Linux {}", policy::kernel_version()))?;
     out.set_item("lanes", &x.lanes)?;
     let mut steps = Vec::new();
     for s in &x.steps {

@@ -135,6 +135,8 @@ class Machine:
         about = [arg["pages"] if name == "Pte" else None for name, arg in map(named, run)]
         self.has_text = any(isinstance(p, dict) and "Text" in p for p in about) or {"Touch": "Text"} in run
         page = self.page(code["pages"])
+        rights = any(name == "Pte" and arg["v"] == "LessRights" for name, arg in map(named, run))
+        self.kind = "DirectMap" if rights and not code["pages"] else page["kind"]
         self.user_of = page["kind"]["User"] if isinstance(page["kind"], dict) else None
         self.user_mapped, self.is_global, self.present = page["user_mapped"], page["global"], page["present"]
         self.has_page = bool(code["pages"]) or not self.has_text or "Range" in about
@@ -290,6 +292,9 @@ class Machine:
         """Whether code of a zone may use the page (A1, A2)."""
         if self.user_of is not None:
             return zone == "User"
+        definite = {"DirectMap": "DirectMap", "Recycled": "Vmalloc", "Image": "Image", "PerCpu": "PerCpu"}
+        if zone in definite:
+            return bool(self.kind == definite[zone])
         by = {"Kernel": "recycled", "Danger": self.assume.danger, "Nmi": self.assume.nmi}
         return by.get(zone) == "recycled"
 

@@ -67,28 +67,49 @@ fn mapped_pages(code: &Code, scope: &Scope) -> Result<Vec<PageInfo>, CheckError>
             got: code.pages.len(),
         });
     }
-    if !code.pages.is_empty() {
-        return Ok(code
-            .pages
-            .iter()
-            .map(|p| PageInfo {
-                name: p.name.clone(),
-                kind: p.kind,
-                global: p.global,
-                user_mapped: p.user_mapped,
-                present: p.present,
-            })
-            .collect());
-    }
-    Ok((0..scope.pages)
-        .map(|i| PageInfo {
-            name: if scope.pages == 1 { "va".into() } else { format!("va{i}") },
-            kind: PageKind::Vmalloc,
+    let mut pages: Vec<PageInfo> = code
+        .pages
+        .iter()
+        .map(|p| PageInfo {
+            name: p.name.clone(),
+            kind: p.kind,
+            global: p.global,
+            user_mapped: p.user_mapped,
+            present: p.present,
+        })
+        .collect();
+    // What the scope's programs change, where the text declares nothing of the kind: rights are the direct map's.
+    let ops = || scope.roles.iter().flat_map(|r| [&r.first, &r.again]).flat_map(|name| code.ops_of(name));
+    let rights = ops().any(|op| matches!(op, Op::Pte { pages: Pages::Range, v: Entry::LessRights, .. }));
+    let unmaps = ops().any(|op| match op {
+        Op::Pte { pages: Pages::Range, v, .. } => *v != Entry::LessRights,
+        op => matches!(op, Op::FreeTable(Pages::Range)),
+    });
+    let mut undeclared = |name: &str, kind| {
+        pages.extend((0..scope.pages).map(|i| PageInfo {
+            name: if scope.pages == 1 { name.into() } else { format!("{name}{i}") },
+            kind,
             global: scope.global,
             user_mapped: false,
             present: true,
-        })
-        .collect())
+        }));
+    };
+    let declared = |lasting| code.pages.iter().any(|p| p.kind.is_lasting() == lasting);
+    if code.pages.is_empty() && !rights || unmaps && !declared(false) {
+        undeclared("va", PageKind::Vmalloc);
+    }
+    if rights && code.pages.is_empty() {
+        undeclared("dm", PageKind::DirectMap);
+    }
+    if pages.len() > MAX_PAGES {
+        return Err(CheckError::Bound {
+            what: "the number of pages, those that the programs change among them",
+            least: 1,
+            most: MAX_PAGES,
+            got: pages.len(),
+        });
+    }
+    Ok(pages)
 }
 
 /// Most address spaces: `user of N` goes to 3.

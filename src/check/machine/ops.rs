@@ -344,7 +344,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
     }
 
     fn pte(&mut self, cpu: Cpu, pages: Pages, level: Level, v: Entry, locked: bool) -> Result<(), Violation> {
-        let own = self.m.role(usize::from(cpu)).own;
+        let own = self.m.role(usize::from(cpu)).own & self.m.changed(v);
         for p in self.which(pages) {
             if pages == Pages::Range && own >> p & 1 == 0 {
                 continue;
@@ -359,7 +359,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
     }
 
     fn free_table(&mut self, cpu: Cpu, pages: Pages) -> Result<(), Violation> {
-        let own = self.m.role(usize::from(cpu)).own;
+        let own = self.m.role(usize::from(cpu)).own & self.m.changed(Entry::None);
         for p in self.which(pages) {
             if pages == Pages::Range && own >> p & 1 == 0 {
                 continue;

@@ -80,7 +80,8 @@ impl<'a, const W: usize> Abs<'a, W> {
             Pages::Range => match m.layout.pages[p].kind {
                 PageKind::User(_) => m.code.pages.len() == 1,
                 PageKind::Text => false,
-                PageKind::Vmalloc | PageKind::DirectMap | PageKind::EntryArea => true,
+                PageKind::Vmalloc | PageKind::EntryArea => true,
+                PageKind::DirectMap | PageKind::Image | PageKind::PerCpu => true,
             },
         })
     }

@@ -54,20 +54,13 @@ impl Assembler<'_> {
             ["rar", set] => Op::Rar(self.cpu_set(set, at)?),
             ["read", page] => Op::Touch(Touch::Read(self.page(page, at)?)),
             ["write", page] => Op::Touch(Touch::Write(self.page(page, at)?)),
-            ["touch", zone] => {
-                Op::Touch(Touch::Zone(match *zone {
-                    "entry" => Zone::Entry,
-                    "percpu" => Zone::PerCpu,
-                    "stack" => Zone::Stack,
-                    "danger" => Zone::Danger,
-                    "nmi" => Zone::Nmi,
-                    "kernel" => Zone::Kernel,
-                    "user" => Zone::User,
-                    _ => {
-                        return self.fail(at, format!("`touch` takes entry, percpu, stack, danger, nmi, kernel or user, not `{zone}`"));
-                    }
-                }))
-            }
+            ["touch", word] => match Zone::ALL.iter().find(|(name, _)| name == word) {
+                Some(&(_, zone)) => Op::Touch(Touch::Zone(zone)),
+                None => {
+                    let known = Zone::ALL.map(|z| z.0).join(", ");
+                    return self.fail(at, format!("`touch` takes one of {known}, not `{word}`"));
+                }
+            },
             ["body", slot] => Op::Body(match *slot {
                 "syscall" => Slot::Syscall,
                 "interrupt" => Slot::Interrupt,

@@ -119,7 +119,7 @@ pub struct FieldDecl {
     pub high: u8,
 }
 
-/// `page NAME : vmalloc|direct map|entry area|user of N [, global] [, user mapped] [, absent]`.
+/// `page NAME : vmalloc|direct map|image|per cpu|entry area|user of N [, global] [, user mapped] [, absent]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageDecl {
     /// Where.

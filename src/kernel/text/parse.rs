@@ -692,12 +692,17 @@ impl Cursor<'_> {
     fn page(&mut self) -> Result<PageDecl, PolicyError> {
         let (name, at) = self.word("the name of a page")?;
         self.expect(":")?;
-        let (region, where_) = self.word("vmalloc, direct map, entry area or user of N")?;
+        let (region, where_) = self.word("vmalloc, direct map, image, per cpu, entry area or user of N")?;
         let kind = match region.as_str() {
             "vmalloc" => PageKind::Vmalloc,
             "direct" => {
                 self.expect_word("map")?;
                 PageKind::DirectMap
+            }
+            "image" => PageKind::Image,
+            "per" => {
+                self.expect_word("cpu")?;
+                PageKind::PerCpu
             }
             "entry" => {
                 self.expect_word("area")?;
@@ -708,8 +713,9 @@ impl Cursor<'_> {
                 PageKind::User(self.int("the number of an mm", 3)? as u8)
             }
             _ => {
-                let message =
-                    format!("a page is vmalloc, direct map, entry area or user of N, not `{region}`");
+                let message = format!(
+                    "a page is vmalloc, direct map, image, per cpu, entry area or user of N, not `{region}`"
+                );
                 return Err(PolicyError { file: self.file.into(), at: where_, message });
             }
         };

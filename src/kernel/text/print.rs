@@ -54,6 +54,8 @@ pub fn print(file: &File) -> String {
         let kind = match p.kind {
             PageKind::Vmalloc => "vmalloc".into(),
             PageKind::DirectMap => "direct map".into(),
+            PageKind::Image => "image".into(),
+            PageKind::PerCpu => "per cpu".into(),
             PageKind::EntryArea => "entry area".into(),
             PageKind::User(n) => format!("user of {n}"),
             PageKind::Text => unreachable!("no file declares text as a page"),

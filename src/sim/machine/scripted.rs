@@ -35,6 +35,9 @@ pub struct Tracked {
 pub struct Rules {
     /// By zone: the tracked pages its accesses look at, a bit each.
     pub zones: [u32; Zone::ALL.len()],
+    /// Tracked pages whose region is never unmapped, a bit each: not what `range` means where it is, and what it means
+    /// where rights change.
+    pub lasting: u32,
     /// INVPCID publishes earlier stores.
     pub invpcid_publishes: bool,
     /// Stores are queued.
@@ -516,8 +519,10 @@ impl Machine for Scripted {
     }
 
     fn pte(&mut self, cpu: Cpu, pages: Pages, _: Level, v: Entry, locked: bool) -> Result<(), Violation> {
+        let lasting = self.rules.lasting;
+        let changed = if v == Entry::LessRights && lasting != 0 { lasting } else { !lasting };
         for page in self.which(pages) {
-            if pages == Pages::Range && self.own[usize::from(cpu)] >> page & 1 == 0 {
+            if pages == Pages::Range && u32::from(self.own[usize::from(cpu)]) & changed & 1 << page == 0 {
                 continue;
             }
             let store = Stored::Entry { page, v };

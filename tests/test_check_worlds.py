@@ -1,0 +1,252 @@
+"""Worlds, access classes, grades, and runs under the assumption core alone (issue 14)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import tlbcore as tc
+from tlbcore import _core
+
+# Flushes late, and touches recycled memory before it does: what `ct-late` must never do.
+RECYCLED = """policy late-and-touching
+  "ct-late with an access to recycled memory before its flush."
+  based on ct-late
+
+ct_enter
+  touch recycled
+  let state = or ct_state, 1
+  if state & 2
+    flush_all_here
+"""
+
+# Nobody is flushed: no store buffer, no speculation and no hypothesis is needed to break it.
+NO_FLUSH = """policy no-flush
+  "Tells nobody and flushes nothing."
+
+flush_kernel_range
+  lfence
+"""
+
+# Defers the flush of a rights change to the late flush of ct-late.
+RIGHTS_DEFERRED = """policy rights-deferred
+  "ct-late that defers changes of rights too."
+  based on ct-late
+
+flush_kernel_now
+  flush_kernel_range
+"""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tlbcore", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("name", list(tc.policies))
+def test_every_sentence_names_its_world_and_every_policy_is_asked_about_where_it_runs(name: str) -> None:
+    verdict = tc.check(name, entries=1)
+
+    worlds = list(dict.fromkeys(case.world for case in verdict.cases))
+    if "pti" in tc.policies[name].needs:
+        assert worlds == ["pti"]
+    else:
+        assert any(world.startswith("nopti") for world in worlds)
+    for case in (verdict, *verdict.cases):
+        assert f"world {case.world} of Linux 6.12" in case.sentence
+        assert case.inert == ()
+
+
+def test_the_headline_is_the_worst_of_the_worlds() -> None:
+    """Here the flush is forgotten where the kernel runs without PTI."""
+    policy = tc.Policy(
+        text="""policy forgets
+  "Flushes under PTI only."
+
+flush_kernel_range
+  if feature pti
+    flush_kernel_now
+"""
+    )
+
+    verdict = tc.check(policy)
+
+    assert {case.world: case.status for case in verdict.cases} == {"pti": "verified", "nopti": "violated"}
+    assert (verdict.status, verdict.world) == ("violated", "nopti")
+    assert tc.check(policy, world="pti").status == "verified"
+    assert tc.check(policy, world="nopti").status == "violated"
+    assert tc.check("ipi").sentence.endswith("The same holds in world nopti.")
+
+
+@pytest.mark.parametrize("name", [n for n, p in tc.policies.items() if "pti" in p.needs])
+def test_a_policy_that_needs_pti_is_inert_without_it_and_mainline_is_what_is_checked(name: str) -> None:
+    inert, mainline = tc.check(name, world="nopti"), tc.check("ipi", world="nopti")
+
+    assert (inert.policy, inert.inert, inert.world) == (name, ("pti",), "nopti")
+    assert (inert.status, inert.states) == (mainline.status, mainline.states)
+    assert f"{name} is inert there: it needs pti, and what runs is mainline." in inert.sentence
+    assert str(inert).splitlines()[0].endswith("inert in world nopti")
+    with pytest.raises(tc.CheckError, match="is inert in world nopti: it needs pti"):
+        tc.necessary(name, world="nopti")
+
+
+@pytest.mark.parametrize(
+    ("world", "said"),
+    [
+        ("ptj", "world `ptj`: `ptj` is no feature; did you mean `pti`?"),
+        ("pti+invlpgb", "Linux does not use INVLPGB under PTI"),
+        ("pti+nopti", "it has a feature and has it not"),
+        ("pti@5.4", "there are no programs of Linux 5.4; these are: 6.12"),
+    ],
+)
+def test_a_wrong_world_is_one_line_and_status_2(world: str, said: str) -> None:
+    done = run("check", "ipi", "--world", world)
+
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert said in done.stderr
+    with pytest.raises(tc.CheckError):
+        tc.check("ipi", world=world)
+
+
+def test_a_text_that_writes_the_user_cr3_without_a_word_on_pti_is_refused_where_there_is_none() -> None:
+    policy = tc.Policy(text='policy p\n  "p"\n\nto_user\n  mov cr3, user owed\n')
+
+    assert {case.world for case in tc.check(policy).cases} == {"pti"}
+    with pytest.raises(tc.CheckError, match="p writes the user CR3, and without PTI there is none"):
+        tc.check(policy, world="nopti")
+
+
+def test_two_names_of_one_world_are_one_world() -> None:
+    named = [tc.check("pending-bit", world=w).to_dict() for w in ("nopcid", "pti+nopcid", "nopcid@6.12")]
+
+    assert named[0] == named[1] == named[2]
+    assert named[0]["world"] == "pti+nopcid"
+
+
+def test_an_access_to_recycled_memory_that_stands_in_the_text_is_a_known_one() -> None:
+    verdict = tc.check(tc.Policy(text=RECYCLED))
+
+    assert (verdict.status, verdict.assume["D"]) == ("violated", "none")
+    assert verdict.grade == "an access in the window is known"
+    assert verdict.counterexample is not None
+    assert verdict.counterexample.steps[-1].what == "touch recycled"
+    assert verdict.counterexample.replay() == verdict.counterexample.rule
+    assert tc.check("ct-late").status == "verified", "without it"
+
+
+def test_the_accesses_of_the_entry_paths_to_the_direct_map_are_known_ones() -> None:
+    policy = tc.Policy(text=RIGHTS_DEFERRED)
+
+    deferred = tc.check(policy, roles="set_memory; isolated 1")
+    late = tc.check("ct-late", roles="set_memory; isolated 1")
+
+    assert (deferred.status, deferred.grade) == ("violated", "an access in the window is known")
+    assert deferred.counterexample is not None
+    assert deferred.counterexample.steps[-1].what == "touch directmap"
+    assert late.status == "verified", "which flushes those at once"
+
+
+@pytest.mark.parametrize("region", ["direct map", "image", "per cpu"])
+def test_a_purge_never_unmaps_what_is_always_mapped(region: str) -> None:
+    text = f'policy p\n  "p"\n  based on ipi\n  page slab : {region}\n'
+
+    verdict = tc.check(tc.Policy(text=text), world="pti", entries=1)
+
+    assert verdict.status == "verified"
+    assert "2 pages" in verdict.sentence, "what is purged is tracked beside it"
+    assert verdict.witnesses["a flush was completed"]
+    broken = tc.check(tc.Policy(text=text + "\nflush_kernel_range\n  lfence\n"), world="pti", entries=1)
+    assert broken.counterexample is not None
+    changed = [change for step in broken.counterexample.steps for change in step.changes]
+    assert any(change.startswith("pte va") for change in changed)
+    assert not any("slab: none" in change for change in changed)
+
+
+def test_per_cpu_data_is_accessed_on_both_sides_of_the_body_so_a_forgotten_swapgs_is_met() -> None:
+    """Issue 14: `wrong_gs_access` was never exercised by the entry and exit paths."""
+    kernel = dict(_core.policy_kernel())["linux.kernel"]
+    body = kernel[kernel.index("\nsyscall @") + 1 : kernel.index("\nsyscall_compat @")]
+    forgotten = body.replace("  swapgs\n", "", 1)
+    policy = tc.Policy(text=f'policy no-swapgs\n  "The entry forgets SWAPGS."\n\n{forgotten}')
+
+    for when in ({"gs": "faults"}, {"gs": "faults", "N": "none"}):
+        verdict = tc.check(policy, assume=when)
+        assert verdict.counterexample is not None
+        assert verdict.counterexample.rule == "wrong_gs_access"
+        assert verdict.counterexample.steps[-1].what == "touch percpu"
+
+
+def test_a_violation_that_needs_the_interleaving_alone_is_shown_without_store_buffers_and_speculation() -> (
+    None
+):
+    verdict = tc.check(tc.Policy(text=NO_FLUSH), nmis=1)
+
+    assert verdict.core == ()
+    assert "nothing beyond the interleaving" in str(verdict)
+    shown = verdict.counterexample
+    assert shown is not None
+    assert (shown.assume["stores"], shown.assume["fills"]) == ("sc", "demand")
+    assert not any("buffer" in change for step in shown.steps for change in step.changes)
+    assert not any(step.what in ("(store visible)", "(NMI)") for step in shown.steps)
+    assert shown.replay() == shown.rule
+
+
+@pytest.mark.parametrize("name", ["coalesce-v7", "coalesce-v6", "pending-bit-plain", "flush-on-exit"])
+def test_the_run_that_is_printed_is_one_under_the_core(name: str) -> None:
+    verdict = tc.check(name)
+
+    shown = verdict.counterexample
+    assert shown is not None
+    assert ("store buffers" in verdict.core) == (shown.assume.get("stores", "buffered") == "buffered")
+    assert ("fills at any time" in verdict.core) == (
+        shown.assume.get("fills", "speculative") == "speculative"
+    )
+    again = tc.check(name, world=verdict.world, assume=dict(shown.assume))
+    assert again.counterexample is not None
+    assert again.counterexample.schedule == shown.schedule
+    printed = run("check", name)
+    assert shown.text.rstrip() in printed.stdout
+    as_json = json.loads(run("check", name, "--json").stdout)
+    assert as_json["counterexample"] == shown.to_dict()
+    assert (as_json["grade"], as_json["core"]) == (verdict.grade, list(verdict.core))
+
+
+def test_a_walk_that_no_code_asks_for_is_not_called_a_known_access() -> None:
+    policy = tc.Policy(
+        text="""policy table-free-unflushed
+  "Frees page tables without telling anyone."
+
+flush_kernel_now
+  lfence
+"""
+    )
+
+    verdict = tc.check(policy, roles="table_free; isolated 1", assume={"D": "none"})
+
+    shown = verdict.counterexample
+    assert shown is not None
+    assert shown.rule == "freed_table_walk"
+    speculative = shown.steps[-1].what.startswith("(")
+    assert verdict.grade == (
+        "a speculative walk suffices" if speculative else "an access in the window is known"
+    )
+    rested = tc.check(policy, roles="table_free; isolated 0", assume={"D": "none"})
+    assert rested.grade == "a speculative walk suffices", "in user mode no code touches the page"
+
+
+def test_places_are_files_and_functions_of_the_kernel_with_its_version() -> None:
+    verdict = tc.check("coalesce-v7")
+
+    shown = verdict.counterexample
+    assert shown is not None
+    assert shown.kernel == "Linux 6.12"
+    assert "where (*.kernel: Linux 6.12)" in shown.text
+    assert "(arch/x86/entry/common.c do_syscall_x64)" in " ".join(shown.closing.split())
+    for file, text in _core.policy_kernel():
+        places = [line.partition('@ "')[2] for line in text.splitlines() if '@ "' in line]
+        wrong = [p for p in places if not p.startswith(("arch/x86/", "kernel/", "mm/"))]
+        assert (file, wrong) == (file, [])
