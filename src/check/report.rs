@@ -571,7 +571,8 @@ pub fn sentence(answer: &Answer) -> String {
         assumed.insert(0, format!("T={}", m.assume.text.name()));
     }
     let assumed = assumed.join(", ");
-    let world = format!("world {} of Linux {}", World { features: m.features }.name(), policy::kernel_version());
+    let world =
+        format!("world {} of Linux {}", World { features: m.features }.name(), policy::kernel_version());
     let buffers = if m.assume.store_buffers { "store buffers exact; " } else { "" };
     match &answer.end {
         End::Complete => format!(

@@ -33,14 +33,17 @@ impl World {
         let mut features = Features::PTI_PCID;
         let mut said: Vec<(Feature, bool)> = Vec::new();
         for word in words.split('+') {
-            let (feature, on) = match (Feature::named(word), word.strip_prefix("no").and_then(Feature::named)) {
+            let (feature, on) = match (Feature::named(word), word.strip_prefix("no").and_then(Feature::named))
+            {
                 (Some(feature), _) => (feature, true),
                 (None, Some(feature)) => (feature, false),
                 (None, None) => {
                     let all = Feature::ALL.iter().map(|f| f.0);
                     let known = all.clone().collect::<Vec<_>>().join(", ");
                     let near = match hint(word.strip_prefix("no").unwrap_or(word), all) {
-                        none if none.is_empty() => format!("; these are (`no` in front takes one away): {known}"),
+                        none if none.is_empty() => {
+                            format!("; these are (`no` in front takes one away): {known}")
+                        }
                         near => near,
                     };
                     return Err(format!("world `{name}`: `{word}` is no feature{near}"));

@@ -206,8 +206,7 @@ pub fn check_replay(
     let request: Request = request.extract()?;
     let code = request.code()?;
     let features = request.features()?;
-    let model =
-        check::Model::new(&code, features, &request.scope()?, request.assumptions()?, store_buffer)?;
+    let model = check::Model::new(&code, features, &request.scope()?, request.assumptions()?, store_buffer)?;
     let moves = schedule::parse(&model, moves)?;
     Ok(schedule::replay(&model, &moves)?.violation.map(Violation::name))
 }
@@ -223,11 +222,10 @@ pub fn check_replay_timed(
     let request: Request = request.extract()?;
     let features = request.features()?;
     let code = request.code()?;
-    let model =
-        check::Model::new(&code, features, &request.scope()?, request.assumptions()?, store_buffer)?;
+    let model = check::Model::new(&code, features, &request.scope()?, request.assumptions()?, store_buffer)?;
     let preset = Preset::builtin(machine)?;
-    let twin = twin::timed(&model, features, &preset, moves)
-        .map_err(|e| CheckError::Schedule(e.to_string()))?;
+    let twin =
+        twin::timed(&model, features, &preset, moves).map_err(|e| CheckError::Schedule(e.to_string()))?;
     Ok(match twin {
         Twin::Played(p) => (p.violation.map(Violation::name), p.time_ps, p.moves, None),
         Twin::NotTimed(why) => (None, 0, 0, Some(why)),

@@ -28,8 +28,7 @@ mod _core {
     #[pymodule_export]
     use super::check::{
         check_assumptions, check_initiators, check_mutants, check_necessary, check_repair, check_replay,
-        check_world, check_worlds,
-        check_replay_timed, check_run, litmus_run,
+        check_replay_timed, check_run, check_world, check_worlds, litmus_run,
     };
 
     #[pymodule_export]

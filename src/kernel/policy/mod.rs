@@ -112,8 +112,7 @@ pub fn initiators(file: &File) -> Vec<&'static str> {
 /// The policies that a file is based on, nearest first; what is wrong with the chain `load` says.
 pub fn bases(file: &File) -> Vec<File> {
     let mut chain: Vec<File> = Vec::new();
-    while let Some(base) =
-        chain.last().unwrap_or(file).based_on.as_ref().and_then(|name| builtin(name).ok())
+    while let Some(base) = chain.last().unwrap_or(file).based_on.as_ref().and_then(|name| builtin(name).ok())
     {
         if base.name == file.name || chain.iter().any(|f| f.name == base.name) {
             break;
