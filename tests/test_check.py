@@ -225,7 +225,11 @@ def test_the_verdict_table_is_the_policy_tables(rows: tuple[Row, ...]) -> None:
 
     assert {row.policy for row in rows} == set(tc.policies)
     assert [row for row in rows if row.stated not in (None, row.status)] == []
-    assert sum(row.stated is not None for row in rows) == 3 * len(tc.policies)
+    worlds = {(row.policy, row.world) for row in rows}
+    assert {name for name, _ in worlds} == set(tc.policies)
+    assert ("ipi", "nopti") in worlds
+    assert ("coalesce-v7", "nopti") not in worlds, "it is inert there"
+    assert sum(row.stated is not None for row in rows) == 3 * len(worlds)
     assert all(row.status != "inconclusive" for row in rows)
 
 

@@ -21,14 +21,18 @@ from tlbcore.policy import policies
 _INTRO = """# Verdicts
 
 Written by `python -m tlbcore._verdict_page`; held against `tlbcore check --all` and the policy table by a test. What
-the words and assumptions mean: [checking](checking.md).
+the words, worlds and assumptions mean: [checking](checking.md).
 
 *verified* means: no violation in any interleaving of 2 CPUs (one housekeeping CPU that purges once or patches one
 instruction, one isolated CPU that goes to user mode and enters twice), 1 page and, in the columns with an NMI, at
 most one of them; store buffers exact; not modelled: hotplug, SMM, TLBs shared by SMT siblings, guests, FRED. Larger
 scopes are unexplored. *violated* always comes with a run, which `tlbcore check` prints.
 
-Each cell of the first table stands for four verdicts: 1 or 2 ASIDs, INVPCID publishing earlier stores or not. It shows
+The headline of `tlbcore check` is the column with D=none, in the worst world and, with an NMI, for the worse N.
+D=recycled is what no kernel does today: an access to recycled memory on its entry and exit paths, which a future change
+might make.
+
+Each cell about flushes stands for four verdicts: 1 or 2 ASIDs, INVPCID publishing earlier stores or not. It shows
 the one for 1 ASID and an INVPCID that does not publish, and what differs from it.
 """
 
@@ -52,24 +56,31 @@ _TEXT_COLUMNS = tuple(
 def verdicts_markdown(rows: Sequence[Row] | None = None) -> str:
     """Return the text of `docs/verdicts.md`."""
     rows = verdict_table() if rows is None else rows
-    flush = [name for name in policies if "flush" in policies[name].defers]
-    sync = [name for name in policies if "sync" in policies[name].defers]
-    out = [_INTRO, "## Flushes of the kernel range\n"]
-    table = [
-        [f"`{name}`", *(_cell([r for r in rows if _is(r, name, column)]) for column in _FLUSH_COLUMNS)]
-        for name in flush
-    ]
-    out.append(_table(["policy", *(c[0] for c in _FLUSH_COLUMNS)], table))
-    out.append("\n## Syncs of text patching\n")
+    worlds = _worlds(rows)
+    out = [_INTRO]
+    for world in dict.fromkeys(row.world for row in rows if row.defers == "flush"):
+        out.append(f"## Flushes of the kernel range, world {world}\n")
+        table = [
+            [
+                f"`{name}`",
+                *(_cell([r for r in rows if _is(r, name, world, column)]) for column in _FLUSH_COLUMNS),
+            ]
+            for name in policies
+            if "flush" in policies[name].defers and world in worlds[name]
+        ]
+        out.append(_table(["policy", *(c[0] for c in _FLUSH_COLUMNS)], table))
+        inert = [f"`{name}`" for name, p in policies.items() if world == "nopti" and "pti" in p.needs]
+        out.append(f"\nInert there, so that mainline runs: {', '.join(inert)}.\n" if inert else "")
+    out.append("## Syncs of text patching\n")
     out.append(
         "T is where an instruction may stand that is patched at run time: in instrumentable code only, also between "
         "the CR3\nswitch and the first instrumentable code (`danger`), or anywhere in `.noinstr.text`.\n"
     )
     table = []
-    for name in sync:
-        of = {(r.nmis, r.text): r for r in rows if r.policy == name and r.defers == "sync"}
-        table.append([f"`{name}`", *(of[nmis, text].status for _, nmis, text in _TEXT_COLUMNS)])
-    out.append(_table(["policy", *(c[0] for c in _TEXT_COLUMNS)], table))
+    for name, world in [(n, w) for n in policies if "sync" in policies[n].defers for w in worlds[n]]:
+        of = {(r.nmis, r.text): r for r in rows if (r.policy, r.world, r.defers) == (name, world, "sync")}
+        table.append([f"`{name}`", world, *(of[nmis, text].status for _, nmis, text in _TEXT_COLUMNS)])
+    out.append(_table(["policy", "world", *(c[0] for c in _TEXT_COLUMNS)], table))
     out.append("\n## Reasons\n")
     out.append(
         "For each violated policy the shortest run that breaks it, under the fewest assumptions: what happened on the "
@@ -84,7 +95,8 @@ def verdicts_markdown(rows: Sequence[Row] | None = None) -> str:
     )
     table = []
     for name in policies:
-        verified = [r for r in rows if r.policy == name and r.status == "verified" and r.nmis == 0]
+        home = [r for r in rows if r.policy == name and r.world == worlds[name][0]]
+        verified = [r for r in home if r.status == "verified" and r.nmis == 0]
         if verified:
             row = max(
                 (r for r in verified if (r.cpus, r.asids) == (2, 1)), key=lambda r: (_harsh(r), r.states)
@@ -147,9 +159,18 @@ def litmus_markdown(folder: Path) -> str:
     return "\n".join(out) + "\n"
 
 
-def _is(row: Row, name: str, column: tuple[str, int, int, str, str]) -> bool:
+def _worlds(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Return the worlds of each policy, in the order of the table."""
+    out: dict[str, list[str]] = {}
+    for row in rows:
+        if row.world not in (of := out.setdefault(row.policy, [])):
+            of.append(row.world)
+    return out
+
+
+def _is(row: Row, name: str, world: str, column: tuple[str, int, int, str, str]) -> bool:
     _, *bounds = column
-    return (row.policy, row.defers) == (name, "flush") and bounds == [
+    return (row.policy, row.world, row.defers) == (name, world, "flush") and bounds == [
         row.cpus,
         row.nmis,
         row.danger,
@@ -175,14 +196,18 @@ def _harsh(row: Row) -> int:
 
 
 def _weakest(rows: Sequence[Row], name: str) -> list[Row]:
-    """Return the violated rows of a policy that assume no more than any other violated one."""
-    broken = [r for r in rows if r.policy == name and r.status == "violated"]
-
+    """Return the violated rows of a policy that assume no more than any other violated one, each in its first world."""
+    first: dict[tuple[object, ...], Row] = {}
+    for row in rows:
+        if row.policy == name and row.status == "violated":
+            first.setdefault((row.defers, *_assumed(row)), row)
+    broken = list(first.values())
     return [r for r in broken if not any(o.defers == r.defers and _covers(o, r) for o in broken)]
 
 
 def _within(row: Row) -> str:
-    out = ["one NMI" if row.nmis else "no NMI"]
+    out = [] if row.world == "pti" else [row.world]
+    out += ["one NMI" if row.nmis else "no NMI"]
     out += ["2 ASIDs"] if row.asids == 2 else []
     if row.defers == "sync":
         return ", ".join([*out, f"T={row.text}"])

@@ -624,7 +624,7 @@ def _request(policy: Policy, bounds: Bounds, *, reduce: bool = True, threads: in
         "plain": not flag(reduce, "reduce", _core.CheckError),
         "threads": _bound("threads", threads, 0, 64),
         "roles": bounds.get("roles", ""),
-        "world": bounds.get("world", "pti"),
+        "world": bounds.get("world") or "pti",
         "initiator": _initiators(policy.text, policy.file)[0],
     }
 
@@ -931,12 +931,12 @@ def repair(
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One verdict of the table: a policy under one set of bounds and assumptions.
+    """One verdict of the table: a policy in one world, under one set of bounds and assumptions.
 
     Parameters
     ----------
-    policy, defers, cpus, nmis, asids
-        What was checked: its `flush`es or its `sync`s of text; and the bounds.
+    policy, world, defers, cpus, nmis, asids
+        What was checked where: its `flush`es or its `sync`s of text; and the bounds.
     danger, bodies, text, invpcid
         Assumptions D, N, T and whether INVPCID publishes.
     status, rule, states
@@ -948,6 +948,7 @@ class Row:
     """
 
     policy: str
+    world: str
     defers: str
     cpus: int
     nmis: int
@@ -997,12 +998,13 @@ def _stated(stated: list[str], initiator: str, scope: _Scope) -> str | None:
     return None if case is None else stated[case]
 
 
-def _row(name: str, initiator: str, scope: _Scope, memory: int) -> Row:
-    """Check one built-in policy within one scope."""
+def _row(name: str, initiator: str, scope: _Scope, memory: int, world: str = "") -> Row:
+    """Check one built-in policy within one scope and world: the first one it is asked about, if none is named."""
     cpus, nmis, asids, danger, bodies, text, publishes = scope
     stated = ["verified" if v else "violated" for v in _core.policy_stated(name)]
     row = Row(
         policy=name,
+        world=world or _core.check_worlds(policies[name].text, policies[name].file)[0],
         defers="sync" if initiator == "text_poke" else "flush",
         cpus=cpus,
         nmis=nmis,
@@ -1029,7 +1031,7 @@ def _row(name: str, initiator: str, scope: _Scope, memory: int) -> Row:
 
 def _row_request(row: Row, memory: int) -> dict[str, Any]:
     """Return the question of a row."""
-    bounds = Bounds(cpus=row.cpus, nmis=row.nmis, asids=row.asids, memory=memory)
+    bounds = Bounds(cpus=row.cpus, nmis=row.nmis, asids=row.asids, memory=memory, world=row.world)
     return {
         **_request(policies[row.policy], bounds),
         "initiator": "text_poke" if row.defers == "sync" else "purge",
@@ -1043,8 +1045,9 @@ def verdict_table(
 ) -> tuple[Row, ...]:
     """Return the verdicts of every built-in policy at the standard scope.
 
-    2 CPUs x {0, 1 NMI} x {D none, recycled} x {N none, recycled} x {1, 2 ASIDs} x {INVPCID publishes or not},
-    and 3 CPUs without NMI. Of a policy that defers syncs of text: 2 CPUs x {0, 1 NMI} x {T instr, danger, noinstr}.
+    In every world it is asked about: 2 CPUs x {0, 1 NMI} x {D none, recycled} x {N none, recycled} x {1, 2 ASIDs} x
+    {INVPCID publishes or not}, and 3 CPUs without NMI. Of a policy that defers syncs of text: 2 CPUs x {0, 1 NMI} x
+    {T instr, danger, noinstr}.
 
     Parameters
     ----------
@@ -1059,9 +1062,10 @@ def verdict_table(
         if progress is not None:
             progress(done, len(names))
         policy = policies[name]
-        for initiator in _initiators(policy.text, policy.file):
-            scopes = _TEXT_SCOPES if initiator == "text_poke" else _FLUSH_SCOPES
-            rows += [_row(name, initiator, scope, memory) for scope in scopes]
+        for world in _core.check_worlds(policy.text, policy.file):
+            for initiator in _initiators(policy.text, policy.file):
+                scopes = _TEXT_SCOPES if initiator == "text_poke" else _FLUSH_SCOPES
+                rows += [_row(name, initiator, scope, memory, world) for scope in scopes]
     if progress is not None:
         progress(len(names), len(names))
     return tuple(rows)

@@ -115,7 +115,7 @@ impl Answer {
 }
 
 /// Depths of store buffers to try: a search that finds one full is repeated with the next.
-const BUFFERS: [usize; 6] = [2, 3, 4, 5, 6, 8];
+const BUFFERS: [usize; 8] = [2, 3, 4, 5, 6, 8, 10, 12];
 
 /// Explore. `go_on` sees the counters now and then and may stop the search by returning `false`.
 pub fn check(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) -> Result<Answer, CheckError> {

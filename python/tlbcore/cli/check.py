@@ -109,12 +109,12 @@ def _table(memory: int, json: bool) -> int:
         _common.print_json("verdicts", 1, rows=[vars(row) for row in rows], differing=len(wrong))
         return 1 if wrong else 0
     lines: list[tuple[str, ...]] = [
-        ("policy", "NMIs", "D", "N", "T", "ASIDs", "INVPCID", "CPUs", "states", "verdict")
+        ("policy", "world", "NMIs", "D", "N", "T", "ASIDs", "INVPCID", "CPUs", "states", "verdict")
     ]
     for r in rows:
         note = "" if r.stated in (None, r.status) else f" (stated: {r.stated})"
         rule = f": {r.rule}" if r.rule else ""
-        bounds = (r.policy, r.nmis, r.danger, r.bodies, r.text, r.asids, r.invpcid, r.cpus, r.states)
+        bounds = (r.policy, r.world, r.nmis, r.danger, r.bodies, r.text, r.asids, r.invpcid, r.cpus, r.states)
         lines.append((*map(str, bounds), f"{r.status}{rule}{note}"))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:

@@ -14,7 +14,7 @@ pub struct Row {
     pub id: &'static str,
     /// Its text.
     pub text: &'static str,
-    /// What the checker must say at the standard scope (2 CPUs, 1 vmalloc page, 2 entries): without NMI and with
+    /// What the checker must say in every world the policy is asked about, at the standard scope (2 CPUs, 1 vmalloc page, 2 entries): without NMI and with
     /// D=N=none; without NMI and with D=recycled; with one NMI and N=recycled. Of a policy that defers syncs of
     /// text (1 patched instruction): without NMI and with T=instr; with T=danger; with one NMI and T=instr.
     pub stated: [Stated; 3],
