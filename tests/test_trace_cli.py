@@ -193,7 +193,7 @@ def test_an_isolated_cpu_without_events_is_quiet_not_absent():
 
 
 def test_an_unknown_policy_gets_the_nearest_name():
-    fails("did you mean 'coalesce-v7'", "replay", W7, "--policy", "coalesce-v8")
+    fails("did you mean `coalesce-v7`", "replay", W7, "--policy", "coalesce-v8")
 
 
 def test_raw_lines_behind_a_figure_are_shown_by_file_and_line():

@@ -12,10 +12,13 @@ import numpy as np
 
 from tlbcore import _core
 from tlbcore._core import PolicyError
-from tlbcore._names import unknown
+from tlbcore.policy import Policy, as_policies
+from tlbcore.policy import policies as built_in
 from tlbcore.trace import Trace
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tlbcore._machines import Machine
 
 __all__ = ["Replay", "replay", "replayable"]
@@ -28,20 +31,32 @@ _RANGES = (
     "entry_flushes",
     "exposure_s",
     "exposure_longest_s",
+    "call_interrupts_ms",
 )
 
 
+_COUNTS = ("deferred", "remaining", "interrupts", "entries", "entry_flushes")
+
+
+def _is_replayable(policy: Policy) -> bool:
+    try:
+        _core.trace_replayable(policy.text, policy.file)
+    except PolicyError:
+        return False
+    return True
+
+
 def replayable() -> tuple[str, ...]:
-    """Return the names of the policies a recording can be replayed under."""
-    rules, _ = _core.trace_rules()
-    return tuple(row[0] for row in rules)
+    """Return the names of the built-in policies a recording can be replayed under."""
+    return tuple(name for name, policy in built_in.items() if _is_replayable(policy))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Replay:
     """What a recording would have been under some policies.
 
-    A figure the trace's own user and kernel intervals leave open is an interval: columns `_low` and `_high`.
+    What the recording leaves open (the mode of a CPU, the order within the resolution of its clock, the caller of
+    a flush) makes a figure an interval: columns `_low` and `_high`.
 
     Attributes
     ----------
@@ -51,11 +66,12 @@ class Replay:
         Their names, in the order of the table.
     table
         One row per policy and isolated CPU: `policy`, `cpu`, and `_low`/`_high` of `deferred` and `remaining`
-        (remote calls), `interrupts` (of every vector), `entries` (into the kernel), `entry_flushes`,
-        `exposure_s` (time with something deferred pending) and `exposure_longest_s`. Marked *predicted*: the
-        baseline row is measured.
+        (recorded remote calls), `interrupts` (of every vector), `entries` (into the kernel), `entry_flushes`,
+        `exposure_s` (time with something deferred pending), `exposure_longest_s` and `call_interrupts_ms` (recorded
+        time of the call interrupts that are left). Marked *predicted*: the baseline row is measured.
     outcomes
-        The same per policy, with classes, as in the JSON.
+        The same per policy, with classes, as in the JSON. `more_calls` are calls that the recording has not got,
+        `not_modelled` says what a figure does not cover.
     """
 
     trace: Trace = field(repr=False)
@@ -85,57 +101,51 @@ class Replay:
         }
 
 
-def _outcome(trace: Trace, name: str, no_pti: bool) -> dict[str, Any]:
-    outcome: dict[str, Any] = json.loads(trace._data.replay(name) or "")
-    if no_pti and outcome["needs"] == "PTI":
-        mainline = json.loads(trace._data.replay("ipi") or "")
-        same = ("policy", "title", "needs")
-        return {**mainline, **{key: outcome[key] for key in same}, "inert": "PTI is off"}
+def _outcome(trace: Trace, policy: Policy, kernel: object | None, preset: str | None) -> dict[str, Any]:
+    pti = getattr(kernel, "pti", None) is not False
+    outcome: dict[str, Any] = json.loads(trace._data.replay(policy.text, policy.file, pti, preset))
     return outcome
 
 
-def _flush_ns(machine: str | Machine) -> tuple[float, float]:
-    """Return what one flush of everything costs, at least and at most."""
-    from tlbcore._machines import machine as find
+def check_policies(policies: Sequence[str | Path | Policy] | None) -> tuple[Policy, ...]:
+    """Return the policies of a list; those shown by default for None.
 
-    preset = find(machine)
-    cost = preset.costs["invpcid_all" if preset.invpcid else "cr4_pge_toggle"]
-    return cost.low * 1000 / preset.mhz, cost.high * 1000 / preset.mhz
-
-
-def check_policies(policies: Sequence[object] | None) -> tuple[str, ...]:
-    """Return the names of policies given by name or as objects; those shown by default for None."""
-    known = replayable()
-    if policies is None:
-        return known[: _core.trace_rules()[1]]
-    names = tuple(str(getattr(p, "name", p)) for p in policies)
-    for name in names:
-        if name == "lazy-tune":
-            raise PolicyError(f"policy {name!r}: a recording does not tell how often a longer list is purged")
-        if name not in known:
-            raise PolicyError(unknown("policy", name, known))
-    return names
+    Raises
+    ------
+    PolicyError
+        For one that is not known, that no recording tells anything about, or whose name stands there twice.
+    """
+    chosen = as_policies(_core.trace_headline() if policies is None else policies)
+    for i, policy in enumerate(chosen):
+        _core.trace_replayable(policy.text, policy.file)
+        if any(policy.name == other.name and policy != other for other in chosen[:i]):
+            raise PolicyError(f"two different policies are called {policy.name!r}: give one another name")
+    return tuple(chosen)
 
 
 def replay(
     trace: Trace,
-    policies: Sequence[object] | None = None,
+    policies: Sequence[str | Path | Policy] | None = None,
     *,
     machine: str | Machine | None = None,
     kernel: object | None = None,
 ) -> Replay:
     """Replay a recording under policies.
 
+    Each policy's programs run over the recorded workload: the requests of flushes, syncs and other calls, and what
+    each isolated CPU did of its own accord. Which calls are sent, and which interrupts they cause, is their outcome.
+
     Parameters
     ----------
     trace
         From `read_trace`.
     policies
-        Names or `Policy` objects of built-in policies (see `replayable()`); ipi, ct-late, coalesce-v7 and
-        coalesce-v7-fixed if left out.
+        Built-in names, `.policy` files or `Policy` objects; ipi, ct-late, coalesce-v7 and coalesce-v7-fixed if left
+        out.
     machine
-        A CPU preset or its name: adds what the entry flushes cost, `entry_cost_ms_low`/`_high`, from the
-        preset's cost of one flush of everything (refills not included). Predicted.
+        A CPU preset or its name: adds what entry and exit code takes beyond mainline's, `entry_cost_ms_low`/`_high`
+        (refills not included), and per policy `wait_ms`, what senders waited for isolated CPUs and their programs
+        took. Predicted.
     kernel
         Anything with an attribute `pti`, such as `inspect_host().kernel`: where that is False, policies that
         need PTI change nothing (SEMANTICS L7).
@@ -146,23 +156,37 @@ def replay(
         For a policy that is not known, or one that a recording says nothing about.
     TlbError
         For a machine that is not known.
+
+    Examples
+    --------
+    >>> import tlbcore as tc
+    >>> trace = tc.read_trace("tests/data/p4.w7.trace.txt.xz")
+    >>> always = tc.policies["coalesce-v7"].replace(
+    ...     name="always", flush_kernel_range=["ipi others, flush_handler", "flush_here", "await acks"])
+    >>> [(o["policy"], o["deferred"]["high"]) for o in tc.replay(trace, ["ipi", always]).outcomes]
+    [('ipi', 0), ('always', 0)]
     """
-    names = check_policies(policies)
-    no_pti = kernel is not None and getattr(kernel, "pti", None) is False
-    outcomes = tuple(MappingProxyType(_outcome(trace, name, no_pti)) for name in names)
+    from tlbcore.kernel import machine_text
+
+    chosen = check_policies(policies)
+    preset = None if machine is None else machine_text(machine)
+    outcomes = tuple(MappingProxyType(_outcome(trace, policy, kernel, preset)) for policy in chosen)
     rows = [(o["policy"], cpu) for o in outcomes for cpu in o["cpus"]]
     table: dict[str, np.ndarray[Any, Any]] = {
         "policy": np.array([name for name, _ in rows], dtype=np.str_),
         "cpu": np.array([cpu["cpu"] for _, cpu in rows], dtype=np.int64),
     }
-    for figure in _RANGES:
-        kind = np.float64 if figure.endswith("_s") else np.int64
+    figures = (*_RANGES, "entry_cost_ms") if preset is not None else _RANGES
+    for figure in figures:
+        kind = np.int64 if figure in _COUNTS else np.float64
         for end in ("low", "high"):
             name = f"{figure.removesuffix('_s')}_{end}_s" if figure.endswith("_s") else f"{figure}_{end}"
             table[name] = np.array([cpu[figure][end] for _, cpu in rows], dtype=kind)
-    if machine is not None:
-        for end, ns in zip(("low", "high"), _flush_ns(machine), strict=True):
-            table[f"entry_cost_ms_{end}"] = table[f"entry_flushes_{end}"] * ns / 1e6
     for column in table.values():
         column.flags.writeable = False
-    return Replay(trace=trace, policies=names, table=MappingProxyType(table), outcomes=outcomes)
+    return Replay(
+        trace=trace,
+        policies=tuple(p.name for p in chosen),
+        table=MappingProxyType(table),
+        outcomes=outcomes,
+    )

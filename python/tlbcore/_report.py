@@ -678,6 +678,22 @@ def _policies(outcomes: Sequence[Mapping[str, Any]], cpus: Sequence[Mapping[str,
     return ["", title, *columns(rows, "<>>>><")]
 
 
+def _said_of(outcome: Mapping[str, Any]) -> list[str]:
+    """Say about one policy what no table has: times of senders, calls not recorded, what is not modelled."""
+    name, said = outcome["policy"], []
+    if "inert" in outcome:
+        said.append(f"{name} is inert: {outcome['inert']}; its figures are mainline's.")
+    if (wait := outcome["wait_ms"]) is not None:
+        ends = (float(f"{wait[end]:.3g}") for end in ("low", "high"))
+        said.append(f"{name}: senders wait for isolated CPUs, and their code takes, {span(*ends)} ms.")
+    if (more := outcome["more_calls"])["high"]:
+        said.append(
+            f"{name} calls isolated CPUs {span(more['low'], more['high'])} times where the recording has no call."
+        )
+    said += [f"{name}, not modelled: {note}." for note in outcome["not_modelled"]]
+    return [line for text in said for line in paragraph(text, indent="    ", first="  ")]
+
+
 def replay_text(r: Replay) -> str:
     """Write the report of `tlbcore replay`."""
     cpus = r.trace.figures["report"]["isolated"]
@@ -697,7 +713,7 @@ def replay_text(r: Replay) -> str:
         lines += ["", "Per isolated CPU (predicted)"]
         priced = "entry_cost_ms_low" in r.table
         head = ["policy", "CPU", "deferred", "left", "entry flushes", "pending", "longest pending"]
-        rows = [[*head, "flush cost ms"] if priced else head]
+        rows = [[*head, "entry cost ms"] if priced else head]
         for i, (o, c) in enumerate((one, cpu) for one in r.outcomes for cpu in one["cpus"]):
             cell = [span(c[k]["low"], c[k]["high"]) for k in ("deferred", "remaining", "entry_flushes")]
             cell += [seconds(c[k]["low"], c[k]["high"]) for k in ("exposure_s", "exposure_longest_s")]
@@ -716,6 +732,7 @@ def replay_text(r: Replay) -> str:
                 )
                 text = f"{outcome['policy']} ({outcome['title']}) defers {gone}; leaves {left or 'nothing'}."
                 lines += paragraph(text, indent="    ", first="  ")
+            lines += _said_of(outcome)
         if any(o["deferred"]["low"] != o["deferred"]["high"] for o in r.outcomes):
             lines += paragraph(
                 "Intervals: the trace leaves open what the CPU was doing when the call was queued, "

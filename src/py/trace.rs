@@ -1,10 +1,13 @@
 //! Recordings cross the boundary as JSON figures and as columns.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use numpy::PyArray1;
 use pyo3::{prelude::*, types::PyDict};
 
+use super::errors::PolicyError;
+use crate::kernel::text::parse;
 use crate::trace::{
     TraceError,
     analysis::{
@@ -24,6 +27,8 @@ pub struct TraceData {
     stats: ReadStats,
     machine_cpus: Option<u32>,
     error: Option<String>,
+    /// What a replay needs, once one was asked for.
+    recorded: OnceLock<replay::Recorded>,
 }
 
 const BETWEEN_SIGNALS: Duration = Duration::from_millis(40);
@@ -69,7 +74,7 @@ pub fn trace_read(
     }
     py.detach(|| pass.finish());
     let machine_cpus = reader.machine_cpus();
-    Ok(TraceData { pass, stats: reader.stats, machine_cpus, error })
+    Ok(TraceData { pass, stats: reader.stats, machine_cpus, error, recorded: OnceLock::new() })
 }
 
 impl TraceData {
@@ -120,11 +125,26 @@ impl TraceData {
         .to_string()
     }
 
-    /// The recording under one policy, as JSON; None if no rule says how.
-    fn replay(&self, py: Python<'_>, policy: &str) -> Option<String> {
-        let rule = replay::rule(policy)?;
-        let outcome = py.detach(|| self.pass.replay(rule));
-        Some(serde_json::json!(outcome).to_string())
+    /// The recording under a policy's text, as JSON; with a machine's text, times too.
+    #[pyo3(signature = (text, file, pti=true, machine=None))]
+    fn replay(
+        &self,
+        py: Python<'_>,
+        text: &str,
+        file: &str,
+        pti: bool,
+        machine: Option<&str>,
+    ) -> PyResult<String> {
+        let policy = parse(file, text)?;
+        let machine = machine.map(super::sim::machine_of).transpose()?;
+        let outcome = py.detach(|| {
+            let recorded = self.recorded.get_or_init(|| self.pass.recorded());
+            replay::replay(recorded, &policy, pti, machine.as_deref())
+        });
+        match outcome {
+            Ok(outcome) => Ok(serde_json::json!(outcome).to_string()),
+            Err(error) => Err(PolicyError::new_err(error.to_string())),
+        }
     }
 
     /// Remote calls to isolated CPUs: one row per call, in the order they were queued.
@@ -241,8 +261,14 @@ pub fn trace_poisson_95(events: u64) -> (f64, f64) {
     (range.low, range.high)
 }
 
-/// The policies a recording can be replayed under: name, title, needs, source; and how many of them are headline.
+/// Raises `PolicyError` for a policy that no recording can be replayed under.
 #[pyfunction]
-pub fn trace_rules() -> (Vec<(&'static str, &'static str, &'static str, &'static str)>, usize) {
-    (replay::RULES.iter().map(|r| (r.id, r.title, r.needs, r.source)).collect(), replay::HEADLINE)
+pub fn trace_replayable(text: &str, file: &str) -> PyResult<()> {
+    replay::not_modelled(&parse(file, text)?).map_err(|e| PolicyError::new_err(e.to_string()))
+}
+
+/// The policies that a recording is replayed under unless others are asked for.
+#[pyfunction]
+pub fn trace_headline() -> [&'static str; replay::HEADLINE.len()] {
+    replay::HEADLINE
 }

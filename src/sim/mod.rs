@@ -14,6 +14,7 @@ pub mod draw;
 pub mod engine;
 pub mod machine;
 pub mod queue;
+pub mod recorded;
 mod refuse;
 pub mod run;
 pub mod scenario;

@@ -1,112 +1,50 @@
-//! The same recording under another policy: which of its remote calls would have been deferred, which interrupts
-//! remain, and for how long an isolated CPU would have kept stale translations.
+//! The same recording under another policy: which of its remote calls its programs would not have sent, which
+//! interrupts remain, and for how long an isolated CPU would have kept stale translations.
 //!
-//! A decision is read from the trace's own user and kernel intervals. Where they leave it open (mode unknown, a change
-//! within the resolution of the time stamps, a caller the trace does not name) the result is an interval.
+//! The policy's programs run over the recorded workload ([`crate::sim::recorded`]): twice, since a recording leaves
+//! things open (the mode of a CPU, the order within the resolution of the time stamps, the caller of a flush). Each
+//! figure spans both runs.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::{
-    analysis::{
-        Range,
-        cpu::{Mode, NEVER, Row},
-        sender::Op,
-    },
-    cause::{Cause, Deferral},
+    analysis::{Range, cpu::Row, sender::Op},
+    cause::{Cause, Class},
 };
+use crate::hw::Preset;
+use crate::kernel::{
+    policy::{builtin, load_with},
+    program::{Code, Feature, Features, Op as MicroOp},
+    text::{File, LAZY_MAX_FACTOR, PolicyError},
+};
+use crate::sim::cost::{Bound, Times};
+use crate::sim::recorded::{Ask, Costs, Played, Variant, Workload, play};
 
-/// How a policy spares a CPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spares {
-    /// It does not.
-    Nobody,
-    /// Calls on the kernel-range list of v7 30/31 are not sent to an isolated CPU in one of these modes.
-    InMode(&'static [Mode]),
-    /// As above, but more than the mode decides, which a recording does not show.
-    AtMostInMode(&'static [Mode]),
-    /// Hardware does it: no TLB flush of any kind interrupts anybody.
-    EveryFlush,
-    /// Address space is not reused until every CPU has flushed by itself; interrupts only beyond a limit.
-    UntilALimit,
-    /// Syncs of patched text are not sent to an isolated CPU in one of these modes; at most, for a recording does not
-    /// show whether the patched text is `.noinstr.text`, whose syncs always interrupt (FACTS 1.2).
-    SyncsInMode(&'static [Mode]),
+/// The built-in policies that are shown unless others are asked for.
+pub const HEADLINE: [&str; 4] = ["ipi", "ct-late", "coalesce-v7", "coalesce-v7-fixed"];
+
+/// What a replay needs of a recording.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// What happened.
+    pub workload: Workload,
+    /// What each of its calls was for.
+    pub causes: Vec<Cause>,
+    /// The isolated CPUs, in the order of the workload's targets.
+    pub bases: Vec<Base>,
 }
 
-/// What a policy does, as far as a recording can tell.
+/// What was counted on one CPU.
 #[derive(Clone, Copy, Debug)]
-pub struct Rule {
-    /// Its name everywhere in tlbcore.
-    pub id: &'static str,
-    /// One sentence.
-    pub title: &'static str,
-    /// Whom it spares.
-    pub spares: Spares,
-    /// Every kernel entry flushes, whether or not anything was deferred.
-    pub flushes_every_entry: bool,
-    /// What the machine must have.
-    pub needs: &'static str,
-    /// Where the rule comes from.
-    pub source: &'static str,
-}
-
-const USER: Spares = Spares::InMode(&[Mode::User]);
-
-macro_rules! rules {
-    ($($id:literal: $spares:expr, $every:literal, $needs:literal, $title:literal, $source:literal;)*) => {
-        &[$(Rule {
-            id: $id, title: $title, spares: $spares, flushes_every_entry: $every, needs: $needs, source: $source,
-        },)*]
-    };
-}
-
-/// The policies a recording can be replayed under; one line each, the first four are shown unless others are asked
-/// for. `lazy-tune` is missing: how often a longer list would be purged depends on frees after the recording.
-pub const RULES: &[Rule] = rules! {
-    "ipi": Spares::Nobody, false, "",
-        "mainline: every call interrupts", "FACTS 1.8 P0";
-    "ct-late": Spares::InMode(&[Mode::User, Mode::Idle]), false, "CONTEXT_TRACKING_WORK",
-        "v4 29/30: work bits in context tracking, flush late in kernel entry",
-        "FACTS 1.2 and 1.8 P1; also defers to idle CPUs, which RCU does not watch";
-    "coalesce-v7": USER, true, "PTI",
-        "v7 28-30/31: flush on every switch to the kernel CR3", "FACTS 1.2 and 1.8 P2";
-    "coalesce-v7-fixed": USER, true, "PTI",
-        "v7 with the flag written before the flush, and a full fence", "FACTS 1.4 and 1.8 P2b";
-    "coalesce-tri-state": USER, true, "PTI",
-        "v7 with a third flag value while entering", "SEMANTICS, policies beyond FACTS 1.8";
-    "pending-bit": USER, false, "", "a pending bit set by compare-and-swap", "FACTS 1.8 P4";
-    "fancy-state": USER, false, "", "a pair of status and work words, one exchange at entry", "FACTS 1.8 P5";
-    "coalesce-v6": USER, true, "PTI", "v6 27-28/29", "FACTS 1.1";
-    "coalesce-all": USER, true, "PTI", "v7 on every CPU, a debug mode", "SEMANTICS, policies beyond FACTS 1.8";
-    "track-cr3-reconstructed": USER, true, "PTI",
-        "v8/v9 as far as seen: the CR3 write of kernel entry is the flush", "FACTS 1.6 and 1.8 P3; no verdict on the posted series";
-    "track-cr3-invpcid": USER, true, "PTI", "v8/v9 with INVPCID at entry", "FACTS 1.6";
-    "track-cr3-saved-flag": USER, true, "PTI", "v8/v9 with the flag saved by NMIs", "FACTS 1.6 (b)";
-    "pending-bit-plain": USER, false, "", "a pending bit set by a plain store", "FACTS 1.8 P4";
-    "pending-bit-recheck": USER, false, "", "a pending bit, and a second look at the state", "FACTS 1.8 P4";
-    "fancy-state-or": USER, false, "", "work set with OR, then the status read again", "FACTS 1.8 P5";
-    "fancy-state-indeterminate": Spares::AtMostInMode(&[Mode::User]), false, "",
-        "user mode promises nothing until an interrupt returned to it", "FACTS 1.8 P5";
-    "quarantine": Spares::UntilALimit, false, "",
-        "addresses are not reused until every CPU has flushed", "SEMANTICS, policies beyond FACTS 1.8";
-    "invlpgb": Spares::EveryFlush, false, "INVLPGB, no PTI", "AMD broadcast invalidation", "FACTS 1.8 P6";
-    "rar": Spares::EveryFlush, false, "RAR", "Intel remote action requests", "FACTS 1.8 P7; not in mainline";
-    "flush-on-exit": USER, true, "", "flush before the return to user mode", "FACTS 1.8 P9";
-    "noinstr-c": USER, true, "", "flush first thing in C entry code", "FACTS 1.8 P10";
-    "text-defer-v7": Spares::SyncsInMode(&[Mode::User, Mode::Idle]), false, "CONTEXT_TRACKING_WORK",
-        "v7 24-25/31: syncs of patched text wait for context tracking", "FACTS 1.2; .noinstr.text always interrupts";
-    "text-sync-cr3-reconstructed": Spares::SyncsInMode(&[Mode::User]), false, "PTI",
-        "v8/v9 as far as seen: the CR3 write of kernel entry is the sync", "FACTS 1.6; no verdict on the posted series";
-    "text-sync-tri-state": Spares::SyncsInMode(&[Mode::User]), false, "PTI",
-        "the CR3 write as the sync, with a third flag value while entering", "ours [OWN]";
-};
-
-/// How many of them are shown unless others are asked for.
-pub const HEADLINE: usize = 4;
-
-/// The rule of a policy.
-pub fn rule(id: &str) -> Option<&'static Rule> {
-    RULES.iter().find(|r| r.id == id)
+pub struct Base {
+    /// CPU.
+    pub cpu: u32,
+    /// Interrupts.
+    pub interrupts: u64,
+    /// Entries into the kernel.
+    pub entries: u64,
 }
 
 /// What one policy makes of one isolated CPU.
@@ -114,104 +52,58 @@ pub fn rule(id: &str) -> Option<&'static Rule> {
 pub struct CpuOutcome {
     /// CPU.
     pub cpu: u32,
-    /// Remote calls that could have been deferred.
+    /// Recorded calls that are not sent.
     pub deferred: Range<u64>,
-    /// Remote calls that still run there.
+    /// Recorded calls that still run there.
     pub remaining: Range<u64>,
     /// Interrupts of any vector that still happen.
     pub interrupts: Range<u64>,
     /// Entries into the kernel that still happen.
     pub entries: Range<u64>,
-    /// Flushes at kernel entry.
+    /// Flushes in entry and exit code.
     pub entry_flushes: Range<u64>,
     /// Seconds during which something deferred was pending.
     pub exposure_s: Range<f64>,
     /// The longest such stretch.
     pub exposure_longest_s: Range<f64>,
+    /// Recorded time of the call interrupts that still happen, milliseconds.
+    pub call_interrupts_ms: Range<f64>,
+    /// What entry and exit code takes beyond mainline's, milliseconds; null without a machine.
+    pub entry_cost_ms: Option<Range<f64>>,
 }
 
 /// What one policy makes of the recording.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     /// Policy.
-    pub policy: &'static str,
+    pub policy: String,
     /// One sentence.
-    pub title: &'static str,
+    pub title: String,
     /// What the machine must have for the policy to be active.
-    pub needs: &'static str,
-    /// Remote calls that could have been deferred, by class.
-    pub deferred_by_class: std::collections::BTreeMap<&'static str, Range<u64>>,
+    pub needs: String,
+    /// Remote calls that are not sent, by class.
+    pub deferred_by_class: BTreeMap<&'static str, Range<u64>>,
     /// Remote calls that still run, by class.
-    pub remaining_by_class: std::collections::BTreeMap<&'static str, Range<u64>>,
+    pub remaining_by_class: BTreeMap<&'static str, Range<u64>>,
     /// Sums over the isolated CPUs.
     pub deferred: Range<u64>,
     /// As above.
     pub remaining: Range<u64>,
     /// As above.
     pub interrupts: Range<u64>,
+    /// Calls to isolated CPUs that the recording has not got. Under mainline: what is not explained.
+    pub more_calls: Range<u64>,
+    /// Lines of the requests that made them; the first hundred.
+    pub more_lines: Vec<u64>,
+    /// Time that senders waited for isolated CPUs and their programs took, milliseconds; null without a machine.
+    pub wait_ms: Option<Range<f64>>,
+    /// Why it does nothing here; its figures are then mainline's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inert: Option<String>,
+    /// What the replay does not say.
+    pub not_modelled: Vec<String>,
     /// Per isolated CPU.
     pub cpus: Vec<CpuOutcome>,
-}
-
-/// What is known of one CPU apart from its calls.
-#[derive(Clone, Copy, Debug)]
-pub struct Base {
-    /// CPU.
-    pub cpu: u32,
-    /// Interrupts recorded.
-    pub interrupts: u64,
-    /// Entries recorded.
-    pub entries: u64,
-    /// Call interrupts of which neither sender nor function is known; each counts as one call whose fate is open.
-    pub unknown_calls: u64,
-    /// Seconds recorded.
-    pub seconds: f64,
-}
-
-/// In the order of how much has to be certain: the lesser of two is what both allow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Fate {
-    Stays,
-    Open,
-    Deferred,
-}
-
-/// Would this call have been deferred?
-fn fate(rule: &Rule, row: &Row, cause: Cause) -> Fate {
-    let of_text = matches!(rule.spares, Spares::SyncsInMode(_));
-    let by_cause = match cause.entry().deferral {
-        Deferral::KernelRange if !of_text => Fate::Deferred,
-        Deferral::TextSync if of_text => Fate::Deferred,
-        Deferral::KernelRange | Deferral::TextSync | Deferral::Never => Fate::Stays,
-        Deferral::Unknown => Fate::Open,
-    };
-    let by_mode = |modes: &[Mode]| match row.mode_sure {
-        false => Fate::Open,
-        true if modes.contains(&row.mode) => Fate::Deferred,
-        true => Fate::Stays,
-    };
-    let by_policy = match rule.spares {
-        Spares::Nobody => Fate::Stays,
-        Spares::InMode(modes) => by_mode(modes),
-        Spares::AtMostInMode(modes) | Spares::SyncsInMode(modes) => by_mode(modes).min(Fate::Open),
-        Spares::UntilALimit => Fate::Open,
-        Spares::EveryFlush => return if flushes_a_tlb(cause) { Fate::Deferred } else { Fate::Stays },
-    };
-    by_cause.min(by_policy)
-}
-
-/// Does this call only flush a TLB, so that hardware could do it?
-fn flushes_a_tlb(cause: Cause) -> bool {
-    matches!(
-        cause,
-        Cause::VmallocPurge
-            | Cause::Vunmap
-            | Cause::VmUnmapAliases
-            | Cause::KernelTableFree
-            | Cause::SetMemory
-            | Cause::KernelFlushUnknown
-            | Cause::UserShootdown
-    )
 }
 
 /// What a row was for: its operation's cause, else what its function says.
@@ -219,278 +111,264 @@ pub fn cause_of(row: &Row, ops: &[Op], by_function: impl Fn(&Row) -> Cause) -> C
     ops.get(row.op as usize).map_or_else(|| by_function(row), |op| op.cause)
 }
 
-/// Replays the calls of the isolated CPUs under one rule.
-pub fn replay(rule: &Rule, rows: &[Row], causes: &[Cause], bases: &[Base], end_ns: u64) -> Outcome {
-    let fates: Vec<Fate> = rows.iter().zip(causes).map(|(row, cause)| fate(rule, row, *cause)).collect();
-    let mut outcome = Outcome {
-        policy: rule.id,
-        title: rule.title,
-        needs: rule.needs,
-        deferred_by_class: std::collections::BTreeMap::new(),
-        remaining_by_class: std::collections::BTreeMap::new(),
+/// Why a policy cannot be replayed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// Its text is wrong.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// What it does is not in the recording.
+    #[error("policy '{0}': {1}")]
+    NotModelled(String, &'static str),
+}
+
+/// What the machine is taken to have: all that the policy needs, beside what the machine of the recordings has.
+pub fn features_for(needs: &[String], pti: bool, machine: Option<&Preset>) -> Features {
+    let mut features = Features::PTI_PCID;
+    if let Some(m) = machine {
+        for (has, feature) in [(m.features.pcid, Feature::Pcid), (m.features.invpcid, Feature::Invpcid)] {
+            features = if has { features } else { features.without(feature) };
+        }
+    }
+    if !pti {
+        features = features.without(Feature::Pti);
+    }
+    let needed = needs.iter().filter_map(|n| Feature::named(n));
+    let features = needed.fold(features, Features::with);
+    // The kernel uses neither while page-table isolation is on.
+    let broadcasts = features.has(Feature::Invlpgb) || features.has(Feature::Rar);
+    if broadcasts && !needs.iter().any(|n| n == "pti") { features.without(Feature::Pti) } else { features }
+}
+
+/// Why a policy does nothing on a machine (SEMANTICS L7).
+fn inert(file: &File, pti: bool, machine: Option<&Preset>) -> Option<String> {
+    let needs = |feature: &str| file.needs.iter().any(|n| n == feature);
+    if needs("pti") && !pti {
+        return Some("PTI is off".into());
+    }
+    let features = &machine?.features;
+    let lacks = [("invlpgb", features.invlpgb.is_none()), ("rar", !features.rar)];
+    let lacking = lacks.into_iter().find(|(feature, lacks)| *lacks && needs(feature))?;
+    Some(format!("the machine has no {}", word(lacking.0)))
+}
+
+/// Replays the four policies that are shown by default.
+pub fn headline(recorded: &Recorded) -> Vec<Outcome> {
+    let outcome = |name: &&str| {
+        let file = builtin(name).expect("it is in the table");
+        replay(recorded, &file, true, None).expect("built-in policies assemble: tested")
+    };
+    HEADLINE.iter().map(outcome).collect()
+}
+
+fn programs(workload: &Workload) -> Vec<&'static str> {
+    let user = workload.requests.iter().any(|r| matches!(r.ask, Ask::User | Ask::Unknown));
+    if user { vec!["flush_mm"] } else { Vec::new() }
+}
+
+/// Which kinds of requests a policy treats differently from mainline.
+fn replaced(code: &Code, mainline: &Code) -> Vec<Ask> {
+    let text = |code: &Code, name: &str| -> Vec<String> {
+        let program = code.programs.iter().find(|p| p.name == name);
+        program.map_or_else(Vec::new, |p| code.text[usize::from(p.start)..usize::from(p.end)].to_vec())
+    };
+    [(Ask::Purge, "purge"), (Ask::Sync, "text_breakpoint"), (Ask::User, "flush_mm")]
+        .into_iter()
+        .filter(|(_, name)| text(code, name) != text(mainline, name))
+        .map(|(ask, _)| ask)
+        .collect()
+}
+
+/// Does a text, or one that it is based on, change how often the lazy list is purged?
+fn tunes_the_list(file: &File) -> bool {
+    let mut file = file.clone();
+    for _ in 0..64 {
+        if file.facts.iter().any(|f| f.key == LAZY_MAX_FACTOR && f.text != "1") {
+            return true;
+        }
+        let Some(base) = file.based_on.as_deref().and_then(|name| builtin(name).ok()) else { return false };
+        file = base;
+    }
+    false
+}
+
+/// Refuses what no recording tells anything about.
+pub fn not_modelled(file: &File) -> Result<(), ReplayError> {
+    if tunes_the_list(file) {
+        let why = "a recording does not tell how often a longer list is purged";
+        return Err(ReplayError::NotModelled(file.name.clone(), why));
+    }
+    Ok(())
+}
+
+/// Replays a recording under a policy. `pti`: page-table isolation is on. With a machine it also gives times.
+pub fn replay(
+    recorded: &Recorded,
+    file: &File,
+    pti: bool,
+    machine: Option<&Preset>,
+) -> Result<Outcome, ReplayError> {
+    not_modelled(file)?;
+    let w = &recorded.workload;
+    let inert = inert(file, pti, machine);
+    let none = Vec::new();
+    let features = features_for(if inert.is_some() { &none } else { &file.needs }, pti, machine);
+    let wants = programs(w);
+    let mainline = load_with(&builtin("ipi")?, &wants, features)?;
+    let code = if inert.is_some() { mainline.clone() } else { load_with(file, &wants, features)? };
+    let preset = machine
+        .cloned()
+        .unwrap_or_else(|| Preset::clone(&Preset::builtin("skylake-sp").expect("it is among the presets")));
+    let costs = |bound| Costs { times: Times::new(&code, &preset, features, bound), features };
+    let mut kinds = replaced(&code, &mainline);
+    if kinds.is_empty() || !w.requests.iter().any(|r| r.ask == Ask::Unknown) {
+        kinds = vec![Ask::Purge];
+    }
+    let mut runs = Vec::new();
+    for unknown in kinds {
+        runs.push(play(w, &code, costs(Bound::Low), Variant { favour: true, unknown }));
+    }
+    runs.push(play(w, &code, costs(Bound::High), Variant { favour: false, unknown: Ask::Other }));
+    if runs.iter().any(|r| r.endless) {
+        let why = "its entry code runs without end, or waits for others in a loop";
+        return Err(ReplayError::NotModelled(file.name.clone(), why));
+    }
+    let mut outcome = outcome(recorded, file, &runs);
+    outcome.inert = inert;
+    if machine.is_some() {
+        times(&mut outcome, &runs, &mainline, &preset, features);
+    }
+    Ok(outcome)
+}
+
+/// Both ends of a figure over all runs.
+fn span<T: PartialOrd + Copy>(runs: &[Played], of: impl Fn(&Played) -> T) -> Range<T> {
+    let mut values = runs.iter().map(of);
+    let first = values.next().expect("there is a run");
+    values.fold(Range { low: first, high: first }, |r, v| Range {
+        low: if v < r.low { v } else { r.low },
+        high: if v > r.high { v } else { r.high },
+    })
+}
+
+fn outcome(recorded: &Recorded, file: &File, runs: &[Played]) -> Outcome {
+    let w = &recorded.workload;
+    let mut out = Outcome {
+        policy: file.name.clone(),
+        title: file.doc.trim_end_matches('.').to_owned(),
+        needs: file.needs.iter().map(|n| word(n)).collect::<Vec<_>>().join(", "),
+        deferred_by_class: BTreeMap::new(),
+        remaining_by_class: BTreeMap::new(),
         deferred: Range::default(),
         remaining: Range::default(),
         interrupts: Range::default(),
+        more_calls: span(runs, |r| r.more_calls),
+        more_lines: runs.iter().map(|r| &r.more_lines).max_by_key(|l| l.len()).cloned().unwrap_or_default(),
+        wait_ms: None,
+        inert: None,
+        not_modelled: notes(runs),
         cpus: Vec::new(),
     };
-    for ((row, cause), fate) in rows.iter().zip(causes).zip(&fates) {
-        if row.ran_ns == NEVER {
-            continue;
+    let classes: Vec<Class> = recorded.causes.iter().map(|c| c.entry().class).collect();
+    let mut seen: Vec<Class> = Vec::new();
+    for class in &classes {
+        if !seen.contains(class) {
+            seen.push(*class);
         }
-        let class = cause.entry().class.name();
-        outcome.deferred_by_class.entry(class).or_default().add(deferred(*fate));
-        outcome.remaining_by_class.entry(class).or_default().add(remaining(*fate));
     }
-    for base in bases {
-        let mine: Vec<(&Row, Fate)> = rows
-            .iter()
-            .zip(&fates)
-            .filter(|(r, _)| r.cpu == base.cpu && r.ran_ns != NEVER)
-            .map(|(r, f)| (r, *f))
-            .collect();
-        let one = cpu(rule, *base, &mine, end_ns);
-        let unknown = fate_of_unknown(rule);
-        let class = Cause::CallUnknown.entry().class.name();
-        for _ in 0..base.unknown_calls {
-            outcome.deferred_by_class.entry(class).or_default().add(deferred(unknown));
-            outcome.remaining_by_class.entry(class).or_default().add(remaining(unknown));
-        }
-        outcome.deferred.add(one.deferred);
-        outcome.remaining.add(one.remaining);
-        outcome.interrupts.add(one.interrupts);
-        outcome.cpus.push(one);
-    }
-    outcome.deferred_by_class.retain(|_, r| r.high > 0);
-    outcome.remaining_by_class.retain(|_, r| r.high > 0);
-    outcome
-}
-
-/// What becomes of a call of which the recording has the interrupt only.
-fn fate_of_unknown(rule: &Rule) -> Fate {
-    if rule.spares == Spares::Nobody { Fate::Stays } else { Fate::Open }
-}
-
-fn deferred(fate: Fate) -> Range<u64> {
-    Range { low: u64::from(fate == Fate::Deferred), high: u64::from(fate != Fate::Stays) }
-}
-
-fn remaining(fate: Fate) -> Range<u64> {
-    Range { low: u64::from(fate == Fate::Stays), high: u64::from(fate != Fate::Deferred) }
-}
-
-fn cpu(rule: &Rule, base: Base, rows: &[(&Row, Fate)], end_ns: u64) -> CpuOutcome {
-    let mut out = CpuOutcome {
-        cpu: base.cpu,
-        deferred: Range::default(),
-        remaining: Range::default(),
-        interrupts: Range::exactly(base.interrupts),
-        entries: Range::exactly(base.entries),
-        entry_flushes: Range::default(),
-        exposure_s: Range::default(),
-        exposure_longest_s: Range::default(),
+    let calls = |r: &Played, spared: bool, which: &dyn Fn(usize) -> bool| {
+        let all = w.calls.iter().zip(&r.spared).enumerate();
+        all.filter(|(i, (c, s))| c.counted && **s == spared && which(*i)).count() as u64
     };
-    for (_, fate) in rows {
-        out.deferred.add(deferred(*fate));
-        out.remaining.add(remaining(*fate));
+    for class in seen {
+        let of = |i: usize| classes[i] == class;
+        out.deferred_by_class.insert(class.name(), span(runs, |r| calls(r, true, &of)));
+        out.remaining_by_class.insert(class.name(), span(runs, |r| calls(r, false, &of)));
     }
-    // An interrupt or a stay in the kernel goes if every call in it goes and it had no other reason.
-    let gone = groups(rows, |r| Some(r.irq).filter(|irq| *irq != 0));
-    out.interrupts.low = out.interrupts.low.saturating_sub(gone.high);
-    out.interrupts.high = out.interrupts.high.saturating_sub(gone.low);
-    let gone = groups(rows, |r| Some(r.stay).filter(|stay| *stay != 0 && !r.stay_other));
-    out.entries.low = out.entries.low.saturating_sub(gone.high);
-    out.entries.high = out.entries.high.saturating_sub(gone.low);
-    let unknown = fate_of_unknown(rule);
-    for _ in 0..base.unknown_calls {
-        out.deferred.add(deferred(unknown));
-        out.remaining.add(remaining(unknown));
-        out.interrupts.low = out.interrupts.low.saturating_sub(deferred(unknown).high);
-        out.entries.low = out.entries.low.saturating_sub(deferred(unknown).high);
+    out.deferred_by_class.retain(|_, r| r.high > 0);
+    out.remaining_by_class.retain(|_, r| r.high > 0);
+    for (t, base) in recorded.bases.iter().enumerate() {
+        let here = |i: usize| u32::from(w.calls[i].cpu) == base.cpu;
+        let seconds = |ns: u64| ns as f64 / 1e9;
+        let one = CpuOutcome {
+            cpu: base.cpu,
+            deferred: span(runs, |r| calls(r, true, &here)),
+            remaining: span(runs, |r| calls(r, false, &here)),
+            interrupts: span(runs, |r| {
+                (base.interrupts + r.cpus[t].more_interrupts).saturating_sub(r.cpus[t].gone_interrupts)
+            }),
+            entries: span(runs, |r| {
+                (base.entries + r.cpus[t].more_entries).saturating_sub(r.cpus[t].gone_entries)
+            }),
+            entry_flushes: span(runs, |r| r.cpus[t].entry_flushes),
+            exposure_s: span(runs, |r| seconds(r.cpus[t].pending_ns)),
+            exposure_longest_s: span(runs, |r| seconds(r.cpus[t].pending_longest_ns)),
+            call_interrupts_ms: span(runs, |r| r.cpus[t].calls_ns as f64 / 1e6),
+            entry_cost_ms: None,
+        };
+        out.deferred.add(one.deferred);
+        out.remaining.add(one.remaining);
+        out.interrupts.add(one.interrupts);
+        out.cpus.push(one);
     }
-    if rule.spares == Spares::EveryFlush {
-        return out; // nothing is ever pending
-    }
-    let (low, low_longest, low_flushes) = exposure(rows, end_ns, |f| f == Fate::Deferred);
-    let (mut high, mut high_longest, mut high_flushes) = exposure(rows, end_ns, |f| f != Fate::Stays);
-    if unknown == Fate::Open && base.unknown_calls > 0 {
-        // Nothing bounds what might have been pending but the recording itself.
-        (high, high_longest) = (base.seconds, base.seconds);
-        high_flushes += base.unknown_calls;
-    }
-    out.exposure_s = Range { low, high };
-    out.exposure_longest_s = Range { low: low_longest, high: high_longest };
-    out.entry_flushes = if rule.flushes_every_entry {
-        out.entries
-    } else {
-        Range { low: low_flushes.min(high_flushes), high: high_flushes.max(low_flushes) }
-    };
     out
 }
 
-/// How many groups consist of deferred calls only: surely, and at most.
-fn groups(rows: &[(&Row, Fate)], key: impl Fn(&Row) -> Option<u32>) -> Range<u64> {
-    let mut worst: rustc_hash::FxHashMap<u32, Fate> = rustc_hash::FxHashMap::default();
-    for (row, fate) in rows {
-        if let Some(key) = key(row) {
-            let seen = worst.entry(key).or_insert(*fate);
-            *seen = (*seen).min(*fate);
-        }
+/// How people write a feature.
+fn word(need: &str) -> String {
+    match need {
+        "pti" | "pcid" | "invpcid" | "invlpgb" | "rar" => need.to_uppercase(),
+        "context_tracking" => "context tracking".into(),
+        other => other.into(),
     }
-    let count = |which: &[Fate]| worst.values().filter(|f| which.contains(f)).count() as u64;
-    Range { low: count(&[Fate::Deferred]), high: count(&[Fate::Deferred, Fate::Open]) }
 }
 
-/// Seconds with something pending, the longest stretch, and how many entries ended one. What is pending ends at the
-/// next entry into the kernel that would still happen.
-fn exposure(rows: &[(&Row, Fate)], end_ns: u64, defers: impl Fn(Fate) -> bool) -> (f64, f64, u64) {
-    let mut runs: Vec<u64> = rows.iter().filter(|(_, f)| !defers(*f)).map(|(r, _)| r.ran_ns).collect();
-    runs.sort_unstable();
-    let mut total = 0u64;
-    let mut longest = 0u64;
-    let mut flushes = 0;
-    let mut until = 0u64;
-    for (row, _) in rows.iter().filter(|(_, f)| defers(*f)) {
-        let from = if row.queued_ns == NEVER { row.ran_ns } else { row.queued_ns };
-        let next = runs.get(runs.partition_point(|&t| t < from)).copied().unwrap_or(NEVER);
-        let end = row.other_ns.min(next).min(end_ns).max(from);
-        if end > until {
-            total += end - from.max(until);
-            flushes += u64::from(end < end_ns);
-            until = end;
-        }
-        longest = longest.max(end - from);
+fn notes(runs: &[Played]) -> Vec<String> {
+    let most = |of: fn(&Played) -> u64| runs.iter().map(of).max().unwrap_or(0);
+    let mut out = Vec::new();
+    let (postponed, unfinished, broken) = (most(|r| r.postponed), most(|r| r.unfinished), most(|r| r.broken));
+    if postponed > 0 {
+        out.push(format!(
+            "{postponed} requests ended before every CPU had flushed; when they would be tried again, and for how \
+             long addresses would wait, is not modelled"
+        ));
     }
-    (total as f64 / 1e9, longest as f64 / 1e9, flushes)
+    if unfinished > 0 {
+        out.push(format!("{unfinished} senders never got to their end"));
+    }
+    if broken > 0 {
+        out.push(format!("{broken} steps broke a rule of the machine: see what `tlbcore check` says of it"));
+    }
+    out
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::trace::analysis::{cpu::NONE, tasks::Sym};
-
-    fn row(queued_ns: u64, ran_ns: u64, irq: u32, mode: Mode) -> Row {
-        Row {
-            op: NONE,
-            func: Sym::NONE,
-            cpu: 2,
-            queued_ns,
-            ran_ns,
-            ran_line: 1,
-            irq_line: 0,
-            other_ns: NEVER,
-            irq,
-            irq_len_ns: 0,
-            stay: irq,
-            mode,
-            mode_sure: mode != Mode::Unknown,
-            stay_other: false,
-            first: true,
-            traced: true,
-            counted: true,
-        }
+/// What entry code takes beyond mainline's, and how long senders wait.
+fn times(out: &mut Outcome, runs: &[Played], mainline: &Code, preset: &Preset, features: Features) {
+    let plain: Vec<[u64; 2]> = [Bound::Low, Bound::High]
+        .map(|bound| once(mainline, &Times::new(mainline, preset, features, bound)))
+        .to_vec();
+    let last = runs.len() - 1;
+    for (t, cpu) in out.cpus.iter_mut().enumerate() {
+        let cost = |i: usize, r: &Played| {
+            let [call, irq] = plain[usize::from(i == last)];
+            let c = &r.cpus[t];
+            (c.entry_ps as f64 - (c.entered[0] * call + c.entered[1] * irq) as f64) / 1e9
+        };
+        let all: Vec<f64> = runs.iter().enumerate().map(|(i, r)| cost(i, r)).collect();
+        let low = all.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = all.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        cpu.entry_cost_ms = Some(Range { low, high });
     }
+    out.wait_ms = Some(span(runs, |r| r.wait_ps as f64 / 1e9));
+}
 
-    fn run(id: &str, rows: &[Row], causes: &[Cause]) -> CpuOutcome {
-        let base = Base { cpu: 2, interrupts: 10, entries: 10, unknown_calls: 0, seconds: 100.0 };
-        replay(rule(id).expect("known"), rows, causes, &[base], 10_000_000_000).cpus.remove(0)
-    }
-
-    #[test]
-    fn ipi_changes_nothing() {
-        let rows = [row(0, 5, 1, Mode::User)];
-        let out = run("ipi", &rows, &[Cause::VmallocPurge]);
-        assert_eq!((out.deferred, out.interrupts), (Range::exactly(0), Range::exactly(10)));
-    }
-
-    #[test]
-    fn a_purge_in_user_mode_goes_and_one_in_the_kernel_stays() {
-        let rows = [
-            row(1_000_000_000, 1_000_000_005, 1, Mode::User),
-            row(2_000_000_000, 2_000_000_005, 2, Mode::Kernel),
-        ];
-        let out = run("coalesce-v7", &rows, &[Cause::VmallocPurge; 2]);
-        assert_eq!(
-            (out.deferred, out.remaining, out.interrupts, out.entries),
-            (Range::exactly(1), Range::exactly(1), Range::exactly(9), Range::exactly(9))
-        );
-        // Pending from its queueing until the call that still interrupts.
-        assert!((out.exposure_s.low - 1.000_000_005).abs() < 1e-9);
-    }
-
-    #[test]
-    fn table_frees_and_rights_are_never_deferred() {
-        for cause in [Cause::KernelTableFree, Cause::SetMemory, Cause::UserShootdown] {
-            let out = run("coalesce-v7-fixed", &[row(0, 5, 1, Mode::User)], &[cause]);
-            assert_eq!(out.deferred, Range::exactly(0), "{cause:?}");
-        }
-    }
-
-    #[test]
-    fn what_the_trace_cannot_tell_is_an_interval() {
-        let rows = [row(0, 5, 1, Mode::Unknown), row(10, 15, 2, Mode::User)];
-        let out = run("coalesce-v7", &rows, &[Cause::VmallocPurge, Cause::KernelFlushUnknown]);
-        assert_eq!(out.deferred, Range { low: 0, high: 2 });
-        assert_eq!(out.interrupts, Range { low: 8, high: 10 });
-    }
-
-    #[test]
-    fn a_call_interrupt_that_nothing_explains_may_go_or_stay_under_every_policy_but_mainline() {
-        let base = Base { cpu: 2, interrupts: 10, entries: 9, unknown_calls: 4, seconds: 60.0 };
-        let outcome = |id| replay(rule(id).expect("known"), &[], &[], &[base], 10);
-        let out = outcome("coalesce-v7-fixed");
-        assert_eq!(out.deferred, Range { low: 0, high: 4 });
-        assert_eq!(out.interrupts, Range { low: 6, high: 10 });
-        assert_eq!(out.cpus[0].entries, Range { low: 5, high: 9 });
-        assert!((out.cpus[0].exposure_s.high - 60.0).abs() < 1e-12);
-        assert_eq!(out.deferred_by_class["unknown"], Range { low: 0, high: 4 });
-        assert!(outcome("invlpgb").cpus[0].exposure_s.high.abs() < 1e-12);
-        let mainline = outcome("ipi");
-        assert_eq!((mainline.deferred, mainline.interrupts), (Range::exactly(0), Range::exactly(10)));
-        assert_eq!(mainline.remaining, Range::exactly(4));
-    }
-
-    #[test]
-    fn an_interrupt_goes_only_if_all_its_calls_go() {
-        let rows = [row(0, 5, 1, Mode::User), row(1, 6, 1, Mode::User)];
-        let out = run("coalesce-v7", &rows, &[Cause::VmallocPurge, Cause::NohzKick]);
-        assert_eq!((out.deferred, out.interrupts), (Range::exactly(1), Range::exactly(10)));
-    }
-
-    #[test]
-    fn broadcast_hardware_spares_every_flush_in_every_mode_and_leaves_nothing_pending() {
-        let rows = [row(0, 5, 1, Mode::Kernel), row(7, 9, 2, Mode::User)];
-        let out = run("invlpgb", &rows, &[Cause::KernelTableFree, Cause::NohzKick]);
-        assert_eq!((out.deferred, out.interrupts), (Range::exactly(1), Range::exactly(9)));
-        assert!(out.exposure_s.high.abs() < 1e-12);
-    }
-
-    #[test]
-    fn syncs_of_text_go_by_the_policies_of_text_alone_and_for_sure_only_outside_noinstr() {
-        let rows = [row(0, 5, 1, Mode::User), row(10, 15, 2, Mode::User), row(20, 25, 3, Mode::Kernel)];
-        let causes = [Cause::VmallocPurge, Cause::TextSync, Cause::TextSync];
-        assert_eq!(run("coalesce-v7", &rows, &causes).deferred, Range::exactly(1));
-        for policy in ["text-defer-v7", "text-sync-cr3-reconstructed", "text-sync-tri-state"] {
-            let out = run(policy, &rows, &causes);
-            assert_eq!(
-                (out.deferred, out.interrupts),
-                (Range { low: 0, high: 1 }, Range { low: 9, high: 10 }),
-                "{policy}"
-            );
-        }
-    }
-
-    #[test]
-    fn every_rule_is_a_policy_of_the_table_and_only_lazy_tune_has_none() {
-        let table: Vec<_> = crate::kernel::policy::POLICIES.iter().map(|p| p.id).collect();
-        assert!(RULES.iter().all(|r| table.contains(&r.id)));
-        let without: Vec<_> = table.iter().filter(|id| rule(id).is_none()).collect();
-        assert_eq!(without, [&"lazy-tune"]);
-    }
-
-    #[test]
-    fn only_ct_late_defers_to_idle_cpus() {
-        let rows = [row(0, 5, 1, Mode::Idle)];
-        assert_eq!(run("ct-late", &rows, &[Cause::VmallocPurge]).deferred, Range::exactly(1));
-        assert_eq!(run("coalesce-v7", &rows, &[Cause::VmallocPurge]).deferred, Range::exactly(0));
-    }
+/// What mainline's entry and exit code takes: of a system call, of an interrupt.
+fn once(mainline: &Code, times: &Times) -> [u64; 2] {
+    ["syscall", "interrupt"].map(|name| {
+        let program = mainline.programs.iter().find(|p| p.name == name).expect("the kernel has it");
+        let ops = program.start..program.end;
+        ops.filter(|pc| !matches!(mainline.ops[usize::from(*pc)], MicroOp::Body(_) | MicroOp::HandleCalls))
+            .map(|pc| times.op[usize::from(pc)])
+            .sum()
+    })
 }

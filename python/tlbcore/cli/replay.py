@@ -16,7 +16,8 @@ def command(
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            "--policy", help="Policy to replay under; may be repeated. Mainline and the series if left out."
+            "--policy",
+            help="Built-in name or .policy file; may be repeated. Mainline and the series if left out.",
         ),
     ] = None,
     isolated: Annotated[
@@ -26,16 +27,17 @@ def command(
         ),
     ] = None,
     machine: Annotated[
-        str | None, typer.Option(help="CPU preset to price entry flushes with, see `tlbcore machines`.")
+        str | None,
+        typer.Option(help="CPU preset to price entry code and waits with, see `tlbcore machines`."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a trace would have been under other policies."""
     from tlbcore._replay import check_policies, replay
 
-    names = check_policies(policy)
+    policies = check_policies(policy)
     whole, damage = _trace.read(trace, isolated)
-    result = replay(whole, names, machine=machine)
+    result = replay(whole, policies, machine=machine)
     if json:
         _common.print_json("replay", 1, **result.to_json())
     else:

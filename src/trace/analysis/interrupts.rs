@@ -5,6 +5,7 @@ use super::{
     cpu::{Irq, NONE, histogram},
     tasks::Sym,
 };
+use crate::sim::recorded::Mark;
 use crate::trace::{
     cause::{self, Cause},
     event::{Event, Task, Vector, What},
@@ -97,6 +98,8 @@ impl Analysis {
         let cpu = self.cpu(e.cpu);
         let irq = cpu.irqs.remove(at);
         let length = ended.map_or(0, |_| e.at_ns.saturating_sub(irq.at_ns));
+        self.mark_irq(e.cpu, &irq, e.at_ns);
+        let cpu = self.cpu(e.cpu);
         if irq.first != NONE {
             let row = &mut self.rows[irq.first as usize];
             row.irq_len_ns = u32::try_from(length).unwrap_or(u32::MAX);
@@ -141,6 +144,7 @@ impl Analysis {
                 self.irq_close(e, None); // its exit was lost
             }
         }
+        self.mark(e.cpu, e.at_ns, if user { Mark::Enter } else { Mark::Exit });
         let cpu = self.cpu(e.cpu);
         let waiting = std::mem::take(&mut cpu.awaiting_mode);
         cpu.user = Some(user);

@@ -9,6 +9,7 @@ pub mod lazy;
 mod report;
 pub mod sender;
 pub mod tasks;
+mod workload;
 
 use std::collections::VecDeque;
 
@@ -23,6 +24,7 @@ use super::{
     event::{Csd, Event, Hole, What, for_each_cpu, for_each_number},
     import::{Sink, scan::decimal},
 };
+use crate::sim::recorded::Mark;
 
 /// Rows and operations kept; what comes later is counted but not replayed.
 const MAX_ROWS: usize = 1 << 20;
@@ -108,6 +110,7 @@ pub struct Analysis {
     symbols: Symbols,
     tasks: Tasks,
     lazy: lazy::Lazy,
+    log: workload::Log,
     contexts: Contexts,
     ops: Vec<Op>,
     rows: Vec<Row>,
@@ -142,6 +145,7 @@ impl Analysis {
             symbols: Symbols::default(),
             tasks: Tasks::default(),
             lazy: lazy::Lazy::default(),
+            log: workload::Log::default(),
             contexts: Contexts::default(),
             ops: Vec::new(),
             rows: Vec::new(),
@@ -210,6 +214,7 @@ impl Analysis {
         }
         self.rows.iter_mut().for_each(|r| r.counted = false);
         self.lazy.restart();
+        self.log.restart();
         self.range_calls = RangeCalls::default();
         self.flush_all_calls = 0;
         self.probe_counts.clear();
@@ -235,6 +240,7 @@ impl Analysis {
         for cpu in 0..self.cpus.len() as u32 {
             if only.is_none_or(|c| c == cpu) {
                 self.cut_short(cpu);
+                self.mark(cpu, self.last_ns, Mark::Lost);
             }
         }
         let forget = |cpu: &mut Cpu| {
@@ -273,9 +279,9 @@ impl Analysis {
         }
     }
 
-    /// The recording under another policy.
-    pub fn replay(&self, rule: &super::replay::Rule) -> super::replay::Outcome {
-        report::outcome(self, rule)
+    /// What a replay needs of the recording.
+    pub fn recorded(&self) -> super::replay::Recorded {
+        report::recorded(self)
     }
 
     /// Calls to isolated CPUs, in the order they were queued, with their operations.
@@ -344,6 +350,7 @@ impl Sink for Analysis {
         cpu.seen = true;
         cpu.pid = e.task.pid;
         cpu.figures.events += u64::from(open);
+        self.mark(e.cpu, e.at_ns, Mark::Idle(e.task.pid == 0));
         match e.what {
             What::UserEnter => {
                 self.kinds.user += 1;
@@ -460,10 +467,13 @@ impl Sink for Analysis {
                 let cpu = self.cpu(e.cpu);
                 cpu.switches = true;
                 cpu.pid = next_pid;
+                self.mark(e.cpu, e.at_ns, Mark::Idle(next_pid == 0));
+                let cpu = self.cpu(e.cpu);
                 let tasks = &mut cpu.figures.switched_to;
                 if open && next_pid != 0 && (tasks.len() < MAX_TASKS || tasks.contains_key(&comm)) {
                     *tasks.entry(comm).or_default() += 1;
                 }
+                self.mark(e.cpu, e.at_ns, Mark::Own);
                 self.entered_otherwise(e);
             }
             What::Probe { name, function, returns, args } => {
@@ -474,6 +484,7 @@ impl Sink for Analysis {
             }
             What::SyscallEntry | What::PageFault => {
                 self.kinds.syscalls += 1;
+                self.mark(e.cpu, e.at_ns, Mark::Own);
                 self.entered_otherwise(e);
             }
             What::TlbFlush { .. } => self.kinds.tlb_flush += 1,

@@ -16,7 +16,7 @@ use super::{
 use crate::trace::{
     cause::{self, Cause},
     event::Vector,
-    replay::{self, Base, Outcome},
+    replay::{self, Base, Outcome, Recorded},
 };
 
 /// An interval; equal ends are a figure the trace decides.
@@ -317,7 +317,7 @@ pub struct Report {
     pub nr_lazy_max: Option<u64>,
     /// Per isolated CPU.
     pub isolated: Vec<CpuReport>,
-    /// The first of [`replay::RULES`].
+    /// Those of [`replay::HEADLINE`].
     pub policies: Vec<Outcome>,
     /// Calls beyond what is kept for replay.
     pub calls_not_kept: u64,
@@ -348,9 +348,7 @@ pub(super) fn build(a: &Analysis) -> Report {
         .iter()
         .map(|&cpu| one(a, cpu, a.cpus.get(cpu as usize).unwrap_or(&nothing), &rows, &causes, seconds))
         .collect();
-    let bases = bases(a, &isolated, seconds);
-    let headline = &replay::RULES[..replay::HEADLINE];
-    let policies = headline.iter().map(|r| replay::replay(r, &rows, &causes, &bases, last_ns)).collect();
+    let policies = replay::headline(&recorded(a));
     let window = a.window.begin.as_ref().map(|(_, begin)| {
         (
             begin.clone(),
@@ -382,15 +380,10 @@ pub(super) fn build(a: &Analysis) -> Report {
     }
 }
 
-/// Replays a pass under any rule.
-pub(super) fn outcome(a: &Analysis, rule: &replay::Rule) -> Outcome {
-    let (rows, ops, symbols) = a.calls();
-    let causes: Vec<Cause> = rows
-        .iter()
-        .map(|row| replay::cause_of(row, ops, |r| cause::of_function(symbols.bytes(r.func))))
-        .collect();
-    let bases = bases(a, &a.isolated_cpus(), recorded_seconds(a));
-    replay::replay(rule, &rows, &causes, &bases, a.span_ns().1)
+/// What a replay needs of a pass.
+pub(super) fn recorded(a: &Analysis) -> Recorded {
+    let (workload, causes) = a.workload();
+    Recorded { workload, causes, bases: bases(a, &a.isolated_cpus()) }
 }
 
 /// Seconds that were recorded; 0 for a clock that has none.
@@ -399,18 +392,12 @@ fn recorded_seconds(a: &Analysis) -> f64 {
     if a.no_clock { 0.0 } else { (last_ns - first_ns).saturating_sub(a.unrecorded_ns) as f64 / 1e9 }
 }
 
-fn bases(a: &Analysis, cpus: &[u32], seconds: f64) -> Vec<Base> {
+fn bases(a: &Analysis, cpus: &[u32]) -> Vec<Base> {
     let nothing = Cpu::default();
     cpus.iter()
         .map(|&cpu| {
             let figures = &a.cpus.get(cpu as usize).unwrap_or(&nothing).figures;
-            Base {
-                cpu,
-                interrupts: figures.vectors.iter().sum(),
-                entries: figures.entries,
-                unknown_calls: figures.causes.get(&Cause::CallUnknown).copied().unwrap_or(0),
-                seconds,
-            }
+            Base { cpu, interrupts: figures.vectors.iter().sum(), entries: figures.entries }
         })
         .collect()
 }
