@@ -256,5 +256,5 @@ def test_policies_a_recording_cannot_judge_are_refused():
 
     with pytest.raises(tc.PolicyError, match="does not tell how often a longer list is purged"):
         tc.replay(trace, ["lazy-tune"])
-    with pytest.raises(tc.PolicyError, match="did you mean 'coalesce-v7'"):
+    with pytest.raises(tc.PolicyError, match="did you mean `coalesce-v7`"):
         tc.replay(trace, ["coalesce-v8"])
