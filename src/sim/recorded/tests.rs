@@ -274,7 +274,7 @@ fn random(draws: &mut Draws) -> Workload {
         let mut inner = Vec::new();
         let asks =
             [Ask::Purge, Ask::Unmap, Ask::Tables, Ask::Rights, Ask::Kernel, Ask::Sync, Ask::User, Ask::Other];
-        for _ in 0..1 + draws.below(3) {
+        for _ in 0..=draws.below(3) {
             if draws.below(2) == 0 {
                 inner.push(at(now, Mark::Own));
                 now += draws.below(5);

@@ -117,7 +117,7 @@ impl<'a> Timeline<'a> {
             at = t.walk(at, *mark);
         }
         if let At::Kernel(stay) | At::Unknown(Some(stay)) = at {
-            t.close(stay, NEVER);
+            t.close(&stay, NEVER);
         }
         let mut latest = 0;
         for (time, _) in &mut t.out {
@@ -136,27 +136,27 @@ impl<'a> Timeline<'a> {
         let time = m.at_ns;
         match (m.mark, at) {
             (Mark::Enter, At::Kernel(stay) | At::Unknown(Some(stay))) => {
-                self.close(stay, time);
+                self.close(&stay, time);
                 At::User
             }
             (Mark::Enter, At::User | At::Unknown(None)) => At::User,
             (Mark::Exit, at) => {
                 // Whatever was unknown: it comes from user mode.
                 if let At::Kernel(stay) | At::Unknown(Some(stay)) = at {
-                    self.close(stay, time);
+                    self.close(&stay, time);
                 }
                 At::Kernel(Stay { begin: time, counted: m.counted, own: false, inner: Vec::new() })
             }
             (Mark::Lost, At::Kernel(mut stay)) => {
                 if self.favour {
                     stay.counted = false;
-                    self.close(stay, time);
+                    self.close(&stay, time);
                     return At::Unknown(None);
                 }
                 At::Unknown(Some(stay))
             }
             (Mark::Lost, At::Unknown(Some(stay))) if self.favour => {
-                self.close(stay, time);
+                self.close(&stay, time);
                 At::Unknown(None)
             }
             (Mark::Lost, At::Unknown(stay)) => At::Unknown(stay),
@@ -168,7 +168,7 @@ impl<'a> Timeline<'a> {
             (mark, At::Unknown(Some(mut stay))) => {
                 stay.inner.push(m);
                 if self.favour && mark == Mark::Idle(false) {
-                    self.close(stay, time);
+                    self.close(&stay, time);
                     return At::Unknown(None);
                 }
                 At::Unknown(Some(stay))
@@ -185,7 +185,7 @@ impl<'a> Timeline<'a> {
                 };
                 // Seen in the kernel, though no entry was.
                 let counted = m.counted && !self.tracked;
-                self.close(Stay { begin: time, counted, own, inner: vec![m] }, end);
+                self.close(&Stay { begin: time, counted, own, inner: vec![m] }, end);
                 at
             }
         }
@@ -201,7 +201,7 @@ impl<'a> Timeline<'a> {
         if self.favour { time.saturating_sub(self.margin + 1) } else { time.saturating_add(self.margin) }
     }
 
-    fn close(&mut self, stay: Stay, end: u64) {
+    fn close(&mut self, stay: &Stay, end: u64) {
         let number = self.stays;
         self.stays += 1;
         let by_call = |m: &Marked| match m.mark {

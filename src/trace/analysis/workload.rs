@@ -12,6 +12,9 @@ use super::{
 use crate::sim::recorded::{Ask, Call, Mark, Marked, Request, Target, Workload};
 use crate::trace::cause::{self, Cause, Deferral};
 
+/// Bit of the number of an interrupt that was not recorded, where a call ran all the same.
+const PASSING: u32 = 1 << 31;
+
 /// Marks kept of one CPU.
 const MAX_MARKS: usize = 1 << 22;
 
@@ -158,7 +161,6 @@ impl<'a> Builder<'a> {
             _ => None,
         };
         let known: rustc_hash::FxHashSet<u32> = marks.iter().filter_map(shown).collect();
-        const PASSING: u32 = 1 << 31;
         for (i, row) in (0_u32..).zip(&self.a.rows) {
             if row.cpu == cpu && row.ran_ns != NEVER && !known.contains(&row.irq) {
                 let mark = Mark::Calls { irq: PASSING | i, end_ns: row.ran_ns };
@@ -190,7 +192,7 @@ impl<'a> Builder<'a> {
         if r.ran_ns == NEVER {
             return (0, r.queued_ns);
         }
-        let passing = (r.cpu, 1 << 31 | row as u32);
+        let passing = (r.cpu, PASSING | row as u32);
         let found = self.irqs.get(&passing).or_else(|| self.irqs.get(&(r.cpu, r.irq)));
         found.copied().unwrap_or((0, r.ran_ns))
     }
