@@ -94,6 +94,30 @@ def test_a_policy_that_needs_pti_is_inert_without_it_and_mainline_is_what_is_che
         tc.necessary(name, world="nopti")
 
 
+@pytest.mark.parametrize("name", list(tc.policies))
+def test_a_world_without_pcid_is_covered_by_the_one_with_it(name: str) -> None:
+    """Why no verdict asks about it by itself: a write of CR3 drops what may be evicted at any time anyway."""
+    policy = tc.policies[name]
+    for world in _core.check_worlds(policy.text, policy.file):
+        for nmis in (0, 1):
+            with_pcid = tc.check(name, world=world, entries=1, nmis=nmis)
+            without = tc.check(name, world=f"{world}+nopcid", entries=1, nmis=nmis)
+            if with_pcid.status == "verified":
+                assert without.status == "verified", (world, nmis)
+
+
+def test_no_access_to_recycled_memory_is_lost_on_the_way_to_another_machine() -> None:
+    """The timed machine and Promela take `touch recycled` for the access that it is."""
+    policy = tc.Policy(text=RECYCLED)
+
+    run_ = tc.simulate(tc.scenarios.module_load(duration_s=5.0), machine="skylake-sp", policy=policy, seed=1)
+    safe = tc.simulate(
+        tc.scenarios.module_load(duration_s=5.0), machine="skylake-sp", policy="ct-late", seed=1
+    )
+    assert run_.total("hazards") > 0 == safe.total("hazards")
+    assert policy.promela().count("ACC(me)") > tc.policies["ct-late"].promela().count("ACC(me)")
+
+
 @pytest.mark.parametrize(
     ("world", "said"),
     [

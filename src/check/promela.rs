@@ -232,9 +232,8 @@ impl Writer<'_> {
                 let all: Vec<_> = (0..=self.scope.targets).map(|c| format!("tlb[{c}] = 0")).collect();
                 format!("atomic {{ {} }}", all.join("; "))
             }
-            Op::Touch(Touch::Zone(Zone::Kernel)) | Op::Body(Slot::Syscall | Slot::Interrupt | Slot::Idle) => {
-                "atomic { ACC(me) }".into()
-            }
+            Op::Touch(Touch::Zone(Zone::Kernel | Zone::Recycled))
+            | Op::Body(Slot::Syscall | Slot::Interrupt | Slot::Idle) => "atomic { ACC(me) }".into(),
             Op::Touch(Touch::Zone(Zone::Danger)) if self.scope.danger_recycled => "atomic { ACC(me) }".into(),
             Op::Touch(Touch::Zone(_)) | Op::Body(Slot::Nmi) => "skip".into(),
             Op::Pte { pages: Pages::Text(_), .. }

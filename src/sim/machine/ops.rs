@@ -144,6 +144,16 @@ impl Timed {
         usize::from(of) * self.vars + f.var
     }
 
+    /// Memory that was unmapped and mapped again is used: a hazard while this CPU owes a flush.
+    fn used_recycled(&mut self, cpu: Cpu) {
+        let c = &self.cores[usize::from(cpu)];
+        if self.debts[usize::from(cpu)].owed && c.view {
+            let clock = c.clock;
+            self.add(cpu, Stat::hazards, 1);
+            self.event(cpu, clock, 0, Kind::Hazard, Cause::Other, 0);
+        }
+    }
+
     fn current_request(&self, cpu: Cpu) -> Request {
         let c = &self.cores[usize::from(cpu)];
         match c.call {
@@ -502,6 +512,9 @@ impl Machine for Timed {
         {
             return Err(Violation::UnmappedAccess); // page-table isolation: the user table has not got it
         }
+        if what == Touch::Zone(Zone::Recycled) {
+            self.used_recycled(cpu);
+        }
         // In summary, misses are charged as one sum after a flush; in full, bodies and user mode look pages up too.
         if self.tlbs.is_some()
             && let Touch::Zone(zone @ (Zone::Entry | Zone::Stack)) = what
@@ -524,12 +537,7 @@ impl Machine for Timed {
             self.add(cpu, Stat::text_hazards, 1);
             self.event(cpu, clock, 0, Kind::Hazard, Cause::TextPoke, 0);
         }
-        let c = &self.cores[usize::from(cpu)];
-        if self.debts[usize::from(cpu)].owed && c.view {
-            let clock = c.clock;
-            self.add(cpu, Stat::hazards, 1);
-            self.event(cpu, clock, 0, Kind::Hazard, Cause::Other, 0);
-        }
+        self.used_recycled(cpu);
         Ok(())
     }
 
