@@ -3,6 +3,7 @@
 //! The drivers do not know each other; here a model of the checker becomes a [`Setup`], or the reason why the timed
 //! machine has no equivalent.
 
+use crate::check::layout::Device;
 use crate::check::machine::Model;
 use crate::check::schedule;
 use crate::check::scope::Rest;
@@ -10,7 +11,7 @@ use crate::hw::Preset;
 use crate::kernel::program::{At, Features, Op, PageKind, Zone};
 use crate::kernel::step::Violation;
 use crate::sim::machine::scripted::{Rules, Tracked};
-use crate::sim::scripted::{Played, ScriptError, Setup, Task, play};
+use crate::sim::scripted::{Interrupt, Played, ScriptError, Setup, Task, play};
 
 /// What came of a schedule in the timed machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +57,7 @@ pub fn setup(model: &Model) -> Result<Setup, &'static str> {
         return Err("one of its CPUs takes no interrupts at all, and the timed engine has no such CPU");
     }
     let mask = |zone: Zone| {
-        let looks = |p: &usize| model.zone_may(zone, pages[*p].kind);
+        let looks = |p: &usize| Model::zone_may(model.assume, zone, pages[*p].kind);
         (0..pages.len()).filter(looks).fold(0_u32, |mask, p| mask | 1 << p)
     };
     let tracked = |p: &crate::check::layout::PageInfo| Tracked {
@@ -74,6 +75,13 @@ pub fn setup(model: &Model) -> Result<Setup, &'static str> {
             .map(|(i, r)| Task {
                 first: r.first.clone(),
                 again: r.again.clone(),
+                paths: model.paths[i].iter().map(|p| (p.name.clone(), p.start)).collect(),
+                devices: model.devices[i].clone().map(|device| match device {
+                    Device::Never => Interrupt::Never,
+                    Device::Checks(zones) => Interrupt::Checks(zones),
+                    Device::Runs(start) => Interrupt::Runs(start),
+                }),
+                interrupts: u32::from(r.devices),
                 left: u32::from(r.left),
                 isolated: model.masks[0] >> i & 1 != 0,
                 in_flush_mask: model.masks[1] >> i & 1 != 0,

@@ -224,6 +224,10 @@ class Verdict:
     wrong_gs
         Schedule of a run in which a %gs-relative access meets the user's GSBASE (SEMANTICS S8, L2); reported
         beside the verdict, unless `assume={"gs": "faults"}` makes it one.
+    implied
+        Of a case: it was not searched, because the same with more accesses was verified; its numbers are those.
+    asked
+        What was asked about: such as purges of vmalloc. Of a verdict with cases, all of it.
     core
         If violated: a smallest set of machine assumptions the violation needs, found by switching each off.
     bits_per_cpu, bits_shared
@@ -255,6 +259,8 @@ class Verdict:
     cases: tuple[Verdict, ...] = ()
     core: tuple[str, ...] = ()
     hypothesis: Verdict | None = None
+    asked: str = ""
+    implied: bool = False
 
     @property
     def residency(self) -> bool:
@@ -287,12 +293,18 @@ class Verdict:
         if len(self.cases) > 1:
             parts.append("")
             worlds = len({case.world for case in self.cases}) > 1
+            several = len({case.asked for case in self.cases}) > 1
+            about = ""
             for case in self.cases:
+                if several and case.asked != about:
+                    about = case.asked
+                    parts.append(f"  {about}")
                 named = ("T",) if "T" in case.assume else ("D", "N")
                 what = ", ".join(f"{k}={v}" for k, v in case.assume.items() if k in named)
                 what = f"{case.world}, {what}" if worlds else what
                 rule = f": {case.counterexample.rule}" if case.counterexample else ""
-                parts.append(f"  {what:<24} {case.status}{rule}, {case.states} states")
+                size = "implied by a harsher one" if case.implied else f"{case.states} states"
+                parts.append(f"  {what:<24} {case.status}{rule}, {size}")
         never = [what for what, seen in self.witnesses.items() if not seen]
         if self.status == "verified" and never:
             parts += ["", fill("Never seen within these bounds: " + "; ".join(never) + ".", 72)]
@@ -323,6 +335,7 @@ class Verdict:
             "witnesses": dict(self.witnesses),
             "wrong_gs": self.wrong_gs,
             "core": list(self.core),
+            "asked": self.asked,
             "bits_per_cpu": list(self.bits_per_cpu),
             "bits_shared": self.bits_shared,
             "counterexample": self.counterexample.to_dict() if self.counterexample else None,
@@ -386,11 +399,17 @@ def check(
 ) -> Verdict:
     """Explore every interleaving of a policy's programs within bounds.
 
+    Each section that the policy, or what it is based on, replaces is asked about: purges of vmalloc, frees of page
+    tables, rights of the direct map, patched text, flushes of user memory; a policy that replaces none of what is
+    asked about is asked about purges. One verdict each, and the headline is the worst.
+
     One housekeeping CPU purges lazily freed vmalloc space; the other CPUs are isolated, return to user mode
-    and make system calls. What is not fixed by `assume` about code that is not modelled (N: bodies of NMIs) is tried
-    both ways, in every world the policy runs in unless `world` names one, and the worst verdict is the headline. The
-    kernel's own accesses between the CR3 switch and the flush are in its programs; what a future access to recycled
-    memory there would break (D=recycled) is asked too, and is `Verdict.hypothesis`.
+    and come into the kernel by any path: system calls, exceptions, device interrupts. Where the policy replaces
+    what an idle CPU runs they idle instead, in a question of its own. What is not fixed by `assume` about code that
+    is not modelled (N: bodies of NMIs) is tried both ways, in every world the policy runs in unless `world` names
+    one, and the worst verdict is the headline. The kernel's own accesses between the CR3 switch and the flush are in
+    its programs; what a future access to recycled memory there would break (D=recycled) is asked too, and is
+    `Verdict.hypothesis`.
 
     Of a policy that defers syncs of text patching (it defines `text_sync`) the housekeeping CPU patches an
     instruction instead: INT3, tail, first byte, with a sync after each (SEMANTICS S7). Where patched code may
@@ -428,15 +447,16 @@ def check(
     >>> tc.check("coalesce-v7-fixed").status
     'verified'
     """
-    chosen = as_policy(policy)
-    given = _assumed(bounds)
+    chosen = as_policy(policy, programs=_programs(bounds))
+    given, note = _of_effect(bounds, _assumed(bounds))
     asked = [
         question
         for world, inert in _worlds(chosen, bounds)
         for question in _in_world(chosen, world, inert, bounds, given, reduce=reduce, threads=threads)
     ]
-    found = [(_one(question, progress), question) for question in asked if not question.hypothetical]
-    beyond = [_one(question, progress) for question in asked if question.hypothetical]
+    answers = list(zip(_answers(asked, progress), asked, strict=True))
+    found = [(verdict, question) for verdict, question in answers if not question.hypothetical]
+    beyond = [verdict for verdict, question in answers if question.hypothetical]
     beyond = [replace(v, grade="window exists") if v.status == "violated" else v for v in beyond]
     cases = tuple(case for case, _ in found)
     worst, question = min(found, key=lambda pair: _RANK[pair[0].status])
@@ -445,9 +465,12 @@ def check(
     if worst.status == "verified":
         worst = _harshest(cases)
     if worst.status == "violated":
+        note += _of_mainline(worst, question, progress)
         worst = _under_core(worst, question, progress)
     return replace(
         worst,
+        sentence=" ".join([worst.sentence, *_said(chosen, cases, bounds.get("roles", "")), *note]),
+        asked=", ".join(dict.fromkeys(case.asked for case in cases)),
         cases=cases,
         wrong_gs=next((case.wrong_gs for case in cases if case.wrong_gs), None),
         hypothesis=min(reversed(beyond), key=lambda v: _RANK[v.status]) if beyond else None,
@@ -469,6 +492,10 @@ class _Question:
     assume: dict[str, str]
     inert: tuple[str, ...] = ()
     hypothetical: bool = False
+
+
+# What is asked about memory that may be recycled.
+_RECYCLED = ("purge", "vunmap", "table_free", "flush_all_asked")
 
 
 def _worlds(policy: Policy, bounds: Bounds) -> list[tuple[str, tuple[str, ...]]]:
@@ -499,7 +526,7 @@ def _in_world(
     for asked, assume in _questions(subject, request, given):
         question = _Question(name=policy.name, request=asked, assume=assume, inert=inert)
         out.append(question)
-        harmless = assume.get("N", "none") == given.get("N", "none")
+        harmless = assume.get("N", "none") == given.get("N", "none") and asked["initiator"] in _RECYCLED
         if "D" not in given and "T" not in assume and harmless:
             out.append(replace(question, assume={**assume, "D": "recycled"}, hypothetical=True))
     return out
@@ -507,7 +534,7 @@ def _in_world(
 
 def _harshest(cases: tuple[Verdict, ...]) -> Verdict:
     """Return what a verdict says that every case shares: the last of the first world, and where else it holds."""
-    first = [case for case in cases if case.world == cases[0].world]
+    first = [case for case in cases if (case.world, case.asked) == (cases[0].world, cases[0].asked)]
     others = dict.fromkeys(case.world for case in cases if case.world != cases[0].world)
     if not others:
         return first[-1]
@@ -530,6 +557,90 @@ def _grade(core: tuple[str, ...], run: Counterexample | None) -> str:
     if run is not None and run.steps and run.steps[-1].what.startswith(("(walk caches", "(fetches")):
         return "a speculative walk suffices"
     return "an access in the window is known"
+
+
+def _programs(bounds: Bounds) -> tuple[str, ...]:
+    """Return the names in roles: sections of a file that nothing else uses may be among them."""
+    roles = bounds.get("roles", "")
+    words = roles.replace(",", ";").split(";") if isinstance(roles, str) else []
+    names = (word.strip().removeprefix("isolated ").partition("*")[0].strip() for word in words)
+    return tuple(name for name in names if name.isidentifier())
+
+
+def _of_effect(bounds: Bounds, given: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Leave out what is assumed of NMIs where none was asked for in so many words, as in a loop over their number."""
+    if given.get("N", "none") == "none" or bounds.get("nmis") != 0 or bounds.get("mces"):
+        return given, []
+    rest = {name: value for name, value in given.items() if name != "N"}
+    return rest, [f"N={given['N']} is about NMIs and machine checks, and there are none: left out."]
+
+
+def _of_mainline(worst: Verdict, question: _Question, progress: Progress | None) -> list[str]:
+    """Say of a broken rule about user memory whether the kernel's own text breaks it too, where it does.
+
+    6.12's `switch_mm_irqs_off` leaves `mm_cpumask` of the previous mm before it loads the next CR3, and a walk in
+    between may go through a table that is freed meanwhile.
+    """
+    mainline = policies["ipi"]
+    if not question.request["initiator"].startswith("flush_mm") or worst.counterexample is None:
+        return []
+    request = {**question.request, "text": mainline.text, "file": mainline.file}
+    own = _one(replace(question, request=request), progress)
+    same = own.counterexample is not None and own.counterexample.rule == worst.counterexample.rule
+    return [f"The kernel's own text ({mainline.name}) breaks the same rule there."] if same else []
+
+
+def _said(policy: Policy, cases: tuple[Verdict, ...], roles: str) -> list[str]:
+    """Say what was asked about, and which of the policy's sections were not."""
+    about = ", ".join(dict.fromkeys(case.asked for case in cases))
+    out = [f"Asked about: {about}."]
+    left = [] if roles else _core.check_questions(policy.text, policy.file)[1]
+    if left:
+        out.append(f"No question runs what the policy says in: {', '.join(left)}.")
+    return out
+
+
+# From the fewest accesses to the most.
+_ACCESSES = {
+    "D": ("none", "directmap", "recycled"),
+    "N": ("none", "directmap", "recycled"),
+    "T": ("instr", "danger", "noinstr"),
+}
+
+
+def _accesses(assume: dict[str, str]) -> list[int]:
+    return [levels.index(assume.get(name, levels[0])) for name, levels in _ACCESSES.items()]
+
+
+def _answers(asked: list[_Question], progress: Progress | None) -> list[Verdict]:
+    """Answer each question under each assumption.
+
+    What code may touch (D, N) and where text is patched (T) only add accesses, which change nothing and may only
+    break a rule. So what is verified under more of it is verified under less: the harshest is searched first.
+    """
+    for question in asked:
+        for name, levels in _ACCESSES.items():
+            if question.assume.get(name, levels[0]) not in levels:
+                return [_one(q, progress) for q in asked]  # the core says which there are
+    found: dict[int, Verdict] = {}
+    for i in sorted(range(len(asked)), key=lambda i: sum(_accesses(asked[i].assume)), reverse=True):
+        question = asked[i]
+        implied_by = (
+            done
+            for j, done in found.items()
+            if done.status == "verified"
+            and asked[j].request == question.request
+            and all(
+                a >= b for a, b in zip(_accesses(asked[j].assume), _accesses(question.assume), strict=True)
+            )
+        )
+        proof = next(implied_by, None)
+        found[i] = (
+            _one(question, progress)
+            if proof is None
+            else replace(proof, assume=question.assume, implied=True)
+        )
+    return [found[i] for i in range(len(asked))]
 
 
 # Measured over the built-in policies that pass without NMI and with D=recycled: what the third CPU and each later one
@@ -555,6 +666,11 @@ def _estimate(question: _Question, progress: Progress | None) -> str:
 
 
 @functools.lru_cache(maxsize=256)
+def _asked(text: str, file: str) -> tuple[tuple[str, str, str], ...]:
+    return tuple(_core.check_questions(text, file)[0])
+
+
+@functools.lru_cache(maxsize=256)
 def _initiators(text: str, file: str) -> tuple[str, ...]:
     return tuple(_core.check_initiators(text, file))
 
@@ -564,20 +680,25 @@ def _questions(
 ) -> list[tuple[dict[str, Any], dict[str, str]]]:
     """Return what is asked of a policy: its initiators, each under every assumption that is not given."""
     roles = [role.strip().removeprefix("isolated ") for role in request["roles"].replace(",", ";").split(";")]
-    initiators = list(_initiators(policy.text, policy.file))
+    rows = list(_asked(policy.text, policy.file))
     if request["roles"]:
-        initiators = ["text_poke" if any(r.startswith("text_") for r in roles) else "purge"]
-    _refuse_idle(policy, request, given, initiators)
+        text = any(r.startswith("text_") for r in roles)
+        rows = [("text_poke" if text else "purge", f"the roles {request['roles'].strip()}", "")]
+    _refuse_idle(policy, request, given, [initiator for initiator, _, _ in rows])
     out = []
-    for initiator in initiators:
-        asked = {**request, "initiator": initiator}
-        if initiator == "text_poke":
+    for initiator, about, beside in rows:
+        about = f"{about}, idle CPUs" if beside == "idle" else about
+        asked = {**request, "initiator": initiator, "beside": beside, "about": about}
+        if initiator.startswith("text_"):
             where = [given["T"]] if "T" in given else ["instr", "danger", "noinstr"]
             rest = {"D": given.get("D", "none"), "N": given.get("N", "none")}
             out += [(asked, {**given, **rest, "T": text}) for text in where]
         else:
+            # User memory is no business of NMIs.
+            most = {"set_memory": "directmap", "flush_mm": "none", "flush_mm_tables": "none"}
+            touched = list(dict.fromkeys(["none", most.get(initiator, "recycled")]))
             nmis = request["nmis"] or request["mces"]
-            bodies = [given["N"]] if "N" in given else ["none", "recycled"] if nmis else ["none"]
+            bodies = [given["N"]] if "N" in given else touched if nmis else ["none"]
             flushes = {k: v for k, v in given.items() if k != "T"}
             out += [(asked, {**flushes, "D": given.get("D", "none"), "N": n}) for n in bodies]
     return out
@@ -587,7 +708,7 @@ def _refuse_idle(
     policy: Policy, request: dict[str, Any], given: dict[str, str], initiators: list[str]
 ) -> None:
     """Refuse bounds and assumptions that nothing asked of this policy depends on."""
-    if "purge" not in initiators:
+    if all(initiator.startswith("text_") for initiator in initiators):
         about = f"{policy.name} is asked about syncs of text alone"
         if request["pages"] != 1:
             raise _core.CheckError(f"pages={request['pages']} is about flushes, and {about}")
@@ -596,7 +717,7 @@ def _refuse_idle(
                 raise _core.CheckError(
                     f"{name}={given[name]} is about flushes, and {about}: T says where text is patched"
                 )
-    elif initiators == ["purge"] and "T" in given:
+    elif not any(initiator.startswith("text_") for initiator in initiators) and "T" in given:
         raise _core.CheckError(
             f"T={given['T']} is about patched text, and {policy.name} is asked about flushes alone"
         )
@@ -626,6 +747,8 @@ def _request(policy: Policy, bounds: Bounds, *, reduce: bool = True, threads: in
         "roles": bounds.get("roles", ""),
         "world": bounds.get("world") or "pti",
         "initiator": _initiators(policy.text, policy.file)[0],
+        "beside": "",
+        "about": "",
     }
 
 
@@ -728,7 +851,7 @@ def _one(question: _Question, progress: Progress | None) -> Verdict:
             text=shown["text"],
             kernel=shown["kernel"],
             assume=dict(question.assume),
-            _request=asked,
+            _request={**asked, "plain": True},  # the model in which a run is told follows every path
             _store_buffer=found["store_buffer"],
         )
     sentence = found["sentence"]
@@ -750,6 +873,7 @@ def _one(question: _Question, progress: Progress | None) -> Verdict:
         wrong_gs=found["wrong_gs"],
         bits_per_cpu=tuple(found["bits_per_cpu"]),
         bits_shared=found["bits_shared"],
+        asked=question.request["about"],
     )
 
 

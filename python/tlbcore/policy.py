@@ -31,6 +31,8 @@ class Policy:
         A policy in the policy language.
     file
         Name used in errors and source places; the policy's name if left out.
+    programs
+        Sections of the text that nothing in it uses and that a role of `check` runs.
 
     Raises
     ------
@@ -40,6 +42,7 @@ class Policy:
 
     text: str
     file: str = ""
+    programs: tuple[str, ...] = field(default=(), compare=False)
     name: str = field(init=False, compare=False)
     doc: str = field(init=False, compare=False)
     source: tuple[str, ...] = field(init=False, compare=False)
@@ -49,7 +52,7 @@ class Policy:
     canonical: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        parsed = _core.policy_parse(self.text, self.file or "policy")
+        parsed = _core.policy_parse(self.text, self.file or "policy", list(self.programs))
         for key in ("name", "doc"):
             object.__setattr__(self, key, parsed[key])
         for key in ("source", "limits", "needs", "sections"):
@@ -178,8 +181,15 @@ class Policy:
         return _core.policy_promela(self.text, self.file, isolated, entries, danger == "recycled")
 
     @classmethod
-    def read(cls, path: str | Path) -> Policy:
+    def read(cls, path: str | Path, *, programs: Sequence[str] = ()) -> Policy:
         """Read a policy from a text file.
+
+        Parameters
+        ----------
+        path
+            The file.
+        programs
+            Sections of the text that nothing in it uses and that a role of `check` runs.
 
         Raises
         ------
@@ -195,7 +205,7 @@ class Policy:
             raise _core.PolicyError(
                 f"{path}: not a text file: {error.reason} at byte {error.start}"
             ) from None
-        return cls(text=text, file=str(path))
+        return cls(text=text, file=str(path), programs=tuple(programs))
 
 
 @functools.cache
@@ -240,10 +250,11 @@ def as_policies(policies: Sequence[str | Path | Policy]) -> list[Policy]:
     return [as_policy(policy) for policy in policies]
 
 
-def as_policy(policy: str | Path | Policy) -> Policy:
+def as_policy(policy: str | Path | Policy, *, programs: Sequence[str] = ()) -> Policy:
     """Return the policy a name, a path or a policy stands for.
 
-    A string is a built-in name, unless it ends in `.policy` or contains a `/`.
+    A string is a built-in name, unless it ends in `.policy` or contains a `/`. `programs` are sections of a file
+    that roles run.
 
     Raises
     ------
@@ -257,5 +268,5 @@ def as_policy(policy: str | Path | Policy) -> Policy:
     if not isinstance(policy, (str, Path)):
         raise _core.PolicyError(f"a policy is a name, a file or a Policy: got {policy!r}")
     if isinstance(policy, Path) or policy.endswith(".policy") or "/" in policy:
-        return Policy.read(policy)
+        return Policy.read(policy, programs=programs)
     return _builtin(policy)

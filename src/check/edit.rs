@@ -6,22 +6,31 @@
 
 use super::scope::{Assume, CheckError, Scope};
 use super::{Counts, Question, Status, check};
-use crate::kernel::policy::{builtin, initiators, kernel, load};
-use crate::kernel::program::{Copies, Features};
+use crate::kernel::policy::{builtin, initiators, kernel, load_with, with_question};
+use crate::kernel::program::{Code, Copies, Features};
 use crate::kernel::text::{Expr, File, Loc, Section, Stmt, StmtKind, print, statement, statements};
 use crate::kernel::{program::Rmw, step::Violation, text::Value};
 
 /// What is asked of every edited policy.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    /// Scope.
-    pub scope: Scope,
-    /// Assumptions, each set of which must hold.
-    pub assume: Vec<Assume>,
+    /// Each question; one at least.
+    pub asks: Vec<Ask>,
     /// Machine.
     pub features: Features,
     /// Bytes one search may hold.
     pub memory: usize,
+}
+
+/// One question of those.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// What the first CPU runs, if the policy is to be prepared for it (`policy::with_question`).
+    pub initiator: String,
+    /// Scope.
+    pub scope: Scope,
+    /// Assumptions, each set of which must hold.
+    pub assume: Vec<Assume>,
 }
 
 /// What the checker says of one edited policy.
@@ -42,13 +51,32 @@ impl Bounds {
         file: &File,
         go_on: &mut dyn FnMut(&Counts) -> bool,
     ) -> Result<Option<Judged>, CheckError> {
-        let Ok(code) = load(file, self.features) else { return Ok(None) };
         let mut out = Judged { status: Status::Verified, rule: None, states: 0 };
-        for &assume in &self.assume {
+        for ask in &self.asks {
+            let roles = ask.scope.roles.iter();
+            let wants: Vec<&str> = roles.flat_map(|r| [r.first.as_str(), r.again.as_str()]).collect();
+            let asked = with_question(file, &ask.initiator);
+            let Ok(code) = load_with(&asked, &wants, self.features) else { return Ok(None) };
+            if !self.holds(&code, ask, &mut out, go_on)? {
+                break;
+            }
+        }
+        Ok(Some(out))
+    }
+
+    /// Does it hold under every set of assumptions?
+    fn holds(
+        &self,
+        code: &Code,
+        ask: &Ask,
+        out: &mut Judged,
+        go_on: &mut dyn FnMut(&Counts) -> bool,
+    ) -> Result<bool, CheckError> {
+        for &assume in &ask.assume {
             let question = Question {
-                code: &code,
+                code,
                 features: self.features,
-                scope: self.scope.clone(),
+                scope: ask.scope.clone(),
                 assume,
                 memory: self.memory,
                 plain: false,
@@ -60,10 +88,10 @@ impl Bounds {
             if answer.status() != Status::Verified {
                 out.status = answer.status();
                 out.rule = answer.violation().map(|v| v.0);
-                return Ok(Some(out));
+                return Ok(false);
             }
         }
-        Ok(Some(out))
+        Ok(true)
     }
 }
 
@@ -428,7 +456,7 @@ pub fn repair(
     most: usize,
     go_on: &mut dyn FnMut(&Counts) -> bool,
 ) -> Result<Vec<Repair>, CheckError> {
-    let nmis = bounds.scope.nmis > 0 || bounds.scope.mces > 0;
+    let nmis = bounds.asks.iter().any(|ask| ask.scope.nmis > 0 || ask.scope.mces > 0);
     let mut frontier: Vec<(Vec<String>, File)> = vec![(Vec::new(), file.clone())];
     let mut seen = std::collections::HashSet::from([print(file)]);
     for _ in 0..most {

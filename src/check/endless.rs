@@ -56,8 +56,8 @@ impl Model {
     pub fn happens(&self, (cpu, action): Move) -> bool {
         match action {
             Action::Step | Action::Pick(_) | Action::Drain | Action::Irq | Action::Switch => true,
-            Action::Enter => self.role(usize::from(cpu)).left != UNBOUNDED,
-            Action::Use | Action::Nmi | Action::Mce => false,
+            Action::Enter | Action::EnterBy(_) => self.role(usize::from(cpu)).left != UNBOUNDED,
+            Action::Use | Action::Device | Action::Nmi | Action::Mce => false,
             Action::Fill(_) | Action::FillUpper(_) | Action::Drop(_) => false,
         }
     }

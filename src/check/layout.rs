@@ -5,6 +5,7 @@
 //! recorded, and makes the run inconclusive; it never wraps.
 
 mod derive;
+mod entries;
 mod liveness;
 mod packing;
 mod pages;
@@ -12,6 +13,7 @@ mod pages;
 use super::scope::{MAX_ASIDS, MAX_PAGES};
 use crate::kernel::program::{Entry, Level, Op, PageKind, Pc, ProgId, REGS};
 use crate::kernel::step::NO_PC;
+pub use entries::{Device, Path};
 pub use packing::{Bits, width};
 pub use pages::{MAX_MMS, TEXT, narrow, renames, tags, versions_needed};
 
@@ -118,6 +120,8 @@ pub struct CpuFields {
     pub gs: Bits,
     /// Runs of `again` left.
     pub left: Bits,
+    /// Device interrupts left, of a CPU that rests in the kernel.
+    pub devices: Bits,
     /// Cached leaves, by page and tag: version, 0 for none.
     pub tlb: [[Bits; 4]; MAX_PAGES],
     /// Cached upper entries.
@@ -215,6 +219,8 @@ pub struct Layout {
     pub shared: SharedFields,
     /// Pages.
     pub pages: Vec<PageInfo>,
+    /// By which paths each CPU's entries come.
+    pub paths: Vec<Vec<Path>>,
     /// Upper levels are modelled.
     pub tables: bool,
     /// Where the parts of the patched instruction are among the pages, if the question has text.

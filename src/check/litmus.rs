@@ -10,10 +10,10 @@
 use std::ops::RangeInclusive;
 
 use super::property::Condition;
-use super::scope::{Assume, CheckError, MAX_CPUS, Role, Scope, UNBOUNDED};
+use super::scope::{Assume, CheckError, MAX_CPUS, Role, Scope, UNBOUNDED, USER_ENTRIES};
 use super::{Answer, Cut, End, Question, Status, check};
-use crate::kernel::policy::load;
-use crate::kernel::program::{Code, Feature, Features};
+use crate::kernel::policy::load_with;
+use crate::kernel::program::{Code, Feature, Features, Op};
 use crate::kernel::text::{self, File, Loc, PolicyError, Section};
 
 /// What can be wrong with a litmus file.
@@ -206,10 +206,6 @@ pub struct Outcome {
     pub answer: Answer,
 }
 
-/// Paths a task in user mode enters the kernel by, and that `isolated ENTRIES by ENTRY` takes.
-pub const USER_ENTRIES: [&str; 6] =
-    ["syscall", "syscall_compat", "sysenter_compat", "exception", "exception_espfix", "exception_bad_iret"];
-
 fn is_name(word: &str) -> bool {
     word.starts_with(|c: char| c.is_ascii_alphabetic())
         && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
@@ -261,7 +257,7 @@ pub fn roles(text: &str) -> Result<Vec<Role>, CheckError> {
                 if !is_name(rest) {
                     return Err(bad(word));
                 }
-                return Ok(Role { isolated: true, name: "isolated".into(), ..Role::initiator(rest, 1) });
+                return Ok(Role::isolated_in(rest, 1));
             }
             let (program, rounds) = match word.split_once('*') {
                 Some((p, n)) if n.trim() == "unbounded" => (p.trim(), UNBOUNDED),
@@ -274,6 +270,14 @@ pub fn roles(text: &str) -> Result<Vec<Role>, CheckError> {
             Ok(Role::initiator(program, rounds))
         })
         .collect()
+}
+
+/// Is a test about promises: do its programs change entries, and does no condition ask about something else?
+fn asks_flush(code: &Code, scope: &Scope) -> bool {
+    let programs = scope.roles.iter().flat_map(|r| [&r.first, &r.again]);
+    let mut ops = programs.flat_map(|name| code.ops_of(name));
+    let about = |op: &Op| matches!(op, Op::Pte { .. } | Op::Request(_) | Op::Promise(_) | Op::FreeTable(_));
+    scope.exists.is_none() && scope.never.is_none() && ops.any(about)
 }
 
 impl Litmus {
@@ -293,14 +297,16 @@ impl Litmus {
                 feature.map(|f| all.with(f))
             })?,
         };
-        let code = load(file, features)?;
+        let roles = header.roles()?;
+        let run: Vec<&str> = roles.iter().flat_map(|r| [r.first.as_str(), r.again.as_str()]).collect();
+        let code = load_with(file, &run, features)?;
         let frames = header.frames(&code)?;
         let condition = |key: &str| {
             let parse = |text| Condition::parse(&code, text).map_err(|why| header.bad(key, why));
             header.text(key).map(parse).transpose()
         };
         let scope = Scope {
-            roles: header.roles()?,
+            roles,
             pages: 1,
             asids: usize::from(header.number("asids", 1, 1..=2)?),
             nmis: header.number("nmis", 0, 0..=7)?,
@@ -310,7 +316,11 @@ impl Litmus {
             frames,
             rename: false,
             global: !features.has(Feature::Pti),
+            every_path: false,
+            asks_flush: false,
         };
+        let asks_flush = asks_flush(&code, &scope);
+        let scope = Scope { asks_flush, ..scope };
         scope.validate()?;
         let assume = header.assume()?;
         let states = header.text("states").map(|v| {
@@ -346,6 +356,7 @@ impl Litmus {
         let found = match (answer.status(), &answer.end) {
             (Status::Verified, _) if asks => "forbidden".into(),
             (Status::Verified, _) => "verified".into(),
+            (Status::Inconclusive, End::Complete) => "inconclusive: nothing was asked".into(),
             (_, End::Violated(v, _)) if asks && *v == crate::kernel::step::Violation::Invariant => {
                 "allowed".into()
             }

@@ -9,9 +9,9 @@ mod memory;
 mod ops;
 mod translations;
 
-use super::layout::{Bits, CpuFields, Frame, Layout, PageInfo};
+use super::layout::{Bits, CpuFields, Device, Frame, Layout, PageInfo, Path};
 use super::scope::{Assume, Patched, Role, Scope, Touches};
-use crate::kernel::program::{Code, Entry, Features, Op, PageKind, ProgId, REGS, Set, Slot, Touch, Zone};
+use crate::kernel::program::{Code, Entry, Features, Op, PageKind, Pc, ProgId, REGS, Set, Slot, Touch, Zone};
 use crate::kernel::step::{self, Cpu, NO_CPU, Outcome};
 
 /// Everything that stays the same during a search.
@@ -27,6 +27,10 @@ pub struct Model {
     pub layout: Layout,
     /// Entry points by name, looked up once.
     pub entry: Entries,
+    /// Of each CPU the paths that an entry chooses from.
+    pub paths: Vec<Vec<Path>>,
+    /// Of each CPU what a device interrupt is amid the kernel, and amid the idle loop.
+    pub devices: Vec<[Device; 2]>,
     /// Zones whose accesses look at a tracked page, a bit each.
     pub checked_zones: u16,
     /// Tracked pages whose region is never unmapped, a bit each.
@@ -58,6 +62,8 @@ pub struct Entries {
     pub interrupt: Option<ProgId>,
     /// `interrupt_kernel`.
     pub interrupt_kernel: Option<ProgId>,
+    /// `interrupt_idle`.
+    pub interrupt_idle: Option<ProgId>,
     /// `nmi_user`.
     pub nmi_user: Option<ProgId>,
     /// `nmi`.
@@ -91,6 +97,11 @@ impl Seen {
     pub const PROMISED: u32 = 512;
     /// A CPU had fetched text that a sync promised to be out of use.
     pub const STALE_TEXT: u32 = 1024;
+
+    /// An address was handed on.
+    pub const HANDED_ON: u32 = 2048;
+    /// A promise that no request came before.
+    pub const UNREQUESTED: u32 = 4096;
 
     /// The witness of a dead copy of a page of this kind.
     pub fn stale(kind: PageKind) -> u32 {
@@ -171,7 +182,7 @@ impl Model {
     }
 
     /// May code of this zone use pages of this kind?
-    pub fn zone_may(&self, zone: Zone, kind: PageKind) -> bool {
+    pub fn zone_may(assume: Assume, zone: Zone, kind: PageKind) -> bool {
         let by = |t: Touches| match (t, kind) {
             (Touches::None, _) | (_, PageKind::User(_) | PageKind::Text) => false,
             (Touches::DirectMap, k) => k == PageKind::DirectMap,
@@ -180,8 +191,8 @@ impl Model {
         let is = |k: PageKind| kind == k;
         if kind == PageKind::Text {
             return match zone {
-                Zone::Entry => self.assume.text == Patched::Noinstr,
-                Zone::Danger => self.assume.text >= Patched::Danger,
+                Zone::Entry => assume.text == Patched::Noinstr,
+                Zone::Danger => assume.text >= Patched::Danger,
                 Zone::Nmi | Zone::Kernel => true,
                 Zone::PerCpu | Zone::Stack | Zone::User => false,
                 Zone::DirectMap | Zone::Image | Zone::Recycled => false,
@@ -194,8 +205,8 @@ impl Model {
             Zone::Image => is(PageKind::Image),
             Zone::Recycled => is(PageKind::Vmalloc),
             Zone::Stack => false, // the task's own: live, never stale
-            Zone::Danger => by(self.assume.danger),
-            Zone::Nmi => by(self.assume.nmi),
+            Zone::Danger => by(assume.danger),
+            Zone::Nmi => by(assume.nmi),
             Zone::Kernel => !matches!(kind, PageKind::User(_)),
             Zone::User => matches!(kind, PageKind::User(_)),
         }
@@ -271,8 +282,13 @@ impl<'a, const W: usize> Abs<'a, W> {
 
     /// Start a program in a frame.
     pub fn enter(&mut self, cpu: usize, level: usize, program: ProgId) {
+        self.enter_at(cpu, level, self.m.code.start(program));
+    }
+
+    /// Start a frame at an op.
+    pub fn enter_at(&mut self, cpu: usize, level: usize, start: Pc) {
         let f = &self.m.layout.cpus[cpu].frames[level];
-        self.set(f.at, f.number(self.m.code.start(program), step::NO_PC));
+        self.set(f.at, f.number(start, step::NO_PC));
     }
 
     /// Decode the frame at a level.

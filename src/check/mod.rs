@@ -99,9 +99,22 @@ impl Answer {
     /// Which outcome.
     pub fn status(&self) -> Status {
         match self.end {
+            End::Complete if self.is_empty().is_some() => Status::Inconclusive,
             End::Complete => Status::Verified,
             End::Violated(..) => Status::Violated,
             End::Cut(_) => Status::Inconclusive,
+        }
+    }
+
+    /// Why a search without a violation says nothing: what it asks about never happened.
+    pub fn is_empty(&self) -> Option<&'static str> {
+        let seen = |bits| self.counts.seen & bits != 0;
+        if seen(Seen::UNREQUESTED) {
+            Some("on some run a `promise` is reached without a `request` before it, so it promises nothing")
+        } else if self.model.scope.asks_flush && !seen(Seen::PROMISED | Seen::HANDED_ON) {
+            Some("on no run a flush was completed or an address handed on, so nothing was asked")
+        } else {
+            None
         }
     }
 
@@ -120,15 +133,18 @@ const BUFFERS: [usize; 8] = [2, 3, 4, 5, 6, 8, 10, 12];
 /// Explore. `go_on` sees the counters now and then and may stop the search by returning `false`.
 pub fn check(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) -> Result<Answer, CheckError> {
     let mut fuse = !question.plain;
-    let model = |buffer, fuse| {
-        Model::new(question.code, question.features, &question.scope, question.assume, buffer)
+    let scope = question.scope.clone();
+    // What is shortest is so among all paths.
+    let model = |buffer, fuse: bool| {
+        let scope = Scope { every_path: !fuse || scope.every_path, ..scope.clone() };
+        Model::new(question.code, question.features, &scope, question.assume, buffer)
             .map(|m| Model { fuse, ..m })
     };
     // Depth costs bits, not states: start with the deepest that leaves each CPU one word.
     let code = layout::narrow(question.code, &question.scope, question.assume)?;
     let fits = |&b: &usize| {
-        let layout = Model::layout(&code, &question.scope, question.assume, b);
-        layout.is_ok_and(|l| l.words == question.scope.roles.len() + 1)
+        let layout = Model::layout(&code, &scope, question.assume, b);
+        layout.is_ok_and(|l| l.words == scope.roles.len() + 1)
     };
     let mut depth = BUFFERS.iter().rposition(fits).unwrap_or(0);
     loop {
@@ -147,10 +163,13 @@ pub fn check(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) ->
 /// The model a violation is told in: with as many rounds and entries as it needs where there was no bound, so that
 /// versions keep the numbers they are given.
 fn counted(question: &Question<'_>, answer: &Answer) -> Result<Model, CheckError> {
-    let mut scope = question.scope.clone();
+    let mut scope = answer.model.scope.clone();
     let moves = answer.violation().map_or(&[][..], |(_, moves)| moves);
     for (cpu, role) in scope.roles.iter_mut().enumerate().filter(|(_, r)| r.left == UNBOUNDED) {
-        let entered = moves.iter().filter(|&&mv| mv == (cpu as u8, Action::Enter)).count();
+        let devices = role.rest == Rest::User;
+        let enters =
+            |a: Action| matches!(a, Action::Enter | Action::EnterBy(_)) || devices && a == Action::Device;
+        let entered = moves.iter().filter(|&&(c, a)| usize::from(c) == cpu && enters(a)).count();
         role.left = u8::try_from(entered).unwrap_or(UNBOUNDED);
     }
     Model::new(question.code, question.features, &scope, question.assume, answer.buffer)

@@ -6,7 +6,7 @@
 mod fusing;
 mod moves;
 
-use super::layout::{Layout, MAX_WORDS, TEXT, narrow, renames, versions_needed};
+use super::layout::{Device, Layout, MAX_WORDS, TEXT, narrow, renames, versions_needed};
 use super::machine::{Abs, Entries, INIT_MM, Model, NO_MM, Seen};
 use super::scope::{Assume, CheckError, Scope, UNBOUNDED};
 use crate::kernel::program::{At, Code, Feature, Features, Holds, Op, PageKind, Zone};
@@ -21,8 +21,12 @@ pub enum Action {
     Pick(u8),
     /// The oldest buffered store becomes visible.
     Drain,
-    /// Start the next round or entry from where the CPU rests.
+    /// Start the next round or entry from where the CPU rests, an entry by the first of its paths.
     Enter,
+    /// The same by another of its paths (`Model::paths`).
+    EnterBy(u8),
+    /// A device interrupt by itself, amid the kernel.
+    Device,
     /// Ordinary kernel code on a CPU that rests in the kernel.
     Use,
     /// Deliver the pending interrupt.
@@ -83,10 +87,14 @@ impl Model {
         let entry = Entries {
             interrupt: code.program("interrupt"),
             interrupt_kernel: code.program("interrupt_kernel"),
+            interrupt_idle: code.program("interrupt_idle"),
             nmi_user: code.program("nmi_user"),
             nmi: code.program("nmi"),
         };
+        let device = |role| ["interrupt_kernel", "interrupt_idle"].map(|name| Device::new(&code, role, name));
         let mut model = Model {
+            paths: layout.paths.clone(),
+            devices: scope.roles.iter().map(device).collect(),
             checked_zones: 0,
             lasting: 0,
             fuse: false,
@@ -108,7 +116,7 @@ impl Model {
             model.lasting |= u8::from(page.kind.is_lasting()) << p;
         }
         for (_, zone) in Zone::ALL {
-            let checks = model.layout.pages.iter().any(|p| model.zone_may(zone, p.kind));
+            let checks = model.layout.pages.iter().any(|p| Model::zone_may(model.assume, zone, p.kind));
             model.checked_zones |= u16::from(checks) << zone as u8;
         }
         Ok(model)
@@ -131,6 +139,9 @@ impl Model {
             a.set(c.gs, 1);
             if role.left != UNBOUNDED {
                 a.set(c.left, u64::from(role.left));
+            }
+            if c.devices.exists() {
+                a.set(c.devices, u64::from(role.devices));
             }
             for (v, b) in self.code.vars.iter().zip(&c.vars) {
                 if v.per_cpu {

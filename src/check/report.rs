@@ -4,7 +4,7 @@ use super::layout::{Bits, TEXT, Target};
 use super::machine::{CR3_USER, Model, Seen};
 use super::model::{Action, Move};
 use super::schedule::{self, Replay};
-use super::scope::{CheckError, Rest, Scope, UNBOUNDED};
+use super::scope::{CheckError, Rest, Scope, UNBOUNDED, USER_ENTRIES};
 use super::{Answer, Cut, End};
 use crate::kernel::policy;
 use crate::kernel::program::{At, Copies, Entry, Index, Level, Op, PageKind, Pc, Place};
@@ -127,7 +127,9 @@ fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepVi
             None => "(rests)".into(),
         },
         Action::Drain => "(store visible)".into(),
-        Action::Enter if model.role(cpu).rest == Rest::User => format!("({})", model.role(cpu).again),
+        Action::Enter if model.role(cpu).rest == Rest::User => format!("({})", model.paths[cpu][0].name),
+        Action::EnterBy(i) => format!("({})", model.paths[cpu][usize::from(i)].shown(&model.code)),
+        Action::Device => "(device interrupt)".into(),
         Action::Enter => format!("(again: {})", model.role(cpu).again),
         Action::Use => "(ordinary kernel code)".into(),
         Action::Switch => "(switch_mm to the other ASID)".into(),
@@ -523,7 +525,12 @@ impl Counterexample {
 
 /// What a pass within this scope is called (SEMANTICS "Words"): what has no bound is named.
 pub fn verified(scope: &Scope) -> String {
-    let any = |rest: Rest| scope.roles.iter().any(|r| r.rest == rest && r.left == UNBOUNDED);
+    let any = |rest: Rest| {
+        scope
+            .roles
+            .iter()
+            .any(|r| r.rest == rest && r.left == UNBOUNDED && !(rest == Rest::Kernel && r.is_beside()))
+    };
     let free = match (any(Rest::User), any(Rest::Kernel)) {
         (false, false) => return "verified (bounded)".into(),
         (true, false) => "entries",
@@ -533,18 +540,47 @@ pub fn verified(scope: &Scope) -> String {
     format!("verified (any number of {free}, the rest bounded)")
 }
 
+/// By which paths CPUs could come into the kernel.
+fn entry_paths(scope: &Scope) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for role in scope.roles.iter().filter(|r| r.rest == Rest::User && r.left > 0) {
+        for path in role.entries() {
+            if !names.contains(&path.as_str()) {
+                names.push(path);
+            }
+        }
+    }
+    let entries = match &names[..] {
+        [] => String::new(),
+        names if names == USER_ENTRIES => {
+            ", entries by any system call, exception or device interrupt".into()
+        }
+        names => format!(", entries by {}", names.join(", ")),
+    };
+    let amid = scope.roles.iter().any(|r| r.takes_devices() && (r.rest == Rest::Kernel || r.left > 0));
+    format!("{entries}{}", if amid { ", device interrupts amid the kernel" } else { "" })
+}
+
 /// The sentence SEMANTICS "Words" asks for.
 pub fn sentence(answer: &Answer) -> String {
     let m = &answer.model;
     let scope = &m.scope;
     let s = |n: usize| if n == 1 { "" } else { "s" };
-    let entries: u8 = scope.roles.iter().filter(|r| r.rest == Rest::User).map(|r| r.left).max().unwrap_or(0);
-    let entries = match entries {
-        UNBOUNDED => "any number of entries".to_string(),
-        1 => "1 entry".to_string(),
-        n => format!("{n} entries"),
+    let times = |n: u8, one: &str, many: &str| match n {
+        UNBOUNDED => format!("any number of {many}"),
+        1 => format!("1 {one}"),
+        n => format!("{n} {many}"),
     };
-    let kernel = || scope.roles.iter().filter(|r| r.rest == Rest::Kernel);
+    let entries = scope.roles.iter().filter(|r| r.rest == Rest::User).map(|r| r.left).max();
+    let entries =
+        entries.map_or(String::new(), |n| format!(", {} per isolated CPU", times(n, "entry", "entries")));
+    let beside = scope.roles.iter().find(|r| r.rest == Rest::Kernel && r.is_beside());
+    let beside = beside.map_or(String::new(), |r| {
+        let rounds = if r.left == UNBOUNDED { r.left } else { r.left + 1 };
+        let devices = times(r.devices, "device interrupt", "device interrupts");
+        format!(", {} of `{}` and {devices} per isolated CPU", times(rounds, "round", "rounds"), r.first)
+    });
+    let kernel = || scope.roles.iter().filter(|r| r.rest == Rest::Kernel && !r.is_beside());
     let rounds = match kernel().map(|r| usize::from(r.left) + 1).sum() {
         _ if kernel().any(|r| r.left == UNBOUNDED) => "any number of flush rounds".to_string(),
         1 => "1 flush round".to_string(),
@@ -557,7 +593,7 @@ pub fn sentence(answer: &Answer) -> String {
         (n, None) => format!("{n} page{}", s(n)),
     };
     let bounds = format!(
-        "{} CPUs, {tracked}, {} ASID{}, {entries} per isolated CPU, {rounds}, {} NMI{}, {} #MC{}",
+        "{} CPUs, {tracked}, {} ASID{}{entries}{beside}, {rounds}, {} NMI{}, {} #MC{}{}",
         scope.roles.len(),
         scope.asids,
         s(scope.asids),
@@ -565,6 +601,7 @@ pub fn sentence(answer: &Answer) -> String {
         s(usize::from(scope.nmis)),
         if scope.mces == 0 { "no".into() } else { format!("at most {}", scope.mces) },
         s(usize::from(scope.mces)),
+        entry_paths(scope),
     );
     let mut assumed = m.assume.phrases();
     if m.layout.text.is_some() {
@@ -574,6 +611,12 @@ pub fn sentence(answer: &Answer) -> String {
     let world =
         format!("world {} of Linux {}", World { features: m.features }.name(), policy::kernel_version());
     let buffers = if m.assume.store_buffers { "store buffers exact; " } else { "" };
+    if let (End::Complete, Some(why)) = (&answer.end, answer.is_empty()) {
+        return format!(
+            "Inconclusive: {why}; {} states, none of them violating; {bounds}; assuming {assumed}.",
+            answer.counts.states
+        );
+    }
     match &answer.end {
         End::Complete => format!(
             "V{}: no violation in any interleaving of {bounds}, {world}; {buffers}{} states, none truncated; \

@@ -19,6 +19,10 @@ pub fn format(model: &Model, moves: &[Move]) -> String {
             Action::Pick(c) => format!("pick:{c}"),
             Action::Drain => "drain".into(),
             Action::Enter => "enter".into(),
+            Action::EnterBy(i) => {
+                format!("enter:{}", model.paths[usize::from(cpu)][usize::from(i)].name)
+            }
+            Action::Device => "device".into(),
             Action::Use => "use".into(),
             Action::Switch => "switch".into(),
             Action::Irq => "irq".into(),
@@ -71,7 +75,19 @@ pub fn parse(model: &Model, text: &str) -> Result<Vec<Move>, CheckError> {
             "step" => Action::Step,
             "pick" => Action::Pick(about.parse().map_err(|_| bad("a CPU stands after `pick:`"))?),
             "drain" => Action::Drain,
-            "enter" => Action::Enter,
+            "enter" if about.is_empty() => Action::Enter,
+            "enter" => {
+                let paths = &model.paths[usize::from(cpu)];
+                match paths.iter().position(|p| p.name == about) {
+                    Some(0) => Action::Enter,
+                    Some(i) => Action::EnterBy(i as u8),
+                    None => {
+                        let names: Vec<&str> = paths.iter().map(|p| p.name.as_str()).collect();
+                        return Err(bad(&format!("CPU {cpu} enters by: {}", names.join(", "))));
+                    }
+                }
+            }
+            "device" => Action::Device,
             "use" => Action::Use,
             "switch" => Action::Switch,
             "irq" => Action::Irq,
@@ -82,7 +98,7 @@ pub fn parse(model: &Model, text: &str) -> Result<Vec<Move>, CheckError> {
             "drop" => Action::Drop(page()?),
             _ => {
                 return Err(bad(
-                    "actions are step, pick, drain, enter, use, switch, irq, nmi, mce, fill, fill-upper and drop",
+                    "actions are step, pick, drain, enter, device, use, switch, irq, nmi, mce, fill, fill-upper and drop",
                 ));
             }
         };

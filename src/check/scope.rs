@@ -1,6 +1,7 @@
 //! What is explored: how many of everything, who does what, and what is assumed of the machine.
 
 use super::property::Condition;
+use crate::kernel::policy;
 use crate::kernel::step::Violation;
 
 /// Most CPUs of a scope.
@@ -64,6 +65,20 @@ pub enum Rest {
     Kernel,
 }
 
+/// Paths by which a CPU in user mode comes into the kernel, NMIs apart, and that `isolated ENTRIES by ENTRY` names.
+pub const USER_ENTRIES: [&str; 7] = [
+    "syscall",
+    "syscall_compat",
+    "sysenter_compat",
+    "exception",
+    "exception_espfix",
+    "exception_bad_iret",
+    "interrupt",
+];
+
+/// Where the device interrupt is among them.
+const DEVICE: usize = 6;
+
 /// Any number of runs: nothing in the state counts them.
 pub const UNBOUNDED: u8 = u8::MAX;
 
@@ -78,8 +93,14 @@ pub struct Role {
     pub first: String,
     /// What it runs next, each time, from where it rests.
     pub again: String,
-    /// How often; [`UNBOUNDED`] for any number of times.
+    /// By which programs it enters from user mode, each time one of them; `again` alone if there is none. With
+    /// `interrupt` among them device interrupts come by themselves, in user mode as in the kernel.
+    pub paths: Vec<String>,
+    /// How often; [`UNBOUNDED`] for any number of times. Of a CPU that rests in user mode these are its entries, device
+    /// interrupts amid the kernel included.
     pub left: u8,
+    /// Device interrupts that come by themselves, of a CPU that rests in the kernel.
+    pub devices: u8,
     /// Where it rests.
     pub rest: Rest,
     /// Pages that `range` means when it writes entries; a bit each. Flushes cover the hull, all pages.
@@ -96,12 +117,15 @@ pub struct Role {
 impl Role {
     /// A housekeeping CPU that runs `program` once and then `rounds - 1` times more.
     pub fn initiator(program: &str, rounds: u8) -> Role {
+        let program = policy::asked_as(program);
         Role {
             name: "housekeeping".into(),
             isolated: false,
             first: program.into(),
             again: program.into(),
+            paths: Vec::new(),
             left: if rounds == UNBOUNDED { rounds } else { rounds.saturating_sub(1) },
+            devices: 1,
             rest: Rest::Kernel,
             own: 0xff,
             irqs_off: false,
@@ -110,14 +134,18 @@ impl Role {
         }
     }
 
-    /// An isolated CPU on its way to user mode, which then makes `entries` system calls.
+    /// An isolated CPU on its way to user mode, which then enters the kernel `entries` times by any path. One that
+    /// makes no entry of its own still takes a device interrupt.
     pub fn isolated(entries: u8) -> Role {
+        let paths = if entries == 0 { &USER_ENTRIES[DEVICE..] } else { &USER_ENTRIES[..] };
         Role {
             name: "isolated".into(),
             isolated: true,
             first: "enter_user".into(),
-            again: "syscall".into(),
-            left: entries,
+            again: paths[0].into(),
+            paths: paths.iter().map(|p| (*p).into()).collect(),
+            left: entries.max(1),
+            devices: 0,
             rest: Rest::User,
             own: 0,
             irqs_off: true,
@@ -126,9 +154,36 @@ impl Role {
         }
     }
 
-    /// The same through another entry path, such as `exception_espfix`.
+    /// The same through one entry path alone, such as `exception_espfix`.
     pub fn isolated_by(entries: u8, entry: &str) -> Role {
-        Role { again: entry.into(), ..Role::isolated(entries) }
+        Role { again: entry.into(), paths: vec![entry.into()], left: entries, ..Role::isolated(entries) }
+    }
+
+    /// An isolated CPU that runs `program` once and `rounds - 1` times more.
+    pub fn isolated_in(program: &str, rounds: u8) -> Role {
+        let role = Role::initiator(program, rounds);
+        Role {
+            isolated: true,
+            name: "isolated".into(),
+            devices: if rounds == UNBOUNDED { 1 } else { rounds },
+            ..role
+        }
+    }
+
+    /// Does it flush nothing itself: an idle CPU, or one that runs a process?
+    pub fn is_beside(&self) -> bool {
+        self.first == "idle" || self.first.starts_with("run_process")
+    }
+
+    /// The programs an entry, or the next round, chooses from.
+    pub fn entries(&self) -> &[String] {
+        if self.paths.is_empty() { std::slice::from_ref(&self.again) } else { &self.paths }
+    }
+
+    /// Do device interrupts come by themselves?
+    pub fn takes_devices(&self) -> bool {
+        let by_interrupt = || self.paths.iter().any(|p| p == USER_ENTRIES[DEVICE]);
+        !self.deaf && if self.rest == Rest::User { by_interrupt() } else { self.devices > 0 }
     }
 
     /// A CPU that runs one program and then rests in the kernel.
@@ -138,7 +193,9 @@ impl Role {
             isolated: false,
             first: program.into(),
             again: program.into(),
+            paths: Vec::new(),
             left: 0,
+            devices: 0,
             rest: Rest::Kernel,
             own: 0xff,
             irqs_off: false,
@@ -172,6 +229,10 @@ pub struct Scope {
     /// Pages that no text declares are mapped by global entries, as the kernel's are where PTI is off
     /// (arch/x86/mm/init.c probe_page_size_mask).
     pub global: bool,
+    /// Follow every path into the kernel, also those that another one covers.
+    pub every_path: bool,
+    /// It is asked whether flushes or syncs keep their promises: where none is made nothing is known.
+    pub asks_flush: bool,
 }
 
 impl Scope {
@@ -190,6 +251,8 @@ impl Scope {
             frames: Vec::new(),
             rename: false,
             global: false,
+            every_path: false,
+            asks_flush: true,
         }
     }
 

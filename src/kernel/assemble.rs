@@ -15,6 +15,7 @@ mod conditions;
 mod liveness;
 mod names;
 mod ops;
+mod sound;
 mod statements;
 mod values;
 
@@ -73,7 +74,7 @@ pub fn assemble(
         chain.push(contexts);
     }
     chain.push(kernel);
-    Assembler::new(chain, features).run()
+    Assembler::new(chain, features).run(wants)
 }
 
 /// The policies that a file is based on, nearest first.
@@ -91,18 +92,21 @@ fn bases(file: &File, find: &dyn Fn(&str) -> Result<File, String>) -> Result<Vec
     }
 }
 
-/// The sections of `file` that nothing enters, names or replaces: misspelt, or left behind. A matter of reading a text
+/// The sections of `file` that nothing enters, names or replaces, nor a role in `run` runs: misspelt, or left behind. A matter of reading a text
 /// and not of assembling it: a policy that is weakened on purpose may leave sections behind.
 pub fn unused<'a>(
     file: &'a File,
     kernel: &[&File],
+    run: &[&str],
     find: &dyn Fn(&str) -> Result<File, String>,
 ) -> Result<Vec<&'a Section>, PolicyError> {
     let bases = bases(file, find)?;
     let replaced = |name: &str| bases.iter().chain(kernel.iter().copied()).any(|f| f.section(name).is_some());
     let entered = |name: &str| name.starts_with("cpu ") || ENTRIES.iter().any(|(n, _)| *n == name);
     let named = |name: &str| file.sections.iter().any(|s| names_section(&s.body, name));
-    let known = |s: &&Section| entered(&s.name) || replaced(&s.name) || named(&s.name);
+    let known = |s: &&Section| {
+        entered(&s.name) || replaced(&s.name) || named(&s.name) || run.contains(&s.name.as_str())
+    };
     Ok(file.sections.iter().filter(|s| !known(s)).collect())
 }
 
@@ -110,9 +114,10 @@ pub fn unused<'a>(
 pub fn all_used(
     file: &File,
     kernel: &[&File],
+    run: &[&str],
     find: &dyn Fn(&str) -> Result<File, String>,
 ) -> Result<(), PolicyError> {
-    let Some(section) = unused(file, kernel, find)?.first().copied() else { return Ok(()) };
+    let Some(section) = unused(file, kernel, run, find)?.first().copied() else { return Ok(()) };
     let bases = bases(file, find)?;
     let others = bases.iter().chain(kernel.iter().copied()).flat_map(|f| &f.sections);
     let all = ENTRIES.iter().map(|e| e.0).chain(others.map(|o| o.name.as_str()));
@@ -120,7 +125,7 @@ pub fn all_used(
     Err(PolicyError {
         file: file.file.clone(),
         at: section.at,
-        message: format!("nothing uses section `{}`{hint}", section.name),
+        message: format!("nothing uses section `{}`{hint}; a role may, by its name", section.name),
     })
 }
 
@@ -143,6 +148,10 @@ struct Assembler<'a> {
     handlers: Vec<(String, Span)>,
     span: Span,
     line: String,
+    /// Where the macros being inlined were used, innermost last.
+    callers: Vec<Span>,
+    /// Waits for remote calls, each with the place in the policy's own files that leads there.
+    waits: Vec<(Pc, Span)>,
 }
 
 type Result2<T> = Result<T, PolicyError>;
@@ -180,6 +189,8 @@ impl<'a> Assembler<'a> {
             handlers: Vec::new(),
             span: Span::default(),
             line: String::new(),
+            callers: Vec::new(),
+            waits: Vec::new(),
         }
     }
 
@@ -195,10 +206,16 @@ impl<'a> Assembler<'a> {
         self.chain.iter().enumerate().find_map(|(i, f)| f.section(name).map(|s| (i, s)))
     }
 
-    fn run(mut self) -> Result2<Code> {
+    fn run(mut self, wants: &[&str]) -> Result2<Code> {
         self.declare()?;
         let mut roots: Vec<String> = ENTRIES.iter().map(|(n, _)| (*n).to_string()).collect();
         roots.extend(self.chain[0].sections.iter().map(|s| s.name.clone()).filter(|n| n.starts_with("cpu ")));
+        // Sections that a role runs.
+        for want in wants {
+            if !roots.iter().any(|r| r == want) {
+                roots.push((*want).to_string());
+            }
+        }
         for name in roots {
             if self.find_section(&name).is_some() {
                 self.program(&name)?;
@@ -222,6 +239,8 @@ impl<'a> Assembler<'a> {
         }
         self.link();
         self.liveness()?;
+        sound::every_promise_is_requested(&self.code)?;
+        sound::nobody_waits_with_interrupts_off(&self.code, &self.waits)?;
         Ok(self.code)
     }
 
@@ -325,6 +344,7 @@ impl<'a> Assembler<'a> {
         }
         self.inlining.push((file, section.name.clone()));
         let outer = self.span;
+        self.callers.push(outer);
         let place = section.place.clone();
         if puts(&section.body) {
             self.set_span(file, section.at, place.as_deref());
@@ -335,6 +355,7 @@ impl<'a> Assembler<'a> {
             self.stmt(stmt, place.as_deref())?;
         }
         self.span = outer;
+        self.callers.pop();
         self.inlining.pop();
         Ok(())
     }
@@ -351,6 +372,11 @@ impl<'a> Assembler<'a> {
     }
 
     fn emit(&mut self, op: Op) -> usize {
+        if op == Op::AwaitAcks {
+            let own = |span: &&Span| !self.chain[usize::from(span.file)].is_kernel();
+            let used_at = [self.span].iter().chain(self.callers.iter().rev()).find(own).copied();
+            self.waits.push((self.code.ops.len() as Pc, used_at.unwrap_or(self.span)));
+        }
         self.code.ops.push(op);
         self.code.at.push(self.span);
         self.code.text.push(self.line.clone());

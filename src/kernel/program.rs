@@ -823,6 +823,13 @@ impl Code {
         self.programs[usize::from(id.0)].start
     }
 
+    /// Would an interrupt come out of the idle loop there: at its wait, and until it has closed interrupts again?
+    pub fn is_idle_at(&self, pc: Pc) -> bool {
+        let waits = |pc: usize| self.ops.get(pc) == Some(&Op::Body(Slot::Idle));
+        let pc = usize::from(pc);
+        waits(pc) || self.ops[pc] == Op::Irq(false) && pc.checked_sub(1).is_some_and(waits)
+    }
+
     /// The program an op belongs to.
     pub fn program_of(&self, pc: Pc) -> Option<&Program> {
         self.programs.iter().find(|p| (p.start..p.end).contains(&pc))

@@ -2,10 +2,10 @@
 
 use pyo3::{prelude::*, types::PyDict};
 
-use crate::check::edit::{self, Bounds};
+use crate::check::edit::{self, Ask, Bounds};
 use crate::check::litmus::{self, Litmus};
 use crate::check::{
-    self, Answer, Assume, CheckError, Counts, Move, Patched, Question, Role, Scope, Status, Touches,
+    self, Answer, Assume, CheckError, Counts, Move, Patched, Question, Rest, Role, Scope, Status, Touches,
     UNBOUNDED, report, schedule,
 };
 use crate::hw::Preset;
@@ -16,7 +16,7 @@ use crate::kernel::{policy, text};
 use crate::twin::{self, Twin};
 
 /// Values of a scope and assumptions as they cross the boundary.
-#[derive(FromPyObject)]
+#[derive(Clone, FromPyObject)]
 #[pyo3(from_item_all)]
 struct Request {
     text: String,
@@ -36,25 +36,32 @@ struct Request {
     roles: String,
     initiator: String,
     world: String,
+    beside: String,
 }
 
 impl Request {
     fn scope(&self) -> Result<Scope, CheckError> {
         let mut scope = Scope::standard(self.cpus.clamp(1, 6), self.nmis);
         scope.roles[0] = Role::initiator(&self.initiator, 1);
+        if !self.beside.is_empty() {
+            for role in &mut scope.roles[1..] {
+                *role = Role::isolated_in(&self.beside, self.entries.max(1));
+            }
+        }
         if !self.roles.is_empty() {
             scope.roles = litmus::roles(&self.roles)?;
         }
         scope.mces = self.mces;
+        scope.every_path = self.plain;
         scope.asids = self.asids;
         scope.pages = self.pages;
         scope.global = !self.features()?.has(Feature::Pti);
         for r in scope.roles.iter_mut().filter(|_| self.roles.is_empty()) {
-            r.left = match (r.isolated, self.rounds) {
-                (true, _) => self.entries,
-                (false, UNBOUNDED) => UNBOUNDED,
-                (false, rounds) => rounds.saturating_sub(1),
-            };
+            if r.rest == Rest::User {
+                *r = Role::isolated(self.entries);
+            } else if !r.isolated {
+                r.left = if self.rounds == UNBOUNDED { UNBOUNDED } else { self.rounds.saturating_sub(1) };
+            }
         }
         scope.validate()?;
         Ok(scope)
@@ -75,13 +82,11 @@ impl Request {
         Ok(file)
     }
 
-    /// The policy, with the kernel programs that its roles run.
+    /// The policy, with the programs that its roles run and what is asked of it.
     fn code(&self) -> PyResult<Code> {
-        let file = self.policy()?;
-        let wants: Vec<String> = litmus::roles(&self.roles)
-            .map(|roles| roles.into_iter().flat_map(|r| [r.first, r.again]).collect())
-            .unwrap_or_default();
-        let wants: Vec<&str> = wants.iter().map(String::as_str).collect();
+        let file = policy::with_question(&self.policy()?, &self.initiator);
+        let roles = self.scope()?.roles;
+        let wants: Vec<&str> = roles.iter().flat_map(|r| [r.first.as_str(), r.again.as_str()]).collect();
         Ok(policy::load_with(&file, &wants, self.features()?)?)
     }
 
@@ -263,6 +268,20 @@ pub fn check_world(text: &str, file: &str, name: &str) -> PyResult<(String, Vec<
     }
 }
 
+/// What a policy is asked: (initiator, what it is about, what runs beside it or nothing), and its own sections that no
+/// question and no entry path runs.
+#[pyfunction]
+#[allow(clippy::type_complexity)] // a row of plain values
+pub fn check_questions(
+    text: &str,
+    file: &str,
+) -> PyResult<(Vec<(&'static str, &'static str, &'static str)>, Vec<String>)> {
+    let file = text::parse(file, text)?;
+    let rows = policy::questions(&file).into_iter();
+    let rows = rows.map(|a| (a.initiator, a.about, a.beside.unwrap_or("")));
+    Ok((rows.collect(), policy::not_asked(&file)))
+}
+
 /// Names and values of the assumption flags.
 #[pyfunction]
 pub fn check_assumptions() -> Vec<(&'static str, Vec<&'static str>)> {
@@ -290,8 +309,23 @@ pub fn litmus_run<'py>(
     Ok(out)
 }
 
-/// Bounds for edited policies: every assumption about code that is not modelled must hold at once.
-fn bounds(request: &Request) -> Result<Bounds, CheckError> {
+/// Bounds for edited policies: every question of the policy, and every assumption about code that is not modelled, at
+/// once.
+fn bounds(request: &Request) -> PyResult<Bounds> {
+    let mut asks = Vec::new();
+    if request.roles.is_empty() {
+        for asked in policy::questions(&request.policy()?) {
+            let initiator = asked.initiator.to_string();
+            let beside = asked.beside.unwrap_or("").to_string();
+            asks.push(ask(&Request { initiator, beside, ..request.clone() })?);
+        }
+    } else {
+        asks.push(ask(request)?);
+    }
+    Ok(Bounds { asks, features: request.features()?, memory: request.memory })
+}
+
+fn ask(request: &Request) -> Result<Ask, CheckError> {
     let given = request.assumptions()?;
     let fixed = |name: &str| request.assume.iter().any(|(n, _)| n == name);
     let mut assume = vec![given];
@@ -309,7 +343,7 @@ fn bounds(request: &Request) -> Result<Bounds, CheckError> {
     }
     // The harshest first: most candidates fail there.
     assume.reverse();
-    Ok(Bounds { scope, assume, features: request.features()?, memory: request.memory })
+    Ok(Ask { initiator: request.initiator.clone(), scope, assume })
 }
 
 /// Run a long search that Ctrl-C can stop.
@@ -392,7 +426,7 @@ pub fn check_repair<'py>(
             let d = PyDict::new(py);
             d.set_item("edits", r.edits)?;
             d.set_item("text", r.text)?;
-            d.set_item("verdict", report::verified(&bounds.scope))?;
+            d.set_item("verdict", report::verified(&bounds.asks[0].scope))?;
             d.set_item("states", r.judged.states)?;
             Ok(d)
         })

@@ -27,8 +27,8 @@ mod _core {
 
     #[pymodule_export]
     use super::check::{
-        check_assumptions, check_initiators, check_mutants, check_necessary, check_repair, check_replay,
-        check_replay_timed, check_run, check_world, check_worlds, litmus_run,
+        check_assumptions, check_initiators, check_mutants, check_necessary, check_questions, check_repair,
+        check_replay, check_replay_timed, check_run, check_world, check_worlds, litmus_run,
     };
 
     #[pymodule_export]

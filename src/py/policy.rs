@@ -37,12 +37,19 @@ pub fn policy_kernel() -> [(&'static str, &'static str); 2] {
     policy::KERNEL_FILES
 }
 
-/// Parse and assemble a text; returns its header and canonical form.
+/// Parse and assemble a text, some of whose sections are programs of roles; returns its header and canonical form.
 #[pyfunction]
-#[pyo3(signature = (text, file="policy"))]
-pub fn policy_parse<'py>(py: Python<'py>, text: &str, file: &str) -> PyResult<Bound<'py, PyDict>> {
+#[pyo3(signature = (text, file="policy", programs=Vec::new()))]
+#[allow(clippy::needless_pass_by_value)] // extracted from Python by value
+pub fn policy_parse<'py>(
+    py: Python<'py>,
+    text: &str,
+    file: &str,
+    programs: Vec<String>,
+) -> PyResult<Bound<'py, PyDict>> {
     let parsed = text::parse(file, text)?;
-    policy::all_used(&parsed)?;
+    let run: Vec<&str> = programs.iter().map(String::as_str).collect();
+    policy::all_used(&parsed, &run)?;
     policy::load(&parsed, Features::PTI_PCID)?;
     let out = PyDict::new(py);
     out.set_item("name", &parsed.name)?;

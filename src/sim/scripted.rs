@@ -9,7 +9,7 @@ use super::cost::{Bound, Times};
 use super::machine::scripted::{Rules, Scripted, Tracked};
 use super::machine::{Layout, Timed};
 use crate::hw::{Mmu, Preset};
-use crate::kernel::program::{Code, Features, Op, ProgId, Slot, Zone};
+use crate::kernel::program::{Code, Features, Op, Pc, ProgId, Slot, Zone};
 use crate::kernel::step::{Cpu, Frame, NO_PC, Outcome, Violation, step};
 
 /// What one CPU does.
@@ -19,8 +19,14 @@ pub struct Task {
     pub first: String,
     /// What it runs next, each time.
     pub again: String,
+    /// The paths that an entry chooses from, by name, with where they start; the first is that of a plain `enter`.
+    pub paths: Vec<(String, Pc)>,
     /// How often.
     pub left: u32,
+    /// What a device interrupt by itself is amid the kernel, and amid the idle loop.
+    pub devices: [Interrupt; 2],
+    /// Those of a CPU that rests in the kernel; in user mode they count as entries.
+    pub interrupts: u32,
     /// In NOHZ_FULL.
     pub isolated: bool,
     /// In the mask that the entry flush tests.
@@ -31,6 +37,17 @@ pub struct Task {
     pub irqs_off: bool,
     /// Pages that `range` means when it writes entries; a bit each.
     pub own: u8,
+}
+
+/// A device interrupt that comes by itself, amid the kernel.
+#[derive(Clone, Debug)]
+pub enum Interrupt {
+    /// There is none.
+    Never,
+    /// It touches these zones.
+    Checks(Vec<Zone>),
+    /// It runs the program at this op.
+    Runs(Pc),
 }
 
 /// Everything a schedule needs.
@@ -90,13 +107,14 @@ struct Player<'a> {
     /// Task, interrupt or NMI of the task, NMI of those: from a rest in the kernel the second is the first.
     frames: Vec<[Option<Active>; 3]>,
     left: Vec<u32>,
+    devices: Vec<u32>,
     nmis: u32,
     mces: u32,
     now: u64,
 }
 
 /// Programs that end in SYSRET or do not return: no IRET at their end.
-const NO_IRET: [&str; 2] = ["syscall", "enter_user"];
+const NO_IRET: [&str; 4] = ["syscall", "syscall_compat", "sysenter_compat", "enter_user"];
 
 /// Carries a schedule out on a machine.
 pub fn play(
@@ -174,6 +192,7 @@ impl<'a> Player<'a> {
             m,
             frames: vec![[None; 3]; setup.tasks.len()],
             left: setup.tasks.iter().map(|t| t.left).collect(),
+            devices: setup.tasks.iter().map(|t| t.interrupts).collect(),
             nmis: setup.nmis,
             mces: setup.mces,
             now: 0,
@@ -194,9 +213,12 @@ impl<'a> Player<'a> {
     }
 
     fn start(&mut self, cpu: usize, level: usize, run: ProgId, nmi: bool) {
-        let program = &self.code.programs[usize::from(run.0)];
-        let iret = !NO_IRET.contains(&program.name.as_str());
-        self.frames[cpu][level] = Some(Active { frame: Frame::new(self.code.start(run)), nmi, iret });
+        self.start_at(cpu, level, self.code.start(run), nmi);
+    }
+
+    fn start_at(&mut self, cpu: usize, level: usize, start: Pc, nmi: bool) {
+        let iret = self.code.program_of(start).is_some_and(|p| !NO_IRET.contains(&p.name.as_str()));
+        self.frames[cpu][level] = Some(Active { frame: Frame::new(start), nmi, iret });
     }
 
     fn begin(&mut self, cpu: usize, level: usize, name: &str, nmi: bool) -> Result<(), Fault> {
@@ -237,7 +259,8 @@ impl<'a> Player<'a> {
                 self.step(cpu, pick)
             }
             "drain" => Ok(self.m.drain(who)?),
-            "enter" => self.enter(cpu),
+            "enter" => self.enter(cpu, about),
+            "device" => self.device(cpu),
             "use" => {
                 let rests = self.top(cpu).is_none() && !self.setup.tasks[cpu].rests_in_user;
                 if rests {
@@ -310,17 +333,50 @@ impl<'a> Player<'a> {
         }
     }
 
-    fn enter(&mut self, cpu: usize) -> Result<bool, Fault> {
+    fn enter(&mut self, cpu: usize, by: &str) -> Result<bool, Fault> {
         if self.top(cpu).is_some() || self.left[cpu] == 0 {
             return Ok(false);
         }
-        self.left[cpu] -= 1;
         let task = &self.setup.tasks[cpu];
+        let Some(&(_, start)) = task.paths.iter().find(|p| by.is_empty() || p.0 == by) else {
+            return Err(Fault::Unreadable(format!("this CPU does not enter by `{by}`")));
+        };
+        self.left[cpu] -= 1;
         if task.rests_in_user {
             self.m.t.cores[cpu].if_on = false;
         }
-        self.begin(cpu, 0, &task.again, false)?;
+        self.start_at(cpu, 0, start, false);
         Ok(true)
+    }
+
+    /// A device interrupt by itself, amid a program with interrupts on.
+    fn device(&mut self, cpu: usize) -> Result<bool, Fault> {
+        if self.top(cpu) != Some(0) || !self.m.t.cores[cpu].if_on {
+            return Ok(false);
+        }
+        match &self.setup.tasks[cpu].devices[usize::from(self.in_idle(cpu))] {
+            Interrupt::Never => Ok(false),
+            Interrupt::Checks(zones) => {
+                for &zone in zones {
+                    self.m.zone(cpu as Cpu, zone)?;
+                }
+                Ok(true)
+            }
+            Interrupt::Runs(start) => {
+                let user = self.setup.tasks[cpu].rests_in_user;
+                let left = if user { &mut self.left[cpu] } else { &mut self.devices[cpu] };
+                if *left == 0 {
+                    return Ok(false);
+                }
+                *left -= 1;
+                self.start_at(cpu, 1, *start, false);
+                Ok(true)
+            }
+        }
+    }
+
+    fn in_idle(&self, cpu: usize) -> bool {
+        self.frames[cpu][0].is_some_and(|active| self.code.is_idle_at(active.frame.pc))
     }
 
     fn interrupt(&mut self, cpu: usize) -> Result<bool, Fault> {
@@ -335,7 +391,8 @@ impl<'a> Player<'a> {
             c.if_on = false;
             self.begin(cpu, 0, "interrupt", false)?;
         } else {
-            self.begin(cpu, 1, "interrupt_kernel", false)?;
+            let entry = if self.in_idle(cpu) { "interrupt_idle" } else { "interrupt_kernel" };
+            self.begin(cpu, 1, entry, false)?;
         }
         Ok(true)
     }

@@ -141,6 +141,9 @@ class Machine:
         self.user_mapped, self.is_global, self.present = page["user_mapped"], page["global"], page["present"]
         self.has_page = bool(code["pages"]) or not self.has_text or "Range" in about
         self.mms = 1 + max(2, self.user_of or 0)
+        # A search that is about promises and meets none says nothing; the search looks when it is done.
+        self.about_promises = any(name in ("Pte", "Request", "Promise") for name, _ in map(named, run))
+        self.asked = False
         self.where = {
             key: at
             for at, key in enumerate((v, who) for v in range(len(self.vars)) for who in self.owners(v))
@@ -231,7 +234,7 @@ class Machine:
 
     def commit(self, s: State, i: int, address: Any, mask: int, value: Any) -> State:
         if address == _PAGE:
-            return s._replace(pte=value)
+            return self.map(s, value)
         if address in _PARTS:
             return s._replace(text=_with(s.text, _PARTS.index(address), value))
         if isinstance(address, tuple):  # the acknowledgement of a remote call
@@ -612,7 +615,15 @@ class Machine:
         if arg["v"] != "None":
             version = s.next_version
             s = s._replace(next_version=version + 1)
-        return s._replace(pte=version) if arg["locked"] else self.buffered(s, i, _PAGE, 0, version)
+        return self.map(s, version) if arg["locked"] else self.buffered(s, i, _PAGE, 0, version)
+
+    def map(self, s: State, version: int) -> State:
+        """S3: where an address of vmalloc is mapped again, it was handed on: what it mapped before is dead."""
+        if version and not s.pte and self.kind == "Vmalloc" and self.present:
+            self.asked = True
+            waiting = {v for cpu in s.cpus for address, _, v in cpu.buffer if address == _PAGE}
+            s = s._replace(dead=s.dead | frozenset(range(1, s.next_version)) - waiting - {version})
+        return s._replace(pte=version)
 
     def own_text(self, s: State, i: int, part: int) -> Opcode:
         """Return a part of the text as this CPU's stores leave it."""
@@ -641,8 +652,10 @@ class Machine:
         cpu = s.cpus[i]
         part = _part(arg)
         if part is not None:
+            self.asked = True
             dead = _with(s.dead_text, part, s.dead_text[part] | cpu.covers_text[part])
             return s._replace(dead_text=dead)
+        self.asked = True
         return s._replace(dead=s.dead | cpu.covers)
 
     def ipi(self, s: State, i: int, f: Frame, arg: Any) -> State:

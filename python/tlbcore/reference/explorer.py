@@ -39,9 +39,9 @@ _SPECULATION = ("fill", "fetch", "nmi", "kernel")  # nothing says that these eve
 class Exploration:
     """What a search found.
 
-    `status` is `verified` (within these bounds), `violated`, or `inconclusive`: a value outgrew its variable, or
-    there are more than `limit` states. `states` counts distinct states, `steps` is the length of the shortest
-    violation or -1, `violation` its rule, `schedule` the actions that lead there.
+    `status` is `verified` (within these bounds), `violated`, or `inconclusive`: a value outgrew its variable,
+    there are more than `limit` states, or no run came to a promise. `states` counts distinct states, `steps` is the
+    length of the shortest violation or -1, `violation` its rule, `schedule` the actions that lead there.
     """
 
     status: Literal["verified", "violated", "inconclusive"]
@@ -184,7 +184,9 @@ def _search(m: Machine, limit: int) -> Exploration:
         if len(found.states) > limit:
             return found.clean("inconclusive")
     endless = found.endless()
-    return found.clean("verified") if endless is None else found.violated("livelock", found.path(endless))
+    if endless is not None:
+        return found.violated("livelock", found.path(endless))
+    return found.clean("inconclusive" if m.about_promises and not m.asked else "verified")
 
 
 def _rests(state: State) -> bool:

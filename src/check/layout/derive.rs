@@ -1,11 +1,15 @@
 //! Which fields a scope needs: a CPU has bits for what its programs can come to do, and for nothing else.
 
+use super::entries::{Checks, Device, Path, paths};
 use super::liveness::{Ambient, Locations, frame, reach, register_widths};
 use super::packing::{Allocator, Bits, width};
 use super::pages::{MAX_MMS, address_spaces, pages, tags};
 use super::{CpuFields, Frame, Layout, Location, SharedFields, Target};
+use crate::check::machine::Model;
 use crate::check::scope::{Assume, CheckError, MAX_ASIDS, Rest, Role, Scope, UNBOUNDED};
-use crate::kernel::program::{Ask, At, Code, Copies, GENERATION_BITS, Level, Op, Pages, ProgId, Set};
+use crate::kernel::program::{
+    Ask, At, Code, Copies, GENERATION_BITS, Level, Op, Pages, Pc, ProgId, Set, Slot,
+};
 
 /// What a layout is derived from.
 struct Plan<'a> {
@@ -36,27 +40,34 @@ impl<'a> Plan<'a> {
         code: &'a Code,
         scope: &'a Scope,
         handlers: &[ProgId],
+        checks: Checks<'_>,
         buffer: usize,
         versions: u64,
     ) -> Result<Self, CheckError> {
         let nmis = scope.nmis > 0 || scope.mces > 0;
-        let roots = scope.roles.iter().map(|r| roots_of(code, r, nmis)).collect::<Result<Vec<_>, _>>()?;
+        let roots =
+            scope.roles.iter().map(|r| roots_of(code, scope, r, checks)).collect::<Result<Vec<_>, _>>()?;
         // Only what the scope's own programs can reach counts.
-        let sends = |starts: &[Vec<ProgId>; 3]| {
-            let ops = |p: &ProgId| code.ops_of(&code.programs[usize::from(p.0)].name);
-            starts.iter().flatten().flat_map(ops).any(|op| matches!(op, Op::Ipi { .. }))
+        let sends = |roots: &Roots| {
+            let ops = |pc: &Pc| code.program_of(*pc).map_or(&[][..], |p| code.ops_of(&p.name));
+            let starts = roots.starts.iter().chain(&roots.calls).flatten();
+            starts.flat_map(ops).any(|op| matches!(op, Op::Ipi { .. }))
         };
         let senders: Vec<usize> = (0..roots.len()).filter(|&i| sends(&roots[i])).collect();
-        let runs = scope.roles.iter().zip(roots).enumerate().map(|(i, (role, mut levels))| {
+        let runs = scope.roles.iter().zip(roots).enumerate().map(|(i, (role, roots))| {
             let receives = !role.deaf && senders.iter().any(|&s| s != i || sends_to_self(code));
-            if !receives {
-                let irq: Vec<_> =
-                    ["interrupt", "interrupt_kernel"].iter().filter_map(|n| code.program(n)).collect();
-                for l in &mut levels {
-                    l.retain(|p| !irq.contains(p));
+            let mut levels = roots.starts;
+            if receives {
+                for (level, calls) in levels.iter_mut().zip(roots.calls) {
+                    level.extend(calls);
                 }
-                if levels[1].is_empty() || scope.mces == 0 {
-                    levels[2].clear();
+            }
+            if nmis && !role.deaf {
+                let interrupted = !levels[1].is_empty() || scope.mces > 0;
+                let nmi = code.program("nmi").map(|p| code.start(p));
+                levels[1].extend(nmi);
+                if interrupted {
+                    levels[2].extend(nmi);
                 }
             }
             let levels: Vec<_> =
@@ -99,7 +110,8 @@ impl Layout {
             .collect();
         handlers.sort_unstable();
         handlers.dedup();
-        let plan = Plan::new(code, scope, &handlers, buffer, versions)?;
+        let checks = |zone| pages.iter().any(|p| Model::zone_may(assume, zone, p.kind));
+        let plan = Plan::new(code, scope, &handlers, &checks, buffer, versions)?;
         let tables = |op: &Op| matches!(op, Op::Pte { level: Level::Table, .. } | Op::FreeTable(_));
         let mut layout = Layout {
             cpus: Vec::new(),
@@ -112,7 +124,9 @@ impl Layout {
             bits: (Vec::new(), 0),
             handlers,
             asids: scope.asids,
+            paths: Vec::new(),
         };
+        layout.paths = layout.entry_paths(code, scope, assume);
         let ambient = Ambient::new(code);
         let registers = register_widths(code, (layout.asid_bits() as u8, layout.mm_bits() as u8));
         for cpu in 0..scope.roles.len() {
@@ -140,6 +154,12 @@ impl Layout {
         Ok(layout)
     }
 
+    /// By which paths each CPU enters.
+    fn entry_paths(&self, code: &Code, scope: &Scope, assume: Assume) -> Vec<Vec<Path>> {
+        let checks = |zone| self.pages.iter().any(|p| Model::zone_may(assume, zone, p.kind));
+        scope.roles.iter().map(|role| paths(code, scope, role, &checks)).collect()
+    }
+
     fn asid_bits(&self) -> u32 {
         width(self.asids as u64 - 1)
     }
@@ -155,6 +175,12 @@ impl Layout {
         c.irqs = a.take(1);
         c.gs = a.take(1);
         c.left = a.take(if left == UNBOUNDED { 0 } else { width(u64::from(left)) });
+        let role = &plan.scope.roles[cpu];
+        let runs = |name| matches!(Device::new(plan.code, role, name), Device::Runs(_));
+        let runs = runs("interrupt_kernel") || idles(plan.code, role) && runs("interrupt_idle");
+        if role.rest == Rest::Kernel && runs {
+            c.devices = a.take(width(u64::from(role.devices)));
+        }
         for (p, page) in self.pages.iter().enumerate() {
             for t in 0..tags(page, self.asids) {
                 c.tlb[p][t] = a.take(plan.version_bits);
@@ -282,31 +308,53 @@ impl Layout {
     }
 }
 
-/// Programs each level of a CPU can start.
-fn roots_of(code: &Code, role: &Role, nmis: bool) -> Result<[Vec<ProgId>; 3], CheckError> {
+/// Where each level of a CPU can start: by itself, and when remote calls come.
+struct Roots {
+    starts: [Vec<Pc>; 3],
+    calls: [Vec<Pc>; 2],
+}
+
+fn roots_of(code: &Code, scope: &Scope, role: &Role, checks: Checks<'_>) -> Result<Roots, CheckError> {
     let need = |name: &str| {
         code.program(name)
+            .map(|p| code.start(p))
             .ok_or_else(|| CheckError::NoProgram { policy: code.name.clone(), program: name.into() })
     };
-    let mut levels: [Vec<ProgId>; 3] = [vec![need(&role.first)?], Vec::new(), Vec::new()];
+    let mut out =
+        Roots { starts: [vec![need(&role.first)?], Vec::new(), Vec::new()], calls: Default::default() };
     if role.left > 0 {
-        levels[0].push(need(&role.again)?);
+        role.entries().iter().try_for_each(|name| need(name).map(drop))?;
+        out.starts[0].extend(paths(code, scope, role, checks).iter().map(|p| p.start));
     }
     if role.deaf {
-        return Ok(levels);
+        return Ok(out);
     }
+    let nmis = scope.nmis > 0 || scope.mces > 0;
     if role.rest == Rest::User {
-        levels[0].push(need("interrupt")?);
+        out.calls[0].push(need("interrupt")?);
         if nmis {
-            levels[0].push(need("nmi_user")?);
+            out.starts[0].push(need("nmi_user")?);
         }
     }
-    levels[1].push(need("interrupt_kernel")?);
-    if nmis {
-        levels[1].push(need("nmi")?);
-        levels[2].push(need("nmi")?);
+    let mut amid = vec!["interrupt_kernel"];
+    amid.extend(idles(code, role).then_some("interrupt_idle"));
+    for name in amid {
+        let start = need(name)?;
+        match Device::new(code, role, name) {
+            Device::Runs(_) => out.starts[1].push(start),
+            Device::Never | Device::Checks(_) => out.calls[1].push(start),
+        }
     }
-    Ok(levels)
+    if nmis {
+        need("nmi")?;
+    }
+    Ok(out)
+}
+
+/// Is it idle at some time?
+fn idles(code: &Code, role: &Role) -> bool {
+    let mut ops = [&role.first, &role.again].into_iter().flat_map(|name| code.ops_of(name));
+    ops.any(|op| *op == Op::Body(Slot::Idle))
 }
 
 fn sends_to_self(code: &Code) -> bool {

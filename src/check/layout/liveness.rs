@@ -29,9 +29,9 @@ const NO_IRET: [&str; 4] = ["syscall", "syscall_compat", "sysenter_compat", "ent
 pub(super) type Locations = (Vec<(Pc, Pc)>, Vec<Pc>);
 
 /// Every location the programs reach, in a fixed order, and the return addresses.
-pub(super) fn reach(code: &Code, starts: &[ProgId], handlers: &[ProgId], receives: bool) -> Locations {
+pub(super) fn reach(code: &Code, starts: &[Pc], handlers: &[ProgId], receives: bool) -> Locations {
     let mut seen: HashSet<(Pc, Pc)> = HashSet::new();
-    let mut todo: Vec<(Pc, Pc)> = starts.iter().map(|&p| (code.start(p), NO_PC)).collect();
+    let mut todo: Vec<(Pc, Pc)> = starts.iter().map(|&start| (start, NO_PC)).collect();
     while let Some(at) = todo.pop() {
         if !seen.insert(at) {
             continue;

@@ -1,6 +1,6 @@
 //! Accesses: which code may touch what (SEMANTICS A1, A2), and which of them break a rule (S5, S7 to S9).
 
-use super::{Abs, CR3_USER, Seen};
+use super::{Abs, CR3_USER, Model, Seen};
 use crate::check::layout::TEXT;
 use crate::kernel::program::{PageKind, Zone};
 use crate::kernel::step::Violation;
@@ -71,16 +71,21 @@ impl<const W: usize> Abs<'_, W> {
         }
         for p in 0..self.m.layout.pages.len() {
             let kind = self.m.layout.pages[p].kind;
-            if kind != PageKind::Text && self.m.zone_may(zone, kind) {
+            if kind != PageKind::Text && Model::zone_may(self.m.assume, zone, kind) {
                 self.access(cpu, p, false)?;
             }
         }
-        if self.m.zone_may(zone, PageKind::Text) { self.run_text(cpu) } else { Ok(()) }
+        if Model::zone_may(self.m.assume, zone, PageKind::Text) { self.run_text(cpu) } else { Ok(()) }
     }
 
     /// Ordinary kernel code on a CPU that rests in the kernel.
     pub fn use_kernel(&mut self, cpu: usize) -> Result<(), Violation> {
         self.zone(cpu, Zone::Kernel)
+    }
+
+    /// Code of a zone, in an interrupt that does nothing else.
+    pub fn touch_zone(&mut self, cpu: usize, zone: Zone) -> Result<(), Violation> {
+        self.zone(cpu, zone)
     }
 
     #[inline]

@@ -117,6 +117,17 @@ impl<const W: usize> Abs<'_, W> {
             self.set(s.upper_kind[p], u64::from(kind != 0));
             self.set(s.old_leaf[p], version);
         }
+        // S3: an address that is mapped again was handed on, whatever its unmapper has promised by then.
+        let handed_on = level == Level::Leaf
+            && v == Entry::Fresh
+            && self.m.layout.pages[p].kind == PageKind::Vmalloc
+            && self.get(s.kind[p]) == 0
+            && version > 1; // it was mapped before
+        if handed_on {
+            self.seen |= Seen::HANDED_ON;
+            let dead = self.get(s.dead[p]).max(version + 1);
+            self.set(s.dead[p], dead);
+        }
         self.set(s.version[p], version + 1);
         self.set(s.kind[p], kind);
         self.rename(p);

@@ -396,10 +396,10 @@ impl<const W: usize> Machine for Abs<'_, W> {
     }
 
     fn promise(&mut self, cpu: Cpu, pages: Pages) -> Result<(), Violation> {
-        self.seen |= Seen::PROMISED;
         for p in self.which(pages) {
             let b = self.c(cpu).covered[p];
             let covered = self.get(b);
+            self.seen |= if covered == 0 { Seen::UNREQUESTED } else { Seen::PROMISED };
             self.set(b, 0);
             let dead = self.m.layout.shared.dead[p];
             if covered > self.get(dead) {

@@ -1,5 +1,6 @@
 //! Which ops commute with everything else that can happen, and happen with the op before them.
 
+use crate::check::layout::Device;
 use crate::check::machine::{Abs, Model, Seen};
 use crate::kernel::program::{At, Cond, Cr3, Invpcid, NoFlush, Op, Place, Set, Touch, Zone};
 use crate::kernel::step::{NO_PC, Outcome, Violation};
@@ -17,13 +18,22 @@ impl Model {
     fn disturbed<const W: usize>(&self, a: &Abs<'_, W>, cpu: usize, top: usize) -> bool {
         let c = &self.layout.cpus[cpu];
         let shared = &self.layout.shared;
-        if c.irq.exists() && top == 0 && a.get(c.irqs) != 0 {
+        let open = top == 0 && a.get(c.irqs) != 0;
+        if open && (c.irq.exists() || self.devices[cpu].iter().any(|d| matches!(d, Device::Runs(_)))) {
             return true;
         }
         if !self.assume.nmis_arrive || self.role(cpu).deaf {
             return false;
         }
         a.get(shared.mces) > 0 || a.get(shared.nmis) > 0 && !self.in_nmi(a, cpu)
+    }
+
+    /// May a device interrupt look at this CPU's translations now? It changes nothing, so only ops that change what it
+    /// would use must not be passed over.
+    fn watched<const W: usize>(&self, a: &Abs<'_, W>, cpu: usize, top: usize) -> bool {
+        let looks =
+            |d: &Device| matches!(d, Device::Checks(zones) if zones.iter().any(|&z| self.zone_checks(z)));
+        top == 0 && a.get(self.layout.cpus[cpu].irqs) != 0 && self.devices[cpu].iter().any(looks)
     }
 
     /// Does the next op commute with everything else that can happen now, on this CPU and on others, so that it
@@ -59,9 +69,11 @@ impl Model {
                 !self.disturbed(a, cpu, top)
             }
             Op::MovCr3 { to: Cr3::Kernel, keep: NoFlush::Keep } => {
-                self.nothing_user && self.pcid && !self.disturbed(a, cpu, top)
+                self.nothing_user && self.pcid && !self.disturbed(a, cpu, top) && !self.watched(a, cpu, top)
             }
-            Op::Invpcid { kind: Invpcid::AllGlobal, .. } | Op::MovCr4Pge(_) => !self.disturbed(a, cpu, top),
+            Op::Invpcid { kind: Invpcid::AllGlobal, .. } | Op::MovCr4Pge(_) => {
+                !self.disturbed(a, cpu, top) && !self.watched(a, cpu, top)
+            }
             Op::Load { from, .. } => {
                 self.private[usize::from(from.field)] && from.at == At::Me && !self.disturbed(a, cpu, top)
             }
@@ -71,7 +83,8 @@ impl Model {
                 let f = &c.frames[top];
                 let at = &f.locations[a.get(f.at) as usize - 1];
                 debug_assert_eq!(at.pc, pc);
-                at.ret == NO_PC && !(at.iret && a.get(c.pending) != 0) && !self.disturbed(a, cpu, top)
+                let passes = at.ret == NO_PC && !(at.iret && a.get(c.pending) != 0);
+                passes && !self.disturbed(a, cpu, top) && !self.watched(a, cpu, top)
             }
             Op::Each { of, .. } => {
                 let mut probe = Abs::new(self, a.s);

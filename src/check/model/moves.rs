@@ -3,7 +3,7 @@
 use std::ops::ControlFlow::{self, Break, Continue};
 
 use super::{Action, Expansion};
-use crate::check::layout::{Bits, tags};
+use crate::check::layout::{Bits, Device, tags};
 use crate::check::machine::{Abs, CR3_USER, Model, Seen};
 use crate::check::scope::{Fills, Rest, Role, UNBOUNDED};
 use crate::kernel::program::{Op, PageKind, Slot, Touch};
@@ -118,15 +118,17 @@ where
         let left = self.get(c.left);
         if unbounded || left > 0 {
             self.e.progress |= !unbounded;
-            self.may(Action::Enter, |a| {
-                if !unbounded {
-                    a.set(c.left, left - 1);
-                }
-                a.enter(cpu, 0, m.code.program(&role.again).expect("the layout looked"));
-                if role.rest == Rest::User {
-                    a.set(c.irqs, 0);
-                }
-            })?;
+            for (i, path) in m.paths[cpu].iter().enumerate() {
+                self.may(if i == 0 { Action::Enter } else { Action::EnterBy(i as u8) }, |a| {
+                    if !unbounded {
+                        a.set(c.left, left - 1);
+                    }
+                    a.enter_at(cpu, 0, path.start);
+                    if role.rest == Rest::User {
+                        a.set(c.irqs, 0);
+                    }
+                })?;
+            }
         }
         if role.rest == Rest::Kernel && !role.deaf {
             let mut a = Abs::new(m, *self.s);
@@ -150,12 +152,19 @@ where
         Continue(())
     }
 
-    /// The pending interrupt, at IF=1 (SEMANTICS H5).
+    /// Interrupts, at IF=1 (SEMANTICS H5): the pending one, and amid a program one that a device sends. In user mode
+    /// that is an entry, and at rest in the kernel its touches are those of ordinary code.
     fn interrupt(&mut self, user: bool, top: Option<usize>) -> Go {
         let (m, cpu) = (self.m, self.cpu);
         let c = &m.layout.cpus[cpu];
-        let open = matches!(top, None | Some(0)) && self.get(c.irqs) != 0;
-        if !open || !c.irq.exists() || self.get(c.irq) == 0 {
+        if !matches!(top, None | Some(0)) || self.get(c.irqs) == 0 {
+            return Continue(());
+        }
+        let idle = top == Some(0) && m.code.is_idle_at(Abs::new(m, *self.s).next_op(cpu, 0).0);
+        if top == Some(0) {
+            self.device(idle)?;
+        }
+        if !c.irq.exists() || self.get(c.irq) == 0 {
             return Continue(());
         }
         self.will(Action::Irq, |a| {
@@ -164,9 +173,41 @@ where
                 a.enter(cpu, 0, m.entry.interrupt.expect("the layout looked"));
                 a.set(c.irqs, 0);
             } else {
-                a.enter(cpu, 1, m.entry.interrupt_kernel.expect("the layout looked"));
+                let entry = if idle { m.entry.interrupt_idle } else { m.entry.interrupt_kernel };
+                a.enter(cpu, 1, entry.expect("the layout looked"));
             }
         })
+    }
+
+    /// A device interrupt by itself, amid a program.
+    fn device(&mut self, idle: bool) -> Go {
+        let (m, cpu) = (self.m, self.cpu);
+        let c = &m.layout.cpus[cpu];
+        match &m.devices[cpu][usize::from(idle)] {
+            Device::Never => Continue(()),
+            Device::Checks(zones) => {
+                let mut a = Abs::new(m, *self.s);
+                match zones.iter().find_map(|&zone| a.touch_zone(cpu, zone).err()) {
+                    Some(rule) => self.pass(Action::Device, a, Some(rule)),
+                    None => Continue(()),
+                }
+            }
+            Device::Runs(start) => {
+                let role = m.role(cpu);
+                let budget = if role.rest == Rest::User { c.left } else { c.devices };
+                let left = self.get(budget);
+                let unbounded = role.rest == Rest::User && role.left == UNBOUNDED;
+                if left == 0 && !unbounded {
+                    return Continue(());
+                }
+                self.may(Action::Device, |a| {
+                    if !unbounded {
+                        a.set(budget, left - 1);
+                    }
+                    a.enter_at(cpu, 1, *start);
+                })
+            }
+        }
     }
 
     /// An NMI outside of NMIs, and a machine check anywhere.
@@ -305,7 +346,9 @@ impl Model {
             Op::Touch(Touch::Read(q) | Touch::Write(q)) => usize::from(q) == p,
             Op::Touch(Touch::Text) => self.layout.pages[p].kind == PageKind::Text,
             Op::LoadPage { page: q, .. } | Op::StorePage { page: q, .. } => usize::from(q) == p,
-            op => Model::zone_of(op).is_some_and(|z| self.zone_may(z, self.layout.pages[p].kind)),
+            op => {
+                Model::zone_of(op).is_some_and(|z| Model::zone_may(self.assume, z, self.layout.pages[p].kind))
+            }
         }
     }
 }

@@ -1,11 +1,14 @@
 //! The policy table. A new policy is one text file and one row here.
 
+mod questions;
+
 use std::sync::LazyLock;
 
 use super::assemble::{self, assemble};
 use super::program::{Code, Features};
 use super::text::{File, Loc, PolicyError, parse};
 use crate::names;
+pub use questions::{Asked, asked_as, not_asked, questions, with_question};
 
 /// One built-in policy.
 #[derive(Clone, Copy, Debug)]
@@ -90,17 +93,11 @@ pub fn builtin(name: &str) -> Result<File, PolicyError> {
     }
 }
 
-/// What a policy defers, as the initiators whose promises a check of it looks at: `purge` for flushes of the
-/// kernel range, `text_poke` for syncs of patched text, or both. A policy that defers nothing is asked about
-/// flushes.
+/// What a policy defers, by the initiators that rely on it: `purge` for flushes of the kernel range, `text_poke` for
+/// syncs of patched text, or both. One that defers nothing counts as one of flushes. What it is asked is in
+/// [`questions`].
 pub fn initiators(file: &File) -> Vec<&'static str> {
-    let mut chain = vec![file.clone()];
-    while let Some(base) = chain.last().and_then(|f| f.based_on.clone()).and_then(|n| builtin(&n).ok()) {
-        if chain.iter().any(|f| f.name == base.name) {
-            break; // `load` says so
-        }
-        chain.push(base);
-    }
+    let chain = questions::chain(file);
     let defines = |name: &str| chain.iter().any(|f| f.section(name).is_some());
     match (defines("flush_kernel_range"), defines("text_sync")) {
         (true, true) => vec!["purge", "text_poke"],
@@ -157,14 +154,14 @@ fn base(name: &str) -> Result<File, String> {
     builtin(name).map_err(|error| error.message)
 }
 
-/// Refuses a text with a section that nothing uses.
-pub fn all_used(file: &File) -> Result<(), PolicyError> {
-    assemble::all_used(file, &[kernel(), contexts()], &base)
+/// Refuses a text with a section that nothing uses, and that is none of those that roles run.
+pub fn all_used(file: &File, run: &[&str]) -> Result<(), PolicyError> {
+    assemble::all_used(file, &[kernel(), contexts()], run, &base)
 }
 
 /// Names of the sections that nothing uses.
 pub fn unused(file: &File) -> Result<Vec<String>, PolicyError> {
-    let found = assemble::unused(file, &[kernel(), contexts()], &base)?;
+    let found = assemble::unused(file, &[kernel(), contexts()], &[], &base)?;
     Ok(found.into_iter().map(|s| s.name.clone()).collect())
 }
 

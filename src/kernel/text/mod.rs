@@ -68,6 +68,11 @@ pub struct File {
 }
 
 impl File {
+    /// Is it the kernel's own, and no policy's or test's?
+    pub fn is_kernel(&self) -> bool {
+        self.kind == "kernel"
+    }
+
     /// The section of that name.
     pub fn section(&self, name: &str) -> Option<&Section> {
         self.sections.iter().find(|s| s.name == name)

@@ -300,6 +300,20 @@ fn simple(c: &mut Cursor<'_>, word: String) -> Result<StmtKind, PolicyError> {
                 let name = c.name("a variable")?;
                 c.expect("=")?;
                 let v = c.value()?;
+                if let Some((Token::Sign(sign @ ("+" | "-" | "&" | "|" | "^")), at)) = c.peek() {
+                    let (n, sign, at) = (&name.name, *sign, *at);
+                    let locked = match sign {
+                        "+" => format!("; `add {n}, 1` does it in one locked instruction"),
+                        "&" => format!("; `and {n}, 1` does it in one locked instruction"),
+                        "|" => format!("; `or {n}, 1` does it in one locked instruction"),
+                        _ => String::new(),
+                    };
+                    let message = format!(
+                        "a variable is stored a value or a local, and a local computes: `let x = {n}`, \
+                         `let x = x {sign} 1`, `{n} = x`{locked}"
+                    );
+                    return Err(PolicyError { file: c.file.into(), at, message });
+                }
                 return Ok(StmtKind::Store(name, v));
             }
             let mut words = vec![word];
@@ -337,6 +351,9 @@ fn mov(c: &mut Cursor<'_>) -> Result<StmtKind, PolicyError> {
                 c.expect_word("asid")?;
                 let asid = c.value()?;
                 let keep = c.take_word("noflush");
+                if !keep {
+                    c.take_word("flush"); // what a write is without a word
+                }
                 return Ok(StmtKind::SwitchMm(mm, asid, keep));
             }
             let how =
