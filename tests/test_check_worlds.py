@@ -79,7 +79,7 @@ flush_kernel_range
     assert (verdict.status, verdict.world) == ("violated", "nopti")
     assert tc.check(policy, world="pti").status == "verified"
     assert tc.check(policy, world="nopti").status == "violated"
-    assert tc.check("ipi").sentence.endswith("The same holds in world nopti.")
+    assert "The same holds in world nopti." in tc.check("ipi").sentence
 
 
 @pytest.mark.parametrize("name", [n for n, p in tc.policies.items() if "pti" in p.needs])
