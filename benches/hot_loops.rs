@@ -83,7 +83,7 @@ fn measured(which: &str, words: &[u64], bytes: &[u8], cpus: &mut Cpus) -> u64 {
         }
         "events" => {
             cpus.check_events(bytes).expect("valid events");
-            cpus.run(bytes, None);
+            cpus.run(bytes, None, 0).expect("valid events");
         }
         _ => {
             let question = Question { vpns: words, pcids: None, flushes: &[], sets: &[16], ways: 8 };

@@ -333,3 +333,91 @@ def test_ctrl_c_stops_a_long_call():
         timer.cancel()
         timer.join()
     assert tlb.counters["accesses"] < len(many)
+
+
+def test_an_array_that_another_thread_writes_to_is_refused_or_run_and_never_a_fault():
+    """Issue 17: a CPU number that was checked in the caller's array and read there again."""
+    rng = np.random.default_rng(1)
+    events = np.zeros(1 << 18, dtype=tc.EVENT)
+    events["cpu"] = rng.integers(0, 8, len(events))
+    events["vpn"] = rng.integers(0, 5000, len(events))
+    pages, contexts = events["vpn"].copy(), np.ones(len(events), dtype=np.uint16)
+    good = events.copy()
+    done = threading.Event()
+
+    def scribble() -> None:
+        while not done.is_set():
+            for name, value in (("cpu", 60_000), ("op", 200), ("pcid", 60_000), ("vpn", 1 << 63)):
+                events[name] = value
+            pages[:] = np.uint64(1 << 63)
+            contexts[:] = 60_000
+            events[:], pages[:], contexts[:] = good, good["vpn"], 1
+
+    tlb = tc.Tlb(PEERS, cpus=8)
+    thread = threading.Thread(target=scribble)
+    thread.start()
+    refused = ran = 0
+    try:
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            for work in (
+                lambda: tlb.run(events),
+                lambda: tlb.access(pages),
+                lambda: tlb.access(pages[:5000], contexts[:5000]),
+                lambda: tc.miss_curve(pages, sets=[1, 16], pcid=contexts),
+            ):
+                try:
+                    work()
+                    ran += 1
+                except tc.TlbError:
+                    refused += 1
+    finally:
+        done.set()
+        thread.join()
+    assert ran + refused > 10
+
+
+@pytest.mark.parametrize("count", [100, 20_000, 400_000])
+def test_a_refused_run_changes_nothing_wherever_the_bad_event_stands(count: int):
+    rng = np.random.default_rng(2)
+    events = np.zeros(count, dtype=tc.EVENT)
+    events["cpu"] = rng.integers(0, 4, count)
+    events["vpn"] = rng.integers(0, 500, count)
+    for machine in (PEERS, "skylake-sp"):
+        tlb = tc.Tlb(machine, cpus=4)
+        tlb.run(events)
+        before = tlb.copy()
+        for place in (0, count // 2, count - 1):
+            bad = events.copy()
+            bad["cpu"][place] = 4
+            with pytest.raises(tc.TlbError, match=rf"cpu\[{place}\]: must be below 4: got 4"):
+                tlb.run(bad)
+            assert tlb == before
+
+
+def test_addresses_are_pages_and_pages_that_look_like_addresses_are_warned_of():
+    address = np.array([0x7F00_1234_5678, 0x7F00_1234_6000, 0xFFFF_FFFF_8100_0000], dtype=np.uint64)
+    by_page, by_address = tc.Tlb(PEERS), tc.Tlb(PEERS)
+    by_page.access(address >> 12)
+    by_address.access(address=address)
+    assert by_page == by_address
+    signed = tc.Tlb(PEERS)
+    signed.access(address=address.view(np.int64))
+    assert signed == by_page
+    assert sorted(by_page.entries()["vpn"][by_page.entries()["level"] == 0]) == sorted(address >> 12)
+    with pytest.warns(UserWarning, match=r"multiples of 4096 .*address="):
+        tc.Tlb(PEERS).access(np.array([0x400000, 0x401000, 0x600000]))
+    with pytest.raises(tc.TlbError, match=r"address\[1\] must be canonical: got 0x800000000000000"):
+        tc.Tlb(PEERS).access(address=[1, 1 << 59])
+    with pytest.raises(TypeError, match="one of them"):
+        tc.Tlb(PEERS).access([1], address=[1])
+
+
+@pytest.mark.parametrize("field", ["vpn", "pcid", "address"])
+def test_a_masked_array_is_refused(field: str):
+    masked = np.ma.masked_array([1, 2, 3], mask=[0, 1, 0])
+    given = {"vpn": [1, 2, 3], field: masked}
+    if field == "address":
+        del given["vpn"]
+    with pytest.raises(tc.TlbError, match=f"{field} must hold a value everywhere"):
+        tc.Tlb(PEERS).access(**given)

@@ -113,7 +113,7 @@ def rows(tlb: tc.Tlb) -> list[list[tuple]]:
                 int(table["structure"][i]),
                 int(table["set"][i]),
                 int(table["way"][i]),
-                int(table["vpn"][i]),
+                cut(int(table["vpn"][i])),
                 int(table["page_size_bytes"][i]) // 4096,
                 context,
                 bool(table["stale"][i]),

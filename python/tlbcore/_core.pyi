@@ -70,6 +70,7 @@ def simulate(
     bound: str = "best",
     resume: bytes | None = None,
     checkpoint: bool = False,
+    every: tuple[float, Callable[[bytes], None]] | None = None,
     threads: int = 1,
     progress: Callable[[float, float], None] | None = None,
 ) -> list[dict[str, Any]]: ...

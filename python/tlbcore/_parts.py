@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from io import BufferedWriter
@@ -24,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlbcore._core import SweepError
+from tlbcore._files import replace_file
 from tlbcore._points import Design
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ class Directory:
         self._lock = self._take_lock()
         if not about.exists():
             text = json.dumps({"schema": SCHEMA, "version": VERSION, **identity}, indent=2, sort_keys=True)
-            self._write(about, text.encode())
+            replace_file(about, text.encode())
         for left in path.glob(".*.tmp"):
             left.unlink()
         self.damaged: list[str] = []
@@ -185,7 +184,7 @@ class Directory:
             "parameters": design.parameters, "replications": design.replications, "samples": design.samples,
             "rows_per_sample": design.rows_per_sample, "digest": _hash(keys),
         }  # fmt: skip
-        self._write(self.path / DESIGN, json.dumps(about).encode() + b"\n" + keys)
+        replace_file(self.path / DESIGN, json.dumps(about).encode() + b"\n" + keys)
 
     def append(self, table: pa.Table) -> None:
         """Add rows; when this returns they are on the disk."""
@@ -220,26 +219,8 @@ class Directory:
         pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
         data = sink.getvalue()
         name = _hash(memoryview(data))
-        self._write(self._file(name), data)
+        replace_file(self._file(name), data)
         return _Part(name, table.num_rows)
-
-    def _write(self, file: Path, data: Any) -> None:
-        hidden = file.with_name(f".{file.name}.tmp")
-        try:
-            with hidden.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            hidden.replace(file)
-        except OSError:
-            with suppress(OSError):
-                hidden.unlink()
-            raise
-        directory = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
 
 
 class Stored:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tlbcore import analysis
 from tlbcore._batches import Outcome
+from tlbcore._files import sealed
 from tlbcore._parts import Directory, Keys, keys_to_column
 from tlbcore._points import Batch, Design
 from tlbcore._table import Table
@@ -145,7 +146,7 @@ class Sweep:
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for name in ("table", "units", "identity"):
             data[name] = dict(data[name])
-        return (_unpickled, (data,))
+        return sealed(_unpickled, data)
 
     @property
     def failed(self) -> dict[str, NDArray[Any]]:

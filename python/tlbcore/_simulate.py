@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -14,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlbcore import _core
+from tlbcore._files import replace_file, sealed
 from tlbcore._machines import Machine
 from tlbcore._machines import machine as as_machine
-from tlbcore._numbers import as_threads, count, flag
+from tlbcore._numbers import as_threads, count, flag, quantity
 from tlbcore._progress import Progress, shown
+from tlbcore._signals import endings
+from tlbcore._table import Table
 from tlbcore.analysis import interval
 from tlbcore.kernel import Kernel, machine_text
 from tlbcore.policy import Policy, as_policies, as_policy
@@ -40,15 +44,6 @@ class Statistic:
 def statistics() -> tuple[Statistic, ...]:
     """Return every statistic of a simulation, in the order of the table's columns."""
     return tuple(Statistic(name=name, unit=unit, doc=doc) for name, unit, doc in _core.statistics())
-
-
-def _frozen(columns: Mapping[str, Any]) -> Mapping[str, NDArray[Any]]:
-    out: dict[str, NDArray[Any]] = {}
-    for name, values in columns.items():
-        array = np.asarray(values)
-        array.flags.writeable = False
-        out[name] = array
-    return MappingProxyType(out)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -127,7 +122,7 @@ class SimResult:
         for name in ("table", "timeline", "purges", "costs"):
             data[name] = dict(data[name])
         data["latencies"] = {name: dict(one) for name, one in self.latencies.items()}
-        return (_result, (data,))
+        return sealed(_result, data)
 
     def __repr__(self) -> str:
         left = " (interrupted)" if self.interrupted else ""
@@ -139,7 +134,7 @@ class SimResult:
 
 def _result(data: dict[str, Any]) -> SimResult:
     for name in ("table", "timeline", "purges", "costs"):
-        data[name] = _frozen(data[name])
+        data[name] = Table(data[name])
     latencies = {name: MappingProxyType(one) for name, one in data["latencies"].items()}
     data["latencies"] = MappingProxyType(latencies)
     return SimResult(**data)
@@ -172,6 +167,7 @@ def _run(
     detail: str = "summary",
     costs: str = "best",
     checkpoint: Path | None = None,
+    every_s: float | None = None,
 ) -> list[SimResult]:
     for what, value, known in (
         ("detail", detail, ("summary", "full")),
@@ -182,7 +178,13 @@ def _run(
     skip = flag(skip, "skip")
     if checkpoint is not None and not checkpoint.parent.is_dir():  # before the run, not after it
         raise _core.SimError(f"checkpoint {checkpoint}: there is no directory {checkpoint.parent}")
-    with shown(progress, "simulating", "s") as advance:
+    every = None
+    if checkpoint is not None and every_s is not None:
+        every = (every_s, lambda state: replace_file(checkpoint, state))
+    with (
+        endings() if checkpoint is not None else nullcontext(),
+        shown(progress, "simulating", "s") as advance,
+    ):
         raw = _core.simulate(
             load.to_json(),
             machine_text(machine),
@@ -194,14 +196,15 @@ def _run(
             bound=costs,
             resume=checkpoint.read_bytes() if checkpoint is not None and checkpoint.exists() else None,
             checkpoint=checkpoint is not None,
+            every=every,
             threads=threads,
             progress=advance,
         )
-    if checkpoint is not None:
-        if raw[0]["checkpoint"] is not None:
-            checkpoint.write_bytes(raw[0]["checkpoint"])
-        elif not raw[0]["interrupted"]:
-            checkpoint.unlink(missing_ok=True)
+        if checkpoint is not None:
+            if raw[0]["checkpoint"] is not None:
+                replace_file(checkpoint, raw[0]["checkpoint"])
+            elif not raw[0]["interrupted"]:
+                checkpoint.unlink(missing_ok=True)
     name = machine if isinstance(machine, str) else as_machine(machine).name
     sources = {fact.key: fact.source for fact in as_machine(machine).facts}
     return [
@@ -247,6 +250,7 @@ def simulate(
     skip: bool = True,
     timeline: int = 256,
     checkpoint: str | Path | None = None,
+    every_s: float | None = 60.0,
     progress: Progress | bool | None = None,
 ) -> SimResult:
     """Simulate one scenario under one policy.
@@ -277,7 +281,9 @@ def simulate(
         Events to keep per CPU.
     checkpoint
         File that an interrupted run leaves behind and the next call with the same inputs goes on from; it is
-        removed at the end.
+        removed at the end. It is replaced as a whole and carries a digest. Ctrl-C, SIGTERM and SIGHUP leave it.
+    every_s
+        Write it also about so often, in seconds of real time, for runs that are killed; None for never.
     progress
         Called with (simulated seconds done, in all) about twenty times a second; True shows a bar, on a terminal
         or in a notebook (extra `cli`).
@@ -314,6 +320,7 @@ def simulate(
         detail=detail,
         costs=costs,
         checkpoint=None if checkpoint is None else Path(checkpoint),
+        every_s=None if every_s is None else quantity(every_s, "every_s", above_zero=True),
     )
     return result
 
@@ -463,7 +470,7 @@ class Comparison(Mapping[str, SimResult]):
         return dataclasses.replace(self, **changes)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_comparison, (self.results, self.policies, self.bounds))
+        return sealed(_compared, (self.results, self.policies, self.bounds))
 
     @property
     def interrupted(self) -> bool:
@@ -506,7 +513,11 @@ def _comparison(
                 if many:
                     columns[f"{name}_low"].append(low)
                     columns[f"{name}_high"].append(high)
-    return Comparison(table=_frozen(columns), results=results, policies=names, bounds=bounds)
+    return Comparison(table=Table(columns), results=results, policies=names, bounds=bounds)
+
+
+def _compared(fields: tuple[Any, ...]) -> Comparison:
+    return _comparison(*fields)
 
 
 def compare(

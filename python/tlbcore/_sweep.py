@@ -32,6 +32,7 @@ from tlbcore._parts import Directory
 from tlbcore._points import Batch, Column, Points, grid_axes, sample_axis
 from tlbcore._progress import Progress, shown
 from tlbcore._results import Sweep
+from tlbcore._signals import endings
 from tlbcore.kernel import Kernel, machine_text
 from tlbcore.policy import Policy, as_policies, as_policy
 from tlbcore.policy import policies as builtin
@@ -275,6 +276,8 @@ def sweep(
         raise SweepError(_too_many(job, points, len(known)))
     design = points.design()
     with ExitStack() as open_:
+        if out is not None:
+            open_.enter_context(endings())
         rows: _results.Memory | _results.Disk
         directory = None
         if out is None:

@@ -59,6 +59,7 @@ __all__ = [
 ]
 
 _PS = 1e12
+_MOST_HZ = 1e9  # no CPU does anything more often, and gaps are whole picoseconds
 _MOST_PAGES = (1 << 32) - 1
 
 
@@ -151,7 +152,11 @@ def _actor(name: str, on: str | tuple[int, ...], kind: str, params: dict[str, An
 
 def _gap(rate_hz: float, what: str, poisson: bool = True) -> dict[str, Any]:
     rate = quantity(rate_hz, f"{what}: a rate", above_zero=True)
-    mean = min(max(_PS / rate, 1.0), _MOST_PS)
+    if rate > _MOST_HZ:
+        raise _core.SimError(
+            f"{what}: a rate must be at most {_MOST_HZ:g} per second, one each ns: got {rate:g}"
+        )
+    mean = min(_PS / rate, _MOST_PS)
     return {"mean_ps": round(mean), "exponential": flag(poisson, f"{what}: poisson")}
 
 

@@ -8,14 +8,16 @@ time.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tlbcore import _core
+from tlbcore._files import sealed
 from tlbcore._machines import Machine
 from tlbcore._machines import machine as _machine
 
@@ -27,6 +29,9 @@ EVENT: np.dtype[np.void] = np.dtype(
 
 #: Names of the ops of an event and their numbers; `help(tlbcore.Tlb.run)` says what each does.
 OPS: Mapping[str, int] = {name: number for number, name, _ in _core.event_ops()}
+
+#: What an access does.
+Kind = Literal["load", "store", "fetch"]
 
 #: Bits of an event's flags.
 FLAGS: Mapping[str, int] = {
@@ -113,17 +118,19 @@ class Tlb:
 
     def access(
         self,
-        vpn: ArrayLike,
+        vpn: ArrayLike | None = None,
         pcid: ArrayLike = 0,
-        kind: str = "load",
+        kind: Kind = "load",
         page_size: int = 4096,
         *,
+        address: ArrayLike | None = None,
         cpu: int = 0,
         counts_only: bool = False,
     ) -> TlbResult:
         """Access pages in order on one CPU, and return what happened.
 
-        `vpn`, shape (n,), uint64 (any integers are converted): `address >> 12`, whatever the page size.
+        `vpn`, shape (n,), uint64 (any integers are converted): `address >> 12`, whatever the page size. Or
+        `address`, shape (n,): byte addresses, as traces have them; kernel addresses may be negative int64.
         `pcid`: one context for all, or shape (n,), uint16; a change of context is a MOV CR3 with NOFLUSH.
         `kind` is load, store or fetch. `page_size` in bytes: 4096, 2 MiB or 1 GiB. A miss walks the tables
         and fills every level.
@@ -133,7 +140,9 @@ class Tlb:
         holds, and use from two threads at once; `TypeError` for an array that does not hold integers. A
         refused call changes nothing.
         """
-        pages = _integers("vpn", vpn, _PAGE, _VPN_MAX)
+        if (vpn is None) == (address is None):
+            raise TypeError("access takes page numbers (vpn) or byte addresses (address=), one of them")
+        pages = _pages(vpn) if address is None else _pages_of(address)
         contexts: int | NDArray[Any]
         if type(pcid) is int and 0 <= pcid <= 4095:
             contexts = pcid
@@ -193,7 +202,8 @@ class Tlb:
         """Return everything cached as a table, one row per entry.
 
         Columns: `cpu`, `level`, `structure`, `set`, `way` (for LRU and FIFO the position in order, newest
-        first), `vpn` (first 4 KiB page), `page_size_bytes`, `pcid` (0 for a global entry), `global`,
+        first), `vpn` (first 4 KiB page: `address >> 12`, that of kernel pages with its sign),
+        `page_size_bytes`, `pcid` (0 for a global entry), `global`,
         `stale`.
         """
         return self._state.entries()
@@ -231,10 +241,11 @@ class Tlb:
         self._state = empty.restored(state["state"].decode())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_restore, (type(self), self.__getstate__()))
+        return sealed(_restored, (type(self), self.__getstate__()))
 
 
-def _restore(cls: type[Tlb], state: dict[str, Any]) -> Tlb:
+def _restored(data: tuple[type[Tlb], dict[str, Any]]) -> Tlb:
+    cls, state = data
     tlb = cls.__new__(cls)
     tlb.__setstate__(state)
     return tlb
@@ -253,6 +264,8 @@ def _integers(field: str, values: ArrayLike, dtype: np.dtype[Any], largest: int)
         and values.flags.c_contiguous
     ):
         return values  # as it should be: a call on one page pays for no more looks
+    if np.ma.isMaskedArray(values):
+        raise _core.TlbError(f"{field} must hold a value everywhere: got a masked array")
     array = np.asarray(values)
     if array.size == 0 and array.dtype.kind == "f" and not isinstance(values, np.ndarray):
         array = array.astype(dtype)  # an empty list
@@ -267,6 +280,34 @@ def _integers(field: str, values: ArrayLike, dtype: np.dtype[Any], largest: int)
             raise _core.TlbError(f"{field}[{index}] must be between 0 and {largest}: got {array[index]}")
         array = array.astype(dtype)
     return np.ascontiguousarray(array)
+
+
+def _pages(vpn: Any) -> NDArray[np.uint64]:
+    pages = _integers("vpn", vpn, _PAGE, _VPN_MAX)
+    # Page numbers have no common factor of 4096, addresses of pages have: one look at a few of them decides.
+    few = pages[:64]
+    if len(few) > 1 and not (few & np.uint64(4095)).any() and few.min() >= 1 << 16 and few.min() < few.max():
+        warnings.warn(
+            f"vpn holds multiples of 4096 ({few[0]:#x}, ...): byte addresses go into address=, page numbers are"
+            " address >> 12",
+            UserWarning,
+            stacklevel=3,
+        )
+    return pages
+
+
+def _pages_of(address: Any) -> NDArray[np.uint64]:
+    array = np.asarray(address)
+    if array.dtype == np.int64 and not np.ma.isMaskedArray(address):
+        address = array.view(np.uint64)  # a kernel address that was read as signed
+    addresses = _integers("address", address, _PAGE, (1 << 64) - 1)
+    extended = addresses >> np.uint64(56)  # bits 63 to 56 are copies of bit 56 (SDM Vol. 1, 3.3.7.1, LA57)
+    wrong = (extended != 0) & ((extended != 255) | (addresses >> np.uint64(55) & np.uint64(1) == 0))
+    if wrong.any():
+        index = int(np.argmax(wrong))
+        raise _core.TlbError(f"address[{index}] must be canonical: got {int(addresses[index]):#x}")
+    pages: NDArray[np.uint64] = addresses >> np.uint64(12)
+    return pages
 
 
 def _first_bad(array: NDArray[Any]) -> str:

@@ -38,6 +38,14 @@ impl Vpn {
     }
 }
 
+impl Vpn {
+    /// `va >> 12` of the canonical address: 52 bits, with the sign of a kernel address.
+    pub const fn of_canonical(self) -> u64 {
+        let sign = if self.0 >> (Self::BITS - 1) & 1 == 1 { (1 << 52) - 1 - Self::MASK } else { 0 };
+        self.0 | sign
+    }
+}
+
 /// Process-context identifier: the 12-bit tag in CR3 (SDM 4.10.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Pcid(pub u16);

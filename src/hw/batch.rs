@@ -14,9 +14,9 @@ use rustc_hash::FxHashMap;
 use super::array::Entry;
 use super::plain::{EMPTY, Row};
 use super::simd;
-use super::stream::{Cpus, EVENT_BYTES, Event, Op, flags};
+use super::stream::{CHUNK, Cpus, EVENT_BYTES, Event, Op, Rules, flags};
 use super::tlb::Tlb;
-use super::{Kind, PageSize, Pcid, Vpn};
+use super::{Kind, PageSize, Pcid, TlbError, Vpn};
 
 /// Events per block: what one mismatch of a G bit throws away.
 const BLOCK: usize = 1 << 18;
@@ -219,8 +219,17 @@ struct Places {
 }
 
 /// Runs events; `false`: not a shape for this loop, and nothing was done.
-pub(super) fn run(cpus: &mut Cpus, events: &[[u8; EVENT_BYTES]], mut levels: Option<&mut [u8]>) -> bool {
-    let Some(places) = places(&cpus.tlbs()[0]).filter(|_| cpus.vectors()) else { return false };
+///
+/// Fails as [`Cpus::run`] does.
+pub(super) fn run(
+    cpus: &mut Cpus,
+    events: &[[u8; EVENT_BYTES]],
+    mut levels: Option<&mut [u8]>,
+    offset: usize,
+) -> Result<bool, TlbError> {
+    let Some(places) = places(&cpus.tlbs()[0]).filter(|_| cpus.vectors()) else { return Ok(false) };
+    let rules = cpus.rules();
+    let mut copy = Vec::new();
     let mut context_bits = Names::FEW;
     let mut at = 0;
     while at < events.len() {
@@ -228,18 +237,22 @@ pub(super) fn run(cpus: &mut Cpus, events: &[[u8; EVENT_BYTES]], mut levels: Opt
         if events.len() - at >= WORTH_PACKING && !cpus.tlbs().iter().any(Tlb::holds_stale) {
             let out = levels.as_deref_mut().map(|levels| &mut levels[at..]);
             let done;
-            (done, apart) = run_packed(cpus, &events[at..], out, places, &mut context_bits);
+            (done, apart) = run_packed(cpus, &events[at..], out, places, &mut context_bits, offset + at)?;
             at += done;
         }
-        for event in events.iter().skip(at).take(apart) {
-            let level = cpus.step(Event::read(event));
-            if let Some(levels) = levels.as_deref_mut() {
-                levels[at] = level;
+        let end = (at + apart).min(events.len());
+        while at < end {
+            rules.copy(&events[at..end.min(at + CHUNK)], &mut copy, offset + at)?;
+            for event in &copy {
+                let level = cpus.step(Event::read(event));
+                if let Some(levels) = levels.as_deref_mut() {
+                    levels[at] = level;
+                }
+                at += 1;
             }
-            at += 1;
         }
     }
-    true
+    Ok(true)
 }
 
 /// Runs block after block as far as the loop can; returns the events done and how many the full engine shall do next.
@@ -249,20 +262,23 @@ fn run_packed(
     mut levels: Option<&mut [u8]>,
     places: Places,
     context_bits: &mut u32,
-) -> (usize, usize) {
+    offset: usize,
+) -> Result<(usize, usize), TlbError> {
     let mut job = pack(cpus.tlbs(), places, *context_bits);
     if job.is_none() {
         *context_bits = Names::FEW + Names::MANY - *context_bits;
         job = pack(cpus.tlbs(), places, *context_bits);
     }
-    let Some(mut job) = job else { return (0, APART) };
+    let Some(mut job) = job else { return Ok((0, APART)) };
+    let rules = cpus.rules();
+    let mut copy = Vec::new();
     let (mut rows, mut pcids) = (job.rows.clone(), job.pcids.clone());
     let mut at = 0;
     let mut apart = 0;
     while at < events.len() {
         let block = &events[at..(at + BLOCK).min(events.len())];
         let out = levels.as_deref_mut().map(|levels| &mut levels[at..at + block.len()]);
-        let ran = simd::run_events(&mut job, block, out);
+        let ran = run_block(&mut job, block, out, &rules, &mut copy, offset + at)?;
         job.settle(ran != Ran::Mixed);
         match ran {
             Ran::Events(count) => {
@@ -289,7 +305,30 @@ fn run_packed(
         }
     }
     unpack(cpus, &job, places);
-    (at, apart)
+    Ok((at, apart))
+}
+
+/// One block, in chunks that are copied and checked first.
+fn run_block(
+    job: &mut Job,
+    block: &[[u8; EVENT_BYTES]],
+    mut levels: Option<&mut [u8]>,
+    rules: &Rules,
+    copy: &mut Vec<[u8; EVENT_BYTES]>,
+    offset: usize,
+) -> Result<Ran, TlbError> {
+    for (chunk, events) in block.chunks(CHUNK).enumerate() {
+        let start = chunk * CHUNK;
+        rules.copy(events, copy, offset + start)?;
+        let out = levels.as_deref_mut().map(|levels| &mut levels[start..start + events.len()]);
+        match simd::run_events(job, copy, out) {
+            Ran::Events(count) if count == events.len() => {}
+            Ran::Events(count) => return Ok(Ran::Events(start + count)),
+            Ran::Nameless(count) => return Ok(Ran::Nameless(start + count)),
+            Ran::Mixed => return Ok(Ran::Mixed),
+        }
+    }
+    Ok(Ran::Events(block.len()))
 }
 
 fn places(tlb: &Tlb) -> Option<Places> {
@@ -480,7 +519,7 @@ mod tests {
             for with_levels in [false, true] {
                 let mut cpus = Cpus::new(&geometry, 4).unwrap();
                 let mut levels = vec![7; events.len()];
-                let ran = run(&mut cpus, &events, with_levels.then_some(&mut levels[..]));
+                let ran = run(&mut cpus, &events, with_levels.then_some(&mut levels[..]), 0).unwrap();
                 assert_eq!(ran, simd::available());
                 if ran {
                     assert!(!with_levels || levels == wanted, "seed {seed}");
@@ -509,7 +548,7 @@ mod tests {
             let wanted: Vec<u8> = events.iter().map(|event| expected.step(Event::read(event))).collect();
             let mut cpus = Cpus::new(&geometry, 4).unwrap();
             let mut levels = vec![7; events.len()];
-            if run(&mut cpus, &events, Some(&mut levels)) {
+            if run(&mut cpus, &events, Some(&mut levels), 0).unwrap() {
                 assert!(levels == wanted, "seed {seed}");
                 assert!(cpus == expected, "seed {seed}");
             }

@@ -178,7 +178,7 @@ impl Names {
         let mut contexts = vec![u32::MAX; usize::from(Pcid::MAX) + 1];
         let mut known = 0;
         for &pcid in pcids.unwrap_or(&[0]) {
-            let index = &mut contexts[usize::from(pcid)];
+            let index = &mut contexts[usize::from(pcid & Pcid::MAX)];
             if *index == u32::MAX {
                 *index = known;
                 known += 1;
@@ -206,12 +206,12 @@ impl Names {
         match (self, pcids) {
             (Names::Window { base, .. }, None) => {
                 for (name, &vpn) in names.iter_mut().zip(vpns) {
-                    *name = (vpn - *base) as u32;
+                    *name = vpn.wrapping_sub(*base) as u32;
                 }
             }
             (Names::Window { base, bits, contexts, .. }, Some(pcids)) => {
                 for ((name, &vpn), &pcid) in names.iter_mut().zip(vpns).zip(pcids) {
-                    *name = (vpn - *base) as u32 | contexts[usize::from(pcid)] << *bits;
+                    *name = vpn.wrapping_sub(*base) as u32 | contexts[usize::from(pcid & Pcid::MAX)] << *bits;
                 }
             }
             (Names::Table(table, counts), pcids) => {

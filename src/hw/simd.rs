@@ -9,7 +9,10 @@
 //!   the linear and the XOR index; the loops assert it), so a set lies within its rows; a set's `ways` fit its stride, and
 //!   a stride that is no whole vector is loaded by the half.
 //! - The event loop takes its sets from [`Job`] by the event's CPU, which it compares with the number of CPUs for eight
-//!   events at a time, and panics on; `pack` refuses states whose places do not fit 32 bits.
+//!   events at a time, and panics on; its events are a copy that nobody else can write to ([`super::stream::Rules`]), so
+//!   that a CPU which is read again is the one that was compared. `pack` refuses states whose places do not fit 32 bits.
+//! - Pages of the other loops stand in memory that Python may write to meanwhile. Whatever is read there is masked before
+//!   it names a set, and nothing else depends on it.
 //! - A [`Log`]'s bucket has eight bits and there are 256 of them; that its vectors are as long is asserted.
 //! - [`Entry`] is a transparent `u64`, so four entries are a vector of words and sixteen are four.
 //! - A set of [`Narrow`] is `stride` words aligned to their size, and its number is masked with `sets - 1` too.

@@ -1,7 +1,8 @@
 //! Many accesses, switches and invalidations on many CPUs at once: the array interface of the model.
 //!
-//! One event is 16 bytes, laid out as NumPy's structured dtype `tlbcore.EVENT`, and read in place. Input is checked
-//! before anything changes, so a refused call changes nothing.
+//! One event is 16 bytes, laid out as NumPy's structured dtype `tlbcore.EVENT`. A caller in Python may write to its
+//! array while it is read here: events are copied before they are checked, and pages and contexts are masked where they
+//! are used.
 
 use super::broadcast::Invlpgb;
 use super::invalidate::{Invpcid, Scope};
@@ -133,6 +134,78 @@ impl Event {
                 let (size, kind) = (size.name(), kind.name());
                 return complain("flags", format!("no level holds {size} pages for {kind} accesses"));
             }
+        }
+        Ok(())
+    }
+}
+
+/// Events that are copied and checked at once: they stay in the first caches.
+pub(super) const CHUNK: usize = 4096;
+
+/// What events must be to run on some CPUs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    cpus: usize,
+    held: [[bool; 3]; 3],
+}
+
+impl Rules {
+    /// Copies events, and refuses those that no CPU could execute; `offset` is the number of the first.
+    pub(super) fn copy(
+        &self,
+        events: &[[u8; EVENT_BYTES]],
+        copy: &mut Vec<[u8; EVENT_BYTES]>,
+        offset: usize,
+    ) -> Result<(), TlbError> {
+        copy.clear();
+        copy.extend_from_slice(events);
+        self.check(copy, offset)
+    }
+
+    fn check(&self, events: &[[u8; EVENT_BYTES]], offset: usize) -> Result<(), TlbError> {
+        let held = &self.held;
+        // Most streams are ordinary as a whole, which three sums of bits show: small pages and contexts, 4 KiB, ops up to
+        // 11 (12 to 15 have bits 2 and 3 both), CPUs whose OR is below their number.
+        let (pages, rests, ops) = events.iter().fold((0, 0, 0), |(pages, rests, ops), bytes| {
+            let (halves, _) = bytes.as_chunks::<8>();
+            let (vpn, rest) = (u64::from_le_bytes(halves[0]), u64::from_le_bytes(halves[1]));
+            (pages | vpn, rests | rest, ops | rest & rest >> 1)
+        });
+        let never = 0xf000 | 0xf0 << 48 | 0x0c << 56;
+        let few_cpus = (rests >> 16 & 0xffff) < self.cpus as u64;
+        let all_held = held[PageSize::K4 as usize] == [true; 3];
+        if all_held && few_cpus && pages >> Vpn::BITS == 0 && rests & never == 0 && ops & 1 << 50 == 0 {
+            return Ok(());
+        }
+        // Otherwise, if some are not ordinary, each is looked at in turn. Bit `op * 4 + size` of `odd`
+        // says that such an event needs the second look.
+        let mut odd = u64::MAX;
+        for op in 0..OPS.len() {
+            for size in PageSize::ALL {
+                let access = op <= Op::Fill as usize;
+                if !access || held[size as usize][Kind::ALL[op % 3] as usize] {
+                    odd &= !(1 << (op * 4 + size as usize));
+                }
+            }
+        }
+        let cpus = self.cpus as u64;
+        let suspect = events.iter().fold(0, |all, bytes| {
+            let (halves, _) = bytes.as_chunks::<8>();
+            let (vpn, rest) = (u64::from_le_bytes(halves[0]), u64::from_le_bytes(halves[1]));
+            let (pcid, cpu, op, bits) = (rest & 0xffff, rest >> 16 & 0xffff, rest >> 48 & 0xff, rest >> 56);
+            let size = bits >> flags::SIZE_SHIFT & 3;
+            // Shifting by the low six bits is right for the ops that exist; the others are caught by `op >> 4`.
+            all | vpn >> Vpn::BITS
+                | pcid >> 12
+                | u64::from(cpu >= cpus)
+                | op >> 4
+                | odd >> ((op * 4 + size) & 63) & 1
+        });
+        if suspect == 0 {
+            return Ok(());
+        }
+        for (index, bytes) in events.iter().enumerate() {
+            Event::read(bytes).check(offset + index, self.cpus, held)?;
         }
         Ok(())
     }
@@ -275,7 +348,7 @@ impl Cpus {
         for (index, &vpn) in vpns.iter().enumerate() {
             tlb.switch(match contexts {
                 Contexts::One(pcid) => pcid,
-                Contexts::Each(pcids) => Pcid(pcids[index]),
+                Contexts::Each(pcids) => Pcid(pcids[index] & Pcid::MAX),
             });
             let answer = tlb.access(Vpn(vpn & Vpn::MASK), kind, size, false);
             if let Some(levels) = levels.as_deref_mut() {
@@ -285,71 +358,48 @@ impl Cpus {
         Ok(())
     }
 
-    /// Refuses events that no CPU could execute; [`Cpus::run`] then cannot fail.
+    /// What events must be to run here.
+    pub(super) fn rules(&self) -> Rules {
+        Rules { cpus: self.tlbs.len(), held: self.held() }
+    }
+
+    /// Refuses events that no CPU could execute.
     pub fn check_events(&self, bytes: &[u8]) -> Result<(), TlbError> {
         let (events, rest) = bytes.as_chunks::<EVENT_BYTES>();
         if !rest.is_empty() {
             return Err(TlbError::shape("events", format!("must be whole events of {EVENT_BYTES} bytes")));
         }
-        let held = self.held();
-        // Most streams are ordinary as a whole, which three sums of bits show: small pages and contexts, 4 KiB, ops up to
-        // 11 (12 to 15 have bits 2 and 3 both), CPUs whose OR is below their number.
-        let (pages, rests, ops) = events.iter().fold((0, 0, 0), |(pages, rests, ops), bytes| {
-            let (halves, _) = bytes.as_chunks::<8>();
-            let (vpn, rest) = (u64::from_le_bytes(halves[0]), u64::from_le_bytes(halves[1]));
-            (pages | vpn, rests | rest, ops | rest & rest >> 1)
-        });
-        let never = 0xf000 | 0xf0 << 48 | 0x0c << 56;
-        let few_cpus = (rests >> 16 & 0xffff) < self.tlbs.len() as u64;
-        let all_held = held[PageSize::K4 as usize] == [true; 3];
-        if all_held && few_cpus && pages >> Vpn::BITS == 0 && rests & never == 0 && ops & 1 << 50 == 0 {
+        self.rules().check(events, 0)
+    }
+
+    /// Events in order. Fails at the first chunk with an event that no CPU could execute; `offset` is the number of the
+    /// first event in the message, and the state is then that of somewhere before it: whoever needs the old one keeps it.
+    ///
+    /// `bytes` may be memory that another thread of the interpreter writes to, so each event is copied, and what is
+    /// checked and used is the copy: nothing decided about an event is read again.
+    pub fn run(
+        &mut self,
+        bytes: &[u8],
+        mut levels: Option<&mut [u8]>,
+        offset: usize,
+    ) -> Result<(), TlbError> {
+        let (events, _) = bytes.as_chunks::<EVENT_BYTES>();
+        if batch::run(self, events, levels.as_deref_mut(), offset)? {
             return Ok(());
         }
-        // Otherwise, if some are not ordinary, each is looked at in turn. Bit `op * 4 + size` of `odd`
-        // says that such an event needs the second look.
-        let mut odd = u64::MAX;
-        for op in 0..OPS.len() {
-            for size in PageSize::ALL {
-                let access = op <= Op::Fill as usize;
-                if !access || held[size as usize][Kind::ALL[op % 3] as usize] {
-                    odd &= !(1 << (op * 4 + size as usize));
+        let rules = self.rules();
+        let mut copy = Vec::new();
+        for (chunk, events) in events.chunks(CHUNK).enumerate() {
+            let start = chunk * CHUNK;
+            rules.copy(events, &mut copy, offset + start)?;
+            for (index, &event) in copy.iter().enumerate() {
+                let level = self.step(Event::read(&event));
+                if let Some(levels) = levels.as_deref_mut() {
+                    levels[start + index] = level;
                 }
             }
         }
-        let cpus = self.tlbs.len() as u64;
-        let suspect = events.iter().fold(0, |all, bytes| {
-            let (halves, _) = bytes.as_chunks::<8>();
-            let (vpn, rest) = (u64::from_le_bytes(halves[0]), u64::from_le_bytes(halves[1]));
-            let (pcid, cpu, op, bits) = (rest & 0xffff, rest >> 16 & 0xffff, rest >> 48 & 0xff, rest >> 56);
-            let size = bits >> flags::SIZE_SHIFT & 3;
-            // Shifting by the low six bits is right for the ops that exist; the others are caught by `op >> 4`.
-            all | vpn >> Vpn::BITS
-                | pcid >> 12
-                | u64::from(cpu >= cpus)
-                | op >> 4
-                | odd >> ((op * 4 + size) & 63) & 1
-        });
-        if suspect == 0 {
-            return Ok(());
-        }
-        for (index, bytes) in events.iter().enumerate() {
-            Event::read(bytes).check(index, self.tlbs.len(), &held)?;
-        }
         Ok(())
-    }
-
-    /// Events in order; what [`Cpus::check_events`] has accepted.
-    pub fn run(&mut self, bytes: &[u8], mut levels: Option<&mut [u8]>) {
-        let (events, _) = bytes.as_chunks::<EVENT_BYTES>();
-        if batch::run(self, events, levels.as_deref_mut()) {
-            return;
-        }
-        for (index, bytes) in events.iter().enumerate() {
-            let level = self.step(Event::read(bytes));
-            if let Some(levels) = levels.as_deref_mut() {
-                levels[index] = level;
-            }
-        }
     }
 
     /// One event; returns the level that answered, or [`NO_ACCESS`].

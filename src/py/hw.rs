@@ -16,6 +16,8 @@ use crate::hw::{Geometry, Kind, PageSize, Pcid, Tlb, TlbError};
 
 /// About 50 ms of accesses: Ctrl-C feels immediate and attaching costs nothing.
 const BLOCK: usize = 1 << 22;
+/// So many events are looked at before the first one runs.
+const FEW_EVENTS: usize = 1 << 14;
 /// Fewer accesses are over before the interpreter could be released and taken again.
 const BRIEF: usize = 256;
 
@@ -129,7 +131,8 @@ pub(super) fn miss_curve<'py>(
     ways: usize,
 ) -> PyResult<Vec<Vec<u64>>> {
     let pcids = pcid.as_ref().map(PyReadonlyArray1::as_slice).transpose()?;
-    let question = Question { vpns: vpn.as_slice()?, pcids, flushes: flushes.as_slice()?, sets: &sets, ways };
+    let flushes = flushes.as_slice()?.to_vec(); // places in the others, which nobody may change meanwhile
+    let question = Question { vpns: vpn.as_slice()?, pcids, flushes: &flushes, sets: &sets, ways };
     let mut running = py.detach(|| Running::new(&question))?;
     while py.detach(|| running.advance(BLOCK / 4)) {
         py.check_signals()?;
@@ -309,18 +312,30 @@ impl TlbState {
         let mut levels = levels;
         let mut out = levels.as_mut().map(|levels| levels.as_slice_mut()).transpose()?;
         let mut cpus = self.borrow()?;
-        {
-            let state: &Cpus = &cpus;
-            py.detach(|| state.check_events(bytes))
-        }?;
+        // A refused call changes nothing: few events are all looked at first, of many the old state is kept.
+        let saved = if bytes.len() > FEW_EVENTS * EVENT_BYTES && bytes.len().is_multiple_of(EVENT_BYTES) {
+            Some(cpus.clone())
+        } else {
+            cpus.check_events(bytes)?;
+            None
+        };
         let before = cpus.counters();
+        let mut ran = Ok(());
         for start in (0..bytes.len()).step_by(BLOCK * EVENT_BYTES / 2) {
             let end = (start + BLOCK * EVENT_BYTES / 2).min(bytes.len());
-            let out = out.as_deref_mut().map(|out| &mut out[start / EVENT_BYTES..end / EVENT_BYTES]);
+            let first = start / EVENT_BYTES;
+            let out = out.as_deref_mut().map(|out| &mut out[first..end / EVENT_BYTES]);
             let state: &mut Cpus = &mut cpus;
-            py.detach(|| state.run(&bytes[start..end], out));
+            ran = py.detach(|| state.run(&bytes[start..end], out, first));
+            if ran.is_err() {
+                break;
+            }
             py.check_signals()?;
         }
+        if let (Err(_), Some(saved)) = (&ran, saved) {
+            *cpus = saved;
+        }
+        ran?;
         self.table(py, &cpus.counters().since(&before))
     }
 
@@ -366,7 +381,7 @@ impl TlbState {
         column!("structure", u8, |_c, entry| entry.structure);
         column!("set", u32, |_c, entry| entry.set);
         column!("way", u32, |_c, entry| entry.way);
-        column!("vpn", u64, |_c, entry| entry.vpn.0);
+        column!("vpn", u64, |_c, entry| entry.vpn.of_canonical());
         column!("page_size_bytes", u64, |_c, entry| entry.size.pages() << 12);
         column!("pcid", u16, |_c, entry| entry.pcid.map_or(0, |pcid| pcid.0));
         column!("global", bool, |_c, entry| entry.pcid.is_none());

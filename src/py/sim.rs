@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use numpy::PyArray1;
 use pyo3::prelude::*;
@@ -48,9 +48,9 @@ pub(super) fn machine_of(text: &str) -> Result<Arc<Preset>, crate::hw::TlbError>
 
 /// Simulates each (policy, its file, seed) of `jobs` on `threads` threads. The main thread waits, looks at signals every
 /// 50 ms and calls `progress(done, total)`; Ctrl-C stops the workers and returns what there is, with
-/// `interrupted` set.
+/// `interrupted` set. With `every` = (seconds, save) the state of one run is handed to `save` that often.
 #[pyfunction]
-#[pyo3(signature = (scenario, machine, kernel, jobs, *, skip=true, keep=256, full=false, bound="best", resume=None, checkpoint=false, threads=1, progress=None))]
+#[pyo3(signature = (scenario, machine, kernel, jobs, *, skip=true, keep=256, full=false, bound="best", resume=None, checkpoint=false, every=None, threads=1, progress=None))]
 #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)]
 pub fn simulate(
     py: Python<'_>,
@@ -64,6 +64,7 @@ pub fn simulate(
     bound: &str,
     resume: Option<&[u8]>,
     checkpoint: bool,
+    every: Option<(f64, Py<PyAny>)>,
     threads: usize,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Py<PyList>> {
@@ -99,12 +100,22 @@ pub fn simulate(
     let total = scenario.duration_ps.saturating_mul(runs.len() as u64);
     let (cancel, next, left) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(runs.len()));
     let done: Vec<AtomicU64> = runs.iter().map(|_| AtomicU64::new(0)).collect();
+    let latest: Mutex<Option<Vec<u8>>> = Mutex::new(None);
     let work = || {
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(slot) = runs.get(i) else { return };
             let mut run = slot.lock().expect("no worker panics").0.take().expect("taken once");
-            run.finish(&cancel, |now, _| done[i].store(now, Ordering::Relaxed));
+            let mut saved = Instant::now();
+            run.finish(&cancel, |run| {
+                done[i].store(run.now(), Ordering::Relaxed);
+                if let Some((seconds, _)) = &every
+                    && saved.elapsed().as_secs_f64() >= *seconds
+                {
+                    *latest.lock().expect("no worker panics") = Some(run.checkpoint());
+                    saved = Instant::now();
+                }
+            });
             let out = run.output();
             // The whole state as bytes takes longer than Ctrl-C may: only where somebody asked for it.
             let state = (checkpoint && out.interrupted).then(|| run.checkpoint());
@@ -128,6 +139,13 @@ pub fn simulate(
                 if !error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py) {
                     failure = Some(error);
                 }
+            }
+            if let Some((_, save)) = &every
+                && let Some(state) = latest.lock().expect("no worker panics").take()
+                && let Err(error) = save.call1(py, (pyo3::types::PyBytes::new(py, &state),))
+            {
+                cancel.store(true, Ordering::Relaxed);
+                failure.get_or_insert(error);
             }
             if let Some(call) = &progress {
                 let now: u64 = done.iter().map(|d| d.load(Ordering::Relaxed)).sum();
@@ -186,23 +204,14 @@ fn output<'py>(py: Python<'py>, out: &Output, state: Option<&[u8]>) -> PyResult<
     purges.set_item("tail", PyArray1::from_iter(py, p.iter().map(|p| p.tail)))?;
     dict.set_item("purges", purges)?;
     let latencies = PyDict::new(py);
-    let l = &out.latencies;
-    for (name, h) in [
-        ("syscall_isolated", &l.syscall[0]),
-        ("syscall_housekeeping", &l.syscall[1]),
-        ("entry_isolated", &l.entry[0]),
-        ("entry_housekeeping", &l.entry[1]),
-        ("interruption_isolated", &l.interruption[0]),
-        ("interruption_housekeeping", &l.interruption[1]),
-        ("initiator_wait", &l.wait),
-    ] {
+    for (name, d) in out.latencies.each() {
         let one = PyDict::new(py);
-        one.set_item("count", h.len())?;
-        one.set_item("mean_ps", h.mean())?;
+        one.set_item("count", d.count())?;
+        one.set_item("mean_ps", d.mean())?;
         for (key, q) in
             [("p50_ps", 0.5), ("p90_ps", 0.9), ("p99_ps", 0.99), ("p999_ps", 0.999), ("max_ps", 1.0)]
         {
-            one.set_item(key, h.value_at_quantile(q))?;
+            one.set_item(key, d.quantile(q))?;
         }
         latencies.set_item(name, one)?;
     }

@@ -17,11 +17,13 @@ mod scan;
 mod skip;
 mod stream;
 pub mod tasks;
+mod watch;
 mod work;
 
 pub use save::Saved;
 
 use super::draw::Draws;
+use super::latencies::Latencies;
 use super::machine::{Timed, looks_up};
 use super::queue::{Key, NEVER};
 use super::scenario::{Gap, Kind as ActorKind, Path, Scenario};
@@ -35,6 +37,7 @@ use replay::{Courses, is_replayable};
 use scan::Turn;
 use skip::{Memo, Patience};
 use stream::Streaming;
+use watch::Watch;
 use work::Work;
 
 /// Frames of a CPU: task, kernel work in it, interrupt, NMI.
@@ -150,71 +153,6 @@ struct Entries {
     purge: ProgId,
 }
 
-/// How long system calls and interruptions took, by class of CPU (0 isolated, 1 housekeeping).
-#[derive(Clone, Debug)]
-pub struct Latencies {
-    /// From SYSCALL to the body: hardware and entry code.
-    pub entry: [hdrhistogram::Histogram<u64>; 2],
-    /// System calls, refills included.
-    pub syscall: [hdrhistogram::Histogram<u64>; 2],
-    /// Interruptions of user mode.
-    pub interruption: [hdrhistogram::Histogram<u64>; 2],
-    /// Waits of initiators.
-    pub wait: hdrhistogram::Histogram<u64>,
-    /// Of `entry` and `syscall`: the value seen last and how often it is still to be recorded. Most are as before.
-    same: [[(u64, u64); 2]; 2],
-}
-
-impl Latencies {
-    fn new() -> Self {
-        let h =
-            || hdrhistogram::Histogram::new_with_bounds(1000, 1 << 50, 2).expect("the bounds are constants");
-        Latencies {
-            entry: [h(), h()],
-            syscall: [h(), h()],
-            interruption: [h(), h()],
-            wait: h(),
-            same: [[(0, 0); 2]; 2],
-        }
-    }
-
-    /// A system call reached its body.
-    #[inline]
-    fn entered(&mut self, class: usize, value: u64) {
-        let same = &mut self.same[0][class];
-        if same.0 != value {
-            settle(&mut self.entry[class], same, value);
-        }
-        same.1 += 1;
-    }
-
-    /// A system call is over.
-    #[inline]
-    fn returned(&mut self, class: usize, value: u64) {
-        let same = &mut self.same[1][class];
-        if same.0 != value {
-            settle(&mut self.syscall[class], same, value);
-        }
-        same.1 += 1;
-    }
-
-    /// Records what has not been yet.
-    fn settle(&mut self) {
-        let [entered, returned] = &mut self.same;
-        for (h, same) in self.entry.iter_mut().zip(entered).chain(self.syscall.iter_mut().zip(returned)) {
-            let value = same.0;
-            settle(h, same, value);
-        }
-    }
-}
-
-fn settle(h: &mut hdrhistogram::Histogram<u64>, same: &mut (u64, u64), next: u64) {
-    if same.1 > 0 {
-        h.saturating_record_n(same.0.max(1000), same.1);
-    }
-    *same = (next, 0);
-}
-
 /// What a purge was: areas, and whether another one had just waited.
 #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 pub struct PurgeRecord {
@@ -276,6 +214,8 @@ pub struct Engine {
     class_of_cpu: Vec<u8>,
     /// Time reached.
     pub now: u64,
+    /// Nothing moves time on any more.
+    pub halted: bool,
     /// Of chains, by actor and step.
     programs: Vec<Vec<ProgId>>,
     tasks: Option<tasks::Programs>,
@@ -466,6 +406,7 @@ impl Engine {
             housekeeping: (0..scenario.cpus).filter(|c| !scenario.is_isolated(*c)).collect(),
             class_of_cpu: (0..scenario.cpus).map(|c| u8::from(!scenario.is_isolated(c))).collect(),
             now: 0,
+            halted: false,
             programs,
             code,
         };
@@ -563,13 +504,19 @@ impl Engine {
 
     // -- the global loop ---------------------------------------------------------------------------------
 
-    /// Runs every action before `end`, then brings every CPU there. `false`: `cancel` was set.
+    /// Runs every action before `end`, then brings every CPU there. `false`: `cancel` was set, or time stands still and
+    /// [`Engine::halted`] says so.
     pub fn run_until(&mut self, end: u64, cancel: &AtomicBool) -> bool {
         let mut turns = 0u32;
+        let mut watch = Watch::default();
         loop {
             let (time, cpu) = self.m.queue.top();
             if time >= end {
                 break;
+            }
+            if watch.stands_still(time, self.scenario.cpus) {
+                self.halt(time);
+                return false;
             }
             if turns.is_multiple_of(256) && cancel.load(Ordering::Relaxed) {
                 return false;

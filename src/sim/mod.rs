@@ -12,6 +12,7 @@
 pub mod cost;
 pub mod draw;
 pub mod engine;
+pub mod latencies;
 pub mod machine;
 pub mod queue;
 pub mod recorded;

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use sha2::{Digest, Sha256};
+
 use super::cost::{Bound, Times};
-use super::engine::{Engine, Kernel, Latencies, PurgeRecord, Saved};
+use super::engine::{Engine, Kernel, PurgeRecord, Saved};
+use super::latencies::Latencies;
 use super::machine::{CpuTlb, Layout, Timed};
 use super::refuse::refuse;
 use super::scenario::{Actor, Gap, Kind, On, Path, Scenario};
@@ -111,7 +114,8 @@ const BLOCK_RUNS: u64 = 20_000;
 /// Simulated time of the first block.
 const FIRST_BLOCK_PS: u64 = 1_000_000_000;
 
-const CHECKPOINT_VERSION: u32 = 3;
+const CHECKPOINT_VERSION: u32 = 4;
+const CHECKPOINT_MARK: &[u8] = b"tlbcore checkpoint\n";
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Checkpoint {
@@ -186,15 +190,16 @@ impl Run {
         self.engine.now
     }
 
-    /// Goes on to `end` (at most the scenario's duration). `false`: `cancel` was set.
+    /// Goes on to `end` (at most the scenario's duration). `false`: `cancel` was set, or nothing moves any more.
     pub fn advance(&mut self, end: u64, cancel: &AtomicBool) -> bool {
         let end = end.min(self.input.scenario.duration_ps);
-        self.interrupted = !self.engine.run_until(end, cancel);
-        !self.interrupted
+        let whole = self.engine.run_until(end, cancel);
+        self.interrupted = !whole && !self.engine.halted;
+        whole
     }
 
     /// Goes on to the end in blocks, each about as much work as the others. Blocks never show in results.
-    pub fn finish(&mut self, cancel: &AtomicBool, mut progress: impl FnMut(u64, u64)) {
+    pub fn finish(&mut self, cancel: &AtomicBool, mut progress: impl FnMut(&Run)) {
         let duration = self.input.scenario.duration_ps;
         let mut block = FIRST_BLOCK_PS;
         while self.now() < duration {
@@ -202,24 +207,31 @@ impl Run {
             if !self.advance(end, cancel) {
                 return;
             }
-            progress(self.now(), duration);
+            progress(self);
             let did = self.engine.work - before;
             block = if did > BLOCK_RUNS { (block / 2).max(1) } else { block.saturating_mul(2) };
         }
+        self.engine.look_for_deadlock();
     }
 
-    /// The state as bytes that [`Run::resume`] takes.
+    /// The state as bytes that [`Run::resume`] takes: a mark, the digest of the rest, and the rest.
     pub fn checkpoint(&self) -> Vec<u8> {
         let state = self.engine.save();
         let whole = Checkpoint { version: CHECKPOINT_VERSION, inputs: self.inputs(), state };
         let json = serde_json::to_vec(&whole).expect("plain data");
-        zstd::encode_all(json.as_slice(), 1).expect("memory")
+        let packed = zstd::encode_all(json.as_slice(), 1).expect("memory");
+        [CHECKPOINT_MARK, Sha256::digest(&packed).as_slice(), &packed].concat()
     }
 
     /// Goes on from a checkpoint of a run with the same inputs.
     pub fn resume(&mut self, bytes: &[u8]) -> Result<(), SimError> {
         let fail = |text: String| SimError::Scenario(format!("checkpoint: {text}"));
-        let json = zstd::decode_all(bytes).map_err(|e| fail(format!("not a checkpoint, or damaged: {e}")))?;
+        let sealed = bytes.strip_prefix(CHECKPOINT_MARK).and_then(|rest| rest.split_at_checked(32));
+        let Some((digest, packed)) = sealed else { return Err(fail("not a checkpoint, or damaged".into())) };
+        if Sha256::digest(packed).as_slice() != digest {
+            return Err(fail("damaged: its digest is not that of its content".into()));
+        }
+        let json = zstd::decode_all(packed).map_err(|e| fail(format!("damaged: {e}")))?;
         let whole: Checkpoint = serde_json::from_slice(&json).map_err(|e| fail(format!("damaged: {e}")))?;
         if whole.version != CHECKPOINT_VERSION {
             return Err(fail(format!("has version {}, this is {CHECKPOINT_VERSION}", whole.version)));
@@ -245,6 +257,12 @@ impl Run {
         )
     }
 
+    fn standstill(&self) -> Option<String> {
+        let (time, cpu, pc, _) = self.engine.halted.then_some(self.engine.m.violation).flatten()?;
+        let place = self.engine.source(pc);
+        Some(format!("the run ends at {time} ps: nothing moves simulated time on; CPU {cpu} is at {place}"))
+    }
+
     /// The results so far.
     pub fn output(&self) -> Output {
         let mut engine = self.engine.clone();
@@ -267,7 +285,7 @@ impl Run {
             runs: engine.runs,
             reached_ps,
             interrupted: self.interrupted,
-            notes: self.notes.clone(),
+            notes: self.notes.iter().cloned().chain(self.standstill()).collect(),
         }
     }
 }
@@ -363,6 +381,9 @@ fn entry_ps(
     let input = Input { scenario, policy, skip: false, keep: 0, ..input.clone() };
     let mut engine = engine(&input, code, features, &[0])?;
     engine.run_until(input.scenario.duration_ps, &AtomicBool::new(false));
+    if engine.halted {
+        return Ok(0); // the run itself says where
+    }
     engine.finish(input.scenario.duration_ps);
     let row = &engine.m.stats[usize::from(cpu)];
     Ok(row[Stat::kernel_ps as usize] / row[Stat::syscalls as usize].max(1))
@@ -371,7 +392,7 @@ fn entry_ps(
 /// Runs to the end.
 pub fn simulate(input: Input) -> Result<Output, SimError> {
     let mut run = Run::new(input)?;
-    run.finish(&AtomicBool::new(false), |_, _| {});
+    run.finish(&AtomicBool::new(false), |_| {});
     Ok(run.output())
 }
 
@@ -421,12 +442,9 @@ mod tests {
         assert_eq!(a.stats, b.stats);
         assert_eq!(a.by_cause, b.by_cause);
         assert_eq!(a.events, b.events);
-        let recorded = |o: &Output| -> Vec<(u64, u64)> {
-            let l = &o.latencies;
-            let all = l.entry.iter().chain(&l.syscall).chain(&l.interruption).chain([&l.wait]);
-            all.flat_map(|h| h.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value()))).collect()
-        };
-        assert_eq!(recorded(a), recorded(b));
+        for ((name, a), (_, b)) in a.latencies.each().into_iter().zip(b.latencies.each()) {
+            assert_eq!(a, b, "{name}");
+        }
         assert_eq!(a.runs, b.runs);
     }
 
@@ -461,7 +479,7 @@ mod tests {
         for row in POLICIES {
             let full = Input { full: true, ..input(storm(10), row.id) };
             let mut fast = Run::new(full.clone()).unwrap();
-            fast.finish(&AtomicBool::new(false), |_, _| {});
+            fast.finish(&AtomicBool::new(false), |_| {});
             assert!(fast.engine.work * 2 < fast.engine.runs, "{}: most calls repeat", row.id);
             same(&fast.output(), &simulate(Input { skip: false, ..full }).unwrap());
         }
@@ -489,7 +507,7 @@ mod tests {
                     let run = |replays| {
                         let mut run = Run::new(Input { skip, ..full.clone() }).unwrap();
                         run.engine.replays = replays;
-                        run.finish(&AtomicBool::new(false), |_, _| {});
+                        run.finish(&AtomicBool::new(false), |_| {});
                         (run.output(), run.engine.replayed)
                     };
                     let ((each, none), (fast, some)) = (run(false), run(true));
@@ -710,7 +728,7 @@ mod tests {
         let cancel = AtomicBool::new(false);
         run.advance(50_000_000_000, &cancel);
         cancel.store(true, std::sync::atomic::Ordering::Relaxed);
-        run.finish(&cancel, |_, _| {});
+        run.finish(&cancel, |_| {});
         let out = run.output();
         assert!(out.interrupted && out.reached_ps == 50_000_000_000);
         assert!(out.stats[2][Stat::syscalls as usize] > 0);

@@ -340,6 +340,8 @@ fn work_delay() -> u64 {
 /// Largest machine: `NR_CPUS` of distribution kernels is 8,192, but a broadcast to more than 4,096 CPUs says
 /// nothing new.
 pub const MAX_CPUS: Cpu = 4096;
+/// Least mean gap of what happens by itself: no CPU does anything more often than each nanosecond.
+const LEAST_GAP_PS: u64 = 1000;
 
 /// Most processes at once: numbers of address spaces have 16 bits, and lazy CPUs keep some that are gone.
 pub const MAX_MMS: usize = 50_000;
@@ -445,10 +447,13 @@ impl Scenario {
                 }
             }
             if let Some(gap) = actor.kind.gap()
-                && gap.mean_ps == 0
+                && gap.mean_ps < LEAST_GAP_PS
                 && !matches!(actor.kind, Kind::Syscalls { .. })
             {
-                return fail(format!("actor {:?}: its gap must be above 0", actor.name));
+                return fail(format!(
+                    "actor {:?}: its gap must be at least {LEAST_GAP_PS} ps, a rate of 1e9 per second: got {} ps",
+                    actor.name, gap.mean_ps
+                ));
             }
             if let Kind::Forks { batch: 0, .. } = actor.kind {
                 return fail(format!("actor {:?}: batch must be at least 1: got 0", actor.name));

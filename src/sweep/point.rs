@@ -54,7 +54,7 @@ impl Parts {
             bound: Bound::Best,
         };
         let mut run = Run::new(input).map_err(|error| error.to_string())?;
-        run.finish(cancel, |_, _| {});
+        run.finish(cancel, |_| {});
         let output = run.output();
         Ok((!output.interrupted).then_some(output))
     }

@@ -229,7 +229,7 @@ impl Engine {
                 c.quiet_from = clock;
                 let longest = &mut self.m.stats[i][Stat::longest_quiet_ps as usize];
                 *longest = (*longest).max(quiet);
-                self.latencies.interruption[class].saturating_record(took.max(1000));
+                self.latencies.interruption[class].record(took);
                 self.user_time_goes_on(cpu, act, clock);
             }
             Why::Fault => self.user_time_goes_on(cpu, act, clock),

@@ -140,6 +140,8 @@ impl Engine {
         }
         c.waiting = c.acks_left > 0;
         let until = if c.waiting { NEVER } else { c.clock.max(c.acked_at) };
+        // Acknowledged, it does nothing before this: asking it for its time again would not move it.
+        c.resume = if c.waiting { 0 } else { due.min(until) };
         if due <= until && due != NEVER {
             if (due, cpu) >= limit {
                 return false;
@@ -159,7 +161,7 @@ impl Engine {
         self.m.add(cpu, Stat::wait_ps, waited);
         let longest = &mut self.m.stats[usize::from(cpu)][Stat::wait_max_ps as usize];
         *longest = (*longest).max(waited);
-        self.latencies.wait.saturating_record(waited.max(1000));
+        self.latencies.wait.record(waited);
         let frame = &mut self.own[usize::from(cpu)].acts[top].frame;
         one(&self.code, frame, &mut self.m, cpu);
         true

@@ -155,7 +155,7 @@ mod tests {
     fn neither_chunks_nor_checkpoints_change_what_a_process_that_moves_does() {
         let never = AtomicBool::new(false);
         let mut whole = Run::new(input()).unwrap();
-        whole.finish(&never, |_, _| {});
+        whole.finish(&never, |_| {});
         let whole = whole.output();
         for cpu in 0..2 {
             let row = &whole.stats[cpu];

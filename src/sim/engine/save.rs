@@ -1,9 +1,9 @@
 //! The state of a run as plain data, so that another process can go on. What follows from the inputs (code, costs,
 //! scenario) is not saved; what was jumped over is written into the statistics first.
 
-use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use super::super::latencies::SavedDurations;
 use super::super::machine::{Contexts, Core, CpuTlb, Debt, SavedTlb};
 use super::super::stats::{N_CAUSES, STATS};
 use super::super::timeline::Timeline;
@@ -15,9 +15,6 @@ use super::{Act, DEPTH, Engine, PurgeRecord, Work};
 use crate::kernel::program::Pc;
 use crate::kernel::step::{Cpu, Violation};
 use crate::kernel::vmalloc::{Area, Vmalloc};
-
-/// Of latencies.
-const HISTOGRAMS: usize = 7;
 
 /// What is kept of an [`ActorState`](super::ActorState).
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -69,29 +66,19 @@ pub struct Saved {
     last_purge_end: u64,
     purges: Vec<PurgeRecord>,
     forks: u64,
-    histograms: Vec<Vec<(u64, u64)>>,
+    durations: Vec<SavedDurations>,
     runs: u64,
     now: u64,
 }
 
 impl Engine {
-    fn histograms(&mut self) -> [&mut Histogram<u64>; HISTOGRAMS] {
-        let l = &mut self.latencies;
-        let ([a, b], [c, d]) = (l.syscall.each_mut(), l.interruption.each_mut());
-        let [e, f] = l.entry.each_mut();
-        [a, b, c, d, e, f, &mut l.wait]
-    }
-
     /// The state now.
     pub fn save(&self) -> Saved {
         let mut e = self.clone();
         for cpu in 0..e.scenario.cpus {
             e.settle(cpu);
         }
-        let histograms = e
-            .histograms()
-            .map(|h| h.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect())
-            .to_vec();
+        let durations = e.latencies.each().map(|(_, durations)| durations.save()).to_vec();
         Saved {
             tlbs: e.m.tlbs.as_ref().map(|tlbs| tlbs.iter().map(CpuTlb::save).collect()),
             stats: e.m.stats.iter().map(|row| row.to_vec()).collect(),
@@ -139,7 +126,7 @@ impl Engine {
             last_purge_end: e.last_purge_end,
             purges: e.purges,
             forks: e.forks,
-            histograms,
+            durations,
             runs: e.runs,
             now: e.now,
         }
@@ -157,7 +144,7 @@ impl Engine {
             && saved.queue.len() == self.own.len()
             && saved.timelines.len() == self.own.len()
             && saved.by_cause.len() == self.own.len()
-            && saved.histograms.len() == HISTOGRAMS
+            && saved.durations.len() == self.latencies.each().len()
             && saved.stats.len() == self.own.len()
             && saved.stats.iter().all(|row| row.len() == STATS)
             && saved.own.iter().zip(&self.own).all(|(s, o)| s.actors.len() == o.actors.len())
@@ -208,10 +195,9 @@ impl Engine {
             own.courses = Courses::default();
         }
         self.latencies.settle();
-        for (histogram, counts) in self.histograms().into_iter().zip(&saved.histograms) {
-            histogram.reset();
-            for (value, count) in counts {
-                histogram.saturating_record_n(*value, *count);
+        for (durations, saved) in self.latencies.each_mut().into_iter().zip(&saved.durations) {
+            if !durations.restore(saved) {
+                return false;
             }
         }
         self.blocked = true; // or not: then nobody is woken

@@ -207,12 +207,8 @@ impl Engine {
                 self.m.stats[i][*s] += d * memo.times;
             }
             if memo.times > 0 {
-                let h = &mut self.latencies.syscall[class];
-                let value = memo.cost.max(1000).min(h.high());
-                h.record_n(value, memo.times).expect("within its bounds");
-                let h = &mut self.latencies.entry[class];
-                let value = memo.entered.max(1000).min(h.high());
-                h.record_n(value, memo.times).expect("within its bounds");
+                self.latencies.syscall[class].record_n(memo.cost, memo.times);
+                self.latencies.entry[class].record_n(memo.entered, memo.times);
             }
             memo.times = 0;
         }
