@@ -130,6 +130,20 @@ def test_a_function_that_changed_is_computed_anew(tmp_path: Path):
     assert changed.table["seed"].tolist() == first.table["seed"].tolist()
 
 
+def test_inert_policies_are_marked_and_two_of_them_are_not_compared(tmp_path: Path):
+    """Without PTI `coalesce-*` does nothing: the row has mainline's figures, and says so."""
+    grid = {"machine": ["broadwell-ep-e5-2699v4", "cascade-lake-sp"], "policy": ["ipi", "coalesce-v7"]}
+    for out in (None, tmp_path / "out"):
+        table = tc.sweep("syscall-heavy", grid, fixed=FIXED, out=out).table
+        assert table["inert"].tolist() == [False, False, False, True]
+    load = tc.scenarios.syscall_heavy(**FIXED)
+    assert "Meltdown" in tc.simulate(load, machine="cascade-lake-sp", policy="coalesce-v7").inert[0]
+    assert tc.simulate(load, machine="broadwell-ep", policy="coalesce-v7").inert == ()
+    with pytest.raises(tc.SweepError, match=r"both do nothing here.*coalesce-v7` is inert.*Meltdown"):
+        tc.break_even("syscall-heavy", "gap_ns", 1, 2, policies=("coalesce-v6", "coalesce-v7"),
+                      machine="cascade-lake-sp", fixed=FIXED)  # fmt: skip
+
+
 def test_rows_of_another_engine_are_not_taken_for_this_ones(tmp_path: Path, monkeypatch):
     tc.sweep("syscall-heavy", {"gap_ns": [100.0]}, fixed=FIXED, out=tmp_path)
     monkeypatch.setattr(tc._core, "engine", lambda: "0" * 32)

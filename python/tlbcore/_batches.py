@@ -30,16 +30,18 @@ TRIES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a batch: a value per metric and point, an error or None per point."""
+    """What became of a batch: a value per metric and point, an error or None, and whether the policy was inert."""
 
     metrics: Mapping[str, NDArray[np.float64]]
     errors: list[str | None]
+    inert: NDArray[np.bool_] | None = None  # nowhere
 
     def select(self, chosen: NDArray[np.bool_]) -> Outcome:
         """Return the points of a mask."""
         return Outcome(
             metrics={name: values[chosen] for name, values in self.metrics.items()},
             errors=[error for error, here in zip(self.errors, chosen, strict=True) if here],
+            inert=None if self.inert is None else self.inert[chosen],
         )
 
 

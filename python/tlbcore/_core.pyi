@@ -99,7 +99,7 @@ def sweep_run(
     choices: NDArray[np.uint32],
     seeds: Sequence[int],
     threads: int,
-) -> tuple[NDArray[np.float64], list[str | None], NDArray[np.bool_]]: ...
+) -> tuple[NDArray[np.float64], list[str | None], NDArray[np.bool_], NDArray[np.bool_]]: ...
 
 # hw.rs
 

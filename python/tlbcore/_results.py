@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 # Columns that every sweep has beside its parameters and metrics; `sample` only one of samples.
-_OWN = ("key", "point", "sample", "replication", "seed", "error")
+_OWN = ("key", "point", "sample", "replication", "seed", "inert", "error")
 
 
 def columns_of(batch: Batch, outcome: Outcome, metrics: Sequence[str]) -> dict[str, Any]:
@@ -40,6 +40,7 @@ def columns_of(batch: Batch, outcome: Outcome, metrics: Sequence[str]) -> dict[s
         **batch.columns,
         "replication": batch.replications,
         "seed": batch.seeds,
+        "inert": np.zeros(len(batch), dtype=bool) if outcome.inert is None else outcome.inert,
         **values,
         "error": list(outcome.errors),
     }
@@ -116,8 +117,9 @@ class Sweep:
     table
         A row per point and replication, in the order in which they were asked for: the parameters as they were
         varied, `point` (uint64, numbers the combinations of values), `sample` (uint64, of samples only: which of
-        them this row is; a sample that was given twice has two rows), `replication` (uint32), `seed` (uint64), the
-        metrics (float64, unit in the name or in `units`; NaN where missing) and `error` (text, or None).
+        them this row is; a sample that was given twice has two rows), `replication` (uint32), `seed` (uint64),
+        `inert` (bool: the policy does nothing on this machine, and what ran is mainline), the metrics (float64,
+        unit in the name or in `units`; NaN where missing) and `error` (text, or None).
         `pandas.DataFrame(sweep.table)` works.
     parameters, metrics
         Names of the columns that were varied, and that were computed.
@@ -218,7 +220,7 @@ def _in_order(
     place = place[rows]
     numbers = design.numbers(rows)
     others = [name for name in names if name not in design.parameters and name not in _OWN]
-    shown = [*design.parameters, *numbers, "replication", "seed", *others, "error"]
+    shown = [*design.parameters, *numbers, "replication", "seed", "inert", *others, "error"]
     return Table(shown, lambda name: numbers[name] if name in numbers else load(name)[place])
 
 

@@ -80,6 +80,8 @@ class SimResult:
         `source`.
     unsourced
         Those of INVLPGB and RAR that nobody has published: figures that depend on them are intervals at best.
+    inert
+        Why the policy does nothing here, so that mainline ran; empty if it works.
     """
 
     scenario: Scenario
@@ -99,6 +101,7 @@ class SimResult:
     violation: str | None
     costs: Mapping[str, NDArray[Any]]
     unsourced: tuple[str, ...] = ()
+    inert: tuple[str, ...] = ()
 
     def total(self, name: str, *, isolated: bool | None = None) -> int:
         """Return a statistic summed over CPUs: isolated ones, the others, or all (None).
@@ -227,6 +230,7 @@ def _run(
                 "violation": one["violation"],
                 "costs": _costs(one["costs"], sources),
                 "unsourced": tuple(one["unsourced"]),
+                "inert": tuple(one["inert"]),
             }
         )
         for (policy, seed), one in zip(jobs, raw, strict=True)

@@ -101,7 +101,7 @@ class _Simulations:
                 errors = [error or failed.get(row) for error, row in zip(errors, spread, strict=True)]
             choices[:, part] = [0 if row in failed else places[row] for row in rows]
         sound = np.array([error is None for error in errors], dtype=bool)
-        figures, found, done = _core.sweep_run(
+        figures, found, done, without = _core.sweep_run(
             scenarios.texts, machines.texts, kernels.texts, policies.texts,
             np.ascontiguousarray(choices[sound]), batch.seeds[sound].tolist(), threads,
         )  # fmt: skip
@@ -110,7 +110,11 @@ class _Simulations:
             errors[place] = error
         whole_figures = np.full((len(figures), len(batch)), np.nan)
         whole_figures[:, where] = figures
-        outcome = Outcome(metrics=dict(zip(metrics(), whole_figures, strict=True)), errors=errors)
+        inert = np.zeros(len(batch), dtype=bool)
+        inert[where] = without
+        outcome = Outcome(
+            metrics=dict(zip(metrics(), whole_figures, strict=True)), errors=errors, inert=inert
+        )
         if not done.all():
             reached = np.ones(len(batch), dtype=bool)
             reached[where] = done
@@ -455,6 +459,11 @@ def _too_many(job: _Simulations, points: Points, count: int) -> str:
     )
 
 
+def _why_inert(policies: Sequence[Policy], machine: str | Machine, kernel: Kernel | None) -> str:
+    reasons = [(kernel or Kernel()).inert(policy, machine) for policy in policies]
+    return "; ".join(reason for each in reasons for reason in each) or "no CPU is isolated"
+
+
 def read_sweep(path: str | Path, *, every: bool = False) -> Sweep:
     """Read the results in a directory, of a sweep that ended or was stopped.
 
@@ -535,6 +544,11 @@ def break_even(
         if len(found.failed["error"]):
             raise SweepError(f"{parameter} = {value:g}: {found.failed['error'][0]}")
         order = np.argsort(found.table["replication"], kind="stable")
+        if found.table["inert"].all():
+            raise SweepError(
+                f"{names[0]} and {names[1]} both do nothing here, so that mainline is compared with itself:"
+                f" {_why_inert(pair, machine, kernel)}"
+            )
         labels = found.table["policy"][order]
         values = found.table[metric][order]
         first = labels == labels[np.flatnonzero([label.split("@")[0] == names[0] for label in labels])[0]]

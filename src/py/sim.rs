@@ -223,6 +223,7 @@ fn output<'py>(py: Python<'py>, out: &Output, state: Option<&[u8]>) -> PyResult<
     dict.set_item("reached_ps", out.reached_ps)?;
     dict.set_item("interrupted", out.interrupted)?;
     dict.set_item("notes", &out.notes)?;
+    dict.set_item("inert", &out.inert)?;
     let violation = out
         .violation
         .as_ref()

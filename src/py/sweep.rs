@@ -66,7 +66,7 @@ pub(super) fn sweep_metrics() -> Vec<(&'static str, &'static str, &'static str)>
 ///
 /// The first four lists are the distinct parts: scenarios and kernels as JSON, machines and policies by name or as
 /// text; `choices`, shape (n, 4), picks one of each per point. Returns metrics, shape (metrics, n), an error or
-/// none per point, and which points are done: all, unless Ctrl-C came.
+/// none per point, which points are done (all, unless Ctrl-C came), and where the policy was inert.
 #[pyfunction]
 #[allow(clippy::type_complexity, clippy::too_many_arguments)] // said in the stub
 pub(super) fn sweep_run<'py>(
@@ -78,7 +78,12 @@ pub(super) fn sweep_run<'py>(
     choices: PyReadonlyArray2<'py, u32>,
     seeds: Vec<u64>,
     threads: usize,
-) -> PyResult<(Bound<'py, PyArray2<f64>>, Vec<Option<String>>, Bound<'py, PyArray1<bool>>)> {
+) -> PyResult<(
+    Bound<'py, PyArray2<f64>>,
+    Vec<Option<String>>,
+    Bound<'py, PyArray1<bool>>,
+    Bound<'py, PyArray1<bool>>,
+)> {
     let choices: Vec<Choice> = choices
         .as_slice()?
         .chunks_exact(4)
@@ -109,7 +114,7 @@ pub(super) fn sweep_run<'py>(
             choices.len(),
             threads,
             |index, cancel| match parts.simulate(choices[index], cancel) {
-                Ok(output) => output.map(|output| Ok(metrics(&output))),
+                Ok(output) => output.map(|output| Ok((metrics(&output), !output.inert.is_empty()))),
                 Err(error) => Some(Err(error)),
             },
             #[allow(clippy::redundant_closure_for_method_calls)] // the method alone is not general enough
@@ -129,11 +134,13 @@ pub(super) fn sweep_run<'py>(
     }
     let mut values = vec![f64::NAN; METRICS.len() * results.len()];
     let mut errors = Vec::with_capacity(results.len());
+    let mut inert = vec![false; results.len()];
     let count = results.len();
     let done: Vec<bool> = results.iter().map(Option::is_some).collect();
     for (point, result) in results.into_iter().enumerate() {
         errors.push(match result.map(Result::flatten) {
-            Some(Ok(row)) => {
+            Some(Ok((row, of_no_effect))) => {
+                inert[point] = of_no_effect;
                 for (metric, value) in row.into_iter().enumerate() {
                     values[metric * count + point] = value;
                 }
@@ -143,5 +150,10 @@ pub(super) fn sweep_run<'py>(
             None => None,
         });
     }
-    Ok((values.into_pyarray(py).reshape([METRICS.len(), count])?, errors, done.into_pyarray(py)))
+    Ok((
+        values.into_pyarray(py).reshape([METRICS.len(), count])?,
+        errors,
+        done.into_pyarray(py),
+        inert.into_pyarray(py),
+    ))
 }

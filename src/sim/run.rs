@@ -83,6 +83,8 @@ pub struct Output {
     pub interrupted: bool,
     /// What has no effect here, and what did not fit.
     pub notes: Vec<String>,
+    /// Why the policy does nothing here, so that mainline ran; empty if it works.
+    pub inert: Vec<String>,
     /// Costs that the ops of this policy take, by name in the preset.
     pub costs: Vec<(&'static str, Figure)>,
     /// Costs without a source that the result rests on: it is an interval at best.
@@ -130,6 +132,7 @@ pub struct Run {
     engine: Engine,
     input: Input,
     notes: Vec<String>,
+    inert: Vec<String>,
     costs: Vec<(&'static str, Figure)>,
     unsourced: Vec<&'static str>,
     interrupted: bool,
@@ -148,8 +151,9 @@ impl Run {
             )));
         }
         let isolated = !input.scenario.isolated.is_empty();
-        let (code, features, mut notes) =
+        let (code, features, inert) =
             assemble(&input.policy, &input.kernel, &input.machine, isolated, &input.scenario.programs())?;
+        let mut notes = inert.clone();
         let mut bodies = Vec::new();
         for actor in &input.scenario.actors {
             bodies.push(match actor.kind {
@@ -182,7 +186,7 @@ impl Run {
             ));
         }
         let engine = engine(&input, code, features, &bodies)?;
-        Ok(Run { engine, input, notes, costs, unsourced, interrupted: false })
+        Ok(Run { engine, input, notes, inert, costs, unsourced, interrupted: false })
     }
 
     /// Time reached.
@@ -286,6 +290,7 @@ impl Run {
             reached_ps,
             interrupted: self.interrupted,
             notes: self.notes.iter().cloned().chain(self.standstill()).collect(),
+            inert: self.inert.clone(),
         }
     }
 }
