@@ -90,3 +90,18 @@ struct Waiting {
     began: u64,
     depth: usize,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_stands_still_after_more_turns_at_one_moment_than_any_program_needs() {
+        let mut watch = Watch::default();
+        let most = TURNS + TURNS_PER_CPU * 8;
+        assert!((0..most).all(|_| !watch.stands_still(5, 8)));
+        assert!(watch.stands_still(5, 8));
+        assert!(!watch.stands_still(6, 8), "another moment");
+        assert!((1..most).all(|_| !watch.stands_still(6, 8)));
+    }
+}
