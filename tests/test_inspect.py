@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import tlbcore as tc
+from tlbcore import _core
 from tlbcore._boot import boot_options
 from tlbcore._cpus import CpuListError, cpu_list, cpu_mask, show_cpus
 from tlbcore.cli import main
@@ -442,3 +443,47 @@ def test_the_command_prints_text_and_json(capsys):
 def test_the_command_refuses_a_missing_directory_in_one_line(capsys, tmp_path):
     assert main(["inspect", "--root", str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+ONE_FULL_CPU = {"pti", "pcid", "invpcid", "housekeeping_overridden", "context_tracking"}
+
+
+@pytest.mark.parametrize("name", [*tc.policies])
+def test_what_a_system_call_costs_more_is_what_the_simulator_finds(name):
+    """One price list. 80,000 calls without refills: the one that the end cuts short weighs less than 0.1 ns."""
+    policy = tc.policies[name]
+    extra = {need for need in policy.needs if need in ("invlpgb", "rar")}
+    if extra:
+        pytest.skip("no preset has both PTI and broadcasts")
+    load = tc.Scenario(
+        name="calls",
+        duration_s=0.2,
+        cpus=2,
+        isolated="1",
+        actors=(tc.scenarios.syscalls("isolated", base_ns=2000.0, kernel_pages=0, user_pages=0),),
+    )
+    kernel = tc.Kernel(pti=True)
+
+    def mean_ns(which: str) -> float:
+        found = tc.compare(load, machine="skylake-sp", kernel=kernel, policies=[which]).table
+        return float(found["syscall_mean_ns"][found["cpu_class"] == "isolated"][0])
+
+    seen = json.loads(_core.policy_outlook(policy.text, policy.file, sorted(ONE_FULL_CPU), "skylake-sp"))
+
+    assert seen["entry_ns"]["best"] == pytest.approx(mean_ns(name) - mean_ns("ipi"), abs=0.2)
+    assert seen["entry_ns"]["low"] <= seen["entry_ns"]["best"] <= seen["entry_ns"]["high"]
+
+
+def test_policies_are_described_by_what_their_programs_do():
+    host = tc.inspect_host(DATA / "host-p4")
+    reason = dict(zip(host.policies["policy"].tolist(), host.policies["reason"].tolist(), strict=True))
+    ops = dict(zip(host.policies["policy"].tolist(), host.policies["entry_ops"].tolist(), strict=True))
+
+    assert "syncs of patched text" in reason["text-sync-tri-state"]
+    assert "user mode or idle are not interrupted by syncs of patched text" in reason["text-defer-v7"]
+    assert reason["lazy-tune"].startswith("the same interrupts as today, fewer of them")
+    assert "interrupted as today" in reason["fancy-state-indeterminate"]
+    assert "user mode or idle are not" in reason["ct-late"]
+    assert "user mode are not" in reason["coalesce-v7"]
+    assert "fence" in ops["coalesce-v7-fixed"]
+    assert "mov cr4" in ops["flush-on-exit"]

@@ -26,7 +26,9 @@ pub enum Mark {
 }
 
 impl Mark {
-    const ALL: [Mark; 5] = [Mark::Measured, Mark::Published, Mark::Fitted, Mark::Predicted, Mark::Unsourced];
+    /// From the strongest to the weakest.
+    pub const ALL: [Mark; 5] =
+        [Mark::Measured, Mark::Published, Mark::Fitted, Mark::Predicted, Mark::Unsourced];
 
     /// As written in presets and outputs.
     pub const fn name(self) -> &'static str {

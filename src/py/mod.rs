@@ -41,8 +41,8 @@ mod _core {
 
     #[pymodule_export]
     use super::policy::{
-        policy_code, policy_kernel, policy_listing, policy_names, policy_parse, policy_promela,
-        policy_replace, policy_stated, policy_text,
+        policy_code, policy_kernel, policy_listing, policy_names, policy_outlook, policy_parse,
+        policy_promela, policy_replace, policy_stated, policy_text,
     };
 
     #[pymodule_export]

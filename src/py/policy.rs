@@ -157,6 +157,22 @@ pub fn policy_code(text: &str, file: &str, feature_names: Vec<String>) -> PyResu
     Ok(serde_json::to_string(&code).expect("plain data"))
 }
 
+/// What a policy would do on a machine with these features, as JSON: whom it spares, and what a system call costs more.
+#[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // extracted from Python by value
+pub fn policy_outlook(
+    py: Python<'_>,
+    text: &str,
+    file: &str,
+    feature_names: Vec<String>,
+    machine: &str,
+) -> PyResult<String> {
+    let (policy, features) = (text::parse(file, text)?, features(&feature_names)?);
+    let preset = super::sim::machine_of(machine)?;
+    let outlook = py.detach(|| crate::sim::outlook::outlook(&policy, features, &preset))?;
+    Ok(serde_json::to_string(&outlook).expect("plain data"))
+}
+
 /// What the policy table states of a built-in policy at the standard scope: whether the checker verifies it
 /// without NMI (D=N=none), without NMI (D=recycled), and with one NMI (N=recycled).
 #[pyfunction]

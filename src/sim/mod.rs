@@ -14,6 +14,7 @@ pub mod draw;
 pub mod engine;
 pub mod latencies;
 pub mod machine;
+pub mod outlook;
 pub mod queue;
 pub mod recorded;
 mod refuse;

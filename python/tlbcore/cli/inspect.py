@@ -183,7 +183,7 @@ def _grouped(rows: Mapping[str, NDArray[Any]]) -> dict[tuple[str, str, str, str]
         elif rows["entry_ops"][at]:
             when = f", {owed:.0f} ns when a flush is owed" if owed > always else ""
             mark = rows["entry_mark"][at]
-            cost = f" Each entry there costs {always:.0f} ns more{when} ({mark}; refills not included)."
+            cost = f" Each system call there costs {always:.0f} ns more{when} ({mark}; refills not included)."
         key = (str(rows["verdict"][at]), str(rows["spares"][at]), cost, str(rows["reason"][at]))
         groups.setdefault(key, []).append(name)
     return groups

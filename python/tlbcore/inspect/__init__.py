@@ -74,8 +74,8 @@ class Host:
         interrupts may go there).
     policies
         One row per built-in policy: `policy`, `verdict` (today, defers, inert, impossible, not modelled), `spares` (CPU
-        list), `entry_ops` and `entry_ns` (what each kernel entry of a covered CPU gains; refills not
-        included, NaN without a preset), `owed_ns` (the same for an entry that finds a flush owed),
+        list), `entry_ops` and `entry_ns` (what a system call of a covered CPU gains, on its way in and out; refills
+        not included, NaN without a preset), `owed_ns` (the same for one that finds a flush or a sync owed),
         `entry_mark` (how the cost is known), `reason`.
     findings
         The linter's table, worst first: `severity` (error, warning, advice, note), `check`, `cpus`, `found`,

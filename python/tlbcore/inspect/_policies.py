@@ -1,39 +1,33 @@
-"""What each policy would do on a machine: assembled for its features, read from its programs.
+"""What each policy would do on a machine: words for what its programs do there (`src/sim/outlook.rs`).
 
-A verdict rests on what the policy needs (SEMANTICS L7), on which CPUs it spares, and on the ops that its
-kernel entry gains over mainline's; nothing here knows a policy by name, except mainline's own two.
+A verdict rests on what the policy needs (SEMANTICS L7), on which CPUs it spares, and on what a system call costs more
+than mainline's; nothing here knows a policy by name, except mainline's own two.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterator
+import functools
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from tlbcore import _core
 from tlbcore._cpus import show_cpus
 from tlbcore._machines import Machine
 from tlbcore.inspect._facts import Facts
+from tlbcore.kernel import machine_text
 from tlbcore.policy import Policy, policies
 
-# Prefix of an op's text -> cost in the preset. An op that is not listed costs a cycle or less.
-_COSTS: tuple[tuple[str, str, float], ...] = (
-    ("invpcid all-including-global", "invpcid_all", 1),
-    ("invpcid all-non-global", "invpcid_non_global", 1),
-    ("invpcid", "invpcid_context", 1),
-    ("mov cr4", "cr4_pge_toggle", 0.5),
-    ("mfence", "mfence", 1),
-    ("xchg", "lock", 1),
-    ("cas", "lock", 1),
-    ("let", "", 0),
-    ("mov cr3", "mov_cr3_flush", 1),
-)
 _NOT_X86 = {
     "aarch64": "the policies are of x86; an aarch64 CPU broadcasts the invalidation of kernel ranges itself "
     "(TLBI ... IS), so they interrupt nobody. What is left (text patching, page-table frees, IPIs) is not modelled."
 }
-_Listing = list[tuple[str, int, str, str, str]]
-_MARKS = ("", "measured", "published", "fitted", "predicted", "unsourced")
+# A preset for questions whose answer has no cost in it.
+_ANY = "skylake-sp"
+
+# What a CPU may be doing when a request comes: the fields of `src/sim/outlook.rs`.
+_IDLE, _KERNEL, _ALL = "idle", "kernel", "housekeeping"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +35,8 @@ class Outlook:
     """What one policy would do here.
 
     `verdict` is `today` (what this kernel does), `defers` (it would spare `spares`), `inert` (it would change
-    nothing) or `impossible` (the machine or kernel lacks what it needs). `entry_ns` is paid at each entry,
-    `owed_ns` at an entry that finds a flush owed.
+    nothing) or `impossible` (the machine or kernel lacks what it needs). `entry_ns` is paid by each system call, on its
+    way in and out, `owed_ns` by one that finds a flush owed.
     """
 
     policy: str
@@ -87,8 +81,9 @@ def outlook(facts: Facts, machine: Machine | None) -> Iterator[Outlook]:
         }.items()
         if here
     ]
-    mainline = policies["ipi"].listing([name for name in features if name != "invlpgb"])
-    base = Counter(_entry(mainline))
+    # Whom a policy would spare is asked with isolated CPUs, so that it can be said what there is none of.
+    isolated = sorted({*features, "housekeeping_overridden", "context_tracking"})
+    preset = _ANY if machine is None else machine_text(machine)
     for policy in policies.values():
         lacking = _lacking(policy, facts)
         if lacking is not None:
@@ -104,22 +99,29 @@ def outlook(facts: Facts, machine: Machine | None) -> Iterator[Outlook]:
                 reason=reason,
             )
             continue
-        listing = policy.listing(features)
-        verdict, spares, reason = _effect(policy, facts, listing, mainline)
-        gained = [] if verdict == "inert" else list((Counter(_entry(listing)) - base).elements())
-        always = [op for op, hangs in gained if not hangs]
-        ns, mark = _cost(always, machine)
-        owed_ns, owed_mark = _cost([op for op, _ in gained], machine)
+        verdict, spares, reason = _effect(policy, facts, _outlook(policy, tuple(isolated), preset))
+        seen = _outlook(policy, tuple(features), preset)
+        does = verdict != "inert"
+        ops: list[str] = seen["ops"] if does else []
+        always, owed = ((seen[key]["best"] if does else 0.0) for key in ("entry_ns", "owed_ns"))
+        if machine is None:
+            always = owed = float("nan")
         yield Outlook(
             policy=policy.name,
             verdict=verdict,
             spares=spares,
-            entry_ops="; ".join(op for op, _ in gained if _priced(op)),
-            entry_ns=ns,
-            owed_ns=owed_ns,
-            entry_mark=max(mark, owed_mark, key=_rank),
-            reason=" ".join([reason, *_caveats(policy, facts, [op for op, _ in gained])]),
+            entry_ops="; ".join(ops),
+            entry_ns=always,
+            owed_ns=owed,
+            entry_mark="unsourced" if machine is None else seen["mark"] if does else "",
+            reason=" ".join([reason, *_caveats(policy, facts, ops)]),
         )
+
+
+@functools.cache
+def _outlook(policy: Policy, features: tuple[str, ...], preset: str) -> Mapping[str, Any]:
+    found: dict[str, Any] = json.loads(_core.policy_outlook(policy.text, policy.file, features, preset))
+    return found
 
 
 def _lacking(policy: Policy, facts: Facts) -> tuple[str, str] | None:
@@ -153,42 +155,43 @@ def _lacking(policy: Policy, facts: Facts) -> tuple[str, str] | None:
     return None
 
 
-def _effect(
-    policy: Policy, facts: Facts, listing: _Listing, mainline: _Listing
-) -> tuple[str, frozenset[int], str]:
+def _effect(policy: Policy, facts: Facts, seen: Mapping[str, Any]) -> tuple[str, frozenset[int], str]:
     """Verdict, CPUs spared, and why, for a policy that the machine can run."""
     assert facts.cpu is not None
-    purge = _purge(listing)
     broadcast = facts.cpu.invlpgb is True and not facts.kernel.pti and facts.kernel.at_least(6, 15) is True
-    if policy.name == "invlpgb":
-        state = "today" if broadcast else "defers"
-        return state, facts.online, "flushes are broadcast by the CPU: nobody is interrupted."
     if policy.name == "ipi":
         if broadcast:
             return "inert", frozenset(), "this kernel broadcasts with INVLPGB instead of interrupting."
         return "today", frozenset(), "every purge interrupts every online CPU, isolated ones too."
-    if any("cpu in housekeeping" in text for text in purge):
-        if not facts.nohz_full:
-            boot = (
-                f"CPUs {show_cpus(facts.domain)} are isolated from the scheduler only"
-                if facts.domain
-                else "no CPU is isolated"
-            )
-            return (
-                "inert",
-                frozenset(),
-                f"it defers for nohz_full CPUs, and there is none: {boot} (FACTS 5.2).",
-            )
-        return (
-            "defers",
-            facts.nohz_full & facts.online,
-            "nohz_full CPUs in user mode are not interrupted by purges.",
+    if all(seen["flush_now"].values()):
+        state = "today" if policy.name == "invlpgb" and broadcast else "defers"
+        return state, facts.online, "flushes are broadcast by the CPU: nobody is interrupted."
+    kinds = {"flush": "purges", "sync": "syncs of patched text", "user_flush": "flushes of user ranges"}
+    for kind, requests in kinds.items():
+        spared = {mode for mode, is_spared in seen[kind].items() if is_spared}
+        if not spared:
+            continue
+        if _KERNEL in spared:
+            return "defers", facts.online, f"{requests} interrupt nobody."
+        mode = "in user mode or idle" if _IDLE in spared else "in user mode"
+        if _ALL in spared:
+            return "defers", facts.online, f"no CPU {mode} is interrupted by {requests}."
+        if facts.nohz_full:
+            online = facts.nohz_full & facts.online
+            return "defers", online, f"nohz_full CPUs {mode} are not interrupted by {requests}."
+        boot = (
+            f"CPUs {show_cpus(facts.domain)} are isolated from the scheduler only"
+            if facts.domain
+            else "no CPU is isolated"
         )
-    if purge == _purge(mainline):
+        return (
+            "inert",
+            frozenset(),
+            f"it defers for nohz_full CPUs, and there is none: {boot} (FACTS 5.2).",
+        )
+    if "lazy_max_factor" in policy.text:
         return "defers", frozenset(), "the same interrupts as today, fewer of them."
-    if any(text.startswith("put cpu into") for text in purge):
-        return "defers", facts.online, "no CPU in user mode is interrupted by a purge."
-    return "defers", facts.online, "purges interrupt nobody."
+    return "defers", frozenset(), "as its programs stand, every CPU is interrupted as today."
 
 
 def _caveats(policy: Policy, facts: Facts, added: list[str]) -> Iterator[str]:
@@ -206,51 +209,3 @@ def _caveats(policy: Policy, facts: Facts, added: list[str]) -> Iterator[str]:
             "that are "
             "deferred may differ [OWN, FACTS 1.6 (f)]."
         )
-
-
-def _purge(listing: _Listing) -> list[str]:
-    return [text for program, _, _, text, _ in listing if program == "purge"]
-
-
-def _entry(listing: _Listing) -> list[tuple[str, bool]]:
-    """Ops of a system call up to its body, each with whether it hangs on a test of the policy's own state.
-
-    A test of the CPU's place in a mask is none: for a covered CPU it is always true.
-    """
-    ops: list[tuple[str, bool]] = []
-    until = -1  # ops below this index hang on a test
-    for program, index, op, text, _ in listing:
-        if program != "syscall":
-            continue
-        if text.startswith("body"):
-            break
-        branch = re.search(r"\bto: (\d+) }$", op)
-        if branch and text.startswith("if ") and "MeIn" not in op:
-            until = max(until, int(branch[1]))
-        ops.append((text, index < until))
-    return ops
-
-
-def _priced(op: str) -> bool:
-    return any(op.startswith(prefix) and cost for prefix, cost, _ in _COSTS)
-
-
-def _rank(mark: str) -> int:
-    return _MARKS.index(mark)
-
-
-def _cost(ops: list[str], machine: Machine | None) -> tuple[float, str]:
-    """Nanoseconds that these ops add, refills not included, and the weakest mark among them."""
-    if machine is None:
-        return float("nan"), "unsourced"
-    cycles = 0.0
-    mark = ""
-    for op in ops:
-        for prefix, cost, share in _COSTS:
-            if op.startswith(prefix):
-                if cost:
-                    figure = machine.costs[cost]
-                    cycles += share * figure.cycles
-                    mark = max(mark, figure.mark, key=_rank)
-                break
-    return cycles * 1000 / machine.mhz, mark

@@ -174,11 +174,13 @@ impl Player<'_> {
         let standing = t.and_then(|t| self.own[t].base).filter(at_queue);
         self.tick(cpu);
         if let (Some(t), Some(mut frame)) = (t, standing) {
-            self.advance(cpu, &mut frame, Stops { calls: false, request: None });
+            self.advance(cpu, &mut frame, Stops { calls: false, counts: false, request: None });
             self.own[t].base = Some(frame);
         } else if let Some(t) = t.filter(|t| self.own[*t].idle.is_some() && self.own[*t].idle_irq.is_none()) {
             let mut frame = Frame::new(self.code.start(self.programs.interrupt_idle));
-            if self.advance(cpu, &mut frame, Stops { calls: false, request: None }) == Pause::Body {
+            if self.advance(cpu, &mut frame, Stops { calls: false, counts: false, request: None })
+                == Pause::Body
+            {
                 self.own[t].idle_irq = Some(frame);
             }
             if !stays {
@@ -186,7 +188,9 @@ impl Player<'_> {
             }
         } else {
             let mut frame = Frame::new(self.code.start(self.programs.interrupt_kernel));
-            while self.advance(cpu, &mut frame, Stops { calls: false, request: None }) == Pause::Body {
+            while self.advance(cpu, &mut frame, Stops { calls: false, counts: false, request: None })
+                == Pause::Body
+            {
                 frame.pc += 1;
             }
         }

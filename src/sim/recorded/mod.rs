@@ -64,11 +64,13 @@ pub struct Marked {
     pub mark: Mark,
 }
 
-/// A CPU whose interrupts are outcomes.
+/// A CPU whose interrupts are outcomes, an isolated one in a recording.
 #[derive(Clone, Debug, Default)]
 pub struct Target {
     /// Its number.
     pub cpu: Cpu,
+    /// It is not in `nohz_full`: its interrupts are outcomes, but no policy that asks for isolation spares it.
+    pub housekeeping: bool,
     /// In the order of time.
     pub marks: Vec<Marked>,
 }

@@ -77,6 +77,8 @@ pub struct Played {
     pub broken: u64,
     /// Entry code did not come to an end; the rest says nothing.
     pub endless: bool,
+    /// How often each op of entry and exit code ran in what is counted, those that did.
+    pub counted_ops: Vec<(Pc, u32)>,
     /// Time that senders waited for isolated CPUs, and what their programs took: picoseconds.
     pub wait_ps: u64,
 }
@@ -132,6 +134,8 @@ pub(super) enum Pause {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stops {
     pub(super) calls: bool,
+    /// Its ops are counted.
+    pub(super) counts: bool,
     /// The request that it serves.
     pub(super) request: Option<u32>,
 }
@@ -170,6 +174,8 @@ pub struct Player<'a> {
     /// Senders that look at a variable again and again.
     pub(super) spinning: Vec<Cpu>,
     spins: u64,
+    /// By op.
+    ran: Vec<u32>,
     /// Somebody who is not recorded.
     pub(super) nobody: Cpu,
     /// Senders that do not wait any more.
@@ -238,7 +244,8 @@ impl<'a> Player<'a> {
     fn new(w: &'a Workload, code: &'a Code, costs: Costs, variant: Variant) -> Self {
         let isolated: Vec<Cpu> = w.targets.iter().map(|t| t.cpu).collect();
         let cpus = w.cpus + 2;
-        let layout = Layout { cpus, isolated: &isolated, flush_mask: &isolated, sockets: 1, keep: 0 };
+        let full: Vec<Cpu> = w.targets.iter().filter(|t| !t.housekeeping).map(|t| t.cpu).collect();
+        let layout = Layout { cpus, isolated: &full, flush_mask: &full, sockets: 1, keep: 0 };
         let mut m = Timed::new(code, costs.features, costs.times, &layout);
         let find = |name: &str| code.program(name).expect("every policy has the kernel's entries");
         let mut place = vec![None; usize::from(cpus)];
@@ -290,6 +297,7 @@ impl<'a> Player<'a> {
             begun: vec![false; w.requests.len()],
             spinning: Vec::new(),
             spins: 0,
+            ran: vec![0; code.ops.len()],
             nobody: w.cpus,
             gone: w.cpus + 1,
             mm,
@@ -427,7 +435,9 @@ impl<'a> Player<'a> {
         match self.code.ops[pc] {
             Op::Body(_) => frame.pc += 1,
             Op::HandleCalls => {
-                if self.advance(cpu, &mut frame, Stops { calls: false, request: None }) == Pause::Body {
+                if self.advance(cpu, &mut frame, Stops { calls: false, counts: false, request: None })
+                    == Pause::Body
+                {
                     frame.pc += 1;
                 }
             }
@@ -448,12 +458,13 @@ impl<'a> Player<'a> {
         };
         let flushed = flushes(&self.m);
         self.m.cores[i].entry_code = true;
-        let mut pause = self.advance(cpu, frame, Stops { calls: stop_at_calls, request: None });
+        let stops = Stops { calls: stop_at_calls, counts: self.own[t].counted, request: None };
+        let mut pause = self.advance(cpu, frame, stops);
         while pause == Pause::Wait {
             // Entry code that waits for others is outside of what a recording can tell.
             self.out.broken += 1;
             frame.pc += 1;
-            pause = self.advance(cpu, frame, Stops { calls: stop_at_calls, request: None });
+            pause = self.advance(cpu, frame, stops);
         }
         self.out.endless |= pause == Pause::Long;
         self.m.cores[i].entry_code = false;
@@ -490,6 +501,9 @@ impl<'a> Player<'a> {
         loop {
             let pc: Pc = frame.pc;
             let op = self.code.ops[usize::from(pc)];
+            if stops.counts {
+                self.ran[usize::from(pc)] += 1;
+            }
             match op {
                 Op::Body(_) if stops.request.is_none() => return Pause::Body,
                 Op::HandleCalls if stops.calls && frame.ret == NO_PC => return Pause::Calls,
@@ -546,6 +560,8 @@ impl<'a> Player<'a> {
         let waits = |w: &&Work| !matches!(self.code.ops[usize::from(w.frame.pc)], Op::AwaitAcks);
         self.out.unfinished += self.works.iter().flatten().filter(waits).count() as u64;
         self.out.spared = self.sent.iter().map(|sent| !sent).collect();
+        let ran = (0..).zip(&self.ran).filter(|(_, times)| **times > 0);
+        self.out.counted_ops = ran.map(|(pc, times)| (pc, *times)).collect();
         self.out.cpus = self.own.iter().map(|o| o.out).collect();
         self.out
     }

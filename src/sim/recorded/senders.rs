@@ -115,7 +115,7 @@ impl Player<'_> {
             let Some(mut work) = self.works[i].take() else { return };
             let before = self.tick(sender);
             self.m.cores[i].working = 1;
-            let stops = Stops { calls: false, request: Some(work.request) };
+            let stops = Stops { calls: false, counts: false, request: Some(work.request) };
             let pause = self.advance(sender, &mut work.frame, stops);
             self.m.cores[i].working = 0;
             work.took_ps += self.m.cores[i].clock - before;

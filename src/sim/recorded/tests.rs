@@ -51,7 +51,7 @@ fn recording(marks: Vec<Marked>, requests: &[(Ask, u64, u32)]) -> Workload {
     };
     Workload {
         cpus: 2,
-        targets: vec![Target { cpu: 1, marks }],
+        targets: vec![Target { cpu: 1, housekeeping: false, marks }],
         requests: (0..)
             .zip(requests)
             .map(|(i, (ask, ..))| Request {

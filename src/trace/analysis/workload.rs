@@ -184,7 +184,7 @@ impl<'a> Builder<'a> {
                 Mark::Own | Mark::OwnIrq { .. } | Mark::Idle(_) => {}
             }
         }
-        self.out.targets.push(Target { cpu: cpu as u16, marks });
+        self.out.targets.push(Target { cpu: cpu as u16, housekeeping: false, marks });
     }
 
     fn number_of(&self, row: usize) -> (u32, u64) {
