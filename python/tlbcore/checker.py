@@ -851,7 +851,7 @@ def _one(question: _Question, progress: Progress | None) -> Verdict:
             text=shown["text"],
             kernel=shown["kernel"],
             assume=dict(question.assume),
-            _request={**asked, "plain": True},  # the model in which a run is told follows every path
+            _request=asked,
             _store_buffer=found["store_buffer"],
         )
     sentence = found["sentence"]

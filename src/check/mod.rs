@@ -133,10 +133,9 @@ const BUFFERS: [usize; 8] = [2, 3, 4, 5, 6, 8, 10, 12];
 /// Explore. `go_on` sees the counters now and then and may stop the search by returning `false`.
 pub fn check(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) -> Result<Answer, CheckError> {
     let mut fuse = !question.plain;
-    let scope = question.scope.clone();
-    // What is shortest is so among all paths.
+    // A run through a path that is not followed has its like through one that is, at most a few touches longer.
+    let scope = Scope { every_path: question.plain || question.scope.every_path, ..question.scope.clone() };
     let model = |buffer, fuse: bool| {
-        let scope = Scope { every_path: !fuse || scope.every_path, ..scope.clone() };
         Model::new(question.code, question.features, &scope, question.assume, buffer)
             .map(|m| Model { fuse, ..m })
     };
