@@ -163,8 +163,8 @@ def read_trace(
 ) -> Trace:
     """Read a recording in one pass; memory does not depend on its length.
 
-    Understands the kernel's own ftrace text (`trace`, `trace_pipe`), `trace-cmd report` and `perf script`,
-    plain, .gz, .xz or .zst (told apart by content, not by name), and `trace.dat` if trace-cmd is installed.
+    Understands the kernel's own ftrace text (`trace`, `trace_pipe`), `trace-cmd report`, trace-cmd's own
+    `trace.dat` (formats 6 and 7) and `perf script`; plain, .gz, .xz or .zst, told apart by content.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ def read_trace(
                 pass
     name = " + ".join(names)
     given = None if isolated is None else parse_cpus(isolated)
-    data = _read(names, given, progress)
+    data = _core.trace_read(names, given, progress)
     figures = json.loads(data.figures())
     report = figures["report"]
     kernels = {value for key, value in figures["notes"] if key == "version"}
@@ -233,39 +233,3 @@ def read_trace(
                 f"{name}: isolated CPUs {show_cpus(absent)} are not in this trace, which has {known}", trace
             )
     return trace
-
-
-def _read(
-    names: list[str], isolated: tuple[int, ...] | None, progress: Callable[[int, int], object] | None
-) -> _core.TraceData:
-    name = names[0]
-    if len(names) > 1 or name == "-" or not _is_trace_dat(name):
-        return _core.trace_read(names, isolated, progress)
-    import shutil
-    import subprocess
-    import tempfile
-
-    converter = shutil.which("trace-cmd")
-    if converter is None:
-        raise TraceError(f"{name}: is a binary trace.dat; install trace-cmd, which converts it")
-    command = [converter, "report", "-i", name]
-    with (
-        tempfile.TemporaryFile() as complaints,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints) as report,
-    ):
-        assert report.stdout is not None
-        try:
-            data = _core.trace_read([f"/dev/fd/{report.stdout.fileno()}"], isolated, progress)
-        except TraceError as error:
-            report.stdout.close()
-            report.wait()
-            complaints.seek(0)
-            said = complaints.read().decode(errors="replace").strip().splitlines()
-            reason = said[-1] if said else str(error)
-            raise TraceError(f"{name}: trace-cmd report gave no trace: {reason}") from None
-    return data
-
-
-def _is_trace_dat(name: str) -> bool:
-    with Path(name).open("rb") as file:
-        return file.read(10) == b"\x17\x08\x44tracing"

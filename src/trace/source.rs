@@ -1,4 +1,5 @@
-//! Bytes of a recording: plain, .gz, .xz or .zst, told apart by their first bytes, from a file or standard input.
+//! Bytes of a recording: plain, .gz, .xz or .zst, told apart by their first bytes, from a file or standard input; a
+//! `trace.dat` becomes text here.
 //!
 //! A decoder runs on a thread of its own, a few blocks ahead of the parser, so memory does not depend on the length of
 //! the recording and one core is left to the parser.
@@ -11,7 +12,10 @@ use std::{
     thread,
 };
 
-use super::TraceError;
+use super::{
+    TraceError,
+    import::dat::{self, bytes::Bytes},
+};
 
 const BLOCK: usize = 1 << 18;
 const AHEAD: usize = 4;
@@ -66,11 +70,18 @@ pub fn open(path: &str) -> Result<Box<dyn Read + Send>, TraceError> {
     if head.is_empty() {
         return Err(TraceError::Empty { path: path.to_owned() });
     }
-    if head.starts_with(b"\x17\x08\x44tracing") {
-        return Err(TraceError::Binary {
-            path: path.to_owned(),
-            what: "is a binary trace.dat; convert it with `trace-cmd report -i FILE > FILE.txt`".into(),
-        });
+    if head.starts_with(dat::MAGIC) {
+        let bytes = if path == "-" {
+            let mut all = head.to_vec();
+            raw.read_to_end(&mut all).map_err(|e| refuse(words(&e)))?;
+            Bytes::Memory(all)
+        } else {
+            let file = File::open(path).map_err(|e| refuse(words(&e)))?;
+            let len = file.metadata().map_err(|e| refuse(words(&e)))?.len();
+            Bytes::File(file, len)
+        };
+        let text = dat::open(bytes).map_err(|fault| refuse(format!("trace.dat {fault}")))?;
+        return Ok(Box::new(Ahead::start(text)));
     }
     if head.starts_with(b"PERFILE2") {
         return Err(TraceError::Binary {
@@ -184,6 +195,20 @@ fn words(e: &io::Error) -> String {
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
+/// What a packed file holds: text, or a `trace.dat` that becomes text.
+fn unpacked(mut decoder: impl Read + 'static) -> io::Result<Box<dyn Read>> {
+    let mut head = Vec::new();
+    (&mut decoder).take(dat::MAGIC.len() as u64).read_to_end(&mut head)?;
+    if head == dat::MAGIC {
+        decoder.read_to_end(&mut head)?;
+        let text = dat::open(Bytes::Memory(head));
+        return text
+            .map(|text| text as Box<dyn Read>)
+            .map_err(|fault| io::Error::other(format!("trace.dat {fault}")));
+    }
+    Ok(Box::new(Cursor::new(head).chain(decoder)))
+}
+
 /// A decoder on its own thread. Blocks travel to the reader and come back to be filled again.
 struct Ahead {
     full: Receiver<io::Result<Vec<u8>>>,
@@ -192,11 +217,15 @@ struct Ahead {
 }
 
 impl Ahead {
-    fn start(mut decoder: impl Read + Send + 'static) -> Self {
+    fn start(decoder: impl Read + Send + 'static) -> Self {
         let (filled, full) = sync_channel::<io::Result<Vec<u8>>>(AHEAD);
         let (empty, used) = sync_channel::<Vec<u8>>(AHEAD + 2);
         // The thread ends when the decoder does or when the reader is dropped and sending fails.
         thread::spawn(move || {
+            let mut decoder = match unpacked(decoder) {
+                Ok(decoder) => decoder,
+                Err(e) => return drop(filled.send(Err(e))),
+            };
             loop {
                 let mut block: Vec<u8> = used.try_recv().unwrap_or_default();
                 block.resize(BLOCK, 0);

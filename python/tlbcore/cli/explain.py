@@ -156,13 +156,10 @@ def _wanted(trace: Trace, figure: str) -> set[int]:
 
 def _print_lines(e: Explanation, figure: str) -> None:
     from tlbcore import _core
-    from tlbcore.trace import _is_trace_dat
 
     trace = e.trace
     if trace.path == "-" or " + " in trace.path:
         _common.fail("raw lines need one file: not standard input, not merged ones")
-    if _is_trace_dat(trace.path):
-        _common.fail("raw lines need a text: convert with `trace-cmd report -i FILE > FILE.txt` first")
     wanted = _wanted(trace, figure)
     wanted.discard(0)
     for number, text in _core.trace_lines(trace.path, sorted(wanted)):

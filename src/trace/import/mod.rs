@@ -3,6 +3,7 @@
 //! A line that is not understood is counted, the first few are kept with file, line, column and text, and reading goes
 //! on. Memory is one buffer, however long the recording.
 
+pub mod dat;
 pub mod ftrace;
 pub mod graph;
 pub mod perf;
@@ -277,7 +278,10 @@ impl Reader {
             self.format.finish(&mut Delivery { stats: &mut self.stats, sink });
         }
         if let Some(e) = error {
-            let reason = format!("compressed data ends early or is damaged: {e}");
+            let mut reason = e.to_string();
+            if !reason.starts_with("trace.dat ") {
+                reason = format!("compressed data ends early or is damaged: {reason}");
+            }
             return Err(TraceError::Damaged { path: self.path.clone(), reason, lines: self.stats.lines });
         }
         if self.stats.events == 0 && (self.done || self.stats.lines > HOPELESS_AFTER) && self.stats.broken > 0

@@ -1,0 +1,64 @@
+//! Names of addresses, from the recorded /proc/kallsyms.
+
+use rustc_hash::FxHashMap;
+
+/// Symbols by address, and what was asked for before.
+#[derive(Default)]
+pub struct Symbols {
+    text: Vec<u8>,
+    /// Address, and where its name stands in `text`.
+    sorted: Vec<(u64, u32, u32)>,
+    known: FxHashMap<u64, Option<(u32, u32, u64, u64)>>,
+}
+
+impl Symbols {
+    /// Reads `ADDRESS TYPE NAME [MODULE]` lines.
+    pub fn new(text: Vec<u8>) -> Self {
+        let mut sorted = Vec::new();
+        let mut at = 0;
+        for line in text.split(|b| *b == b'\n') {
+            let start = at;
+            at += line.len() + 1;
+            let digits = memchr::memchr(b' ', line).unwrap_or(0);
+            let address =
+                std::str::from_utf8(&line[..digits]).ok().and_then(|d| u64::from_str_radix(d, 16).ok());
+            let (Some(address), Some(name)) = (address.filter(|a| *a != 0), line.get(digits + 3..)) else {
+                continue;
+            };
+            let len = name.iter().position(u8::is_ascii_whitespace).unwrap_or(name.len());
+            if let Ok(start) = u32::try_from(start + digits + 3) {
+                sorted.push((address, start, len as u32));
+            }
+        }
+        // The first of several names of an address stays the first.
+        sorted.sort_by_key(|symbol| symbol.0);
+        Self { text, sorted, known: FxHashMap::default() }
+    }
+
+    fn find(&mut self, address: u64) -> Option<(u32, u32, u64, u64)> {
+        let sorted = &self.sorted;
+        *self.known.entry(address).or_insert_with(|| {
+            let behind = sorted.partition_point(|symbol| symbol.0 <= address);
+            let start = sorted.get(behind.checked_sub(1)?)?.0;
+            let first = sorted.partition_point(|symbol| symbol.0 < start);
+            let (_, at, len) = sorted[first];
+            // Where the last symbol ends is not known, so nothing is said to lie in it.
+            let end = sorted.get(behind)?.0;
+            Some((at, len, address - start, end - start))
+        })
+    }
+
+    /// Writes the name of an address as `%ps` does, with offset and size as `%pS`; an unknown one in hexadecimal.
+    pub fn write(&mut self, address: u64, offset: bool, out: &mut Vec<u8>) {
+        // Nothing of a kernel is this low: 0 and small numbers that stand for none.
+        let found = if address < 1 << 16 { None } else { self.find(address) };
+        let Some((at, len, from, size)) = found else {
+            out.extend_from_slice(format!("{address:#x}").as_bytes());
+            return;
+        };
+        out.extend_from_slice(&self.text[at as usize..][..len as usize]);
+        if offset {
+            out.extend_from_slice(format!("+{from:#x}/{size:#x}").as_bytes());
+        }
+    }
+}
