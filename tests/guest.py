@@ -70,13 +70,19 @@ for _ in range(int(sys.argv[1])):
 """
 
 
+def image(kernel: Path) -> Path | None:
+    """Return the kernel's image: in boot, or beside its modules as in Debian's 7.3."""
+    places = ("boot/vmlinuz-*", "lib/modules/*/vmlinuz", "usr/lib/modules/*/vmlinuz")
+    return next((found for place in places for found in sorted(kernel.glob(place))), None)
+
+
 def missing(kernel: Path) -> str | None:
     """Return what a boot would lack."""
     for tool in TOOLS:
         if shutil.which(tool) is None:
             return f"{tool} is not installed"
-    if not list(kernel.glob("boot/vmlinuz-*")):
-        return f"{kernel}: no boot/vmlinuz-* in it"
+    if image(kernel) is None:
+        return f"{kernel}: neither boot/vmlinuz-* nor lib/modules/*/vmlinuz in it"
     return None
 
 
@@ -123,7 +129,7 @@ def boot(kernel: Path, share: Path, scratch: Path, commands: list[str], *, secon
         [
             "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "Haswell", "-smp", "4",
             "-m", "3G", "-nodefaults", "-no-reboot", "-display", "none", "-serial", f"file:{log}",
-            "-kernel", str(next(kernel.glob("boot/vmlinuz-*"))), "-initrd", str(initramfs(kernel, scratch, init)),
+            "-kernel", str(image(kernel)), "-initrd", str(initramfs(kernel, scratch, init)),
             "-fsdev", "local,id=h,path=/,security_model=none,readonly=on,multidevs=remap",
             "-device", "virtio-9p-pci,fsdev=h,mount_tag=host",
             "-fsdev", f"local,id=s,path={share},security_model=none",

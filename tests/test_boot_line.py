@@ -398,6 +398,27 @@ def test_an_option_that_keeps_every_tick_is_found(option, check):
     assert option in found[check]["remedy"]
 
 
+def test_a_line_that_lists_every_cpu_is_told_who_keeps_house():
+    found = findings(
+        tc.inspect_host(cmdline="nohz_full=all isolcpus=domain,managed_irq,0-7", release="6.12", cpus=8)
+    )
+    assert found["no-housekeeping-cpu"]["cpus"] == "0-7"
+    assert "boot CPU, 0, was taken out" in found["no-housekeeping-cpu"]["reason"]
+
+
+def test_findings_offer_one_isolcpus_option_not_two():
+    for line in ("nohz_full=1-3", "nohz_full=1-3 isolcpus=nohz,1-3", "isolcpus=1-3"):
+        found = findings(tc.inspect_host(cmdline=line, release="7.3", cpus=4))
+        offered = {w for f in found.values() for w in re.findall(r"(?<!of )isolcpus=\S+[^;\s]", f["remedy"])}
+        assert {word.rstrip(";") for word in offered} == {"isolcpus=domain,managed_irq,1-3"}, (line, offered)
+
+
+def test_another_clock_on_the_line_is_noticed():
+    line = "nohz_full=2-3 isolcpus=domain,managed_irq,2-3 irqaffinity=0-1 clocksource=hpet"
+    found = findings(tc.inspect_host(cmdline=line, release="6.12", cpus=4))
+    assert set(found) == {"clocksource"}
+
+
 def test_rcu_nocbs_without_a_list_offloads_nobody_and_a_bad_one_everybody():
     for line, offloaded in (("rcu_nocbs", []), ("rcu_nocbs=2..3", [0, 1, 2, 3]), ("rcu_nocbs=2", [2])):
         host = tc.inspect_host(cmdline=f"isolcpus=domain,2-3 {line}", release="6.12", cpus=4)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from tlbcore._core import NoiseMeter, TraceError
 from tlbcore._cpus import show_cpus
@@ -222,8 +222,30 @@ def isolated_cpus(root: Path = Path("/")) -> tuple[int, ...]:
     raise TraceError("no CPU of this machine is isolated (nohz_full=, isolcpus=); name some with --isolated")
 
 
-def record(what: Recording, tracefs: Tracefs | None = None, root: Path = Path("/")) -> Outcome:
+class Watcher(Protocol):
+    """Who looks at a recording while it is made."""
+
+    def begin(self, events: Sequence[str]) -> None:
+        """Be told that recording begins, with these events."""
+
+    def feed(self, text: bytes) -> None:
+        """Take a piece of the recording."""
+
+    def tick(self, *, last: bool = False) -> None:
+        """Be called a few times a second, and at the end."""
+
+
+def record(
+    what: Recording,
+    tracefs: Tracefs | None = None,
+    root: Path = Path("/"),
+    *,
+    watch: Watcher | None = None,
+) -> Outcome:
     """Record; everything is restored on return, error, SIGTERM and Ctrl-C.
+
+    `watch` is fed with what is recorded, while it is; not with a flight recorder, whose ring is read only when
+    it is saved. The null device as `out` keeps nothing.
 
     Raises
     ------
@@ -232,16 +254,22 @@ def record(what: Recording, tracefs: Tracefs | None = None, root: Path = Path("/
     FileExistsError
         If the output exists.
     """
+    if watch is not None and (what.flight or what.noise_us is not None):
+        raise TraceError("a flight recorder cannot be watched: its ring is read only when it is saved")
     tracefs = tracefs or Tracefs.find()
     outcome = Outcome()
     started, used = time.monotonic(), time.process_time()
     # Probes outside, the instance inside: a probe that any instance has switched on cannot be removed.
-    with what.out.open("xb") as out, _terminable(), _probes(tracefs, what, outcome):
-        with _instance(tracefs) as here, _watch(tracefs, what, root) as hits:
+    with (
+        what.out.open("wb" if what.out == Path(os.devnull) else "xb") as out,
+        _terminable(),
+        _probes(tracefs, what, outcome),
+    ):
+        with _instance(tracefs) as here, _trigger(tracefs, what, root) as hits:
             _set_up(here, what, outcome)
             out.write(_about(root, what, "before"))
             with _housekeeping(what.isolated):
-                _run(here, what, out, hits, outcome)
+                _run(here, what, out, hits, outcome, watch)
             out.write(_about(root, what, "after"))
             outcome.lost = _lost(here)
         outcome.bytes = out.tell()
@@ -297,7 +325,9 @@ def _probes(tracefs: Tracefs, what: Recording, outcome: Outcome) -> Iterator[Non
     """Set kprobes; which ones a kernel takes depends on what its compiler inlined."""
     places, taken = tracefs.path / "kprobe_events", []
     try:
-        if what.kprobes:
+        if what.kprobes and not places.exists():
+            outcome.refused.append("kprobes: this kernel has no kprobe_events")
+        elif what.kprobes:
             for function, arguments in _KPROBES:
                 line = f"p:{_GROUP}/{function} {function} {arguments}".strip()
                 taken.append(function)  # before it is: a signal may come between
@@ -346,13 +376,17 @@ def _enable(event: Path, wanted: str, isolated: Sequence[int]) -> bool:
     return _try(event / "enable", "1")
 
 
-def _run(here: Path, what: Recording, out: IO[bytes], hits: Hits, outcome: Outcome) -> None:
+def _run(
+    here: Path, what: Recording, out: IO[bytes], hits: Hits, outcome: Outcome, watch: Watcher | None
+) -> None:
     deadline = None if what.seconds is None else time.monotonic() + what.seconds
     _write(here / "tracing_on", "1")
+    if watch is not None:
+        watch.begin(outcome.events)
     # Only now, so that the recording has its fork and with it its control group.
     command = subprocess.Popen(what.command) if what.command else None
     try:
-        loop = _stream if hits is None else partial(_flight, hits=hits)
+        loop = partial(_stream, watch=watch) if hits is None else partial(_flight, hits=hits)
         loop(here, what, out, outcome, lambda: _over(deadline, command))
     except KeyboardInterrupt:
         pass  # asked to stop: what was recorded is kept
@@ -364,7 +398,12 @@ def _run(here: Path, what: Recording, out: IO[bytes], hits: Hits, outcome: Outco
                 command.terminate()
                 command.wait()
     if hits is None:
-        _drain(here, out)
+        for block in _available(here):
+            out.write(block)
+            if watch is not None:
+                watch.feed(block)
+    if watch is not None:
+        watch.tick(last=True)
 
 
 def _over(deadline: float | None, command: subprocess.Popen[bytes] | None) -> bool:
@@ -374,15 +413,26 @@ def _over(deadline: float | None, command: subprocess.Popen[bytes] | None) -> bo
 
 
 def _stream(
-    here: Path, _what: Recording, out: IO[bytes], _outcome: Outcome, over: Callable[[], bool]
+    here: Path,
+    _what: Recording,
+    out: IO[bytes],
+    _outcome: Outcome,
+    over: Callable[[], bool],
+    *,
+    watch: Watcher | None = None,
 ) -> None:
     pipe = os.open(here / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
     try:
         while not over():
+            if watch is not None:
+                watch.tick()
             select.select([pipe], [], [], 0.2)
             try:
                 while block := os.read(pipe, 1 << 16):
                     out.write(block)
+                    if watch is not None:
+                        watch.feed(block)
+                        watch.tick()
                     if over():
                         break
                 else:
@@ -393,16 +443,12 @@ def _stream(
         os.close(pipe)
 
 
-def _drain(here: Path, out: IO[bytes]) -> None:
-    out.writelines(_available(here))
-
-
 # What has happened to the isolated CPUs since the last look, in a few words; "" if nothing. None: no flight recorder.
 Hits = Callable[[], str] | None
 
 
 @contextmanager
-def _watch(tracefs: Tracefs, what: Recording, root: Path) -> Iterator[Hits]:
+def _trigger(tracefs: Tracefs, what: Recording, root: Path) -> Iterator[Hits]:
     """Set up what tells a flight recorder that an isolated CPU was hit."""
     if what.noise_us is not None:
         with _instance(tracefs, "-noise") as here:
@@ -541,7 +587,9 @@ def _about(root: Path, what: Recording, when: str) -> bytes:
         model = re.search(r"^model name\s*: (.*)", read("proc/cpuinfo"), re.M)
         flags = re.search(r"^flags\s*: (.*)", read("proc/cpuinfo"), re.M)
         facts += [("cpu", model[1] if model else ""), ("flags", flags[1] if flags else "")]
-        config = Root(root).text(f"boot/config-{platform.release()}", "proc/config.gz") or ""
+        release = platform.release()
+        beside = [f"{base}/{release}/config" for base in ("lib/modules", "usr/lib/modules")]
+        config = Root(root).text(f"boot/config-{release}", "proc/config.gz", *beside) or ""
         names = "NO_HZ|CONTEXT_TRACK|MITIGATION|PAGE_TABLE_ISOL|COALESCE|TRACK_CR3|VMAP_STACK|PREEMPT|HZ"
         wanted = rf"^(CONFIG_(?:{names}).*)"
         facts += [("config", line) for line in re.findall(wanted, config, re.M)]

@@ -53,7 +53,7 @@ mod _core {
 
     #[pymodule_export]
     use super::trace::{
-        NoiseMeter, TraceData, trace_causes, trace_headline, trace_lines, trace_poisson_95, trace_read,
-        trace_replayable,
+        LiveMeter, NoiseMeter, TraceData, trace_causes, trace_headline, trace_lines, trace_poisson_95,
+        trace_read, trace_replayable,
     };
 }

@@ -17,7 +17,7 @@ use crate::trace::{
     },
     cause::{self, CATALOGUE, Cause},
     import::{ReadStats, Reader},
-    noise, replay,
+    live, noise, replay,
 };
 
 /// A recording after its pass.
@@ -222,6 +222,37 @@ impl NoiseMeter {
     fn feed(&mut self, text: &[u8]) -> Vec<(u32, f64, f64, String)> {
         let hits = self.meter.feed(text).into_iter();
         hits.map(|h| (h.cpu, seconds(h.at_ns), h.length_ns as f64 / 1000.0, h.what)).collect()
+    }
+}
+
+/// Counts what keeps CPUs from their tasks, from trace text in pieces.
+#[pyclass(module = "tlbcore._core")]
+pub struct LiveMeter {
+    meter: live::Live,
+}
+
+#[pymethods]
+impl LiveMeter {
+    #[new]
+    fn new(cpus: Vec<u32>) -> Self {
+        Self { meter: live::Live::new(&cpus) }
+    }
+
+    /// The next piece of text.
+    fn feed(&mut self, py: Python<'_>, text: &[u8]) {
+        py.detach(|| self.meter.feed(text));
+    }
+
+    /// (cpu, kind, name, count, nanoseconds, longest) of everything counted, in a fixed order.
+    fn rows(&self) -> Vec<(u32, &'static str, String, u64, u64, u64)> {
+        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        let rows = self.meter.rows().into_iter();
+        rows.map(|(cpu, kind, name, t)| (cpu, kind.name(), text(name), t.count, t.ns, t.longest_ns)).collect()
+    }
+
+    /// Events lost, and how often an unknown number was.
+    fn lost(&self) -> (u64, u64) {
+        self.meter.lost()
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! Reading order: [`event`] (the model), [`source`] (bytes in, decompressed on a second thread), [`import`] (one file per
 //! text format), [`cause`] (the catalogue), [`analysis`] (one streaming pass that keeps counts, not events),
-//! [`replay`] (the same recording under another policy), [`noise`] (a threshold watched while recording).
+//! [`replay`] (the same recording under another policy), [`noise`] (a threshold watched while recording), [`live`] (counts while recording).
 
 pub mod analysis;
 pub mod cause;
 pub mod event;
 pub mod import;
+pub mod live;
 pub mod noise;
 pub mod replay;
 pub mod source;

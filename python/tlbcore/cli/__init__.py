@@ -25,6 +25,7 @@ _COMMANDS: dict[str, str] = {
     "machines": "List CPU presets and show where each number comes from.",
     "sweep": "Simulate a grid of configurations into a Parquet data set.",
     "record": "Record a trace on this machine.",
+    "top": "Watch what takes isolated CPUs from their tasks, live.",
     "inspect": "What a policy would do on this machine, and why.",
     "calibrate": "Measure this machine's costs.",
 }

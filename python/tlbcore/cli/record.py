@@ -44,17 +44,31 @@ def command(
     kprobes: Annotated[
         bool, typer.Option("--kprobes/--no-kprobes", help="Probe who flushes kernel ranges.")
     ] = True,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show meanwhile what takes the CPUs, as tlbcore top does.")
+    ] = False,
+    interval: Annotated[str, typer.Option(help="How often --watch shows it.", metavar="TIME")] = "1s",
+    prometheus: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep this file of metrics up to date meanwhile (textfile collector).", metavar="FILE"
+        ),
+    ] = None,
     buffer_kb: Annotated[int, typer.Option(help="Ring buffer per CPU, KiB.", min=64)] = 4096,
 ) -> None:
     """Record a trace on this machine; everything is restored afterwards. Needs root."""
     from tlbcore._cpus import show_cpus
     from tlbcore._record import Recording, Tracefs, duration_s, isolated_cpus, noise_us, record
+    from tlbcore.cli.top import shown
     from tlbcore.trace import parse_cpus
 
     seconds = duration_s(duration) if duration is not None else None
     threshold = noise_us(noise) if noise is not None else None
     if snapshots and not flight and threshold is None:
         _common.fail("--snapshots needs a flight recorder: --flight or --noise TIME")
+    if (watch or prometheus is not None) and (flight or threshold is not None):
+        _common.fail("a flight recorder cannot be watched: its ring is read only when it is saved")
+    every = duration_s(interval)
     tracefs = Tracefs.find()
     cpus = parse_cpus(isolated) if isolated is not None else isolated_cpus()
     what = Recording(
@@ -71,14 +85,18 @@ def command(
     )
     if sys.stderr.isatty() and seconds is None and not run:
         print(f"recording CPUs {show_cpus(cpus)} until Ctrl-C", file=sys.stderr)
-    done = record(what, tracefs)
+    if watch or prometheus is not None:
+        with shown(cpus, every, prometheus, live=watch) as watcher:
+            done = record(what, tracefs, watch=watcher)
+    else:
+        done = record(what, tracefs)
     print(f"{out}: {done.bytes:,} bytes in {done.seconds:.1f} s, CPUs {show_cpus(cpus)}")
     share = done.cpu_s / done.seconds if done.seconds else 0.0
     print(f"  {done.lost:,} events lost; the recorder took {done.cpu_s:.2f} s of CPU time ({share:.1%})")
     if flight or threshold is not None:
         print(f"  {done.snapshots} snapshots")
     if done.refused:
-        print(f"  this kernel does not have: {', '.join(done.refused)}")
+        print(f"  not recorded, for this kernel lacks or refuses it: {', '.join(done.refused)}")
     if done.left:
         print(f"  still there, others use it: {', '.join(done.left)}")
     print(f"  tlbcore explain {out}")

@@ -12,7 +12,7 @@ from tlbcore.inspect._facts import CPU, NO_CPU, Facts
 from tlbcore.inspect._finding import DOC, ISOLATION, PARAMETERS, Finding, check, line_check
 
 # Options of vendors' kernels that mainline does not have, and whose.
-_FOREIGN = {"kthread_cpus": "patched kernels of StarlingX and Wind River"}
+_FOREIGN = {"kthread_cpus": "patched kernels (StarlingX, Wind River, some real-time ones)"}
 
 
 def _how(made: Decision) -> str:
@@ -132,6 +132,17 @@ def _isolation_options(facts: Facts) -> Iterator[Finding]:
             )
         elif made.status == "ignored":
             yield _ignored(made, facts)
+        elif made.why:
+            yield Finding(
+                severity="error",
+                check="no-housekeeping-cpu",
+                found=f"{made.text} lists every CPU; in force is {', '.join(made.flags)} of CPUs "
+                f"{show_cpus(made.cpus)}",
+                reason=f"somebody has to do the housekeeping: {made.why}",
+                remedy="keep at least CPU 0, better one CPU of each NUMA node, out of the list",
+                source=f"{ISOLATION} housekeeping_setup",
+                cpus=made.cpus | {0},
+            )
     if facts.boot.not_known:
         yield Finding(
             severity="warning",
@@ -384,9 +395,8 @@ def _isolated_with_tick(facts: Facts) -> Iterator[Finding]:
             found=f"CPUs {show_cpus(ticking)} are outside the scheduler's domains but keep the tick",
             reason="they take HZ timer interrupts a second, and flush deferral covers nohz_full CPUs only: "
             "isolcpus=domain sets housekeeping_overridden but no kernel-noise mask",
-            remedy=f"{advice} (cannot be changed at run time)"
-            if advice
-            else "keep CPU 0 out of the isolated CPUs",
+            remedy=(advice or "keep CPU 0 out of the isolated CPUs")
+            + (" (cannot be changed at run time)" if advice and facts.boot.settled else ""),
             source=f"{DOC}; {ISOLATION}",
             cpus=ticking,
         )
@@ -432,7 +442,7 @@ def _rcu_callbacks(facts: Facts) -> Iterator[Finding]:
 def _boot_domain_only(facts: Facts) -> Iterator[Finding]:
     for made in facts.boot.decisions:
         plain = made.option == "isolcpus" and made.status == "in force" and not made.value[:1].isalpha()
-        if plain and _managed(facts):
+        if plain and _managed(facts) and facts.boot.settled:
             yield Finding(
                 severity="note",
                 check="isolcpus-without-flags",

@@ -18,6 +18,8 @@ def _managed_irq(facts: Facts) -> Iterator[Finding]:
     isolated = facts.meant
     open_to = isolated - facts.managed_irq
     known = has(facts.version, (5, 6), el8=193) is not False
+    # One option for both: other findings offer the domain flag with it.
+    flags = ("managed_irq",) if open_to <= facts.cpuset_domain else ("domain", "managed_irq")
     if open_to and known:
         yield Finding(
             severity="advice",
@@ -26,7 +28,7 @@ def _managed_irq(facts: Facts) -> Iterator[Finding]:
             reason="queues of NVMe and network devices are spread over all CPUs by the kernel, beyond "
             "smp_affinity",
             remedy=_remedy.first(
-                _remedy.boot(facts, [("isolcpus", _remedy.isolcpus(facts, isolated, "managed_irq"))]),
+                _remedy.boot(facts, [("isolcpus", _remedy.isolcpus(facts, isolated, *flags))]),
                 "set the affinity of these queues with the device's own tool (ethtool -L, nvme)",
             ),
             source=DOC,
@@ -197,6 +199,24 @@ def _clocksource(facts: Facts) -> Iterator[Finding]:
 def _trusted(facts: Facts) -> bool:
     """Whether the command line vouches for the TSC."""
     return any(value in ("reliable", "nowatchdog") for value in facts.options.get("tsc", []))
+
+
+@line_check
+def _clocksource_option(facts: Facts) -> Iterator[Finding]:
+    """Without the machine's files the command line may still name another clock."""
+    asked = facts.boot.said("clocksource")
+    there = facts.root.exists("sys/devices/system/clocksource/clocksource0/current_clocksource")
+    if asked not in (None, "", "tsc") and facts.x86 and facts.nohz_full and not there:
+        yield Finding(
+            severity="warning",
+            check="clocksource",
+            found=f"clocksource={asked} is on the command line",
+            reason="full dynticks wants a clock that is read without leaving the core; another than the TSC costs "
+            "every reader",
+            remedy=f"take clocksource={asked} off the command line, if the TSC is good",
+            source=DOC,
+            cpus=facts.nohz_full,
+        )
 
 
 @check

@@ -16,7 +16,7 @@ pub enum Bytes {
 
 impl Bytes {
     /// How many there are.
-    pub fn len(&self) -> u64 {
+    pub fn length(&self) -> u64 {
         match self {
             Self::File(_, len) => *len,
             Self::Memory(bytes) => bytes.len() as u64,
@@ -25,9 +25,9 @@ impl Bytes {
 
     /// `n` bytes from `at` on.
     pub fn read(&self, at: u64, n: u64) -> Result<Vec<u8>, Fault> {
-        let end = at.checked_add(n).filter(|end| *end <= self.len());
+        let end = at.checked_add(n).filter(|end| *end <= self.length());
         let Some(end) = end else {
-            return Err(format!("ends early: {n} bytes at {at} are beyond its {}", self.len()));
+            return Err(format!("ends early: {n} bytes at {at} are beyond its {}", self.length()));
         };
         match self {
             Self::File(file, _) => {

@@ -1,6 +1,12 @@
 //! Packed data: sections as a whole, ring buffers in chunks. A chunk is unpacked when its turn comes.
 
-use std::{io::Read, sync::Arc};
+use std::{
+    io::Read,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use super::{
     bytes::{Bytes, Fault},
@@ -8,9 +14,11 @@ use super::{
 };
 
 /// trace-cmd packs about ten pages into a chunk; this is far above.
-const MOST: u64 = 64 << 20;
+const MOST: u64 = 16 << 20;
+/// Unpacked chunks of all CPUs together: a small file must not become all memory.
+const MOST_HELD: u64 = 1 << 30;
 /// Event formats and symbols of a large kernel have some ten megabytes.
-const MOST_SECTION: u64 = 1 << 30;
+const MOST_SECTION: u64 = 256 << 20;
 
 /// How a file is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,11 +87,19 @@ pub struct Pages {
     used: usize,
     left: u64,
     begun: bool,
+    /// Bytes that all CPUs of the recording hold unpacked.
+    held: Arc<AtomicU64>,
 }
 
 impl Pages {
     /// Of one part of a buffer.
-    pub fn new(bytes: &Arc<Bytes>, buffer: &Buffer, part: &Part, packing: Option<Packing>) -> Self {
+    pub fn new(
+        bytes: &Arc<Bytes>,
+        buffer: &Buffer,
+        part: &Part,
+        packing: Option<Packing>,
+        held: &Arc<AtomicU64>,
+    ) -> Self {
         Self {
             bytes: Arc::clone(bytes),
             at: part.at,
@@ -94,6 +110,7 @@ impl Pages {
             used: 0,
             left: 0,
             begun: false,
+            held: Arc::clone(held),
         }
     }
 
@@ -109,15 +126,17 @@ impl Pages {
 
     fn fill(&mut self) -> Result<bool, Fault> {
         self.used = 0;
-        self.chunk.clear();
+        self.held.fetch_sub(self.chunk.len() as u64, Ordering::Relaxed);
+        self.chunk = Vec::new();
         let Some(packing) = self.packing else {
             let n = (self.page as u64 * 16).min(self.end - self.at.min(self.end));
             // A file that was cut: what is there of this CPU is read, then it is said.
-            let there = n.min(self.bytes.len().saturating_sub(self.at));
+            let there = n.min(self.bytes.length().saturating_sub(self.at));
             if n > 0 && there == 0 {
                 return Err(format!("ends early: {} bytes of a CPU's data are missing", self.end - self.at));
             }
             self.chunk = self.bytes.read(self.at, there)?;
+            self.held.fetch_add(there, Ordering::Relaxed);
             self.at += there;
             return Ok(there > 0);
         };
@@ -135,7 +154,11 @@ impl Pages {
         }
         let data = self.bytes.read(self.at, packed)?;
         self.at += packed;
+        if self.held.load(Ordering::Relaxed) + len > MOST_HELD {
+            return Err(format!("would unpack to more than {MOST_HELD} bytes at once"));
+        }
         self.chunk = packing.unpack(&data, len)?;
+        self.held.fetch_add(len, Ordering::Relaxed);
         Ok(true)
     }
 
@@ -152,6 +175,8 @@ mod tests {
 
     use super::*;
 
+    type Pack = fn(&[u8]) -> Vec<u8>;
+
     fn zlib(data: &[u8]) -> Vec<u8> {
         let mut out = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
         out.write_all(data).expect("memory");
@@ -161,7 +186,7 @@ mod tests {
     fn pages(file: Vec<u8>, packing: Option<Packing>) -> Result<Vec<u8>, Fault> {
         let part = Part { cpu: 0, at: 3, len: file.len() as u64 - 3 };
         let buffer = Buffer { page: 64, packed: packing.is_some(), ..Buffer::default() };
-        let mut pages = Pages::new(&Arc::new(Bytes::Memory(file)), &buffer, &part, packing);
+        let mut pages = Pages::new(&Arc::new(Bytes::Memory(file)), &buffer, &part, packing, &Arc::default());
         let mut out = Vec::new();
         loop {
             match pages.next()? {
@@ -177,7 +202,6 @@ mod tests {
         let mut plain = b"abc".to_vec();
         plain.extend_from_slice(&data);
         assert_eq!(pages(plain, None).expect("reads"), data);
-        type Pack = fn(&[u8]) -> Vec<u8>;
         let zstd: Pack = |data| zstd::encode_all(data, 1).expect("memory");
         for (packing, pack) in [(Packing::Zlib, zlib as Pack), (Packing::Zstd, zstd)] {
             let mut file = b"abc\x04\0\0\0".to_vec();

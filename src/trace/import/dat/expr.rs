@@ -239,7 +239,7 @@ impl<'a> Parser<'a> {
                 b"int" | b"s32" | b"__s32" | b"pid_t" => bits = Some(bits.unwrap_or(32)),
                 b"u32" | b"__u32" | b"uint32_t" | b"gfp_t" | b"dev_t" => (bits, unsigned) = (Some(32), true),
                 b"long" | b"s64" | b"__s64" | b"loff_t" | b"ssize_t" | b"ktime_t" | b"off_t" => {
-                    bits = Some(64)
+                    bits = Some(64);
                 }
                 b"u64" | b"__u64" | b"uint64_t" | b"size_t" | b"sector_t" | b"pgoff_t" | b"ino_t" => {
                     (bits, unsigned) = (Some(64), true);

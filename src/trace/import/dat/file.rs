@@ -10,6 +10,9 @@ pub const INSTEAD: &str = "; `trace-cmd report FILE > FILE.txt` makes a text of 
 
 const NAME: usize = 4096;
 const MOST_CPUS: u64 = 8192;
+/// Those of a large kernel have about ten megabytes.
+const MOST_FORMATS: usize = 128 << 20;
+const MOST_SECTIONS: usize = 200;
 
 /// One CPU's part of the ring buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +49,7 @@ pub struct Contents {
     pub header_page: Vec<u8>,
     /// `events/*/*/format`, each a text.
     pub formats: Vec<Vec<u8>>,
+    format_bytes: usize,
     /// `/proc/kallsyms`.
     pub symbols: Vec<u8>,
     /// `printk_formats`.
@@ -103,7 +107,12 @@ fn header_info(from: &mut impl Take, into: &mut Contents) -> Result<(), Fault> {
 
 fn formats(from: &mut impl Take, into: &mut Contents) -> Result<(), Fault> {
     for _ in 0..from.number::<4>()? {
-        into.formats.push(from.sized::<8>()?);
+        let format = from.sized::<8>()?;
+        into.format_bytes += format.len();
+        if into.format_bytes > MOST_FORMATS || into.formats.len() > MOST_FORMATS / 64 {
+            return Err(format!("holds more than {MOST_FORMATS} bytes of event formats"));
+        }
+        into.formats.push(format);
     }
     Ok(())
 }
@@ -148,7 +157,7 @@ fn six(from: &mut At<'_>, page: usize, into: &mut Contents) -> Result<(), Fault>
                 .collect::<Result<_, Fault>>()?;
             into.buffers.push(Buffer { name: Vec::new(), clock, page, parts, packed: false });
         }
-        b"latency  \0" => into.text = Some(from.take(from.bytes.len() - from.at)?),
+        b"latency  \0" => into.text = Some(from.take(from.bytes.length() - from.at)?),
         _ => return Err("has neither flyrecord nor latency data where they should be".into()),
     }
     Ok(())
@@ -171,8 +180,7 @@ fn seven(from: &mut At<'_>, page: usize, into: &mut Contents) -> Result<(), Faul
     let mut seen = 0;
     while next != 0 {
         let (id, data) = section(from.bytes, next, into.packing)?;
-        seen += 1;
-        if id != 0 || seen > 1000 {
+        if id != 0 {
             return Err(format!("has no options at {next}, where they should be"));
         }
         let mut data = &data[..];
@@ -181,6 +189,10 @@ fn seven(from: &mut At<'_>, page: usize, into: &mut Contents) -> Result<(), Faul
             let id = data.number::<2>()?;
             let option_data = data.sized::<4>()?;
             let mut fields = &option_data[..];
+            seen += usize::from(matches!(id, 0 | 16..=22));
+            if seen > MOST_SECTIONS {
+                return Err(format!("has more than {MOST_SECTIONS} sections"));
+            }
             match id {
                 0 => {
                     next = fields.number::<8>()?;

@@ -65,10 +65,11 @@ pub fn open(bytes: Bytes) -> Result<Box<dyn Read + Send>, Fault> {
         printers[id] = Some(Box::new(Printer::new(format, contents.long)));
     }
     let bytes = Arc::new(bytes);
+    let held = Arc::default();
     let rings: Vec<Ring> = buffer
         .parts
         .iter()
-        .map(|part| Ring::new(part.cpu, Pages::new(&bytes, &buffer, part, contents.packing), layout))
+        .map(|part| Ring::new(part.cpu, Pages::new(&bytes, &buffer, part, contents.packing, &held), layout))
         .collect();
     let cpus = contents.cpus.unwrap_or(rings.len() as u32);
     let out = format!("# tracer: nop\n#\n# trace.dat   #P:{cpus}\n");

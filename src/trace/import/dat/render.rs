@@ -300,7 +300,7 @@ impl<'a> Print<'a> {
             Expr::Str(at) => Value::Bytes(until_zero(self.bytes(&self.format.fields[*at])?)),
             Expr::Mask(at) => Value::Text(mask(self.bytes(&self.format.fields[*at])?)),
             Expr::Bytes(at) => Value::Bytes(self.bytes(&self.format.fields[*at])?),
-            Expr::Len(at) => Value::Int(self.bytes(&self.format.fields[*at])?.len() as i64),
+            Expr::Len(at) => Value::Int(i64::try_from(self.bytes(&self.format.fields[*at])?.len()).ok()?),
             Expr::Hex(bytes, len, spaced) => {
                 let Value::Bytes(bytes) = self.value(bytes)? else { return None };
                 let len = self.count(len.as_deref(), bytes.len())?;
@@ -334,12 +334,12 @@ impl<'a> Print<'a> {
         }
     }
 
-    fn size(&self, number: &Number) -> Option<Option<usize>> {
-        Some(match number {
+    fn size(&self, number: &Number) -> Option<usize> {
+        match number {
             Number::None => None,
             Number::Fixed(n) => Some(*n),
             Number::Argument(expr) => Some(usize::try_from(self.int(expr)?).unwrap_or(0).min(LONGEST)),
-        })
+        }
     }
 
     fn convert(&mut self, c: &Conversion, expr: &Expr, out: &mut Vec<u8>) -> Option<()> {
@@ -349,13 +349,13 @@ impl<'a> Print<'a> {
         let from = out.len();
         match (c.kind, value) {
             (b's', Value::Int(_)) => return None,
-            (b's', Value::Bytes(bytes)) => text(bytes, self.size(&c.precision)?, out),
-            (b's', Value::Text(bytes)) => text(&bytes, self.size(&c.precision)?, out),
+            (b's', Value::Bytes(bytes)) => text(bytes, self.size(&c.precision), out),
+            (b's', Value::Text(bytes)) => text(&bytes, self.size(&c.precision), out),
             (b'p', value) => return self.pointer(c, value, out),
             (b'c', Value::Int(byte)) => out.push(byte as u8),
             (kind, Value::Int(value)) => {
-                integer(kind, c, value, self.size(&c.precision)?, out);
-                if let (true, Some(width)) = (c.zero && !c.left, self.size(&c.width)?) {
+                integer(kind, c, value, self.size(&c.precision), out);
+                if let (true, Some(width)) = (c.zero && !c.left, self.size(&c.width)) {
                     let sign = usize::from(out[from..].first() == Some(&b'-'));
                     while out.len() - from < width {
                         out.insert(from + sign, b'0');
@@ -364,7 +364,7 @@ impl<'a> Print<'a> {
             }
             (_, Value::Bytes(_) | Value::Text(_)) => return None,
         }
-        if !plain && let Some(width) = self.size(&c.width)? {
+        if !plain && let Some(width) = self.size(&c.width) {
             let missing = width.saturating_sub(out.len() - from);
             let place = if c.left { out.len() } else { from };
             out.splice(place..place, std::iter::repeat_n(b' ', missing));
@@ -375,7 +375,7 @@ impl<'a> Print<'a> {
     fn pointer(&mut self, c: &Conversion, value: Value<'_>, out: &mut Vec<u8>) -> Option<()> {
         match (c.pointer, value) {
             (b'S' | b'F' | b'B', Value::Int(address)) => {
-                self.symbols.write(address.cast_unsigned(), true, out)
+                self.symbols.write(address.cast_unsigned(), true, out);
             }
             (b's' | b'f', Value::Int(address)) => self.symbols.write(address.cast_unsigned(), false, out),
             (b'b', Value::Bytes(bytes)) => out.extend_from_slice(&mask(bytes)),
@@ -406,7 +406,7 @@ impl<'a> Print<'a> {
             out.push(b'=');
             match self.value(&Expr::Field(at)) {
                 Some(Value::Int(value)) if field.signed => {
-                    out.extend_from_slice(value.to_string().as_bytes())
+                    out.extend_from_slice(value.to_string().as_bytes());
                 }
                 Some(Value::Int(value)) => {
                     out.extend_from_slice(value.cast_unsigned().to_string().as_bytes());
@@ -449,7 +449,7 @@ fn integer(kind: u8, c: &Conversion, value: i64, precision: Option<usize>, out: 
         b'u' => decimal(value.cast_unsigned(), out),
         b'o' => out.extend_from_slice(format!("{value:o}").as_bytes()),
         b'X' => {
-            out.extend_from_slice(format!("{}{value:X}", if c.alternative { "0X" } else { "" }).as_bytes())
+            out.extend_from_slice(format!("{}{value:X}", if c.alternative { "0X" } else { "" }).as_bytes());
         }
         _ => {
             if c.alternative {

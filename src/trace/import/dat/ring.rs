@@ -34,14 +34,25 @@ impl Layout {
     }
 }
 
+/// What a ring lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Nothing that it knows of.
+    Nothing,
+    /// So many events.
+    Events(u64),
+    /// Some: it does not say how many.
+    Some,
+}
+
 /// One CPU's events, oldest first.
 pub struct Ring {
     /// The CPU.
     pub cpu: u32,
     /// When the event at hand was recorded.
     pub at: u64,
-    /// Events that the ring lost before the event at hand: how many, if it says.
-    pub lost: Option<Option<u64>>,
+    /// Events that the ring lost before the event at hand.
+    pub lost: Lost,
     pages: Pages,
     layout: Layout,
     page: Vec<u8>,
@@ -53,7 +64,17 @@ pub struct Ring {
 impl Ring {
     /// Before the first event.
     pub fn new(cpu: u32, pages: Pages, layout: Layout) -> Self {
-        Self { cpu, at: 0, lost: None, pages, layout, page: Vec::new(), next: 0, end: 0, event: (0, 0) }
+        Self {
+            cpu,
+            at: 0,
+            lost: Lost::Nothing,
+            pages,
+            layout,
+            page: Vec::new(),
+            next: 0,
+            end: 0,
+            event: (0, 0),
+        }
     }
 
     /// The event at hand, as `events/*/format` describes it.
@@ -68,7 +89,7 @@ impl Ring {
 
     /// Moves to the next event; false at the end.
     pub fn advance(&mut self) -> Result<bool, Fault> {
-        self.lost = None;
+        self.lost = Lost::Nothing;
         loop {
             let Some(head) = self.word(self.next) else {
                 if !self.turn()? {
@@ -139,7 +160,7 @@ impl Ring {
         let stored = data.saturating_add(len);
         if written & MISSED != 0 {
             let count = number(stored, commit_size).filter(|_| written & MISSED_STORED != 0);
-            self.lost = Some(count.filter(|n| *n > 0));
+            self.lost = count.filter(|n| *n > 0).map_or(Lost::Some, Lost::Events);
         }
         self.end = stored;
         if stored > self.page.len() {

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 use super::{
     bytes::Fault,
     render::{Printer, decimal},
-    ring::{Common, Ring},
+    ring::{Common, Lost, Ring},
     symbols::Symbols,
 };
 
@@ -124,10 +124,16 @@ impl Text {
     fn line(&mut self, at: usize) {
         let ring = &self.rings[at];
         let out = &mut self.out;
-        if let Some(lost) = ring.lost {
-            self.lost = self.lost.zip(lost).map(|(left, told)| left.saturating_sub(told));
-            let count = lost.map_or(String::new(), |n| format!(" {n}"));
-            out.extend_from_slice(format!("CPU:{} [LOST{count} EVENTS]\n", ring.cpu).as_bytes());
+        match ring.lost {
+            Lost::Nothing => {}
+            Lost::Events(n) => {
+                self.lost = self.lost.map(|left| left.saturating_sub(n));
+                out.extend_from_slice(format!("CPU:{} [LOST {n} EVENTS]\n", ring.cpu).as_bytes());
+            }
+            Lost::Some => {
+                self.lost = None;
+                out.extend_from_slice(format!("CPU:{} [LOST EVENTS]\n", ring.cpu).as_bytes());
+            }
         }
         let data = ring.data();
         let Some((id, flags, preempt, pid)) = self.common.read(data) else { return };
