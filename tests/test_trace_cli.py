@@ -107,7 +107,7 @@ def test_files_that_cannot_be_opened_fail_by_name(tmp_path: Path):
         (b"", "the file is empty"),
         (bytes(range(256)) * 40, "holds binary data"),
         (b"\x17\x08\x44tracing6\0", "trace.dat ends early"),
-        (b"\x17\x08\x44tracing8\0" + bytes(20), "trace-cmd report FILE > FILE.txt"),
+        (b"\x17\x08\x44tracing8\0\0\x08" + bytes(20), "trace-cmd report FILE > FILE.txt"),
         (b"# README\n\nThis is prose about traces.\nMore prose.\n", "is a trace event; first line is"),
         (b"\xfd7zXZ\0garbage and more garbage", "damaged"),
     ],

@@ -179,10 +179,7 @@ def _ignored(made: Decision, facts: Facts) -> Finding:
         cpus = show_cpus(meant[0].cpus)
         new = [("isolcpus", ",".join([*(flags or ["domain"]), cpus])), ("nohz_full", cpus)]
         new = [(name, value) for name, value in new if name in facts.options]
-        remedy = (
-            f"{_remedy.boot(facts, new, mending=True)}: irqaffinity={facts.boot.said('irqaffinity')} "
-            "leaves these CPUs to be isolated"
-        )
+        remedy = f"{_remedy.boot(facts, new, mending=True)}: these are the CPUs that irqaffinity= leaves to be isolated"
     return Finding(
         severity="error",
         check="tick-lists-differ",
