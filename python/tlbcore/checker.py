@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _GIB = 1 << 30
-_HYPOTHESIS = "If a future change touched recycled memory on the entry and exit paths"
+HYPOTHESIS = "If a future change touched recycled memory on the entry and exit paths"
 
 Progress = Callable[[int, int], None]
 
@@ -289,7 +289,7 @@ class Verdict:
         if self.hypothesis is not None:
             found = self.hypothesis
             rule = f": {found.counterexample.rule}" if found.counterexample else ""
-            parts += ["", fill(f"{_HYPOTHESIS}: {found.status}{rule} (`--assume D=recycled`).", 72)]
+            parts += ["", fill(f"{HYPOTHESIS}: {found.status}{rule} (`--assume D=recycled`).", 72)]
         if len(self.cases) > 1:
             parts.append("")
             worlds = len({case.world for case in self.cases}) > 1

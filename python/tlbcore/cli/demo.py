@@ -82,6 +82,7 @@ def _compared() -> str:
 
 def _checked() -> str:
     import tlbcore as tc
+    from tlbcore.checker import HYPOTHESIS
 
     lines = ["3. Is it safe?                                                    tlbcore check POLICY"]
     shown: Any = None
@@ -89,6 +90,12 @@ def _checked() -> str:
         verdict = tc.check(name)
         shown = shown or (verdict.counterexample if name == "coalesce-v7" else None)
         bounded = f"{name}: {verdict.sentence.split('; assuming')[0]}."
+        if (
+            verdict.status == "verified"
+            and verdict.hypothesis is not None
+            and verdict.hypothesis.status == "violated"
+        ):
+            bounded += f" {HYPOTHESIS}: {verdict.hypothesis.status}."
         lines += textwrap.wrap(bounded, 96, initial_indent="   ", subsequent_indent="     ")
     lines.append("   The interleaving that breaks coalesce-v7:")
     # The lanes; where each op stands in the patch is in `tlbcore check coalesce-v7`.
