@@ -523,13 +523,40 @@ def _in_world(
     subject = policies["ipi"] if inert else policy
     request = {**_request(subject, bounds, reduce=reduce, threads=threads), "world": world}
     out = []
-    for asked, assume in _questions(subject, request, given):
+    for asked, assume in _with_table_free(policy, _questions(subject, request, given)):
         question = _Question(name=policy.name, request=asked, assume=assume, inert=inert)
         out.append(question)
         harmless = assume.get("N", "none") == given.get("N", "none") and asked["initiator"] in _RECYCLED
         if "D" not in given and "T" not in assume and harmless:
             out.append(replace(question, assume={**assume, "D": "recycled"}, hypothetical=True))
     return out
+
+
+def _with_table_free(
+    policy: Policy, questions: list[tuple[dict[str, Any], dict[str, str]]]
+) -> list[tuple[dict[str, Any], dict[str, str]]]:
+    """Ask mainline about frees of page tables too; and about those with 2 ASIDs and both forms of a flush.
+
+    What a flush leaves of upper entries is those of the PCIDs that are not loaded, and pmd_free_pte_page flushes one
+    page. A policy that is mainline says nothing of its own, so that all of it is asked about.
+    """
+    out = list(questions)
+    if _is_mainline(policy) and not any(asked["roles"] for asked, _ in questions):
+        about = {"initiator": "table_free", "beside": "", "about": "frees of page tables"}
+        out += [({**asked, **about}, assume) for asked, assume in questions if asked["initiator"] == "purge"]
+    for i, (asked, assume) in reversed(list(enumerate(out))):
+        if asked["initiator"] != "table_free":
+            continue
+        asked = {**asked, "asids": max(asked["asids"], 2)}
+        ranges = [assume["range"]] if "range" in assume else ["pages", "full"]
+        out[i : i + 1] = [(asked, {**assume, "range": form}) for form in ranges]
+    return out
+
+
+def _is_mainline(policy: Policy) -> bool:
+    """Whether a policy replaces nothing, and nothing that it is based on does."""
+    base = _core.policy_parse(policy.text, policy.file)["based_on"]
+    return not policy.sections and (base is None or _is_mainline(policies[base]))
 
 
 def _harshest(cases: tuple[Verdict, ...]) -> Verdict:
