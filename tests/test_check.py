@@ -126,7 +126,7 @@ def test_a_verdict_is_no_truth_value() -> None:
 
 
 def test_a_memory_limit_makes_the_verdict_inconclusive() -> None:
-    verdict = tc.check("ipi", cpus=3, nmis=1, memory=1 << 20, assume={"D": "none", "N": "none"})
+    verdict = tc.check("ipi", world="pti", cpus=3, nmis=1, memory=1 << 20, assume={"D": "none", "N": "none"})
 
     assert verdict.status == "inconclusive"
     assert "memory limit" in verdict.sentence
@@ -134,14 +134,16 @@ def test_a_memory_limit_makes_the_verdict_inconclusive() -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "status"), [("ipi", 0), ("coalesce-v7-fixed", 0), ("ct-late", 0), ("coalesce-v7", 1)]
+    ("policy", "status"), [("pending-bit", 0), ("coalesce-v7-fixed", 0), ("ct-late", 0), ("coalesce-v7", 1)]
 )
 def test_the_exit_status_is_the_verdict(policy: str, status: int) -> None:
     assert run("check", policy).returncode == status
 
 
 def test_the_exit_status_of_an_inconclusive_check_is_3() -> None:
-    assert run("check", "ipi", "--cpus", "3", "--nmis", "1", "--memory", "1M").returncode == 3
+    assert (
+        run("check", "ipi", "--world", "pti", "--cpus", "3", "--nmis", "1", "--memory", "1M").returncode == 3
+    )
 
 
 def test_json_has_a_schema_and_the_counterexample() -> None:
@@ -181,7 +183,7 @@ def test_json_has_a_schema_and_the_counterexample() -> None:
         (["check", "ipi", "--assume", "T=danger"], "T=danger is about patched text"),
         (["check", "ipi", "--assume", "N=recycled"], "give nmis or mces as well"),
         (["litmus", "tests/litmus/counts", "--bless", "--no-reduce"], "leave --no-reduce out"),
-        (["repair", "ipi"], "there is nothing to repair"),
+        (["repair", "ipi", "--world", "pti"], "there is nothing to repair"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments: list[str], said: str) -> None:
@@ -342,7 +344,9 @@ def test_the_number_of_threads_changes_nothing(policy: str, cpus: int, nmis: int
 
 def test_a_search_that_meets_its_memory_limit_says_how_far_it_came() -> None:
     limited = [
-        tc.check("ipi", cpus=3, nmis=1, assume={"D": "none", "N": "none"}, memory=4 << 20, threads=n)
+        tc.check(
+            "ipi", world="pti", cpus=3, nmis=1, assume={"D": "none", "N": "none"}, memory=4 << 20, threads=n
+        )
         for n in (1, 2)
     ]
 

@@ -79,7 +79,7 @@ flush_kernel_range
     assert (verdict.status, verdict.world) == ("violated", "nopti")
     assert tc.check(policy, world="pti").status == "verified"
     assert tc.check(policy, world="nopti").status == "violated"
-    assert "The same holds in world nopti." in tc.check("ipi").sentence
+    assert "The same holds in world nopti." in tc.check("pending-bit").sentence
 
 
 @pytest.mark.parametrize("name", [n for n, p in tc.policies.items() if "pti" in p.needs])
@@ -142,6 +142,34 @@ def test_a_text_that_writes_the_user_cr3_without_a_word_on_pti_is_refused_where_
     assert {case.world for case in tc.check(policy).cases} == {"pti"}
     with pytest.raises(tc.CheckError, match="p writes the user CR3, and without PTI there is none"):
         tc.check(policy, world="nopti")
+
+
+def test_mainline_is_asked_about_frees_of_page_tables_with_an_asid_that_is_not_loaded() -> None:
+    """Issue 14, the bug posted on 2025-05-28: without PTI, INVLPG leaves upper entries of the PCIDs not loaded.
+
+    20250528-x86-fix-vmap-pt-del-flush-v1-1-e250899ed160@google.com. What the litmus test of that world finds, the
+    question that `check` asks of mainline finds.
+    """
+    bug = tc.litmus(
+        """litmus nopti-table-free
+  "Mainline's pmd_free_pte_page without PTI: INVLPG on every CPU."
+  based on ipi
+  page k : vmalloc, global
+  cpus "table_free; isolated 2"
+  asids "2"
+  assume "range=pages"
+  features "pcid invpcid housekeeping_overridden context_tracking"
+"""
+    )
+
+    nopti, pti = tc.check("ipi", world="nopti"), tc.check("ipi", world="pti")
+
+    asked = [case.assume.get("range") for case in nopti.cases if "page tables" in case.asked]
+    assert asked == ["pages", "full"]
+    assert nopti.status == bug.found.partition(":")[0]
+    assert pti.status == "verified", "there invalidate_other flushes the other ASIDs"
+    inert = tc.check("coalesce-v7-fixed", world="nopti")
+    assert "page tables" not in inert.asked, "which does not replace frees of page tables"
 
 
 def test_two_names_of_one_world_are_one_world() -> None:

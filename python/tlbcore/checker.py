@@ -299,7 +299,7 @@ class Verdict:
                 if several and case.asked != about:
                     about = case.asked
                     parts.append(f"  {about}")
-                named = ("T",) if "T" in case.assume else ("D", "N")
+                named = ("T",) if "T" in case.assume else ("D", "N", "range")
                 what = ", ".join(f"{k}={v}" for k, v in case.assume.items() if k in named)
                 what = f"{case.world}, {what}" if worlds else what
                 rule = f": {case.counterexample.rule}" if case.counterexample else ""
