@@ -89,7 +89,7 @@ fn a_damaged_recording_is_read_to_its_end_or_refused_and_never_panics() {
         for cpu in &report.isolated {
             assert_eq!(
                 cpu.interrupts_by_cause.values().sum::<u64>(),
-                cpu.interrupts,
+                cpu.interrupts.unwrap_or(0),
                 "seed {seed}, CPU {}",
                 cpu.cpu
             );

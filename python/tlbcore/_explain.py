@@ -24,9 +24,11 @@ class Explanation:
     trace
         What is explained.
     table
-        One row per isolated CPU and cause, most frequent first: `cpu`, `cause`, `class`, `interrupts`,
-        `per_hour` with the 95 % interval of a Poisson process in `per_hour_low` and `per_hour_high`, handler
-        lengths `p50_us`, `p95_us`, `max_us` (NaN: not recorded), `total_ms`. All measured.
+        One row per isolated CPU and cause of interference, most frequent first: `cpu`, `cause`, `kind`
+        (`interrupt`, `softirq`, `task`, `nmi`, `firmware`), `class`, `n` (how often), `interrupts` (the same, 0
+        for other kinds), `per_hour` with the 95 % interval of a Poisson process in `per_hour_low` and
+        `per_hour_high` (NaN: less than a second was recorded), lengths `p50_us`, `p95_us`, `max_us` (NaN: not
+        recorded), `total_ms` (time taken from the CPU's task). All measured.
     initiators
         One row per isolated CPU, task and cause: `cpu`, `comm`, `in_interrupt` (the task was only
         interrupted), `cause`, `calls`.
@@ -43,7 +45,7 @@ class Explanation:
         return f"<Explanation of {self.trace!r}>"
 
     def __str__(self) -> str:
-        from tlbcore._report import explain_text
+        from tlbcore._report_explain import explain_text
 
         return explain_text(self)
 
@@ -64,7 +66,12 @@ class Explanation:
             "probes",
             "kinds",
         )
-        return {**header_json(self.trace), **{key: report[key] for key in keys}}
+        from tlbcore._report_explain import interference
+
+        sums = interference(report["isolated"])
+        by_count = sorted(sums, key=lambda cause: (-sums[cause]["n"], cause))
+        rankings = {"by_time": list(sums), "by_count": by_count}
+        return {**header_json(self.trace), **{key: report[key] for key in keys}, "rankings": rankings}
 
 
 def explain(trace: Trace) -> Explanation:
@@ -78,29 +85,29 @@ def explain(trace: Trace) -> Explanation:
         From `read_trace`.
     """
     report = trace.figures["report"]
-    hours = trace.seconds / 3600
     rows: list[tuple[Any, ...]] = []
     for cpu in report["isolated"]:
-        handlers = {h["cause"]: h for h in cpu["handlers"]}
-        by_count = sorted(cpu["interrupts_by_cause"].items(), key=lambda item: (-item[1], item[0]))
-        for cause, count in by_count:
-            low, high = _core.trace_poisson_95(count)
-            h = handlers.get(cause)
+        hours = cpu["seconds"] / 3600 if cpu["seconds"] >= 1 else 0.0
+        for row in sorted(cpu["interference"], key=lambda row: (-row["n"], row["cause"])):
+            low, high = _core.trace_poisson_95(row["n"])
+            lengths = (row[key] for key in ("p50_us", "p95_us", "max_us", "total_ms"))
             rows.append(
                 (
                     cpu["cpu"],
-                    cause,
-                    causes[cause].call_class,
-                    count,
-                    *((n / hours if hours > 0 else np.nan) for n in (count, low, high)),
-                    *((h["p50_us"], h["p95_us"], h["max_us"], h["total_ms"]) if h else (np.nan,) * 4),
+                    row["cause"],
+                    row["kind"],
+                    causes[row["cause"]].call_class,
+                    row["n"],
+                    row["n"] if row["kind"] == "interrupt" else 0,
+                    *((n / hours if hours > 0 else np.nan) for n in (row["n"], low, high)),
+                    *(np.nan if length is None else length for length in lengths),
                 )
             )
     names = (
-        *("cpu", "cause", "class", "interrupts", "per_hour", "per_hour_low", "per_hour_high"),
+        *("cpu", "cause", "kind", "class", "n", "interrupts", "per_hour", "per_hour_low", "per_hour_high"),
         *("p50_us", "p95_us", "max_us", "total_ms"),
     )
-    kinds: tuple[Any, ...] = (np.int64, np.str_, np.str_, np.int64, *(np.float64,) * 7)
+    kinds: tuple[Any, ...] = (np.int64, np.str_, np.str_, np.str_, np.int64, np.int64, *(np.float64,) * 7)
     who = [
         (cpu["cpu"], i["comm"], i["in_interrupt"], i["cause"], i["calls"])
         for cpu in report["isolated"]

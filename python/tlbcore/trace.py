@@ -50,9 +50,16 @@ class Cause:
         `kernel_range` (the list of v7 30/31), `text_sync`, `never` or `unknown`; and why.
     helps
         What an operator can do.
+    kind
+        `interrupt`, `softirq`, `task`, `nmi` or `firmware`.
+    kernels
+        Kernels that have it (`6.8-`; `any`), as far as they were looked at.
+    remedies
+        Pairs of kernels (`6.12-7.2`; `x86` for an architecture) and what helps, or does not, on those.
     """
 
     id: str
+    kind: str
     call_class: str
     title: str
     signature: str
@@ -61,12 +68,15 @@ class Cause:
     deferral: str
     because: str
     helps: str
+    kernels: str
+    remedies: tuple[tuple[str, str], ...]
 
 
 @cache
 def _causes() -> Mapping[str, Cause]:
     rows = (
-        Cause(call_class=row.pop("class"), **row) for row in (dict(entry) for entry in _core.trace_causes())
+        Cause(call_class=row.pop("class"), remedies=tuple(row.pop("remedies")), **row)
+        for row in (dict(entry) for entry in _core.trace_causes())
     )
     return MappingProxyType({row.id: row for row in rows})
 
@@ -99,9 +109,8 @@ def parse_cpus(cpus: str | Iterable[int]) -> tuple[int, ...]:
 class Trace:
     """A recording after one pass: figures, remote calls and purges, never the events themselves.
 
-    Made by `read_trace`. Times are seconds of the recording's trace clock. If the recording has
-    `trace_marker` texts whose first word ends in `BEGIN` and `END`, figures count only what
-    lies between them.
+    Made by `read_trace`. Times are seconds of the recording's trace clock. Figures count the whole recording, or
+    with `between=` what lies between two texts in `trace_marker`. What a recording does not show is None, never 0.
 
     Attributes
     ----------
@@ -160,6 +169,7 @@ def read_trace(
     *,
     isolated: str | Iterable[int] | None = None,
     progress: Callable[[int, int], object] | None = None,
+    between: tuple[str, str] | None = None,
 ) -> Trace:
     """Read a recording in one pass; memory does not depend on its length.
 
@@ -176,13 +186,18 @@ def read_trace(
         or user_exit events, which exist only on nohz_full CPUs.
     progress
         Called now and then with bytes of text and lines read so far.
+    between
+        Two texts that `trace_marker` lines begin with: count only from the first to the second, each time they
+        come; an empty one is the beginning or the end of the recording. `("GT_BEGIN", "GT_END")` frames the load
+        in the recordings that the tests of this project use.
 
     Raises
     ------
     OSError
         If the file cannot be opened.
     TraceError
-        If it is empty, binary, or has no trace line.
+        If it is empty, binary, has no trace line, or is of a shape that is known and not read: the message says
+        what it looks like and which command prints a form that is. If the marker that opens `between` is absent.
     PartialTraceError
         If compressed data is damaged or ends early, or `isolated` names CPUs the machine does not have; its
         `partial` holds what was read.
@@ -196,9 +211,16 @@ def read_trace(
                 pass
     name = " + ".join(names)
     given = None if isolated is None else parse_cpus(isolated)
-    data = _core.trace_read(names, given, progress)
+    if between is not None and not any(between):
+        raise TraceError(f"between: expected two texts of trace_marker: got {between!r}")
+    data = _core.trace_read(names, given, progress, between)
     figures = json.loads(data.figures())
     report = figures["report"]
+    if not report["window_found"]:
+        assert between is not None
+        raise TraceError(
+            f"{name}: no text in trace_marker begins with {between[0]!r}, which opens what is counted"
+        )
     kernels = {value for key, value in figures["notes"] if key == "version"}
     if len(kernels) > 1:
         raise TraceError(
@@ -221,7 +243,7 @@ def read_trace(
     if trace.damage is not None:
         raise PartialTraceError(trace.damage, trace)
     if given is not None:
-        seen = set(report["cpus_seen"])
+        seen = {*report["cpus_seen"], *report["cpus_named"]}
         machine = figures["machine_cpus"] or 0
         # A quiet isolated CPU has no events. Where the recording does not tell the machine's size
         # (trace_pipe), twice the CPUs seen are believed.

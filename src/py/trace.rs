@@ -15,7 +15,7 @@ use crate::trace::{
         cpu::{NEVER, Row},
         poisson_95,
     },
-    cause::{self, CATALOGUE, Cause},
+    cause::{self, Cause},
     import::{ReadStats, Reader},
     live, noise, replay,
 };
@@ -35,18 +35,22 @@ const BETWEEN_SIGNALS: Duration = Duration::from_millis(40);
 
 /// Reads a recording, or several of one machine in the order of time, to its end, or to where it is damaged (then `error` says so).
 #[pyfunction]
-#[pyo3(signature = (paths, isolated=None, progress=None))]
+#[pyo3(signature = (paths, isolated=None, progress=None, between=None))]
 pub fn trace_read(
     py: Python<'_>,
     paths: Vec<String>,
     isolated: Option<Vec<u32>>,
     progress: Option<&Bound<'_, PyAny>>,
+    between: Option<(String, String)>,
 ) -> PyResult<TraceData> {
     let mut reader = match &paths[..] {
         [one] => Reader::open(one)?,
         several => Reader::open_merged(several)?,
     };
     let mut pass = Analysis::new(isolated.map_or(Isolated::Deduce, Isolated::Given));
+    if let Some((begin, end)) = between {
+        pass = pass.between(&begin, &end);
+    }
     let mut error = None;
     loop {
         let step = py.detach(|| {
@@ -267,12 +271,14 @@ pub fn trace_lines(py: Python<'_>, path: &str, mut lines: Vec<u64>) -> PyResult<
 /// The catalogue of causes: one dict per entry.
 #[pyfunction]
 pub fn trace_causes(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
-    CATALOGUE
+    Cause::ALL
         .iter()
-        .map(|e| {
+        .map(|cause| {
+            let e = cause.entry();
             let d = PyDict::new(py);
             d.set_item("id", e.id)?;
             d.set_item("class", e.class.name())?;
+            d.set_item("kind", cause.kind().name())?;
             d.set_item("title", e.title)?;
             d.set_item("signature", e.signature)?;
             d.set_item("chain", e.chain)?;
@@ -280,6 +286,9 @@ pub fn trace_causes(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
             d.set_item("deferral", e.deferral.name())?;
             d.set_item("because", e.because)?;
             d.set_item("helps", e.helps)?;
+            d.set_item("kernels", e.kernels)?;
+            let remedies: Vec<_> = e.remedies.iter().map(|r| (r.kernels, r.helps)).collect();
+            d.set_item("remedies", remedies)?;
             Ok(d)
         })
         .collect()
@@ -290,6 +299,12 @@ pub fn trace_causes(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
 pub fn trace_poisson_95(events: u64) -> (f64, f64) {
     let range = poisson_95(events);
     (range.low, range.high)
+}
+
+/// The 95 % interval of the ratio of two Poisson rates, the second by the first, from counts and times.
+#[pyfunction]
+pub fn trace_rate_ratio_95(first: u64, first_s: f64, second: u64, second_s: f64) -> (f64, f64) {
+    crate::interval::rate_ratio((first, first_s), (second, second_s), 0.95)
 }
 
 /// Raises `PolicyError` for a policy that no recording can be replayed under.

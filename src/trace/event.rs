@@ -31,7 +31,8 @@ pub struct Event<'a> {
     pub what: What<'a>,
 }
 
-/// Interrupt vectors of the `irq_vectors` trace system (`asm/irq_vectors.h`).
+/// What an interrupt is: vectors of the `irq_vectors` trace system (`asm/irq_vectors.h`), the arm64 kernel's inter-processor
+/// interrupts (`ipi_entry`), timers with a line of their own, and devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Vector {
@@ -45,15 +46,31 @@ pub enum Vector {
     IrqWork,
     /// 0xec.
     LocalTimer,
-    /// Thermal, threshold, error, spurious and platform vectors.
+    /// Thermal, threshold, error and spurious vectors.
     Other,
     /// A device, from `irq_handler_entry`.
     Device,
+    /// 0xf7, x86_platform_ipi, and callbacks of a hypervisor.
+    Platform,
+    /// Posted interrupts of KVM and of devices.
+    Posted,
+    /// arm64: `IPI_CALL_FUNC`.
+    IpiCall,
+    /// arm64: `IPI_RESCHEDULE`.
+    IpiReschedule,
+    /// arm64: `IPI_TIMER`, a tick broadcast by another CPU.
+    IpiTimer,
+    /// arm64: `IPI_IRQ_WORK`.
+    IpiIrqWork,
+    /// arm64: CPU stop, backtrace, or an inter-processor interrupt whose `ipi_entry` was not recorded.
+    IpiOther,
+    /// The per-CPU timer of an architecture without a local APIC (`arch_timer`).
+    ArchTimer,
 }
 
 impl Vector {
     /// How many there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 15;
     /// All of them, in the order of their numbers here.
     pub const ALL: [Vector; Self::COUNT] = [
         Self::CallFunction,
@@ -63,6 +80,14 @@ impl Vector {
         Self::LocalTimer,
         Self::Other,
         Self::Device,
+        Self::Platform,
+        Self::Posted,
+        Self::IpiCall,
+        Self::IpiReschedule,
+        Self::IpiTimer,
+        Self::IpiIrqWork,
+        Self::IpiOther,
+        Self::ArchTimer,
     ];
 
     /// The trace system's word for it.
@@ -75,12 +100,93 @@ impl Vector {
             Self::LocalTimer => "local_timer",
             Self::Other => "other_vector",
             Self::Device => "device",
+            Self::Platform => "x86_platform_ipi",
+            Self::Posted => "posted_interrupt",
+            Self::IpiCall => "ipi_call_function",
+            Self::IpiReschedule => "ipi_reschedule",
+            Self::IpiTimer => "ipi_timer_broadcast",
+            Self::IpiIrqWork => "ipi_irq_work",
+            Self::IpiOther => "ipi_other",
+            Self::ArchTimer => "arch_timer",
         }
     }
 
     /// Does its handler run the CPU's call queue?
     pub fn runs_call_queue(self) -> bool {
-        matches!(self, Self::CallFunction | Self::CallFunctionSingle)
+        matches!(self, Self::CallFunction | Self::CallFunctionSingle | Self::IpiCall)
+    }
+
+    /// Is it the CPU's own timer?
+    pub fn is_timer(self) -> bool {
+        matches!(self, Self::LocalTimer | Self::ArchTimer)
+    }
+
+    /// Does only x86 have it?
+    pub fn is_x86(self) -> bool {
+        match self {
+            Self::CallFunction
+            | Self::CallFunctionSingle
+            | Self::Reschedule
+            | Self::IrqWork
+            | Self::LocalTimer
+            | Self::Other
+            | Self::Platform
+            | Self::Posted => true,
+            Self::Device
+            | Self::IpiCall
+            | Self::IpiReschedule
+            | Self::IpiTimer
+            | Self::IpiIrqWork
+            | Self::IpiOther
+            | Self::ArchTimer => false,
+        }
+    }
+
+    /// By the stem of an irq_vectors event, an osnoise name or a `sysvec_` function.
+    pub fn of_x86(stem: &[u8]) -> Option<Self> {
+        Some(match stem {
+            b"call_function" => Self::CallFunction,
+            b"call_function_single" => Self::CallFunctionSingle,
+            b"reschedule" | b"reschedule_ipi" => Self::Reschedule,
+            b"irq_work" => Self::IrqWork,
+            b"local_timer" | b"apic_timer_interrupt" | b"hyperv_stimer0" => Self::LocalTimer,
+            b"x86_platform_ipi" | b"hyperv_callback" | b"xen_hvm_callback" | b"acrn_hv_callback" => {
+                Self::Platform
+            }
+            b"posted_msi_notification" => Self::Posted,
+            _ if stem.starts_with(b"kvm_posted_intr") => Self::Posted,
+            b"thermal_apic"
+            | b"threshold_apic"
+            | b"deferred_error_apic"
+            | b"error_apic"
+            | b"spurious_apic" => Self::Other,
+            b"thermal"
+            | b"threshold"
+            | b"deferred_error"
+            | b"error_interrupt"
+            | b"spurious_apic_interrupt" => Self::Other,
+            _ => return None,
+        })
+    }
+
+    /// By what arm64 prints in brackets (`ipi_types` in arch/arm64/kernel/smp.c).
+    pub fn of_ipi(reason: &[u8]) -> Self {
+        match reason {
+            b"Rescheduling interrupts" => Self::IpiReschedule,
+            b"Function call interrupts" => Self::IpiCall,
+            b"Timer broadcast interrupts" => Self::IpiTimer,
+            b"IRQ work interrupts" => Self::IpiIrqWork,
+            _ => Self::IpiOther,
+        }
+    }
+
+    /// By the name of an `irq_handler_entry`.
+    pub fn of_device(name: &[u8]) -> Self {
+        match name {
+            b"arch_timer" | b"arch_sys_timer" | b"arch_mem_timer" | b"riscv-timer" => Self::ArchTimer,
+            b"IPI" => Self::IpiOther,
+            _ => Self::Device,
+        }
     }
 }
 
@@ -216,6 +322,10 @@ pub enum What<'a> {
     },
     /// sched: another task runs here.
     Switch {
+        /// Who ran until now; `None` if the source does not say.
+        prev_pid: Option<u32>,
+        /// Did it still want to run (state `R`)? `None` if the source does not say.
+        preempted: Option<bool>,
         /// Its name.
         next_comm: &'a [u8],
         /// Its id; 0 is idle.
@@ -250,6 +360,37 @@ pub enum What<'a> {
         /// What kept it, `NONE` if it stopped.
         dependency: &'a [u8],
     },
+    /// timer: an hrtimer's function begins.
+    HrtimerExpire {
+        /// Function, without offset.
+        function: &'a [u8],
+    },
+    /// timer: a timer of the wheel is armed on a CPU.
+    TimerStart {
+        /// Function, without offset.
+        function: &'a [u8],
+        /// Which CPU will run it, if printed.
+        cpu: Option<u32>,
+    },
+    /// ipi, on arm64: CPUs are sent an interrupt.
+    IpiRaise {
+        /// Targets, as printed.
+        mask: &'a [u8],
+        /// Which.
+        vector: Vector,
+    },
+    /// The function tracer: this function was entered.
+    Function {
+        /// Its name.
+        name: &'a [u8],
+    },
+    /// timerlat: how late its interrupt handler or its thread was.
+    Latency {
+        /// `irq`, `thread` or `user-ret`.
+        context: &'a [u8],
+        /// By how much.
+        ns: u64,
+    },
     /// Text written to `trace_marker`.
     Marker {
         /// The text.
@@ -262,7 +403,8 @@ pub enum What<'a> {
     },
     /// osnoise: something took time from a task, and how much.
     Noise {
-        /// `irq`, `softirq`, `thread`, `nmi` or `sample` (a whole sample above the threshold).
+        /// `irq`, `softirq`, `thread`, `nmi`, `hardware` (a sample no event explains, and those of the hwlat tracer) or
+        /// `sample` (a whole sample above the threshold).
         kind: &'a [u8],
         /// What, by the tracer's name for it.
         name: &'a [u8],

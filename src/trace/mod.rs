@@ -51,6 +51,18 @@ pub enum TraceError {
         /// The first that was not understood.
         first: String,
     },
+    /// Text of a shape that is known and not read.
+    #[error("{path}:{line}: looks like {looks}; {instead}")]
+    Unsupported {
+        /// File as given.
+        path: String,
+        /// Where that shows.
+        line: u64,
+        /// What it looks like.
+        looks: &'static str,
+        /// What to do.
+        instead: &'static str,
+    },
     /// The compressed stream ends early or is damaged; what came before it was read.
     #[error("{path}: {reason} (after line {lines}); the figures cover what came before")]
     Damaged {

@@ -4,6 +4,7 @@
 use rustc_hash::FxHashMap;
 
 use super::{
+    cause::is_kernel_thread,
     event::{Event, Hole, What},
     import::{Sink, ftrace::Ftrace},
 };
@@ -113,13 +114,18 @@ impl Sink for Finder {
                     self.took(e.cpu, from, e.at_ns, || format!("softirq {}", text(&name)));
                 }
             }
-            What::Switch { next_comm, next_pid } => match state.away.take() {
+            What::Switch { preempted, next_comm, next_pid, .. } => match state.away.take() {
                 // Back, or nobody wants to run: what ran in between kept it away.
                 Some((task, from, by)) if next_pid == task => {
                     self.took(e.cpu, from, e.at_ns, || format!("task {}", text(&by)));
                 }
                 Some(away) if next_pid != 0 => state.away = Some(away),
-                None if e.task.pid != 0 && next_pid != 0 => {
+                // A task that went to sleep is not kept away, and no CPU is there for a kernel thread.
+                None if e.task.pid != 0
+                    && next_pid != 0
+                    && preempted != Some(false)
+                    && !is_kernel_thread(e.task.comm) =>
+                {
                     state.away = Some((e.task.pid, e.at_ns, next_comm.to_vec()));
                 }
                 Some(_) | None => {}
@@ -144,6 +150,11 @@ impl Sink for Finder {
             | What::PageFault
             | What::TlbFlush { .. }
             | What::TickStop { .. }
+            | What::HrtimerExpire { .. }
+            | What::TimerStart { .. }
+            | What::IpiRaise { .. }
+            | What::Function { .. }
+            | What::Latency { .. }
             | What::Marker { .. }
             | What::Stack { .. }
             | What::Noise { .. }

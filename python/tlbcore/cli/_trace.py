@@ -10,13 +10,20 @@ if TYPE_CHECKING:
     from tlbcore.trace import Trace
 
 
-def read(path: str | list[str], isolated: str | None) -> tuple[Trace, str | None]:
+def read(
+    path: str | list[str], isolated: str | None, between: tuple[str, str] | None = None
+) -> tuple[Trace, str | None]:
     """Read a recording; if only part of it is usable, return that and the reason."""
     from tlbcore.trace import PartialTraceError, read_trace
 
     with _common.progress("reading", "bytes") as advance:
         try:
-            whole = read_trace(path, isolated=isolated, progress=lambda done, _lines: advance(done, None))
+            whole = read_trace(
+                path,
+                isolated=isolated,
+                between=between,
+                progress=lambda done, _lines: advance(done, None),
+            )
         except PartialTraceError as partial:
             return partial.partial, str(partial)
     return whole, None

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 
 def command(
+    recordings: Annotated[
+        list[str] | None,
+        typer.Argument(help="None: recordings are compared by `tlbcore explain BEFORE AFTER`.", hidden=True),
+    ] = None,
     scenario: Annotated[
         str,
         typer.Option(
@@ -37,7 +41,10 @@ def command(
     pti: Annotated[str, typer.Option(help="on, off or auto (the CPU decides).")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
-    """Simulate one scenario under several policies."""
+    """Simulate one scenario under several policies. Two recordings: `tlbcore explain BEFORE AFTER`."""
+    if recordings:
+        files = " ".join(recordings)
+        _common.fail(f"compares simulated policies; recordings are compared by `tlbcore explain {files}`")
     from tlbcore._simulate import DEFAULT_POLICIES, compare
     from tlbcore.kernel import Kernel
     from tlbcore.scenarios import by_name

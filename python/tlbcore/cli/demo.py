@@ -29,7 +29,7 @@ def _explained() -> str:
     import tlbcore as tc
 
     with as_file(files("tlbcore") / "data" / TRACE) as path:
-        trace = tc.read_trace(path)
+        trace = tc.read_trace(path, between=("GT_BEGIN", "GT_END"))
     table, calls = tc.explain(trace).table, tc.explain(trace).initiators
     lines = [
         "1. Who interrupted the isolated CPUs?                             tlbcore explain TRACE",

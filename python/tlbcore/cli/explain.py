@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tlbcore.trace import Trace
 
 _CONDITION_MET = 1
+_NOT_RECORDED = 3
 
 
 def command(
@@ -22,7 +23,7 @@ def command(
         typer.Argument(
             metavar="TRACE...",
             help="ftrace text, trace-cmd report, perf script or trace.dat; plain, .gz, .xz, .zst, or -. "
-            "Several are explained one by one and compared, first against last.",
+            "Two or more (BEFORE AFTER) are explained one by one and compared, first against last.",
             show_default=False,
         ),
     ] = None,
@@ -47,8 +48,16 @@ def command(
     fail_if: Annotated[
         list[str] | None,
         typer.Option(
-            help="Exit with status 1 if this holds on an isolated CPU: 'per_hour > 10', 'set_memory > 0'.",
+            help="Exit with status 1 if this holds on an isolated CPU, 3 if the recording does not tell: "
+            "'per_hour > 10', 'longest_us > 50', 'set_memory > 0', 'kworker.ms > 1'. With BEFORE AFTER also 'more': "
+            "the last has more of something than the first, and the difference is real.",
             metavar="CONDITION",
+        ),
+    ] = None,
+    between: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            help="Count only between two texts in trace_marker, each time they come.", metavar="BEGIN END"
         ),
     ] = None,
     interrupts: Annotated[
@@ -66,15 +75,19 @@ def command(
     from tlbcore._conditions import Condition
     from tlbcore._explain import explain
     from tlbcore._interrupts import coverage, noted, read_interrupts
-    from tlbcore._report import comparison_rows, comparison_text, coverage_text
+    from tlbcore._report import coverage_text
+    from tlbcore._report_compare import comparison_rows, comparison_text
 
     if lines is not None:
         _check_cause(lines)
-    conditions = [Condition.parse(text) for text in fail_if or ()]
+    compared = [text for text in fail_if or () if text.strip() == "more"]
+    if compared and (merge or len(traces) < 2):
+        _common.fail("condition 'more' compares recordings: give two or more")
+    conditions = [Condition.parse(text) for text in fail_if or () if text.strip() != "more"]
     snapshots = [read_interrupts(path) for path in interrupts or ()]
     found: list[tuple[Explanation, str | None]] = []
     for path in [traces] if merge else traces:
-        whole, damage = _trace.read(path, isolated)
+        whole, damage = _trace.read(path, isolated, between)
         found.append((explain(whole), damage))
         if not json:
             if len(found) > 1:
@@ -103,10 +116,17 @@ def command(
     for e, damage in found:
         _trace.finish(e.trace, damage)
     met = [line for e in explanations for condition in conditions for line in condition.met(e.trace)]
-    if met:
-        for line in met:
-            typer.echo(f"fail-if: {line}", err=json)
-        raise typer.Exit(_CONDITION_MET)
+    undecided = [line for e in explanations for condition in conditions for line in condition.open(e.trace)]
+    if compared:
+        rows = comparison_rows(explanations)
+        met += [f"more {row['cause']} than before" for row in rows if row["change"] == "more"]
+        undecided += [
+            f"{rows[0]['cause']} interrupts: not recorded" for _ in rows[:1] if rows[0]["ratio_low"] is None
+        ]
+    for line in met or undecided:
+        typer.echo(f"fail-if: {line}", err=json)
+    if met or undecided:
+        raise typer.Exit(_CONDITION_MET if met else _NOT_RECORDED)
 
 
 def _snapshots(interrupts: tuple[Path, Path] | None, isolated: str | None) -> None:

@@ -89,10 +89,26 @@ impl Analysis {
         cpu.queue.push_back(Queued { func, csd, op, row, line: e.line, sender: e.cpu, raced });
     }
 
-    pub(super) fn csd_queue(&mut self, e: &Event<'_>, target: u32, name: &[u8], csd: u64) {
+    pub(super) fn csd_queue(
+        &mut self,
+        e: &Event<'_>,
+        target: u32,
+        (name, callsite): (&[u8], &[u8]),
+        csd: u64,
+    ) {
         let func = self.symbols.number(name);
-        let cause = cause::of_call(name, e.task.comm);
+        let mut cause = cause::of_call(name, e.task.comm);
         let kernel = cause == Cause::KernelFlushUnknown;
+        let mut founded = Evidence::Function;
+        let from = cause::of_callsite(callsite);
+        if let Some(place) = from.filter(|_| !kernel && matches!(cause, Cause::NohzKick | Cause::CallOther)) {
+            (cause, founded) = (place, Evidence::Callsite);
+        } else if cause == Cause::NohzKick
+            && let Some((armed, via)) = self.armed_on(e, target)
+        {
+            (cause, founded) = (armed, Evidence::Before);
+            *self.cpu(target).figures.vias.entry((armed, via)).or_default() += 1;
+        }
         let context = self.contexts.of(e.task.pid);
         let open = context.continued(func, target);
         let announced = if kernel { context.announced.take() } else { None };
@@ -100,14 +116,19 @@ impl Analysis {
         let same =
             |op: &u32, ops: &[Op]| ops.get(*op as usize).is_some_and(|o| o.func == func && o.cpu == e.cpu);
         let op = announced.or(open.filter(|op| same(op, &self.ops))).unwrap_or_else(|| {
-            let (cause, evidence) = if kernel { unannounced } else { (cause, Evidence::Function) };
+            let (cause, evidence) = if kernel { unannounced } else { (cause, founded) };
             self.new_op(e, func, cause, evidence)
         });
         if let Some(o) = self.ops.get_mut(op as usize) {
             o.func = func;
+            // Since 7.3 the call site of a flush names the function that asked for it.
+            if let Some(place) = from.filter(|_| kernel && o.cause == Cause::KernelFlushUnknown) {
+                o.refine(place, Evidence::Callsite);
+            }
         }
         let context = self.contexts.of(e.task.pid);
         context.queued(func, op, target);
+        context.last = Some(op);
         if kernel {
             context.latest = Some(op);
         }
@@ -124,6 +145,7 @@ impl Analysis {
         let raced = derived && to.in_call_irq() && to.irqs.last().is_some_and(|i| !i.ran);
         self.settle(e.cpu, |s| s.target == target && s.func == func);
         self.queue(e, target, func, csd, op, raced);
+        self.cpu(target).named = true;
         let counted = self.window.open;
         let sender = self.cpu(e.cpu);
         sender.last_queued = func;
@@ -183,11 +205,15 @@ impl Analysis {
         if callback.is_empty() {
             let place = self.symbols.number(callsite);
             let comm = self.sender_name(e);
+            let cause = cause::of_reschedule(callsite);
+            let inside = e.in_interrupt.unwrap_or(false);
             let cpu = self.cpu(target);
+            cpu.named = true;
             if cpu.reschedules.len() >= 64 {
                 cpu.reschedules.pop_front();
             }
-            cpu.reschedules.push_back((place, comm, e.in_interrupt.unwrap_or(false)));
+            cpu.reschedules.push_back((cause, comm, inside));
+            *cpu.figures.sent_reschedules.entry((cause, comm, inside)).or_default() += counted;
             *cpu.figures.ipis.entry(IpiKey::Reschedule(place)).or_default() += counted;
             return;
         }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use hdrhistogram::Histogram;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::tasks::Sym;
 use crate::trace::{cause::Cause, event::Vector};
@@ -120,10 +120,89 @@ pub struct Irq {
     pub first: u32,
     /// It ran a call, with or without a row.
     pub ran: bool,
+    /// Function of an hrtimer it ran, the tick's only if there was no other; for timers.
+    pub hrtimer: Sym,
+    /// It took the CPU from a task, and nothing else had taken it before.
+    pub outermost: bool,
     /// Cause of the first call, if that has no row.
     pub bare: Option<Cause>,
     /// It began inside the window.
     pub counted: bool,
+}
+
+/// How long something took.
+#[derive(Clone, Debug)]
+pub struct Lengths {
+    /// Every length, in nanoseconds, with two digits.
+    pub histogram: Histogram<u64>,
+    /// What was taken from the CPU's task: nothing for what came while something else had the CPU already.
+    pub taken_ns: u64,
+    /// The longest.
+    pub max_ns: u64,
+    /// When that began.
+    pub max_at_ns: u64,
+}
+
+impl Default for Lengths {
+    fn default() -> Self {
+        Self { histogram: histogram(), taken_ns: 0, max_ns: 0, max_at_ns: 0 }
+    }
+}
+
+impl Lengths {
+    /// One of this length.
+    pub fn add(&mut self, at_ns: u64, length_ns: u64, outermost: bool) {
+        self.histogram.record(length_ns).unwrap_or_default();
+        self.taken_ns = self.taken_ns.saturating_add(if outermost { length_ns } else { 0 });
+        if length_ns >= self.max_ns {
+            (self.max_ns, self.max_at_ns) = (length_ns, at_ns);
+        }
+    }
+
+    /// Those of another.
+    pub fn extend(&mut self, other: &Self) {
+        self.histogram.add(&other.histogram).expect("same precision");
+        self.taken_ns = self.taken_ns.saturating_add(other.taken_ns);
+        if other.max_ns >= self.max_ns {
+            (self.max_ns, self.max_at_ns) = (other.max_ns, other.max_at_ns);
+        }
+    }
+}
+
+/// What the last `tick_stop` said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TickState {
+    /// None was recorded.
+    #[default]
+    Unknown,
+    /// It could not be stopped.
+    Kept,
+    /// It was.
+    Stopped,
+}
+
+/// A timer interrupt that has ended; whether it was a kept tick, the next `tick_stop` may tell.
+#[derive(Clone, Copy, Debug)]
+pub struct PendingTimer {
+    /// The interrupt.
+    pub irq: Irq,
+    /// How long it took, if its end was recorded.
+    pub length_ns: Option<u64>,
+    /// What it is if no `tick_stop` says more.
+    pub otherwise: Cause,
+}
+
+/// A task that still wanted to run when another took its CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Away {
+    /// The task.
+    pub pid: u32,
+    /// Who runs in its place.
+    pub by: Sym,
+    /// The work item that runs there, if any.
+    pub work: Sym,
+    /// Since when.
+    pub since_ns: u64,
 }
 
 /// A call this CPU has queued for another, until it is clear whether an interrupt was sent for it.
@@ -283,8 +362,26 @@ pub struct Figures {
     pub returns: u64,
     /// Quiet time.
     pub quiet: Quiet,
-    /// How long handlers ran, by cause, in nanoseconds; not those with rows.
-    pub lengths: FxHashMap<Cause, Histogram<u64>>,
+    /// How long handlers ran, by cause; not those with rows.
+    pub lengths: FxHashMap<Cause, Lengths>,
+    /// Numbers of interrupts with rows that did not take the CPU from its task: it was taken or idle already.
+    pub not_outermost: FxHashSet<u32>,
+    /// What else took the CPU: soft interrupts, tasks, NMIs, firmware, by cause and name.
+    pub others: FxHashMap<(Cause, Sym), Lengths>,
+    /// Through what senders came to interrupt it: the function that had text patched, the timer that was armed here.
+    pub vias: FxHashMap<(Cause, Sym), u64>,
+    /// Interrupts while the CPU was idle.
+    pub idle_interrupts: u64,
+    /// Functions of hrtimers that ran in timer interrupts.
+    pub hrtimers: FxHashMap<Sym, u64>,
+    /// Latencies timerlat measured, by context, in nanoseconds.
+    pub latencies: FxHashMap<Sym, Histogram<u64>>,
+    /// Reschedules sent to it: cause, sender, whether that was only interrupted.
+    pub sent_reschedules: FxHashMap<(Cause, Sym, bool), u64>,
+    /// First event on it that is counted.
+    pub first_ns: Option<u64>,
+    /// Pieces of the recording with events of it.
+    pub pieces: Vec<u32>,
     /// Lines at which interrupts without rows began, by cause; the first thousand of each.
     pub lines: FxHashMap<Cause, Vec<u64>>,
     /// Interrupts over time.
@@ -319,8 +416,22 @@ pub struct Cpu {
     pub changed_ns: u64,
     /// The soft interrupt that runs, and since when.
     pub softirq: Option<(u64, Sym)>,
-    /// The last `tick_stop` could not stop the tick.
-    pub tick_kept: bool,
+    /// What the last `tick_stop` said.
+    pub tick: TickState,
+    /// The last timer interrupt, until it is clear what it was.
+    pub pending_timer: Option<PendingTimer>,
+    /// Kinds of events seen on it, bits of [`super::knowledge`].
+    pub kinds: u32,
+    /// A call or a reschedule was sent to it.
+    pub named: bool,
+    /// The task that was displaced, and by whom.
+    pub away: Option<Away>,
+    /// A kernel thread runs, as far as `sched_switch` tells.
+    pub kernel_thread: bool,
+    /// An `irq_handler_entry` of arm64's inter-processor interrupts whose `ipi_entry` has not come: when, and its line.
+    pub wrapper: Option<(u64, u64)>,
+    /// One whose `ipi_entry` has come: its exit says nothing more.
+    pub wrapped: bool,
     /// `sched_switch` is recorded on it, so idle is known.
     pub switches: bool,
     /// Its call queue.
@@ -343,8 +454,8 @@ pub struct Cpu {
     pub awaiting_other: Vec<u32>,
     /// Rows queued since its mode last changed.
     pub awaiting_mode: Vec<u32>,
-    /// Places reschedules were sent from, not yet arrived.
-    pub reschedules: VecDeque<(Sym, Sym, bool)>,
+    /// Reschedules sent and not yet arrived: cause, sender, whether that was only interrupted.
+    pub reschedules: VecDeque<(Cause, Sym, bool)>,
     /// Calls it queued for others.
     pub sent: Vec<Sent>,
     /// Function of the last call it queued.

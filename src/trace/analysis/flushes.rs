@@ -10,6 +10,8 @@ use crate::trace::{
 };
 
 const MAX_BROADCASTS: usize = 64;
+/// A call chain is recorded with its event; the two are stamped one after the other.
+const STACK_NS: u64 = 1_000_000;
 
 impl Analysis {
     pub(super) fn probe(&mut self, e: &Event<'_>, name: &[u8], function: &[u8], args: &[u8]) {
@@ -62,6 +64,7 @@ impl Analysis {
         let context = self.contexts.of(e.task.pid);
         context.announced = Some(op);
         context.latest = Some(op);
+        context.last = Some(op);
         context.close();
         if self.kinds.csd_queue > 0 {
             return;
@@ -81,12 +84,16 @@ impl Analysis {
         }
     }
 
+    /// A call chain belongs to the latest operation of its task, if that was just now.
     pub(super) fn stack(&mut self, e: &Event<'_>, frames: &[u8]) {
         let Some(cause) = cause::of_stack(frames) else { return };
         let Some(context) = self.contexts.get(e.task.pid) else { return };
-        let op = context.announced.or(context.latest);
+        let op = context.announced.or(context.last);
         if let Some(op) = op.and_then(|op| self.ops.get_mut(op as usize))
-            && (op.cause == Cause::KernelFlushUnknown || op.cause.entry().class != cause::Class::Other)
+            && e.at_ns.saturating_sub(op.at_ns) <= STACK_NS
+            && (op.cause == Cause::KernelFlushUnknown
+                || op.cause.entry().class != cause::Class::Other
+                || matches!(op.cause, Cause::NohzKick | Cause::CallOther))
         {
             op.refine(cause, Evidence::Stack);
         }

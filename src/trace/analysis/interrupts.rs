@@ -7,25 +7,76 @@ use super::{
 };
 use crate::sim::recorded::Mark;
 use crate::trace::{
-    cause::{self, Cause},
+    cause::Cause,
     event::{Event, Task, Vector, What},
 };
 
 const MAX_LINES: usize = 1000;
 const MAX_NESTED: usize = 8;
-const MAX_NOISES: usize = 1024;
+const MAX_NOT_OUTERMOST: usize = 1 << 20;
 
 impl Analysis {
     pub(super) fn irq_entry(&mut self, e: &Event<'_>, vector: Vector, name: &[u8]) {
+        // On arm64 an inter-processor interrupt has two events: irq_handler_entry without a reason, ipi_entry with it.
+        if vector == Vector::IpiOther && name == b"IPI" {
+            self.unwrap_ipi(e);
+            self.cpu(e.cpu).wrapper = Some((e.at_ns, e.line));
+            return;
+        }
+        let mut begin = *e;
+        let of_arm64 = matches!(
+            vector,
+            Vector::IpiCall
+                | Vector::IpiReschedule
+                | Vector::IpiTimer
+                | Vector::IpiIrqWork
+                | Vector::IpiOther
+        );
+        if of_arm64 && let Some((at_ns, line)) = self.cpu(e.cpu).wrapper.take() {
+            (begin.at_ns, begin.line) = (at_ns, line);
+            self.cpu(e.cpu).wrapped = true;
+        }
+        self.begin(&begin, vector, name);
+    }
+
+    /// An inter-processor interrupt of which only the wrapper was recorded.
+    fn unwrap_ipi(&mut self, e: &Event<'_>) {
+        if let Some((at_ns, line)) = self.cpu(e.cpu).wrapper.take() {
+            let begin = Event { at_ns, line, ..*e };
+            self.begin(&begin, Vector::IpiOther, b"");
+            self.irq_close(e, Some(Vector::IpiOther));
+        }
+    }
+
+    /// The end of an interrupt, whose event may not say which one: `irq_handler_exit` has a number only.
+    pub(super) fn irq_exit(&mut self, e: &Event<'_>, vector: Vector) {
+        if vector != Vector::Device {
+            return self.irq_close(e, Some(vector));
+        }
+        if self.cpu(e.cpu).wrapper.is_some() {
+            return self.unwrap_ipi(e);
+        }
+        if std::mem::take(&mut self.cpu(e.cpu).wrapped) {
+            return;
+        }
+        let of_device = |v: Vector| matches!(v, Vector::Device | Vector::ArchTimer);
+        let innermost = self.cpu(e.cpu).irqs.iter().rev().find(|i| of_device(i.vector)).map(|i| i.vector);
+        self.irq_close(e, Some(innermost.unwrap_or(vector)));
+    }
+
+    fn begin(&mut self, e: &Event<'_>, vector: Vector, name: &[u8]) {
         let open = self.window.open;
         let mut cause = match vector {
-            Vector::CallFunction | Vector::CallFunctionSingle => None,
-            Vector::Reschedule => Some(Cause::RescheduleOther),
-            Vector::IrqWork => Some(Cause::IrqWork),
-            Vector::LocalTimer if self.cpu(e.cpu).tick_kept => Some(Cause::TickKept),
-            Vector::LocalTimer => Some(Cause::Tick),
+            Vector::CallFunction | Vector::CallFunctionSingle | Vector::IpiCall => None,
+            Vector::Reschedule | Vector::IpiReschedule => Some(Cause::RescheduleOther),
+            Vector::IrqWork | Vector::IpiIrqWork => Some(Cause::IrqWork),
+            Vector::LocalTimer | Vector::ArchTimer => Some(Cause::Timer),
             Vector::Other => Some(Cause::OtherVector),
             Vector::Device => Some(Cause::Device),
+            Vector::Platform => Some(Cause::PlatformIpi),
+            Vector::Posted => Some(Cause::PostedInterrupt),
+            Vector::IpiTimer => Some(Cause::TimerBroadcast),
+            Vector::IpiOther => Some(Cause::IpiOther),
         };
         let mut comm = if vector == Vector::Device { self.symbols.number(name) } else { Sym::NONE };
         let mut by_interrupt = false;
@@ -34,12 +85,16 @@ impl Analysis {
         {
             self.irq_close(e, None); // its exit was lost
         }
-        if vector == Vector::Reschedule
-            && let Some((place, by, inside)) = self.cpu(e.cpu).reschedules.pop_front()
+        if vector.is_timer() {
+            self.timer_decided(e.cpu, None);
+        }
+        if matches!(vector, Vector::Reschedule | Vector::IpiReschedule)
+            && let Some((why, by, inside)) = self.cpu(e.cpu).reschedules.pop_front()
         {
-            cause = Some(cause::of_reschedule(self.symbols.bytes(place)));
+            cause = Some(why);
             (comm, by_interrupt) = (by, inside);
         }
+        let idle = e.task.pid == 0;
         let cpu = self.cpu(e.cpu);
         cpu.irq_number = cpu.irq_number.saturating_add(1);
         let number = cpu.irq_number;
@@ -49,6 +104,8 @@ impl Analysis {
             self.entered_otherwise(e);
         }
         let cpu = self.cpu(e.cpu);
+        let outermost =
+            !idle && cpu.irqs.is_empty() && cpu.away.is_none() && cpu.softirq.is_none() && !cpu.kernel_thread;
         cpu.irqs.push(Irq {
             vector,
             at_ns: e.at_ns,
@@ -59,11 +116,14 @@ impl Analysis {
             by_interrupt,
             first: NONE,
             ran: false,
+            hrtimer: Sym::NONE,
+            outermost,
             bare: None,
             counted: open,
         });
         if open {
             cpu.figures.vectors[vector as usize] += 1;
+            cpu.figures.idle_interrupts += u64::from(idle);
             cpu.figures.timeline.count(e.at_ns);
             cpu.figures.bursts.count(e.at_ns);
             let quiet = &mut cpu.figures.quiet;
@@ -96,31 +156,51 @@ impl Analysis {
         }
         let queue_known = self.kinds.csd_queue > 0;
         let cpu = self.cpu(e.cpu);
-        let irq = cpu.irqs.remove(at);
-        let length = ended.map_or(0, |_| e.at_ns.saturating_sub(irq.at_ns));
+        let mut irq = cpu.irqs.remove(at);
+        let length = ended.map(|_| e.at_ns.saturating_sub(irq.at_ns));
         self.mark_irq(e.cpu, &irq, e.at_ns);
         let cpu = self.cpu(e.cpu);
         if irq.first != NONE {
+            if !irq.outermost && irq.counted && cpu.figures.not_outermost.len() < MAX_NOT_OUTERMOST {
+                cpu.figures.not_outermost.insert(irq.number);
+            }
             let row = &mut self.rows[irq.first as usize];
-            row.irq_len_ns = u32::try_from(length).unwrap_or(u32::MAX);
+            row.irq_len_ns = u32::try_from(length.unwrap_or(0)).unwrap_or(u32::MAX);
             return;
         }
-        let cause =
+        let mut cause =
             irq.cause.or(irq.bare).unwrap_or(if queue_known { Cause::CallEmpty } else { Cause::CallUnknown });
         if cause == Cause::CallUnknown {
             cpu.stay_other = true;
         }
+        if matches!(cause, Cause::CallUnknown | Cause::CallEmpty)
+            && let Some(sender) = self.heard(e.cpu, irq.at_ns)
+        {
+            cause = sender.cause;
+            (irq.comm, irq.by_interrupt) = (sender.comm, sender.in_interrupt);
+            if sender.via != Sym::NONE && irq.counted {
+                *self.cpu(e.cpu).figures.vias.entry((cause, sender.via)).or_default() += 1;
+            }
+        }
+        if irq.vector.is_timer() && irq.cause == Some(Cause::Timer) {
+            return self.timer_ended(e.cpu, irq, length);
+        }
+        self.count_irq(e.cpu, &irq, cause, length);
+    }
+
+    /// Counts an interrupt without a row under its cause.
+    pub(super) fn count_irq(&mut self, cpu: u32, irq: &Irq, cause: Cause, length_ns: Option<u64>) {
         if !irq.counted {
             return;
         }
-        let figures = &mut cpu.figures;
+        let figures = &mut self.cpu(cpu).figures;
         *figures.causes.entry(cause).or_default() += 1;
         let lines = figures.lines.entry(cause).or_default();
         if lines.len() < MAX_LINES {
             lines.push(irq.line);
         }
-        if ended.is_some() {
-            figures.lengths.entry(cause).or_insert_with(histogram).record(length).unwrap_or_default();
+        if let Some(length) = length_ns {
+            figures.lengths.entry(cause).or_default().add(irq.at_ns, length, irq.outermost);
         }
         if irq.comm != Sym::NONE {
             *figures.reschedulers.entry((irq.comm, irq.by_interrupt, cause)).or_default() += 1;
@@ -169,38 +249,6 @@ impl Analysis {
         }
     }
 
-    /// Counts a length by kind and name.
-    pub(super) fn lasted(&mut self, cpu: u32, key: (Sym, Sym), duration_ns: u64) {
-        let open = self.window.open;
-        let noises = &mut self.cpu(cpu).figures.noise;
-        if open && (noises.len() < MAX_NOISES || noises.contains_key(&key)) {
-            noises.entry(key).or_insert_with(histogram).record(duration_ns).unwrap_or_default();
-        }
-    }
-
-    /// osnoise tells a name and a length at the end of what took the time. Without irq_vectors it is all there is.
-    pub(super) fn noise(&mut self, e: &Event<'_>, kind: &[u8], name: &[u8], duration_ns: u64) {
-        let key = (self.symbols.number(kind), self.symbols.number(name));
-        self.lasted(e.cpu, key, duration_ns);
-        if kind != b"irq" || self.kinds.vectors > 0 {
-            return;
-        }
-        let vector = match name {
-            b"call_function" => Vector::CallFunction,
-            b"call_function_single" => Vector::CallFunctionSingle,
-            b"reschedule" => Vector::Reschedule,
-            b"irq_work" => Vector::IrqWork,
-            b"local_timer" => Vector::LocalTimer,
-            b"x86_platform_ipi" | b"thermal_apic" | b"threshold_apic" | b"error_apic" | b"spurious_apic" => {
-                Vector::Other
-            }
-            _ => Vector::Device,
-        };
-        let begin = Event { at_ns: e.at_ns.saturating_sub(duration_ns), ..*e };
-        self.irq_entry(&begin, vector, name);
-        self.irq_close(e, Some(vector));
-    }
-
     /// What a CPU was in the middle of has no recorded end.
     pub(super) fn cut_short(&mut self, cpu: u32) {
         let task = Task { comm: b"", pid: 0, tgid: None };
@@ -209,5 +257,11 @@ impl Analysis {
         while !self.cpu(cpu).irqs.is_empty() {
             self.irq_close(&e, None);
         }
+        self.timer_decided(cpu, None);
+        self.slice_ends(cpu, self.last_ns);
+        let cpu = self.cpu(cpu);
+        (cpu.wrapper, cpu.wrapped) = (None, false);
+        let displaced = cpu.away.take().is_some();
+        self.displaced = self.displaced.saturating_sub(usize::from(displaced));
     }
 }

@@ -86,6 +86,8 @@ pub struct Lazy {
     pub unknown: u64,
     /// Latest limit seen.
     pub nr_lazy_max: Option<u64>,
+    /// Most pages on the list since the last purge that found something, and in the time before that.
+    peaks: (u64, u64),
     /// Areas allocated and freed.
     pub traffic: (u64, u64),
 }
@@ -104,8 +106,9 @@ impl Lazy {
     }
 
     /// An area goes to the lazy list.
-    pub fn free(&mut self, start: u64, nr_lazy_max: u64) {
+    pub fn free(&mut self, start: u64, nr_lazy: u64, nr_lazy_max: u64) {
         self.traffic.1 += 1;
+        self.peaks.0 = self.peaks.0.max(nr_lazy);
         self.nr_lazy_max = (nr_lazy_max > 0).then_some(nr_lazy_max).or(self.nr_lazy_max);
         if self.list.len() >= MAX_AREAS {
             self.list.pop_front();
@@ -125,6 +128,12 @@ impl Lazy {
         self.taken = None;
     }
 
+    /// Was the list full, so that the drain worker was due? The worker may run once more right after a purge (a tail
+    /// purge, queued by frees while the flush waited), which is why the time before the last purge counts too.
+    pub fn was_full(&self) -> bool {
+        self.nr_lazy_max.is_some_and(|max| self.peaks.0.max(self.peaks.1) > max)
+    }
+
     /// A purge has ended.
     #[allow(clippy::too_many_arguments)]
     pub fn purge(
@@ -141,6 +150,7 @@ impl Lazy {
             self.counts.1 += u64::from(counted);
             return;
         }
+        self.peaks = (0, self.peaks.0);
         let known = usize::try_from(areas).unwrap_or(usize::MAX).min(taken);
         let mut owners: FxHashMap<Sym, Charge> = FxHashMap::default();
         let mut groups: FxHashMap<Sym, Charge> = FxHashMap::default();
@@ -230,9 +240,9 @@ mod tests {
             let group = if i < 2 { service } else { Sym::NONE };
             lazy.alloc(i << 20, 20480, 16384, 10, if i < 4 { a } else { b }, group);
         }
-        (0..5).for_each(|i| lazy.free(i << 20, 24576));
+        (0..5).for_each(|i| lazy.free(i << 20, 5, 24576));
         lazy.detach();
-        lazy.free(5 << 20, 24576); // freed while the flush waits: the next purge's
+        lazy.free(5 << 20, 5, 24576); // freed while the flush waits: the next purge's
         lazy.purge((0, 1 << 30, 7), 1, 1, a, &tasks, true);
         let row = &lazy.purges[0];
         assert_eq!(row.charged.iter().map(|(c, n)| (*c, n.areas)).collect::<Vec<_>>(), [(a, 4), (b, 1)]);
@@ -248,7 +258,7 @@ mod tests {
     fn a_name_heard_after_the_allocation_is_used() {
         let (mut symbols, mut tasks, mut lazy) = (Symbols::default(), Tasks::default(), Lazy::default());
         lazy.alloc(4096, 8192, 1, 77, Sym::NONE, Sym::NONE);
-        lazy.free(4096, 1);
+        lazy.free(4096, 1, 1);
         tasks.named(77, symbols.number(b"late"));
         lazy.purge((0, 1, 1), 1, 1, Sym::NONE, &tasks, true);
         assert_eq!(by_areas(&lazy.charged, &symbols)[0].0, "late");

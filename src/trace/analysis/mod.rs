@@ -4,11 +4,16 @@
 mod calls;
 pub mod cpu;
 mod flushes;
+mod heard;
+mod interference;
 mod interrupts;
+pub mod knowledge;
 pub mod lazy;
+mod per_cpu;
 mod report;
 pub mod sender;
 pub mod tasks;
+mod window;
 mod workload;
 
 use std::collections::VecDeque;
@@ -16,8 +21,10 @@ use std::collections::VecDeque;
 use cpu::{Cpu, Row};
 use sender::{Contexts, Evidence, Op};
 use tasks::{Sym, Symbols, Tasks};
+use window::Window;
 
-pub use report::{CpuReport, Range, Report, poisson_95};
+pub use per_cpu::CpuReport;
+pub use report::{Range, Report, poisson_95};
 
 use super::{
     cause::Cause,
@@ -62,6 +69,14 @@ pub struct Kinds {
     pub noise: u64,
     /// cgroup_attach_task and cgroup_transfer_tasks.
     pub cgroups: u64,
+    /// softirq_entry.
+    pub softirqs: u64,
+    /// tick_stop.
+    pub tick_stop: u64,
+    /// hrtimer_expire_entry.
+    pub hrtimers: u64,
+    /// Samples of the hwlat tracer, and of osnoise that no event explains.
+    pub firmware: u64,
 }
 
 /// Calls of `flush_tlb_kernel_range` seen by a probe.
@@ -73,15 +88,6 @@ pub struct RangeCalls {
     pub full: u64,
     /// The others.
     pub ranged: u64,
-}
-
-/// The stretch of the recording that is counted.
-#[derive(Clone, Debug, Default)]
-struct Window {
-    open: bool,
-    begun: bool,
-    begin: Option<(u64, String)>,
-    end: Option<(u64, String)>,
 }
 
 /// Which CPUs are isolated.
@@ -123,16 +129,17 @@ pub struct Analysis {
     purge_probes: u64,
     forks: u64,
     events: u64,
-    first_ns: Option<u64>,
     last_ns: u64,
     backwards: u64,
     no_clock: bool,
     cgroup_root: u32,
     snapshots: u64,
-    /// Time between the pieces of a flight recorder, which is not recorded.
-    unrecorded_ns: u64,
-    /// A piece ended here and the next has not begun.
-    resumes_after: Option<u64>,
+    /// What is heard of senders that no csd event names.
+    heard: VecDeque<heard::Heard>,
+    /// CPUs whose task another has displaced.
+    displaced: usize,
+    /// The recorder noted which CPUs it recorded.
+    noted: bool,
 }
 
 impl Analysis {
@@ -140,7 +147,7 @@ impl Analysis {
     pub fn new(isolated: Isolated) -> Self {
         Self {
             isolated,
-            window: Window { open: true, ..Window::default() },
+            window: Window::default(),
             cpus: Vec::new(),
             symbols: Symbols::default(),
             tasks: Tasks::default(),
@@ -158,15 +165,22 @@ impl Analysis {
             purge_probes: 0,
             forks: 0,
             events: 0,
-            first_ns: None,
             last_ns: 0,
             backwards: 0,
             no_clock: false,
             cgroup_root: 0,
             snapshots: 0,
-            unrecorded_ns: 0,
-            resumes_after: None,
+            heard: VecDeque::new(),
+            displaced: 0,
+            noted: false,
         }
+    }
+
+    /// Counts only what lies between two texts in `trace_marker`, as often as they come.
+    #[must_use]
+    pub fn between(mut self, begin: &str, end: &str) -> Self {
+        self.window = Window::between(begin, end);
+        self
     }
 
     fn cpu(&mut self, cpu: u32) -> &mut Cpu {
@@ -182,48 +196,6 @@ impl Analysis {
             Isolated::Given(list) | Isolated::Recorded(list) => list.contains(&cpu),
             Isolated::Deduce => true,
         }
-    }
-
-    /// `X_BEGIN` and `X_END` in `trace_marker` frame what is counted; without them it is everything.
-    fn marker(&mut self, text: &[u8], at_ns: u64) -> bool {
-        let first = text.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-        let label = || String::from_utf8_lossy(text.trim_ascii()).into_owned();
-        if first.ends_with(b"BEGIN") {
-            if !self.window.begun {
-                self.restart();
-                self.window.begun = true;
-                self.window.begin = Some((at_ns, label()));
-            }
-            self.window.open = true;
-            true
-        } else if first.ends_with(b"_END") || first == b"END" {
-            self.window.open = false;
-            self.window.end = Some((at_ns, label()));
-            true
-        } else {
-            false
-        }
-    }
-
-    /// Counting starts here: context is kept, figures are not.
-    fn restart(&mut self) {
-        for cpu in &mut self.cpus {
-            cpu.figures = cpu::Figures::default();
-            cpu.sent.iter_mut().for_each(|s| s.counted = false);
-            cpu.irqs.iter_mut().for_each(|i| i.counted = false);
-        }
-        self.rows.iter_mut().for_each(|r| r.counted = false);
-        self.lazy.restart();
-        self.log.restart();
-        self.range_calls = RangeCalls::default();
-        self.flush_all_calls = 0;
-        self.probe_counts.clear();
-        self.purge_probes = 0;
-        self.forks = 0;
-        self.events = 0;
-        self.first_ns = None;
-        self.rows_dropped = 0;
-        self.unrecorded_ns = 0;
     }
 
     /// Ends the pass: what is still open is decided.
@@ -245,14 +217,13 @@ impl Analysis {
         }
         let forget = |cpu: &mut Cpu| {
             cpu.user = None;
-            cpu.tick_kept = false;
+            cpu.tick = cpu::TickState::Unknown;
             cpu.softirq = None;
             cpu.queue.clear();
             cpu.running.clear();
             cpu.irqs.clear();
             cpu.reschedules.clear();
             cpu.figures.quiet.since_ns = None;
-            cpu.figures.holes += 1;
         };
         match only {
             Some(cpu) => {
@@ -320,13 +291,6 @@ impl Analysis {
     pub fn isolated_cpus(&self) -> Vec<u32> {
         self.isolated().0
     }
-
-    /// When counting began and ended, in nanoseconds of the trace clock.
-    pub fn span_ns(&self) -> (u64, u64) {
-        let first = self.window.begin.as_ref().map(|(at, _)| *at).or(self.first_ns).unwrap_or(0);
-        let last = self.window.end.as_ref().map_or(self.last_ns, |(at, _)| *at);
-        (first, last.max(first))
-    }
 }
 
 impl Sink for Analysis {
@@ -337,42 +301,56 @@ impl Sink for Analysis {
             return;
         }
         let open = self.window.open;
+        let from = match e.what {
+            // These are written when what they tell of has ended.
+            What::Noise { duration_ns: ns, .. } | What::Latency { ns, .. } => e.at_ns.saturating_sub(ns),
+            _ => e.at_ns,
+        };
         if open && !matches!(e.what, What::Stack { .. }) {
             self.events += 1;
-            if let Some(ended) = self.resumes_after.take() {
-                self.unrecorded_ns += e.at_ns.saturating_sub(ended);
-            }
-            self.first_ns.get_or_insert(e.at_ns);
-            self.backwards += u64::from(e.at_ns < self.last_ns);
-            self.last_ns = self.last_ns.max(e.at_ns);
+            self.passes(e.at_ns, from);
         }
+        let piece = self.window.number();
         let cpu = self.cpu(e.cpu);
         cpu.seen = true;
         cpu.pid = e.task.pid;
-        cpu.figures.events += u64::from(open);
+        if open {
+            let figures = &mut cpu.figures;
+            figures.events += 1;
+            match figures.first_ns {
+                Some(first) if first <= from => {}
+                _ => figures.first_ns = Some(from),
+            }
+            if figures.pieces.last() != Some(&piece) {
+                figures.pieces.push(piece);
+            }
+        }
         self.mark(e.cpu, e.at_ns, Mark::Idle(e.task.pid == 0));
         match e.what {
             What::UserEnter => {
                 self.kinds.user += 1;
+                self.cpu(e.cpu).kinds |= knowledge::MODES;
                 self.mode_change(e, true);
             }
             What::UserExit => {
                 self.kinds.user += 1;
+                self.cpu(e.cpu).kinds |= knowledge::MODES;
                 self.mode_change(e, false);
             }
             What::IrqEntry { vector, name } => {
                 self.kinds.vectors += 1;
+                self.cpu(e.cpu).kinds |= knowledge::of_vector(vector);
                 self.irq_entry(e, vector, name);
             }
             What::IrqExit { vector } => {
-                self.irq_close(e, Some(vector));
+                self.irq_exit(e, vector);
                 if open {
                     self.cpu(e.cpu).figures.quiet.since_ns = Some(e.at_ns);
                 }
             }
-            What::CsdQueue { cpu, func, csd, .. } => {
+            What::CsdQueue { cpu, func, callsite, csd } => {
                 self.kinds.csd_queue += 1;
-                self.csd_queue(e, cpu, func, csd);
+                self.csd_queue(e, cpu, (func, callsite), csd);
             }
             What::CsdEntry { func, csd } => {
                 self.kinds.csd_entry += 1;
@@ -410,15 +388,17 @@ impl Sink for Analysis {
                     self.lazy.alloc(start, size, align, e.task.pid, comm, cgroup);
                 }
             }
-            What::FreeArea { start, nr_lazy_max, .. } => {
+            What::FreeArea { start, nr_lazy, nr_lazy_max } => {
                 self.kinds.vmalloc += 1;
-                self.lazy.free(start, nr_lazy_max);
+                self.lazy.free(start, nr_lazy, nr_lazy_max);
             }
             What::Purge { start, end, areas } => {
                 self.kinds.vmalloc += 1;
                 let by = self.sender_name(e);
+                // Without a probe that says so, only a worker that finds the list full is sure to drain it.
+                let drains = self.symbols.bytes(by).starts_with(b"kworker/") && self.lazy.was_full();
                 self.lazy.purge((start, end, areas), e.at_ns, e.line, by, &self.tasks, open);
-                if let Some((op, cause)) = self.contexts.of(e.task.pid).purged(areas)
+                if let Some((op, cause)) = self.contexts.of(e.task.pid).purged(areas, drains)
                     && let Some(op) = self.ops.get_mut(op as usize)
                     && op.cause == Cause::KernelFlushUnknown
                 {
@@ -439,17 +419,16 @@ impl Sink for Analysis {
                 }
             }
             What::SoftirqEntry { action } => {
+                self.kinds.softirqs += 1;
                 let action = self.symbols.number(action);
-                self.cpu(e.cpu).softirq = Some((e.at_ns, action));
+                let cpu = self.cpu(e.cpu);
+                cpu.kinds |= knowledge::SOFTIRQS;
+                cpu.softirq = Some((e.at_ns, action));
             }
-            What::SoftirqExit => {
-                if let Some((from, action)) = self.cpu(e.cpu).softirq.take() {
-                    let kind = self.symbols.number(b"softirq");
-                    self.lasted(e.cpu, (kind, action), e.at_ns.saturating_sub(from));
-                }
-            }
+            What::SoftirqExit => self.softirq_ended(e),
             What::Work { function } => {
                 let function = self.symbols.number(function);
+                self.works(e.cpu, function);
                 let work = &mut self.cpu(e.cpu).figures.work;
                 if open && (work.len() < MAX_TASKS || work.contains_key(&function)) {
                     *work.entry(function).or_default() += 1;
@@ -460,11 +439,13 @@ impl Sink for Analysis {
                 self.tasks.named(pid, comm);
                 self.contexts.end(pid);
             }
-            What::Switch { next_comm, next_pid } => {
+            What::Switch { prev_pid, preempted, next_comm, next_pid } => {
                 self.kinds.switches += 1;
                 let comm = self.symbols.number(next_comm);
                 self.tasks.named(next_pid, comm);
+                self.switched(e, (prev_pid, preempted), (next_pid, comm), next_comm);
                 let cpu = self.cpu(e.cpu);
+                cpu.kinds |= knowledge::TASKS;
                 cpu.switches = true;
                 cpu.pid = next_pid;
                 self.mark(e.cpu, e.at_ns, Mark::Idle(next_pid == 0));
@@ -489,19 +470,43 @@ impl Sink for Analysis {
             }
             What::TlbFlush { .. } => self.kinds.tlb_flush += 1,
             What::TickStop { dependency } => {
-                let kept = dependency != b"NONE";
-                if kept {
-                    let dependency = self.symbols.number(dependency);
-                    *self.cpu(e.cpu).figures.tick_kept.entry(dependency).or_default() += u64::from(open);
+                self.kinds.tick_stop += 1;
+                self.cpu(e.cpu).kinds |= knowledge::TICK_STOP;
+                self.tick_stop(e, dependency);
+            }
+            What::HrtimerExpire { function } => {
+                self.kinds.hrtimers += 1;
+                self.cpu(e.cpu).kinds |= knowledge::HRTIMERS;
+                self.hrtimer(e.cpu, function);
+            }
+            What::TimerStart { function, cpu } => {
+                if let Some(target) = cpu {
+                    self.hear_timer(e, target, function);
                 }
-                self.cpu(e.cpu).tick_kept = kept;
+            }
+            What::IpiRaise { mask, vector } => {
+                self.kinds.ipi += 1;
+                self.ipi_raise(e, mask, vector);
+            }
+            What::Function { name } => self.hear_function(e, name),
+            What::Latency { context, ns } => {
+                self.cpu(e.cpu).kinds |= knowledge::FIRMWARE;
+                let context = self.symbols.number(context);
+                let latencies = &mut self.cpu(e.cpu).figures.latencies;
+                if open {
+                    latencies.entry(context).or_insert_with(cpu::histogram).record(ns).unwrap_or_default();
+                }
             }
             What::Stack { frames } => {
                 self.kinds.stacks += 1;
+                self.hear_stack(e, frames);
                 self.stack(e, frames);
             }
             What::Noise { kind, name, duration_ns } => {
-                self.kinds.noise += 1;
+                let firmware = kind == b"hardware";
+                self.kinds.noise += u64::from(!firmware);
+                self.kinds.firmware += u64::from(firmware);
+                self.cpu(e.cpu).kinds |= knowledge::of_noise(kind);
                 self.noise(e, kind, name, duration_ns);
             }
             What::SyscallExit | What::Marker { .. } | What::Other { .. } => {}
@@ -522,8 +527,7 @@ impl Sink for Analysis {
             // The next piece of a flight recorder: what lies between is not known.
             b"snapshot" => {
                 self.snapshots += 1;
-                if self.first_ns.is_some() {
-                    self.resumes_after = Some(self.last_ns);
+                if self.window.pause() {
                     self.forget(None);
                 }
             }
@@ -536,15 +540,31 @@ impl Sink for Analysis {
                 self.isolated = Isolated::Recorded(cpus);
             }
         }
+        self.noted |= key == b"isolated";
+    }
+
+    fn piece(&mut self) {
+        if self.window.pause() {
+            self.window.files += 1;
+            self.window.header = true;
+            self.forget(None);
+        }
     }
 
     fn hole(&mut self, hole: &Hole) {
         use super::event::HoleKind::{BufferStarted, Cut, Lost, Overwritten};
         match hole.kind {
             Lost => {}
-            // The ring's beginning, its header and the cut end lie outside what was recorded.
-            BufferStarted | Overwritten | Cut => return,
+            // Every ring has its own beginning; what lies before is outside what was recorded.
+            BufferStarted | Overwritten => {
+                self.window.overwritten = true;
+                return;
+            }
+            Cut => return,
         }
         self.forget(hole.cpu);
+        for (number, cpu) in (0u32..).zip(&mut self.cpus) {
+            cpu.figures.holes += u64::from(hole.cpu.is_none_or(|c| c == number));
+        }
     }
 }

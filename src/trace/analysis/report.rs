@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use hdrhistogram::Histogram;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use super::{
-    Analysis, Kinds, RangeCalls,
-    cpu::{Cpu, IpiKey, NEVER, Row, histogram},
+    Analysis, CpuReport, Kinds, RangeCalls,
+    cpu::Cpu,
     lazy::{Charge, PurgeRow, by_areas},
-    sender::Op,
+    per_cpu,
     tasks::{Sym, Symbols},
 };
 use crate::trace::{
@@ -45,173 +44,6 @@ impl<T: Copy + std::ops::AddAssign> Range<T> {
 pub fn poisson_95(events: u64) -> Range<f64> {
     let (low, high) = crate::interval::poisson(events, 0.95);
     Range { low, high }
-}
-
-/// Who made an isolated CPU run something.
-#[derive(Clone, Debug, Serialize)]
-pub struct Initiator {
-    /// Task name; `unknown` if the trace has none.
-    pub comm: String,
-    /// It was only interrupted: the sender is an interrupt handler on its CPU.
-    pub in_interrupt: bool,
-    /// Cause.
-    pub cause: &'static str,
-    /// Calls, or reschedules.
-    pub calls: u64,
-}
-
-/// How long handlers of one cause ran.
-#[derive(Clone, Debug, Serialize)]
-pub struct Handler {
-    /// Cause.
-    pub cause: &'static str,
-    /// Interrupts measured.
-    pub n: u64,
-    /// Median, microseconds.
-    pub p50_us: f64,
-    /// 95th percentile.
-    pub p95_us: f64,
-    /// Longest.
-    pub max_us: f64,
-    /// All together, milliseconds (two significant digits per handler).
-    pub total_ms: f64,
-}
-
-/// A difference between call-queue order and the interrupts recorded.
-#[derive(Clone, Debug, Serialize)]
-pub struct UnexplainedIpi {
-    /// Line where the call was queued.
-    pub line: u64,
-    /// Function.
-    pub function: String,
-    /// The queue was empty as far as the trace shows, so an interrupt was due.
-    pub derived: bool,
-    /// The trace has one.
-    pub recorded: bool,
-}
-
-/// The baseline check of one CPU.
-#[derive(Clone, Debug, Serialize)]
-pub struct Baseline {
-    /// The calls kept for replay are the calls executed, function by function.
-    pub executions_equal: bool,
-    /// Interrupts call-queue order asks for, by function; null without csd and ipi events.
-    pub derived_ipis: Option<BTreeMap<String, u64>>,
-    /// Interrupts recorded for these calls.
-    pub recorded_ipis: Option<BTreeMap<String, u64>>,
-    /// Calls queued while a handler was about to take the queue: they may have joined it or not.
-    pub raced: u64,
-    /// How often the two differ.
-    pub unexplained: u64,
-    /// The first hundred.
-    pub unexplained_first: Vec<UnexplainedIpi>,
-}
-
-/// osnoise of one kind and name.
-#[derive(Clone, Debug, Serialize)]
-pub struct Noise {
-    /// `irq`, `softirq`, `thread`, `nmi` or `sample`.
-    pub kind: String,
-    /// What.
-    pub name: String,
-    /// How often.
-    pub n: u64,
-    /// Median, microseconds.
-    pub p50_us: f64,
-    /// 95th percentile.
-    pub p95_us: f64,
-    /// Longest.
-    pub max_us: f64,
-    /// All together, milliseconds.
-    pub total_ms: f64,
-}
-
-/// Interrupts less than 10 ms apart, three or more.
-#[derive(Clone, Debug, Serialize)]
-pub struct BurstReport {
-    /// How many bursts.
-    pub n: u64,
-    /// Most interrupts in one.
-    pub largest: u64,
-    /// When that began, seconds of the trace clock.
-    pub largest_at_s: f64,
-}
-
-/// Interrupts over time.
-#[derive(Clone, Debug, Serialize)]
-pub struct TimelineReport {
-    /// Beginning of the first stretch, seconds of the trace clock.
-    pub from_s: f64,
-    /// Length of a stretch, seconds.
-    pub step_s: f64,
-    /// Interrupts in each.
-    pub counts: Vec<u32>,
-}
-
-/// Quiet time between interrupts.
-#[derive(Clone, Debug, Serialize)]
-pub struct Gaps {
-    /// Gaps measured.
-    pub n: u64,
-    /// Median, seconds.
-    pub p50_s: f64,
-    /// Longest, seconds.
-    pub longest_s: f64,
-    /// When it began, seconds of the trace clock.
-    pub longest_from_s: f64,
-}
-
-/// One isolated CPU.
-#[derive(Clone, Debug, Serialize)]
-pub struct CpuReport {
-    /// CPU.
-    pub cpu: u32,
-    /// Events recorded on it.
-    pub events: u64,
-    /// Interrupts of every vector.
-    pub interrupts: u64,
-    /// They per hour; the interval is the 95 % one of a Poisson process.
-    pub interrupts_per_hour: f64,
-    /// See there.
-    pub interrupts_per_hour_95: Range<f64>,
-    /// By vector.
-    pub interrupts_by_vector: BTreeMap<&'static str, u64>,
-    /// By cause, ids of the catalogue.
-    pub interrupts_by_cause: BTreeMap<&'static str, u64>,
-    /// Remote calls executed, by function: `csd_function_entry`, or a kprobe on the function.
-    pub calls_by_function: BTreeMap<String, u64>,
-    /// Calls an interrupt must have run although no event shows it (irq_work).
-    pub implied_calls_by_function: BTreeMap<String, u64>,
-    /// All of these by class.
-    pub calls_by_class: BTreeMap<&'static str, u64>,
-    /// Who.
-    pub initiators: Vec<Initiator>,
-    /// IPIs sent to it; reschedules as `resched:place`.
-    pub ipis_by_function: BTreeMap<String, u64>,
-    /// Entries into the kernel, `user_exit`.
-    pub entries: u64,
-    /// Returns to user mode, `user_enter`.
-    pub returns: u64,
-    /// Quiet time between interrupts.
-    pub gaps: Option<Gaps>,
-    /// How long handlers ran.
-    pub handlers: Vec<Handler>,
-    /// Interrupts close together.
-    pub bursts: BurstReport,
-    /// Interrupts over time.
-    pub timeline: TimelineReport,
-    /// osnoise, longest total first.
-    pub noise: Vec<Noise>,
-    /// Lines where the interrupts of a cause began; the first thousand of each.
-    pub lines: BTreeMap<&'static str, Vec<u64>>,
-    /// Times another task was switched in, by its name.
-    pub tasks_switched_in: BTreeMap<String, u64>,
-    /// Work items run, by function.
-    pub work: BTreeMap<String, u64>,
-    /// Why the tick was kept, `tick_stop`.
-    pub tick_dependencies: BTreeMap<String, u64>,
-    /// Baseline check.
-    pub baseline: Baseline,
 }
 
 /// An owner of purged areas.
@@ -287,6 +119,14 @@ pub struct Report {
     pub seconds: f64,
     /// Marker texts that frame what is counted.
     pub window: Option<(String, String)>,
+    /// The marker that opens it occurs.
+    pub window_found: bool,
+    /// `x86_64` or `aarch64`, where events of only one of them occur.
+    pub architecture: Option<&'static str>,
+    /// Recordings that stand one behind the other in the text.
+    pub recordings: u64,
+    /// Rings were overwritten: each CPU has its own window.
+    pub overwritten: bool,
     /// `given`, `recorded`, `context_tracking`, `only_cpu` or `none`.
     pub isolated_from: &'static str,
     /// Pieces of a flight recorder, 0 for a recording in one piece.
@@ -297,6 +137,8 @@ pub struct Report {
     pub has_cgroups: bool,
     /// CPUs with events.
     pub cpus_seen: Vec<u32>,
+    /// CPUs that calls or reschedules were sent to.
+    pub cpus_named: Vec<u32>,
     /// Kinds of events.
     pub kinds: Kinds,
     /// What cannot be said, and for want of which events.
@@ -325,19 +167,14 @@ pub struct Report {
     pub backwards: u64,
 }
 
-fn text_counts(map: &FxHashMap<Sym, u64>, symbols: &Symbols) -> BTreeMap<String, u64> {
+pub(super) fn text_counts(map: &FxHashMap<Sym, u64>, symbols: &Symbols) -> BTreeMap<String, u64> {
     map.iter().filter(|(_, n)| **n > 0).map(|(s, n)| (symbols.text(*s), *n)).collect()
-}
-
-/// Kworkers differ by number; people want them together.
-fn person(comm: &str) -> String {
-    if comm.starts_with("kworker/") { "kworker".into() } else { comm.into() }
 }
 
 pub(super) fn build(a: &Analysis) -> Report {
     let (isolated, isolated_from) = a.isolated();
     let (first_ns, last_ns) = a.span_ns();
-    let seconds = recorded_seconds(a);
+    let seconds = a.seconds();
     let (rows, ops, symbols) = a.calls();
     let causes: Vec<Cause> = rows
         .iter()
@@ -346,24 +183,23 @@ pub(super) fn build(a: &Analysis) -> Report {
     let nothing = Cpu::default();
     let cpus: Vec<CpuReport> = isolated
         .iter()
-        .map(|&cpu| one(a, cpu, a.cpus.get(cpu as usize).unwrap_or(&nothing), &rows, &causes, seconds))
+        .map(|&cpu| per_cpu::one(a, cpu, a.cpus.get(cpu as usize).unwrap_or(&nothing), &rows, &causes))
         .collect();
     let policies = replay::headline(&recorded(a));
-    let window = a.window.begin.as_ref().map(|(_, begin)| {
-        (
-            begin.clone(),
-            a.window.end.as_ref().map_or_else(|| "end of the recording".into(), |(_, t)| t.clone()),
-        )
-    });
     Report {
         events: a.events,
         seconds,
-        window,
+        window: a.window.markers.clone(),
+        window_found: a.window.found(),
+        architecture: architecture(a),
+        recordings: a.window.boots + a.window.files + 1,
+        overwritten: a.window.overwritten,
         isolated_from,
         snapshots: a.snapshots,
         elapsed_s: if a.no_clock { 0.0 } else { (last_ns - first_ns) as f64 / 1e9 },
         has_cgroups: a.tasks.has_cgroups(),
         cpus_seen: (0u32..).zip(&a.cpus).filter(|(_, c)| c.seen).map(|(i, _)| i).collect(),
+        cpus_named: (0u32..).zip(&a.cpus).filter(|(_, c)| c.named).map(|(i, _)| i).collect(),
         kinds: a.kinds,
         cannot_say: cannot_say(a, &cpus),
         probes: text_counts(&a.probe_counts, symbols),
@@ -386,10 +222,16 @@ pub(super) fn recorded(a: &Analysis) -> Recorded {
     Recorded { workload, causes, bases: bases(a, &a.isolated_cpus()) }
 }
 
-/// Seconds that were recorded; 0 for a clock that has none.
-fn recorded_seconds(a: &Analysis) -> f64 {
-    let (first_ns, last_ns) = a.span_ns();
-    if a.no_clock { 0.0 } else { (last_ns - first_ns).saturating_sub(a.unrecorded_ns) as f64 / 1e9 }
+/// Which machine this is, by interrupts that only one architecture has.
+fn architecture(a: &Analysis) -> Option<&'static str> {
+    let has = |which: fn(Vector) -> bool| {
+        Vector::ALL.iter().any(|v| which(*v) && a.cpus.iter().any(|c| c.figures.vectors[*v as usize] > 0))
+    };
+    match (has(Vector::is_x86), has(|v| !v.is_x86() && !matches!(v, Vector::Device))) {
+        (true, false) => Some("x86_64"),
+        (false, true) => Some("aarch64"),
+        (true, true) | (false, false) => None,
+    }
 }
 
 fn bases(a: &Analysis, cpus: &[u32]) -> Vec<Base> {
@@ -448,8 +290,25 @@ fn cannot_say(a: &Analysis, cpus: &[CpuReport]) -> Vec<Missing> {
         );
     }
     if k.vectors == 0 && k.noise == 0 {
-        let nothing = k.csd_entry + k.csd_queue + k.ipi + k.probes == 0;
-        say("how often a CPU was interrupted, and for how long", "no irq_vectors events", nothing);
+        let nothing = k.csd_entry + k.csd_queue + k.ipi + k.probes + k.firmware + k.switches == 0;
+        say(
+            "how often a CPU was interrupted, and for how long",
+            "no irq_vectors events (on arm64: no irq_handler_entry and ipi_entry)",
+            nothing,
+        );
+    }
+    if k.switches == 0 && k.noise == 0 {
+        say("whether other tasks took the CPU from its task", "no sched_switch events", false);
+    }
+    if k.softirqs == 0 && k.noise == 0 {
+        say("whether soft interrupts took time", "no softirq_entry events", false);
+    }
+    let timers: u64 = [Cause::Timer, Cause::SchedulerTick]
+        .iter()
+        .flat_map(|cause| cpus.iter().filter_map(|c| c.interrupts_by_cause.get(cause.entry().id)))
+        .sum();
+    if timers > 0 && k.tick_stop == 0 {
+        say("why the tick was not stopped (its dependency)", "no tick_stop events", false);
     }
     if a.no_clock {
         say(
@@ -484,177 +343,16 @@ fn cannot_say(a: &Analysis, cpus: &[CpuReport]) -> Vec<Missing> {
             false,
         );
     }
-    if k.vmalloc == 0 {
+    let of_x86 = architecture(a) != Some("aarch64");
+    if k.vmalloc == 0 && of_x86 {
         say(
             "whose freed areas filled the lazy list",
             "no vmalloc events (kernel 6.2 or newer has them)",
             false,
         );
     }
-    if k.probes == 0 {
+    if k.probes == 0 && of_x86 {
         say("how many pages a kernel-range flush covered", "no probe on flush_tlb_kernel_range", false);
     }
     out
-}
-
-fn noises(f: &super::cpu::Figures, symbols: &Symbols) -> Vec<Noise> {
-    let us = |ns: u64| ns as f64 / 1000.0;
-    let mut rows: Vec<_> = f
-        .noise
-        .iter()
-        .map(|((kind, name), h)| Noise {
-            kind: symbols.text(*kind),
-            name: if *name == Sym::NONE { String::new() } else { symbols.text(*name) },
-            n: h.len(),
-            p50_us: us(h.value_at_quantile(0.5)),
-            p95_us: us(h.value_at_quantile(0.95)),
-            max_us: us(h.max()),
-            total_ms: h.mean() * h.len() as f64 / 1e6,
-        })
-        .collect();
-    rows.sort_by(|a, b| b.total_ms.total_cmp(&a.total_ms).then_with(|| a.name.cmp(&b.name)));
-    rows
-}
-
-fn ipis(f: &super::cpu::Figures, symbols: &Symbols) -> BTreeMap<String, u64> {
-    let mut out = BTreeMap::new();
-    for (key, n) in f.ipis.iter().filter(|(_, n)| **n > 0) {
-        let name = match key {
-            // An interrupt for a call nobody was seen to queue.
-            IpiKey::Call(Sym::NONE) => "?".into(),
-            IpiKey::Call(s) | IpiKey::Other(s) => symbols.text(*s),
-            IpiKey::Reschedule(s) => format!("resched:{}", symbols.text(*s)),
-        };
-        *out.entry(name).or_default() += n;
-    }
-    out
-}
-
-fn one(a: &Analysis, number: u32, cpu: &Cpu, rows: &[Row], causes: &[Cause], seconds: f64) -> CpuReport {
-    let symbols = &a.symbols;
-    let f = &cpu.figures;
-    let mut by_cause: BTreeMap<&'static str, u64> = BTreeMap::new();
-    let mut lengths: BTreeMap<&'static str, Histogram<u64>> = BTreeMap::new();
-    for (cause, n) in &f.causes {
-        *by_cause.entry(cause.entry().id).or_default() += n;
-    }
-    let mut lines: BTreeMap<&'static str, Vec<u64>> = BTreeMap::new();
-    for (cause, at) in &f.lines {
-        lines.entry(cause.entry().id).or_default().extend(at);
-    }
-    for (cause, h) in &f.lengths {
-        lengths.entry(cause.entry().id).or_insert_with(histogram).add(h).expect("same precision");
-    }
-    let mut by_class: BTreeMap<&'static str, u64> = BTreeMap::new();
-    let mut who: BTreeMap<(String, bool, &'static str), u64> = BTreeMap::new();
-    let mut kept: FxHashMap<Sym, u64> = FxHashMap::default();
-    for (row, cause) in rows.iter().zip(causes).filter(|(r, _)| r.cpu == number && r.ran_ns != NEVER) {
-        let entry = cause.entry();
-        *by_class.entry(entry.class.name()).or_default() += 1;
-        if row.traced {
-            *kept.entry(row.func).or_default() += 1;
-        }
-        let op: Option<&Op> = a.ops.get(row.op as usize);
-        let comm = op.map_or_else(|| "unknown".into(), |op| person(&a.initiator(op)));
-        *who.entry((comm, op.is_some_and(|op| op.in_interrupt), entry.id)).or_default() += 1;
-        if row.first && row.irq != 0 {
-            *by_cause.entry(entry.id).or_default() += 1;
-            let at = lines.entry(entry.id).or_default();
-            if at.len() < 1000 {
-                at.push(row.irq_line);
-            }
-            if row.irq_len_ns > 0 {
-                lengths
-                    .entry(entry.id)
-                    .or_insert_with(histogram)
-                    .record(u64::from(row.irq_len_ns))
-                    .unwrap_or_default();
-            }
-        }
-    }
-    for ((comm, in_interrupt, cause), n) in &f.reschedulers {
-        *who.entry((person(&symbols.text(*comm)), *in_interrupt, cause.entry().id)).or_default() += n;
-    }
-    let mut initiators: Vec<_> = who
-        .into_iter()
-        .map(|((comm, in_interrupt, cause), calls)| Initiator { comm, in_interrupt, cause, calls })
-        .collect();
-    initiators.sort_by(|x, y| y.calls.cmp(&x.calls).then_with(|| x.comm.cmp(&y.comm)));
-    let interrupts = f.vectors.iter().sum();
-    let hours = seconds / 3600.0;
-    let per_hour = |n: f64| if hours > 0.0 { n / hours } else { 0.0 };
-    let spread = poisson_95(interrupts);
-    let us = |ns: u64| ns as f64 / 1000.0;
-    let mut handlers: Vec<_> = lengths
-        .iter()
-        .map(|(cause, h)| Handler {
-            cause,
-            n: h.len(),
-            p50_us: us(h.value_at_quantile(0.5)),
-            p95_us: us(h.value_at_quantile(0.95)),
-            max_us: us(h.max()),
-            total_ms: h.mean() * h.len() as f64 / 1e6,
-        })
-        .collect();
-    handlers.sort_by(|x, y| y.n.cmp(&x.n).then_with(|| x.cause.cmp(y.cause)));
-    let comparable = a.kinds.csd_queue > 0 && a.kinds.ipi > 0;
-    CpuReport {
-        cpu: number,
-        events: f.events,
-        interrupts,
-        interrupts_per_hour: per_hour(interrupts as f64),
-        interrupts_per_hour_95: Range { low: per_hour(spread.low), high: per_hour(spread.high) },
-        interrupts_by_vector: Vector::ALL
-            .iter()
-            .map(|v| (v.name(), f.vectors[*v as usize]))
-            .filter(|(_, n)| *n > 0)
-            .collect(),
-        interrupts_by_cause: by_cause,
-        calls_by_function: text_counts(&f.calls, symbols),
-        implied_calls_by_function: text_counts(&f.implied, symbols),
-        calls_by_class: by_class,
-        initiators,
-        ipis_by_function: ipis(f, symbols),
-        entries: f.entries,
-        returns: f.returns,
-        gaps: f.quiet.histogram.as_ref().map(|h| Gaps {
-            n: h.len(),
-            p50_s: h.value_at_quantile(0.5) as f64 / 1e6,
-            longest_s: f.quiet.longest_ns as f64 / 1e9,
-            longest_from_s: f.quiet.longest_from_ns as f64 / 1e9,
-        }),
-        handlers,
-        bursts: BurstReport {
-            n: f.bursts.count,
-            largest: f.bursts.largest,
-            largest_at_s: f.bursts.largest_at_ns as f64 / 1e9,
-        },
-        timeline: TimelineReport {
-            from_s: f.timeline.from_ns.unwrap_or(0) as f64 / 1e9,
-            step_s: f.timeline.step_ns as f64 / 1e9,
-            counts: f.timeline.counts.to_vec(),
-        },
-        noise: noises(f, symbols),
-        lines,
-        tasks_switched_in: text_counts(&f.switched_to, symbols),
-        work: text_counts(&f.work, symbols),
-        tick_dependencies: text_counts(&f.tick_kept, symbols),
-        baseline: Baseline {
-            executions_equal: a.rows_dropped > 0 || kept == f.calls,
-            derived_ipis: comparable.then(|| text_counts(&f.derived, symbols)),
-            recorded_ipis: comparable.then(|| text_counts(&f.recorded, symbols)),
-            raced: f.raced,
-            unexplained: f.unexplained_count,
-            unexplained_first: f
-                .unexplained
-                .iter()
-                .map(|u| UnexplainedIpi {
-                    line: u.line,
-                    function: symbols.text(u.func),
-                    derived: u.derived,
-                    recorded: u.recorded,
-                })
-                .collect(),
-        },
-    }
 }

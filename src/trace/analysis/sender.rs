@@ -20,6 +20,10 @@ pub enum Evidence {
     None,
     /// The function's name alone.
     Function,
+    /// Another event of the sender just before: a timer it armed, a call chain without the call itself.
+    Before,
+    /// The place it was queued from.
+    Callsite,
     /// The range has the shape only one caller gives it.
     Range,
     /// The purge event behind it.
@@ -36,6 +40,8 @@ impl Evidence {
         match self {
             Self::None => "none",
             Self::Function => "function",
+            Self::Before => "before",
+            Self::Callsite => "callsite",
             Self::Range => "range",
             Self::PurgeEvent => "purge_event",
             Self::Probe => "probe",
@@ -93,6 +99,8 @@ pub struct Context {
     open: [Option<(Sym, u32, u32)>; 3],
     /// The latest kernel flush.
     pub latest: Option<u32>,
+    /// The latest operation of any kind: a call chain right behind it is its own.
+    pub last: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -260,8 +268,8 @@ impl Context {
         }
     }
 
-    /// A purge of this task ended; what its flush turns out to have been.
-    pub fn purged(&mut self, areas: u64) -> Option<(u32, Cause)> {
+    /// A purge of this task ended; what its flush turns out to have been. `drains` if it can only be the worker's.
+    pub fn purged(&mut self, areas: u64, drains: bool) -> Option<(u32, Cause)> {
         let aliased = self.alias.cause();
         self.alias = match self.alias {
             Alias::Entered { flush: true } if areas == 0 => Alias::PurgedNothing,
@@ -275,8 +283,8 @@ impl Context {
         if areas == 0 {
             return None;
         }
-        let cause = aliased.unwrap_or(Cause::VmallocPurge);
-        self.latest.take().map(|op| (op, cause))
+        let cause = aliased.or(drains.then_some(Cause::VmallocPurge));
+        self.latest.take().zip(cause)
     }
 
     /// The operation that `target` of `func` continues. One round queues its targets in ascending order

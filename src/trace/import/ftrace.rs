@@ -6,12 +6,16 @@
 
 use super::{
     Sink,
-    scan::{Fields, decimal, hex, number, plain_function, spaces, symbol},
+    body::body_of,
+    head::{Head, Name, header},
+    scan::{decimal, spaces, symbol},
 };
 use crate::trace::{
     MAX_CPUS,
-    event::{Csd, Event, Hole, HoleKind, Task, Vector, What},
+    event::{Event, Hole, HoleKind, Task, What},
 };
+
+pub use super::head::stamp;
 
 /// Column (from 0) and what was expected there.
 pub type Fault = (usize, &'static str);
@@ -23,6 +27,8 @@ const MAX_STACK: usize = 16 << 10;
 pub struct Ftrace {
     stack: Option<StackHead>,
     frames: Vec<u8>,
+    /// An event was seen since the last header.
+    begun: bool,
     /// CPUs of the machine, from `#P:4` or `cpus=4`.
     pub cpus: Option<u32>,
 }
@@ -41,7 +47,7 @@ impl Ftrace {
     pub fn line(&mut self, text: &[u8], number: u64, to: &mut impl Sink) -> Result<(), Fault> {
         if self.stack.is_some() {
             // trace-cmd leaves out the first space and adds the address in brackets.
-            if let Some(frame) = text.strip_prefix(b" ").unwrap_or(text).strip_prefix(b"=> ") {
+            if let Some(frame) = text.trim_ascii_start().strip_prefix(b"=> ") {
                 if self.frames.len() < MAX_STACK {
                     let frame = frame.trim_ascii();
                     let name = &frame[..memchr::memchr(b' ', frame).unwrap_or(frame.len())];
@@ -56,6 +62,9 @@ impl Ftrace {
             None => return Ok(()),
             Some(b'#') => {
                 self.cpus = count(text, b"#P:").or(self.cpus);
+                if text.starts_with(b"# tracer:") && std::mem::take(&mut self.begun) {
+                    to.piece(); // one recording behind another in the same file
+                }
                 if let Some(note) = text.strip_prefix(b"# tlbcore ")
                     && let Some(bar) = memchr::memmem::find(note, b" | ")
                 {
@@ -73,10 +82,32 @@ impl Ftrace {
             Err(fault) => {
                 if text.starts_with(b"cpus=") {
                     self.cpus = count(text, b"cpus=");
+                    if std::mem::take(&mut self.begun) {
+                        to.piece();
+                    }
+                }
+                // The dump of the ring at an oops stands in the kernel log, behind the log's own time.
+                if text.first() == Some(&b'[')
+                    && let Some(close) = memchr::memmem::find(&text[..text.len().min(40)], b"] ")
+                    && let Ok(found) = header(&text[close + 2..])
+                {
+                    return self.deliver(&text[close + 2..], found, number, to);
                 }
                 return aside(text, number, to).ok_or(fault);
             }
         };
+        self.deliver(text, (head, name), number, to)
+    }
+
+    #[inline]
+    fn deliver(
+        &mut self,
+        text: &[u8],
+        (head, name): (Head<'_>, Name),
+        number: u64,
+        to: &mut impl Sink,
+    ) -> Result<(), Fault> {
+        self.begun = true;
         if name.start == name.end || text[name.start..name.end] == *b"kernel_stack" {
             // `<stack trace>` stands in place of `event: body`, or behind trace-cmd's `kernel_stack:`.
             self.stack = Some(StackHead {
@@ -116,124 +147,6 @@ impl Ftrace {
     }
 }
 
-struct Head<'a> {
-    task: Task<'a>,
-    cpu: u32,
-    in_interrupt: Option<bool>,
-    at_ns: u64,
-}
-
-/// Where an event's name stands.
-#[derive(Clone, Copy)]
-struct Name {
-    start: usize,
-    end: usize,
-}
-
-#[inline]
-fn header(text: &[u8]) -> Result<(Head<'_>, Name), Fault> {
-    // Names of up to 15 bytes are right-aligned in 16 columns: the dash is nearly always here.
-    if text.get(16) == Some(&b'-')
-        && let Ok(found) = header_from(text, 16)
-    {
-        return Ok(found);
-    }
-    let mut furthest: Option<Fault> = None;
-    for dash in memchr::memchr_iter(b'-', &text[..text.len().min(64)]) {
-        match header_from(text, dash) {
-            Ok(found) => return Ok(found),
-            Err(fault) if furthest.is_none_or(|f| fault.0 > f.0) => furthest = Some(fault),
-            Err(_) => {}
-        }
-    }
-    Err(furthest.unwrap_or((0, "expected `task-pid [cpu]`")))
-}
-
-#[inline]
-fn header_from(text: &[u8], dash: usize) -> Result<(Head<'_>, Name), Fault> {
-    let mut at = dash + 1;
-    let pid = decimal(text, &mut at).ok_or((at, "expected a task id"))?;
-    let pid = u32::try_from(pid).map_err(|_| (dash + 1, "task id does not fit 32 bits"))?;
-    spaces(text, &mut at);
-    let mut tgid = None;
-    if text.get(at) == Some(&b'(') {
-        at += 1;
-        spaces(text, &mut at);
-        if text.get(at) == Some(&b'-') {
-            while text.get(at) == Some(&b'-') {
-                at += 1;
-            }
-        } else {
-            let id = decimal(text, &mut at).ok_or((at, "expected a process id"))?;
-            tgid = u32::try_from(id).ok();
-        }
-        if text.get(at) != Some(&b')') {
-            return Err((at, "expected `)` behind the process id"));
-        }
-        at += 1;
-        spaces(text, &mut at);
-    }
-    if text.get(at) != Some(&b'[') {
-        return Err((at, "expected `[cpu]`"));
-    }
-    at += 1;
-    let cpu = decimal(text, &mut at).ok_or((at, "expected a CPU number"))?;
-    if cpu >= u64::from(MAX_CPUS) {
-        return Err((at, "CPU number is beyond 8191"));
-    }
-    if text.get(at) != Some(&b']') {
-        return Err((at, "expected `]` behind the CPU number"));
-    }
-    at += 1;
-    spaces(text, &mut at);
-    let mut in_interrupt = None;
-    if !text.get(at).is_some_and(u8::is_ascii_digit) {
-        // irqs-off, need-resched, hardirq/softirq, preempt depth, migrate disable
-        in_interrupt = text.get(at + 2).map(|b| matches!(b, b'h' | b'H' | b'z' | b'Z' | b's'));
-        let len = memchr::memchr(b' ', &text[at.min(text.len())..]).ok_or((at, "expected a time stamp"))?;
-        at += len;
-        spaces(text, &mut at);
-    }
-    let stamp = at;
-    let seconds = decimal(text, &mut at).ok_or((at, "expected a time stamp"))?;
-    let mut fraction = 0;
-    if text.get(at) == Some(&b'.') {
-        let from = at + 1;
-        at = from;
-        fraction = decimal(text, &mut at).ok_or((at, "expected a time stamp"))?;
-        fraction *= match at - from {
-            6 => 1000,
-            9 => 1,
-            digits @ 1..9 => 10u64.pow(9 - digits as u32),
-            _ => return Err((from, "time stamp has more than nine decimals")),
-        };
-    }
-    let at_ns = seconds
-        .checked_mul(1_000_000_000)
-        .and_then(|s| s.checked_add(fraction))
-        .ok_or((stamp, "time stamp does not fit 64 bits of nanoseconds"))?;
-    if text.get(at) != Some(&b':') {
-        return Err((at, "expected `:` behind the time stamp"));
-    }
-    at += 1;
-    spaces(text, &mut at);
-    let start = at;
-    let end = if text.get(start) == Some(&b'<') && text[start..].starts_with(b"<stack trace>") {
-        start
-    } else {
-        let colon = memchr::memchr(b':', &text[start.min(text.len())..]);
-        start + colon.ok_or((start, "expected `event:`"))?
-    };
-    let comm = text[..dash].trim_ascii_start();
-    let task = Task { comm, pid, tgid };
-    Ok((Head { task, cpu: cpu as u32, in_interrupt, at_ns }, Name { start, end }))
-}
-
-/// When a line says it was recorded.
-pub fn stamp(text: &[u8]) -> Option<u64> {
-    header(text).ok().map(|(head, _)| head.at_ns)
-}
-
 /// What the event says. The body begins behind the name and its padding.
 #[inline]
 fn what(text: &[u8], name: Name) -> Result<What<'_>, Fault> {
@@ -241,210 +154,6 @@ fn what(text: &[u8], name: Name) -> Result<What<'_>, Fault> {
     spaces(text, &mut from);
     let body = text.get(from..).unwrap_or_default();
     body_of(&text[name.start..name.end], body).map_err(|why| (from, why))
-}
-
-/// Interprets one event by its name; shared with importers whose lines differ only in front of it.
-#[inline]
-pub fn body_of<'a>(name: &'a [u8], body: &'a [u8]) -> Result<What<'a>, &'static str> {
-    let mut f = Fields(body);
-    Ok(match name {
-        b"user_enter" => What::UserEnter,
-        b"user_exit" => What::UserExit,
-        b"sys_enter" => What::SyscallEntry,
-        b"sys_exit" => What::SyscallExit,
-        b"csd_queue_cpu" => What::CsdQueue {
-            cpu: cpu(f.get(b"cpu="))?,
-            callsite: symbol(f.get(b"callsite=").unwrap_or_default()),
-            func: plain_function(symbol(f.get(b"func=").ok_or("csd_queue_cpu without func=")?)),
-            csd: f.get(b"csd=").and_then(hex).unwrap_or(0),
-        },
-        b"csd_function_entry" => What::CsdEntry {
-            func: plain_function(symbol(f.get(b"func=").ok_or("csd_function_entry without func=")?)),
-            csd: match f.get(b"csd=").and_then(hex).ok_or("csd_function_entry without csd=")? {
-                0 => Csd::Local,
-                csd => Csd::Queued(csd),
-            },
-        },
-        b"csd_function_exit" => What::CsdExit,
-        b"ipi_send_cpu" => What::IpiSend {
-            cpu: cpu(f.get(b"cpu="))?,
-            callsite: symbol(f.get(b"callsite=").unwrap_or_default()),
-            callback: callback(f.get(b"callback=")),
-        },
-        b"ipi_send_cpumask" => What::IpiSendMask {
-            mask: f.get(b"cpumask=").ok_or("ipi_send_cpumask without cpumask=")?,
-            callsite: symbol(f.get(b"callsite=").unwrap_or_default()),
-            callback: callback(f.get(b"callback=")),
-        },
-        b"alloc_vmap_area" if !body.starts_with(b"(") => What::AllocArea {
-            start: f.get(b"va_start:").and_then(number).ok_or("alloc_vmap_area without va_start:")?,
-            size: f.get(b"size=").and_then(number).ok_or("alloc_vmap_area without size=")?,
-            align: f.get(b"align=").and_then(number).unwrap_or(1),
-            ok: !body.ends_with(b"failed=1"),
-        },
-        b"free_vmap_area_noflush" if !body.starts_with(b"(") => What::FreeArea {
-            start: f.get(b"va_start=").and_then(hex).ok_or("free_vmap_area_noflush without va_start=")?,
-            nr_lazy: f.get(b"nr_lazy=").and_then(number).ok_or("free_vmap_area_noflush without nr_lazy=")?,
-            nr_lazy_max: f.get(b"nr_lazy_max=").and_then(number).unwrap_or(0),
-        },
-        b"purge_vmap_area_lazy" if !body.starts_with(b"(") => What::Purge {
-            start: f.get(b"start=").and_then(hex).ok_or("purge_vmap_area_lazy without start=")?,
-            end: f.get(b"end=").and_then(hex).ok_or("purge_vmap_area_lazy without end=")?,
-            areas: f
-                .get(b"num_purged=")
-                .and_then(number)
-                .ok_or("purge_vmap_area_lazy without num_purged=")?,
-        },
-        b"sched_process_fork" => {
-            let (rest, pid) =
-                split_last(body, b" child_pid=").ok_or("sched_process_fork without child_pid=")?;
-            let (_, child_comm) = split_last(rest, b" child_comm=").unwrap_or((rest, b""));
-            What::Fork { child_comm, child_pid: pid_of(pid).ok_or("child_pid is not a task id")? }
-        }
-        b"cgroup_attach_task" | b"cgroup_transfer_tasks" => {
-            // `dst_root=0 dst_id=1 dst_level=2 dst_path=/a b pid=7 comm=sh`; a path may hold spaces.
-            let (rest, _) = split_last(body, b" comm=").ok_or("cgroup event without comm=")?;
-            let (rest, pid) = split_last(rest, b" pid=").ok_or("cgroup event without pid=")?;
-            let from = memchr::memmem::find(rest, b"dst_path=").ok_or("cgroup event without dst_path=")?;
-            What::CgroupAttach {
-                root: f.get(b"dst_root=").and_then(number).map_or(0, |root| root as u32),
-                path: &rest[from + 9..],
-                pid: pid_of(pid).ok_or("pid is not a task id")?,
-            }
-        }
-        b"softirq_entry" => What::SoftirqEntry {
-            action: memchr::memmem::find(body, b"action=")
-                .map_or(body, |at| body[at + 7..].strip_suffix(b"]").unwrap_or(&body[at + 7..])),
-        },
-        b"softirq_exit" => What::SoftirqExit,
-        b"workqueue_execute_start" => What::Work {
-            function: memchr::memmem::find(body, b"function ")
-                .map_or(&b""[..], |at| plain_function(symbol(body[at + 9..].trim_ascii()))),
-        },
-        b"sched_process_exit" => {
-            let (comm, rest) = split_last(body, b" pid=").ok_or("sched_process_exit without pid=")?;
-            let comm = comm.strip_prefix(b"comm=").unwrap_or(comm);
-            What::Exit { comm, pid: pid_of(rest).ok_or("pid is not a task id")? }
-        }
-        b"sched_switch" => switch(body).ok_or("sched_switch without the next task")?,
-        b"page_fault_user" | b"page_fault_kernel" => What::PageFault,
-        b"tlb_flush" => tlb_flush(body),
-        b"tick_stop" => What::TickStop { dependency: f.get(b"dependency=").unwrap_or_default() },
-        b"tracing_mark_write" => What::Marker { text: body },
-        b"print" => What::Marker {
-            text: body.strip_prefix(b"tracing_mark_write:").map_or(body, <[u8]>::trim_ascii_start),
-        },
-        b"irq_handler_entry" => What::IrqEntry {
-            vector: Vector::Device,
-            name: memchr::memmem::find(body, b"name=").map_or(&b""[..], |at| &body[at + 5..]),
-        },
-        b"irq_handler_exit" => What::IrqExit { vector: Vector::Device },
-        b"irq_noise" | b"softirq_noise" | b"thread_noise" | b"nmi_noise" | b"sample_threshold" => {
-            noise(name, body).ok_or("osnoise event without duration")?
-        }
-        _ if body.first() == Some(&b'(') && !name.starts_with(b"ipi_") => probe(name, body),
-        _ if name.starts_with(b"sys_enter_") => What::SyscallEntry,
-        _ if name.starts_with(b"sys_exit_") => What::SyscallExit,
-        _ if body.starts_with(b"vector=") => vector_event(name),
-        _ => What::Other { name },
-    })
-}
-
-/// `irq_noise: local_timer:236 start 16.008 duration 1234 ns`, `nmi_noise: start ... duration ...`,
-/// `sample_threshold: start 16.008 duration 1234 ns interference 1`.
-fn noise<'a>(name: &'a [u8], body: &'a [u8]) -> Option<What<'a>> {
-    let start = memchr::memmem::find(body, b"start ")?;
-    let mut at = memchr::memmem::find(body, b"duration ")? + 9;
-    let duration_ns = decimal(body, &mut at)?;
-    let what = body[..start].trim_ascii();
-    // The number behind the last colon is a vector or a thread id.
-    let what = memchr::memrchr(b':', what).map_or(what, |colon| &what[..colon]);
-    let kind = name.strip_suffix(b"_noise").unwrap_or(b"sample");
-    Some(What::Noise { kind, name: what, duration_ns })
-}
-
-fn vector_event(name: &[u8]) -> What<'_> {
-    let vector = |stem: &[u8]| match stem {
-        b"call_function" => Vector::CallFunction,
-        b"call_function_single" => Vector::CallFunctionSingle,
-        b"reschedule" => Vector::Reschedule,
-        b"irq_work" => Vector::IrqWork,
-        b"local_timer" => Vector::LocalTimer,
-        _ => Vector::Other,
-    };
-    if let Some(stem) = name.strip_suffix(b"_entry") {
-        What::IrqEntry { vector: vector(stem), name: stem }
-    } else if let Some(stem) = name.strip_suffix(b"_exit") {
-        What::IrqExit { vector: vector(stem) }
-    } else {
-        What::Other { name }
-    }
-}
-
-/// `(flush_tlb_kernel_range+0x4/0xc0) start=...`, `(caller+0xb1/0x150 <- alloc_vmap_area) ret=...`, or a bare address.
-fn probe<'a>(name: &'a [u8], body: &'a [u8]) -> What<'a> {
-    let close = memchr::memchr(b')', body).unwrap_or(body.len());
-    let inside = &body[1..close];
-    let args = body.get(close + 1..).unwrap_or_default().trim_ascii_start();
-    let (place, returns) = match memchr::memmem::find(inside, b" <- ") {
-        Some(arrow) => (&inside[arrow + 4..], true),
-        None => (inside, false),
-    };
-    let place = plain_function(symbol(place));
-    let function = if hex(place).is_some() { &b""[..] } else { place };
-    What::Probe { name, function, returns, args }
-}
-
-/// `pages:-1 reason:remote shootdown (1)`, with `=` for `:` from trace-cmd.
-fn tlb_flush(body: &[u8]) -> What<'_> {
-    let mut pages = 0;
-    if let Some(rest) = body.strip_prefix(b"pages") {
-        let rest = rest.get(1..).unwrap_or_default();
-        let digits = rest.strip_prefix(b"-").unwrap_or(rest);
-        let value = decimal(digits, &mut 0).and_then(|v| i64::try_from(v).ok()).unwrap_or(0);
-        pages = if digits.len() < rest.len() { -value } else { value };
-    }
-    let reason =
-        memchr::memmem::find(body, b"reason").map_or(&b""[..], |at| body.get(at + 7..).unwrap_or_default());
-    What::TlbFlush { pages, reason: reason.trim_ascii() }
-}
-
-/// `... ==> next_comm=%s next_pid=%d next_prio=%d`, or trace-cmd's `... ==> %s:%d [%d]`.
-fn switch(body: &[u8]) -> Option<What<'_>> {
-    let next = &body[memchr::memmem::find(body, b"==> ")? + 4..];
-    if let Some(next) = next.strip_prefix(b"next_comm=") {
-        let (comm, pid) = split_last(next, b" next_pid=")?;
-        return Some(What::Switch { next_comm: comm, next_pid: pid_of(pid)? });
-    }
-    let next = split_last(next, b" [").map_or(next, |(task, _)| task);
-    let (comm, pid) = split_last(next, b":")?;
-    Some(What::Switch { next_comm: comm, next_pid: pid_of(pid)? })
-}
-
-fn split_last<'a>(text: &'a [u8], at: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
-    let (last, _) = at.split_last()?;
-    let end = memchr::memrchr_iter(*last, text).map(|i| i + 1).find(|&end| text[..end].ends_with(at))?;
-    Some((&text[..end - at.len()], &text[end..]))
-}
-
-fn pid_of(text: &[u8]) -> Option<u32> {
-    decimal(text, &mut 0).and_then(|v| u32::try_from(v).ok())
-}
-
-fn cpu(token: Option<&[u8]>) -> Result<u32, &'static str> {
-    let cpu = token.and_then(number).ok_or("expected cpu=")?;
-    if cpu >= u64::from(MAX_CPUS) {
-        return Err("CPU number is beyond 8191");
-    }
-    Ok(cpu as u32)
-}
-
-/// A handler's name; a reschedule prints a null pointer.
-fn callback(token: Option<&[u8]>) -> &[u8] {
-    match token.map(symbol) {
-        None | Some(b"0x0" | b"(nil)" | b"0") => b"",
-        Some(name) => name,
-    }
 }
 
 /// The number of CPUs behind `key`.
@@ -519,7 +228,7 @@ mod tests {
                 What::Fork { child_comm, child_pid } => {
                     format!("fork {}/{child_pid}", String::from_utf8_lossy(child_comm))
                 }
-                What::Switch { next_comm, next_pid } => {
+                What::Switch { next_comm, next_pid, .. } => {
                     format!("switch {}/{next_pid}", String::from_utf8_lossy(next_comm))
                 }
                 What::TlbFlush { pages, reason } => {

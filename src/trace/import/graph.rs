@@ -5,13 +5,19 @@
 
 use super::{
     Sink,
-    ftrace::{Fault, body_of},
+    body::body_of,
+    ftrace::Fault,
     scan::{decimal, plain_function, spaces},
 };
 use crate::trace::{
     MAX_CPUS,
+    cause::signature::origin,
     event::{Event, Task, Vector, What},
 };
+
+const MAX_DEPTH: usize = 4096;
+const INTERRUPTS: &[&[u8]] =
+    &[b"hrtimer_interrupt", b"__hrtimer_run_queues", b"irq_enter_rcu", b"handle_irq_event"];
 
 /// The importer: per CPU how deep the calls are, and at which depth an interrupt began.
 #[derive(Default)]
@@ -20,11 +26,41 @@ pub struct Graph {
     told: bool,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Cpu {
-    depth: usize,
+    /// Names of the calls that are open, one behind the other, and where each begins.
+    names: Vec<u8>,
+    starts: Vec<usize>,
     irq: Option<(usize, Vector, u64)>,
     clock_ns: u64,
+}
+
+impl Cpu {
+    fn enter(&mut self, name: &[u8]) {
+        self.starts.push(self.names.len());
+        self.names.extend_from_slice(name);
+        if self.starts.len() > MAX_DEPTH {
+            (self.names, self.starts) = (Vec::new(), Vec::new()); // closing braces were lost
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Some(start) = self.starts.pop() {
+            self.names.truncate(start);
+        }
+    }
+
+    /// The calls that are open, innermost first.
+    fn frames(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        let ends = self.starts.iter().skip(1).copied().chain([self.names.len()]);
+        self.starts.iter().zip(ends.collect::<Vec<_>>()).map(|(&from, to)| &self.names[from..to]).rev()
+    }
+
+    /// In an interrupt or the function of a timer, so that the task is only who was interrupted.
+    fn in_interrupt(&self) -> bool {
+        self.irq.is_some()
+            || self.frames().any(|f| vector(f).is_some() || INTERRUPTS.contains(&f) || f.ends_with(b"_timer"))
+    }
 }
 
 struct Line<'a> {
@@ -54,15 +90,15 @@ impl Graph {
         }
         let index = line.cpu as usize;
         if index >= self.cpus.len() {
-            self.cpus.resize(index + 1, Cpu::default());
+            self.cpus.resize_with(index + 1, Cpu::default);
         }
         let cpu = &mut self.cpus[index];
         let at_ns = line.at_ns.unwrap_or(cpu.clock_ns);
         cpu.clock_ns = at_ns;
-        let mut tell = |at_ns: u64, what: What<'_>| {
+        let mut tell = |at_ns: u64, in_interrupt: Option<bool>, what: What<'_>| {
             // The tracer names no task; each CPU counts as one.
             let task = Task { comm: b"", pid: u32::MAX - line.cpu, tgid: None };
-            to.event(&Event { at_ns, cpu: line.cpu, task, in_interrupt: None, line: number, what });
+            to.event(&Event { at_ns, cpu: line.cpu, task, in_interrupt, line: number, what });
         };
         let call = line.call;
         if let Some(comment) = call.strip_prefix(b"/* ").and_then(|c| c.strip_suffix(b" */")) {
@@ -70,18 +106,19 @@ impl Graph {
             if let Some(colon) = memchr::memchr(b':', comment) {
                 let body = comment[colon + 1..].trim_ascii_start();
                 if let Ok(what) = body_of(&comment[..colon], body) {
-                    tell(at_ns, what);
+                    let origin = origin(&cpu.frames());
+                    tell(at_ns, cpu.in_interrupt().then_some(true), from_place(what, origin));
                 }
             }
         } else if call.starts_with(b"}") {
-            cpu.depth = cpu.depth.saturating_sub(1);
+            cpu.leave();
             if let Some((depth, vector, began)) = cpu.irq
-                && depth == cpu.depth
+                && depth == cpu.starts.len()
             {
                 cpu.irq = None;
                 // With a clock this line has its own time; the duration is exact either way.
                 cpu.clock_ns = began + line.duration_ns;
-                tell(cpu.clock_ns, What::IrqExit { vector });
+                tell(cpu.clock_ns, None, What::IrqExit { vector });
             }
         } else if let Some(paren) = memchr::memchr(b'(', call) {
             let name = plain_function(&call[..paren]);
@@ -89,19 +126,40 @@ impl Graph {
             if cpu.irq.is_none()
                 && let Some(vector) = vector(name)
             {
-                tell(at_ns, What::IrqEntry { vector, name });
+                tell(at_ns, None, What::IrqEntry { vector, name });
                 if opens {
-                    cpu.irq = Some((cpu.depth, vector, at_ns));
+                    cpu.irq = Some((cpu.starts.len(), vector, at_ns));
                 } else {
                     cpu.clock_ns = at_ns + line.duration_ns;
-                    tell(cpu.clock_ns, What::IrqExit { vector });
+                    tell(cpu.clock_ns, None, What::IrqExit { vector });
                 }
             } else {
-                tell(at_ns, What::Probe { name, function: name, returns: false, args: b"" });
+                tell(at_ns, None, What::Probe { name, function: name, returns: false, args: b"" });
             }
-            cpu.depth += usize::from(opens);
+            if opens {
+                cpu.enter(name);
+            }
         }
         Ok(())
+    }
+}
+
+/// The tracer replaces return addresses, so events print `return_to_handler` as the place they come from.
+fn from_place<'a>(what: What<'a>, origin: Option<&'a [u8]>) -> What<'a> {
+    let place = |callsite: &'a [u8]| {
+        if callsite == b"return_to_handler" { origin.unwrap_or(callsite) } else { callsite }
+    };
+    match what {
+        What::CsdQueue { cpu, func, callsite, csd } => {
+            What::CsdQueue { cpu, func, callsite: place(callsite), csd }
+        }
+        What::IpiSend { cpu, callsite, callback } => {
+            What::IpiSend { cpu, callsite: place(callsite), callback }
+        }
+        What::IpiSendMask { mask, callsite, callback } => {
+            What::IpiSendMask { mask, callsite: place(callsite), callback }
+        }
+        other => other,
     }
 }
 
@@ -113,14 +171,7 @@ fn has(text: &[u8], what: &[u8]) -> bool {
 fn vector(name: &[u8]) -> Option<Vector> {
     let stem = name.strip_prefix(b"asm_").unwrap_or(name);
     let stem = stem.strip_prefix(b"__").unwrap_or(stem).strip_prefix(b"sysvec_")?;
-    Some(match stem {
-        b"call_function" => Vector::CallFunction,
-        b"call_function_single" => Vector::CallFunctionSingle,
-        b"reschedule_ipi" => Vector::Reschedule,
-        b"irq_work" => Vector::IrqWork,
-        b"apic_timer_interrupt" => Vector::LocalTimer,
-        _ => Vector::Other,
-    })
+    Some(Vector::of_x86(stem).unwrap_or(Vector::Platform))
 }
 
 /// `[time |] CPU) [task-pid |] [mark] [duration us] | call`

@@ -3,9 +3,12 @@
 //! A line that is not understood is counted, the first few are kept with file, line, column and text, and reading goes
 //! on. Memory is one buffer, however long the recording.
 
+mod body;
 pub mod dat;
 pub mod ftrace;
 pub mod graph;
+mod head;
+pub mod other;
 pub mod perf;
 pub mod scan;
 
@@ -26,6 +29,7 @@ const HOLES_KEPT: usize = 1000;
 const NAMES_KEPT: usize = 4096;
 const NOTES_KEPT: usize = 10_000;
 const HOPELESS_AFTER: u64 = 20_000;
+const LOOKED_AT: u64 = 100;
 
 /// Who receives the events of a recording, in the order of the file.
 pub trait Sink {
@@ -35,6 +39,8 @@ pub trait Sink {
     fn hole(&mut self, hole: &Hole);
     /// `# tlbcore key | value`: what `tlbcore record` wrote about the machine.
     fn note(&mut self, _key: &[u8], _value: &[u8]) {}
+    /// Another recording begins in the same text.
+    fn piece(&mut self) {}
 }
 
 /// A line that could not be read.
@@ -71,14 +77,33 @@ pub struct ReadStats {
     pub hole_count: u64,
     /// Notes of the recorder, in order.
     pub notes: Vec<(String, String)>,
+    /// What the text looks like if it is not for this program, where first, and on how many lines.
+    refused: Option<(&'static other::Refusal, u64, u64)>,
 }
 
 impl ReadStats {
     fn broken(&mut self, line: u64, column: usize, why: &'static str, text: &[u8]) {
         self.broken += 1;
+        match why {
+            head::NO_CLOCK => self.refuse(&other::CLOCK, line),
+            body::RAW => self.refuse(&other::RAW, line),
+            _ if self.events == 0 && self.broken <= LOOKED_AT => {
+                if let Some(refusal) = other::recognise(text) {
+                    self.refuse(refusal, line);
+                }
+            }
+            _ => {}
+        }
         if self.broken_first.len() < BROKEN_KEPT {
             let text = String::from_utf8_lossy(&text[..text.len().min(200)]).into_owned();
             self.broken_first.push(BrokenLine { line, column: column + 1, why, text });
+        }
+    }
+
+    fn refuse(&mut self, refusal: &'static other::Refusal, line: u64) {
+        match &mut self.refused {
+            Some((first, _, count)) => *count += u64::from(*first == refusal),
+            None => self.refused = Some((refusal, line, 1)),
         }
     }
 
@@ -138,6 +163,14 @@ impl Format {
         }
     }
 
+    /// Why the whole of it is not for this program, if only the whole shows that.
+    fn refused(&self) -> Option<&'static other::Refusal> {
+        match self {
+            Self::Perf(perf) if perf.is_deltas() => Some(&other::DELTA),
+            Self::Perf(_) | Self::Unknown(..) | Self::Ftrace(_) | Self::Graph(_) => None,
+        }
+    }
+
     fn finish(&mut self, to: &mut impl Sink) {
         match self {
             Self::Unknown(ftrace, _) | Self::Ftrace(ftrace) => ftrace.finish(to),
@@ -165,6 +198,10 @@ impl<S: Sink> Sink for First<'_, S> {
 
     fn note(&mut self, key: &[u8], value: &[u8]) {
         self.to.note(key, value);
+    }
+
+    fn piece(&mut self) {
+        self.to.piece();
     }
 }
 
@@ -284,8 +321,26 @@ impl Reader {
             }
             return Err(TraceError::Damaged { path: self.path.clone(), reason, lines: self.stats.lines });
         }
-        if self.stats.events == 0 && (self.done || self.stats.lines > HOPELESS_AFTER) && self.stats.broken > 0
+        if self.done
+            && let Some(refusal) = self.format.refused()
         {
+            self.stats.refused = Some((refusal, 1, u64::MAX));
+        }
+        // One damaged line may look like anything; a text is refused for what one line in a thousand says.
+        if let Some((refusal, line, count)) = self.stats.refused
+            && self.done
+            && count > self.stats.events / 1000
+            && (self.stats.events == 0 || count > 2)
+        {
+            return Err(TraceError::Unsupported {
+                path: self.path.clone(),
+                line,
+                looks: refusal.looks,
+                instead: refusal.instead,
+            });
+        }
+        let nothing = self.stats.broken > 0 || self.stats.hole_count > 0;
+        if self.stats.events == 0 && (self.done || self.stats.lines > HOPELESS_AFTER) && nothing {
             self.done = true;
             let first = self.stats.broken_first.first().map(|b| b.text.chars().take(60).collect());
             return Err(TraceError::NoTrace {
@@ -327,8 +382,11 @@ impl Reader {
         self.stats.lines += 1;
         let number = self.stats.lines;
         let mut known = OnlyKnown { to: Delivery { stats: &mut self.stats, sink }, cut: false };
-        let cut = self.format.line(text, number, &mut known).is_err() || known.cut;
-        if cut {
+        let fault = self.format.line(text, number, &mut known).err();
+        let cut = fault.is_some() || known.cut;
+        if let Some((column, why)) = fault.filter(|_| self.stats.events == 0) {
+            self.stats.broken(number, column, why, text); // no recording that was cut: there is none
+        } else if cut {
             let hole = Hole { kind: HoleKind::Cut, cpu: None, events: None, line: number };
             Delivery { stats: &mut self.stats, sink }.hole(&hole);
         }
@@ -359,6 +417,10 @@ impl<S: Sink> Sink for Delivery<'_, S> {
         }
         self.sink.note(key, value);
     }
+
+    fn piece(&mut self) {
+        self.sink.piece();
+    }
 }
 
 /// For a line without its newline: half an event name would be an unknown event.
@@ -382,5 +444,9 @@ impl<S: Sink> Sink for OnlyKnown<'_, S> {
 
     fn note(&mut self, key: &[u8], value: &[u8]) {
         self.to.note(key, value);
+    }
+
+    fn piece(&mut self) {
+        self.to.piece();
     }
 }

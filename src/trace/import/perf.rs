@@ -4,7 +4,8 @@
 
 use super::{
     Sink,
-    ftrace::{Fault, body_of},
+    body::body_of,
+    ftrace::Fault,
     scan::{decimal, hex, plain_function, spaces, symbol},
 };
 use crate::trace::{
@@ -13,6 +14,8 @@ use crate::trace::{
 };
 
 const MAX_STACK: usize = 16 << 10;
+/// A task perf has no number of.
+const NOBODY: u32 = u32::MAX - MAX_CPUS;
 
 /// The importer: it remembers whose call chain follows.
 #[derive(Default)]
@@ -20,6 +23,10 @@ pub struct Perf {
     owner: Option<(u64, u32, u32, u64)>,
     comm: Vec<u8>,
     frames: Vec<u8>,
+    events: u64,
+    /// Events whose time is before that of the event in front of them.
+    back: u64,
+    last_ns: u64,
 }
 
 impl Perf {
@@ -42,10 +49,18 @@ impl Perf {
         self.finish(to);
         let (event, owner) = event(text, number)?;
         self.owner = Some(owner);
+        self.events += 1;
+        self.back += u64::from(event.at_ns < self.last_ns);
+        self.last_ns = event.at_ns;
         self.comm.clear();
         self.comm.extend_from_slice(event.task.comm);
         to.event(&event);
         Ok(())
+    }
+
+    /// Are the times differences? perf script sorts by time, so real ones hardly ever step back.
+    pub fn is_deltas(&self) -> bool {
+        self.back > 2 && self.back * 8 > self.events
     }
 
     /// Delivers a call chain that a blank line, the next event or the end of the text has closed.
@@ -92,7 +107,9 @@ fn event(text: &[u8], line: u64) -> Result<(Event<'_>, Owner), Fault> {
         let slash = memchr::memchr(b'/', ids);
         let thread = slash.map_or(ids, |s| &ids[s + 1..]);
         let mut end = 0;
-        let Some(pid) = decimal(thread, &mut end).filter(|_| end == thread.len()) else { continue };
+        // perf knows of no task for some samples: `:-1    -1/-1   [002]`.
+        let pid = if thread == b"-1" { Some(u64::from(NOBODY)) } else { decimal(thread, &mut end) };
+        let Some(pid) = pid.filter(|_| end == thread.len() || thread == b"-1") else { continue };
         if cpu >= u64::from(MAX_CPUS) {
             return Err((open + 1, "CPU number is beyond 8191"));
         }
