@@ -654,3 +654,43 @@ def test_figures_between_the_markers_of_our_recordings_are_those_of_the_load():
     assert inside["isolated"][0]["entries"] == 220
     assert whole["isolated"][0]["entries"] >= 220
     assert whole["trace"]["window"] is None
+
+
+def test_what_the_recorder_had_on_is_recorded_also_where_nothing_happened(tmp_path: Path):
+    notes = "".join(
+        f"# tlbcore event | {event}\n"
+        for event in (
+            *(f"irq_vectors/{v}_entry" for v in ("call_function", "reschedule", "local_timer")),
+            "sched/sched_switch",
+        )
+    )
+    text = line(1.0, "user_exit: ", cpu=3) + line(21.0, "user_enter: ", cpu=3)
+
+    cpu, shown = explained(tmp_path, "# tlbcore isolated | 2-3\n" + notes + text)
+
+    assert (cpu["interrupts"], cpu["interrupts_known"]) == (0, "recorded")
+    assert cpu["knowledge"]["tasks"]["state"] == "recorded"
+    assert cpu["knowledge"]["softirqs"]["state"] == "not_recorded"
+    path = str(tmp_path / "trace.txt")
+    for condition, status in (("longest_us > 10", 0), ("per_hour > 10", 0), ("softirq > 0", 3)):
+        run = tlbcore("explain", path, "--isolated", "2", "--fail-if", condition)
+        assert run.returncode == status, (condition, run.stdout[-200:])
+    assert "Not recorded: " in shown
+
+
+def test_a_tick_stopped_for_idle_runs_again_with_the_task(tmp_path: Path):
+    """A machine without nohz_full= prints tick_stop in the idle loop only."""
+    text = (
+        line(1.0, "tick_stop: success=1 dependency=NONE", task="<idle>-0")
+        + irq(2.0, "local_timer", 3, task="<idle>-0")
+        + switch(2.1, "swapper/2-0", "R", "app-7")
+        + irq(3.0, "local_timer", 3)
+        + irq(4.0, "local_timer", 3)
+    )
+
+    cpu, _ = explained(tmp_path, "# tlbcore cmdline | ro quiet\n" + text)
+
+    assert cpu["interrupts_by_cause"] == {"tick": 1, "timer": 2}
+    assert cpu["interrupts_idle"] == 1
+    shown = tlbcore("explain", str(tmp_path / "trace.txt"), "--isolated", "2").stdout
+    assert "This machine runs without nohz_full=" in " ".join(shown.split())

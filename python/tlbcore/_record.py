@@ -55,6 +55,8 @@ _EVENTS: tuple[tuple[str, str], ...] = (
     ("cgroup/cgroup_attach_task", ""),
     ("cgroup/cgroup_transfer_tasks", ""),
     ("timer/tick_stop", "CPU & CPUS{{{cpus}}}"),
+    ("timer/hrtimer_expire_entry", "CPU & CPUS{{{cpus}}}"),
+    ("nmi/nmi_handler", "CPU & CPUS{{{cpus}}}"),
 )
 # What a noise threshold looks at: beginnings and ends of what can keep an isolated CPU from its task.
 _NOISE = ("irq_vectors/", "irq/", "sched/sched_switch")
@@ -267,7 +269,7 @@ def record(
     ):
         with _instance(tracefs) as here, _trigger(tracefs, what, root) as hits:
             _set_up(here, what, outcome)
-            out.write(_about(root, what, "before"))
+            out.write(_about(root, what, "before", outcome.events))
             with _housekeeping(what.isolated):
                 _run(here, what, out, hits, outcome, watch)
             out.write(_about(root, what, "after"))
@@ -565,7 +567,7 @@ def _housekeeping(isolated: Sequence[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _about(root: Path, what: Recording, when: str) -> bytes:
+def _about(root: Path, what: Recording, when: str, events: Sequence[str] = ()) -> bytes:
     """Lines that every importer takes for comments: what machine this is, and what it counted."""
     facts: list[tuple[str, str]] = []
 
@@ -583,6 +585,8 @@ def _about(root: Path, what: Recording, when: str) -> bytes:
             ("cmdline", read("proc/cmdline").strip()),
             ("isolated", show_cpus(what.isolated)),
             ("online", f"{online} #P:{cpus}"),
+            # What was on: a CPU without an event of a kind that was on had none.
+            *(("event", name) for name in events),
         ]
         model = re.search(r"^model name\s*: (.*)", read("proc/cpuinfo"), re.M)
         flags = re.search(r"^flags\s*: (.*)", read("proc/cpuinfo"), re.M)

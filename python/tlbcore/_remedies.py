@@ -51,6 +51,9 @@ def helps(entry: Cause, trace: Trace) -> list[str]:
     kernel = kernel_of(trace)
     architecture = trace.figures["report"]["architecture"]
     lines = [f"Helps: {entry.helps}."]
+    command_line = [value for key, value in trace.figures["notes"] if key == "cmdline"]
+    if entry.id in ("timer", "scheduler_tick") and command_line and "nohz_full" not in command_line[0]:
+        lines.append("This machine runs without nohz_full=: its tick runs while a task does.")
     for kernels, text in entry.remedies:
         if kernels == "x86":
             if architecture != "aarch64":

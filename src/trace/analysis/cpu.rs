@@ -124,6 +124,8 @@ pub struct Irq {
     pub hrtimer: Sym,
     /// It took the CPU from a task, and nothing else had taken it before.
     pub outermost: bool,
+    /// It came while the CPU was idle.
+    pub idle: bool,
     /// Cause of the first call, if that has no row.
     pub bare: Option<Cause>,
     /// It began inside the window.
@@ -179,6 +181,8 @@ pub enum TickState {
     Kept,
     /// It was.
     Stopped,
+    /// It was, for the idle loop: a task that runs has it again, unless a later one says otherwise.
+    StoppedInIdle,
 }
 
 /// A timer interrupt that has ended; whether it was a kept tick, the next `tick_stop` may tell.

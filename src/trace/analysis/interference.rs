@@ -162,8 +162,9 @@ impl Analysis {
             }
             (_, TickState::Kept) => return self.count_irq(cpu, &irq, Cause::TickKept, length_ns),
             (_, TickState::Stopped) => Cause::Tick,
-            (Some(tick), TickState::Unknown) => tick,
-            (None, TickState::Unknown) => Cause::Timer,
+            (_, TickState::StoppedInIdle) if irq.idle => Cause::Tick,
+            (Some(tick), TickState::Unknown | TickState::StoppedInIdle) => tick,
+            (None, TickState::Unknown | TickState::StoppedInIdle) => Cause::Timer,
         };
         self.cpu(cpu).pending_timer = Some(PendingTimer { irq, length_ns, otherwise });
     }
@@ -185,6 +186,10 @@ impl Analysis {
             *self.cpu(e.cpu).figures.tick_kept.entry(dependency).or_default() += u64::from(open);
         }
         self.timer_decided(e.cpu, Some(kept));
-        self.cpu(e.cpu).tick = if kept { TickState::Kept } else { TickState::Stopped };
+        self.cpu(e.cpu).tick = match (kept, e.task.pid) {
+            (true, _) => TickState::Kept,
+            (false, 0) => TickState::StoppedInIdle,
+            (false, _) => TickState::Stopped,
+        };
     }
 }

@@ -118,6 +118,7 @@ impl Analysis {
             ran: false,
             hrtimer: Sym::NONE,
             outermost,
+            idle,
             bare: None,
             counted: open,
         });

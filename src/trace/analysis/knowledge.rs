@@ -92,6 +92,22 @@ pub(super) fn of_noise(kind: &[u8]) -> u32 {
     }
 }
 
+/// The same for an event that the recorder had switched on.
+pub(super) fn of_event(name: &[u8]) -> u32 {
+    match name {
+        b"irq_vectors/call_function_entry" | b"irq_vectors/call_function_single_entry" => CALLS,
+        b"irq_vectors/reschedule_entry" => RESCHEDULES,
+        b"irq_vectors/local_timer_entry" => TIMERS,
+        b"irq_vectors/irq_work_entry" => IRQ_WORK,
+        b"irq/irq_handler_entry" => DEVICES,
+        b"irq/softirq_entry" => SOFTIRQS,
+        b"sched/sched_switch" => TASKS,
+        b"nmi/nmi_handler" => NMIS,
+        b"ipi/ipi_entry" => CALLS | RESCHEDULES | IRQ_WORK,
+        _ => 0,
+    }
+}
+
 impl Analysis {
     /// Every kind on one CPU.
     pub(super) fn knowledge(&self, cpu: &Cpu) -> BTreeMap<&'static str, Known> {
@@ -116,7 +132,7 @@ impl Analysis {
     }
 
     fn known(&self, cpu: &Cpu, kind: u32, events: &'static str) -> Known {
-        let anywhere = self.cpus.iter().any(|cpu| cpu.kinds & kind != 0);
+        let anywhere = self.noted_kinds & kind != 0 || self.cpus.iter().any(|cpu| cpu.kinds & kind != 0);
         let (state, why) = if !anywhere {
             (State::NotRecorded, "no such event on any CPU")
         } else if !cpu.seen && !self.noted {

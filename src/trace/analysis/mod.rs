@@ -140,6 +140,8 @@ pub struct Analysis {
     displaced: usize,
     /// The recorder noted which CPUs it recorded.
     noted: bool,
+    /// Kinds of events that it noted to be on, bits of [`knowledge`].
+    noted_kinds: u32,
 }
 
 impl Analysis {
@@ -173,6 +175,7 @@ impl Analysis {
             heard: VecDeque::new(),
             displaced: 0,
             noted: false,
+            noted_kinds: 0,
         }
     }
 
@@ -524,6 +527,7 @@ impl Sink for Analysis {
                     for_each_number(&value[..space], 1 << 22, |pid| self.tasks.attach(pid, cgroup));
                 }
             }
+            b"event" => self.noted_kinds |= knowledge::of_event(value.trim_ascii()),
             // The next piece of a flight recorder: what lies between is not known.
             b"snapshot" => {
                 self.snapshots += 1;
