@@ -338,7 +338,7 @@ def test_every_layout_of_the_tools_says_the_same(tmp_path: Path, option: str):
             "      osnoise/0-961 [000] .......  81.640102:  1000000  190  99.9 9 18 0 1007 18 1\n",
             "-e osnoise",
         ),
-        ("   app  7  1.5: irq_vectors:local_timer_entry: vector=236\n", "without its CPU column"),
+        ("   app  7  1.500000: irq_vectors:local_timer_entry: vector=236\n", "without its CPU column"),
         (line(1, "local_timer_entry: vector=236").replace("1.000000", "123456"), "counts no time"),
     ],
 )

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     Analysis, CpuReport, Kinds, RangeCalls,
     cpu::Cpu,
+    knowledge,
     lazy::{Charge, PurgeRow, by_areas},
     per_cpu,
     tasks::{Sym, Symbols},
@@ -289,7 +290,8 @@ fn cannot_say(a: &Analysis, cpus: &[CpuReport]) -> Vec<Missing> {
             true,
         );
     }
-    if k.vectors == 0 && k.noise == 0 {
+    let on = |kind: u32| a.noted_kinds & kind != 0;
+    if k.vectors == 0 && k.noise == 0 && !on(knowledge::EVERY_INTERRUPT) {
         let nothing = k.csd_entry + k.csd_queue + k.ipi + k.probes + k.firmware + k.switches == 0;
         say(
             "how often a CPU was interrupted, and for how long",
@@ -297,10 +299,10 @@ fn cannot_say(a: &Analysis, cpus: &[CpuReport]) -> Vec<Missing> {
             nothing,
         );
     }
-    if k.switches == 0 && k.noise == 0 {
+    if k.switches == 0 && k.noise == 0 && !on(knowledge::TASKS) {
         say("whether other tasks took the CPU from its task", "no sched_switch events", false);
     }
-    if k.softirqs == 0 && k.noise == 0 {
+    if k.softirqs == 0 && k.noise == 0 && !on(knowledge::SOFTIRQS) {
         say("whether soft interrupts took time", "no softirq_entry events", false);
     }
     let timers: u64 = [Cause::Timer, Cause::SchedulerTick]
