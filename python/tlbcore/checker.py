@@ -1244,6 +1244,15 @@ class LitmusResult:
         The run that was found, one lane per CPU; empty if there is none.
     schedule
         That run as text.
+    note
+        What is in the way of a verdict, if something is.
+    herd
+        Whether the file is one of herd's, which state no verdict.
+    ends
+        If they were asked for: every end that some run comes to, as what its conditions and `locations` read by name;
+        without any, the shared variables. Entries of page tables are words, faults true or false.
+    complete
+        Whether there are no other ends; None if they were not asked for.
     """
 
     name: str
@@ -1256,28 +1265,44 @@ class LitmusResult:
     stated_states: int | None
     text: str
     schedule: str
+    note: str = ""
+    herd: bool = False
+    ends: tuple[Mapping[str, int | str | bool], ...] | None = None
+    complete: bool | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether the verdict found is the one stated, and the number of states too if one is."""
+        """Whether the verdict found is the one stated, and the number of states too if one is.
+
+        One of herd's files states none: any that is found will do.
+        """
+        if self.herd:
+            return not self.found.startswith("inconclusive")
         return self.stated == self.found and self.stated_states in (None, self.states)
 
 
 def litmus(
-    test: str | Path, *, memory: int = 8 * _GIB, reduce: bool = True, bless: bool = False
+    test: str | Path,
+    *,
+    memory: int = 8 * _GIB,
+    reduce: bool = True,
+    bless: bool = False,
+    ends: bool = False,
 ) -> LitmusResult:
     """Run one litmus test: a small program in columns with its verdict inside.
 
     Parameters
     ----------
     test
-        A file that ends in `.litmus`, or the text itself.
+        A file that ends in `.litmus`, or the text itself; one of herd's for x86 does too.
     memory
         Bytes the search may hold.
     reduce
         As for `check`.
     bless
         Write the verdict found into the file, and the number of states if it states one.
+    ends
+        List every end in one search.
 
     Raises
     ------
@@ -1298,9 +1323,11 @@ def litmus(
         text = str(test) if inline else Path(test).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise _core.PolicyError(f"{file}: not a text file: {error.reason} at byte {error.start}") from None
-    found = _core.litmus_run(text, Path(file).name, _memory(memory), plain)
+    ends = flag(ends, "ends", _core.CheckError)
+    found = _core.litmus_run(text, Path(file).name, _memory(memory), plain, ends)
     counted = found["stated_states"] if reduce else None
-    if bless and not inline and (found["stated"], counted) != (found["found"], counted and found["states"]):
+    stated = (found["stated"], counted)
+    if bless and not inline and not found["herd"] and stated != (found["found"], counted and found["states"]):
         text = _blessed(text, "verdict", found["found"])
         if counted is not None:
             text = _blessed(text, "states", counted := found["states"])
@@ -1318,6 +1345,10 @@ def litmus(
         stated_states=counted,
         text=shown["text"],
         schedule=shown["schedule"],
+        note=found["note"],
+        herd=found["herd"],
+        ends=None if found["ends"] is None else tuple(found["ends"][0]),
+        complete=None if found["ends"] is None else found["ends"][1],
     )
 
 

@@ -6,6 +6,7 @@
 //! next piece whenever they are done with one.
 //! Invariant: states, their order and their parents are those of a search that takes one state after the other.
 
+use std::collections::BTreeSet;
 use std::mem::take;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -124,6 +125,8 @@ struct Chunk<K> {
     transitions: u64,
     seen: u32,
     wrong_gs: Option<usize>,
+    /// What the scope observes of ends among its states.
+    ends: BTreeSet<Vec<u64>>,
     stop: Option<(usize, Stop)>,
     /// Those of the candidates that were new.
     piece: Piece<K>,
@@ -146,6 +149,7 @@ impl<K: Key> Default for Chunk<K> {
             transitions: 0,
             seen: 0,
             wrong_gs: None,
+            ends: BTreeSet::new(),
             stop: None,
             piece: Piece::default(),
         }
@@ -160,6 +164,7 @@ impl<K: Key> Chunk<K> {
         self.tasks.clear();
         self.candidates.clear();
         (self.transitions, self.seen, self.wrong_gs, self.stop) = (0, 0, None, None);
+        self.ends.clear();
     }
 }
 
@@ -193,6 +198,8 @@ pub struct Core<'a, K> {
     limit: usize,
     asks: bool,
     first_wrong_gs: Option<usize>,
+    /// What the scope observes of the ends found.
+    ends: BTreeSet<Vec<u64>>,
 }
 
 /// A search in progress.
@@ -254,8 +261,9 @@ impl<'a, K: Key> Search<'a, K> {
             level_end: 1,
             counts: Counts { states: 1, ..Counts::default() },
             limit: limit_bytes,
-            asks: m.scope.never.is_some() || m.scope.exists.is_some(),
+            asks: m.scope.never.is_some() || m.scope.exists.is_some() || m.scope.forall.is_some(),
             first_wrong_gs: None,
+            ends: BTreeSet::new(),
         };
         Self::of(core, 1, threads)
     }
@@ -297,6 +305,7 @@ impl<'a, K: Key> Search<'a, K> {
             limit: core.limit,
             asks: core.asks,
             first_wrong_gs: core.first_wrong_gs,
+            ends: core.ends.clone(),
         };
         Search::of(new, self.shards.len(), self.threads)
     }
@@ -319,6 +328,11 @@ impl<'a, K: Key> Search<'a, K> {
     /// The first state that showed a %gs-relative access under the user's GSBASE.
     pub fn first_wrong_gs(&self) -> Option<usize> {
         read(&self.core).first_wrong_gs
+    }
+
+    /// What the scope observes of the ends found, each once, in order.
+    pub fn ends(&self) -> Vec<Vec<u64>> {
+        read(&self.core).ends.iter().cloned().collect()
     }
 
     /// Let another thread free the memory of a search that was stopped: gigabytes take longer than a user waits.
@@ -397,8 +411,14 @@ impl<'a, K: Key> Search<'a, K> {
             }
         }
         // A run whose value overflows says nothing; a violation of another run is one all the same.
-        let overflow = read(&self.core).counts.seen & Seen::OVERFLOW != 0;
-        Some(Pause::Done(if overflow { End::Cut(Cut::Overflow) } else { End::Complete }))
+        let seen = read(&self.core).counts.seen;
+        Some(Pause::Done(if seen & Seen::OVERFLOW != 0 {
+            End::Cut(Cut::Overflow)
+        } else if seen & Seen::FULL != 0 {
+            End::Cut(Cut::Buffer)
+        } else {
+            End::Complete
+        }))
     }
 
     /// Take a step, together if it is worth it.
@@ -484,13 +504,14 @@ impl<'a, K: Key> Search<'a, K> {
         self.step(team, Job::Insert(last), worth);
         self.step(team, Job::Merge(last), worth);
         let mut core = write(&self.core);
-        let Core { visited, counts, first_wrong_gs, .. } = &mut *core;
+        let Core { visited, counts, first_wrong_gs, ends, .. } = &mut *core;
         for c in &chunks[..last] {
             let mut c = write(c);
             visited.append(take(&mut c.piece));
             counts.transitions += c.transitions;
             counts.seen |= c.seen;
             *first_wrong_gs = first_wrong_gs.or(c.wrong_gs);
+            ends.append(&mut c.ends);
         }
         counts.states = visited.count() as u64;
         let stop = stopped.and_then(|i| read(&chunks[i]).stop);
@@ -779,6 +800,15 @@ impl<K: Key> Core<'_, K> {
             c.wrong_gs = Some(state);
         }
         all.deadlock = broken.is_none() && all.busy && !all.progress;
+        if broken.is_none() && !all.busy && !all.progress {
+            c.seen |= Seen::ENDED;
+            if self.m.scope.lists_ends {
+                let s = self.words(key);
+                c.ends.insert(
+                    self.m.scope.observed.iter().map(|q| q.value(self.m, &s).unwrap_or_default()).collect(),
+                );
+            }
+        }
         c.stop = self.stop(key, all, broken).map(|stop| (state, stop));
     }
 
@@ -808,20 +838,24 @@ impl<K: Key> Core<'_, K> {
     /// Does this state end the search?
     #[inline]
     fn stop(&self, key: K, all: Expansion, broken: Option<(Move, Violation)>) -> Option<Stop> {
-        if all.seen & Seen::FULL != 0 {
+        if all.seen & Seen::FULL != 0 && !self.m.deepest {
             return Some(Stop::Buffer);
         }
         if let Some((mv, v)) = broken {
             return Some(Stop::Broken(mv, v));
         }
         if self.asks {
-            let mut words = vec![0; self.m.layout.words];
-            self.parts.decode(key, &mut words);
-            if let Some(v) = self.m.asked(&words, &all) {
+            if let Some(v) = self.m.asked(&self.words(key), &all) {
                 return Some(Stop::Shown(v));
             }
         }
         all.deadlock.then_some(Stop::Shown(Violation::Deadlock))
+    }
+
+    fn words(&self, key: K) -> Vec<u64> {
+        let mut words = vec![0; self.m.layout.words];
+        self.parts.decode(key, &mut words);
+        words
     }
 
     fn end(&self, state: usize, stop: Stop) -> End {

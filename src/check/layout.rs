@@ -11,7 +11,7 @@ mod packing;
 mod pages;
 
 use super::scope::{MAX_ASIDS, MAX_PAGES};
-use crate::kernel::program::{Entry, Level, Op, PageKind, Pc, ProgId, REGS};
+use crate::kernel::program::{Entry, Level, Op, PageKind, Pc, ProgId, REGS, Reg};
 use crate::kernel::step::NO_PC;
 pub use entries::{Device, Path};
 pub use packing::{Bits, width};
@@ -122,6 +122,10 @@ pub struct CpuFields {
     pub left: Bits,
     /// Device interrupts left, of a CPU that rests in the kernel.
     pub devices: Bits,
+    /// The page whose access ended its program in a fault, plus one; then it runs nothing more.
+    pub fault: Bits,
+    /// Locals of its column that are asked about: their registers, and their values at its end.
+    pub kept: Vec<(Reg, Bits)>,
     /// Cached leaves, by page and tag: version, 0 for none.
     pub tlb: [[Bits; 4]; MAX_PAGES],
     /// Cached upper entries.

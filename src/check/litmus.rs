@@ -2,18 +2,21 @@
 //!
 //! A test is a `litmus` file. Its columns are sections `cpu 0`, `cpu 1`, ...; without columns its CPUs play roles
 //! (`cpus "purge; isolated 2"`). Header lines: `verdict "..."`, and where they differ from the standard
-//! `exists "CONDITION"` (is such an end reachable?), `never "CONDITION"`, `assume "D=recycled N=none"`,
+//! `exists "CONDITION"` (is such an end reachable?), `forall "CONDITION"` (holds in every end), `never "CONDITION"`,
+//! `locations "x 0:r"` (also listed of each end), `assume "D=recycled N=none"`,
 //! `nmis "1"`, `mces "1"`, `asids "2"`, `deaf "1"` (that CPU takes no interrupts), `unflushed "1"` (that CPU is not in
 //! the mask the entry flush tests), `frames "a: x y"` (page `a`
 //! maps variable `x`, after its next change `y`), `features "pti pcid"`.
 
 use std::ops::RangeInclusive;
 
-use super::property::Condition;
+use super::machine::{Model, Seen};
+use super::property::{self, Condition, ENTRIES, Names, Quantity, Term, Tree};
 use super::scope::{Assume, CheckError, MAX_CPUS, Role, Scope, UNBOUNDED, USER_ENTRIES};
 use super::{Answer, Cut, End, Question, Status, check};
-use crate::kernel::policy::load_with;
-use crate::kernel::program::{Code, Feature, Features, Op};
+use crate::kernel::policy::load_keeping;
+use crate::kernel::program::{Code, Copies, Feature, Features, Op};
+use crate::kernel::step::Violation;
 use crate::kernel::text::{self, File, Loc, PolicyError, Section};
 
 /// What can be wrong with a litmus file.
@@ -28,10 +31,12 @@ pub enum LitmusError {
 }
 
 /// Header lines beside those every text has.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 16] = [
     "verdict",
     "exists",
+    "forall",
     "never",
+    "locations",
     "assume",
     "nmis",
     "mces",
@@ -174,6 +179,120 @@ impl<'a> Header<'a> {
     }
 }
 
+/// Header lines with a condition.
+const CONDITIONS: [&str; 3] = ["never", "forall", "exists"];
+
+/// What a header asks, still by names.
+struct Asked {
+    conditions: [Option<Tree>; 3],
+    locations: Vec<Term>,
+}
+
+impl Asked {
+    fn of(header: &Header<'_>) -> Result<Asked, PolicyError> {
+        let mut conditions = [None, None, None];
+        for (key, tree) in CONDITIONS.iter().zip(&mut conditions) {
+            if let Some(text) = header.text(key) {
+                *tree = Some(property::condition(text).map_err(|why| header.bad_condition(key, text, &why))?);
+            }
+        }
+        let text = header.text("locations").unwrap_or("");
+        let locations = property::terms(text).map_err(|why| header.bad_condition("locations", text, &why))?;
+        Ok(Asked { conditions, locations })
+    }
+
+    /// Locals that columns must keep to their ends.
+    fn keep(&self) -> Vec<(String, String)> {
+        let terms = self.conditions.iter().flatten().flat_map(Tree::terms).chain(&self.locations);
+        let mut out = Vec::new();
+        for term in terms {
+            if let Term::Register(cpu, local) = term {
+                let kept = (format!("cpu {cpu}"), local.clone());
+                if !out.contains(&kept) {
+                    out.push(kept);
+                }
+            }
+        }
+        out
+    }
+}
+
+impl Header<'_> {
+    fn bad_condition(&self, key: &str, text: &str, why: &str) -> PolicyError {
+        self.bad(key, format!("the condition `{text}`: {why}"))
+    }
+
+    /// The conditions of the scope, and what is listed of every end.
+    fn ask(&self, asked: &Asked, names: Names<'_>, scope: &mut Scope) -> Result<Vec<Quantity>, PolicyError> {
+        let mut all: Vec<Quantity> = Vec::new();
+        let text = self.text("locations").unwrap_or("");
+        for (key, tree) in CONDITIONS.iter().zip(&asked.conditions) {
+            let Some(tree) = tree else { continue };
+            let text = self.text(key).unwrap_or("");
+            let condition = names.resolve(tree).map_err(|why| self.bad_condition(key, text, &why))?;
+            all.extend(condition.quantities());
+            match *key {
+                "never" => scope.never = Some(condition),
+                "forall" => scope.forall = Some(condition),
+                _ => scope.exists = Some(condition),
+            }
+        }
+        for term in &asked.locations {
+            all.push(names.quantity(term).map_err(|why| self.bad_condition("locations", text, &why))?);
+        }
+        if all.is_empty() {
+            let shared =
+                |f: &crate::kernel::program::Field| names.code.vars[usize::from(f.var)].copies == Copies::One;
+            let whole = names.code.fields.iter().take(names.code.vars.len()).enumerate();
+            all = whole.filter(|(_, f)| shared(f)).map(|(i, _)| Quantity::Field(i as u8)).collect();
+        }
+        let mut once = Vec::new();
+        for q in all {
+            if !once.contains(&q) {
+                once.push(q);
+            }
+        }
+        Ok(once)
+    }
+
+    /// Refuse conditions that say nothing: constants out of reach, contradictions, what always holds.
+    fn judge(&self, scope: &Scope, model: &Model) -> Result<(), PolicyError> {
+        for (key, condition) in CONDITIONS.iter().zip([&scope.never, &scope.forall, &scope.exists]) {
+            let Some(condition) = condition else { continue };
+            let text = self.text(key).unwrap_or("");
+            let bad = |why: &str| Err(self.bad_condition(key, text, why));
+            condition.fits(model).or_else(|why| bad(&why))?;
+            match (condition.constant(model), *key) {
+                (Some(false), _) => return bad("it contradicts itself: it holds for no values"),
+                (Some(true), "never" | "forall") => return bad("it always holds: it asks nothing"),
+                _ => {}
+            }
+            condition
+                .quantities()
+                .into_iter()
+                .try_for_each(|q| can_change(q, model))
+                .or_else(|why| bad(&why))?;
+        }
+        let text = self.text("locations").unwrap_or("");
+        let changes = scope.observed.iter().try_for_each(|&q| can_change(q, model));
+        changes.map_err(|why| self.bad_condition("locations", text, &why))
+    }
+}
+
+/// Refuse what no program of the test changes.
+fn can_change(q: Quantity, model: &Model) -> Result<(), String> {
+    let name = || q.name(&model.code);
+    match q {
+        Quantity::Table(_) if !model.layout.tables => {
+            Err(format!("nothing writes the entry that `{}` asks about", name()))
+        }
+        Quantity::Fault(cpu, p) if !model.accesses(usize::from(cpu), usize::from(p)) => {
+            Err(format!("the column of cpu {cpu} does not access the page: `{}` never holds", name()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A litmus test, ready to run.
 #[derive(Clone, Debug)]
 pub struct Litmus {
@@ -195,6 +314,8 @@ pub struct Litmus {
     pub scope: Scope,
     /// Assumptions.
     pub assume: Assume,
+    /// Its file is one of herd's, which state no verdict.
+    pub herd: bool,
 }
 
 /// How a test ended.
@@ -202,8 +323,34 @@ pub struct Litmus {
 pub struct Outcome {
     /// What was found, in the words of the `verdict` line.
     pub found: String,
-    /// The search.
+    /// The search; the last one where conditions are asked one after the other.
     pub answer: Answer,
+    /// What is in the way of a verdict.
+    pub note: String,
+    /// What is observed: names; of each end its values. None unless ends are asked for.
+    pub ends: Option<Ends>,
+}
+
+/// Ends of a test.
+#[derive(Clone, Debug, Default)]
+pub struct Ends {
+    /// What is observed.
+    pub names: Vec<String>,
+    /// Values, by end.
+    pub rows: Vec<Vec<Observed>>,
+    /// There are no others.
+    pub complete: bool,
+}
+
+/// A value at an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observed {
+    /// Of a variable or local.
+    Number(u64),
+    /// Of an entry.
+    Word(&'static str),
+    /// Whether a column faulted.
+    Truth(bool),
 }
 
 fn is_name(word: &str) -> bool {
@@ -299,30 +446,33 @@ impl Litmus {
         };
         let roles = header.roles()?;
         let run: Vec<&str> = roles.iter().flat_map(|r| [r.first.as_str(), r.again.as_str()]).collect();
-        let code = load_with(file, &run, features)?;
+        let asked = Asked::of(&header)?;
+        let code = load_keeping(file, &run, &asked.keep(), features)?;
         let frames = header.frames(&code)?;
-        let condition = |key: &str| {
-            let parse = |text| Condition::parse(&code, text).map_err(|why| header.bad(key, why));
-            header.text(key).map(parse).transpose()
-        };
-        let scope = Scope {
+        let columns = file.sections.iter().filter(|s| s.name.starts_with("cpu ")).count();
+        let names = Names { code: &code, roles: roles.len() - columns.min(roles.len()), cpus: roles.len() };
+        let mut scope = Scope {
             roles,
             pages: 1,
             asids: usize::from(header.number("asids", 1, 1..=2)?),
             nmis: header.number("nmis", 0, 0..=7)?,
             mces: header.number("mces", 0, 0..=3)?,
-            never: condition("never")?,
-            exists: condition("exists")?,
+            never: None,
+            exists: None,
+            forall: None,
+            observed: Vec::new(),
+            lists_ends: false,
             frames,
             rename: false,
             global: !features.has(Feature::Pti),
             every_path: false,
             asks_flush: false,
         };
-        let asks_flush = asks_flush(&code, &scope);
-        let scope = Scope { asks_flush, ..scope };
+        scope.observed = header.ask(&asked, names, &mut scope)?;
+        scope.asks_flush = asks_flush(&code, &scope);
         scope.validate()?;
         let assume = header.assume()?;
+        header.judge(&scope, &Model::new(&code, features, &scope, assume, 2)?)?;
         let states = header.text("states").map(|v| {
             v.parse().map_err(|_| header.bad("states", format!("`states` takes a number, not `{v}`")))
         });
@@ -336,35 +486,120 @@ impl Litmus {
             features,
             scope,
             assume,
+            herd: false,
         })
     }
 
-    /// Explore.
+    /// Explore. Each condition is asked by itself: `never` first, then `forall`, then `exists`.
     pub fn run(&self, memory: usize, plain: bool) -> Result<Outcome, CheckError> {
+        let mut alone = Vec::new();
+        let none = Scope { never: None, forall: None, exists: None, ..self.scope.clone() };
+        if self.scope.never.is_some() {
+            alone.push(Scope { never: self.scope.never.clone(), ..none.clone() });
+        }
+        if self.scope.forall.is_some() {
+            alone.push(Scope { forall: self.scope.forall.clone(), ..none.clone() });
+        }
+        if self.scope.exists.is_some() {
+            alone.push(Scope { exists: self.scope.exists.clone(), ..none.clone() });
+        }
+        if alone.is_empty() {
+            alone.push(none);
+        }
+        let last = alone.len() - 1;
+        for (i, scope) in alone.into_iter().enumerate() {
+            let asks = scope.exists.is_some();
+            let needs_an_end = scope.forall.is_some();
+            let answer = self.search(scope, memory, plain)?;
+            let (found, note) = found(&answer, asks, needs_an_end);
+            if i == last || found != "verified" {
+                return Ok(Outcome { found, answer, note, ends: None });
+            }
+        }
+        unreachable!("the last question returns")
+    }
+
+    /// Explore once and list every end; `exists` and `forall` are judged by them.
+    pub fn ends(&self, memory: usize, plain: bool) -> Result<Outcome, CheckError> {
+        let observed = &self.scope.observed;
+        let listed = Scope { forall: None, exists: None, lists_ends: true, ..self.scope.clone() };
+        let answer = self.search(listed, memory, plain)?;
+        let complete = answer.end == End::Complete;
+        let some = |c: &Condition, wanted: bool| {
+            answer.ends.iter().any(|end| {
+                let value = |q: Quantity| observed.iter().position(|o| *o == q).map(|i| end[i]);
+                c.eval(&value) == Some(wanted)
+            })
+        };
+        let (mut word, mut note) = found(&answer, false, self.scope.forall.is_some());
+        let broken = matches!(answer.end, End::Violated(..));
+        if !broken && self.scope.forall.as_ref().is_some_and(|c| some(c, false)) {
+            (word, note) = (format!("violated: {}", Violation::Invariant.name()), String::new());
+        } else if let Some(c) = &self.scope.exists {
+            if !broken && some(c, true) {
+                (word, note) = ("allowed".into(), String::new());
+            } else if complete {
+                word = "forbidden".into();
+            }
+        }
+        let value = |q: Quantity, v: u64| match q {
+            Quantity::Field(_) | Quantity::Register(..) => Observed::Number(v),
+            Quantity::Leaf(_) => Observed::Word(ENTRIES.get(v as usize).copied().unwrap_or_default()),
+            Quantity::Table(_) => Observed::Word(if v == 0 { "none" } else { "present" }),
+            Quantity::Fault(..) => Observed::Truth(v != 0),
+        };
+        let ends = Ends {
+            names: observed.iter().map(|q| q.name(&self.code)).collect(),
+            rows: answer
+                .ends
+                .iter()
+                .map(|row| observed.iter().zip(row).map(|(&q, &v)| value(q, v)).collect())
+                .collect(),
+            complete,
+        };
+        Ok(Outcome { found: word, answer, note, ends: Some(ends) })
+    }
+
+    fn search(&self, scope: Scope, memory: usize, plain: bool) -> Result<Answer, CheckError> {
         let question = Question {
             code: &self.code,
             features: self.features,
-            scope: self.scope.clone(),
+            scope,
             assume: self.assume,
             memory,
             plain,
             trace: true,
             threads: 0,
         };
-        let answer = check(&question, &mut |_| true)?;
-        let asks = self.scope.exists.is_some();
-        let found = match (answer.status(), &answer.end) {
-            (Status::Verified, _) if asks => "forbidden".into(),
-            (Status::Verified, _) => "verified".into(),
-            (Status::Inconclusive, End::Complete) => "inconclusive: nothing was asked".into(),
-            (_, End::Violated(v, _)) if asks && *v == crate::kernel::step::Violation::Invariant => {
-                "allowed".into()
-            }
-            (_, End::Violated(v, _)) => format!("violated: {}", v.name()),
-            (_, End::Cut(Cut::Memory)) => "inconclusive: memory".into(),
-            (_, End::Cut(Cut::Overflow)) => "inconclusive: overflow".into(),
-            _ => "inconclusive".into(),
-        };
-        Ok(Outcome { found, answer })
+        check(&question, &mut |_| true)
+    }
+}
+
+/// What an answer says in the words of the `verdict` line, and what is in the way if it says nothing.
+fn found(answer: &Answer, asks: bool, needs_an_end: bool) -> (String, String) {
+    let inconclusive = |what: &str, note: String| (format!("inconclusive: {what}"), note);
+    match (answer.status(), &answer.end) {
+        (Status::Verified, _) if needs_an_end && answer.counts.seen & Seen::ENDED == 0 => {
+            inconclusive("no end", "no run comes to an end, so nothing is said of ends".into())
+        }
+        (Status::Verified, _) if asks => ("forbidden".into(), String::new()),
+        (Status::Verified, _) => ("verified".into(), String::new()),
+        (Status::Inconclusive, End::Complete) => inconclusive("nothing was asked", String::new()),
+        (_, End::Violated(Violation::Invariant, _)) if asks => ("allowed".into(), String::new()),
+        (_, End::Violated(v, _)) => (format!("violated: {}", v.name()), String::new()),
+        (_, End::Cut(Cut::Memory)) => {
+            inconclusive("memory", format!("more than {} bytes are needed", answer.bytes))
+        }
+        (_, End::Cut(Cut::Overflow)) => {
+            inconclusive("overflow", "a value outgrows the bits of its variable in some run".into())
+        }
+        (_, End::Cut(Cut::Buffer)) => inconclusive(
+            "store buffer",
+            format!(
+                "some run has more than {} stores of one CPU waiting; without these runs nothing was found",
+                answer.buffer
+            ),
+        ),
+        _ => ("inconclusive".into(), String::new()),
     }
 }

@@ -5,6 +5,7 @@
 //! `translations` and `accesses` hold the rest of what an op (in `ops`) is made of.
 
 mod accesses;
+pub mod faults;
 mod memory;
 mod ops;
 mod translations;
@@ -51,6 +52,10 @@ pub struct Model {
     pub pcid: bool,
     /// The world, as `if feature` sees it.
     pub features: Features,
+    /// The deepest store buffers there are: runs that need deeper ones are left out, and the search goes on.
+    pub deepest: bool,
+    /// Pages of whose entries it is asked whether they are as at the start, a bit each.
+    pub initial_told: u8,
     /// CPUs in `nohz_full`, in the flush mask, in `housekeeping`, and all: a bit each.
     pub masks: [u8; 4],
 }
@@ -91,6 +96,8 @@ impl Seen {
     pub const WRONG_GS: u32 = 64;
     /// A store found the buffer full: the search must be repeated with a deeper one.
     pub const FULL: u32 = 128;
+    /// Every CPU came to its end.
+    pub const ENDED: u32 = 1 << 20;
     /// A value did not fit.
     pub const OVERFLOW: u32 = 256;
     /// A flush completed and the address was handed on.
@@ -135,6 +142,8 @@ pub struct Abs<'a, const W: usize> {
     pub seen: u32,
     /// CPUs whose words were read or written beside those of the one that acts, a bit each.
     pub others: u8,
+    /// The page at which the op just carried out faulted.
+    fault: Option<usize>,
 }
 
 /// The kernel's own address space.
@@ -240,7 +249,7 @@ impl<'a, const W: usize> Abs<'a, W> {
     /// Start a transition.
     #[inline]
     pub fn new(m: &'a Model, s: [u64; W]) -> Self {
-        Abs { m, s, level: 0, pick: None, seen: 0, others: 0 }
+        Abs { m, s, level: 0, pick: None, seen: 0, others: 0, fault: None }
     }
 
     #[inline]
@@ -342,10 +351,18 @@ impl<'a, const W: usize> Abs<'a, W> {
     pub fn run(&mut self, cpu: usize, level: usize) -> Outcome {
         self.level = level;
         let mut frame = self.load(cpu, level);
+        let before = frame;
         let outcome = step::step(&self.m.code, &mut frame, self, cpu as Cpu);
+        if let Some(page) = self.fault.take() {
+            self.end_in_fault(cpu, page, &before);
+            return Outcome::Done;
+        }
         match outcome {
             Outcome::Next => self.store(cpu, level, &frame),
-            Outcome::Done => self.done(cpu, level),
+            Outcome::Done => {
+                self.keep(cpu, level, &frame);
+                self.done(cpu, level);
+            }
             Outcome::Wait | Outcome::Violated(_) => {}
         }
         outcome

@@ -93,6 +93,8 @@ pub struct Answer {
     pub bytes: usize,
     /// A run in which a %gs-relative access meets the user's GSBASE.
     pub wrong_gs: Option<Vec<Move>>,
+    /// What the scope observes of the ends found, each once, in order; all of them if the search is complete.
+    pub ends: Vec<Vec<u64>>,
 }
 
 impl Answer {
@@ -128,16 +130,19 @@ impl Answer {
 }
 
 /// Depths of store buffers to try: a search that finds one full is repeated with the next.
-const BUFFERS: [usize; 8] = [2, 3, 4, 5, 6, 8, 10, 12];
+const BUFFERS: [usize; 10] = [2, 3, 4, 5, 6, 8, 10, 12, 16, 24];
+/// How many of them a first search may have.
+const AT_FIRST: usize = 8;
 
 /// Explore. `go_on` sees the counters now and then and may stop the search by returning `false`.
 pub fn check(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) -> Result<Answer, CheckError> {
     let mut fuse = !question.plain;
     // A run through a path that is not followed has its like through one that is, at most a few touches longer.
     let scope = Scope { every_path: question.plain || question.scope.every_path, ..question.scope.clone() };
-    let model = |buffer, fuse: bool| {
-        Model::new(question.code, question.features, &scope, question.assume, buffer)
-            .map(|m| Model { fuse, ..m })
+    let mut deepest = false;
+    let model = |depth: usize, fuse: bool, deepest: bool| {
+        Model::new(question.code, question.features, &scope, question.assume, BUFFERS[depth])
+            .map(|m| Model { fuse, deepest, ..m })
     };
     // Depth costs bits, not states: start with the deepest that leaves each CPU one word.
     let code = layout::narrow(question.code, &question.scope, question.assume)?;
@@ -145,11 +150,18 @@ pub fn check(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) ->
         let layout = Model::layout(&code, &scope, question.assume, b);
         layout.is_ok_and(|l| l.words == scope.roles.len() + 1)
     };
-    let mut depth = BUFFERS.iter().rposition(fits).unwrap_or(0);
+    let mut depth = BUFFERS[..AT_FIRST].iter().rposition(fits).unwrap_or(0);
     loop {
-        let answer = explore(model(BUFFERS[depth], fuse)?, BUFFERS[depth], question, go_on);
+        let answer = explore(model(depth, fuse, deepest)?, BUFFERS[depth], question, go_on);
         match answer.end {
-            End::Cut(Cut::Buffer) if depth + 1 < BUFFERS.len() => depth += 1,
+            End::Cut(Cut::Buffer) if !deepest => {
+                // Where no state holds more, runs that need more are left out: what the others show is so all the same.
+                if depth + 1 < BUFFERS.len() && model(depth + 1, fuse, false).is_ok() {
+                    depth += 1;
+                } else {
+                    deepest = true;
+                }
+            }
             End::Violated(..) if fuse && question.trace => fuse = false,
             End::Violated(..) if question.trace && question.scope.is_unbounded() => {
                 return Ok(Answer { model: counted(question, &answer)?, ..answer });
@@ -225,11 +237,11 @@ fn explore(
             }
         }
     };
-    let (end, counts, bytes, wrong_gs) = ended;
-    Answer { model, end, counts, buffer, bytes, wrong_gs }
+    let (end, counts, bytes, wrong_gs, ends) = ended;
+    Answer { model, end, counts, buffer, bytes, wrong_gs, ends }
 }
 
-type Ended = (End, Counts, usize, Option<Vec<Move>>);
+type Ended = (End, Counts, usize, Option<Vec<Move>>, Vec<Vec<u64>>);
 
 /// How a complete search ends if a program can go round for ever.
 fn endless<K: parts::Key>(
@@ -257,11 +269,11 @@ fn ended<K: parts::Key>(
     let spins = end == End::Complete && search.core().m.spins();
     let end = if spins { endless(&search, limit, go_on) } else { end };
     let wrong_gs = search.first_wrong_gs().map(|i| search.path(i));
-    let (counts, bytes) = (search.counts(), search.bytes());
+    let (counts, bytes, ends) = (search.counts(), search.bytes(), search.ends());
     if end == End::Cut(Cut::Stopped) {
         search.abandon();
     }
-    (end, counts, bytes, wrong_gs)
+    (end, counts, bytes, wrong_gs, ends)
 }
 
 #[cfg(test)]

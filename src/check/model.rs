@@ -8,6 +8,7 @@ mod moves;
 
 use super::layout::{Device, Layout, MAX_WORDS, TEXT, narrow, renames, versions_needed};
 use super::machine::{Abs, Entries, INIT_MM, Model, NO_MM, Seen};
+use super::property::Quantity;
 use super::scope::{Assume, CheckError, Scope, UNBOUNDED};
 use crate::kernel::program::{At, Code, Feature, Features, Holds, Op, PageKind, Zone};
 use crate::kernel::step::Violation;
@@ -107,6 +108,11 @@ impl Model {
             assume,
             layout,
             entry,
+            deepest: false,
+            initial_told: scope.quantities().fold(0, |all, q| match q {
+                Quantity::Leaf(p) => all | 1 << p,
+                _ => all,
+            }),
             pti: features.has(Feature::Pti),
             pcid: features.has(Feature::Pcid),
             features,
@@ -180,7 +186,8 @@ impl Model {
         }
         for (p, page) in self.layout.pages.iter().enumerate() {
             a.set(s.version[p], if page.kind == PageKind::Text { TEXT.initial } else { 1 });
-            a.set(s.kind[p], u64::from(page.present));
+            let present = if self.initial_told >> p & 1 != 0 { 3 } else { 1 };
+            a.set(s.kind[p], if page.present { present } else { 0 });
             a.set(s.upper[p], 1);
             a.set(s.upper_kind[p], 1);
             a.seen &= !Seen::OVERFLOW; // fields that a scope has no use for hold nothing
@@ -205,7 +212,8 @@ impl Model {
         let never = self.scope.never.as_ref().is_some_and(|c| c.holds(self, s));
         let end = !e.progress && !e.deadlock;
         let exists = end && self.scope.exists.as_ref().is_some_and(|c| c.holds(self, s));
-        (never || exists).then_some(Violation::Invariant)
+        let forall = end && self.scope.forall.as_ref().is_some_and(|c| !c.holds(self, s));
+        (never || exists || forall).then_some(Violation::Invariant)
     }
 
     /// [`Model::successors`] where speed does not matter.

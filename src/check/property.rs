@@ -1,16 +1,49 @@
-//! Named invariants and questions of litmus tests: conditions over shared variables.
+//! Conditions of litmus tests: over shared variables, locals of columns at their end, final page-table entries, and
+//! which columns ended in a fault. `exists`, `forall` and `never` ask about them.
+
+mod parse;
+
+pub use parse::{Term, Tree, condition, terms};
+
+use std::collections::BTreeMap;
 
 use super::machine::Model;
-use crate::kernel::program::{Cmp, Code, Copies};
-use crate::kernel::text::{StmtKind, Test, Value, statements};
+use crate::kernel::program::{Cmp, Code, Copies, Level};
 
-/// A condition on the memory of a state. Stores still in a buffer are not in memory.
+/// What a condition reads of a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Quantity {
+    /// A shared variable, or a field of one. Stores still in a buffer are not in memory.
+    Field(u8),
+    /// A local of a column at its end: CPU, and which of those that its program keeps.
+    Register(u8, u8),
+    /// A page's entry in memory: an index into [`ENTRIES`].
+    Leaf(u8),
+    /// The entry above: whether it is present.
+    Table(u8),
+    /// The column ended in a fault at the page: 0 or 1.
+    Fault(u8, u8),
+}
+
+/// Words for the value of an entry, by what [`Quantity::Leaf`] reads.
+pub const ENTRIES: [&str; 4] = ["none", "fresh", "less-rights", "initial"];
+
+/// The right side of a comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operand {
+    /// A constant.
+    Const(u64),
+    /// What a state holds.
+    Of(Quantity),
+}
+
+/// A condition on a state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Condition {
-    /// A field compares with a constant.
-    Field(u8, Cmp, u64),
-    /// Two fields compare.
-    Fields(u8, Cmp, u8),
+    /// Holds, or not, whatever the state.
+    Always(bool),
+    /// A comparison.
+    Compare(Quantity, Cmp, Operand),
     /// Not.
     Not(Box<Condition>),
     /// Both.
@@ -19,57 +52,338 @@ pub enum Condition {
     Or(Box<Condition>, Box<Condition>),
 }
 
-impl Condition {
-    /// Read a condition such as `x == 1 and not y` over the shared variables of `code`.
-    pub fn parse(code: &Code, text: &str) -> Result<Condition, String> {
-        let bad = |why: String| format!("the condition `{text}`: {why}");
-        let stmts =
-            statements("condition", &format!("if {text}\n  fence\n")).map_err(|e| bad(e.message.clone()))?;
-        match stmts.first().map(|s| &s.kind) {
-            Some(StmtKind::If(test, ..)) => Self::of(code, test).map_err(bad),
-            _ => Err(bad("expected a comparison of shared variables".into())),
+/// Who is who, for names in conditions.
+#[derive(Clone, Copy, Debug)]
+pub struct Names<'a> {
+    /// The programs.
+    pub code: &'a Code,
+    /// CPUs that play a role; the columns come after them.
+    pub roles: usize,
+    /// CPUs in all.
+    pub cpus: usize,
+}
+
+impl Names<'_> {
+    /// What a term reads.
+    pub fn quantity(&self, term: &Term) -> Result<Quantity, String> {
+        match term {
+            Term::Int(n) => Err(format!("`{n}` is a constant")),
+            Term::Name(name) => {
+                let i = self.code.fields.iter().position(|f| f.name == *name);
+                let shared =
+                    |i: usize| self.code.vars[usize::from(self.code.fields[i].var)].copies == Copies::One;
+                match i {
+                    Some(i) if shared(i) => Ok(Quantity::Field(i as u8)),
+                    Some(_) => Err(format!("`{name}` has one copy per CPU; a condition reads shared ones")),
+                    None => Err(format!("`{name}` is no variable (a local of column N is `N:{name}`)")),
+                }
+            }
+            Term::Register(cpu, name) => {
+                let cpu = self.cpu(*cpu)?;
+                if cpu < self.roles {
+                    return Err(format!("`{cpu}:{name}`: cpu {cpu} plays a role; only columns keep locals"));
+                }
+                let program = self.code.program(&format!("cpu {cpu}"));
+                let kept = program.map_or(&[][..], |p| &self.code.programs[usize::from(p.0)].kept);
+                match kept.iter().position(|(kept, _)| kept == name) {
+                    Some(slot) => Ok(Quantity::Register(cpu as u8, slot as u8)),
+                    None => {
+                        Err(format!("`{cpu}:{name}`: nothing in `cpu {cpu}` gives a local `{name}` a value"))
+                    }
+                }
+            }
+            Term::Entry(level, name) => {
+                let page = self.page(name)?;
+                Ok(if *level == Level::Leaf { Quantity::Leaf(page) } else { Quantity::Table(page) })
+            }
+            Term::Fault(cpu, name) => Ok(Quantity::Fault(self.cpu(*cpu)? as u8, self.page(name)?)),
         }
     }
 
-    fn of(code: &Code, test: &Test) -> Result<Condition, String> {
-        let field = |v: &Value| match v {
-            Value::Name(n) => {
-                let i = code.fields.iter().position(|f| f.name == n.name);
-                match i {
-                    Some(i) if code.vars[usize::from(code.fields[i].var)].copies == Copies::One => {
-                        Ok(i as u8)
-                    }
-                    Some(_) => {
-                        Err(format!("`{}` has one copy per CPU; a condition reads shared ones", n.name))
-                    }
-                    None => Err(format!("`{}` is no variable", n.name)),
-                }
+    fn cpu(&self, cpu: usize) -> Result<usize, String> {
+        if cpu < self.cpus {
+            return Ok(cpu);
+        }
+        Err(format!("there is no cpu {cpu}: the last is {}", self.cpus.saturating_sub(1)))
+    }
+
+    fn page(&self, name: &str) -> Result<u8, String> {
+        let i = self.code.pages.iter().position(|p| p.name == name);
+        i.map(|i| i as u8).ok_or_else(|| format!("`{name}` is no declared page"))
+    }
+
+    /// The condition a tree means.
+    pub fn resolve(&self, tree: &Tree) -> Result<Condition, String> {
+        let two = |a, b| Ok::<_, String>((Box::new(self.resolve(a)?), Box::new(self.resolve(b)?)));
+        Ok(match tree {
+            Tree::Always(on) => Condition::Always(*on),
+            Tree::Not(t) => Condition::Not(Box::new(self.resolve(t)?)),
+            Tree::And(a, b) => two(a, b).map(|(a, b)| Condition::And(a, b))?,
+            Tree::Or(a, b) => two(a, b).map(|(a, b)| Condition::Or(a, b))?,
+            Tree::Compare(Term::Int(a), _, Term::Int(b)) => {
+                return Err(format!("it compares the constants {a} and {b}"));
             }
-            _ => Err("the left of a comparison is a shared variable".into()),
-        };
-        Ok(match test {
-            Test::Compare(a, c, Value::Int(n)) => Condition::Field(field(a)?, *c, u64::from(*n)),
-            Test::Compare(a, c, b) => Condition::Fields(field(a)?, *c, field(b)?),
-            Test::Not(t) => Condition::Not(Box::new(Self::of(code, t)?)),
-            Test::And(a, b) => Condition::And(Box::new(Self::of(code, a)?), Box::new(Self::of(code, b)?)),
-            Test::Or(a, b) => Condition::Or(Box::new(Self::of(code, a)?), Box::new(Self::of(code, b)?)),
-            _ => return Err("a condition compares shared variables".into()),
+            Tree::Compare(a @ Term::Int(_), cmp, b) => self.compare(b, turned(*cmp), a)?,
+            Tree::Compare(a, cmp, b @ Term::Entry(..)) if !matches!(a, Term::Entry(..)) => {
+                self.compare(b, turned(*cmp), a)?
+            }
+            Tree::Compare(a, cmp, b) => self.compare(a, *cmp, b)?,
         })
     }
 
-    /// Does it hold in the memory of this state?
-    pub fn holds(&self, m: &Model, s: &[u64]) -> bool {
-        let value = |field: u8| {
-            let f = &m.code.fields[usize::from(field)];
-            (m.layout.shared.vars[usize::from(f.var)].get(s) & f.mask()) >> f.shift
-        };
-        let compare = |c: Cmp, a: u64, b: u64| c.holds(a, b);
-        match self {
-            Condition::Field(f, c, n) => compare(*c, value(*f), *n),
-            Condition::Fields(f, c, g) => compare(*c, value(*f), value(*g)),
-            Condition::Not(x) => !x.holds(m, s),
-            Condition::And(a, b) => a.holds(m, s) && b.holds(m, s),
-            Condition::Or(a, b) => a.holds(m, s) || b.holds(m, s),
+    fn compare(&self, a: &Term, cmp: Cmp, b: &Term) -> Result<Condition, String> {
+        if let Term::Entry(level, page) = a {
+            return self.entry(*level, page, cmp, b);
         }
+        let left = self.quantity(a)?;
+        let right = match b {
+            Term::Int(n) => Operand::Const(*n),
+            b => Operand::Of(self.quantity(b)?),
+        };
+        Ok(Condition::Compare(left, cmp, right))
+    }
+
+    fn entry(&self, level: Level, page: &str, cmp: Cmp, b: &Term) -> Result<Condition, String> {
+        let of = self.quantity(&Term::Entry(level, page.into()))?;
+        let words = if level == Level::Leaf {
+            "none, fresh, less-rights, initial or present"
+        } else {
+            "none or present"
+        };
+        let bad = || Err(format!("an entry is compared by == or != with {words}"));
+        let Term::Name(word) = b else { return bad() };
+        let same = match cmp {
+            Cmp::Eq => true,
+            Cmp::Ne => false,
+            Cmp::Lt | Cmp::Ge | Cmp::Le | Cmp::Gt | Cmp::Test => return bad(),
+        };
+        let equals = |same: bool| if same { Cmp::Eq } else { Cmp::Ne };
+        let (cmp, value) = match word.as_str() {
+            "present" => (equals(!same), 0),
+            "none" => (equals(same), 0),
+            word => match ENTRIES.iter().position(|w| *w == word) {
+                Some(value) if level == Level::Leaf => (equals(same), value as u64),
+                _ => return bad(),
+            },
+        };
+        Ok(Condition::Compare(of, cmp, Operand::Const(value)))
+    }
+}
+
+/// The comparison seen from the other side.
+fn turned(cmp: Cmp) -> Cmp {
+    match cmp {
+        Cmp::Lt => Cmp::Gt,
+        Cmp::Gt => Cmp::Lt,
+        Cmp::Le => Cmp::Ge,
+        Cmp::Ge => Cmp::Le,
+        Cmp::Eq | Cmp::Ne | Cmp::Test => cmp,
+    }
+}
+
+impl Quantity {
+    /// Its value in a state; none of a local whose column is not over.
+    pub fn value(self, m: &Model, s: &[u64]) -> Option<u64> {
+        let shared = &m.layout.shared;
+        Some(match self {
+            Quantity::Field(field) => {
+                let f = &m.code.fields[usize::from(field)];
+                (shared.vars[usize::from(f.var)].get(s) & f.mask()) >> f.shift
+            }
+            Quantity::Register(cpu, slot) => {
+                let c = &m.layout.cpus[usize::from(cpu)];
+                if c.frames[0].at.get(s) != 0 {
+                    return None;
+                }
+                c.kept[usize::from(slot)].1.get(s)
+            }
+            Quantity::Leaf(p) => shared.kind[usize::from(p)].get(s),
+            Quantity::Table(p) => {
+                let present = shared.upper_kind[usize::from(p)];
+                if present.exists() { present.get(s) } else { 1 }
+            }
+            Quantity::Fault(cpu, p) => {
+                u64::from(m.layout.cpus[usize::from(cpu)].fault.get(s) == u64::from(p) + 1)
+            }
+        })
+    }
+
+    /// The largest value it can have.
+    pub fn most(self, m: &Model) -> u64 {
+        match self {
+            Quantity::Field(field) => (1 << m.code.fields[usize::from(field)].bits) - 1,
+            Quantity::Register(cpu, slot) => m.layout.cpus[usize::from(cpu)].kept[usize::from(slot)].1.max(),
+            Quantity::Leaf(_) => ENTRIES.len() as u64 - 1,
+            Quantity::Table(_) | Quantity::Fault(..) => 1,
+        }
+    }
+
+    /// As conditions write it.
+    pub fn name(self, code: &Code) -> String {
+        let page = |p: u8| &code.pages[usize::from(p)].name;
+        match self {
+            Quantity::Field(f) => code.fields[usize::from(f)].name.clone(),
+            Quantity::Register(cpu, slot) => {
+                let program = code.program(&format!("cpu {cpu}")).map(|p| usize::from(p.0));
+                let kept = program.and_then(|p| code.programs[p].kept.get(usize::from(slot)));
+                format!("{cpu}:{}", kept.map_or("", |k| &k.0))
+            }
+            Quantity::Leaf(p) => format!("pte({})", page(p)),
+            Quantity::Table(p) => format!("table({})", page(p)),
+            Quantity::Fault(cpu, p) => format!("fault({cpu}, {})", page(p)),
+        }
+    }
+}
+
+impl Condition {
+    /// What it reads, in order of first mention.
+    pub fn quantities(&self) -> Vec<Quantity> {
+        let mut out = Vec::new();
+        self.collect(&mut out);
+        out
+    }
+
+    fn collect(&self, out: &mut Vec<Quantity>) {
+        let mut add = |q: Quantity| {
+            if !out.contains(&q) {
+                out.push(q);
+            }
+        };
+        match self {
+            Condition::Always(_) => {}
+            Condition::Compare(a, _, b) => {
+                add(*a);
+                if let Operand::Of(b) = b {
+                    add(*b);
+                }
+            }
+            Condition::Not(x) => x.collect(out),
+            Condition::And(a, b) | Condition::Or(a, b) => {
+                a.collect(out);
+                b.collect(out);
+            }
+        }
+    }
+
+    /// Does it hold? `None` where that depends on a value there is not yet.
+    pub fn eval(&self, value: &dyn Fn(Quantity) -> Option<u64>) -> Option<bool> {
+        match self {
+            Condition::Always(on) => Some(*on),
+            Condition::Compare(a, cmp, b) => {
+                let b = match b {
+                    Operand::Const(n) => Some(*n),
+                    Operand::Of(b) => value(*b),
+                };
+                Some(cmp.holds(value(*a)?, b?))
+            }
+            Condition::Not(x) => x.eval(value).map(|on| !on),
+            Condition::And(a, b) => match (a.eval(value), b.eval(value)) {
+                (Some(false), _) | (_, Some(false)) => Some(false),
+                (Some(true), Some(true)) => Some(true),
+                _ => None,
+            },
+            Condition::Or(a, b) => match (a.eval(value), b.eval(value)) {
+                (Some(true), _) | (_, Some(true)) => Some(true),
+                (Some(false), Some(false)) => Some(false),
+                _ => None,
+            },
+        }
+    }
+
+    /// Does it surely hold in this state?
+    pub fn holds(&self, m: &Model, s: &[u64]) -> bool {
+        self.eval(&|q| q.value(m, s)) == Some(true)
+    }
+
+    /// Does the condition ask whether this CPU faults at this page?
+    pub fn asks_fault(&self, cpu: usize, page: usize) -> bool {
+        self.quantities().contains(&Quantity::Fault(cpu as u8, page as u8))
+    }
+
+    /// Refuse constants that what they are compared with never reaches.
+    pub fn fits(&self, m: &Model) -> Result<(), String> {
+        match self {
+            Condition::Always(_) => Ok(()),
+            Condition::Compare(a, _, Operand::Const(n)) if *n > a.most(m) => {
+                let (name, max) = (a.name(&m.code), a.most(m));
+                Err(match a {
+                    Quantity::Field(_) => {
+                        let bits = 64 - max.leading_zeros();
+                        let s = if bits == 1 { "" } else { "s" };
+                        format!("`{name}` has {bits} bit{s}: {n} does not fit")
+                    }
+                    _ => format!("`{name}` is at most {max}: {n} does not fit"),
+                })
+            }
+            Condition::Compare(..) => Ok(()),
+            Condition::Not(x) => x.fits(m),
+            Condition::And(a, b) | Condition::Or(a, b) => a.fits(m).and_then(|()| b.fits(m)),
+        }
+    }
+
+    /// What holds of it whatever the values: `Some(false)` for a contradiction. `None` if it depends on them, or if
+    /// there are too many to try. What is never compared but with constants has as many cases as these make.
+    pub fn constant(&self, m: &Model) -> Option<bool> {
+        let of = self.quantities();
+        let mut constants = vec![0];
+        self.constants(&mut constants);
+        let tests = self.any(&|c| matches!(c, Condition::Compare(_, Cmp::Test, _)));
+        let cases: Vec<Vec<u64>> = of
+            .iter()
+            .map(|q| {
+                let max = q.most(m);
+                if max < 64 || tests && max < 4096 {
+                    return (0..=max).collect();
+                }
+                // Each constant and its neighbours; and as many more as there are others to differ from.
+                let near = |c: u64| [c.saturating_sub(1), c, c.saturating_add(1)];
+                let mut all: Vec<u64> = constants.iter().flat_map(|&c| near(c)).chain(near(max)).collect();
+                all.extend((0..of.len() as u64).map(|i| max / 2 + i));
+                all.retain(|v| *v <= max);
+                all.sort_unstable();
+                all.dedup();
+                all
+            })
+            .collect();
+        const MOST: usize = 1 << 18;
+        let all = cases.iter().try_fold(1usize, |n, c| n.checked_mul(c.len()).filter(|n| *n <= MOST))?;
+        let (mut holds, mut fails) = (false, false);
+        for i in 0..all {
+            let mut left = i;
+            let mut values = BTreeMap::new();
+            for (q, c) in of.iter().zip(&cases) {
+                values.insert(*q, c[left % c.len()]);
+                left /= c.len();
+            }
+            match self.eval(&|q| values.get(&q).copied()) {
+                Some(true) => holds = true,
+                _ => fails = true,
+            }
+            if holds && fails {
+                return None;
+            }
+        }
+        Some(holds)
+    }
+
+    fn constants(&self, out: &mut Vec<u64>) {
+        match self {
+            Condition::Compare(_, _, Operand::Const(n)) => out.push(*n),
+            Condition::Always(_) | Condition::Compare(..) => {}
+            Condition::Not(x) => x.constants(out),
+            Condition::And(a, b) | Condition::Or(a, b) => {
+                a.constants(out);
+                b.constants(out);
+            }
+        }
+    }
+
+    fn any(&self, such: &dyn Fn(&Condition) -> bool) -> bool {
+        such(self)
+            || match self {
+                Condition::Always(_) | Condition::Compare(..) => false,
+                Condition::Not(x) => x.any(such),
+                Condition::And(a, b) | Condition::Or(a, b) => a.any(such) || b.any(such),
+            }
     }
 }

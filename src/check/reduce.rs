@@ -55,7 +55,7 @@ impl Symmetry {
             });
             // `mm_cpumask` names CPUs in shared words, which are not sorted along.
             let masked = m.layout.shared.masks.iter().any(|b| b.exists());
-            !loops && !c.waits.exists() && !masked
+            !loops && !c.waits.exists() && !masked && !m.scope.names_cpu(i)
         };
         let mut classes: Vec<Vec<usize>> = Vec::new();
         for i in (0..n).filter(|&i| quiet(i)) {

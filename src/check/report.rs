@@ -213,6 +213,11 @@ fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepVi
                     changes.push(format!("buffer{k}: {}", store_text(model, k, after, slot as usize)));
                 }
             }
+            if let Some(p) = (o.fault.get(after) as usize).checked_sub(1)
+                && o.fault.get(before) == 0
+            {
+                changes.push(format!("faults at {}: its column ends", names[p]));
+            }
             if o.queued.get(after) > o.queued.get(before) {
                 changes.push(format!("IPI to cpu {k}"));
             }
@@ -365,7 +370,7 @@ fn closing(model: &Model, replay: &Replay, moves: &[Move], rule: Violation) -> S
             rule.name()
         ),
         (Violation::UnmappedAccess, _) => format!(
-            "cpu {cpu} touches memory that the loaded (user) table does not map{at}. {} (S8).",
+            "cpu {cpu} touches memory that the loaded table does not map{at}, and nothing handles the fault. {} (S8).",
             rule.name()
         ),
         (Violation::WrongGsAccess, _) => format!(

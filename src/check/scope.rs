@@ -1,6 +1,6 @@
 //! What is explored: how many of everything, who does what, and what is assumed of the machine.
 
-use super::property::Condition;
+use super::property::{Condition, Quantity};
 use crate::kernel::policy;
 use crate::kernel::step::Violation;
 
@@ -222,6 +222,12 @@ pub struct Scope {
     pub never: Option<Condition>,
     /// Is an end reachable in which this holds?
     pub exists: Option<Condition>,
+    /// Must hold in every end.
+    pub forall: Option<Condition>,
+    /// What the question reads of an end, and what else is listed of it.
+    pub observed: Vec<Quantity>,
+    /// Every end is listed.
+    pub lists_ends: bool,
     /// For each page the fields it maps: at first, after its next change, ...
     pub frames: Vec<Vec<u8>>,
     /// Rename versions (SEMANTICS S1) even if the rounds are bounded.
@@ -248,12 +254,32 @@ impl Scope {
             mces: 0,
             never: None,
             exists: None,
+            forall: None,
+            observed: Vec::new(),
+            lists_ends: false,
             frames: Vec::new(),
             rename: false,
             global: false,
             every_path: false,
             asks_flush: true,
         }
+    }
+
+    /// Everything the question reads of a state.
+    pub fn quantities(&self) -> impl Iterator<Item = Quantity> + '_ {
+        let conditions = [&self.never, &self.exists, &self.forall].into_iter().flatten();
+        conditions.flat_map(Condition::quantities).chain(self.observed.iter().copied())
+    }
+
+    /// Does the question ask whether this CPU faults at this page?
+    pub fn asks_fault(&self, cpu: usize, page: usize) -> bool {
+        self.quantities().any(|q| q == Quantity::Fault(cpu as u8, page as u8))
+    }
+
+    /// Does the question tell this CPU from others?
+    pub fn names_cpu(&self, cpu: usize) -> bool {
+        self.quantities()
+            .any(|q| matches!(q, Quantity::Fault(c, _) | Quantity::Register(c, _) if usize::from(c) == cpu))
     }
 
     /// Does a CPU run something any number of times?

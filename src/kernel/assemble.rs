@@ -7,7 +7,7 @@
 //! Here: which sections count, and programs. Then `names`, `values` and `conditions` (what stands in a line),
 //! `statements` and `ops` (lines), `liveness` (after all programs).
 
-use super::program::{Code, Copies, Features, Field, Op, Page, Pc, Program, Span, Var};
+use super::program::{Code, Copies, Features, Field, Op, Page, Pc, Program, Reg, Span, Val, Var};
 use super::text::{File, Loc, Name, PolicyError, Section, Stmt, StmtKind};
 use crate::names::hint;
 
@@ -50,12 +50,12 @@ pub const ENTRIES: [(&str, &str); 25] = [
 
 /// Assemble `file` for a machine with `features`. `kernel` supplies what no policy defines; `find` finds the
 /// policy a file is `based on`; `contexts` is the part of the kernel about memory contexts, included when the text
-/// uses it or `wants` one of its programs.
+/// uses it or `wants` one of its programs. `keep` names locals, by section, whose values at its end are asked about.
 pub fn assemble(
     file: &File,
     kernel: &File,
     contexts: &File,
-    wants: &[&str],
+    (wants, keep): (&[&str], &[(String, String)]),
     find: &dyn Fn(&str) -> Result<File, String>,
     features: Features,
 ) -> Result<Code, PolicyError> {
@@ -74,7 +74,7 @@ pub fn assemble(
         chain.push(contexts);
     }
     chain.push(kernel);
-    Assembler::new(chain, features).run(wants)
+    Assembler { keep, ..Assembler::new(chain, features) }.run(wants)
 }
 
 /// The policies that a file is based on, nearest first.
@@ -140,6 +140,9 @@ struct Assembler<'a> {
     over: Vec<bool>,
     /// Every name each register had, for reports.
     named: Vec<String>,
+    /// Locals, by section, whose values at its end are asked about; and which of the program's have a value.
+    keep: &'a [(String, String)],
+    given: Vec<String>,
     /// Temporaries in use above the locals.
     temps: usize,
     in_each: bool,
@@ -183,6 +186,8 @@ impl<'a> Assembler<'a> {
             locals: Vec::new(),
             over: Vec::new(),
             named: Vec::new(),
+            keep: &[],
+            given: Vec::new(),
             temps: 0,
             in_each: false,
             breaks: Vec::new(),
@@ -319,7 +324,9 @@ impl<'a> Assembler<'a> {
         self.named.clear();
         self.temps = 0;
         self.in_each = false;
+        self.given.clear();
         let (file, section) = self.find_section(name).expect("the caller looked");
+        let keep = self.keep_from_the_start(name, (file, section))?;
         self.inline(file, section)?;
         self.span = Span { file: file as u8, line: section.at.line, col: section.at.col, place: 0 };
         self.line = format!("return from {name}");
@@ -334,8 +341,27 @@ impl<'a> Assembler<'a> {
             start,
             end: self.code.ops.len() as Pc,
             locals: self.named.clone(),
+            kept: keep.into_iter().filter(|(name, _)| self.given.contains(name)).collect(),
         });
         Ok(())
+    }
+
+    /// Give each local that is asked about a register of its own for the whole program. It starts as 0, so that it has
+    /// a value wherever the program ends.
+    fn keep_from_the_start(
+        &mut self,
+        program: &str,
+        (file, section): (usize, &Section),
+    ) -> Result2<Vec<(String, Reg)>> {
+        let mut out = Vec::new();
+        for (_, name) in self.keep.iter().filter(|(of, _)| of == program) {
+            self.set_span(file, section.at, section.place.as_deref());
+            self.line = format!("let {name} = 0");
+            let to = self.define(name, section.at)?;
+            self.emit(Op::Move { to, v: Val::Imm(0) });
+            out.push((name.clone(), to));
+        }
+        Ok(out)
     }
 
     fn inline(&mut self, file: usize, section: &Section) -> Result2<()> {

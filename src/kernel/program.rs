@@ -777,6 +777,8 @@ pub struct Program {
     pub end: Pc,
     /// Names of its locals, by register.
     pub locals: Vec<String>,
+    /// Locals whose values at its end are asked about, and their registers.
+    pub kept: Vec<(String, Reg)>,
 }
 
 /// A policy assembled for one feature set: what both drivers run.

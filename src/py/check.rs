@@ -3,7 +3,7 @@
 use pyo3::{prelude::*, types::PyDict};
 
 use crate::check::edit::{self, Ask, Bounds};
-use crate::check::litmus::{self, Litmus};
+use crate::check::litmus::{self, Litmus, Observed};
 use crate::check::{
     self, Answer, Assume, CheckError, Counts, Move, Patched, Question, Rest, Role, Scope, Status, Touches,
     UNBOUNDED, report, schedule,
@@ -296,9 +296,10 @@ pub fn litmus_run<'py>(
     file: &str,
     memory: usize,
     plain: bool,
+    ends: bool,
 ) -> PyResult<Bound<'py, PyDict>> {
     let test = Litmus::new(file, text)?;
-    let outcome = py.detach(|| test.run(memory, plain))?;
+    let outcome = py.detach(|| if ends { test.ends(memory, plain) } else { test.run(memory, plain) })?;
     let out = verdict(py, &outcome.answer, true)?;
     out.set_item("name", &test.name)?;
     out.set_item("doc", &test.doc)?;
@@ -306,6 +307,26 @@ pub fn litmus_run<'py>(
     out.set_item("stated", &test.verdict)?;
     out.set_item("stated_states", test.states)?;
     out.set_item("found", &outcome.found)?;
+    out.set_item("note", &outcome.note)?;
+    out.set_item("herd", test.herd)?;
+    let ends = match &outcome.ends {
+        None => None,
+        Some(ends) => {
+            let rows = ends.rows.iter().map(|row| {
+                let d = PyDict::new(py);
+                for (name, value) in ends.names.iter().zip(row) {
+                    match *value {
+                        Observed::Number(n) => d.set_item(name, n)?,
+                        Observed::Word(word) => d.set_item(name, word)?,
+                        Observed::Truth(on) => d.set_item(name, on)?,
+                    }
+                }
+                Ok(d)
+            });
+            Some((rows.collect::<PyResult<Vec<_>>>()?, ends.complete))
+        }
+    };
+    out.set_item("ends", ends)?;
     Ok(out)
 }
 

@@ -58,16 +58,16 @@ def run(build: Callable[[], typer.Typer], arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:
-        message = _message(error)
-        if message is None:
+        text = message(error)
+        if text is None:
             raise
         sys.stdout.flush()
-        if message:
-            print(f"tlbcore: error: {message}", file=sys.stderr)
+        if text:
+            print(f"tlbcore: error: {text}", file=sys.stderr)
         return BAD_INPUT
 
 
-def _message(error: Exception) -> str | None:
+def message(error: Exception) -> str | None:
     """Return one line for an error of the input, None for one of ours."""
     if isinstance(error, _FailureError):
         return str(error)

@@ -6,9 +6,10 @@ use super::packing::{Allocator, Bits, width};
 use super::pages::{MAX_MMS, address_spaces, pages, tags};
 use super::{CpuFields, Frame, Layout, Location, SharedFields, Target};
 use crate::check::machine::Model;
+use crate::check::machine::faults::page_of;
 use crate::check::scope::{Assume, CheckError, MAX_ASIDS, Rest, Role, Scope, UNBOUNDED};
 use crate::kernel::program::{
-    Ask, At, Code, Copies, GENERATION_BITS, Level, Op, Pages, Pc, ProgId, Set, Slot,
+    Ask, At, Code, Copies, GENERATION_BITS, Level, Op, PageKind, Pages, Pc, ProgId, REGS, Set, Slot,
 };
 
 /// What a layout is derived from.
@@ -139,6 +140,7 @@ impl Layout {
                 }
             }
             layout.registers(&plan, cpu, &mut c, &mut a);
+            layout.ends(&plan, cpu, &registers, &mut c, &mut a);
             layout.calls(&plan, cpu, &mut c, &mut a);
             layout.contexts(&plan, cpu, &mut c, &mut a);
             layout.stores(&plan, cpu, &mut c, &mut a);
@@ -192,6 +194,28 @@ impl Layout {
         for v in &plan.code.vars {
             let here = v.copies == Copies::Cpu;
             c.vars.push(if here { a.take(u32::from(v.bits)) } else { Bits::default() });
+        }
+    }
+
+    /// How its column can end: in a fault, and with which values.
+    fn ends(&self, plan: &Plan<'_>, cpu: usize, widths: &[[u8; REGS]], c: &mut CpuFields, a: &mut Allocator) {
+        let role = &plan.scope.roles[cpu];
+        let at_level_0 = plan.runs[cpu].levels[0].0.iter().map(|&(pc, _)| plan.code.ops[usize::from(pc)]);
+        let ends_in_fault = |op: Op| {
+            page_of(op).is_some_and(|p| {
+                matches!(self.pages[p].kind, PageKind::User(_)) || plan.scope.asks_fault(cpu, p)
+            })
+        };
+        let mut at_level_0 = at_level_0;
+        if at_level_0.any(ends_in_fault) {
+            c.fault = a.take(width(self.pages.len() as u64));
+        }
+        let Some(program) = plan.code.program(&role.first) else { return };
+        let program = &plan.code.programs[usize::from(program.0)];
+        for (_, reg) in &program.kept {
+            let of = &widths[usize::from(program.start)..usize::from(program.end)];
+            let most = of.iter().map(|w| w[usize::from(reg.0)]).max().unwrap_or(0);
+            c.kept.push((*reg, a.take(u32::from(most))));
         }
     }
 

@@ -108,6 +108,7 @@ impl<const W: usize> Abs<'_, W> {
         }
         let kind = match v {
             Entry::None | Entry::Int3 => 0,
+            Entry::Initial if self.m.initial_told >> p & 1 != 0 => 3,
             Entry::Fresh | Entry::Initial => 1,
             Entry::LessRights => 2,
         };

@@ -318,20 +318,26 @@ impl<const W: usize> Machine for Abs<'_, W> {
         match what {
             Touch::Zone(z) => self.zone(usize::from(cpu), z),
             Touch::Text => self.run_text(usize::from(cpu)),
-            Touch::Read(p) | Touch::Write(p) => self.access(usize::from(cpu), usize::from(p), true),
+            Touch::Read(p) | Touch::Write(p) => {
+                self.explicit(usize::from(cpu), usize::from(p)).map(|_carried_out| ())
+            }
         }
     }
 
     fn load_page(&mut self, cpu: Cpu, page: u8) -> Result<u64, Violation> {
-        self.touch(cpu, Touch::Read(page))?;
+        if !self.explicit(usize::from(cpu), usize::from(page))? {
+            return Ok(0);
+        }
         match self.frame_of(usize::from(cpu), page)? {
             Some(field) => self.read(cpu, field, At::Shared, cpu),
-            None => Ok(0),
+            None => Ok(0), // no data stands behind the page
         }
     }
 
     fn store_page(&mut self, cpu: Cpu, page: u8, v: u64) -> Result<(), Violation> {
-        self.touch(cpu, Touch::Write(page))?;
+        if !self.explicit(usize::from(cpu), usize::from(page))? {
+            return Ok(());
+        }
         match self.frame_of(usize::from(cpu), page)? {
             Some(field) => self.write(cpu, field, At::Shared, cpu, v),
             None => Ok(()),

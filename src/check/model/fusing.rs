@@ -112,12 +112,19 @@ impl Model {
         self.checked_zones >> zone as u8 & 1 != 0
     }
 
+    /// Would the next op store into a full buffer? Where none is deeper it waits, and what came before it has happened.
+    fn overfills<const W: usize>(&self, a: &Abs<'_, W>, cpu: usize, top: usize) -> bool {
+        let c = &self.layout.cpus[cpu];
+        let full = !c.stores.is_empty() && a.get(c.pending) == c.stores.len() as u64;
+        full && matches!(a.next_op(cpu, top).1, Op::Store { .. })
+    }
+
     /// Carry out local ops until there is none.
     pub(super) fn tail<const W: usize>(&self, a: &mut Abs<'_, W>, cpu: usize) -> Option<Violation> {
         const MOST: usize = 200;
         for _ in 0..MOST {
             let top = a.top(cpu)?;
-            if !self.local(a, cpu, top) {
+            if !self.local(a, cpu, top) || self.deepest && self.overfills(a, cpu, top) {
                 return None;
             }
             a.pick = None;

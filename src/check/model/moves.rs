@@ -116,6 +116,9 @@ where
         // Without bound nothing says that it ever does: a sender must not wait for it (S11).
         let unbounded = role.left == UNBOUNDED;
         let left = self.get(c.left);
+        if self.get(c.fault) != 0 {
+            return Continue(()); // its handler is no code of the test
+        }
         if unbounded || left > 0 {
             self.e.progress |= !unbounded;
             for (i, path) in m.paths[cpu].iter().enumerate() {
@@ -324,7 +327,7 @@ impl Model {
     ) -> bool {
         let top = Abs::new(self, *s).top(cpu);
         let role = self.role(cpu);
-        let user = role.rest == Rest::User && top.is_none();
+        let user = role.rest == Rest::User && top.is_none() && self.layout.cpus[cpu].fault.get(s) == 0;
         let mut moves = Moves { m: self, s, cpu, e, out };
         let mut all = || {
             moves.switch(role, top)?;

@@ -1,7 +1,7 @@
 //! After all programs: handlers get their numbers, and each op the registers that are still needed.
 
 use super::{Assembler, Result2};
-use crate::kernel::program::{Ask, At, Cond, Cr3, Op, Pc, Place, Val};
+use crate::kernel::program::{Ask, At, Cond, Cr3, Op, Pc, Place, Touch, Val};
 use crate::kernel::text::{Loc, PolicyError};
 
 impl Assembler<'_> {
@@ -20,6 +20,14 @@ impl Assembler<'_> {
     pub(super) fn liveness(&mut self) -> Result2<()> {
         let n = self.code.ops.len();
         self.code.live = vec![0; n + 1];
+        // What is kept of a program is read where it ends: at its end, or at an access that faults.
+        let mut kept = vec![0; n];
+        for p in &self.code.programs {
+            let regs = p.kept.iter().fold(0, |all, (_, r)| all | 1 << r.0);
+            for pc in usize::from(p.start)..usize::from(p.end) {
+                kept[pc] = if may_end(self.code.ops[pc]) { regs } else { 0 };
+            }
+        }
         let mut changed = true;
         while changed {
             changed = false;
@@ -33,7 +41,7 @@ impl Assembler<'_> {
                     Op::Return => 0,
                     _ => fall,
                 };
-                let live = after & !defined(op) | used(op);
+                let live = after & !defined(op) | used(op) | kept[i];
                 changed |= live != self.code.live[i];
                 self.code.live[i] = live;
             }
@@ -54,6 +62,14 @@ impl Assembler<'_> {
         }
         Ok(())
     }
+}
+
+/// Can a program end at this op?
+fn may_end(op: Op) -> bool {
+    matches!(
+        op,
+        Op::Return | Op::Touch(Touch::Read(_) | Touch::Write(_)) | Op::LoadPage { .. } | Op::StorePage { .. }
+    )
 }
 
 fn bit(v: Val) -> u8 {

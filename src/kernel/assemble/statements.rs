@@ -83,6 +83,7 @@ impl Assembler<'_> {
             },
             StmtKind::Let(name, e) => {
                 let to = self.define(name, s.at)?;
+                self.given.push(name.clone());
                 self.expr_to(e, to, s.at)
             }
             StmtKind::Locked(e) => {

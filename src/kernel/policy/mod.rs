@@ -146,7 +146,17 @@ pub fn load(file: &File, features: Features) -> Result<Code, PolicyError> {
 
 /// The same, with the kernel programs of these names among those that are not always there.
 pub fn load_with(file: &File, wants: &[&str], features: Features) -> Result<Code, PolicyError> {
-    assemble(file, kernel(), contexts(), wants, &base, features)
+    assemble(file, kernel(), contexts(), (wants, &[]), &base, features)
+}
+
+/// The same, with these locals, by section, kept to the end of their programs: a litmus test asks about them.
+pub fn load_keeping(
+    file: &File,
+    wants: &[&str],
+    keep: &[(String, String)],
+    features: Features,
+) -> Result<Code, PolicyError> {
+    assemble(file, kernel(), contexts(), (wants, keep), &base, features)
 }
 
 /// A policy that another one is based on.
