@@ -10,6 +10,7 @@
 
 use std::ops::RangeInclusive;
 
+use super::herd;
 use super::machine::{Model, Seen};
 use super::property::{self, Condition, ENTRIES, Names, Quantity, Term, Tree};
 use super::scope::{Assume, CheckError, MAX_CPUS, Role, Scope, UNBOUNDED, USER_ENTRIES};
@@ -430,6 +431,10 @@ fn asks_flush(code: &Code, scope: &Scope) -> bool {
 impl Litmus {
     /// Parse and assemble.
     pub fn new(file_name: &str, text: &str) -> Result<Litmus, LitmusError> {
+        if herd::is_herd(text) {
+            let test = Self::of(&herd::parse(file_name, text)?)?;
+            return Ok(Litmus { herd: true, ..test });
+        }
         let file = text::parse(file_name, text)?;
         Self::of(&file)
     }

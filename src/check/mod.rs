@@ -10,6 +10,7 @@ pub mod answers;
 pub mod edit;
 pub mod endless;
 pub mod explore;
+pub mod herd;
 pub mod layout;
 pub mod litmus;
 pub mod machine;
