@@ -131,6 +131,7 @@ class Machine:
         self.programs = {p["name"]: (p["start"], p["end"]) for p in code["programs"]}
         self.starts = [p["start"] for p in code["programs"]]
         self.roles, self.assume, self.asids, self.nmis = roles, assume, asids, nmis
+        self.asked: frozenset[int] = frozenset()  # CPUs whose faults the question names
         run = [op for role in roles for name in (role.first, role.again) for op in self.ops_of(name)]
         about = [arg["pages"] if name == "Pte" else None for name, arg in map(named, run)]
         self.has_text = any(isinstance(p, dict) and "Text" in p for p in about) or {"Touch": "Text"} in run
@@ -326,6 +327,14 @@ class Machine:
             raise Violation("freed_mm")
         if (used or s.pte) in s.dead:
             raise Violation("stale_access")
+
+    def faults(self, s: State, i: int) -> bool:
+        """S8: whether an access finds no translation."""
+        return self.cached(s.cpus[i]) == 0 and s.pte == 0
+
+    def handles(self, i: int) -> bool:
+        """S8: whether the column of a CPU may end in a fault: at user memory, or because the question names it."""
+        return self.user_of is not None or i in self.asked
 
     def run_text(self, s: State, i: int) -> None:
         """S7: each part as it was fetched, or as memory has it; without a breakpoint the parts belong together."""
@@ -523,6 +532,18 @@ class Machine:
                 s = s._replace(cpus=tuple(cpus))
             case "Touch" | "Body":
                 self.touch(s, i, name, arg)
+                if (
+                    name == "Touch"
+                    and isinstance(arg, dict)
+                    and arg.keys() & {"Read", "Write"}
+                    and self.faults(s, i)
+                ):
+                    if len(cpu.frames) == 1 and f.kind == "task" and self.handles(i):  # its column ends
+                        return self.with_cpu(
+                            s, i, cpu._replace(frames=(), user=False, kernel_gs=True, left=0)
+                        )
+                    if self.user_of is None:
+                        raise Violation("unmapped_access")
             case "Pte":
                 s = self.pte(s, i, arg)
             case "Request":

@@ -110,6 +110,7 @@ _ROLE = re.compile(
     r"isolated (?P<entries>\d+)( by (?P<entry>\w+))?|(?P<isolated>isolated )?(?P<program>\w+)(\*(?P<rounds>\d+))?"
 )
 _ASSUME = {"D": "danger", "N": "nmi", "T": "text", "invpcid": "invpcid_publishes", "range": "ranged"}
+_FAULTS = re.compile(r"fault\((\d+), \w+\)")
 _FLAGS = ("publishes", "pages")
 _SAID = ("verdict", "source", "limits", "states")  # of no effect on a run
 
@@ -133,6 +134,9 @@ def explore_litmus(test: str, *, limit: int = 2_000_000) -> Exploration:
     """
     code = json.loads(_core.policy_code(test, "litmus", list(FEATURES)))
     facts = dict(_FACT.findall(test))
+    asked = _FAULTS.findall(facts.get("locations", ""))
+    if len(asked) == len(facts.get("locations", "").split()) - len(asked):  # `fault(1, k)` is two words
+        facts.pop("locations", None)
     for key in facts.keys() - {*_SAID, "cpus", "asids", "nmis", "assume"}:
         raise NotImplementedError(f"the header line {key}")
     how: dict[str, Any] = {}
@@ -145,6 +149,7 @@ def explore_litmus(test: str, *, limit: int = 2_000_000) -> Exploration:
     machine = Machine(
         code, tuple(roles), Assume(**how), int(facts.get("asids", 1)), int(facts.get("nmis", 0))
     )
+    machine.asked = frozenset(int(cpu) for cpu in asked)
     return _search(machine, limit)
 
 
