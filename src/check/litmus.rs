@@ -425,7 +425,7 @@ fn asks_flush(code: &Code, scope: &Scope) -> bool {
     let programs = scope.roles.iter().flat_map(|r| [&r.first, &r.again]);
     let mut ops = programs.flat_map(|name| code.ops_of(name));
     let about = |op: &Op| matches!(op, Op::Pte { .. } | Op::Request(_) | Op::Promise(_) | Op::FreeTable(_));
-    scope.exists.is_none() && scope.never.is_none() && ops.any(about)
+    scope.exists.is_none() && scope.forall.is_none() && scope.never.is_none() && ops.any(about)
 }
 
 impl Litmus {
