@@ -844,10 +844,10 @@ impl<K: Key> Core<'_, K> {
         if let Some((mv, v)) = broken {
             return Some(Stop::Broken(mv, v));
         }
-        if self.asks {
-            if let Some(v) = self.m.asked(&self.words(key), &all) {
-                return Some(Stop::Shown(v));
-            }
+        if self.asks
+            && let Some(v) = self.m.asked(&self.words(key), &all)
+        {
+            return Some(Stop::Shown(v));
         }
         all.deadlock.then_some(Stop::Shown(Violation::Deadlock))
     }

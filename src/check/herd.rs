@@ -81,6 +81,10 @@ struct Reader<'a> {
     pointers: Vec<(usize, String, String)>,
 }
 
+/// Instructions that have a suffix for their size.
+const SIZED: [&str; 13] =
+    ["mov", "xchg", "add", "sub", "inc", "dec", "or", "and", "xor", "xadd", "bts", "btr", "btc"];
+
 /// An operand.
 #[derive(Clone, Debug)]
 enum Operand {
@@ -147,7 +151,7 @@ impl<'a> Reader<'a> {
         }
         let (init, from) = self.until('}', "`{`")?;
         let given = self.init(init, from)?;
-        out.sections = self.columns(given)?;
+        out.sections = self.columns(&given)?;
         out.facts = self.questions(out.sections.len())?;
         let width = |v: u64| u64::from(64 - v.leading_zeros());
         let bound = self.most.saturating_mul(self.adds.saturating_add(1));
@@ -257,7 +261,7 @@ impl<'a> Reader<'a> {
         Ok(out)
     }
 
-    fn columns(&mut self, given: Vec<(usize, String, u16, Loc)>) -> Result2<Vec<Section>> {
+    fn columns(&mut self, given: &[(usize, String, u16, Loc)]) -> Result2<Vec<Section>> {
         let mut out: Vec<Section> = Vec::new();
         for row in 0.. {
             self.skip();
@@ -355,8 +359,6 @@ impl<'a> Reader<'a> {
             op = words.next().unwrap_or("").to_ascii_lowercase();
             rest = words.next().unwrap_or("").trim();
         }
-        const SIZED: [&str; 13] =
-            ["mov", "xchg", "add", "sub", "inc", "dec", "or", "and", "xor", "xadd", "bts", "btr", "btc"];
         let known = |op: &str| SIZED.contains(&op) || op == "cmpxchg";
         if let Some(base) = op.strip_suffix(['l', 'q'])
             && known(base)

@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 use super::machine::Model;
 use crate::kernel::program::{Cmp, Code, Copies, Level};
 
+/// Cases of values tried at most, to find whether a condition says anything.
+const MOST: usize = 1 << 18;
+
 /// What a condition reads of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Quantity {
@@ -345,7 +348,6 @@ impl Condition {
                 all
             })
             .collect();
-        const MOST: usize = 1 << 18;
         let all = cases.iter().try_fold(1usize, |n, c| n.checked_mul(c.len()).filter(|n| *n <= MOST))?;
         let (mut holds, mut fails) = (false, false);
         for i in 0..all {

@@ -24,8 +24,9 @@ impl Assembler<'_> {
         let mut kept = vec![0; n];
         for p in &self.code.programs {
             let regs = p.kept.iter().fold(0, |all, (_, r)| all | 1 << r.0);
-            for pc in usize::from(p.start)..usize::from(p.end) {
-                kept[pc] = if may_end(self.code.ops[pc]) { regs } else { 0 };
+            let of = usize::from(p.start)..usize::from(p.end);
+            for (kept, op) in kept[of.clone()].iter_mut().zip(&self.code.ops[of]) {
+                *kept = if may_end(*op) { regs } else { 0 };
             }
         }
         let mut changed = true;
