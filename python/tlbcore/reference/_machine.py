@@ -131,7 +131,7 @@ class Machine:
         self.programs = {p["name"]: (p["start"], p["end"]) for p in code["programs"]}
         self.starts = [p["start"] for p in code["programs"]]
         self.roles, self.assume, self.asids, self.nmis = roles, assume, asids, nmis
-        self.asked: frozenset[int] = frozenset()  # CPUs whose faults the question names
+        self.handled: frozenset[int] = frozenset()  # CPUs whose faults the question names
         run = [op for role in roles for name in (role.first, role.again) for op in self.ops_of(name)]
         about = [arg["pages"] if name == "Pte" else None for name, arg in map(named, run)]
         self.has_text = any(isinstance(p, dict) and "Text" in p for p in about) or {"Touch": "Text"} in run
@@ -334,7 +334,7 @@ class Machine:
 
     def handles(self, i: int) -> bool:
         """S8: whether the column of a CPU may end in a fault: at user memory, or because the question names it."""
-        return self.user_of is not None or i in self.asked
+        return self.user_of is not None or i in self.handled
 
     def run_text(self, s: State, i: int) -> None:
         """S7: each part as it was fetched, or as memory has it; without a breakpoint the parts belong together."""

@@ -149,7 +149,7 @@ def explore_litmus(test: str, *, limit: int = 2_000_000) -> Exploration:
     machine = Machine(
         code, tuple(roles), Assume(**how), int(facts.get("asids", 1)), int(facts.get("nmis", 0))
     )
-    machine.asked = frozenset(int(cpu) for cpu in asked)
+    machine.handled = frozenset(int(cpu) for cpu in asked)
     return _search(machine, limit)
 
 
