@@ -37,6 +37,8 @@ class Text:
         self.add(us, 0, f"ipi_send_cpu: cpu=2 {where} {handler}", task)
 
     def purged(self, us: float) -> None:
+        # Without a probe a worker that finds the list full is what shows the drain.
+        self.add(us - 20, 0, "free_vmap_area_noflush: va_start=0xffffc90000000000 nr_lazy=9 nr_lazy_max=8")
         areas = "start=0xffffc90000000000 end=0xffffc90000100000 num_purged=32"
         self.add(us, 0, f"purge_vmap_area_lazy: {areas}", "kworker/0:1-50")
 
@@ -142,6 +144,7 @@ def test_a_call_in_the_handler_of_a_call_that_is_not_sent_finds_user_mode(tmp_pa
     text.purged(1012)
     text.queue(1020, FULL, 0xB, task="kworker/0:2-51")
     text.run(1030, FULL, 0xB, length=15)
+    text.add(1044, 0, "free_vmap_area_noflush: va_start=0x1 nr_lazy=9 nr_lazy_max=8")
     text.add(1046, 0, "purge_vmap_area_lazy: start=0x1 end=0x2 num_purged=3", "kworker/0:2-51")
     trace = text.read(tmp_path / "pair.txt")
     assert trace.calls["mode"].tolist() == ["user", "kernel"]

@@ -416,7 +416,7 @@ def test_a_real_trace_dat_says_what_its_text_twin_says(name: str):
     for mine, want in zip(ours["isolated"], theirs["isolated"], strict=True):
         for key in ("interrupts_by_cause", "calls_by_function", "calls_by_class", "entries"):
             assert mine[key] == want[key]
-    assert tlbcore("explain", str(dat), "--lines", "tick").stdout.count("local_timer") > 10
+    assert tlbcore("explain", str(dat), "--lines", "tick_kept").stdout.count("local_timer") > 10
 
 
 @pytest.mark.slow
