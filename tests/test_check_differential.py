@@ -222,7 +222,9 @@ def forms_agree(count: int, seed: int) -> None:
             if (found := verdict.counterexample) is not None:
                 assert found.replay() == found.rule, text
         if plain.counterexample is not None and reduced.counterexample is not None:
-            assert len(plain.counterexample.steps) == len(reduced.counterexample.steps), text
+            # Among the paths that are followed the shortest run is at most a few touches longer than among all.
+            shortest, printed = len(plain.counterexample.steps), len(reduced.counterexample.steps)
+            assert shortest <= printed <= shortest + 6, text
         seen.add(plain.status)
     assert {"verified", "violated"} <= seen
 

@@ -176,7 +176,8 @@ def test_a_checkpoint_is_replaced_as_a_whole(tmp_path: Path, stopped: Path, monk
 
 
 LONG = """
-import sys
+import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it
 import tlbcore as tc
 load = tc.scenarios.syscall_heavy(duration_s=3000.0)
 print("on", flush=True)
