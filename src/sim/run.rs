@@ -448,7 +448,7 @@ mod tests {
         assert_eq!(a.by_cause, b.by_cause);
         assert_eq!(a.events, b.events);
         for ((name, a), (_, b)) in a.latencies.each().into_iter().zip(b.latencies.each()) {
-            assert_eq!(a, b, "{name}");
+            assert!(a == b, "{name}");
         }
         assert_eq!(a.runs, b.runs);
     }
@@ -570,8 +570,9 @@ mod tests {
         let (calls, misses) = walks("ipi");
         assert!(calls > 300 && misses == 0, "{calls} {misses}");
         // 10 pages of the body, 4 of the user, the stack, and the entry page, which is global: the flush includes those.
+        // Either end of the measured time may fall amid a call.
         let (calls, misses) = walks("coalesce-v7");
-        assert_eq!(misses, calls * 16);
+        assert!(misses.abs_diff(calls * 16) < 16, "{calls} {misses}");
     }
 
     /// A task that only spins, a stream of `pattern` every microsecond, and a full flush every 10 ms.

@@ -260,8 +260,8 @@ fn entry_code_that_never_ends_is_said_and_not_waited_for() {
     assert!(played.endless);
     // IPI everybody and wait, in entry code: nobody could answer.
     let text = "policy waits\n  \"Asks everybody.\"\n\nct_enter\n  ipi others, flush_handler\n  await acks\n";
-    let played = run_text(&one_interrupt(Ask::Purge), &parse("waits.policy", text).unwrap(), true);
-    assert!(!played.endless);
+    let refused = load_with(&parse("waits.policy", text).unwrap(), &[], Features::PTI_PCID).unwrap_err();
+    assert!(refused.to_string().contains("waits here for other CPUs"), "{refused}");
 }
 
 /// A random recording that a kernel could have made.
