@@ -1,9 +1,9 @@
 //! trace-cmd's `trace.dat`, formats 6 and 7, read without trace-cmd.
 //!
 //! The recording becomes the text that the kernel itself would have printed, so all that reads text reads it: line
-//! numbers, merging, every importer of events. Reading order: [`file`] (the container), [`chunk`] (packed data),
-//! [`ring`] (pages of the ring buffer), [`format`] (where fields stand), [`expr`] and [`render`] (how the kernel prints
-//! them), [`text`] (one line per event). Whatever the bytes are, reading ends with text or with an error.
+//! numbers, merging, every importer of events. Reading order: `file` (the container), `chunk` (packed data),
+//! `ring` (pages of the ring buffer), `format` (where fields stand), `expr` and `render` (how the kernel prints
+//! them), `text` (one line per event). Whatever the bytes are, reading ends with text or with an error.
 
 pub mod bytes;
 mod chunk;
