@@ -132,7 +132,7 @@ def inspect_host(
     >>> len(host.isolation["cpu"]) == len(host.online)
     True
     >>> pasted = inspect_host(cmdline="isolcpus=managed_irq,2-7", release="6.12", cpus=8)
-    >>> pasted.findings["check"][0], pasted.boot["status"].tolist()
+    >>> str(pasted.findings["check"][0]), pasted.boot["status"].tolist()
     ('managed-irq-only', ['in force'])
     """
     if cmdline is not None:
