@@ -30,7 +30,8 @@ def free_points(monkeypatch):
 
         def sweep_run(self, *parts):
             count = len(parts[5])
-            return np.zeros((len(sweeps.metrics()), count)), [None] * count, np.ones(count, bool)
+            figures = np.zeros((len(sweeps.metrics()), count))
+            return figures, [None] * count, np.ones(count, bool), np.zeros(count, bool)
 
     monkeypatch.setattr(sweeps, "_core", Free())
 
