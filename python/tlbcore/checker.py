@@ -649,11 +649,16 @@ def _accesses(assume: dict[str, str]) -> list[int]:
     return [levels.index(assume.get(name, levels[0])) for name, levels in _ACCESSES.items()]
 
 
+def _others(assume: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in assume.items() if name not in _ACCESSES}
+
+
 def _answers(asked: list[_Question], progress: Progress | None) -> list[Verdict]:
     """Answer each question under each assumption.
 
     What code may touch (D, N) and where text is patched (T) only add accesses, which change nothing and may only
-    break a rule. So what is verified under more of it is verified under less: the harshest is searched first.
+    break a rule. So what is verified under more of it, everything else being the same, is verified under less: the
+    harshest is searched first.
     """
     for question in asked:
         for name, levels in _ACCESSES.items():
@@ -667,6 +672,7 @@ def _answers(asked: list[_Question], progress: Progress | None) -> list[Verdict]
             for j, done in found.items()
             if done.status == "verified"
             and asked[j].request == question.request
+            and _others(asked[j].assume) == _others(question.assume)
             and all(
                 a >= b for a, b in zip(_accesses(asked[j].assume), _accesses(question.assume), strict=True)
             )
