@@ -75,7 +75,7 @@ fn the_fix_needs_the_fence_of_the_entry() {
     let a = run(&code, 0, Assume::default());
     assert_eq!(a.violation().unwrap().0, Violation::StaleAccessReused);
     // Unless INVPCID publishes, which its documentation does not say.
-    let publishes = run(&code, 0, Assume { invpcid_publishes: true, ..Assume::default() });
+    let publishes = run(&code, 0, Assume { invpcid: InvpcidOrder::Publishes, ..Assume::default() });
     assert_eq!(publishes.status(), Status::Verified);
 }
 
@@ -151,7 +151,11 @@ fn symmetry_and_fusing_agree_with_the_plain_search_on_three_cpus() {
         let plain = check(&question(true), &mut |_| true).unwrap();
         assert_eq!(reduced.status(), plain.status(), "{name}");
         if let Some((rule, moves)) = reduced.violation() {
-            assert_eq!(moves.len(), plain.violation().unwrap().1.len());
+            let shortest = plain.violation().unwrap().1.len();
+            assert!(
+                if reduced.shortest { moves.len() == shortest } else { moves.len() >= shortest },
+                "{name}"
+            );
             assert_eq!(schedule::replay(&reduced.model, moves).unwrap().violation, Some(rule));
         }
     }
