@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "tlbcore.sweep"
 VERSION = 2
-# Readers of whole directories pass over names that begin with an underscore or a point.
+# pandas and pyarrow pass over names that begin with an underscore or a point; polars and duckdb take *.parquet.
 ABOUT = "_sweep.json"
 DESIGN = "_design"
 COMPACT_ROWS = 50_000  # a finished directory has files of at least so many rows, and one with the rest
