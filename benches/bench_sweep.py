@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import tlbcore as tc
-from tlbcore import _batches, _results
-from tlbcore import _sweep as sweeps
-from tlbcore._batches import Outcome
-from tlbcore._parts import Directory
-from tlbcore._points import Batch, Points, grid_axes
+from tlbcore.sweeps import batches, results
+from tlbcore.sweeps import run as sweeps
+from tlbcore.sweeps.batches import Outcome
+from tlbcore.sweeps.parts import Directory
+from tlbcore.sweeps.points import Batch, Points, grid_axes
 
 COUNT = 10_000
 
@@ -102,9 +102,9 @@ def bench_read_back(benchmark, tmp_path: Path):
     names = ["a", "b", "c", "d", "e", "f"]
     points = Points("base", 1, grid_axes({"x": range(count // 10)}), replications=10)
     with Directory(tmp_path, {"seed": 1}, dict.fromkeys(names, "1")) as directory:
-        rows = _results.Disk(directory, names)
-        for start in range(0, count, _batches.BATCH_POINTS):
-            batch: Batch = points.batch(start, start + _batches.BATCH_POINTS)
+        rows = results.Disk(directory, names)
+        for start in range(0, count, batches.BATCH_POINTS):
+            batch: Batch = points.batch(start, start + batches.BATCH_POINTS)
             values = np.asarray(batch.columns["x"])
             rows.sink(batch, Outcome(metrics=dict.fromkeys(names, values), errors=[None] * len(batch)))
         directory.compact()

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlbcore import SweepError, _batches
-from tlbcore._batches import Outcome, drive_executor, drive_threads
-from tlbcore._parts import Keys
-from tlbcore._points import Batch, Points, grid_axes, sample_axis
+from tlbcore import SweepError
+from tlbcore.sweeps import batches
+from tlbcore.sweeps.batches import Outcome, drive_executor, drive_threads
+from tlbcore.sweeps.parts import Keys
+from tlbcore.sweeps.points import Batch, Points, grid_axes, sample_axis
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def test_an_executor_that_breaks_and_cannot_be_replaced_says_how_to_go_on():
 
 
 def test_batches_grow_until_they_take_half_a_second():
-    pace = _batches._Pace()
+    pace = batches._Pace()
     for _ in range(20):
         pace.learn(pace.points, pace.points * 0.001)
     assert pace.points == 500
@@ -155,7 +156,7 @@ def test_batches_grow_until_they_take_half_a_second():
 
 
 def test_the_last_batches_are_shared_among_the_workers_but_stay_a_fifth_of_a_second_long():
-    pace = _batches._Pace()
+    pace = batches._Pace()
     assert pace.share(1000, 2) == 1, "nothing is known of the first"
     for _ in range(20):
         pace.learn(pace.points, pace.points * 0.001)

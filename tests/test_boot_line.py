@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tlbcore as tc
-from tlbcore._boot import Release, boot_cpu_list, boot_line, boot_options, boot_words
-from tlbcore._cpus import CpuListError, cpu_list, show_cpus
+from tlbcore._input.boot_line import Release, boot_cpu_list, boot_line, boot_options, boot_words
+from tlbcore._input.cpus import CpuListError, cpu_list, show_cpus
 from tlbcore.cli import main
 
 HOSTS = Path(__file__).parent / "data" / "cases" / "hosts"

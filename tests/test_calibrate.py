@@ -13,9 +13,9 @@ import pytest
 
 import tlbcore as tc
 from tlbcore import _core
-from tlbcore._calibrate import _result
 from tlbcore.cli import main
 from tlbcore.inspect import inspect_host
+from tlbcore.inspect.calibration import _result
 
 GUEST = Path(__file__).parent / "data" / "host-zen4-guest"
 

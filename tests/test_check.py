@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages.verdicts import litmus_markdown, verdicts_markdown
 
 import tlbcore as tc
 from tlbcore import _core, op
-from tlbcore._verdict_page import litmus_markdown, verdicts_markdown
 from tlbcore.checker import Row
 
 SOURCES = {f"{name}.policy": _core.policy_text(name) for name in tc.policies} | dict(_core.policy_kernel())
@@ -212,7 +212,7 @@ def rows() -> tuple[Row, ...]:
 def test_the_pages_of_verdicts_and_litmus_tests_are_what_is_computed(rows: tuple[Row, ...]) -> None:
     root = Path(__file__).parent.parent
 
-    assert (root / "docs" / "verdicts.md").read_text() == verdicts_markdown(rows), "run tlbcore._verdict_page"
+    assert (root / "docs" / "verdicts.md").read_text() == verdicts_markdown(rows), "run pages.verdicts"
     assert (root / "docs" / "litmus.md").read_text() == litmus_markdown(root / "tests" / "litmus")
 
 

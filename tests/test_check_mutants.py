@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from pages.mutants import argument, arguments, mutants_markdown, score, section
 
 import tlbcore as tc
 from tlbcore import _core
-from tlbcore._mutant_page import argument, arguments, mutants_markdown, score, section
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "mutants.md").read_text()
@@ -56,14 +56,14 @@ def test_what_the_page_says_of_a_policy_is_what_is_computed(policy: str) -> None
     found = score(policy)
 
     assert found is not None
-    assert section(found, WHY) in PAGE, "run `python -m tlbcore._verdict_page mutants`"
+    assert section(found, WHY) in PAGE, "run `python -m pages.verdicts mutants`"
 
 
 @pytest.mark.slow
 def test_the_page_of_mutants_is_what_is_computed() -> None:
     scores = [s for name in tc.policies if (s := score(name)) is not None]
 
-    assert mutants_markdown(scores, WHY) == PAGE, "run `python -m tlbcore._verdict_page mutants`"
+    assert mutants_markdown(scores, WHY) == PAGE, "run `python -m pages.verdicts mutants`"
 
 
 def test_a_survivor_without_an_argument_shows() -> None:

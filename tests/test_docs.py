@@ -204,7 +204,7 @@ def test_the_index_lists_every_page():
 
 
 if __name__ == "__main__":  # write the generated tables
-    from tlbcore._simulate import statistics_markdown
+    from tlbcore.simulation.run import statistics_markdown
 
     for name, first, text in (
         ("api.md", "## `tlbcore`", api_markdown()),

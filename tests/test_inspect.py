@@ -11,8 +11,8 @@ import pytest
 
 import tlbcore as tc
 from tlbcore import _core
-from tlbcore._boot import boot_options
-from tlbcore._cpus import CpuListError, cpu_list, cpu_mask, show_cpus
+from tlbcore._input.boot_line import boot_options
+from tlbcore._input.cpus import CpuListError, cpu_list, cpu_mask, show_cpus
 from tlbcore.cli import main
 from tlbcore.inspect import Host
 from tlbcore.inspect._collect import collect

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tlbcore import SweepError, _parts
-from tlbcore._parts import Directory, Keys
+from tlbcore import SweepError
+from tlbcore.sweeps import parts
+from tlbcore.sweeps.parts import Directory, Keys
 
 IDENTITY = {"seed": 1, "base": {"cpus": 8}}
 UNITS = {"value": "s"}
@@ -26,18 +27,18 @@ UNITS = {"value": "s"}
 def rows(start: int, stop: int) -> pa.Table:
     numbers = np.arange(start, stop, dtype=np.uint64)
     keys = np.stack([numbers * np.uint64(0x9E3779B97F4A7C15), numbers], axis=1)
-    return pa.table({"key": _parts.keys_to_column(keys), "value": numbers.astype(float)})
+    return pa.table({"key": parts.keys_to_column(keys), "value": numbers.astype(float)})
 
 
 def values(path: Path) -> list[float]:
-    return sorted(_parts.read(path)[1]["value"].to_pylist())
+    return sorted(parts.read(path)[1]["value"].to_pylist())
 
 
 def test_what_was_appended_is_read_back_with_its_identity(tmp_path: Path):
     with Directory(tmp_path / "out", IDENTITY, UNITS) as out:
         out.append(rows(0, 10))
         out.append(rows(10, 15))
-    identity, table = _parts.read(tmp_path / "out")
+    identity, table = parts.read(tmp_path / "out")
     assert identity == IDENTITY
     assert sorted(table["value"].to_pylist()) == list(range(15))
 
@@ -55,7 +56,7 @@ def test_keys_survive_a_reopening(tmp_path: Path):
     with Directory(tmp_path, IDENTITY, UNITS) as out:
         assert len(out.done) == 0
         out.append(rows(0, 10))
-    keys = _parts.column_to_keys(rows(5, 15)["key"])
+    keys = parts.column_to_keys(rows(5, 15)["key"])
     with Directory(tmp_path, IDENTITY, UNITS) as out:
         assert out.done.contains(keys).tolist() == [True] * 5 + [False] * 5
 
@@ -82,7 +83,7 @@ def test_many_small_parts_do_not_pile_up(tmp_path: Path):
     with Directory(tmp_path, IDENTITY, UNITS) as out:
         for start in range(200):
             out.append(rows(start, start + 1))
-            assert len(list(tmp_path.glob("*.parquet"))) <= _parts.COMPACT_PARTS
+            assert len(list(tmp_path.glob("*.parquet"))) <= parts.COMPACT_PARTS
     assert values(tmp_path) == list(range(200))
 
 
@@ -111,7 +112,7 @@ def test_a_damaged_part_is_set_aside_and_its_points_are_not_done(tmp_path: Path,
     data[len(data) // 2] ^= 1
     file.write_bytes({"cut": data[:-9], "flip": data, "empty": b""}[damage])
     with pytest.raises(SweepError, match="the part is damaged; resume"):
-        _parts.read(tmp_path)
+        parts.read(tmp_path)
     with Directory(tmp_path, IDENTITY, UNITS) as out:
         assert out.damaged == [file.name]
         assert len(out.done) == 5
@@ -159,9 +160,9 @@ WRITER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_parts import IDENTITY, UNITS, rows, _parts
-_parts.COMPACT_PARTS = 5
-with _parts.Directory(Path(sys.argv[1]), IDENTITY, UNITS) as out:
+from test_parts import IDENTITY, UNITS, rows, parts
+parts.COMPACT_PARTS = 5
+with parts.Directory(Path(sys.argv[1]), IDENTITY, UNITS) as out:
     number = len(out.done)
     print("open", flush=True)
     while number < 4000:
@@ -208,7 +209,7 @@ def test_a_newer_version_is_refused(tmp_path: Path):
     with pytest.raises(SweepError, match=r"is of version 3: this tlbcore knows versions up to 2"):
         Directory(tmp_path, IDENTITY, UNITS)
     with pytest.raises(SweepError, match=r"is of version 3"):
-        _parts.read(tmp_path)
+        parts.read(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema": "other", "version": 1}'])

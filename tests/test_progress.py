@@ -10,7 +10,7 @@ import types
 import pytest
 
 import tlbcore as tc
-from tlbcore import _progress
+from tlbcore._output import progress
 
 pytest.importorskip("rich")
 
@@ -26,7 +26,7 @@ def test_a_terminal_shows_count_rate_and_time_left(monkeypatch):
     stream = Terminal()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "110")
-    with _progress.bar("sweep", "points", stream) as advance:
+    with progress.bar("sweep", "points", stream) as advance:
         for done in range(0, 500, 100):
             advance(done, 1000)
             time.sleep(0.12)
@@ -39,7 +39,7 @@ def test_a_terminal_shows_count_rate_and_time_left(monkeypatch):
 
 def test_a_stream_that_is_no_terminal_stays_empty():
     stream = io.StringIO()
-    with _progress.bar("sweep", "points", stream) as advance:
+    with progress.bar("sweep", "points", stream) as advance:
         advance(1, 2)
     assert stream.getvalue() == ""
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import tlbcore as tc
-from tlbcore import _replay
 from tlbcore.cli import main
+from tlbcore.trace import replayed
 
 DATA = Path(__file__).parent / "data"
 W7 = DATA / "p4.w7.trace.txt.xz"
@@ -96,7 +96,7 @@ def test_mainline_gives_the_recording_back(path: Path):
 
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.name.removesuffix(".xz"))
 def test_low_is_never_above_high(path: Path):
-    table = tc.replay(tc.read_trace(path), _replay.replayable()).table
+    table = tc.replay(tc.read_trace(path), replayed.replayable()).table
 
     for name in table:
         if name.endswith(("_low", "_low_s")):

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tlbcore import SweepError, _batches, _results
-from tlbcore._batches import Outcome
-from tlbcore._parts import Directory
-from tlbcore._points import Batch, Points, grid_axes, sample_axis
+from tlbcore import SweepError
+from tlbcore.sweeps import batches, results
+from tlbcore.sweeps.batches import Outcome
+from tlbcore.sweeps.parts import Directory
+from tlbcore.sweeps.points import Batch, Points, grid_axes, sample_axis
 
 METRICS = ("cost_ns", "ipis")
 UNITS = {"cost_ns": "ns", "ipis": "count"}
@@ -30,19 +31,19 @@ def points(count: int = 20) -> Points:
     return Points("base", 1, grid_axes({"x": range(count), "policy": ["ipi", "ct-late"]}), replications=3)
 
 
-def in_memory(some: Points) -> _results.Sweep:
-    rows = _results.Memory(METRICS)
-    list(_batches.drive_threads(some, job, rows.done.contains, rows.sink, 1))
-    return _results.from_memory(rows, some.design(), METRICS, UNITS, {"seed": 1})
+def in_memory(some: Points) -> results.Sweep:
+    rows = results.Memory(METRICS)
+    list(batches.drive_threads(some, job, rows.done.contains, rows.sink, 1))
+    return results.from_memory(rows, some.design(), METRICS, UNITS, {"seed": 1})
 
 
-def on_disk(some: Points, path: Path) -> _results.Sweep:
+def on_disk(some: Points, path: Path) -> results.Sweep:
     with Directory(path, {"seed": 1}, UNITS) as directory:
         directory.plan(some.design())
-        rows = _results.Disk(directory, METRICS)
-        list(_batches.drive_threads(some, job, rows.done.contains, rows.sink, 1))
+        rows = results.Disk(directory, METRICS)
+        list(batches.drive_threads(some, job, rows.done.contains, rows.sink, 1))
         directory.compact()
-    return _results.from_directory(path)
+    return results.from_directory(path)
 
 
 def test_memory_and_disk_hold_the_same_rows(tmp_path: Path):
@@ -137,33 +138,33 @@ def test_row_i_is_sample_i_however_they_were_computed(tmp_path: Path, kept: bool
     some = Points("base", 1, [sample_axis({"x": x}), policy], replications=2)
 
     def drive(into: Points, done, sink) -> None:
-        monkeypatch.setattr(_batches, "BATCH_SECONDS", 0.0)  # one point a batch
-        monkeypatch.setattr(_batches, "LEAST_SECONDS", 0.0)
+        monkeypatch.setattr(batches, "BATCH_SECONDS", 0.0)  # one point a batch
+        monkeypatch.setattr(batches, "LEAST_SECONDS", 0.0)
         if order == "backwards":
             # 8 = 2 x _max_workers fly at once; what is left at the end is computed in order
             monkeypatch.setattr(
-                _batches, "wait", lambda flying, **_: (executor._run(), (set(flying), set()))[1]
+                batches, "wait", lambda flying, **_: (executor._run(), (set(flying), set()))[1]
             )
             executor = Backwards()
-            list(_batches.drive_executor(into, job, done, sink, executor))
+            list(batches.drive_executor(into, job, done, sink, executor))
         else:
-            list(_batches.drive_threads(into, job, done, sink, 1))
+            list(batches.drive_threads(into, job, done, sink, 1))
 
     if kept:
         with Directory(tmp_path, {"seed": 1}, UNITS) as directory:
-            rows = _results.Disk(directory, METRICS)
+            rows = results.Disk(directory, METRICS)
             if order == "resumed":  # an earlier design of the same sweep left some of the rows, and others
                 before = sample_axis({"x": np.concatenate([x[40:60], [1000.0, 1001.0]])})
                 drive(Points("base", 1, [before, policy], replications=2), rows.done.contains, rows.sink)
         with Directory(tmp_path, {"seed": 1}, UNITS) as directory:
             directory.plan(some.design())
-            rows = _results.Disk(directory, METRICS)
+            rows = results.Disk(directory, METRICS)
             drive(some, rows.done.contains, rows.sink)
-        sweep = _results.from_directory(tmp_path)
+        sweep = results.from_directory(tmp_path)
     else:
-        memory = _results.Memory(METRICS)
+        memory = results.Memory(METRICS)
         drive(some, memory.done.contains, memory.sink)
-        sweep = _results.from_memory(memory, some.design(), METRICS, UNITS, {"seed": 1})
+        sweep = results.from_memory(memory, some.design(), METRICS, UNITS, {"seed": 1})
     assert len(sweep) == 64 * 2 * 2
     one = (sweep.table["policy"] == "ct-late") & (sweep.table["replication"] == 1)
     assert sweep.table["x"][one].tolist() == x.tolist()
@@ -178,7 +179,7 @@ def test_every_row_of_every_design_is_read_only_when_asked_for(tmp_path: Path):
     on_disk(points(5), tmp_path)
     last = on_disk(Points("base", 1, grid_axes({"x": [9, 2], "policy": ["ipi"]}), replications=3), tmp_path)
     assert last.table["x"].tolist() == [9] * 3 + [2] * 3
-    every = _results.from_directory(tmp_path, every=True)
+    every = results.from_directory(tmp_path, every=True)
     assert len(every) == 5 * 2 * 3 + 3
     assert every.table["x"].tolist() == sorted(every.table["x"])
 
@@ -191,7 +192,7 @@ def test_an_order_that_was_damaged_is_an_error(tmp_path: Path):
         bad[place] ^= 1
         (tmp_path / "_design").write_bytes(bad)
         with pytest.raises(SweepError, match="the order of the rows is damaged"):
-            _results.from_directory(tmp_path)
+            results.from_directory(tmp_path)
 
 
 def test_effects_and_front_take_the_parameters_of_the_sweep(tmp_path: Path):
@@ -230,7 +231,7 @@ def test_reading_no_sweep_is_an_error(tmp_path: Path, what: str):
     if what == "empty":
         Directory(path, {}, UNITS).close()
     with pytest.raises(SweepError, match=r"holds no sweep|has no rows yet"):
-        _results.from_directory(path)
+        results.from_directory(path)
 
 
 def test_memory_needs_no_pyarrow():

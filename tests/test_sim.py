@@ -14,8 +14,8 @@ import pytest
 
 import tlbcore as tc
 from tlbcore import op, scenarios
-from tlbcore._simulate import statistics_markdown
 from tlbcore.cli import main
+from tlbcore.simulation.run import statistics_markdown
 
 MACHINE = "broadwell-ep-e5-2699v4"
 

@@ -8,8 +8,9 @@ import pytest
 from tests.geometry import one_tlb
 
 import tlbcore as tc
-from tlbcore import _geometry, scenarios
+from tlbcore import scenarios
 from tlbcore.cli import main
+from tlbcore.validation import geometry
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +50,8 @@ def test_knees_steps_victims_and_contexts_of_presets_come_out_of_access_streams(
 
 def test_the_victims_of_another_policy_come_in_another_order():
     lru = one_tlb(4, more='replacement = "lru"')
-    assert _geometry._order(lru, 0, 4, 1) == [1, 2, 3, 4]
-    assert _geometry._order("skylake-sp", 0, 4, 16) == [1, 3, 2, 4]
+    assert geometry._order(lru, 0, 4, 1) == [1, 2, 3, 4]
+    assert geometry._order("skylake-sp", 0, 4, 16) == [1, 3, 2, 4]
 
 
 def test_a_page_of_a_madvise_under_pti_costs_what_two_flushes_cost(rows):

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 import tlbcore as tc
-from tlbcore import _batches, scenarios
-from tlbcore import _sweep as sweeps
+from tlbcore import scenarios
+from tlbcore.sweeps import batches
+from tlbcore.sweeps import run as sweeps
 
 FIXED = {"duration_s": 0.02, "cpus": 4}
 GRID = {"spawn_hz": [1000, 4000], "gap_ns": [100.0, 300.0, 900.0]}
@@ -266,8 +267,8 @@ DRIVER = """
 import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
 import tlbcore as tc
-from tlbcore import _batches
-_batches.BATCH_SECONDS = 0.02
+from tlbcore.sweeps import batches
+batches.BATCH_SECONDS = 0.02
 sys.path.insert(0, sys.argv[2])
 from test_sweep import FIXED, GRID
 def pool():
@@ -496,7 +497,7 @@ def test_a_directory_of_another_sweep_is_refused(tmp_path: Path):
 
 
 def test_batches_are_sized_for_executors():
-    assert 0.2 <= _batches.BATCH_SECONDS <= 1.0
+    assert 0.2 <= batches.BATCH_SECONDS <= 1.0
 
 
 def test_the_page_of_sweeps_lists_every_metric():
@@ -538,8 +539,8 @@ sys.path.insert(0, sys.argv[2])
 from test_sweep import cli, DASK_LOAD
 
 def main():
-    from tlbcore import _batches
-    _batches.BATCH_SECONDS = _batches.LEAST_SECONDS = 0.05
+    from tlbcore.sweeps import batches
+    batches.BATCH_SECONDS = batches.LEAST_SECONDS = 0.05
     killed = []
     cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
     with cluster, Client(cluster) as client:

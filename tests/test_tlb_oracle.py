@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.geometry import one_tlb
 
 import tlbcore as tc
-from tlbcore._machines import Machine
+from tlbcore.hardware import Machine
 from tlbcore.reference import tlb as reference
 
 SIZES = ["4K", "2M", "1G"]

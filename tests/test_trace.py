@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tlbcore as tc
-from tlbcore import _replay
+from tlbcore.trace import replayed
 
 DATA = Path(__file__).parent / "data"
 EXPECTED = json.loads((DATA / "expected.json").read_text())["traces"]
@@ -57,7 +57,7 @@ def consistent(trace: tc.Trace) -> None:
         "purges"
     ]["unknown_areas"] == sum(p["areas"])
     assert (p["charged_areas"] + p["unknown_areas"] == p["areas"]).all()
-    baseline, *others = tc.replay(trace, _replay.replayable()).outcomes
+    baseline, *others = tc.replay(trace, replayed.replayable()).outcomes
     assert baseline["deferred"] == {"low": 0, "high": 0}
     for outcome in others:
         for end, other in (("low", "high"), ("high", "low")):

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import tlbcore as tc
-from tlbcore import _record
-from tlbcore._record import Recording, Tracefs, duration_s, record
+from tlbcore.trace.recorder import run as recorder
+from tlbcore.trace.recorder.run import Recording, Tracefs, duration_s, record
 
 LINE = "            spin-636     [002] d....   245.802753: user_exit: \n"
 
@@ -138,7 +138,7 @@ def test_everything_is_undone_after_success_failure_and_sigterm(machine: Machine
 def test_a_signal_at_any_step_undoes_everything(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    real = _record._try
+    real = recorder._try
     interrupted = 0
     for step in range(1, 500):
         count = 0
@@ -151,7 +151,7 @@ def test_a_signal_at_any_step_undoes_everything(
                 os.kill(os.getpid(), signal.SIGTERM)
             return done
 
-        monkeypatch.setattr(_record, "_try", stopped)
+        monkeypatch.setattr(recorder, "_try", stopped)
         out = tmp_path / f"out{step}"
         try:
             record(Recording(out=out, isolated=(2,), seconds=0.01), machine.handle, machine.root)
@@ -286,7 +286,7 @@ def test_a_noise_threshold_saves_the_ring_when_something_takes_longer(machine: M
 @pytest.mark.parametrize("text", ["", "20 m", "-1us", "0", "61s", "fast"])
 def test_noise_thresholds_that_make_no_sense_are_refused(text: str):
     with pytest.raises(tc.TraceError, match="noise"):
-        _record.noise_us(text)
+        recorder.noise_us(text)
 
 
 def test_control_groups_of_running_tasks_are_written_down(machine: Machine, tmp_path: Path):
@@ -322,11 +322,11 @@ def test_an_existing_file_is_not_overwritten(machine: Machine, tmp_path: Path):
 def test_isolated_cpus_come_from_the_machine_or_are_asked_for(machine: Machine):
     folder = machine.root / "sys/devices/system/cpu"
     with pytest.raises(tc.TraceError, match="name some with --isolated"):
-        _record.isolated_cpus(machine.root)
+        recorder.isolated_cpus(machine.root)
     (folder / "isolated").write_text("3\n")
-    assert _record.isolated_cpus(machine.root) == (3,)
+    assert recorder.isolated_cpus(machine.root) == (3,)
     (folder / "nohz_full").write_text("2-3\n")
-    assert _record.isolated_cpus(machine.root) == (2, 3)
+    assert recorder.isolated_cpus(machine.root) == (2, 3)
 
 
 @pytest.mark.parametrize("text", ["", "2x", "-1", "0", "1.2.3h"])

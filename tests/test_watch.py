@@ -11,11 +11,11 @@ import pytest
 from tests.test_trace_record import Machine
 
 from tlbcore._core import TraceError
-from tlbcore._record import Recording, record
-from tlbcore._watch import KINDS, Reading, Watch, json_line, metrics, table, write_metrics
 from tlbcore.cli import main
 from tlbcore.cli._common import console
 from tlbcore.cli.top import shown
+from tlbcore.trace.recorder.run import Recording, record
+from tlbcore.trace.recorder.watch import KINDS, Reading, Watch, json_line, metrics, table, write_metrics
 
 LINES = """\
             spin-7       [002] d.h..     1.000000: local_timer_entry: vector=236

@@ -9,8 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the same list for type checkers, tested against the table below
-    from tlbcore._calibrate import Calibration as Calibration
-    from tlbcore._calibrate import calibrate as calibrate
     from tlbcore._core import CheckError as CheckError
     from tlbcore._core import ConfigError as ConfigError
     from tlbcore._core import PolicyError as PolicyError
@@ -20,24 +18,6 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore._core import TlbError as TlbError
     from tlbcore._core import TraceError as TraceError
     from tlbcore._core import __version__ as __version__
-    from tlbcore._explain import Explanation as Explanation
-    from tlbcore._explain import explain as explain
-    from tlbcore._machines import Machine as Machine
-    from tlbcore._machines import machine as machine
-    from tlbcore._machines import machines as machines
-    from tlbcore._replay import Replay as Replay
-    from tlbcore._replay import replay as replay
-    from tlbcore._simulate import Comparison as Comparison
-    from tlbcore._simulate import SimResult as SimResult
-    from tlbcore._simulate import compare as compare
-    from tlbcore._simulate import simulate as simulate
-    from tlbcore._simulate import statistics as statistics
-    from tlbcore._sweep import Sweep as Sweep
-    from tlbcore._sweep import break_even as break_even
-    from tlbcore._sweep import read_sweep as read_sweep
-    from tlbcore._sweep import sweep as sweep
-    from tlbcore._validate import Validation as Validation
-    from tlbcore._validate import validate as validate
     from tlbcore.checker import Bounds as Bounds
     from tlbcore.checker import Counterexample as Counterexample
     from tlbcore.checker import LitmusResult as LitmusResult
@@ -49,14 +29,28 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore.checker import necessary as necessary
     from tlbcore.checker import repair as repair
     from tlbcore.checker import verdict_table as verdict_table
+    from tlbcore.hardware import Machine as Machine
+    from tlbcore.hardware import machine as machine
+    from tlbcore.hardware import machines as machines
     from tlbcore.inspect import Host as Host
     from tlbcore.inspect import inspect_host as inspect_host
+    from tlbcore.inspect.calibration import Calibration as Calibration
+    from tlbcore.inspect.calibration import calibrate as calibrate
     from tlbcore.kernel import Kernel as Kernel
     from tlbcore.policy import Policy as Policy
     from tlbcore.policy import as_policy as as_policy
     from tlbcore.policy import policies as policies
     from tlbcore.scenarios import Actor as Actor
     from tlbcore.scenarios import Scenario as Scenario
+    from tlbcore.simulation.run import Comparison as Comparison
+    from tlbcore.simulation.run import SimResult as SimResult
+    from tlbcore.simulation.run import compare as compare
+    from tlbcore.simulation.run import simulate as simulate
+    from tlbcore.simulation.run import statistics as statistics
+    from tlbcore.sweeps.run import Sweep as Sweep
+    from tlbcore.sweeps.run import break_even as break_even
+    from tlbcore.sweeps.run import read_sweep as read_sweep
+    from tlbcore.sweeps.run import sweep as sweep
     from tlbcore.tlb import EVENT as EVENT
     from tlbcore.tlb import FLAGS as FLAGS
     from tlbcore.tlb import OPS as OPS
@@ -67,38 +61,44 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore.trace import Trace as Trace
     from tlbcore.trace import causes as causes
     from tlbcore.trace import read_trace as read_trace
+    from tlbcore.trace.explanation import Explanation as Explanation
+    from tlbcore.trace.explanation import explain as explain
+    from tlbcore.trace.replayed import Replay as Replay
+    from tlbcore.trace.replayed import replay as replay
+    from tlbcore.validation.published import Validation as Validation
+    from tlbcore.validation.published import validate as validate
 
 # name -> module that defines it; one line per public name
 _EXPORTS: dict[str, str] = {
     "__version__": "tlbcore._core",
     "TlbcoreError": "tlbcore._core",
-    "Sweep": "tlbcore._sweep",
-    "break_even": "tlbcore._sweep",
-    "read_sweep": "tlbcore._sweep",
-    "sweep": "tlbcore._sweep",
+    "Sweep": "tlbcore.sweeps.run",
+    "break_even": "tlbcore.sweeps.run",
+    "read_sweep": "tlbcore.sweeps.run",
+    "sweep": "tlbcore.sweeps.run",
     "EVENT": "tlbcore.tlb",
     "FLAGS": "tlbcore.tlb",
-    "Machine": "tlbcore._machines",
+    "Machine": "tlbcore.hardware",
     "MissCurve": "tlbcore.tlb",
     "OPS": "tlbcore.tlb",
     "Tlb": "tlbcore.tlb",
     "TlbResult": "tlbcore.tlb",
-    "machine": "tlbcore._machines",
-    "machines": "tlbcore._machines",
+    "machine": "tlbcore.hardware",
+    "machines": "tlbcore.hardware",
     "miss_curve": "tlbcore.tlb",
-    "Calibration": "tlbcore._calibrate",
-    "calibrate": "tlbcore._calibrate",
+    "Calibration": "tlbcore.inspect.calibration",
+    "calibrate": "tlbcore.inspect.calibration",
     "Host": "tlbcore.inspect",
     "Kernel": "tlbcore.kernel",
     "Actor": "tlbcore.scenarios",
     "Scenario": "tlbcore.scenarios",
-    "Comparison": "tlbcore._simulate",
-    "SimResult": "tlbcore._simulate",
-    "compare": "tlbcore._simulate",
-    "simulate": "tlbcore._simulate",
-    "statistics": "tlbcore._simulate",
-    "Validation": "tlbcore._validate",
-    "validate": "tlbcore._validate",
+    "Comparison": "tlbcore.simulation.run",
+    "SimResult": "tlbcore.simulation.run",
+    "compare": "tlbcore.simulation.run",
+    "simulate": "tlbcore.simulation.run",
+    "statistics": "tlbcore.simulation.run",
+    "Validation": "tlbcore.validation.published",
+    "validate": "tlbcore.validation.published",
     "inspect_host": "tlbcore.inspect",
     "Bounds": "tlbcore.checker",
     "Counterexample": "tlbcore.checker",
@@ -121,13 +121,13 @@ _EXPORTS: dict[str, str] = {
     "SweepError": "tlbcore._core",
     "TlbError": "tlbcore._core",
     "TraceError": "tlbcore._core",
-    "Explanation": "tlbcore._explain",
-    "Replay": "tlbcore._replay",
+    "Explanation": "tlbcore.trace.explanation",
+    "Replay": "tlbcore.trace.replayed",
     "Trace": "tlbcore.trace",
     "causes": "tlbcore.trace",
-    "explain": "tlbcore._explain",
+    "explain": "tlbcore.trace.explanation",
     "read_trace": "tlbcore.trace",
-    "replay": "tlbcore._replay",
+    "replay": "tlbcore.trace.replayed",
 }
 
 # Modules that are namespaces of their own: `tlbcore.scenarios.rteval()`, `tlbcore.plot.latency(axes, ...)`.

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from tlbcore import _core
 from tlbcore._core import SweepError
-from tlbcore._names import unknown
-from tlbcore._numbers import count
+from tlbcore._input.names import unknown
+from tlbcore._input.numbers import count
 
 Table = Mapping[str, NDArray[Any]]
 

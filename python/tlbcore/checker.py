@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from tlbcore import _core
-from tlbcore._numbers import count, flag
-from tlbcore._repair_cost import Cost, cost_of
+from tlbcore._input.numbers import count, flag
 from tlbcore.kernel import machine_text
 from tlbcore.policy import Policy, as_policy, policies
+from tlbcore.simulation.repair_cost import Cost, cost_of
 
 __all__ = [
     "Bounds",

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tlbcore import _core
-from tlbcore._boot import BootLine, Release, boot_line, boot_words
-from tlbcore._numbers import count, flag
+from tlbcore._input.boot_line import BootLine, Release, boot_line, boot_words
+from tlbcore._input.numbers import count, flag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tlbcore._machines import Machine
+    from tlbcore.hardware import Machine
     from tlbcore.policy import Policy
 
 __all__ = ["Kernel"]
@@ -196,7 +196,7 @@ def _line_remarks(line: BootLine) -> Iterator[str]:
 
 def machine_text(machine: str | Path | Machine) -> str:
     """Return what the core takes for a machine: a built-in name or a preset's text."""
-    from tlbcore._machines import machine as as_machine
+    from tlbcore.hardware import machine as as_machine
 
     machine = as_machine(machine)
     return machine.name if machine.text is None else machine.text

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tlbcore._core import ConfigError
-from tlbcore._names import unknown
+from tlbcore._input.names import unknown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from tlbcore._simulate import Comparison, SimResult
-    from tlbcore._sweep import Sweep
     from tlbcore.analysis import BreakEven
+    from tlbcore.simulation.run import Comparison, SimResult
+    from tlbcore.sweeps.run import Sweep
     from tlbcore.tlb import MissCurve
 
 __all__ = ["break_even", "comparison", "heat_map", "latency", "miss_curve", "sweep", "timeline"]
@@ -40,7 +40,7 @@ def comparison(axes: Axes, found: Comparison, figure: str, *, cpu_class: str = "
     A figure that rests on an unsourced cost is a bar without a point. Raises `ConfigError` for an unknown figure or
     class of CPU.
     """
-    from tlbcore._simulate import FIGURES
+    from tlbcore.simulation.run import FIGURES
 
     if figure not in FIGURES:
         raise ConfigError(unknown("figure", figure, FIGURES))

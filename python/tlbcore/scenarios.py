@@ -18,9 +18,9 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from tlbcore import _core
-from tlbcore._cpus import CpuListError, as_cpus
-from tlbcore._names import unknown
-from tlbcore._numbers import count, flag, quantity
+from tlbcore._input.cpus import CpuListError, as_cpus
+from tlbcore._input.names import unknown
+from tlbcore._input.numbers import count, flag, quantity
 
 __all__ = [
     "SCENARIOS",

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tlbcore import _core
-from tlbcore._files import sealed
-from tlbcore._machines import Machine
-from tlbcore._machines import machine as _machine
+from tlbcore._output.files import sealed
+from tlbcore.hardware import Machine
+from tlbcore.hardware import machine as _machine
 
 #: One event of `Tlb.run`: 16 bytes. `vpn` is `address >> 12`; `op` is a number of `OPS`; `flags` are those
 #: of `FLAGS`.

@@ -268,7 +268,7 @@ pub fn kernel_inert(json: &str, policy: &str, machine: &str, isolated: bool) -> 
     Ok(kernel.inert(&policy.name, &policy.needs, &machine.features, isolated))
 }
 
-/// A `.config` (plain or gzip), a command line and a meltdown state as (JSON, remarks); who is isolated, `tlbcore._boot` reads.
+/// A `.config` (plain or gzip), a command line and a meltdown state as (JSON, remarks); who is isolated, `_input/boot_line.py` reads.
 #[pyfunction]
 pub fn kernel_parse(
     data: &[u8],

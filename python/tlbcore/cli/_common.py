@@ -148,7 +148,7 @@ def progress(what: str, unit: str = "") -> Iterator[Callable[[float, float | Non
 
     Yields `advance(done, total)`; `total` is None when it is not known.
     """
-    from tlbcore._progress import bar
+    from tlbcore._output.progress import bar
 
     with bar(what, unit) as advance:
         yield advance

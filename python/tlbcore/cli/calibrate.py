@@ -12,7 +12,7 @@ import typer
 from tlbcore.cli import _common
 
 if TYPE_CHECKING:
-    from tlbcore._calibrate import Calibration
+    from tlbcore.inspect.calibration import Calibration
 
 
 def command(
@@ -28,7 +28,7 @@ def command(
     """Measure this machine's TLBs and costs and write them as a machine for --machine."""
     if out is not None and not out.parent.is_dir():
         _common.fail(f"{out.parent}: no such directory")
-    from tlbcore._calibrate import calibrate
+    from tlbcore.inspect.calibration import calibrate
 
     def progress(_stage: int, what: str) -> None:
         if sys.stderr.isatty():

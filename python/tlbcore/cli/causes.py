@@ -26,7 +26,7 @@ def command(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of --json.")] = False,
 ) -> None:
     """List what interrupts isolated CPUs: how it looks in a trace, who calls, what can be done."""
-    from tlbcore._names import unknown
+    from tlbcore._input.names import unknown
     from tlbcore.trace import causes
 
     if name is not None and name not in causes:
@@ -41,14 +41,14 @@ def command(
     elif markdown:
         print(_page(chosen))
     elif name is None:
-        from tlbcore._report import columns
+        from tlbcore.trace.report.words import columns
 
         rows = [[c.id, c.call_class, c.deferral, c.title] for c in chosen]
         print("\n".join(columns([["cause", "class", "deferral", ""], *rows], "<<<<", indent="")))
     else:
         print(f"{name}: {chosen[0].title}")
         for field, text in _facts(chosen[0]):
-            from tlbcore._report import paragraph
+            from tlbcore.trace.report.words import paragraph
 
             print("\n".join(paragraph(text, indent="              ", first=f"  {field:12}")))
 

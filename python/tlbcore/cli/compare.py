@@ -10,7 +10,7 @@ import typer
 from tlbcore.cli import _common
 
 if TYPE_CHECKING:
-    from tlbcore._simulate import Comparison
+    from tlbcore.simulation.run import Comparison
 
 
 def command(
@@ -45,9 +45,9 @@ def command(
     if recordings:
         files = " ".join(recordings)
         _common.fail(f"compares simulated policies; recordings are compared by `tlbcore explain {files}`")
-    from tlbcore._simulate import DEFAULT_POLICIES, compare
     from tlbcore.kernel import Kernel
     from tlbcore.scenarios import by_name
+    from tlbcore.simulation.run import DEFAULT_POLICIES, compare
 
     states = {"on": True, "off": False, "auto": None}
     if pti not in states:
@@ -92,7 +92,7 @@ def _notes(result: Comparison) -> list[str]:
 def _show(result: Comparison) -> None:
     from rich.table import Table
 
-    from tlbcore._simulate import FIGURES
+    from tlbcore.simulation.run import FIGURES
 
     first, table = result.results[0], result.table
     console = _common.console()

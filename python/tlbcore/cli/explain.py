@@ -10,8 +10,8 @@ import typer
 from tlbcore.cli import _common, _trace
 
 if TYPE_CHECKING:
-    from tlbcore._explain import Explanation
     from tlbcore.trace import Trace
+    from tlbcore.trace.explanation import Explanation
 
 _CONDITION_MET = 1
 _NOT_RECORDED = 3
@@ -72,11 +72,11 @@ def command(
     if not traces:
         _snapshots(interrupts, isolated)
         return
-    from tlbcore._conditions import Condition
-    from tlbcore._explain import explain
-    from tlbcore._interrupts import coverage, noted, read_interrupts
-    from tlbcore._report import coverage_text
-    from tlbcore._report_compare import comparison_rows, comparison_text
+    from tlbcore.trace.conditions import Condition
+    from tlbcore.trace.explanation import explain
+    from tlbcore.trace.interrupts import coverage, noted, read_interrupts
+    from tlbcore.trace.report.compared import comparison_rows, comparison_text
+    from tlbcore.trace.report.words import coverage_text
 
     if lines is not None:
         _check_cause(lines)
@@ -130,8 +130,8 @@ def command(
 
 
 def _snapshots(interrupts: tuple[Path, Path] | None, isolated: str | None) -> None:
-    from tlbcore._interrupts import read_interrupts, snapshot_text
     from tlbcore.trace import parse_cpus
+    from tlbcore.trace.interrupts import read_interrupts, snapshot_text
 
     if interrupts is None:
         _common.fail("missing argument 'TRACE...'")
@@ -149,7 +149,7 @@ _OTHER_LINES = ("purges", "unexplained", "holes", "broken")
 
 
 def _check_cause(name: str) -> None:
-    from tlbcore._names import unknown
+    from tlbcore._input.names import unknown
     from tlbcore.trace import causes
 
     if name not in causes and name not in _OTHER_LINES:

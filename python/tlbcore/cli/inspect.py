@@ -92,7 +92,7 @@ def _show(console: Console, host: Host) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from tlbcore._cpus import show_cpus
+    from tlbcore._input.cpus import show_cpus
 
     def line(name: str, text: str) -> None:
         facts.add_row(Text(name), Text(text))
@@ -190,7 +190,7 @@ def _grouped(rows: Mapping[str, NDArray[Any]]) -> dict[tuple[str, str, str, str]
 
 
 def _isolation(host: Host) -> str:
-    from tlbcore._cpus import show_cpus
+    from tlbcore._input.cpus import show_cpus
 
     if not host.isolated:
         return "none"

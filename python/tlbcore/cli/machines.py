@@ -9,7 +9,7 @@ import typer
 from tlbcore.cli import _common
 
 if TYPE_CHECKING:
-    from tlbcore._machines import Machine
+    from tlbcore.hardware import Machine
 
 _SECTIONS = {"cpu": "features", "walker": "page walker", "costs": "costs"}
 
@@ -22,7 +22,7 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List CPU presets, or show one with the mark and source of every number."""
-    from tlbcore._machines import machine, machines
+    from tlbcore.hardware import machine, machines
 
     if name is not None:
         one = machine(name)

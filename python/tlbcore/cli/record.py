@@ -57,10 +57,10 @@ def command(
     buffer_kb: Annotated[int, typer.Option(help="Ring buffer per CPU, KiB.", min=64)] = 4096,
 ) -> None:
     """Record a trace on this machine; everything is restored afterwards. Needs root."""
-    from tlbcore._cpus import show_cpus
-    from tlbcore._record import Recording, Tracefs, duration_s, isolated_cpus, noise_us, record
+    from tlbcore._input.cpus import show_cpus
     from tlbcore.cli.top import shown
     from tlbcore.trace import parse_cpus
+    from tlbcore.trace.recorder.run import Recording, Tracefs, duration_s, isolated_cpus, noise_us, record
 
     seconds = duration_s(duration) if duration is not None else None
     threshold = noise_us(noise) if noise is not None else None

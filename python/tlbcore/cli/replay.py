@@ -33,7 +33,7 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a trace would have been under other policies."""
-    from tlbcore._replay import check_policies, replay
+    from tlbcore.trace.replayed import check_policies, replay
 
     policies = check_policies(policy)
     whole, damage = _trace.read(trace, isolated)

@@ -26,7 +26,7 @@ def command(
 ) -> None:
     """Simulate a grid of configurations into a Parquet data set."""
     plan = _read(grid)
-    from tlbcore import _sweep as sweeps
+    from tlbcore.sweeps import run as sweeps
 
     with ExitStack() as open_:
         executor = open_.enter_context(_dask(dask)).get_executor() if dask else None
@@ -86,7 +86,7 @@ def _dask(address: str) -> Any:
 
 def _read(file: Path) -> dict[str, Any]:
     """Turn the file into the arguments of `tlbcore.sweep`."""
-    from tlbcore._names import unknown
+    from tlbcore._input.names import unknown
     from tlbcore.kernel import Kernel
 
     try:

@@ -13,7 +13,7 @@ import typer
 from tlbcore.cli import _common
 
 if TYPE_CHECKING:
-    from tlbcore._watch import Reading, Watch
+    from tlbcore.trace.recorder.watch import Reading, Watch
 
 
 def command(
@@ -38,8 +38,8 @@ def command(
     """Watch what takes isolated CPUs from their tasks, live. Needs root; everything is restored afterwards."""
     import os
 
-    from tlbcore._record import Recording, Tracefs, duration_s, isolated_cpus, record
     from tlbcore.trace import parse_cpus
+    from tlbcore.trace.recorder.run import Recording, Tracefs, duration_s, isolated_cpus, record
 
     seconds = duration_s(duration) if duration is not None else None
     every = duration_s(interval)
@@ -66,7 +66,7 @@ def shown(
     cpus: Sequence[int], interval_s: float, prometheus: Path | None, *, json: bool = False, live: bool = True
 ) -> Iterator[Watch]:
     """Give a watch whose readings are shown: a live table on a terminal, a table or line per interval elsewhere."""
-    from tlbcore._watch import Watch, json_line, table, write_metrics
+    from tlbcore.trace.recorder.watch import Watch, json_line, table, write_metrics
 
     ways: list[Callable[[Reading, Reading | None], None]] = []
     if prometheus is not None:

@@ -15,7 +15,7 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Simulate the published experiments and show both figures."""
-    from tlbcore._validate import validate
+    from tlbcore.validation.published import validate
 
     with _common.progress("validating", "parts") as advance:
         result = validate(progress=advance)

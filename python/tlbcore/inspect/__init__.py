@@ -35,14 +35,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlbcore import _core
-from tlbcore._boot import Release
-from tlbcore._cpus import CpuListError, cpu_list, show_cpus
-from tlbcore._machines import Machine
+from tlbcore._input.boot_line import Release
+from tlbcore._input.cpus import CpuListError, cpu_list, show_cpus
+from tlbcore.hardware import Machine
 from tlbcore.inspect._facts import Cpu, Facts, HostKernel
-from tlbcore.inspect._lint import lint
 from tlbcore.inspect._machine import fitting_machine
 from tlbcore.inspect._policies import outlook
 from tlbcore.inspect._root import MissingError, Pasted, Root
+from tlbcore.inspect.checks.lint import lint
 
 __all__ = ["Cpu", "Host", "HostKernel", "inspect_host"]
 

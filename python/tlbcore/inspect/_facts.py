@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
-from tlbcore._boot import Release, boot_cpu_list, boot_line, boot_options, has
-from tlbcore._cpus import CpuListError, cpu_list, cpu_mask
+from tlbcore._input.boot_line import Release, boot_cpu_list, boot_line, boot_options, has
+from tlbcore._input.cpus import CpuListError, cpu_list, cpu_mask
 from tlbcore.inspect._root import MissingError, Root, config_options
 
 CPU = "sys/devices/system/cpu"

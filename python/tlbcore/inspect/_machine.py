@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tlbcore._machines import Machine, machines
+from tlbcore.hardware import Machine, machines
 from tlbcore.inspect._facts import Cpu
 
 # (vendor, family, models, preset): parts with the core of a preset whose own signature is another one. Model

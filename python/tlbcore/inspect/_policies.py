@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlbcore import _core
-from tlbcore._cpus import show_cpus
-from tlbcore._machines import Machine
+from tlbcore._input.cpus import show_cpus
+from tlbcore.hardware import Machine
 from tlbcore.inspect._facts import Facts
 from tlbcore.kernel import machine_text
 from tlbcore.policy import Policy, policies

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tlbcore._machines import Machine
+from tlbcore.hardware import Machine
 
 _SIZES = {"4K": 1, "2M": 512, "1G": 512 * 512}  # in pages of 4 KiB
 _MASK64 = (1 << 64) - 1

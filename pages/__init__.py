@@ -1,0 +1,1 @@
+"""Writers of the generated pages under docs/; they are no part of the package."""

@@ -1,0 +1,1 @@
+"""What arguments and files say: CPU lists, numbers, names with `did you mean`, a kernel's command line."""

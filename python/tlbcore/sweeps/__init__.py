@@ -1,0 +1,1 @@
+"""Many configurations and seeds: points, batches of them, parts on disk, results."""

@@ -1,0 +1,564 @@
+"""Sweeps: many simulations of one configuration with some parameters varied.
+
+A point is a configuration and a seed; what identifies it is a hash of just that. So a sweep that was killed goes on
+where it stopped, a widened grid computes only what is new, and policies of one point see the same workload.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlbcore import _core, analysis
+from tlbcore._core import SweepError, TlbcoreError
+from tlbcore._input.names import unknown
+from tlbcore._input.numbers import as_threads, count
+from tlbcore._output.progress import Progress, shown
+from tlbcore._output.signals import endings
+from tlbcore.hardware import Machine
+from tlbcore.hardware import machine as as_machine
+from tlbcore.kernel import Kernel, machine_text
+from tlbcore.policy import Policy, as_policies, as_policy
+from tlbcore.policy import policies as builtin
+from tlbcore.scenarios import SCENARIOS, Scenario, by_name
+from tlbcore.sweeps import batches, results
+from tlbcore.sweeps.batches import Interrupted, Outcome
+from tlbcore.sweeps.parts import Directory
+from tlbcore.sweeps.points import Batch, Column, Points, grid_axes, sample_axis
+from tlbcore.sweeps.results import Sweep
+
+__all__ = ["Sweep", "break_even", "metrics", "read_sweep", "sweep"]
+
+MANY = 10_000_000  # points; more are computed only when told so
+SEEDS = "0.1.0"  # the version from which points have had their seeds
+OURS = ("machine", "policy")  # parameters that are not the scenario's
+
+Base = str | Scenario | Callable[..., Scenario]
+
+
+def metrics() -> dict[str, tuple[str, str]]:
+    """Return what a sweep computes of each point: name to unit and sentence.
+
+    >>> metrics()["syscall_mean_ns"][0]
+    'ns'
+    """
+    return {name: (unit, text) for name, unit, text in _core.sweep_metrics()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Simulations:
+    """The job: a batch of points in, figures out. Pickled when an executor runs it elsewhere."""
+
+    base: Base
+    fixed: Mapping[str, Any]
+    kernel: Kernel
+    machines: Mapping[str, str]  # label to name or text
+    policies: Mapping[str, str]
+
+    def scenario(self, given: Mapping[str, Any]) -> Scenario:
+        """Return the workload with some parameters set."""
+        if isinstance(self.base, str):
+            return by_name(self.base, **{**self.fixed, **given})
+        if isinstance(self.base, Scenario):
+            return self.base.replace(**{**self.fixed, **given})
+        return self.base(**{**self.fixed, **given})
+
+    def __call__(self, batch: Batch, threads: int) -> Outcome:
+        varied = [name for name in batch.columns if name not in OURS and not name.startswith("kernel.")]
+        tuned = [name for name in batch.columns if name.startswith("kernel.")]
+        errors: list[str | None] = [None] * len(batch)
+        scenarios = _Distinct(self.texts(varied))
+        named = self.named(tuned, "kernel.")
+        kernels = _Distinct(lambda values: self.kernel.replace(**named(values)).to_json())
+        machines = _Distinct(lambda values: self.machines[values[0]])
+        policies = _Distinct(lambda values: self.policies[values[0]])
+        columns = [
+            (scenarios, [batch.columns[name] for name in varied]),
+            (machines, [batch.columns.get("machine", [next(iter(self.machines))] * len(batch))]),
+            (kernels, [batch.columns[name] for name in tuned]),
+            (policies, [batch.columns.get("policy", [next(iter(self.policies))] * len(batch))]),
+        ]
+        choices = np.zeros((len(batch), 4), dtype=np.uint32)
+        for part, (distinct, values) in enumerate(columns):
+            rows = _rows(values, len(batch))
+            places = {row: distinct.index(row) for row in dict.fromkeys(rows)}
+            if len(places) == 1:
+                rows = rows[:1]  # one for all
+            failed = {row: place for row, place in places.items() if isinstance(place, str)}
+            if failed:
+                spread = rows if len(rows) > 1 else rows * len(batch)
+                errors = [error or failed.get(row) for error, row in zip(errors, spread, strict=True)]
+            choices[:, part] = [0 if row in failed else places[row] for row in rows]
+        sound = np.array([error is None for error in errors], dtype=bool)
+        figures, found, done, without = _core.sweep_run(
+            scenarios.texts, machines.texts, kernels.texts, policies.texts,
+            np.ascontiguousarray(choices[sound]), batch.seeds[sound].tolist(), threads,
+        )  # fmt: skip
+        where = np.flatnonzero(sound)
+        for place, error in zip(where.tolist(), found, strict=True):
+            errors[place] = error
+        whole_figures = np.full((len(figures), len(batch)), np.nan)
+        whole_figures[:, where] = figures
+        inert = np.zeros(len(batch), dtype=bool)
+        inert[where] = without
+        outcome = Outcome(
+            metrics=dict(zip(metrics(), whole_figures, strict=True)), errors=errors, inert=inert
+        )
+        if not done.all():
+            reached = np.ones(len(batch), dtype=bool)
+            reached[where] = done
+            raise Interrupted(done=reached, outcome=outcome.select(reached))
+        return outcome
+
+    def texts(self, names: Sequence[str]) -> Callable[[tuple[Any, ...]], str]:
+        """Return what makes the workload of some values, as the engine gets it."""
+        named = self.named(names)
+        return lambda values: self.scenario(named(values)).to_json()
+
+    def named(self, names: Sequence[str], prefix: str = "") -> Callable[[tuple[Any, ...]], dict[str, Any]]:
+        """Return what gives numbers of a column, which are floats, the kind that their parameter has."""
+        makers = []
+        for name in names:
+            kind = self.kind(name)
+            make = _whole if kind.startswith("int") else _flag if kind.startswith("bool") else None
+            makers.append((name.removeprefix(prefix), make))
+        return lambda values: {
+            name: value if make is None or isinstance(value, str) else make(value)
+            for (name, make), value in zip(makers, values, strict=True)
+        }
+
+    def parameters(self) -> dict[str, str]:
+        """Name every parameter that can be varied, with its annotation."""
+        if isinstance(self.base, Scenario):
+            own = {field.name: str(field.type) for field in dataclasses.fields(self.base)}
+        else:
+            function = SCENARIOS[self.base] if isinstance(self.base, str) else self.base
+            own = {name: str(p.annotation) for name, p in inspect.signature(function).parameters.items()}
+        kernel = {f"kernel.{field.name}": str(field.type) for field in dataclasses.fields(Kernel)}
+        return {**own, **kernel, "machine": "str", "policy": "str"}
+
+    def kind(self, name: str) -> str:
+        """Return a parameter's annotation."""
+        known = self.parameters()
+        if name not in known:
+            raise SweepError(unknown("parameter", name, known))
+        return known[name]
+
+
+class _Distinct:
+    """The distinct values of a part of the points, made once each."""
+
+    def __init__(self, make: Callable[[tuple[Any, ...]], str]) -> None:
+        self._make = make
+        self._known: dict[tuple[Any, ...], int | str] = {}
+        self.texts: list[str] = []
+
+    def index(self, values: tuple[Any, ...]) -> int | str:
+        """Return the place of these values, or the error they make."""
+        if values not in self._known:
+            try:
+                text = self._make(values)
+            except TlbcoreError as error:
+                self._known[values] = str(error)
+            except Exception as error:  # a function of the user's; the other points are not to blame
+                self._known[values] = f"{type(error).__name__}: {error}"
+            else:
+                self._known[values] = len(self.texts)
+                self.texts.append(text)
+        return self._known[values]
+
+
+def _rows(columns: Sequence[Column], length: int) -> list[tuple[Any, ...]]:
+    """Return the values of each point; one empty row for all where nothing is varied."""
+    lists = [column if isinstance(column, list) else column.tolist() for column in columns]
+    return list(zip(*lists, strict=True)) if lists else [()] * length
+
+
+def _whole(value: float) -> float:
+    return int(value) if float(value).is_integer() else value
+
+
+def _flag(value: float) -> float | bool:
+    return bool(value) if value in (0, 1) else value
+
+
+def sweep(
+    base: Base,
+    grid: Mapping[str | tuple[str, ...], Sequence[Any]] | None = None,
+    *,
+    samples: Any = None,
+    names: Sequence[str] | None = None,
+    policies: Sequence[str | Path | Policy] = ("ipi", "coalesce-v7-fixed"),
+    machine: str | Machine = "broadwell-ep-e5-2699v4",
+    kernel: Kernel | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    replications: int = 1,
+    seed: int = 1,
+    threads: int | None = None,
+    executor: Executor | Callable[[], Executor] | None = None,
+    out: str | Path | None = None,
+    yes: bool = False,
+    progress: Progress | bool | None = None,
+) -> Sweep:
+    """Simulate every point of a grid, or every sample.
+
+    Parameters
+    ----------
+    base
+        Name of a built-in scenario, a function that returns a `Scenario`, or a `Scenario`.
+    grid
+        Values by parameter; all combinations are computed. A tuple of names with rows of values changes them
+        together. Parameters are those of the scenario, `machine`, `policy`, and `kernel.NAME` for the fields of
+        `Kernel`.
+    samples, names
+        Instead of a grid: columns by name, a pandas or polars data frame, a structured array, or an array of shape
+        (n, parameters) with `names` (SALib: `names=problem["names"]`; `scipy.stats.qmc` after `qmc.scale`). Row i of
+        one policy and replication is sample i; a sample that is given twice stands there twice.
+    policies
+        The policies of every point, unless `policy` is in the grid. They see the same workload, draw by draw.
+    machine, kernel
+        CPU model and kernel, where they are not varied.
+    fixed
+        Parameters of the scenario that are the same in every point.
+    replications
+        Seeds per point, derived from `seed` and the point.
+    seed
+        Seed of the sweep.
+    threads
+        Threads in this process; as many as there are CPUs when left out. Results do not depend on it.
+    executor
+        A `concurrent.futures.Executor`, such as Dask's `client.get_executor()` or `mpi4py.futures`, or a function
+        that makes one: then a process pool that broke is replaced.
+    out
+        Directory for the results. A sweep that is already there goes on; nothing is computed twice.
+    yes
+        Compute more than ten million points.
+    progress
+        Called with (points done, points to do), both without what earlier runs left in `out`; True shows a bar with
+        rate and time left, on a terminal or in a notebook (extra `cli`).
+
+    Returns
+    -------
+    Sweep
+        The rows of this grid or these samples, in the order in which they were asked for, whoever computed them
+        and when. After Ctrl-C those that are done, with `interrupted` set; the same call with the same `out` goes
+        on. (KeyboardInterrupt if there is none yet.)
+
+    Raises
+    ------
+    SweepError
+        If a parameter is unknown, the grid is empty, or the directory holds anything else.
+    PolicyError, TlbError, SimError, ConfigError
+        If what all points share cannot be; a single point that cannot be is a row with its error.
+
+    Examples
+    --------
+    >>> import tlbcore as tc
+    >>> result = tc.sweep("syscall-heavy", {"spawn_hz": [10, 100]}, fixed={"duration_s": 0.01})
+    >>> len(result), result.parameters
+    (4, ('spawn_hz', 'policy'))
+    """
+    threads = as_threads(threads, SweepError)
+    job, points, identity = _plan(
+        base, grid, samples=samples, names=names, policies=policies, machine=machine, kernel=kernel, fixed=fixed,
+        replications=replications, seed=seed,
+    )  # fmt: skip
+    known = metrics()
+    units = {name: unit for name, (unit, _) in known.items()}
+    if len(points) > MANY and not yes:
+        raise SweepError(_too_many(job, points, len(known)))
+    design = points.design()
+    with ExitStack() as open_:
+        if out is not None:
+            open_.enter_context(endings())
+        rows: results.Memory | results.Disk
+        directory = None
+        if out is None:
+            rows = results.Memory(list(known))
+        else:
+            directory = open_.enter_context(Directory(Path(out), identity, units))
+            directory.plan(design)
+            rows = results.Disk(directory, list(known))
+        skip = _Skip(rows.done.contains)
+        if executor is None:
+            steps = batches.drive_threads(points, job, skip, rows.sink, threads)
+        else:
+            steps = batches.drive_executor(points, job, skip, rows.sink, executor)
+        advance = open_.enter_context(shown(progress, "sweep", "points"))
+        finished, interrupted = 0, False
+        try:
+            for step in steps:
+                finished += step
+                if advance is not None:
+                    advance(finished, len(points) - skip.count)
+        except KeyboardInterrupt:
+            if not rows:
+                raise
+            interrupted = True
+        if directory is not None and not interrupted:
+            directory.compact()
+    if isinstance(rows, results.Memory):
+        result = results.from_memory(rows, design, list(known), units, identity)
+    else:
+        result = results.from_directory(Path(out or ""))
+    return dataclasses.replace(result, interrupted=interrupted)
+
+
+class _Skip:
+    """Says which points are done, and counts them."""
+
+    def __init__(self, contains: Callable[[NDArray[np.uint64]], NDArray[np.bool_]]) -> None:
+        self._contains = contains
+        self.count = 0
+
+    def __call__(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        found = self._contains(keys)
+        self.count += int(found.sum())
+        return found
+
+
+def _plan(
+    base: Base, grid: Mapping[str | tuple[str, ...], Sequence[Any]] | None, *, samples: Any,
+    names: Sequence[str] | None, policies: Sequence[str | Path | Policy], machine: str | Machine,
+    kernel: Kernel | None, fixed: Mapping[str, Any] | None, replications: int, seed: int,
+) -> tuple[_Simulations, Points, dict[str, Any]]:  # fmt: skip
+    if base not in SCENARIOS if isinstance(base, str) else not (isinstance(base, Scenario) or callable(base)):
+        raise _core.SimError(unknown("scenario", base, SCENARIOS))
+    if kernel is not None and not isinstance(kernel, Kernel):
+        raise _core.ConfigError(f"kernel must be a tlbcore.Kernel: got {type(kernel).__name__}")
+    if fixed is not None and not isinstance(fixed, Mapping):
+        raise SweepError(f"fixed maps names to values: got {fixed!r}")
+    count(seed, "seed", most=(1 << 64) - 1, error=SweepError)
+    if (grid is None) == (samples is None):
+        raise SweepError("a sweep needs a grid or samples, and not both")
+    texts: dict[str, str] = {}
+    models: dict[str, str] = {}
+    if grid is not None:
+        if not isinstance(grid, Mapping):
+            raise SweepError(f"a grid maps names to lists of values: got {grid!r}")
+        grid = {
+            name: _labels(name, values, texts, models) if name in ("policy", "machine") else values
+            for name, values in grid.items()
+        }
+        axes = grid_axes(grid)
+    else:
+        axes = [sample_axis(samples, names)]
+        for name in ("policy", "machine"):
+            if name in axes[0].columns:
+                _labels(name, axes[0].columns[name], texts, models)
+    varied = [name for axis in axes for name in axis.columns]
+    if "policy" not in varied:
+        if not (chosen := as_policies(policies)):
+            raise SweepError("a sweep needs at least one policy")
+        labels = _labels("policy", chosen, texts, models)
+        axes += grid_axes({"policy": labels})
+    if "machine" not in varied:
+        _labels("machine", [machine], texts, models)
+    job = _Simulations(
+        base=base, fixed=dict(fixed or {}), kernel=kernel or Kernel(), machines=models, policies=texts
+    )
+    for name in (*varied, *job.fixed):
+        job.kind(name)
+        if name in varied and name in job.fixed:
+            raise SweepError(f"parameter {name!r} is both fixed and varied")
+    made = not isinstance(base, (str, Scenario))
+    shared = {
+        "tlbcore": SEEDS,
+        "scenario": base if isinstance(base, str) else "function" if made else job.scenario({}).to_json(),
+        "fixed": {name: str(value) for name, value in sorted(job.fixed.items())},
+        "kernel": json.loads(job.kernel.to_json()),
+        "machine": None if "machine" in varied else next(iter(models)),
+        "parameters": sorted({*varied, "policy"}),
+        "seed": seed,
+    }
+    identity = {**shared, "tlbcore": _core.__version__, "engine": _engine()}
+    points = Points(
+        json.dumps(shared, sort_keys=True), seed, axes, replications=replications,
+        content=_Content(job=job, made=made, engine=identity["engine"]),
+    )  # fmt: skip
+    return job, points, identity
+
+
+def _engine() -> str:
+    """Return a digest of all that decides what a built-in scenario of given parameters comes to."""
+    from tlbcore import scenarios
+
+    return _digest(_core.engine() + Path(scenarios.__file__).read_text())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """What the values of points stand for, as columns that enter their keys and not their seeds.
+
+    Policies and machines that are not built in have the digest of their text in their label; those that are, and the
+    scenarios, are covered by the engine's. What a function of the user's makes of its parameters is known only from
+    the scenario that it returns.
+    """
+
+    job: _Simulations
+    made: bool
+    engine: str
+
+    def __call__(self, columns: Mapping[str, Column]) -> dict[str, list[str]]:
+        names = [name for name in columns if name not in OURS and not name.startswith("kernel.")]
+        length = len(next(iter(columns.values())))
+        content = {"engine": [self.engine] * length}
+        if self.made:
+            make = self.job.texts(names)
+            texts = _Distinct(lambda values: _digest(make(values)))
+            rows = _rows([columns[name] for name in names], length)
+            content["scenario"] = [
+                texts.texts[place] if isinstance(place := texts.index(row), int) else place for row in rows
+            ]
+        return content
+
+
+def _labels(name: Any, values: Any, texts: dict[str, str], models: dict[str, str]) -> list[str]:
+    """Name policies and machines in the table: a built-in by its name, any other as NAME@DIGEST."""
+    labels = []
+    for value in values:
+        if name == "policy":
+            policy = as_policy(value)
+            ours = policy.name in builtin and builtin[policy.name] == policy
+            label = policy.name if ours else f"{policy.name}@{policy.digest[:8]}"
+            texts[label] = policy.text
+        else:
+            model = as_machine(value)
+            label = model.name if model.text is None else f"{model.name}@{_digest(model.text)}"
+            models[label] = machine_text(model)
+        labels.append(label)
+    return labels
+
+
+def _digest(text: str) -> str:
+    from hashlib import sha256
+
+    return sha256(text.encode()).hexdigest()[:8]
+
+
+def _too_many(job: _Simulations, points: Points, count: int) -> str:
+    first = points.batch(0, 1)
+    start = time.perf_counter()
+    job(first, 1)
+    seconds = (time.perf_counter() - start) * len(points) / (os.cpu_count() or 1)
+    size = len(points) * 8 * (count + len(points.names) + 4)
+    return (
+        f"{len(points):,} points would take about {seconds / 3600:,.1f} hours on the CPUs here and"
+        f" {size / 1e9:,.1f} GB before compression: pass yes=True (--yes) to compute them"
+    )
+
+
+def _why_inert(policies: Sequence[Policy], machine: str | Machine, kernel: Kernel | None) -> str:
+    reasons = [(kernel or Kernel()).inert(policy, machine) for policy in policies]
+    return "; ".join(reason for each in reasons for reason in each) or "no CPU is isolated"
+
+
+def read_sweep(path: str | Path, *, every: bool = False) -> Sweep:
+    """Read the results in a directory, of a sweep that ended or was stopped.
+
+    Parameters
+    ----------
+    path
+        The directory.
+    every
+        Also the rows of earlier grids that were swept into it. Rows are then sorted by their parameters; otherwise
+        they stand in the order in which the last sweep asked for them.
+
+    Raises
+    ------
+    SweepError
+        If the directory holds no sweep, one of a newer version, or a damaged part.
+    """
+    return results.from_directory(Path(path), every=every)
+
+
+def break_even(
+    base: Base,
+    parameter: str,
+    low: float,
+    high: float,
+    *,
+    policies: tuple[str | Policy, str | Policy] = ("ipi", "coalesce-v7-fixed"),
+    metric: str = "syscall_mean_ns",
+    machine: str | Machine = "broadwell-ep-e5-2699v4",
+    kernel: Kernel | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    replications: int = 5,
+    most_replications: int = 40,
+    tolerance: float = 0.02,
+    seed: int = 1,
+    threads: int | None = None,
+) -> analysis.BreakEven:
+    """Find where two policies cost the same, by bisection with confidence from paired replications.
+
+    Parameters
+    ----------
+    base, machine, kernel, fixed, seed, threads
+        As in `sweep`.
+    parameter, low, high
+        What to vary, and between which values; on a logarithmic scale when they differ more than tenfold.
+    policies
+        The two policies.
+    metric
+        What to compare, one of `metrics()`.
+    replications, most_replications
+        Replications per value; doubled up to the second number where the sign of the difference stays open.
+    tolerance
+        Width of the result as a share of the range (of the value, on a logarithmic scale).
+
+    Returns
+    -------
+    BreakEven
+        The value, and an interval outside of which the sign is certain (95 % at each point).
+
+    Raises
+    ------
+    SweepError
+        If there is no change of sign between the two values, or a name is unknown.
+    """
+    if metric not in metrics():
+        raise SweepError(unknown("metric", metric, metrics()))
+    pair = [as_policy(policy) for policy in policies]
+    if len(pair) != 2:
+        raise SweepError(f"a break-even needs two policies: got {len(pair)}")
+    names = (pair[0].name, pair[1].name)
+
+    def differences(value: float, count: int) -> NDArray[np.float64]:
+        found = sweep(
+            base, {parameter: [value]}, policies=pair, machine=machine, kernel=kernel, fixed=fixed,
+            replications=count, seed=seed, threads=threads,
+        )  # fmt: skip
+        if found.interrupted:
+            raise KeyboardInterrupt
+        if len(found.failed["error"]):
+            raise SweepError(f"{parameter} = {value:g}: {found.failed['error'][0]}")
+        order = np.argsort(found.table["replication"], kind="stable")
+        if found.table["inert"].all():
+            raise SweepError(
+                f"{names[0]} and {names[1]} both do nothing here, so that mainline is compared with itself:"
+                f" {_why_inert(pair, machine, kernel)}"
+            )
+        labels = found.table["policy"][order]
+        values = found.table[metric][order]
+        first = labels == labels[np.flatnonzero([label.split("@")[0] == names[0] for label in labels])[0]]
+        out: NDArray[np.float64] = values[first] - values[~first]
+        if np.isnan(out).any():
+            raise SweepError(f"{metric} has no value at {parameter} = {value:g}")
+        return out
+
+    return analysis.bisect(
+        differences, low, high, parameter=parameter, metric=metric, policies=names,
+        replications=replications, most_replications=most_replications, tolerance=tolerance,
+    )  # fmt: skip

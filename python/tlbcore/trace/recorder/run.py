@@ -1,0 +1,662 @@
+"""Record what interrupts isolated CPUs: the smallest set of events that tells, set up and undone by itself.
+
+Everything happens in a tracing instance of its own, so other users of tracing are not disturbed and leaving
+means removing it. Only kprobes are global; they live in a group of their own and are removed by name.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any, Protocol
+
+from tlbcore._core import NoiseMeter, TraceError
+from tlbcore._input.cpus import show_cpus
+from tlbcore.inspect._root import Root
+from tlbcore.trace.recording import parse_cpus
+
+__all__ = ["Outcome", "Recording", "Tracefs", "duration_s", "noise_us", "record"]
+
+_GROUP = "tlbcore"
+_VECTORS = ("call_function", "call_function_single", "reschedule", "local_timer", "irq_work")
+# Event -> how to keep only what concerns the isolated CPUs; {cpus} is a kernel CPU list.
+_EVENTS: tuple[tuple[str, str], ...] = (
+    ("ipi/ipi_send_cpu", "cpu & CPUS{{{cpus}}}"),
+    ("ipi/ipi_send_cpumask", "cpumask & CPUS{{{cpus}}}"),
+    ("csd/csd_queue_cpu", "cpu & CPUS{{{cpus}}}"),
+    ("csd/csd_function_entry", "CPU & CPUS{{{cpus}}}"),
+    ("csd/csd_function_exit", "CPU & CPUS{{{cpus}}}"),
+    ("vmalloc/alloc_vmap_area", ""),
+    ("vmalloc/free_vmap_area_noflush", ""),
+    ("vmalloc/purge_vmap_area_lazy", ""),
+    ("context_tracking/user_enter", ""),
+    ("context_tracking/user_exit", ""),
+    *((f"irq_vectors/{v}_{end}", "CPU & CPUS{{{cpus}}}") for v in _VECTORS for end in ("entry", "exit")),
+    ("irq/irq_handler_entry", "CPU & CPUS{{{cpus}}}"),
+    ("irq/irq_handler_exit", "CPU & CPUS{{{cpus}}}"),
+    ("sched/sched_switch", "CPU & CPUS{{{cpus}}}"),
+    ("irq/softirq_entry", "CPU & CPUS{{{cpus}}}"),
+    ("irq/softirq_exit", "CPU & CPUS{{{cpus}}}"),
+    ("workqueue/workqueue_execute_start", "CPU & CPUS{{{cpus}}}"),
+    ("sched/sched_process_fork", ""),
+    ("sched/sched_process_exit", ""),
+    ("cgroup/cgroup_attach_task", ""),
+    ("cgroup/cgroup_transfer_tasks", ""),
+    ("timer/tick_stop", "CPU & CPUS{{{cpus}}}"),
+    ("timer/hrtimer_expire_entry", "CPU & CPUS{{{cpus}}}"),
+    ("nmi/nmi_handler", "CPU & CPUS{{{cpus}}}"),
+)
+# What a noise threshold looks at: beginnings and ends of what can keep an isolated CPU from its task.
+_NOISE = ("irq_vectors/", "irq/", "sched/sched_switch")
+_NOISE_BUFFER_KB = 256
+_KPROBES: tuple[tuple[str, str], ...] = (
+    ("flush_tlb_kernel_range", "start=%di:x64 end=%si:x64"),
+    ("flush_tlb_all", ""),
+    ("drain_vmap_area_work", ""),
+    ("_vm_unmap_aliases", "start=%di:x64 end=%si:x64 flush=%dx:s32"),
+    ("set_memory_ro", "addr=%di:x64 numpages=%si:s32"),
+    ("set_memory_rox", "addr=%di:x64 numpages=%si:s32"),
+    ("set_memory_nx", "addr=%di:x64 numpages=%si:s32"),
+    ("set_memory_rw", "addr=%di:x64 numpages=%si:s32"),
+    ("do_flush_tlb_all", ""),
+    ("do_kernel_range_flush", ""),
+)
+
+
+def duration_s(text: str) -> float:
+    """Return seconds of `90`, `10s`, `5m`, `2h` or `3d`.
+
+    >>> duration_s("2h"), duration_s("90")
+    (7200.0, 90.0)
+    """
+    match = re.fullmatch(r"([0-9.]+)\s*([smhd]?)", text.strip())
+    try:
+        if match is None:
+            raise ValueError
+        seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    except ValueError:
+        raise TraceError(f"duration {text!r}: expected a number and s, m, h or d") from None
+    if seconds <= 0:
+        raise TraceError(f"duration {text!r}: must be positive")
+    return seconds
+
+
+def noise_us(text: str) -> float:
+    """Return microseconds of `20us`, `1.5ms` or `20` (microseconds).
+
+    >>> noise_us("20us"), noise_us("1.5ms")
+    (20.0, 1500.0)
+    """
+    match = re.fullmatch(r"([0-9.]+)\s*(us|ms|s|)", text.strip())
+    try:
+        if match is None:
+            raise ValueError
+        value = float(match[1]) * {"": 1, "us": 1, "ms": 1e3, "s": 1e6}[match[2]]
+    except ValueError:
+        raise TraceError(f"noise {text!r}: expected a number and us, ms or s") from None
+    if not 0 < value <= 60e6:
+        raise TraceError(f"noise {text!r}: must be more than 0 and at most 60 s")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracefs:
+    """A mounted tracefs, and how instances of it come and go."""
+
+    path: Path
+    make: Callable[[Path], None] = Path.mkdir
+    remove: Callable[[Path], None] = Path.rmdir
+
+    @classmethod
+    def find(cls) -> Tracefs:
+        """Return the machine's.
+
+        Raises
+        ------
+        TraceError
+            Without tracefs, or without the right to use it.
+        """
+        for place in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing"):
+            path = Path(place)
+            try:
+                if (path / "instances").is_dir():
+                    if not os.access(path / "instances", os.W_OK):
+                        raise TraceError(f"{place}: recording needs root, which may write there")
+                    return cls(path=path)
+            except PermissionError:
+                raise TraceError(f"{place}: recording needs root, which may read and write there") from None
+        raise TraceError(
+            "no tracefs: mount -t tracefs tracefs /sys/kernel/tracing (needs root, not a container)"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """What to record.
+
+    Attributes
+    ----------
+    out
+        File to write; it must not exist.
+    isolated
+        The CPUs to watch.
+    seconds
+        How long; None: until the command ends, or Ctrl-C.
+    command
+        A command to run meanwhile.
+    kprobes
+        Also probe who flushes kernel ranges. Setting a probe patches code, which interrupts every CPU once.
+    stacks
+        Call chains of kernel-range flushes and of IPIs to several CPUs.
+    flight
+        Keep a ring and save it only when an isolated CPU was interrupted by another: days of recording,
+        seconds of text.
+    noise_us
+        The same, but save it when an interrupt, a soft interrupt or another task keeps an isolated CPU from
+        its task for more than so many microseconds, as osnoise's and cyclictest's stop do. A second, small
+        ring tells: it costs the isolated CPUs a second record of each of these events.
+    snapshots
+        Stop after so many; 0: never.
+    buffer_kb
+        Ring per CPU.
+    """
+
+    out: Path
+    isolated: tuple[int, ...]
+    seconds: float | None = None
+    command: tuple[str, ...] = ()
+    kprobes: bool = True
+    stacks: bool = False
+    flight: bool = False
+    noise_us: float | None = None
+    snapshots: int = 0
+    buffer_kb: int = 4096
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What came of a recording.
+
+    `bytes` written, `lost` events, `events` switched on, what was `refused`,
+    what could not be undone (`left`), seconds of CPU time the recorder
+    took (`cpu_s`) of `seconds`, `snapshots` of a flight recorder, and the command's `status`, None if it was
+    ended together with the recording.
+    """
+
+    bytes: int = 0
+    lost: int = 0
+    events: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    cpu_s: float = 0.0
+    seconds: float = 0.0
+    snapshots: int = 0
+    status: int | None = None
+
+
+def isolated_cpus(root: Path = Path("/")) -> tuple[int, ...]:
+    """Return the nohz_full CPUs of a machine, or its isolated ones.
+
+    Raises
+    ------
+    TraceError
+        If there are none.
+    """
+    for name in ("nohz_full", "isolated"):
+        try:
+            text = (root / "sys/devices/system/cpu" / name).read_text().strip()
+        except OSError:
+            continue
+        if text and text != "(null)":
+            return parse_cpus(text)
+    raise TraceError("no CPU of this machine is isolated (nohz_full=, isolcpus=); name some with --isolated")
+
+
+class Watcher(Protocol):
+    """Who looks at a recording while it is made."""
+
+    def begin(self, events: Sequence[str]) -> None:
+        """Be told that recording begins, with these events."""
+
+    def feed(self, text: bytes) -> None:
+        """Take a piece of the recording."""
+
+    def tick(self, *, last: bool = False) -> None:
+        """Be called a few times a second, and at the end."""
+
+
+def record(
+    what: Recording,
+    tracefs: Tracefs | None = None,
+    root: Path = Path("/"),
+    *,
+    watch: Watcher | None = None,
+) -> Outcome:
+    """Record; everything is restored on return, error, SIGTERM and Ctrl-C.
+
+    `watch` is fed with what is recorded, while it is; not with a flight recorder, whose ring is read only when
+    it is saved. The null device as `out` keeps nothing.
+
+    Raises
+    ------
+    TraceError
+        Without root or tracefs, or if no event that tells anything can be switched on.
+    FileExistsError
+        If the output exists.
+    """
+    if watch is not None and (what.flight or what.noise_us is not None):
+        raise TraceError("a flight recorder cannot be watched: its ring is read only when it is saved")
+    tracefs = tracefs or Tracefs.find()
+    outcome = Outcome()
+    started, used = time.monotonic(), time.process_time()
+    # Probes outside, the instance inside: a probe that any instance has switched on cannot be removed.
+    with (
+        what.out.open("wb" if what.out == Path(os.devnull) else "xb") as out,
+        _terminable(),
+        _probes(tracefs, what, outcome),
+    ):
+        with _instance(tracefs) as here, _trigger(tracefs, what, root) as hits:
+            _set_up(here, what, outcome)
+            out.write(_about(root, what, "before", outcome.events))
+            with _housekeeping(what.isolated):
+                _run(here, what, out, hits, outcome, watch)
+            out.write(_about(root, what, "after"))
+            outcome.lost = _lost(here)
+        outcome.bytes = out.tell()
+    outcome.seconds = time.monotonic() - started
+    outcome.cpu_s = time.process_time() - used
+    return outcome
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn the first signal that asks to end into an exception, so that `finally` runs; then let it run.
+
+    A second Ctrl-C, or the SIGHUP of a closed terminal, must not break into the undoing.
+    """
+    asked = False
+
+    def leave(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if not asked:
+            asked = True
+            raise KeyboardInterrupt
+
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # only there can handlers be set
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
+                before[number] = signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _instance(tracefs: Tracefs, suffix: str = "") -> Iterator[Path]:
+    here = tracefs.path / "instances" / f"{_GROUP}-{os.getpid()}{suffix}"
+    try:
+        try:
+            tracefs.make(here)
+        except PermissionError:
+            raise TraceError(f"{here}: recording needs root, which may write there") from None
+        yield here
+    finally:
+        if here.is_dir():
+            _try(here / "tracing_on", "0")
+            _try(here / "events/enable", "0")
+            tracefs.remove(here)
+
+
+@contextmanager
+def _probes(tracefs: Tracefs, what: Recording, outcome: Outcome) -> Iterator[None]:
+    """Set kprobes; which ones a kernel takes depends on what its compiler inlined."""
+    places, taken = tracefs.path / "kprobe_events", []
+    try:
+        if what.kprobes and not places.exists():
+            outcome.refused.append("kprobes: this kernel has no kprobe_events")
+        elif what.kprobes:
+            for function, arguments in _KPROBES:
+                line = f"p:{_GROUP}/{function} {function} {arguments}".strip()
+                taken.append(function)  # before it is: a signal may come between
+                if not _try(places, f"{line}\n", append=True):
+                    taken.remove(function)
+                    outcome.refused.append(f"kprobe on {function}")
+        yield
+    finally:
+        for function in taken:
+            if not _try(places, f"-:{_GROUP}/{function}\n", append=True):
+                outcome.left.append(f"kprobe {_GROUP}/{function}")
+
+
+def _set_up(here: Path, what: Recording, outcome: Outcome) -> None:
+    _try(here / "tracing_on", "0")
+    _try(here / "buffer_size_kb", str(what.buffer_kb))
+    _try(here / "trace_clock", "mono")
+    if what.flight or what.noise_us is not None:
+        _try(here / "options/overwrite", "1")
+    events = here / "events"
+    for name, wanted in _EVENTS:
+        taken = _enable(events / name, wanted, what.isolated)
+        (outcome.events if taken else outcome.refused).append(name)
+    if what.kprobes and (events / _GROUP).is_dir():
+        _try(events / _GROUP / "enable", "1")
+        outcome.events.append(f"{_GROUP}/*")
+    if what.stacks:
+        for name in (f"{_GROUP}/flush_tlb_kernel_range", "ipi/ipi_send_cpumask"):
+            _try(events / name / "trigger", "stacktrace")
+    if not any(name.startswith(("ipi/", "csd/", "irq_vectors/")) for name in outcome.events):
+        raise TraceError(f"{here}: this kernel has none of the ipi, csd and irq_vectors events")
+
+
+def _enable(event: Path, wanted: str, isolated: Sequence[int]) -> bool:
+    """Switch an event on, only for the isolated CPUs where the kernel can."""
+    if not event.is_dir():
+        return False
+    if wanted:
+        cpus = show_cpus(isolated)
+        ok = _try(event / "filter", wanted.format(cpus=cpus))
+        # CPU lists in filters need 6.6; the recording CPU can be compared on older kernels.
+        if not ok and wanted.startswith("CPU"):
+            ranges = (part.partition("-") for part in cpus.split(","))
+            simple = (f"(CPU >= {low} && CPU <= {high or low})" for low, _, high in ranges)
+            _try(event / "filter", " || ".join(simple))
+    return _try(event / "enable", "1")
+
+
+def _run(
+    here: Path, what: Recording, out: IO[bytes], hits: Hits, outcome: Outcome, watch: Watcher | None
+) -> None:
+    deadline = None if what.seconds is None else time.monotonic() + what.seconds
+    _write(here / "tracing_on", "1")
+    if watch is not None:
+        watch.begin(outcome.events)
+    # Only now, so that the recording has its fork and with it its control group.
+    command = subprocess.Popen(what.command) if what.command else None
+    try:
+        loop = partial(_stream, watch=watch) if hits is None else partial(_flight, hits=hits)
+        loop(here, what, out, outcome, lambda: _over(deadline, command))
+    except KeyboardInterrupt:
+        pass  # asked to stop: what was recorded is kept
+    finally:
+        _try(here / "tracing_on", "0")
+        if command is not None:
+            outcome.status = command.poll()
+            if outcome.status is None:  # the time or the snapshots are up: how it ends now is our doing
+                command.terminate()
+                command.wait()
+    if hits is None:
+        for block in _available(here):
+            out.write(block)
+            if watch is not None:
+                watch.feed(block)
+    if watch is not None:
+        watch.tick(last=True)
+
+
+def _over(deadline: float | None, command: subprocess.Popen[bytes] | None) -> bool:
+    if deadline is not None and time.monotonic() >= deadline:
+        return True
+    return command is not None and command.poll() is not None
+
+
+def _stream(
+    here: Path,
+    _what: Recording,
+    out: IO[bytes],
+    _outcome: Outcome,
+    over: Callable[[], bool],
+    *,
+    watch: Watcher | None = None,
+) -> None:
+    pipe = os.open(here / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while not over():
+            if watch is not None:
+                watch.tick()
+            select.select([pipe], [], [], 0.2)
+            try:
+                while block := os.read(pipe, 1 << 16):
+                    out.write(block)
+                    if watch is not None:
+                        watch.feed(block)
+                        watch.tick()
+                    if over():
+                        break
+                else:
+                    time.sleep(0.05)
+            except BlockingIOError:
+                time.sleep(0.05)
+    finally:
+        os.close(pipe)
+
+
+# What has happened to the isolated CPUs since the last look, in a few words; "" if nothing. None: no flight recorder.
+Hits = Callable[[], str] | None
+
+
+@contextmanager
+def _trigger(tracefs: Tracefs, what: Recording, root: Path) -> Iterator[Hits]:
+    """Set up what tells a flight recorder that an isolated CPU was hit."""
+    if what.noise_us is not None:
+        with _instance(tracefs, "-noise") as here:
+            yield _noise(here, what)
+    elif what.flight:
+        yield _interrupted(root, what.isolated)
+    else:
+        yield None
+
+
+def _interrupted(root: Path, cpus: Sequence[int]) -> Callable[[], str]:
+    """Compare the calls and reschedules each CPU has taken since boot."""
+    from tlbcore.trace.interrupts import read_interrupts
+
+    def counts() -> dict[tuple[str, int], int]:
+        rows = read_interrupts(root / "proc/interrupts").counts
+        return {(row, cpu): rows.get(row, {}).get(cpu, 0) for row in ("CAL", "RES") for cpu in cpus}
+
+    before = counts()
+
+    def look() -> str:
+        nonlocal before
+        now = counts()
+        found = [f"CPU {cpu} {row} +{n - before[row, cpu]}" for (row, cpu), n in now.items()]
+        found = [text for text in found if not text.endswith("+0")]
+        before = now
+        return ", ".join(found)
+
+    return look
+
+
+def _noise(here: Path, what: Recording) -> Callable[[], str]:
+    """Record what can keep an isolated CPU from its task into a small ring, and look for what took too long."""
+    assert what.noise_us is not None
+    _try(here / "tracing_on", "0")
+    _try(here / "buffer_size_kb", str(_NOISE_BUFFER_KB))
+    _try(here / "trace_clock", "mono")
+    wanted = [(name, keep) for name, keep in _EVENTS if name.startswith(_NOISE)]
+    enabled = [name for name, keep in wanted if _enable(here / "events" / name, keep, what.isolated)]
+    if not enabled:
+        raise TraceError(f"{here}: this kernel has none of the events that tell how long an interrupt took")
+    meter = NoiseMeter(what.noise_us, what.isolated)
+    started = False
+
+    def look() -> str:
+        nonlocal started
+        if not started:
+            started = True
+            _write(here / "tracing_on", "1")
+        hits = [hit for block in _available(here) for hit in meter.feed(block)]
+        if not hits:
+            return ""
+        cpu, at, us, by = max(hits, key=lambda hit: hit[2])
+        more = f" and {len(hits) - 1} more" if len(hits) > 1 else ""
+        return f"CPU {cpu} kept from its task for {us:.1f} us by {by} at {at:.6f}{more}"
+
+    return look
+
+
+def _available(here: Path) -> Iterator[bytes]:
+    """Take what the pipe of an instance holds now."""
+    pipe = os.open(here / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while block := os.read(pipe, 1 << 16):
+            yield block
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(pipe)
+
+
+def _flight(
+    here: Path,
+    what: Recording,
+    out: IO[bytes],
+    outcome: Outcome,
+    over: Callable[[], bool],
+    *,
+    hits: Callable[[], str],
+) -> None:
+    """Look a few times a second whether an isolated CPU was hit; if so, save the ring."""
+    pause = 0.05 if what.seconds is not None and what.seconds < 2 else 0.25 if what.noise_us else 1.0
+    hits()
+    while not over():
+        time.sleep(pause)
+        why = hits()
+        if not why:
+            continue
+        _write(here / "tracing_on", "0")
+        outcome.snapshots += 1
+        note = f"# {_GROUP} snapshot | {outcome.snapshots} at {time.time():.3f}: {why}\n"
+        out.write(note.encode())
+        with (here / "trace").open("rb") as ring:
+            # The header counts a ring that is meant to be overwritten: not a hole in what was wanted.
+            out.writelines(line for line in ring if not line.startswith(b"#"))
+        out.flush()
+        if what.snapshots and outcome.snapshots >= what.snapshots:
+            return
+        _try(here / "trace", "")
+        hits()  # what saving took is nobody's noise
+        _write(here / "tracing_on", "1")
+
+
+@contextmanager
+def _housekeeping(isolated: Sequence[int]) -> Iterator[None]:
+    """Keep the recorder itself away from the CPUs it watches."""
+    before = os.sched_getaffinity(0)
+    others = before - set(isolated)
+    if others:
+        os.sched_setaffinity(0, others)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _about(root: Path, what: Recording, when: str, events: Sequence[str] = ()) -> bytes:
+    """Lines that every importer takes for comments: what machine this is, and what it counted."""
+    facts: list[tuple[str, str]] = []
+
+    def read(name: str) -> str:
+        try:
+            return (root / name).read_text(errors="replace")
+        except OSError:
+            return ""
+
+    if when == "before":
+        online = read("sys/devices/system/cpu/online").strip()
+        cpus = len(parse_cpus(online)) if online else os.cpu_count() or 0
+        facts += [
+            ("version", read("proc/version").strip()),
+            ("cmdline", read("proc/cmdline").strip()),
+            ("isolated", show_cpus(what.isolated)),
+            ("online", f"{online} #P:{cpus}"),
+            # What was on: a CPU without an event of a kind that was on had none.
+            *(("event", name) for name in events),
+        ]
+        model = re.search(r"^model name\s*: (.*)", read("proc/cpuinfo"), re.M)
+        flags = re.search(r"^flags\s*: (.*)", read("proc/cpuinfo"), re.M)
+        facts += [("cpu", model[1] if model else ""), ("flags", flags[1] if flags else "")]
+        release = platform.release()
+        beside = [f"{base}/{release}/config" for base in ("lib/modules", "usr/lib/modules")]
+        config = Root(root).text(f"boot/config-{release}", "proc/config.gz", *beside) or ""
+        names = "NO_HZ|CONTEXT_TRACK|MITIGATION|PAGE_TABLE_ISOL|COALESCE|TRACK_CR3|VMAP_STACK|PREEMPT|HZ"
+        wanted = rf"^(CONFIG_(?:{names}).*)"
+        facts += [("config", line) for line in re.findall(wanted, config, re.M)]
+        for path in sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list")):
+            siblings = path.read_text().strip()
+            facts.append(("topology", f"{path.parts[-3]} siblings {siblings}"))
+        facts += _cgroups(root)
+    facts += [(f"interrupts_{when}", line) for line in read("proc/interrupts").splitlines()]
+    return "".join(f"# {_GROUP} {key} | {value}\n" for key, value in facts).encode()
+
+
+def _cgroups(root: Path) -> list[tuple[str, str]]:
+    """Say which task is in which control group: the one hierarchy of version 2, else systemd's, else the first."""
+    found: dict[int, list[tuple[int, str, str]]] = {}
+    for path in (root / "proc").glob("[0-9]*/task/[0-9]*/cgroup"):
+        try:
+            text = path.read_text(errors="replace")
+        except OSError:
+            continue  # it has ended
+        rows = [line.split(":", 2) for line in text.splitlines() if line.count(":") >= 2]
+        found[int(path.parent.name)] = [
+            (int(number), kind, group) for number, kind, group in rows if number.isdigit()
+        ]
+    every = [row for task in found.values() for row in task]
+    for wanted in (lambda row: row[0] == 0, lambda row: row[1] == "name=systemd", lambda _: True):
+        roots = {row[0] for row in every if wanted(row)}
+        if any(row[2] != "/" for row in every if row[0] in roots):
+            break
+    else:
+        return []
+    number = min(roots)
+    groups: dict[str, list[int]] = {}
+    for task, lines in found.items():
+        for at, _, group in lines:
+            if at == number:
+                groups.setdefault(group, []).append(task)
+    members = [("cgroup", f"{show_cpus(sorted(tasks))} {group}") for group, tasks in sorted(groups.items())]
+    return [("cgroup_root", str(number)), *members]
+
+
+def _lost(here: Path) -> int:
+    lost = 0
+    for path in here.glob("per_cpu/cpu*/stats"):
+        for key, value in re.findall(r"^(overrun|dropped events): (\d+)", path.read_text(), re.M):
+            lost += int(value) if key else 0
+    return lost
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def _try(path: Path, text: str, *, append: bool = False) -> bool:
+    # Not open(..., "a"): Python would seek to the end, which files of tracefs refuse.
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC)
+    try:
+        file = os.open(path, flags, 0o644)
+    except OSError:
+        return False
+    try:
+        os.write(file, text.encode())
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return True

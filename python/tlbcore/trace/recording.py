@@ -1,0 +1,257 @@
+"""Recordings of real kernels: read one, and hold what it says about the isolated CPUs in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from tlbcore import _core
+from tlbcore._core import TraceError
+from tlbcore._input.cpus import CpuListError, as_cpus, show_cpus
+
+__all__ = ["Cause", "PartialTraceError", "Trace", "causes", "parse_cpus", "read_trace"]
+
+
+class PartialTraceError(TraceError):
+    """A recording that ends in damage, or does not have the CPUs that were asked for.
+
+    Attributes
+    ----------
+    partial : Trace
+        What could be read.
+    """
+
+    def __init__(self, message: str, partial: Trace) -> None:
+        super().__init__(message)
+        self.partial = partial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """One entry of the catalogue of what interrupts an isolated CPU.
+
+    Attributes
+    ----------
+    id
+        Stable word used in tables and JSON.
+    call_class
+        purge, vunmap, alias, table_free, set_memory, text, user, other or unknown.
+    title, signature, chain, meaning
+        In a few words; how it looks in a trace; the kernel functions from who interrupts to who asked (`<-`
+        reads "called by"); what happens.
+    deferral, because
+        `kernel_range` (the list of v7 30/31), `text_sync`, `never` or `unknown`; and why.
+    helps
+        What an operator can do.
+    kind
+        `interrupt`, `softirq`, `task`, `nmi` or `firmware`.
+    kernels
+        Kernels that have it (`6.8-`; `any`), as far as they were looked at.
+    remedies
+        Pairs of kernels (`6.12-7.2`; `x86` for an architecture) and what helps, or does not, on those.
+    """
+
+    id: str
+    kind: str
+    call_class: str
+    title: str
+    signature: str
+    chain: str
+    meaning: str
+    deferral: str
+    because: str
+    helps: str
+    kernels: str
+    remedies: tuple[tuple[str, str], ...]
+
+
+@cache
+def _causes() -> Mapping[str, Cause]:
+    rows = (
+        Cause(call_class=row.pop("class"), remedies=tuple(row.pop("remedies")), **row)
+        for row in (dict(entry) for entry in _core.trace_causes())
+    )
+    return MappingProxyType({row.id: row for row in rows})
+
+
+causes: Mapping[str, Cause] = _causes()
+"""The catalogue of causes by id."""
+
+
+def parse_cpus(cpus: str | Iterable[int]) -> tuple[int, ...]:
+    """Return the CPUs of a kernel CPU list, or of numbers, ascending.
+
+    Raises
+    ------
+    TraceError
+        If it is no list of CPUs, or names none.
+
+    >>> parse_cpus("18-20,2")
+    (2, 18, 19, 20)
+    """
+    try:
+        found = as_cpus(cpus)
+    except CpuListError as error:
+        raise TraceError(f"isolated CPUs: {error}") from None
+    if not found:
+        raise TraceError("isolated CPUs: the list is empty")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Trace:
+    """A recording after one pass: figures, remote calls and purges, never the events themselves.
+
+    Made by `read_trace`. Times are seconds of the recording's trace clock. Figures count the whole recording, or
+    with `between=` what lies between two texts in `trace_marker`. What a recording does not show is None, never 0.
+
+    Attributes
+    ----------
+    path
+        As given; `-` is standard input.
+    isolated
+        The isolated CPUs.
+    isolated_from
+        `given`, `recorded` (by `tlbcore record`), `context_tracking` (deduced: only nohz_full CPUs have
+        user_enter and user_exit events), `only_cpu` (deduced: one CPU was recorded, as the kernel's
+        cpu-isolation guide does it) or `none`.
+    seconds, events, lines
+        What the figures cover (of a flight recorder the sum of its pieces), and lines read.
+    calls
+        Remote calls to isolated CPUs, one row per call in the order they were queued: `queued_s`, `ran_s`,
+        `other_entry_s` (when the target next entered the kernel for another reason; NaN: not seen), `cpu`,
+        `function`, `cause`, `class`, `evidence`, `initiator`, `sender_cpu` (-1: unknown), `in_interrupt`,
+        `mode`, `mode_sure`, `traced`, `interrupt`, `queued_line`, `ran_line`. The first 1,048,576.
+    purges
+        Purges of the lazy vmalloc list that purged something: `at_s`, `areas`, `span_pages`, `charged_areas`,
+        `unknown_areas`, `by`, `largest_owner`, `largest_owner_areas`, `largest_cgroup` (`unknown` where the
+        recording tells none), `largest_cgroup_areas`, `line`. `charged_areas` and `unknown_areas` sum to
+        `areas`.
+    figures
+        Everything else, as in the JSON of `tlbcore explain`.
+    damage
+        Why reading ended early, or None.
+    """
+
+    path: str
+    isolated: tuple[int, ...]
+    isolated_from: str
+    seconds: float
+    events: int
+    lines: int
+    calls: Mapping[str, np.ndarray[Any, Any]] = field(repr=False)
+    purges: Mapping[str, np.ndarray[Any, Any]] = field(repr=False)
+    figures: Mapping[str, Any] = field(repr=False)
+    damage: str | None = None
+    _data: _core.TraceData = field(repr=False)
+
+    def __repr__(self) -> str:
+        cpus = ",".join(map(str, self.isolated)) or "none"
+        return f"<Trace {self.path}: {self.events} events, {self.seconds:.3f} s, isolated {cpus}>"
+
+
+def _columns(raw: dict[str, Any]) -> Mapping[str, np.ndarray[Any, Any]]:
+    columns = {name: np.asarray(values) for name, values in raw.items()}
+    for column in columns.values():
+        column.flags.writeable = False
+    return MappingProxyType(columns)
+
+
+def read_trace(
+    path: str | Path | Sequence[str | Path],
+    *,
+    isolated: str | Iterable[int] | None = None,
+    progress: Callable[[int, int], object] | None = None,
+    between: tuple[str, str] | None = None,
+) -> Trace:
+    """Read a recording in one pass; memory does not depend on its length.
+
+    Understands the kernel's own ftrace text (`trace`, `trace_pipe`), `trace-cmd report`, trace-cmd's own
+    `trace.dat` (formats 6 and 7) and `perf script`; plain, .gz, .xz or .zst, told apart by content.
+
+    Parameters
+    ----------
+    path
+        File, or `-` for standard input. Several are one recording in pieces, such as per-CPU files: their
+        lines are merged by time.
+    isolated
+        The isolated CPUs, as a kernel CPU list ("2-3,8") or numbers. Left out, they are those with user_enter
+        or user_exit events, which exist only on nohz_full CPUs.
+    progress
+        Called now and then with bytes of text and lines read so far.
+    between
+        Two texts that `trace_marker` lines begin with: count only from the first to the second, each time they
+        come; an empty one is the beginning or the end of the recording. `("GT_BEGIN", "GT_END")` frames the load
+        in the recordings that the tests of this project use.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    TraceError
+        If it is empty, binary, has no trace line, or is of a shape that is known and not read: the message says
+        what it looks like and which command prints a form that is. If the marker that opens `between` is absent.
+    PartialTraceError
+        If compressed data is damaged or ends early, or `isolated` names CPUs the machine does not have; its
+        `partial` holds what was read.
+    """
+    names = [str(path)] if isinstance(path, (str, Path)) else [str(one) for one in path]
+    if not names:
+        raise TraceError("no recording is named")
+    for one in names:
+        if one != "-":
+            with Path(one).open("rb"):
+                pass
+    name = " + ".join(names)
+    given = None if isolated is None else parse_cpus(isolated)
+    if between is not None and not any(between):
+        raise TraceError(f"between: expected two texts of trace_marker: got {between!r}")
+    data = _core.trace_read(names, given, progress, between)
+    figures = json.loads(data.figures())
+    report = figures["report"]
+    if not report["window_found"]:
+        assert between is not None
+        raise TraceError(
+            f"{name}: no text in trace_marker begins with {between[0]!r}, which opens what is counted"
+        )
+    kernels = {value for key, value in figures["notes"] if key == "version"}
+    if len(kernels) > 1:
+        raise TraceError(
+            f"{name}: the pieces come from different kernels, which cannot be one recording: "
+            + "; ".join(sorted(kernels))
+        )
+    trace = Trace(
+        path=name,
+        isolated=tuple(cpu["cpu"] for cpu in report["isolated"]),
+        isolated_from=report["isolated_from"],
+        seconds=report["seconds"],
+        events=report["events"],
+        lines=figures["lines"],
+        calls=_columns(data.calls()),
+        purges=_columns(data.purges()),
+        figures=MappingProxyType(figures),
+        damage=data.error,
+        _data=data,
+    )
+    if trace.damage is not None:
+        raise PartialTraceError(trace.damage, trace)
+    if given is not None:
+        seen = {*report["cpus_seen"], *report["cpus_named"]}
+        machine = figures["machine_cpus"] or 0
+        # A quiet isolated CPU has no events. Where the recording does not tell the machine's size
+        # (trace_pipe), twice the CPUs seen are believed.
+        believed = machine or 2 * (max(seen, default=-1) + 1)
+        absent = [cpu for cpu in given if cpu not in seen and cpu >= believed]
+        if absent:
+            known = f"CPUs 0-{machine - 1}" if machine else f"events of CPUs {show_cpus(sorted(seen))}"
+            raise PartialTraceError(
+                f"{name}: isolated CPUs {show_cpus(absent)} are not in this trace, which has {known}", trace
+            )
+    return trace

@@ -1,0 +1,1 @@
+"""The texts of `explain` and `replay`, from data."""
