@@ -18,6 +18,7 @@ _COMMANDS: dict[str, str] = {
     "replay": "What a trace would have been under other policies.",
     "check": "Verify a policy within bounds, or print the shortest violation.",
     "litmus": "Run litmus tests: small programs with their verdict inside.",
+    "new": "Write a litmus test to start from.",
     "repair": "Search for the smallest change that makes a policy pass its check.",
     "policy": "List, show and export policies.",
     "compare": "Simulate one scenario under several policies.",
