@@ -1,0 +1,201 @@
+"""One self-contained HTML page: the frame, tables, timelines and bars that all reports share.
+
+A page needs no network: style and script are in it, and so is the JSON document that it shows. Charts are SVG made here:
+a bar per bucket and a bar per policy are less code than any library's set-up, and nothing has to be bundled.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+Cell = str | int | float | None
+
+_SHOWN_BARS = 2000
+_SHORT = 24  # characters that a cell keeps on one line
+
+
+def visible(text: str) -> str:
+    """Return a text with control, escape and bidirectional characters as `\\xNN` or `\\uNNNN`."""
+    return "".join(
+        char
+        if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+        else (f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}")
+        for char in text
+    )
+
+
+def escape(text: object) -> str:
+    """Return a text for HTML, with characters that would be invisible or misleading made visible."""
+    return html.escape(visible(str(text)))
+
+
+def anchor(heading: str) -> str:
+    """Return the id of a heading."""
+    return re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-") or "section"
+
+
+def section(heading: str, *parts: str) -> str:
+    """Return a section with a heading that `page` lists at its top."""
+    body = "\n".join(part for part in parts if part)
+    return f'<section id="{anchor(heading)}">\n<h2>{escape(heading)}</h2>\n{body}\n</section>'
+
+
+def preformatted(lines: Sequence[str]) -> str:
+    """Return lines of a text report as they stand there."""
+    return f"<pre>{escape(chr(10).join(lines))}</pre>"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str, *, marks: Sequence[str] = ()) -> str:
+    """Return a table that can be sorted by each column; None is an empty cell that says *not recorded* when read aloud.
+
+    `marks` is a CSS class per row.
+    """
+    out = ['<div class="scroll"><table class="sortable">', f"<caption>{escape(caption)}</caption>", "<thead><tr>"]
+    out += [f'<th scope="col"><button type="button">{escape(head)}</button></th>' for head in heads]
+    out.append("</tr></thead><tbody>")
+    for i, row in enumerate(rows):
+        mark = f' class="{marks[i]}"' if i < len(marks) and marks[i] else ""
+        out.append(f"<tr{mark}>{''.join(map(_cell, row))}</tr>")
+    out.append("</tbody></table></div>")
+    return "\n".join(out)
+
+
+def _cell(value: Cell) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return '<td data-value="" aria-label="not recorded"></td>'
+    if isinstance(value, int | float):
+        shown = f"{value:,}" if isinstance(value, int) else number(value)
+        return f'<td class="number" data-value="{value!r}">{shown}</td>'
+    short = ' class="short"' if len(value) <= _SHORT else ""
+    return f"<td{short}>{escape(value)}</td>"
+
+
+def number(value: float) -> str:
+    """Return four significant digits, with thousands separated and without an exponent where people would not use one."""
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e15:
+        digits = max(0, 3 - math.floor(math.log10(abs(value))))
+        text = f"{value:,.{digits}f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{value:.3e}"
+
+
+def matrix(corner: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[int]]], caption: str) -> str:
+    """Return counts of rows by columns, darker where there are more."""
+    top = max((count for _, counts in rows for count in counts), default=0) or 1
+    out = ['<div class="scroll"><table>', f"<caption>{escape(caption)}</caption>", "<thead><tr>"]
+    out += [f'<th scope="col">{escape(head)}</th>' for head in (corner, *columns)]
+    out.append("</tr></thead><tbody>")
+    for name, counts in rows:
+        cells = "".join(f'<td class="number heat" style="--share:{count / top:.3f}">{count:,}</td>' for count in counts)
+        out.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
+    out.append("</tbody></table></div>")
+    return "\n".join(out)
+
+
+def timeline(counts: Sequence[int], step_s: float, caption: str) -> str:
+    """Return counts over time as bars that can be zoomed and moved by wheel, pointer and keys."""
+    if len(counts) > _SHOWN_BARS:
+        per = math.ceil(len(counts) / _SHOWN_BARS)
+        counts = [sum(counts[i : i + per]) for i in range(0, len(counts), per)]
+        step_s *= per
+    top = max(counts, default=0) or 1
+    bars = "".join(
+        f'<rect x="{i}" y="{100 - 100 * count / top:.1f}" width="0.9" height="{100 * count / top:.1f}">'
+        f"<title>{count:,} at {i * step_s:.6g} s</title></rect>"
+        for i, count in enumerate(counts)
+        if count
+    )
+    return (
+        f'<figure><svg class="zoom" viewBox="0 0 {max(1, len(counts))} 100" preserveAspectRatio="none" tabindex="0" '
+        f'role="img" data-step="{step_s!r}" aria-label="{escape(caption)}">{bars}</svg>'
+        f"<figcaption>{escape(caption)} <output></output></figcaption></figure>"
+    )
+
+
+def bars(names: Sequence[str], values: Sequence[float | None], unit: str, caption: str, *, hollow: Sequence[bool]) -> str:
+    """Return a horizontal bar per name; hollow ones are inert, names without a value say so."""
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    top = max(known, default=0.0) or 1.0
+    lines = []
+    for i, (name, value, inert) in enumerate(zip(names, values, hollow, strict=True)):
+        y = 22 * i
+        missing = value is None or math.isnan(value)
+        length = 0.0 if missing else 520 * max(0.0, value or 0.0) / top
+        said = "no value" if missing else f"{number(value or 0.0)} {unit}"
+        said += " (inert: mainline runs)" if inert else ""
+        lines.append(
+            f'<text x="0" y="{y + 15}">{escape(name)}</text>'
+            f'<rect{" class=" + chr(34) + "inert" + chr(34) if inert else ""} x="190" y="{y + 3}" '
+            f'width="{length:.1f}" height="15"></rect>'
+            f'<text x="{196 + length:.1f}" y="{y + 15}">{escape(said)}</text>'
+        )
+    return (
+        f'<figure><div class="scroll"><svg class="bars" viewBox="0 0 960 {22 * len(names)}" role="img" '
+        f'aria-label="{escape(caption)}">{"".join(lines)}</svg></div>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def sections_of(report: str) -> list[tuple[str, list[str]]]:
+    """Split a text report at its headings (lines that are not indented and follow an empty one)."""
+    parts: list[tuple[str, list[str]]] = []
+    for block in re.split(r"\n\n", report.strip("\n")):
+        lines = block.split("\n")
+        if len(lines) > 1 and not lines[0].startswith(" "):
+            parts.append((lines[0], lines[1:]))
+        elif not lines[0].startswith(" "):
+            parts.append((lines[0], []))
+        elif parts:
+            parts[-1][1].extend(["", *lines])
+    return parts
+
+
+def page(title: str, lede: Sequence[str], sections: Sequence[str], document: Mapping[str, Any], *, status: str = "") -> str:
+    """Return a whole page: title, first sentences, sections, and the JSON document for machines."""
+    folder = files("tlbcore") / "_html"
+    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
+    heads = re.findall(r'<section id="([^"]*)">\n<h2>(.*?)</h2>', "\n".join(sections))
+    links = "".join(f'<li><a href="#{where}">{head.split(" (")[0]}</a></li>' for where, head in heads)
+    # `</` would end the script element that holds the document.
+    data = json.dumps(document, indent=None, separators=(",", ":"), ensure_ascii=True).replace("<", "\\u003c")
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="tlbcore">
+<title>{escape(title)}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<header>
+<h1{f' class="{status}"' if status else ""}>{escape(title)}</h1>
+{"".join(f'<p class="lede">{escape(line)}</p>' for line in lede)}
+<nav aria-label="Sections"><ul>{links}</ul></nav>
+</header>
+<main>
+{chr(10).join(sections)}
+</main>
+<footer><p>Written by tlbcore. The figures of this page are in it as JSON too (the element <code>#data</code>).</p></footer>
+<script type="application/json" id="data">{data}</script>
+<script>
+{script}</script>
+</body>
+</html>
+"""
+
+
+def write(path: Path, text: str) -> None:
+    """Write a page; `OSError` names the file."""
+    path.write_text(text, encoding="utf-8")

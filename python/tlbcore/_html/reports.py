@@ -1,0 +1,184 @@
+"""The page of each report. Each takes the result and the JSON document that the command would print of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tlbcore._html.page import (
+    Cell,
+    bars,
+    matrix,
+    page,
+    preformatted,
+    section,
+    sections_of,
+    table,
+    timeline,
+)
+from tlbcore._html.run import run
+
+if TYPE_CHECKING:
+    from tlbcore._explain import Explanation
+    from tlbcore._replay import Replay
+    from tlbcore._simulate import Comparison
+    from tlbcore._validate import Validation
+    from tlbcore.checker import Verdict
+
+Document = Mapping[str, Any]
+
+
+def check(verdict: Verdict, document: Document) -> str:
+    """Return the page of a verdict: its sentence, the run to step through, and the verdicts it is the worst of."""
+    parts = []
+    found = verdict.counterexample
+    if found is not None:
+        parts.append(section("The run that breaks it", run(found)))
+    rows: list[list[Cell]] = [
+        [case.world, case.asked, _assumed(case), case.status, case.states] for case in verdict.cases or (verdict,)
+    ]
+    heads = ("world", "asked about", "assumptions", "verdict", "states")
+    marks = [str(row[3]) for row in rows]
+    parts.append(section("What was asked", table(heads, rows, "Each search; the verdict is the worst of them.", marks=marks)))
+    seen: list[list[Cell]] = [[what, "seen" if was else "not seen"] for what, was in verdict.witnesses.items()]
+    if seen:
+        caption = "A pass in which nothing happened says nothing: what the search saw at least once."
+        parts.append(section("Witnesses", table(("what", "seen"), seen, caption)))
+    parts.append(section("As text", preformatted(str(verdict).split("\n"))))
+    title = f"{verdict.policy}: {verdict.status}" + (f" ({verdict.grade})" if verdict.grade else "")
+    return page(title, [verdict.sentence], parts, document, status=_class(verdict.status))
+
+
+def _class(status: str) -> str:
+    return status if status in ("verified", "violated") else "unknown"
+
+
+def _assumed(verdict: Verdict) -> str:
+    return ", ".join(f"{key}={value}" for key, value in verdict.assume.items())
+
+
+def explain(explanation: Explanation, document: Document) -> str:
+    """Return the page of a recording: the words of the report, its tables to sort, and when it happened."""
+    from tlbcore.trace import causes
+
+    trace = explanation.trace
+    report = trace.figures["report"]
+    text = dict(sections_of(str(explanation)))
+    head = next(iter(text))
+    parts = []
+    for heading, lines in list(text.items())[1:]:
+        if heading == "In short":
+            continue  # the page opens with it
+        added = []
+        if heading.startswith("What took"):
+            t = explanation.table
+            rows = [
+                [
+                    int(t["cpu"][i]),
+                    causes[str(t["cause"][i])].title,
+                    str(t["kind"][i]),
+                    int(t["n"][i]),
+                    *(_known(t[name][i]) for name in ("per_hour", "p50_us", "p95_us", "max_us", "total_ms")),
+                ]
+                for i in range(len(t["cpu"]))
+            ]
+            heads = ("CPU", "what", "kind", "n", "per hour", "p50 us", "p95 us", "max us", "in all ms")
+            added.append(table(heads, rows, "Measured. An empty cell was not recorded."))
+        elif heading.startswith("When"):
+            for cpu in report["isolated"]:
+                if cpu["interrupts"]:
+                    t = cpu["timeline"]
+                    added.append(timeline(t["counts"], t["step_s"], f"Interrupts of CPU {cpu['cpu']}. + - 0 and arrows zoom."))
+        elif heading.startswith("Calls by sending"):
+            added.append(_senders(explanation))
+        parts.append(section(heading, *added, preformatted(lines)))
+    lede = [" ".join(line.strip() for line in group) for group in _paragraphs(text.get("In short", []))]
+    return page(f"Who interrupted: {trace.path}", lede or [" ".join([head, *map(str.strip, text[head])])], parts, document)
+
+
+def _paragraphs(lines: list[str]) -> Iterator[list[str]]:
+    """Yield the paragraphs of indented lines: a new one begins at an indentation of two."""
+    group: list[str] = []
+    for line in lines:
+        if group and line.startswith("  ") and not line.startswith("   "):
+            yield group
+            group = []
+        group.append(line)
+    if group:
+        yield group
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _senders(explanation: Explanation) -> str:
+    calls = explanation.trace.calls
+    targets = sorted(set(calls["cpu"].tolist()))
+    rows = []
+    for sender in sorted(set(calls["sender_cpu"].tolist())):
+        mine = calls["cpu"][calls["sender_cpu"] == sender]
+        rows.append((f"CPU {sender}" if sender >= 0 else "unknown", [int((mine == cpu).sum()) for cpu in targets]))
+    return matrix("from", [f"to {cpu}" for cpu in targets], rows, "Remote calls by sending and isolated CPU, measured.")
+
+
+def compare(comparison: Comparison, document: Document) -> str:
+    """Return the page of a comparison: a bar per policy for what matters most, and every figure in a table."""
+    t, first = comparison.table, comparison.results[0]
+    inert = {r.policy.name for r in comparison.results if r.inert}
+    parts = []
+    for cpu_class in dict.fromkeys(map(str, t["cpu_class"])):
+        rows = [i for i, name in enumerate(t["cpu_class"]) if name == cpu_class]
+        names = [str(t["policy"][i]) for i in rows]
+        figures = [n for n in t if n not in ("policy", "cpu_class", "cpus", "seeds") and not n.endswith(("_low", "_high"))]
+        charts = [
+            bars(
+                names,
+                [_known(t[figure][i]) for i in rows],
+                "",
+                f"{figure}, per {cpu_class} CPU (predicted)",
+                hollow=[name in inert for name in names],
+            )
+            for figure in ("ipis_per_hour", "interference_us_per_hour", "entry_mean_ns")
+            if figure in t and any(t[figure][i] > 0 for i in rows)
+        ]
+        shown = [f for f in figures if any(not math.isnan(t[f][i]) and t[f][i] for i in rows)]
+        cells: list[list[Cell]] = [[name, *(_known(t[f][i]) for f in shown)] for name, i in zip(names, rows, strict=True)]
+        caption = "Predicted. Figures that are zero or absent for every policy are left out; an empty cell did not occur."
+        parts.append(section(f"Per {cpu_class} CPU", *charts, table(("policy", *shown), cells, caption)))
+    notes = list(dict.fromkeys(note for r in comparison.results for note in r.notes))
+    broken = [f"violation under {r.policy.name}: {r.violation}" for r in comparison.results if r.violation]
+    parts.append(section("What the figures rest on", preformatted([*notes, *broken, f"left out: {first.scenario.abstraction}"])))
+    lede = f"{first.scenario.cpus} CPUs ({len(first.scenario.isolated)} isolated), {first.duration_s:g} s simulated."
+    return page(f"{first.scenario.name} on {first.machine}", [lede], parts, document)
+
+
+def replay(replayed: Replay, document: Document) -> str:
+    """Return the page of a replay: its report, section by section."""
+    text = sections_of(str(replayed))
+    parts = [section(heading, preformatted(lines)) for heading, lines in text[1:]]
+    head, lines = text[0]
+    return page(f"Replayed: {head}", [" ".join(map(str.strip, lines))], parts, document)
+
+
+def validate(validation: Validation, document: Document) -> str:
+    """Return the page of the published experiments beside what the simulator computes."""
+    rows: list[list[Cell]] = [
+        [
+            row.number,
+            f"{row.name}{f' ({row.unit})' if row.unit else ''}",
+            row.role,
+            _known(row.published),
+            row.computed,
+            row.ratio,
+            {True: "within", False: "outside", None: "not computed"}[row.within],
+        ]
+        for row in validation.rows
+    ]
+    heads = ("#", "figure", "role", "published", "computed", "ratio", "tolerance")
+    marks = ["violated" if row.within is False else "" for row in validation.rows]
+    missed = len(validation.misses)
+    lede = f"{sum(row.within is not None for row in validation.rows)} computed, {missed} outside their tolerance."
+    caption = "An empty cell was not computed. A role of `input` means that the figure went in."
+    return page("Published experiments", [lede], [section("Rows", table(heads, rows, caption, marks=marks))], document)
