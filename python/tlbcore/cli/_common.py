@@ -106,8 +106,24 @@ def print_json(schema: str, version: int, **fields: object) -> None:
     Takes what results are made of: NumPy arrays and scalars, dataclasses, mappings, paths. Not a number is
     printed as null: missing is missing, never zero.
     """
-    document = {"schema": f"tlbcore.{schema}", "version": version, **fields}
-    print(json.dumps(_plain(document), indent=2, allow_nan=False))
+    print_document(document(schema, version, **fields))
+
+
+def print_document(whole: Mapping[str, Any]) -> None:
+    """Print a JSON document that `document` returned."""
+    print(json.dumps(whole, indent=2, allow_nan=False))
+
+
+def document(schema: str, version: int, **fields: object) -> dict[str, Any]:
+    """Return what `print_json` prints, made of JSON's own types only."""
+    whole: dict[str, Any] = _plain({"schema": f"tlbcore.{schema}", "version": version, **fields})
+    return whole
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page of HTML and say so on standard error."""
+    path.write_text(text, encoding="utf-8")
+    print(f"{path}: written", file=sys.stderr)
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -36,6 +37,10 @@ def command(
         bool, typer.Option("--necessary", help="Weaken or remove each op in turn: which are needed?")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the report as one self-contained page of HTML."),
+    ] = None,
 ) -> int:
     """Verify a policy within bounds, or print the shortest violation."""
     given = _common.given(ctx)
@@ -61,6 +66,8 @@ def command(
         memory=memory,
     )
     if necessary:
+        if html is not None:
+            _common.fail("--html shows one verdict: leave --necessary out")
         _bounds.refuse(given & {"reduce", "threads"}, "--necessary chooses its own search")
         return _necessary(policy, json, bounds)
     from tlbcore.checker import check
@@ -79,6 +86,10 @@ def command(
         print(verdict)
         if nmis == 0:
             print("\nNo NMI in this scope; --nmis 1 adds one.")
+    if html is not None:
+        from tlbcore._output.html import reports
+
+        _common.write_page(html, reports.check(verdict, _common.document("check", 1, **verdict.to_dict())))
     return STATUS[verdict.status]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -40,6 +41,10 @@ def command(
     ] = None,
     pti: Annotated[str, typer.Option(help="on, off or auto (the CPU decides).")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the report as one self-contained page of HTML."),
+    ] = None,
 ) -> int:
     """Simulate one scenario under several policies. Two recordings: `tlbcore explain BEFORE AFTER`."""
     if recordings:
@@ -65,23 +70,28 @@ def command(
             replicates=seeds,
             progress=lambda done, total: advance(done, total),
         )
+    first = result.results[0]
+    whole = _common.document(
+        "compare",
+        1,
+        scenario=load.name,
+        abstraction=load.abstraction,
+        machine=first.machine,
+        seed=seed,
+        seeds=seeds,
+        duration_s=first.duration_s,
+        interrupted=result.interrupted,
+        notes=_notes(result),
+        table=result.table,
+    )
     if json:
-        first = result.results[0]
-        _common.print_json(
-            "compare",
-            1,
-            scenario=load.name,
-            abstraction=load.abstraction,
-            machine=first.machine,
-            seed=seed,
-            seeds=seeds,
-            duration_s=first.duration_s,
-            interrupted=result.interrupted,
-            notes=_notes(result),
-            table=result.table,
-        )
+        _common.print_document(whole)
     else:
         _show(result)
+    if html is not None:
+        from tlbcore._output.html import reports
+
+        _common.write_page(html, reports.compare(result, whole))
     return _common.INTERRUPTED if result.interrupted else 0
 
 

@@ -34,6 +34,10 @@ def command(
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the report as one self-contained page of HTML."),
+    ] = None,
     merge: Annotated[
         bool, typer.Option("--merge", help="The files are one recording in pieces, such as per-CPU files.")
     ] = False,
@@ -113,6 +117,17 @@ def command(
             print(f"\n{coverage_text(covered)}")
         if len(found) > 1:
             print(f"\n{comparison_text(explanations)}")
+    if html is not None:
+        from tlbcore._output.html import reports
+
+        documents = [e.to_json() for e in explanations]
+        if len(found) == 1:
+            page = reports.explain(explanations[0], _common.document("explain", 1, **documents[0]))
+        else:
+            rows = comparison_rows(explanations)
+            both = _common.document("comparison", 1, traces=documents, comparison=rows)
+            page = reports.explain_pair(explanations, comparison_text(explanations), both)
+        _common.write_page(html, page)
     for e, damage in found:
         _trace.finish(e.trace, damage)
     met = [line for e in explanations for condition in conditions for line in condition.met(e.trace)]

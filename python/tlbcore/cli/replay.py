@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,6 +32,10 @@ def command(
         typer.Option(help="CPU preset to price entry code and waits with, see `tlbcore machines`."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the report as one self-contained page of HTML."),
+    ] = None,
 ) -> None:
     """Show what a trace would have been under other policies."""
     from tlbcore.trace.replayed import check_policies, replay
@@ -42,4 +47,8 @@ def command(
         _common.print_json("replay", 1, **result.to_json())
     else:
         print(result)
+    if html is not None:
+        from tlbcore._output.html import reports
+
+        _common.write_page(html, reports.replay(result, _common.document("replay", 1, **result.to_json())))
     _trace.finish(whole, damage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +14,10 @@ from tlbcore.cli import _common
 def command(
     misses: Annotated[bool, typer.Option("--misses", help="Only rows outside their tolerance.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the report as one self-contained page of HTML."),
+    ] = None,
 ) -> None:
     """Simulate the published experiments and show both figures."""
     from tlbcore.validation.published import validate
@@ -20,6 +25,11 @@ def command(
     with _common.progress("validating", "parts") as advance:
         result = validate(progress=advance)
     rows = result.misses if misses else result.rows
+    if html is not None:
+        from tlbcore._output.html import reports
+
+        whole = _common.document("validate", 1, rows=[row.to_dict() for row in result.rows])
+        _common.write_page(html, reports.validate(result, whole))
     if json:
         _common.print_json("validate", 1, rows=[row.to_dict() for row in rows])
         return

@@ -1,7 +1,7 @@
 """One self-contained HTML page: the frame, tables, timelines and bars that all reports share.
 
-A page needs no network: style and script are in it, and so is the JSON document that it shows. Charts are SVG made here:
-a bar per bucket and a bar per policy are less code than any library's set-up, and nothing has to be bundled.
+A page needs no network: style and script are in it, and so is the JSON document that it shows. Charts are SVG made
+here: a bar per bucket and a bar per policy are less code than any library's set-up, and nothing has to be bundled.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SHORT = 24  # characters that a cell keeps on one line
 
 
 def visible(text: str) -> str:
-    """Return a text with control, escape and bidirectional characters as `\\xNN` or `\\uNNNN`."""
+    r"""Return a text with control, escape and bidirectional characters as `\xNN` or `\uNNNN`."""
     return "".join(
         char
         if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
@@ -53,12 +53,18 @@ def preformatted(lines: Sequence[str]) -> str:
     return f"<pre>{escape(chr(10).join(lines))}</pre>"
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str, *, marks: Sequence[str] = ()) -> str:
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str, *, marks: Sequence[str] = ()
+) -> str:
     """Return a table that can be sorted by each column; None is an empty cell that says *not recorded* when read aloud.
 
     `marks` is a CSS class per row.
     """
-    out = ['<div class="scroll"><table class="sortable">', f"<caption>{escape(caption)}</caption>", "<thead><tr>"]
+    out = [
+        '<div class="scroll"><table class="sortable">',
+        f"<caption>{escape(caption)}</caption>",
+        "<thead><tr>",
+    ]
     out += [f'<th scope="col"><button type="button">{escape(head)}</button></th>' for head in heads]
     out.append("</tr></thead><tbody>")
     for i, row in enumerate(rows):
@@ -79,7 +85,7 @@ def _cell(value: Cell) -> str:
 
 
 def number(value: float) -> str:
-    """Return four significant digits, with thousands separated and without an exponent where people would not use one."""
+    """Return four significant digits, with thousands separated; very small and large values have an exponent."""
     if value == 0:
         return "0"
     if 1e-3 <= abs(value) < 1e15:
@@ -89,14 +95,18 @@ def number(value: float) -> str:
     return f"{value:.3e}"
 
 
-def matrix(corner: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[int]]], caption: str) -> str:
+def matrix(
+    corner: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[int]]], caption: str
+) -> str:
     """Return counts of rows by columns, darker where there are more."""
     top = max((count for _, counts in rows for count in counts), default=0) or 1
     out = ['<div class="scroll"><table>', f"<caption>{escape(caption)}</caption>", "<thead><tr>"]
     out += [f'<th scope="col">{escape(head)}</th>' for head in (corner, *columns)]
     out.append("</tr></thead><tbody>")
     for name, counts in rows:
-        cells = "".join(f'<td class="number heat" style="--share:{count / top:.3f}">{count:,}</td>' for count in counts)
+        cells = "".join(
+            f'<td class="number heat" style="--share:{count / top:.3f}">{count:,}</td>' for count in counts
+        )
         out.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
     out.append("</tbody></table></div>")
     return "\n".join(out)
@@ -122,7 +132,9 @@ def timeline(counts: Sequence[int], step_s: float, caption: str) -> str:
     )
 
 
-def bars(names: Sequence[str], values: Sequence[float | None], unit: str, caption: str, *, hollow: Sequence[bool]) -> str:
+def bars(
+    names: Sequence[str], values: Sequence[float | None], unit: str, caption: str, *, hollow: Sequence[bool]
+) -> str:
     """Return a horizontal bar per name; hollow ones are inert, names without a value say so."""
     known = [value for value in values if value is not None and not math.isnan(value)]
     top = max(known, default=0.0) or 1.0
@@ -160,9 +172,11 @@ def sections_of(report: str) -> list[tuple[str, list[str]]]:
     return parts
 
 
-def page(title: str, lede: Sequence[str], sections: Sequence[str], document: Mapping[str, Any], *, status: str = "") -> str:
+def page(
+    title: str, lede: Sequence[str], sections: Sequence[str], document: Mapping[str, Any], *, status: str = ""
+) -> str:
     """Return a whole page: title, first sentences, sections, and the JSON document for machines."""
-    folder = files("tlbcore") / "_html"
+    folder = files("tlbcore") / "_output" / "html"
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
     heads = re.findall(r'<section id="([^"]*)">\n<h2>(.*?)</h2>', "\n".join(sections))
     links = "".join(f'<li><a href="#{where}">{head.split(" (")[0]}</a></li>' for where, head in heads)
@@ -187,7 +201,7 @@ def page(title: str, lede: Sequence[str], sections: Sequence[str], document: Map
 <main>
 {chr(10).join(sections)}
 </main>
-<footer><p>Written by tlbcore. The figures of this page are in it as JSON too (the element <code>#data</code>).</p></footer>
+<footer><p>Written by tlbcore. The figures are in this page as JSON too (the element <code>#data</code>).</p></footer>
 <script type="application/json" id="data">{data}</script>
 <script>
 {script}</script>

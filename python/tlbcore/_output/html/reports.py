@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tlbcore._html.page import (
+from tlbcore._output.html.page import (
     Cell,
     bars,
     matrix,
@@ -17,14 +17,14 @@ from tlbcore._html.page import (
     table,
     timeline,
 )
-from tlbcore._html.run import run
+from tlbcore._output.html.run import run
 
 if TYPE_CHECKING:
-    from tlbcore._explain import Explanation
-    from tlbcore._replay import Replay
-    from tlbcore._simulate import Comparison
-    from tlbcore._validate import Validation
     from tlbcore.checker import Verdict
+    from tlbcore.simulation.run import Comparison
+    from tlbcore.trace.explanation import Explanation
+    from tlbcore.trace.replayed import Replay
+    from tlbcore.validation.published import Validation
 
 Document = Mapping[str, Any]
 
@@ -36,12 +36,20 @@ def check(verdict: Verdict, document: Document) -> str:
     if found is not None:
         parts.append(section("The run that breaks it", run(found)))
     rows: list[list[Cell]] = [
-        [case.world, case.asked, _assumed(case), case.status, case.states] for case in verdict.cases or (verdict,)
+        [case.world, case.asked, _assumed(case), case.status, case.states]
+        for case in verdict.cases or (verdict,)
     ]
     heads = ("world", "asked about", "assumptions", "verdict", "states")
     marks = [str(row[3]) for row in rows]
-    parts.append(section("What was asked", table(heads, rows, "Each search; the verdict is the worst of them.", marks=marks)))
-    seen: list[list[Cell]] = [[what, "seen" if was else "not seen"] for what, was in verdict.witnesses.items()]
+    parts.append(
+        section(
+            "What was asked",
+            table(heads, rows, "Each search; the verdict is the worst of them.", marks=marks),
+        )
+    )
+    seen: list[list[Cell]] = [
+        [what, "seen" if was else "not seen"] for what, was in verdict.witnesses.items()
+    ]
     if seen:
         caption = "A pass in which nothing happened says nothing: what the search saw at least once."
         parts.append(section("Witnesses", table(("what", "seen"), seen, caption)))
@@ -60,6 +68,41 @@ def _assumed(verdict: Verdict) -> str:
 
 def explain(explanation: Explanation, document: Document) -> str:
     """Return the page of a recording: the words of the report, its tables to sort, and when it happened."""
+    lede, parts = _recording(explanation)
+    return page(f"Who interrupted: {explanation.trace.path}", lede, parts, document)
+
+
+def explain_pair(explanations: Sequence[Explanation], compared: str, document: Document) -> str:
+    """Return the page of several recordings: what differs, then each."""
+    rows: list[list[Cell]] = [list(row.values()) for row in document["comparison"]]
+    flat = [
+        [cell if isinstance(cell, str | int | float | None) else _joined(cell) for cell in row]
+        for row in rows
+    ]
+    heads = list(document["comparison"][0]) if rows else []
+    parts = [
+        section(
+            "What differs",
+            preformatted(compared.split("\n")),
+            table(heads, flat, "The same to sort.") if rows else "",
+        )
+    ]
+    for explanation in explanations:
+        lede, one = _recording(explanation)
+        parts.append(section(explanation.trace.path, *(preformatted([line]) for line in lede)))
+        parts += [part.replace('<section id="', f'<section id="r{len(parts)}-') for part in one]
+    names = " and ".join(explanation.trace.path for explanation in explanations)
+    return page(f"Compared: {names}", [], parts, document)
+
+
+def _joined(cell: Any) -> str:
+    if isinstance(cell, Mapping):
+        return ", ".join(f"{key} {value}" for key, value in cell.items())
+    return ", ".join(map(str, cell))
+
+
+def _recording(explanation: Explanation) -> tuple[list[str], list[str]]:
+    """Return the first sentences and the sections of one recording."""
     from tlbcore.trace import causes
 
     trace = explanation.trace
@@ -89,12 +132,18 @@ def explain(explanation: Explanation, document: Document) -> str:
             for cpu in report["isolated"]:
                 if cpu["interrupts"]:
                     t = cpu["timeline"]
-                    added.append(timeline(t["counts"], t["step_s"], f"Interrupts of CPU {cpu['cpu']}. + - 0 and arrows zoom."))
+                    added.append(
+                        timeline(
+                            t["counts"],
+                            t["step_s"],
+                            f"Interrupts of CPU {cpu['cpu']}. + - 0 and arrows zoom.",
+                        )
+                    )
         elif heading.startswith("Calls by sending"):
             added.append(_senders(explanation))
         parts.append(section(heading, *added, preformatted(lines)))
     lede = [" ".join(line.strip() for line in group) for group in _paragraphs(text.get("In short", []))]
-    return page(f"Who interrupted: {trace.path}", lede or [" ".join([head, *map(str.strip, text[head])])], parts, document)
+    return lede or [" ".join([head, *map(str.strip, text[head])])], parts
 
 
 def _paragraphs(lines: list[str]) -> Iterator[list[str]]:
@@ -119,8 +168,12 @@ def _senders(explanation: Explanation) -> str:
     rows = []
     for sender in sorted(set(calls["sender_cpu"].tolist())):
         mine = calls["cpu"][calls["sender_cpu"] == sender]
-        rows.append((f"CPU {sender}" if sender >= 0 else "unknown", [int((mine == cpu).sum()) for cpu in targets]))
-    return matrix("from", [f"to {cpu}" for cpu in targets], rows, "Remote calls by sending and isolated CPU, measured.")
+        rows.append(
+            (f"CPU {sender}" if sender >= 0 else "unknown", [int((mine == cpu).sum()) for cpu in targets])
+        )
+    return matrix(
+        "from", [f"to {cpu}" for cpu in targets], rows, "Remote calls by sending and isolated CPU, measured."
+    )
 
 
 def compare(comparison: Comparison, document: Document) -> str:
@@ -131,7 +184,11 @@ def compare(comparison: Comparison, document: Document) -> str:
     for cpu_class in dict.fromkeys(map(str, t["cpu_class"])):
         rows = [i for i, name in enumerate(t["cpu_class"]) if name == cpu_class]
         names = [str(t["policy"][i]) for i in rows]
-        figures = [n for n in t if n not in ("policy", "cpu_class", "cpus", "seeds") and not n.endswith(("_low", "_high"))]
+        figures = [
+            n
+            for n in t
+            if n not in ("policy", "cpu_class", "cpus", "seeds") and not n.endswith(("_low", "_high"))
+        ]
         charts = [
             bars(
                 names,
@@ -144,12 +201,19 @@ def compare(comparison: Comparison, document: Document) -> str:
             if figure in t and any(t[figure][i] > 0 for i in rows)
         ]
         shown = [f for f in figures if any(not math.isnan(t[f][i]) and t[f][i] for i in rows)]
-        cells: list[list[Cell]] = [[name, *(_known(t[f][i]) for f in shown)] for name, i in zip(names, rows, strict=True)]
-        caption = "Predicted. Figures that are zero or absent for every policy are left out; an empty cell did not occur."
+        cells: list[list[Cell]] = [
+            [name, *(_known(t[f][i]) for f in shown)] for name, i in zip(names, rows, strict=True)
+        ]
+        caption = "Predicted. What is zero or absent for every policy is left out; an empty cell did not occur."
         parts.append(section(f"Per {cpu_class} CPU", *charts, table(("policy", *shown), cells, caption)))
     notes = list(dict.fromkeys(note for r in comparison.results for note in r.notes))
     broken = [f"violation under {r.policy.name}: {r.violation}" for r in comparison.results if r.violation]
-    parts.append(section("What the figures rest on", preformatted([*notes, *broken, f"left out: {first.scenario.abstraction}"])))
+    parts.append(
+        section(
+            "What the figures rest on",
+            preformatted([*notes, *broken, f"left out: {first.scenario.abstraction}"]),
+        )
+    )
     lede = f"{first.scenario.cpus} CPUs ({len(first.scenario.isolated)} isolated), {first.duration_s:g} s simulated."
     return page(f"{first.scenario.name} on {first.machine}", [lede], parts, document)
 
@@ -181,4 +245,6 @@ def validate(validation: Validation, document: Document) -> str:
     missed = len(validation.misses)
     lede = f"{sum(row.within is not None for row in validation.rows)} computed, {missed} outside their tolerance."
     caption = "An empty cell was not computed. A role of `input` means that the figure went in."
-    return page("Published experiments", [lede], [section("Rows", table(heads, rows, caption, marks=marks))], document)
+    return page(
+        "Published experiments", [lede], [section("Rows", table(heads, rows, caption, marks=marks))], document
+    )

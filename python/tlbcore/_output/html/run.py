@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tlbcore._html.page import escape
+from tlbcore._output.html.page import escape
 
 if TYPE_CHECKING:
     from tlbcore.checker import Counterexample, Step
@@ -24,7 +24,8 @@ def run(found: Counterexample) -> str:
     rows = []
     for step in found.steps:
         cells = "".join(
-            f"<td>{f'<code>{escape(step.what)}</code>' if cpu == step.cpu else ''}</td>" for cpu in range(len(lanes))
+            f"<td>{f'<code>{escape(step.what)}</code>' if cpu == step.cpu else ''}</td>"
+            for cpu in range(len(lanes))
         )
         rows.append(
             f'<tr{"" if step.shown else " class=" + chr(34) + "minor" + chr(34)}><td class="number">{step.number}</td>'
@@ -35,12 +36,16 @@ def run(found: Counterexample) -> str:
         f'<button type="button" name="{name}">{text}</button>'
         for name, text in (("first", "First"), ("back", "Back"), ("next", "Next"), ("last", "Last"))
     )
+    how = (
+        "Buttons, arrow keys or a click go from move to move; what holds after it stands above. Moves that change "
+        "nothing here are shown with “all moves”."
+    )
     return (
-        f'<div class="run" tabindex="0"><div class="stage"><div class="controls" role="group" aria-label="Moves">{buttons}'
+        f'<div class="run" tabindex="0"><div class="stage">'
+        f'<div class="controls" role="group" aria-label="Moves">{buttons}'
         f'<label><input type="checkbox"> all moves</label> <output></output></div>\n'
         f'<div class="state" aria-live="polite"></div></div>\n'
-        f'<div class="scroll"><table class="steps"><caption>Buttons, arrow keys or a click go from move to move; what holds '
-        f"after it stands above. Moves that change nothing here are shown with “all moves”.</caption>"
+        f'<div class="scroll"><table class="steps"><caption>{how}</caption>'
         f"<thead><tr>{heads}</tr></thead>\n<tbody>{''.join(rows)}</tbody></table></div>\n"
         f'<p>{escape(found.closing)}</p><script type="application/json">{held}</script></div>'
     )
