@@ -204,7 +204,9 @@ def compare(comparison: Comparison, document: Document) -> str:
         cells: list[list[Cell]] = [
             [name, *(_known(t[f][i]) for f in shown)] for name, i in zip(names, rows, strict=True)
         ]
-        caption = "Predicted. What is zero or absent for every policy is left out; an empty cell did not occur."
+        caption = (
+            "Predicted. What is zero or absent for every policy is left out; an empty cell did not occur."
+        )
         parts.append(section(f"Per {cpu_class} CPU", *charts, table(("policy", *shown), cells, caption)))
     notes = list(dict.fromkeys(note for r in comparison.results for note in r.notes))
     broken = [f"violation under {r.policy.name}: {r.violation}" for r in comparison.results if r.violation]
