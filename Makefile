@@ -1,6 +1,6 @@
 # Development in an active virtual environment; `.ci/run` is what a change must pass.
 
-.PHONY: dev test lint bench bench-compare wheel-pgo ci
+.PHONY: dev test lint bench bench-compare site wheel-pgo ci
 
 dev: ## tools, and the package as an editable install, optimised but quick to build
 	pip install --group dev
@@ -23,6 +23,10 @@ bench: ## run the benches and write docs/benchmarks.md
 
 bench-compare: ## fail where a bench is more than 10 % slower than in the run that `make bench` kept last
 	pytest -q benches --benchmark-enable --benchmark-compare --benchmark-compare-fail=median:10%
+
+site: ## the documentation as a site in site/; `python -m http.server -d site` shows it
+	pip install -q $$(python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['site'])")
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --site-dir site
 
 PGO := $(CURDIR)/target/pgo
 SYSROOT := $(shell rustc --print sysroot)

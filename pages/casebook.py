@@ -79,7 +79,7 @@ def casebook_markdown(folder: Path) -> str:
     for kind, title in KINDS.items():
         mine = [case for case in book if case.kind == kind]
         out.append(f"- [{title}](#{_anchor(title)})")
-        out += [f"  - [{case.title}](#{_anchor(case.title)})" for case in mine]
+        out += [f"    - [{case.title}](#{_anchor(case.title)})" for case in mine]
     for kind, title in KINDS.items():
         out.append(f"\n## {title}")
         for case in (case for case in book if case.kind == kind):

@@ -214,3 +214,8 @@ if __name__ == "__main__":  # write the generated tables
         before, found, _ = page.read_text().partition(first)
         assert found, f"{page} has lost its {first!r}"
         page.write_text(f"{before}{text}\n")
+
+
+def test_the_site_has_every_page():
+    pages = re.findall(r"[\w-]+\.md", (ROOT / "mkdocs.yml").read_text())
+    assert sorted(pages) == sorted(page.name for page in PAGES if page.parent.name == "docs")
