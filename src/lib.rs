@@ -9,11 +9,13 @@
 //! 4. [`check`]: the abstract machine. Every interleaving, within bounds.
 //! 5. [`twin`]: one question in both drivers.
 //! 6. [`trace`]: recordings of real kernels, and who caused what in them.
-//! 7. [`sweep`]: many configurations and seeds.
-//! 8. [`calibrate`]: measurements of the machine this runs on. Apart from the rest.
+//! 7. [`addresses`]: address traces of other tools, for the TLBs of [`hw`].
+//! 8. [`sweep`]: many configurations and seeds.
+//! 9. [`calibrate`]: measurements of the machine this runs on. Apart from the rest.
 //!
 //! `sim` and `check` do not know each other, `twin` knows both; nothing but `py` knows Python.
 
+pub mod addresses;
 pub mod calibrate;
 pub mod check;
 pub mod hw;

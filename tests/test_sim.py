@@ -173,7 +173,8 @@ def test_seeds_give_confidence_intervals():
 
 def test_page_table_isolation_off_makes_coalescing_inert_and_says_why():
     load = scenarios.syscall_heavy(duration_s=0.1, base_ns=270)
-    result = tc.compare(load, machine="cascade-lake-sp", policies=["ipi", "coalesce-v7"])
+    with pytest.warns(tc.InertPolicyWarning, match="coalesce-v7"):
+        result = tc.compare(load, machine="cascade-lake-sp", policies=["ipi", "coalesce-v7"])
     assert "inert" in result["coalesce-v7"].notes[0]
     assert result.table["syscall_mean_ns"][0] == result.table["syscall_mean_ns"][2]
 

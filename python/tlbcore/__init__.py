@@ -18,6 +18,14 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore._core import TlbError as TlbError
     from tlbcore._core import TraceError as TraceError
     from tlbcore._core import __version__ as __version__
+    from tlbcore._output.result import InertPolicyWarning as InertPolicyWarning
+    from tlbcore._output.result import Result as Result
+    from tlbcore._output.result import load as load
+    from tlbcore.address_traces import AddressChunk as AddressChunk
+    from tlbcore.address_traces import Addresses as Addresses
+    from tlbcore.address_traces import Translation as Translation
+    from tlbcore.address_traces import addresses as addresses
+    from tlbcore.address_traces import translate as translate
     from tlbcore.checker import Bounds as Bounds
     from tlbcore.checker import Counterexample as Counterexample
     from tlbcore.checker import LitmusResult as LitmusResult
@@ -76,6 +84,14 @@ _EXPORTS: dict[str, str] = {
     "break_even": "tlbcore.sweeps.run",
     "read_sweep": "tlbcore.sweeps.run",
     "sweep": "tlbcore.sweeps.run",
+    "InertPolicyWarning": "tlbcore._output.result",
+    "Result": "tlbcore._output.result",
+    "load": "tlbcore._output.result",
+    "AddressChunk": "tlbcore.address_traces",
+    "Addresses": "tlbcore.address_traces",
+    "Translation": "tlbcore.address_traces",
+    "addresses": "tlbcore.address_traces",
+    "translate": "tlbcore.address_traces",
     "EVENT": "tlbcore.tlb",
     "FLAGS": "tlbcore.tlb",
     "Machine": "tlbcore.hardware",

@@ -17,6 +17,7 @@ from tlbcore import _core
 from tlbcore._core import SweepError
 from tlbcore._input.names import unknown
 from tlbcore._input.numbers import count
+from tlbcore._output.result import Result
 
 Table = Mapping[str, NDArray[Any]]
 
@@ -184,7 +185,7 @@ def pareto(
 
 
 @dataclass(frozen=True, kw_only=True)
-class BreakEven:
+class BreakEven(Result):
     """Where two policies cost the same.
 
     Attributes
@@ -210,6 +211,15 @@ class BreakEven:
     cheaper_below: str
     cheaper_above: str
     points: Mapping[str, NDArray[np.float64]] = field(repr=False)
+
+    def _tables(self) -> dict[str, Mapping[str, Any]]:
+        return {"points": self.points}
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "parameter": self.parameter, "metric": self.metric, "policies": self.policies, "value": self.value,
+            "low": self.low, "high": self.high, "version": _core.__version__,
+        }  # fmt: skip
 
     def __str__(self) -> str:
         return (

@@ -10,6 +10,8 @@ from typing import Any, TypedDict, Unpack
 
 from tlbcore import _core
 from tlbcore._input.numbers import count, flag
+from tlbcore._output.result import Result, column, rows_table
+from tlbcore._output.table import Table
 from tlbcore.kernel import machine_text
 from tlbcore.policy import Policy, as_policy, policies
 from tlbcore.simulation.repair_cost import Cost, cost_of
@@ -194,7 +196,7 @@ class Counterexample:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Verdict:
+class Verdict(Result):
     """The answer of the checker. `print` shows it in full; `bool` raises, because there are three outcomes.
 
     Parameters
@@ -261,6 +263,40 @@ class Verdict:
     hypothesis: Verdict | None = None
     asked: str = ""
     implied: bool = False
+
+    def _tables(self) -> dict[str, Table]:
+        cases = self.cases or (self,)
+        names = (
+            "policy",
+            "world",
+            "asked",
+            "status",
+            "rule",
+            "states",
+            "transitions",
+            "depth",
+            "implied",
+            "assume",
+        )
+        tables = {"cases": rows_table(cases, names, ("inert",))}
+        if self.counterexample is not None:
+            tables["counterexample"] = rows_table(self.counterexample.steps)
+        return tables
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "policy": self.policy, "status": self.status, "grade": self.grade, "sentence": self.sentence,
+            "world": self.world, "assume": dict(self.assume), "core": self.core, "version": _core.__version__,
+        }  # fmt: skip
+
+    def _inert(self) -> list[str]:
+        needs = {case.world: case.inert for case in (self.cases or (self,)) if case.inert}
+        return [f"{self.policy} in world {world} needs {', '.join(what)}" for world, what in needs.items()]
+
+    @property
+    def rule(self) -> str | None:
+        """The rule that breaks, if one does."""
+        return None if self.counterexample is None else self.counterexample.rule
 
     @property
     def residency(self) -> bool:
@@ -1229,7 +1265,7 @@ def verdict_table(
 
 
 @dataclass(frozen=True, kw_only=True)
-class LitmusResult:
+class LitmusResult(Result):
     """How one litmus test ended.
 
     Parameters
@@ -1275,6 +1311,17 @@ class LitmusResult:
     herd: bool = False
     ends: tuple[Mapping[str, int | str | bool], ...] | None = None
     complete: bool | None = None
+
+    def _tables(self) -> dict[str, Mapping[str, Any]]:
+        names = ("name", "stated", "found", "states", "stated_states", "file", "note")
+        tables: dict[str, Mapping[str, Any]] = {"test": rows_table([self], names, ("ok",))}
+        if self.ends is not None:
+            keys = list(dict.fromkeys(key for end in self.ends for key in end))
+            tables["ends"] = {key: column([end.get(key) for end in self.ends]) for key in keys}
+        return tables
+
+    def _about(self) -> dict[str, Any]:
+        return {"name": self.name, "doc": self.doc, "source": self.source, "version": _core.__version__}
 
     @property
     def ok(self) -> bool:

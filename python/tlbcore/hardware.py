@@ -149,6 +149,9 @@ class _Machines(Mapping[str, Machine]):
     def __repr__(self) -> str:
         return f"machines({', '.join(self)})"
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
 
 #: Built-in machines by name: `tlbcore.machines["skylake-sp"]`.
 machines: Mapping[str, Machine] = _Machines()

@@ -231,6 +231,9 @@ class _Policies(Mapping[str, Policy]):
     def __repr__(self) -> str:
         return f"<policies {', '.join(self)}>"
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
 
 policies: Mapping[str, Policy] = _Policies()
 

@@ -14,6 +14,7 @@ import json
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -598,9 +599,69 @@ class Scenario:
             }
         )
 
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the scenario that `to_json` wrote.
+
+        Raises
+        ------
+        SimError
+            If the text is no JSON object, lacks a key or has one that no scenario has, or if no such machine can be.
+
+        Examples
+        --------
+        >>> load = spawn_storm(duration_s=1)
+        >>> Scenario.from_json(load.to_json()) == load
+        True
+        """
+        try:
+            data = json.loads(text)
+        except (TypeError, ValueError) as error:
+            raise _core.SimError(f"scenario: the text is no JSON: {error}") from None
+        if not isinstance(data, dict):
+            raise _core.SimError(f"scenario: the text must be a JSON object: got {type(data).__name__}")
+        what = f"scenario {data.get('name')!r}:"
+        fields = dict(data)
+        try:
+            for name, ps, unit in _TIMES:
+                fields[name] = fields.pop(ps) / unit
+            actors = [_actor_of(actor, what) for actor in fields.pop("actors")]
+            fields["isolated"] = tuple(fields["isolated"])
+        except KeyError as error:
+            raise _core.SimError(f"{what} the key {error.args[0]!r} is missing") from None
+        except TypeError as error:
+            raise _core.SimError(f"{what} a value has the wrong kind: {error}") from None
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name in fields:
+            if name not in known:
+                raise _core.SimError(f"{what} {unknown('key', name, known)}")
+        try:
+            return cls(**fields, actors=tuple(actors))
+        except TypeError as error:
+            raise _core.SimError(f"{what} {error}") from None
+
     def replace(self, **changes: Any) -> Self:
         """Return a scenario with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+
+# Fields of a scenario that are times: name, key in the JSON, picoseconds of one.
+_TIMES = (
+    ("duration_s", "duration_ps", 1e12),
+    ("rcu_ms", "rcu_ps", 1e9),
+    ("work_delay_us", "work_delay_ps", 1e6),
+    ("extra_ipi_ms", "extra_ipi_ps", 1e9),
+)
+
+
+def _actor_of(data: Any, what: str) -> Actor:
+    if not isinstance(data, dict):
+        raise _core.SimError(f"{what} an actor must be a JSON object: got {data!r}")
+    params = dict(data)
+    on = params.pop("on")
+    if isinstance(on, dict):
+        on = tuple(on["cpus"])
+    return Actor(name=params.pop("name"), on=on, kind=params.pop("kind"), params=params)
 
 
 def _others(cpus: int, isolated: tuple[int, ...]) -> int:
@@ -1071,6 +1132,11 @@ SCENARIOS: dict[str, Callable[..., Scenario]] = {
 }
 
 
+@cache
+def _parameters(make: Callable[..., Scenario]) -> tuple[str, ...]:
+    return tuple(inspect.signature(make).parameters)
+
+
 def by_name(name: str, **parameters: Any) -> Scenario:
     """Return a built-in scenario by its name, such as `spawn-storm`.
 
@@ -1081,7 +1147,7 @@ def by_name(name: str, **parameters: Any) -> Scenario:
     """
     if not isinstance(name, str) or name not in SCENARIOS:
         raise _core.SimError(unknown("scenario", name, SCENARIOS))
-    known = inspect.signature(SCENARIOS[name]).parameters
+    known = _parameters(SCENARIOS[name])
     for parameter in parameters:
         if parameter not in known:
             raise _core.SimError(f"scenario {name!r}: {unknown('parameter', parameter, known)}")

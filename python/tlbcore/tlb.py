@@ -11,15 +11,19 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tlbcore import _core
 from tlbcore._output.files import sealed
+from tlbcore._output.result import Result
 from tlbcore.hardware import Machine
 from tlbcore.hardware import machine as _machine
+
+if TYPE_CHECKING:
+    from tlbcore.address_traces import Addresses
 
 #: One event of `Tlb.run`: 16 bytes. `vpn` is `address >> 12`; `op` is a number of `OPS`; `flags` are those
 #: of `FLAGS`.
@@ -47,7 +51,7 @@ FLAGS: Mapping[str, int] = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TlbResult:
+class TlbResult(Result):
     """What one call did.
 
     `counters` maps names to counts of this call: `accesses`, `{level}_hits` for each level, `walks`, the
@@ -61,6 +65,15 @@ class TlbResult:
 
     counters: Mapping[str, int]
     levels: NDArray[np.uint8] | None = None
+
+    def _tables(self) -> dict[str, Mapping[str, Any]]:
+        tables: dict[str, Mapping[str, Any]] = {
+            "counters": {name: np.array([value]) for name, value in self.counters.items()}
+        }
+        return tables if self.levels is None else {**tables, "levels": {"level": self.levels}}
+
+    def _about(self) -> dict[str, Any]:
+        return {"version": _core.__version__}
 
     def __getattr__(self, name: str) -> int:
         # Not called for the fields themselves, unless an unpickler asks before they exist.
@@ -319,17 +332,25 @@ def _first_bad(array: NDArray[Any]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MissCurve(Mapping[str, NDArray[Any]]):
+class MissCurve(Result, Mapping[str, NDArray[Any]]):
     """Exact LRU miss counts: a table with one row per set count and way count.
 
     Columns: `sets`, `ways`, `entries` (their product), `misses` (uint64), `miss_ratio`. `accesses` is the
     number of accesses. `table` is the same as an array of shape (set counts, ways).
     """
 
+    _index = ("sets", "ways")
+
     sets: tuple[int, ...]
     ways: int
     accesses: int
     table: NDArray[np.uint64]
+
+    def _tables(self) -> dict[str, Mapping[str, NDArray[Any]]]:
+        return {"table": self}
+
+    def _about(self) -> dict[str, Any]:
+        return {"accesses": self.accesses, "version": _core.__version__}
 
     def __getitem__(self, column: str) -> NDArray[Any]:
         sets = np.repeat(np.array(self.sets, dtype=np.uint32), self.ways)
@@ -354,7 +375,7 @@ class MissCurve(Mapping[str, NDArray[Any]]):
 
 
 def miss_curve(
-    vpn: ArrayLike,
+    vpn: ArrayLike | Addresses,
     sets: int | Sequence[int] = 16,
     ways: int = 8,
     pcid: ArrayLike = 0,
@@ -362,7 +383,8 @@ def miss_curve(
 ) -> MissCurve:
     """Count the misses of every LRU TLB of 1 to `ways` ways and these set counts, in one pass.
 
-    `vpn`, shape (n,): `address >> 12`, read in place if uint64. `sets`: powers of two up to 65,536; the
+    `vpn`, shape (n,): `address >> 12`, read in place if uint64; or what `tlbcore.addresses` returned, of one CPU,
+    which is read in pieces (then without `pcid` and `flushes`). `sets`: powers of two up to 65,536; the
     index is linear. `ways`: 1 to 32. `pcid`: one context, or shape (n,), uint16: pages of different
     contexts are different pages. `flushes`, shape (m,), rising: a full flush before the access of each of
     these numbers. One level, as an exact TLB of that shape would count: LRU is a stack algorithm (Mattson
@@ -376,7 +398,6 @@ def miss_curve(
     >>> curve["misses"]
     array([4, 2], dtype=uint64)
     """
-    pages = _integers("vpn", vpn, _PAGE, _VPN_MAX)
     counts = _integers("sets", [sets] if isinstance(sets, int) else sets, np.dtype(np.uint32), (1 << 32) - 1)
     marks = _integers("flushes", flushes, np.dtype(np.uint64), (1 << 63) - 1)
     contexts = None
@@ -384,7 +405,21 @@ def miss_curve(
         contexts = _integers("pcid", pcid, np.dtype(np.uint16), 4095)
     if isinstance(ways, bool) or int(ways) != ways or not 1 <= ways <= 32:
         raise _core.TlbError(f"ways must be a whole number from 1 to 32: got {ways}")
-    misses = _core.miss_curve(pages, contexts, marks, counts.tolist(), int(ways))
+    from tlbcore.address_traces import Addresses, curve_pages
+
+    if isinstance(vpn, Addresses):
+        if np.ndim(pcid) != 0 or pcid != 0 or len(marks):
+            raise TypeError(
+                "an address trace has one context and no flushes: pass pages (vpn) with pcid or flushes"
+            )
+        counter = _core.MissCounter(counts.tolist(), int(ways))
+        for piece in curve_pages(vpn):
+            counter.feed(piece)
+        accesses, misses = counter.counts()
+    else:
+        pages = _integers("vpn", vpn, _PAGE, _VPN_MAX)
+        accesses = len(pages)
+        misses = _core.miss_curve(pages, contexts, marks, counts.tolist(), int(ways))
     table = np.array(misses, dtype=np.uint64)
     table.flags.writeable = False
-    return MissCurve(sets=tuple(counts.tolist()), ways=int(ways), accesses=len(pages), table=table)
+    return MissCurve(sets=tuple(counts.tolist()), ways=int(ways), accesses=accesses, table=table)

@@ -4,7 +4,7 @@
 //! recently used pages of the set, so one stack per set and a histogram of the depths at which pages are found give the
 //! misses for every `w`. A full flush empties the stacks and begins a new epoch; a context is part of the page's name.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use super::plain::{BATCH, ROOM, Row};
 use super::simd;
@@ -44,7 +44,7 @@ pub(super) struct Stacks {
 /// Misses by set count (outer, as asked) and way count (inner, from 1).
 pub fn misses(question: &Question<'_>) -> Result<Vec<Vec<u64>>, TlbError> {
     let mut running = Running::new(question)?;
-    while running.advance(usize::MAX) {}
+    while running.advance(usize::MAX)? {}
     Ok(running.misses())
 }
 
@@ -53,28 +53,61 @@ pub fn misses(question: &Question<'_>) -> Result<Vec<Vec<u64>>, TlbError> {
 pub struct Running<'a> {
     question: Question<'a>,
     names: Names,
-    stacks: Vec<Stacks>,
+    stacks: All,
     at: usize,
     flushed: usize,
+}
+
+/// The stacks of every set count.
+#[derive(Debug)]
+struct All {
+    stacks: Vec<Stacks>,
+    ways: usize,
     vector: bool,
 }
 
-/// How pages get 32-bit names that keep the low bits, by which sets are picked.
+/// Miss counts of pages that come in pieces, of a trace that need not fit into memory. What grows is a name for each
+/// distinct page.
 #[derive(Debug)]
-enum Names {
-    /// `index of context << bits | page - base`.
-    Window { base: u64, bits: u32, contexts: Vec<u32>, greatest: u32 },
-    /// A table; the low 20 bits of the page, then a number.
-    Table(HashMap<(u64, u16), u32>, HashMap<u32, u32>),
+pub struct Growing {
+    names: Names,
+    stacks: All,
+    taken: u64,
 }
 
-/// Low bits kept by [`Names::Table`].
-const KEPT: u32 = 16;
+impl Growing {
+    /// Empty stacks of these set counts, for 1 to `ways` ways.
+    pub fn new(sets: &[u32], ways: usize) -> Result<Self, TlbError> {
+        Ok(Growing { names: Names::table(), stacks: All::new(sets, ways)?, taken: 0 })
+    }
 
-impl<'a> Running<'a> {
-    /// Checks the question.
-    pub fn new(question: &Question<'a>) -> Result<Self, TlbError> {
-        let &Question { vpns, pcids, flushes, sets, ways } = question;
+    /// Takes further accesses. After an error the counts mean nothing.
+    pub fn feed(&mut self, vpns: &[u64]) -> Result<(), TlbError> {
+        for (index, &vpn) in vpns.iter().enumerate() {
+            Vpn::new(vpn).map_err(|error| error.at("vpn", index))?;
+        }
+        let mut names = [0; ROOM];
+        for batch in vpns.chunks(BATCH) {
+            let taken = self.names.of(batch, None, &mut names)?;
+            self.stacks.find_depths(&mut names, taken, self.names.greatest());
+        }
+        self.taken += vpns.len() as u64;
+        Ok(())
+    }
+
+    /// Accesses taken.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Misses by set count (outer, as asked) and way count (inner, from 1).
+    pub fn misses(&self) -> Vec<Vec<u64>> {
+        self.stacks.misses(self.taken)
+    }
+}
+
+impl All {
+    fn new(sets: &[u32], ways: usize) -> Result<Self, TlbError> {
         if ways == 0 || ways > MAX_WAYS {
             return Err(TlbError::shape("ways", format!("must be 1 to {MAX_WAYS}: got {ways}")));
         }
@@ -87,6 +120,67 @@ impl<'a> Running<'a> {
                 return Err(TlbError::Element { field: "sets", index, rule });
             }
         }
+        let depth = if ways <= 8 { 8 } else { ways.next_power_of_two() };
+        let stacks = sets
+            .iter()
+            .map(|&sets| Stacks {
+                rows: vec![Row([EMPTY; 16]); (sets as usize * depth).div_ceil(16)],
+                sets: sets as usize,
+                depth,
+                found: [0; MAX_WAYS + 1],
+            })
+            .collect();
+        Ok(All { stacks, ways, vector: simd::available() })
+    }
+
+    fn flush(&mut self) {
+        self.stacks.iter_mut().for_each(|stacks| stacks.rows.fill(Row([EMPTY; 16])));
+    }
+
+    /// The first `taken` names, none of which is above `greatest`.
+    fn find_depths(&mut self, names: &mut [u32; ROOM], taken: usize, greatest: u32) {
+        for stacks in &mut self.stacks {
+            if self.vector {
+                let narrow = greatest >> stacks.sets.ilog2() < u32::from(u16::MAX);
+                simd::find_depths(stacks, names, taken, narrow);
+            } else {
+                stacks.find_depths(&names[..taken]);
+            }
+        }
+    }
+
+    fn misses(&self, taken: u64) -> Vec<Vec<u64>> {
+        let of = |stacks: &Stacks| {
+            let mut left = taken;
+            let under = |depth: usize| {
+                left -= stacks.found[depth];
+                left
+            };
+            (0..self.ways).map(under).collect()
+        };
+        self.stacks.iter().map(of).collect()
+    }
+}
+
+/// How pages get 32-bit names that keep the low bits, by which sets are picked.
+#[derive(Debug)]
+enum Names {
+    /// `index of context << bits | page - base`.
+    Window { base: u64, bits: u32, contexts: Vec<u32>, greatest: u32 },
+    /// A table; the low 16 bits of the page, then a number.
+    Table(FxHashMap<(u64, u16), u32>, FxHashMap<u32, u32>),
+}
+
+/// Low bits kept by [`Names::Table`].
+const KEPT: u32 = 16;
+/// What the high bits of a name can tell apart, without that of [`EMPTY`].
+const MOST_ALIKE: u32 = (1 << (u32::BITS - KEPT)) - 1;
+
+impl<'a> Running<'a> {
+    /// Checks the question.
+    pub fn new(question: &Question<'a>) -> Result<Self, TlbError> {
+        let &Question { vpns, pcids, flushes, sets, ways } = question;
+        let stacks = All::new(sets, ways)?;
         let (mut low, mut high) = (u64::MAX, 0);
         for &vpn in vpns {
             low = low.min(vpn);
@@ -112,66 +206,40 @@ impl<'a> Running<'a> {
                 return Err(TlbError::Element { field: "flushes", index, rule });
             }
         }
-        let depth = if ways <= 8 { 8 } else { ways.next_power_of_two() };
-        let stacks = sets
-            .iter()
-            .map(|&sets| Stacks {
-                rows: vec![Row([EMPTY; 16]); (sets as usize * depth).div_ceil(16)],
-                sets: sets as usize,
-                depth,
-                found: [0; MAX_WAYS + 1],
-            })
-            .collect();
         let names = Names::new(low.min(high), high, pcids);
-        Ok(Running { question: *question, names, stacks, at: 0, flushed: 0, vector: simd::available() })
+        Ok(Running { question: *question, names, stacks, at: 0, flushed: 0 })
     }
 
     /// Takes up to `count` further accesses; `false` at the end.
-    pub fn advance(&mut self, count: usize) -> bool {
+    pub fn advance(&mut self, count: usize) -> Result<bool, TlbError> {
         let end = self.question.vpns.len().min(self.at.saturating_add(count));
         let mut names = [0; ROOM];
         while self.at < end {
             while self.question.flushes.get(self.flushed).is_some_and(|&at| at <= self.at as u64) {
                 self.flushed += 1;
-                self.stacks.iter_mut().for_each(|stacks| stacks.rows.fill(Row([EMPTY; 16])));
+                self.stacks.flush();
             }
             let next = self.question.flushes.get(self.flushed).map_or(end, |&at| end.min(at as usize));
             let batch = self.at..next.min(self.at + BATCH);
             let pcids = self.question.pcids.map(|pcids| &pcids[batch.clone()]);
-            let taken = self.names.of(&self.question.vpns[batch.clone()], pcids, &mut names);
-            for stacks in &mut self.stacks {
-                if self.vector {
-                    let narrow = self.names.greatest() >> stacks.sets.ilog2() < u32::from(u16::MAX);
-                    simd::find_depths(stacks, &mut names, taken, narrow);
-                } else {
-                    stacks.find_depths(&names[..taken]);
-                }
-            }
+            let taken = self.names.of(&self.question.vpns[batch.clone()], pcids, &mut names)?;
+            self.stacks.find_depths(&mut names, taken, self.names.greatest());
             self.at = batch.end;
         }
-        self.at < self.question.vpns.len()
+        Ok(self.at < self.question.vpns.len())
     }
 
     /// The answer, so far.
     pub fn misses(&self) -> Vec<Vec<u64>> {
-        let total = self.at as u64;
-        let mut all = Vec::new();
-        for stacks in &self.stacks {
-            let mut left = total;
-            all.push(
-                (0..self.question.ways)
-                    .map(|depth| {
-                        left -= stacks.found[depth];
-                        left
-                    })
-                    .collect(),
-            );
-        }
-        all
+        self.stacks.misses(self.at as u64)
     }
 }
 
 impl Names {
+    fn table() -> Self {
+        Names::Table(FxHashMap::default(), FxHashMap::default())
+    }
+
     fn new(low: u64, high: u64, pcids: Option<&[u16]>) -> Self {
         let base = low >> KEPT << KEPT;
         let bits = (u64::BITS - (high - base).leading_zeros()).max(KEPT);
@@ -190,7 +258,7 @@ impl Names {
         } else if bits == 31 && known == 1 {
             Names::Window { base, bits: 0, contexts: vec![0; contexts.len()], greatest: u32::MAX }
         } else {
-            Names::Table(HashMap::new(), HashMap::new())
+            Names::table()
         }
     }
 
@@ -202,7 +270,12 @@ impl Names {
         }
     }
 
-    fn of(&mut self, vpns: &[u64], pcids: Option<&[u16]>, names: &mut [u32; ROOM]) -> usize {
+    fn of(
+        &mut self,
+        vpns: &[u64],
+        pcids: Option<&[u16]>,
+        names: &mut [u32; ROOM],
+    ) -> Result<usize, TlbError> {
         match (self, pcids) {
             (Names::Window { base, .. }, None) => {
                 for (name, &vpn) in names.iter_mut().zip(vpns) {
@@ -217,17 +290,28 @@ impl Names {
             (Names::Table(table, counts), pcids) => {
                 for (i, &vpn) in vpns.iter().enumerate() {
                     let pcid = pcids.map_or(0, |pcids| pcids[i]);
-                    names[i] = *table.entry((vpn & Vpn::MASK, pcid)).or_insert_with(|| {
+                    let page = (vpn & Vpn::MASK, pcid);
+                    names[i] = if let Some(&name) = table.get(&page) {
+                        name
+                    } else {
                         // Names of pages with equal low bits differ above them.
                         let low = vpn as u32 & ((1 << KEPT) - 1);
                         let count = counts.entry(low).or_insert(0);
+                        if *count == MOST_ALIKE {
+                            let rule = format!(
+                                "must have at most {MOST_ALIKE} pages that agree in their low {KEPT} bits: got one more with {low:#x}"
+                            );
+                            return Err(TlbError::shape("vpn", rule));
+                        }
+                        let name = low | *count << KEPT;
                         *count += 1;
-                        low | (*count - 1) << KEPT
-                    });
+                        table.insert(page, name);
+                        name
+                    };
                 }
             }
         }
-        vpns.len()
+        Ok(vpns.len())
     }
 }
 
@@ -304,12 +388,32 @@ mod tests {
                 let question = Question { vpns: &vpns, pcids, flushes: &flushes, sets: &[1, 16, 4], ways };
                 let wanted = slowly(&question);
                 for vector in [false, simd::available()] {
-                    let mut running = Running { vector, ..Running::new(&question).unwrap() };
-                    while running.advance(777) {}
+                    let mut running = Running::new(&question).unwrap();
+                    running.stacks.vector = vector;
+                    while running.advance(777).unwrap() {}
                     assert_eq!(running.misses(), wanted, "seed {seed}, vector {vector}");
+                    if pcids.is_none() {
+                        let mut growing = Growing::new(&[1, 16, 4], ways).unwrap();
+                        growing.stacks.vector = vector;
+                        vpns.chunks(777).for_each(|piece| growing.feed(piece).unwrap());
+                        assert_eq!(growing.misses(), wanted, "seed {seed}, vector {vector}, in pieces");
+                    }
                 }
             }
         }
+    }
+
+    #[test]
+    fn pages_that_no_name_is_left_for_are_refused() {
+        let pages = |count: u64| (0..count).map(|n| n << KEPT | 5).collect::<Vec<_>>();
+        let asked = |vpns: &[u64]| misses(&Question { vpns, pcids: None, flushes: &[], sets: &[1], ways: 1 });
+        let most = u64::from(MOST_ALIKE);
+        // Each page is new, and the last one of a row that is as long as names last misses like the others.
+        assert_eq!(asked(&pages(most)).unwrap(), [[most]]);
+        assert!(asked(&pages(most + 1)).unwrap_err().to_string().contains("low 16 bits"));
+        let mut growing = Growing::new(&[1], 1).unwrap();
+        growing.feed(&pages(most)).unwrap();
+        assert!(growing.feed(&[most << KEPT | 5]).is_err());
     }
 
     #[test]

@@ -35,6 +35,7 @@ macro_rules! error_becomes {
 // One line per error enum of the core, as `crate::hw::TlbError => TlbError;`. With it `?` carries the error to
 // Python.
 error_becomes! {
+    crate::addresses::AddressError => TraceError;
     crate::check::promela::ExportError => PolicyError;
     crate::check::CheckError => CheckError;
     crate::check::litmus::LitmusError => PolicyError;

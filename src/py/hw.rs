@@ -8,7 +8,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
 use super::errors::TlbError as PyTlbError;
-use crate::hw::curve::{Question, Running};
+use crate::hw::curve::{Growing, Question, Running};
 use crate::hw::preset::{COSTS, Preset};
 use crate::hw::stream::{Contexts, Cpus, EVENT_BYTES, OPS};
 use crate::hw::tlb::Counters;
@@ -134,10 +134,38 @@ pub(super) fn miss_curve<'py>(
     let flushes = flushes.as_slice()?.to_vec(); // places in the others, which nobody may change meanwhile
     let question = Question { vpns: vpn.as_slice()?, pcids, flushes: &flushes, sets: &sets, ways };
     let mut running = py.detach(|| Running::new(&question))?;
-    while py.detach(|| running.advance(BLOCK / 4)) {
+    while py.detach(|| running.advance(BLOCK / 4))? {
         py.check_signals()?;
     }
     Ok(running.misses())
+}
+
+/// Misses of many LRU TLBs over pages that come in pieces.
+#[pyclass(module = "tlbcore._core")]
+pub(super) struct MissCounter {
+    growing: Growing,
+}
+
+#[pymethods]
+impl MissCounter {
+    #[new]
+    fn new(sets: Vec<u32>, ways: usize) -> PyResult<Self> {
+        Ok(Self { growing: Growing::new(&sets, ways)? })
+    }
+
+    /// Takes further pages.
+    fn feed(&mut self, py: Python<'_>, vpn: PyReadonlyArray1<'_, u64>) -> PyResult<()> {
+        for piece in vpn.as_slice()?.chunks(BLOCK / 4) {
+            py.detach(|| self.growing.feed(piece))?;
+            py.check_signals()?;
+        }
+        Ok(())
+    }
+
+    /// Accesses so far, and misses, shape (sets, ways).
+    fn counts(&self) -> (u64, Vec<Vec<u64>>) {
+        (self.growing.taken(), self.growing.misses())
+    }
 }
 
 /// TLBs of one machine: the state behind `tlbcore.Tlb`.

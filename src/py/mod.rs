@@ -5,6 +5,7 @@
 
 use pyo3::prelude::*;
 
+mod addresses;
 mod calibrate;
 mod check;
 mod errors;
@@ -23,6 +24,9 @@ mod _core {
     const __version__: &str = env!("CARGO_PKG_VERSION");
 
     #[pymodule_export]
+    use super::addresses::{AddressReader, address_columns, address_formats, address_kinds};
+
+    #[pymodule_export]
     use super::calibrate::{calibrate_run, calibrate_stages};
 
     #[pymodule_export]
@@ -37,7 +41,7 @@ mod _core {
     };
 
     #[pymodule_export]
-    use super::hw::{TlbState, event_ops, machine_describe, machine_names, miss_curve};
+    use super::hw::{MissCounter, TlbState, event_ops, machine_describe, machine_names, miss_curve};
 
     #[pymodule_export]
     use super::policy::{

@@ -44,8 +44,11 @@ impl Packing {
     }
 }
 
-/// Opens `path` (`-` is standard input) and starts a decoder if it is packed.
-pub fn open(path: &str) -> Result<Box<dyn Read + Send>, TraceError> {
+/// Memory that unpacking may take: `xz -9` needs 65 MiB, what asks for more was made to ask for it.
+const UNPACKING: u64 = 256 << 20;
+
+/// A file, or standard input, and its first bytes.
+fn begin(path: &str) -> Result<(Box<dyn Read + Send>, Vec<u8>), TraceError> {
     let refuse = |reason: String| TraceError::Open { path: path.to_owned(), reason };
     let mut raw: Box<dyn Read + Send> = if path == "-" {
         Box::new(io::stdin())
@@ -56,23 +59,21 @@ pub fn open(path: &str) -> Result<Box<dyn Read + Send>, TraceError> {
         }
         Box::new(File::open(path).map_err(|e| refuse(words(&e)))?)
     };
-    let mut head = [0; 16];
-    let mut len = 0;
-    while len < head.len() {
-        match raw.read(&mut head[len..]) {
-            Ok(0) => break,
-            Ok(n) => len += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(refuse(words(&e))),
-        }
-    }
-    let head = &head[..len];
+    let mut head = Vec::new();
+    (&mut raw).take(16).read_to_end(&mut head).map_err(|e| refuse(words(&e)))?;
     if head.is_empty() {
         return Err(TraceError::Empty { path: path.to_owned() });
     }
+    Ok((raw, head))
+}
+
+/// Opens `path` (`-` is standard input) and starts a decoder if it is packed.
+pub fn open(path: &str) -> Result<Box<dyn Read + Send>, TraceError> {
+    let refuse = |reason: String| TraceError::Open { path: path.to_owned(), reason };
+    let (mut raw, head) = begin(path)?;
     if head.starts_with(dat::MAGIC) {
         let bytes = if path == "-" {
-            let mut all = head.to_vec();
+            let mut all = head;
             raw.read_to_end(&mut all).map_err(|e| refuse(words(&e)))?;
             Bytes::Memory(all)
         } else {
@@ -89,17 +90,47 @@ pub fn open(path: &str) -> Result<Box<dyn Read + Send>, TraceError> {
             what: "is a binary perf.data; convert it with `perf script -i FILE > FILE.txt`".into(),
         });
     }
-    let packing = Packing::of(head);
-    let whole = Cursor::new(head.to_vec()).chain(raw);
-    match packing {
-        Packing::Plain => Ok(Box::new(whole)),
-        Packing::Gzip => Ok(Box::new(Ahead::start(flate2::read::MultiGzDecoder::new(whole)))),
-        Packing::Xz => Ok(Box::new(Ahead::start(liblzma::read::XzDecoder::new_multi_decoder(whole)))),
-        Packing::Zstd => match zstd::stream::read::Decoder::new(whole) {
-            Ok(decoder) => Ok(Box::new(Ahead::start(decoder))),
-            Err(e) => Err(refuse(words(&e))),
-        },
+    decode(path, head, raw, unpacked)
+}
+
+/// The bytes of a file of any other kind: plain, .gz, .xz, .zst, or the members of a .zip, one after the other.
+pub fn unpack(path: &str) -> Result<Box<dyn Read + Send>, TraceError> {
+    let (raw, head) = begin(path)?;
+    if path != "-" && head.starts_with(b"PK\x03\x04") {
+        let refuse = |reason: String| TraceError::Open { path: path.to_owned(), reason };
+        let file = File::open(path).map_err(|e| refuse(words(&e)))?;
+        let members = zip::ZipArchive::new(io::BufReader::new(file)).map_err(|e| refuse(e.to_string()))?;
+        return Ok(Box::new(Ahead::start_members(members)));
     }
+    decode(path, head, raw, |decoder| Ok(Box::new(decoder)))
+}
+
+/// What comes out of a decoder; `then` looks into it on the decoder's thread.
+fn decode(
+    path: &str,
+    head: Vec<u8>,
+    raw: Box<dyn Read + Send>,
+    then: Then,
+) -> Result<Box<dyn Read + Send>, TraceError> {
+    let refuse = |reason: String| TraceError::Open { path: path.to_owned(), reason };
+    let packing = Packing::of(&head);
+    let whole = Cursor::new(head).chain(raw);
+    let decoder: Box<dyn Read + Send> = match packing {
+        Packing::Plain => return Ok(Box::new(whole)),
+        Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(whole)),
+        Packing::Xz => {
+            let stream =
+                liblzma::stream::Stream::new_stream_decoder(UNPACKING, liblzma::stream::CONCATENATED)
+                    .map_err(|e| refuse(e.to_string()))?;
+            Box::new(liblzma::read::XzDecoder::new_stream(whole, stream))
+        }
+        Packing::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::new(whole).map_err(|e| refuse(words(&e)))?;
+            decoder.window_log_max(UNPACKING.ilog2() - 1).map_err(|e| refuse(words(&e)))?;
+            Box::new(decoder)
+        }
+    };
+    Ok(Box::new(Ahead::start_with(decoder, then)))
 }
 
 /// Several recordings as one text, in the order of their time stamps: per-CPU files, or parts of one machine's
@@ -195,8 +226,11 @@ fn words(e: &io::Error) -> String {
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
+/// What looks into unpacked bytes.
+type Then = fn(Box<dyn Read + Send>) -> io::Result<Box<dyn Read>>;
+
 /// What a packed file holds: text, or a `trace.dat` that becomes text.
-fn unpacked(mut decoder: impl Read + 'static) -> io::Result<Box<dyn Read>> {
+fn unpacked(mut decoder: Box<dyn Read + Send>) -> io::Result<Box<dyn Read>> {
     let mut head = Vec::new();
     (&mut decoder).take(dat::MAGIC.len() as u64).read_to_end(&mut head)?;
     if head == dat::MAGIC {
@@ -216,39 +250,77 @@ struct Ahead {
     now: Cursor<Vec<u8>>,
 }
 
-impl Ahead {
-    fn start(decoder: impl Read + Send + 'static) -> Self {
-        let (filled, full) = sync_channel::<io::Result<Vec<u8>>>(AHEAD);
-        let (empty, used) = sync_channel::<Vec<u8>>(AHEAD + 2);
-        // The thread ends when the decoder does or when the reader is dropped and sending fails.
-        thread::spawn(move || {
-            let mut decoder = match unpacked(decoder) {
-                Ok(decoder) => decoder,
-                Err(e) => return drop(filled.send(Err(e))),
-            };
-            loop {
-                let mut block: Vec<u8> = used.try_recv().unwrap_or_default();
-                block.resize(BLOCK, 0);
-                let mut len = 0;
-                while len < BLOCK {
-                    match decoder.read(&mut block[len..]) {
-                        Ok(0) => break,
-                        Ok(n) => len += n,
-                        Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                        Err(e) => {
-                            block.truncate(len);
-                            let _ = filled.send(Ok(block)).and_then(|()| filled.send(Err(e)));
-                            return;
-                        }
+/// The decoder's side.
+struct Sender {
+    filled: SyncSender<io::Result<Vec<u8>>>,
+    used: Receiver<Vec<u8>>,
+}
+
+impl Sender {
+    /// Sends all of it; `false` when there is no more to do, after a fault or without a reader.
+    fn send(&self, decoder: &mut dyn Read) -> bool {
+        loop {
+            let mut block: Vec<u8> = self.used.try_recv().unwrap_or_default();
+            block.resize(BLOCK, 0);
+            let mut len = 0;
+            while len < BLOCK {
+                match decoder.read(&mut block[len..]) {
+                    Ok(0) => break,
+                    Ok(n) => len += n,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => {
+                        block.truncate(len);
+                        let _ = self.filled.send(Ok(block)).and_then(|()| self.filled.send(Err(e)));
+                        return false;
                     }
                 }
-                block.truncate(len);
-                if len == 0 || filled.send(Ok(block)).is_err() {
+            }
+            block.truncate(len);
+            if len == 0 {
+                return true;
+            }
+            if self.filled.send(Ok(block)).is_err() {
+                return false;
+            }
+        }
+    }
+}
+
+impl Ahead {
+    /// A thread that works until it is done, or until the reader is dropped and sending fails.
+    fn spawn(work: impl FnOnce(&Sender) + Send + 'static) -> Self {
+        let (filled, full) = sync_channel::<io::Result<Vec<u8>>>(AHEAD);
+        let (empty, used) = sync_channel::<Vec<u8>>(AHEAD + 2);
+        let sender = Sender { filled, used };
+        thread::spawn(move || work(&sender));
+        Self { full, empty, now: Cursor::new(Vec::new()) }
+    }
+
+    fn start(decoder: Box<dyn Read + Send>) -> Self {
+        Self::start_with(decoder, unpacked)
+    }
+
+    fn start_with(decoder: Box<dyn Read + Send>, then: Then) -> Self {
+        Self::spawn(move |sender| match then(decoder) {
+            Ok(mut bytes) => {
+                sender.send(&mut *bytes);
+            }
+            Err(e) => drop(sender.filled.send(Err(e))),
+        })
+    }
+
+    fn start_members(mut members: zip::ZipArchive<io::BufReader<File>>) -> Self {
+        Self::spawn(move |sender| {
+            for index in 0..members.len() {
+                let more = match members.by_index(index) {
+                    Ok(mut member) => sender.send(&mut member),
+                    Err(e) => return drop(sender.filled.send(Err(io::Error::other(e)))),
+                };
+                if !more {
                     return;
                 }
             }
-        });
-        Self { full, empty, now: Cursor::new(Vec::new()) }
+        })
     }
 }
 

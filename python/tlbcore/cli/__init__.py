@@ -25,6 +25,8 @@ _COMMANDS: dict[str, str] = {
     "validate": "Simulate the published experiments and show both figures.",
     "machines": "List CPU presets and show where each number comes from.",
     "sweep": "Simulate a grid of configurations into a Parquet data set.",
+    "tlb": "Run an address trace through a machine's TLBs.",
+    "miss-curve": "Misses of an address trace in LRU TLBs of every size.",
     "record": "Record a trace on this machine.",
     "top": "Watch what takes isolated CPUs from their tasks, live.",
     "inspect": "What a policy would do on this machine, and why.",
@@ -79,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
             if name != chosen:
                 app.command(name, help=line)(stand_in)
                 continue
-            module = import_module(f"tlbcore.cli.{name}")
+            module = import_module(f"tlbcore.cli.{name.replace('-', '_')}")
             if hasattr(module, "app"):
                 app.add_typer(module.app, name=name, help=line)
             else:

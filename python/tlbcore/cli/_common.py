@@ -170,6 +170,18 @@ def progress(what: str, unit: str = "") -> Iterator[Callable[[float, float | Non
         yield advance
 
 
+@contextmanager
+def without_inert_warnings() -> Iterator[None]:
+    """Keep the library from warning of inert policies, for a command that prints which they are."""
+    import warnings
+
+    from tlbcore._output.result import InertPolicyWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InertPolicyWarning)
+        yield
+
+
 def note(message: str) -> None:
     """Say something beside the output."""
     print(f"tlbcore: {message}", file=sys.stderr)

@@ -60,7 +60,7 @@ def command(
     given: dict[str, Any] = {"duration_s": duration, "cpus": cpus, "isolated": isolated}
     load = by_name(scenario, **{name: value for name, value in given.items() if value is not None})
     kernel = Kernel(pti=states[pti], broadcast_tlb_flush=True)
-    with _common.progress("simulating", "s") as advance:
+    with _common.without_inert_warnings(), _common.progress("simulating", "s") as advance:
         result = compare(
             load,
             machine=machine,

@@ -29,6 +29,7 @@ def command(
     from tlbcore.sweeps import run as sweeps
 
     with ExitStack() as open_:
+        open_.enter_context(_common.without_inert_warnings())
         executor = open_.enter_context(_dask(dask)).get_executor() if dask else None
         advance = open_.enter_context(_common.progress("sweep", "points"))
         try:
@@ -46,13 +47,15 @@ def command(
     means = {name: result.effects(name, ["policy"]) for name in SHOWN if not _all_missing(result.table[name])}
     if json:
         _common.print_json(
-            "sweep", 1, out=out, points=len(result), failed=failed, parameters=result.parameters,
+            "sweep", 1, out=out, points=len(result), failed=failed, parameters=result.parameters, inert=result._inert(),
             metrics={name: result.units[name] for name in result.metrics}, means_by_policy=means,
         )  # fmt: skip
         return
     print(f"{len(result)} points in {out}" + (f", {failed} of them failed" if failed else ""))
     if failed:
         print(f"first error: {result.failed['error'][0]}")
+    for reason in result._inert():
+        print(f"inert: {reason}")
     _show(means)
 
 

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from tlbcore import _core
 from tlbcore._input.boot_line import Release
 from tlbcore._input.cpus import CpuListError, cpu_list, show_cpus
+from tlbcore._output.result import Result
 from tlbcore.hardware import Machine
 from tlbcore.inspect._facts import Cpu, Facts, HostKernel
 from tlbcore.inspect._machine import fitting_machine
@@ -50,7 +51,7 @@ Table = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Host:
+class Host(Result):
     """One machine as it was found. Made by `inspect_host`.
 
     Attributes
@@ -97,6 +98,20 @@ class Host:
     policies: Table
     findings: Table
     not_checked: tuple[tuple[str, str], ...]
+
+    def _tables(self) -> dict[str, Table]:
+        return {
+            "findings": self.findings, "policies": self.policies, "isolation": self.isolation, "boot": self.boot,
+        }  # fmt: skip
+
+    def _about(self) -> dict[str, Any]:
+        machine = None if self.machine is None else self.machine.name
+        return {
+            "machine": machine,
+            "machine_fit": self.machine_fit,
+            "isolated": self.isolated,
+            "root": self.root,
+        }
 
 
 def inspect_host(

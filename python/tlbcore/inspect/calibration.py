@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlbcore import _core
+from tlbcore._output.result import Result, column
 from tlbcore.hardware import Machine, machines
 from tlbcore.hardware import machine as as_machine
 from tlbcore.inspect import Cpu, Host, inspect_host
@@ -59,7 +60,7 @@ _HYPERVISOR = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
+class Calibration(Result):
     """What was measured, and the machine made of it. Made by `calibrate`.
 
     Attributes
@@ -102,6 +103,17 @@ class Calibration:
     steal_share: float
     caveats: tuple[str, ...]
     cpu: int
+
+    def _tables(self) -> dict[str, Table]:
+        key, value, mark = zip(*self.inherited, strict=True) if self.inherited else ((), (), ())
+        inherited = {"key": column(key), "value": column(value), "mark": column(mark)}
+        return {"figures": self.figures, "inherited": inherited, "curve": self.curve}
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "machine": self.machine.name, "base": self.base.name, "base_why": self.base_why, "cpu": self.cpu,
+            "caveats": self.caveats, "version": _core.__version__,
+        }  # fmt: skip
 
     @property
     def getpid_error(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from tlbcore import _core
 from tlbcore._input.numbers import as_threads, count, flag, quantity
 from tlbcore._output.files import replace_file, sealed
 from tlbcore._output.progress import Progress, shown
+from tlbcore._output.result import InertPolicyWarning, Result
 from tlbcore._output.signals import endings
 from tlbcore._output.table import Table
 from tlbcore.analysis import interval
@@ -47,7 +49,7 @@ def statistics() -> tuple[Statistic, ...]:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class SimResult:
+class SimResult(Result):
     """What one simulation counted.
 
     Attributes
@@ -82,6 +84,8 @@ class SimResult:
         Those of INVLPGB and RAR that nobody has published: figures that depend on them are intervals at best.
     inert
         Why the policy does nothing here, so that mainline ran; empty if it works.
+    machine_text, version
+        The machine's description as it was read (a file may change afterwards), and tlbcore's version.
     """
 
     scenario: Scenario
@@ -102,6 +106,33 @@ class SimResult:
     costs: Mapping[str, NDArray[Any]]
     unsourced: tuple[str, ...] = ()
     inert: tuple[str, ...] = ()
+    machine_text: str = ""
+    version: str = _core.__version__
+
+    _index = ("cpu",)
+
+    def _tables(self) -> dict[str, Mapping[str, Any]]:
+        rows = [{"latency": name, **one} for name, one in self.latencies.items()]
+        latencies = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+        return {
+            "table": self.table, "timeline": self.timeline, "purges": self.purges, "latencies": latencies,
+            "costs": self.costs,
+        }  # fmt: skip
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "scenario": self.scenario.to_json(), "machine": self.machine, "machine_text": self.machine_text,
+            "kernel": self.kernel.to_json(), "policy": self.policy.name, "policy_text": self.policy.text,
+            "seed": self.seed, "duration_s": self.duration_s, "interrupted": self.interrupted,
+            "violation": self.violation, "notes": self.notes, "unsourced": self.unsourced, "inert": self.inert,
+            "version": self.version,
+        }  # fmt: skip
+
+    def _inert(self) -> tuple[str, ...]:
+        return self.inert
+
+    def _units(self) -> dict[str, str]:
+        return {one.name: one.unit for one in statistics()}
 
     def total(self, name: str, *, isolated: bool | None = None) -> int:
         """Return a statistic summed over CPUs: isolated ones, the others, or all (None).
@@ -179,6 +210,7 @@ def _run(
         if value not in known:
             raise _core.SimError(f"{what} must be {' or '.join(known)}: got {value!r}")
     skip = flag(skip, "skip")
+    described = machine_text(machine)
     if checkpoint is not None and not checkpoint.parent.is_dir():  # before the run, not after it
         raise _core.SimError(f"checkpoint {checkpoint}: there is no directory {checkpoint.parent}")
     every = None
@@ -190,7 +222,7 @@ def _run(
     ):
         raw = _core.simulate(
             load.to_json(),
-            machine_text(machine),
+            described,
             kernel.to_json(),
             [(policy.text, policy.file, seed) for policy, seed in jobs],
             skip=skip,
@@ -231,6 +263,8 @@ def _run(
                 "costs": _costs(one["costs"], sources),
                 "unsourced": tuple(one["unsourced"]),
                 "inert": tuple(one["inert"]),
+                "machine_text": described,
+                "version": _core.__version__,
             }
         )
         for (policy, seed), one in zip(jobs, raw, strict=True)
@@ -433,7 +467,7 @@ def _interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Comparison(Mapping[str, SimResult]):
+class Comparison(Result, Mapping[str, SimResult]):
     """Several policies on one scenario; `comparison[name]` is the run of a policy with the first seed.
 
     Attributes
@@ -453,6 +487,20 @@ class Comparison(Mapping[str, SimResult]):
     results: tuple[SimResult, ...]
     policies: tuple[str, ...] = field(default=())
     bounds: tuple[SimResult, ...] = field(default=())
+
+    _index = ("policy", "cpu_class")
+
+    def _tables(self) -> dict[str, Mapping[str, Any]]:
+        return {"table": self.table}
+
+    def _about(self) -> dict[str, Any]:
+        first = self.results[0]._about()
+        shared = ("scenario", "machine", "machine_text", "kernel", "version")
+        seeds = sorted({result.seed for result in self.results})
+        return {**{key: first[key] for key in shared}, "seeds": seeds, "inert": self._inert()}
+
+    def _inert(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(reason for result in self.results for reason in result.inert))
 
     def __getitem__(self, policy: str) -> SimResult:
         for result in self.results:
@@ -590,6 +638,10 @@ def compare(
     again = [(policy, seed) for policy, seed in jobs if policy.name in rests]
     ends = ("low", "high") if again and costs == "best" else ()
     bounds = [result for end in ends for result in run(again, end, None)]
+    for reason in dict.fromkeys(reason for result in results for reason in result.inert):
+        warnings.warn(
+            f"{reason}; the figures under its name are mainline's", InertPolicyWarning, stacklevel=2
+        )
     return _comparison(tuple(results), names, tuple(bounds))
 
 

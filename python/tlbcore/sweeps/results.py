@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from tlbcore import analysis
 from tlbcore._output.files import sealed
+from tlbcore._output.result import Result
 from tlbcore._output.table import Table
 from tlbcore.sweeps.batches import Outcome
 from tlbcore.sweeps.parts import Directory, Keys, keys_to_column
 from tlbcore.sweeps.points import Batch, Design
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
     import xarray as xr
 
@@ -109,7 +109,7 @@ def to_arrow(batch: Batch, outcome: Outcome, metrics: Sequence[str]) -> pa.Table
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sweep:
+class Sweep(Result):
     """The results of a sweep.
 
     Attributes
@@ -157,13 +157,19 @@ class Sweep:
         chosen = np.array([error is not None for error in errors], dtype=bool)
         return {name: self.table[name][chosen] for name in (*self.parameters, "replication", "error")}
 
-    def to_pandas(self) -> pd.DataFrame:
-        """Return the table as a pandas DataFrame (extra `tables`)."""
-        import pandas as pd
+    def _tables(self) -> dict[str, Mapping[str, Any]]:
+        return {"table": self.table}
 
-        return pd.DataFrame({name: self.table[name] for name in self.table if name != "key"})
+    def _about(self) -> dict[str, Any]:
+        return {**self.identity, "interrupted": self.interrupted}
 
-    def to_xarray(self) -> xr.Dataset:
+    def _units(self) -> Mapping[str, str]:
+        return self.units
+
+    def _inert(self) -> list[str]:
+        return inert_policies(self.table)
+
+    def to_xarray(self, table: str | None = None) -> xr.Dataset:
         """Return the metrics as an xarray Dataset with a dimension per parameter, and `replication`.
 
         Points that were not computed are NaN. When the parameters do not form a grid (samples, zipped lists)
@@ -171,6 +177,7 @@ class Sweep:
         """
         import xarray as xr
 
+        self._columns(table)  # there is one only
         names = [*self.parameters, "replication"]
         values, where = zip(
             *(np.unique(self.table[name], return_inverse=True) for name in names), strict=True
@@ -196,6 +203,18 @@ class Sweep:
     def pareto(self, metrics: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Return the configurations that no other beats; see `tlbcore.analysis.pareto`."""
         return analysis.pareto(self.table, metrics, self.parameters)
+
+
+def inert_policies(table: Mapping[str, NDArray[Any]]) -> list[str]:
+    """Return, for each policy that did nothing in some rows, how many they are."""
+    inert = table["inert"]
+    if not inert.any():
+        return []
+    names = table["policy"]
+    return [
+        f"`{name}` does nothing in {int(inert[names == name].sum())} of {int((names == name).sum())} rows"
+        for name in dict.fromkeys(names[inert].tolist())
+    ]
 
 
 def _unpickled(data: dict[str, Any]) -> Sweep:

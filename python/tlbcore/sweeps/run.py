@@ -11,6 +11,7 @@ import inspect
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -26,6 +27,7 @@ from tlbcore._core import SweepError, TlbcoreError
 from tlbcore._input.names import unknown
 from tlbcore._input.numbers import as_threads, count
 from tlbcore._output.progress import Progress, shown
+from tlbcore._output.result import InertPolicyWarning
 from tlbcore._output.signals import endings
 from tlbcore.hardware import Machine
 from tlbcore.hardware import machine as as_machine
@@ -313,6 +315,12 @@ def sweep(
         result = results.from_memory(rows, design, list(known), units, identity)
     else:
         result = results.from_directory(Path(out or ""))
+    for said in results.inert_policies(result.table):
+        warnings.warn(
+            f"{said}: there the figures under its name are mainline's (column `inert`)",
+            InertPolicyWarning,
+            stacklevel=2,
+        )
     return dataclasses.replace(result, interrupted=interrupted)
 
 
@@ -526,7 +534,8 @@ def break_even(
     Raises
     ------
     SweepError
-        If there is no change of sign between the two values, or a name is unknown.
+        If there is no change of sign between the two values, or a name is unknown; if neither policy does anything
+        but what mainline does.
     """
     if metric not in metrics():
         raise SweepError(unknown("metric", metric, metrics()))
@@ -534,23 +543,28 @@ def break_even(
     if len(pair) != 2:
         raise SweepError(f"a break-even needs two policies: got {len(pair)}")
     names = (pair[0].name, pair[1].name)
+    inert: set[str] = set()
 
     def differences(value: float, count: int) -> NDArray[np.float64]:
-        found = sweep(
-            base, {parameter: [value]}, policies=pair, machine=machine, kernel=kernel, fixed=fixed,
-            replications=count, seed=seed, threads=threads,
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InertPolicyWarning)  # it is said once, at the end
+            found = sweep(
+                base, {parameter: [value]}, policies=pair, machine=machine, kernel=kernel, fixed=fixed,
+                replications=count, seed=seed, threads=threads,
+            )  # fmt: skip
         if found.interrupted:
             raise KeyboardInterrupt
         if len(found.failed["error"]):
             raise SweepError(f"{parameter} = {value:g}: {found.failed['error'][0]}")
         order = np.argsort(found.table["replication"], kind="stable")
-        if found.table["inert"].all():
-            raise SweepError(
-                f"{names[0]} and {names[1]} both do nothing here, so that mainline is compared with itself:"
-                f" {_why_inert(pair, machine, kernel)}"
-            )
         labels = found.table["policy"][order]
+        inert.update(label.split("@")[0] for label in labels[found.table["inert"][order]])
+        # Mainline differs from an inert policy as little as two of those do.
+        if all(policy.name in inert or policy == builtin["ipi"] for policy in pair):
+            raise SweepError(
+                f"{names[0]} and {names[1]} {'both do nothing here' if len(inert) == 2 else 'are both mainline here'},"
+                f" so that mainline is compared with itself: {_why_inert(pair, machine, kernel)}"
+            )
         values = found.table[metric][order]
         first = labels == labels[np.flatnonzero([label.split("@")[0] == names[0] for label in labels])[0]]
         out: NDArray[np.float64] = values[first] - values[~first]
@@ -558,7 +572,15 @@ def break_even(
             raise SweepError(f"{metric} has no value at {parameter} = {value:g}")
         return out
 
-    return analysis.bisect(
+    found = analysis.bisect(
         differences, low, high, parameter=parameter, metric=metric, policies=names,
         replications=replications, most_replications=most_replications, tolerance=tolerance,
     )  # fmt: skip
+    for name in sorted(inert):
+        warnings.warn(
+            f"`{name}` does nothing here, so {found.metric} of mainline stands under its name:"
+            f" {_why_inert(pair, machine, kernel)}",
+            InertPolicyWarning,
+            stacklevel=2,
+        )
+    return found

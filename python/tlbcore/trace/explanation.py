@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from tlbcore import _core
+from tlbcore._output.result import Result, column
+from tlbcore._output.table import Table
 from tlbcore.trace.recording import Trace, causes
 
 __all__ = ["Explanation", "explain"]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Explanation:
+class Explanation(Result):
     """Interrupts of isolated CPUs by cause, with rates, durations, initiators and what would help.
 
     Attributes
@@ -40,6 +42,16 @@ class Explanation:
     table: Mapping[str, np.ndarray[Any, Any]] = field(repr=False)
     initiators: Mapping[str, np.ndarray[Any, Any]] = field(repr=False)
     missing: tuple[Mapping[str, Any], ...] = ()
+
+    _index = ("cpu", "cause")
+
+    def _tables(self) -> dict[str, Mapping[str, Any]]:
+        keys = list(dict.fromkeys(key for row in self.missing for key in row))
+        missing = {key: column([row.get(key) for row in self.missing]) for key in keys}
+        return {"table": self.table, "initiators": self.initiators, "missing": missing}
+
+    def _about(self) -> dict[str, Any]:
+        return self.trace._about()
 
     def __repr__(self) -> str:
         return f"<Explanation of {self.trace!r}>"
@@ -132,4 +144,4 @@ def _table(
     for i, (name, kind) in enumerate(zip(names, kinds, strict=True)):
         columns[name] = np.array([row[i] for row in rows], dtype=kind)
         columns[name].flags.writeable = False
-    return MappingProxyType(columns)
+    return Table(columns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,9 @@ import numpy as np
 from tlbcore import _core
 from tlbcore._core import TraceError
 from tlbcore._input.cpus import CpuListError, as_cpus, show_cpus
+from tlbcore._output.files import sealed
+from tlbcore._output.result import Result, _made, rows_table
+from tlbcore._output.table import Table
 
 __all__ = ["Cause", "PartialTraceError", "Trace", "causes", "parse_cpus", "read_trace"]
 
@@ -72,16 +75,41 @@ class Cause:
     remedies: tuple[tuple[str, str], ...]
 
 
+class Causes(Result, Mapping[str, Cause]):
+    """The catalogue of causes by id; a table too."""
+
+    def __init__(self, rows: Mapping[str, Cause]) -> None:
+        self._rows = MappingProxyType(dict(rows))
+
+    def __getitem__(self, name: str) -> Cause:
+        return self._rows[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _tables(self) -> dict[str, Table]:
+        return {"causes": rows_table(list(self.values()))}
+
+    def _about(self) -> dict[str, Any]:
+        return {"version": _core.__version__}
+
+    def __repr__(self) -> str:
+        return f"<Causes: {', '.join(self)}>"
+
+
 @cache
-def _causes() -> Mapping[str, Cause]:
+def _causes() -> Causes:
     rows = (
         Cause(call_class=row.pop("class"), remedies=tuple(row.pop("remedies")), **row)
         for row in (dict(entry) for entry in _core.trace_causes())
     )
-    return MappingProxyType({row.id: row for row in rows})
+    return Causes({row.id: row for row in rows})
 
 
-causes: Mapping[str, Cause] = _causes()
+causes: Causes = _causes()
 """The catalogue of causes by id."""
 
 
@@ -106,7 +134,7 @@ def parse_cpus(cpus: str | Iterable[int]) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Trace:
+class Trace(Result):
     """A recording after one pass: figures, remote calls and purges, never the events themselves.
 
     Made by `read_trace`. Times are seconds of the recording's trace clock. Figures count the whole recording, or
@@ -150,7 +178,28 @@ class Trace:
     purges: Mapping[str, np.ndarray[Any, Any]] = field(repr=False)
     figures: Mapping[str, Any] = field(repr=False)
     damage: str | None = None
-    _data: _core.TraceData = field(repr=False)
+    _data: _core.TraceData | None = field(repr=False)
+
+    def _tables(self) -> dict[str, Mapping[str, Any]]:
+        return {"calls": self.calls, "purges": self.purges}
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "recording": self.path, "isolated": self.isolated, "isolated_from": self.isolated_from,
+            "seconds": self.seconds, "events": self.events, "damage": self.damage, "version": _core.__version__,
+        }  # fmt: skip
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sealed(_made, (type(self), {**self.__dict__, "_data": None}))
+
+    @property
+    def recorded(self) -> _core.TraceData:
+        """What a replay needs; raises `TraceError` for a trace that was saved, which has its figures only."""
+        if self._data is None:
+            raise TraceError(
+                f"{self.path}: was loaded without its events: read_trace reads the recording again"
+            )
+        return self._data
 
     def __repr__(self) -> str:
         cpus = ",".join(map(str, self.isolated)) or "none"
@@ -159,9 +208,7 @@ class Trace:
 
 def _columns(raw: dict[str, Any]) -> Mapping[str, np.ndarray[Any, Any]]:
     columns = {name: np.asarray(values) for name, values in raw.items()}
-    for column in columns.values():
-        column.flags.writeable = False
-    return MappingProxyType(columns)
+    return Table(columns)
 
 
 def read_trace(

@@ -12,6 +12,8 @@ import numpy as np
 
 from tlbcore import _core
 from tlbcore._core import PolicyError
+from tlbcore._output.result import Result
+from tlbcore._output.table import Table
 from tlbcore.policy import Policy, as_policies
 from tlbcore.policy import policies as built_in
 from tlbcore.trace.recording import Trace
@@ -52,7 +54,7 @@ def replayable() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Replay:
+class Replay(Result):
     """What a recording would have been under some policies.
 
     What the recording leaves open (the mode of a CPU, the order within the resolution of its clock, the caller of
@@ -79,6 +81,17 @@ class Replay:
     table: Mapping[str, np.ndarray[Any, Any]] = field(repr=False)
     outcomes: tuple[Mapping[str, Any], ...] = field(repr=False)
 
+    _index = ("policy", "cpu")
+
+    def _tables(self) -> dict[str, Mapping[str, Any]]:
+        return {"table": self.table}
+
+    def _about(self) -> dict[str, Any]:
+        return self.trace._about()
+
+    def _inert(self) -> list[str]:
+        return [f"{o['policy']}: {o['inert']}" for o in self.outcomes if o.get("inert")]
+
     def __repr__(self) -> str:
         return f"<Replay {', '.join(self.policies)} of {self.trace!r}>"
 
@@ -103,7 +116,7 @@ class Replay:
 
 def _outcome(trace: Trace, policy: Policy, kernel: object | None, preset: str | None) -> dict[str, Any]:
     pti = getattr(kernel, "pti", None) is not False
-    outcome: dict[str, Any] = json.loads(trace._data.replay(policy.text, policy.file, pti, preset))
+    outcome: dict[str, Any] = json.loads(trace.recorded.replay(policy.text, policy.file, pti, preset))
     return outcome
 
 
@@ -182,11 +195,9 @@ def replay(
         for end in ("low", "high"):
             name = f"{figure.removesuffix('_s')}_{end}_s" if figure.endswith("_s") else f"{figure}_{end}"
             table[name] = np.array([cpu[figure][end] for _, cpu in rows], dtype=kind)
-    for column in table.values():
-        column.flags.writeable = False
     return Replay(
         trace=trace,
         policies=tuple(p.name for p in chosen),
-        table=MappingProxyType(table),
+        table=Table(table),
         outcomes=outcomes,
     )

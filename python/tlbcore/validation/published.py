@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tlbcore import scenarios
+from tlbcore import _core, scenarios
 from tlbcore._output.progress import Progress, shown
+from tlbcore._output.result import Result, rows_table
+from tlbcore._output.table import Table
 from tlbcore.hardware import machine
 from tlbcore.kernel import Kernel
 from tlbcore.scenarios import Scenario
@@ -74,11 +76,20 @@ class Row:
         return {**dataclasses.asdict(self), "ratio": self.ratio, "within": self.within}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Validation:
-    """Every row, in the order of NUMBERS."""
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Validation(Result):
+    """Every row, in the order of NUMBERS; as a table with `ratio` and `within` too."""
 
     rows: tuple[Row, ...]
+
+    def _tables(self) -> dict[str, Table]:
+        return {"rows": rows_table(self.rows, also=("ratio", "within"))}
+
+    def _about(self) -> dict[str, Any]:
+        return {"version": _core.__version__}
+
+    def __repr__(self) -> str:
+        return f"<Validation of {len(self.rows)} figures, {len(self.misses)} outside their tolerance>"
 
     @property
     def misses(self) -> tuple[Row, ...]:

@@ -1,0 +1,434 @@
+"""Address traces of other tools: read in pieces, run through a machine's TLBs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlbcore import _core
+from tlbcore._core import TraceError
+from tlbcore._input.names import unknown
+from tlbcore._input.numbers import count
+from tlbcore._output.progress import Progress, shown
+from tlbcore._output.result import Result
+from tlbcore._output.table import Table
+from tlbcore.hardware import Machine
+from tlbcore.hardware import machine as as_machine
+from tlbcore.tlb import EVENT, FLAGS, OPS, Tlb
+
+__all__ = ["AddressChunk", "Addresses", "Translation", "addresses", "translate"]
+
+KINDS = tuple(OPS)[:3]  # load, store, fetch; a kind's number is its place
+_LEAST = 64  # accesses of a chunk: one record must fit
+_COLUMNS = ("npy", "parquet")
+
+
+class AddressChunk(NamedTuple):
+    """Some accesses in order.
+
+    `address` (uint64) in bytes; `kind` (uint8): 0 load, 1 store, 2 fetch, as in `tlbcore.OPS`; `cpu` (uint16).
+    """
+
+    address: NDArray[np.uint64]
+    kind: NDArray[np.uint8]
+    cpu: NDArray[np.uint16]
+
+    def select(self, chosen: NDArray[np.bool_] | slice) -> AddressChunk:
+        """Return the accesses of a mask or slice."""
+        return AddressChunk(self.address[chosen], self.kind[chosen], self.cpu[chosen])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Addresses:
+    """An address trace. Iterating reads it from the beginning, a chunk at a time.
+
+    Attributes
+    ----------
+    path
+        As given; `-` is standard input, which can be read once.
+    format
+        `champsim`, `drmemtrace`, `lackey`, `pinatrace`, `gem5-packets`, `gem5-text`, `csv`, `npy` or `parquet`.
+    kinds, cpu
+        What is left of it: these kinds of access, this CPU (None: all).
+    chunk, limit
+        Accesses of a chunk at most, and of the trace (None: all), before `kinds` and `cpu` choose among them.
+    """
+
+    path: str
+    format: str
+    kinds: tuple[str, ...] = KINDS
+    cpu: int | None = None
+    chunk: int = 1 << 20
+    limit: int | None = None
+    _given: str | None = field(default=None, repr=False)
+    _first: list[_core.AddressReader] = field(default_factory=list, repr=False)
+
+    @property
+    def physical(self) -> bool:
+        """Whether the format has physical addresses: those of gem5's packets and MemoryAccess.
+
+        Translations of physical addresses are not what the program's TLB saw.
+        """
+        return self.format.startswith("gem5")
+
+    def __iter__(self) -> Iterator[AddressChunk]:
+        left = self.limit
+        for piece in _PIECES.get(self.format, _text_pieces)(self):
+            whole = piece if left is None or len(piece.address) <= left else piece.select(slice(left))
+            if left is not None:
+                left -= len(whole.address)
+            yield self._chosen(whole)
+            if left == 0:
+                return
+
+    def _chosen(self, piece: AddressChunk) -> AddressChunk:
+        if len(self.kinds) < len(KINDS):
+            numbers = [KINDS.index(kind) for kind in self.kinds]
+            piece = piece.select(np.isin(piece.kind, numbers))
+        return piece if self.cpu is None else piece.select(piece.cpu == self.cpu)
+
+
+def addresses(
+    path: str | Path,
+    *,
+    format: str | None = None,  # noqa: A002  (the word that users look for)
+    kinds: Sequence[str] = KINDS,
+    cpu: int | None = None,
+    chunk: int = 1 << 20,
+    limit: int | None = None,
+) -> Addresses:
+    """Open an address trace of another tool; its format is told by content, plain or packed (.gz, .xz, .zst, .zip).
+
+    Formats: ChampSim's instructions of 64 bytes; DynamoRIO's offline drmemtrace of 64-bit builds, as its
+    `trace_entry.h` describes it up to version 5 (prefetches and cache flushes are left out); Valgrind's
+    `--tool=lackey --trace-mem=yes`; Pin's pinatrace; gem5's packets as printed by `decode_packet_trace.py`, and its
+    text of `--debug-flags=MemoryAccess` or `Exec`; CSV with a header (`address`, and if it has them `kind` and
+    `cpu`), or one address in each line; NumPy's .npy (integers, or a structured array with those fields); Parquet
+    with those columns (extra `tables`). A format without CPUs has everything on CPU 0. An access that spans two
+    pages counts as one of the first.
+
+    Memory does not depend on the length of the trace.
+
+    Parameters
+    ----------
+    path
+        The file; `-` is standard input.
+    format
+        What it is, where content does not tell.
+    kinds, cpu
+        Only these kinds of access (`load`, `store`, `fetch`), only this CPU.
+    chunk
+        Accesses of a chunk, at most.
+    limit
+        Read no more than the first so many accesses.
+
+    Returns
+    -------
+    Addresses
+        Iterate over it for chunks of (address, kind, cpu).
+
+    Raises
+    ------
+    TraceError
+        If it is of no format that is known, or damaged; while iterating, where a line (by number) or a record (by
+        its place in the unpacked bytes) breaks the rule of its format. What comes before is handed out first.
+    OSError
+        If it cannot be opened.
+
+    Examples
+    --------
+    >>> import tlbcore as tc
+    >>> trace = tc.addresses("tests/data/addresses/walk.lackey.txt.xz", kinds=["load"])
+    >>> trace.format
+    'lackey'
+    >>> sum(len(address) for address, kind, cpu in trace)
+    288
+    """
+    name = str(path)
+    known = (*_core.address_formats(), *_COLUMNS)
+    if format is not None and format not in known:
+        raise TraceError(unknown("format", format, known))
+    for kind in kinds:
+        if kind not in KINDS:
+            raise TraceError(unknown("kind", kind, KINDS))
+    first: list[_core.AddressReader] = []
+    found = format
+    if name != "-":
+        with Path(name).open("rb") as stream:
+            head = stream.read(8)
+        if found is None and head.startswith(b"\x93NUMPY"):
+            found = "npy"
+        elif found is None and head.startswith(b"PAR1"):
+            found = "parquet"
+    if found not in _COLUMNS:
+        first.append(_core.AddressReader(name, format))
+        found = first[0].format
+    return Addresses(
+        path=name,
+        format=found,
+        kinds=tuple(kinds),
+        cpu=None if cpu is None else count(cpu, "cpu", most=65535),
+        chunk=count(chunk, "chunk", _LEAST, 1 << 32),
+        limit=None if limit is None else count(limit, "limit", 1),
+        _given=format,
+        _first=first,
+    )
+
+
+def _text_pieces(trace: Addresses) -> Iterator[AddressChunk]:
+    reader = trace._first.pop() if trace._first else _core.AddressReader(trace.path, trace._given)
+    while (piece := reader.next(trace.chunk)) is not None:
+        yield AddressChunk(*piece)
+
+
+def _npy_pieces(trace: Addresses) -> Iterator[AddressChunk]:
+    try:
+        whole = np.load(trace.path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise TraceError(f"{trace.path}: {error}") from None
+    names = whole.dtype.names
+    if whole.ndim != 1 or (names is None and whole.dtype.kind not in "iu"):
+        raise TraceError(
+            f"{trace.path}: an array must hold integers or named fields, in one dimension: got {whole.dtype} of"
+            f" shape {whole.shape}"
+        )
+    places = {"address": None} if names is None else _places(trace.path, names)
+    for start in range(0, len(whole), trace.chunk):
+        piece = whole[start : start + trace.chunk]
+        columns = {name: np.asarray(piece if at is None else piece[at]) for name, at in places.items()}
+        yield _piece(trace.path, start, columns)
+
+
+def _parquet_pieces(trace: Addresses) -> Iterator[AddressChunk]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(trace.path) as file:
+            places = _places(trace.path, file.schema_arrow.names)
+            start = 0
+            for batch in file.iter_batches(batch_size=trace.chunk, columns=list(places.values())):
+                for name in places.values():
+                    if batch.column(name).null_count:
+                        raise TraceError(f"{trace.path}: column {name!r} has rows without a value")
+                columns = {
+                    name: batch.column(at).to_numpy(zero_copy_only=False) for name, at in places.items()
+                }
+                yield _piece(trace.path, start, columns)
+                start += len(batch)
+    except pa.ArrowException as error:
+        raise TraceError(f"{trace.path}: {error}") from None
+
+
+_PIECES = {"npy": _npy_pieces, "parquet": _parquet_pieces}
+
+
+def _places(path: str, names: Sequence[str]) -> dict[str, str]:
+    """Return which column is which, by the words that a CSV header may have."""
+    found: dict[str, str] = {}
+    for what, words in _core.address_columns():
+        for name in names:
+            if name.lower() in words:
+                found.setdefault(what, name)
+    if "address" not in found:
+        raise TraceError(f"{path}: there is no column `address`: got {', '.join(names)}")
+    return found
+
+
+def _piece(path: str, start: int, columns: dict[str, NDArray[Any]]) -> AddressChunk:
+    def refuse(what: str, rule: str, wrong: NDArray[np.bool_]) -> None:
+        if wrong.any():
+            index = int(np.argmax(wrong))
+            raise TraceError(f"{path}: {what}[{start + index}] must be {rule}: got {columns[what][index]!r}")
+
+    everything = np.ones(len(columns["address"]), dtype=bool)
+    for what in ("address", "cpu"):
+        if what in columns and columns[what].dtype.kind not in "iu":
+            refuse(what, "a whole number", everything)
+    address = columns["address"].astype(np.int64 if columns["address"].dtype.kind == "i" else np.uint64)
+    cpu = columns.get("cpu", np.zeros(len(address), dtype=np.uint16))
+    refuse("cpu", "from 0 to 65535", (cpu < 0) | (cpu > 65535))
+    kind = columns.get("kind", np.zeros(len(address), dtype=np.uint8))
+    if kind.dtype.kind not in "iu":
+        words = dict(_core.address_kinds())
+        kind = np.array([words.get(str(word).lower(), 255) for word in kind], dtype=np.int64)
+    refuse("kind", "load, store or fetch (0, 1 or 2)", (kind < 0) | (kind > 2))
+    return AddressChunk(address.view(np.uint64), kind.astype(np.uint8), cpu.astype(np.uint16))
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Translation(Result):
+    """What the accesses of a trace did to the TLBs of a machine.
+
+    Attributes
+    ----------
+    path, format, machine, page_size
+        What was run through which TLBs; every page of the trace has this size.
+    levels
+        Names of the TLB's levels, nearest first.
+    table
+        One row per CPU and kind of access: `cpu`, `kind`, `accesses`, `{level}_hits` and `{level}_misses` for each
+        level (an access misses a level if none up to it answers), `walks`, `walk_ratio` (walks per access).
+    counters
+        One row per CPU: `cpu`, and the counters of `TlbResult`, paging-structure caches included.
+    """
+
+    _index = ("cpu", "kind")
+
+    path: str
+    format: str
+    machine: Machine
+    page_size: int
+    levels: tuple[str, ...]
+    table: Table = field(repr=False)
+    counters: Table = field(repr=False)
+
+    def _tables(self) -> dict[str, Table]:
+        return {"table": self.table, "counters": self.counters}
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "trace": self.path, "format": self.format, "machine": self.machine.name, "page_size": self.page_size,
+            "version": _core.__version__,
+        }  # fmt: skip
+
+    def __repr__(self) -> str:
+        accesses, walks = (int(self.table[name].sum()) for name in ("accesses", "walks"))
+        return f"<Translation of {self.path} on {self.machine.name}: {accesses} accesses, {walks} walks>"
+
+
+def translate(
+    trace: Addresses | str | Path,
+    *,
+    machine: str | Path | Machine,
+    page_size: int = 4096,
+    smt: bool = False,
+    progress: Progress | bool | None = None,
+) -> Translation:
+    """Run an address trace through the TLBs of a machine: hits and misses per level, walks.
+
+    Each CPU of the trace has TLBs of its own, empty at the start, and one context; nothing is flushed.
+
+    Parameters
+    ----------
+    trace
+        A file, or what `addresses` returned.
+    machine
+        CPU model: the name of a built-in one, a preset file or a `Machine`.
+    page_size
+        Size of every page: 4096, 2 MiB or 1 GiB.
+    smt
+        Whether a sibling takes half of the structures that siblings split.
+    progress
+        Called with (accesses done, None); True shows a bar on a terminal.
+
+    Raises
+    ------
+    TraceError, OSError
+        As for `addresses`; for an address that is not canonical, by its number in the trace.
+    TlbError
+        If the machine is unknown, or no level of it holds pages of this size.
+
+    Examples
+    --------
+    >>> import tlbcore as tc
+    >>> found = tc.translate("tests/data/addresses/walk.lackey.txt.xz", machine="peers-64x4-1536x12")
+    >>> [found.table[name].tolist() for name in ("kind", "accesses", "l1_misses", "walks")]
+    [['load', 'fetch'], [288, 1453], [288, 1], [96, 1]]
+    """
+    source = trace if isinstance(trace, Addresses) else addresses(trace)
+    model = as_machine(machine)
+    sizes = {4096: 0, 1 << 21: FLAGS["SIZE_2M"], 1 << 30: FLAGS["SIZE_1G"]}
+    if page_size not in sizes:
+        raise _core.TlbError(f"page_size must be 4096, 2097152 or 1073741824 bytes: got {page_size!r}")
+    tlbs: dict[int, Tlb] = {}
+    sums: dict[int, NDArray[np.int64]] = {}
+    levels = tuple(name.removesuffix("_hits") for name in _hits(Tlb(model, smt=smt)))
+    done = 0
+    with shown(progress, "translating", "accesses") as advance:
+        for chunk in source:
+            pages = _canonical(source.path, chunk.address, done)
+            for cpu in np.unique(chunk.cpu).tolist():
+                if cpu not in tlbs:
+                    tlbs[cpu] = Tlb(model, smt=smt)
+                    sums[cpu] = np.zeros((len(KINDS), len(levels) + 1), dtype=np.int64)
+                mine = chunk.cpu == cpu
+                events = np.zeros(int(mine.sum()), dtype=EVENT)
+                events["vpn"], events["op"] = pages[mine], chunk.kind[mine]
+                events["flags"] = sizes[page_size]
+                answered = tlbs[cpu].run(events).levels
+                assert answered is not None
+                places = events["op"].astype(np.int64) * (len(levels) + 1) + answered
+                sums[cpu] += np.bincount(places, minlength=sums[cpu].size).reshape(sums[cpu].shape)
+            done += len(pages)
+            if advance is not None:
+                advance(done, None)
+    if not done:
+        raise TraceError(f"{source.path}: holds no access" + _of_which(source))
+    rows = [(cpu, kind) for cpu in sorted(sums) for kind in range(len(KINDS)) if sums[cpu][kind].sum()]
+    counted = np.array([sums[cpu][kind] for cpu, kind in rows])
+    accesses = counted.sum(axis=1)
+    table: dict[str, Any] = {
+        "cpu": np.array([cpu for cpu, _ in rows], dtype=np.int64),
+        "kind": np.array([KINDS[kind] for _, kind in rows]),
+        "accesses": accesses,
+    }
+    for level, name in enumerate(levels):
+        table[f"{name}_hits"] = counted[:, level]
+        table[f"{name}_misses"] = accesses - counted[:, : level + 1].sum(axis=1)
+    table["walks"] = counted[:, -1]
+    table["walk_ratio"] = counted[:, -1] / accesses
+    counters = [{"cpu": cpu, **tlbs[cpu].counters} for cpu in sorted(tlbs)]
+    return Translation(
+        path=source.path,
+        format=source.format,
+        machine=model,
+        page_size=page_size,
+        levels=levels,
+        table=Table(table),
+        counters=Table({name: np.array([row[name] for row in counters]) for name in counters[0]}),
+    )
+
+
+def _hits(tlb: Tlb) -> list[str]:
+    names = list(tlb.counters)
+    return [name for name in names[: names.index("walks")] if name.endswith("_hits")]
+
+
+def _of_which(trace: Addresses) -> str:
+    chosen = [] if len(trace.kinds) == len(KINDS) else [f"kind {', '.join(trace.kinds)}"]
+    chosen += [] if trace.cpu is None else [f"CPU {trace.cpu}"]
+    return f" of {' on '.join(chosen)}" if chosen else ""
+
+
+def _canonical(path: str, address: NDArray[np.uint64], before: int) -> NDArray[np.uint64]:
+    high = address.view(np.int64) >> 56  # bits 63 to 56 are copies of bit 56 (SDM Vol. 1, 3.3.7.1, LA57)
+    wrong = (high != 0) & (high != -1)
+    if wrong.any():
+        index = int(np.argmax(wrong))
+        raise TraceError(
+            f"{path}: access {before + index} must have a canonical address: got {int(address[index]):#x}"
+        )
+    return address >> np.uint64(12)
+
+
+def curve_pages(trace: Addresses) -> Iterator[NDArray[np.uint64]]:
+    """Yield the pages of a trace of one CPU; raises `TraceError` where it has several."""
+    seen: int | None = None
+    done = 0
+    for chunk in trace:
+        cpus = np.unique(chunk.cpu).tolist()
+        for cpu in cpus:
+            if seen is not None and cpu != seen:
+                raise TraceError(
+                    f"{trace.path}: holds accesses of CPUs {seen} and {cpu}, which have a TLB each: choose one with"
+                    " cpu="
+                )
+            seen = cpu
+        yield _canonical(trace.path, chunk.address, done)
+        done += len(chunk.address)
