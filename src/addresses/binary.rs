@@ -19,7 +19,7 @@ fn half(bytes: &[u8], at: usize) -> u16 {
 
 /// Whether an address is one with 5-level tables: bits 63 to 56 are equal.
 fn canonical(address: u64) -> bool {
-    matches!(address as i64 >> 56, 0 | -1)
+    matches!(address.cast_signed() >> 56, 0 | -1)
 }
 
 /// Whether these are whole records of ChampSim: branches that are 0 or 1, and addresses that a CPU has.
@@ -114,7 +114,7 @@ impl Thread {
             entry::MARKER if size == entry::CPU_ID && value != u64::MAX => self.cpu = (value & 0xfff) as u16,
             entry::HEADER => (self.begun, self.footed) = (true, false),
             entry::FOOTER => self.footed = true,
-            ..=entry::UNTAKEN => {}
+            other if other <= entry::UNTAKEN => {}
             _ => return Err(format!("an entry must have a type up to {}: got {what}", entry::UNTAKEN)),
         }
         Ok(())

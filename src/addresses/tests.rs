@@ -39,6 +39,15 @@ fn gives(bytes: &[u8], name: &str, wanted: &[(u64, crate::hw::Kind, u16)]) {
     }
 }
 
+/// More than two blocks of fetches from 0, 1, 2, ...
+fn counted() -> String {
+    use std::fmt::Write;
+    (0..300_000_u64).fold(String::new(), |mut text, n| {
+        writeln!(text, "I  {n:x},4").expect("memory");
+        text
+    })
+}
+
 fn champsim(ip: u64, branch: [u8; 2], stores: [u64; 2], loads: [u64; 4]) -> Vec<u8> {
     let mut record = ip.to_le_bytes().to_vec();
     record.extend(branch);
@@ -219,7 +228,7 @@ fn a_line_without_end_is_refused_and_the_last_line_needs_none() {
 
 #[test]
 fn blocks_cut_records_and_lines_anywhere() {
-    let text: String = (0..300_000_u64).map(|n| format!("I  {n:x},4\n")).collect();
+    let text = counted();
     assert!(text.len() > 2 * BLOCK);
     let (all, fault) = read(text.as_bytes(), "blocks", 1000);
     assert_eq!(fault, None);
@@ -228,7 +237,7 @@ fn blocks_cut_records_and_lines_anywhere() {
 
 #[test]
 fn damage_is_said_after_what_came_before_it() {
-    let text: String = (0..300_000_u64).map(|n| format!("I  {n:x},4\n")).collect();
+    let text = counted();
     let packed = zstd::encode_all(text.as_bytes(), 1).expect("memory");
     let (some, fault) = read(&packed[..packed.len() - 1000], "cut.zst", 1 << 20);
     assert!(!some.is_empty());
@@ -248,7 +257,7 @@ fn no_bytes_make_it_panic() {
     ];
     for round in 0..600 {
         let mut bytes = samples[round as usize % samples.len()].to_vec();
-        for change in 0..1 + round % 5 {
+        for change in 0..=round % 5 {
             let draw = splitmix64(round, change);
             let at = draw as usize % bytes.len();
             match draw >> 60 {
