@@ -30,8 +30,8 @@ def free_points(monkeypatch):
 
         def sweep_run(self, *parts):
             count = len(parts[5])
-            figures = np.zeros((len(sweeps.metrics()), count))
-            return figures, [None] * count, np.ones(count, bool), np.zeros(count, bool)
+            figures = np.zeros((len(parts[6]), count))
+            return figures, [None] * count, np.ones(count, bool), np.zeros(count, bool), None
 
     monkeypatch.setattr(sweeps, "_core", Free())
 

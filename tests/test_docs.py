@@ -204,16 +204,17 @@ def test_the_index_lists_every_page():
 
 
 if __name__ == "__main__":  # write the generated tables
-    from tlbcore.simulation.run import statistics_markdown
+    from tlbcore.simulation.figures import markdown, vocabulary
 
     for name, first, text in (
         ("api.md", "## `tlbcore`", api_markdown()),
-        ("simulation.md", "| Statistic | Unit |", statistics_markdown()),
+        ("simulation.md", "| Statistic | Unit |", markdown()),
     ):
         page = ROOT / "docs" / name
         before, found, _ = page.read_text().partition(first)
         assert found, f"{page} has lost its {first!r}"
         page.write_text(f"{before}{text}\n")
+    (ROOT / "python/tlbcore/_input/vocabulary.py").write_text(vocabulary())
 
 
 def test_the_site_has_every_page():

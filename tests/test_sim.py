@@ -15,7 +15,7 @@ import pytest
 import tlbcore as tc
 from tlbcore import op, scenarios
 from tlbcore.cli import main
-from tlbcore.simulation.run import statistics_markdown
+from tlbcore.simulation.figures import markdown
 
 MACHINE = "broadwell-ep-e5-2699v4"
 
@@ -240,8 +240,8 @@ def test_compare_as_json_has_schema_and_columns(capsys):
     assert main(["compare", "--scenario", "quiet", "--duration", "5", "--policy", "ipi", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "tlbcore.compare"
-    assert document["version"] == 1
-    assert document["table"]["policy"] == ["ipi", "ipi"]
+    assert document["version"] == 2
+    assert document["table"]["policy"] == ["ipi", "ipi", "ipi"]
 
 
 def test_compare_refuses_bad_input_with_status_two(capsys):
@@ -259,7 +259,7 @@ def test_the_timeline_is_in_order_and_names_its_events(published):
 
 def test_the_page_on_simulation_lists_every_statistic_figure_and_scenario():
     page = (Path(__file__).parent.parent / "docs" / "simulation.md").read_text()
-    assert statistics_markdown() in page
+    assert markdown() in page
     for name, make in scenarios.SCENARIOS.items():
         assert make.__doc__ is not None
         first = make.__doc__.splitlines()[0].removeprefix("Return ").strip()

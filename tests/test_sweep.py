@@ -56,10 +56,101 @@ def test_a_point_is_the_simulation_it_says():
     assert sweep.table["syscalls_per_s"][0] > 1e5
 
 
-def test_every_metric_has_a_unit_and_a_sentence():
-    for name, (unit, text) in sweeps.metrics().items():
-        assert unit
-        assert text.endswith("."), name
+def test_a_metric_is_a_figure_of_any_class_of_cpus():
+    names = ["entry_p999_ns", "housekeeping_wait_mean_us", "all_syscalls_per_s", "all_purges_per_hour"]
+    fixed = {"cpus": 4, "isolated": "2-3", "duration_s": 10.0}
+    options = {"fixed": fixed, "policies": ["coalesce-v7"]}
+    sweep = tc.sweep("trading", {"spawn_hz": [4000]}, metrics=names, **options)
+    assert sweep.metrics == tuple(names)
+    assert dict(sweep.units) == dict(zip(names, ["ns", "us", "1/s", "1/h"], strict=True))
+    load = scenarios.trading(spawn_hz=4000, **fixed)
+    run = tc.simulate(
+        load, machine="broadwell-ep-e5-2699v4", policy="coalesce-v7", seed=int(sweep.table["seed"][0])
+    )
+    expected = [
+        run.figure("entry_p999_ns"), run.figure("wait_mean_us", "housekeeping"),
+        run.figure("syscalls_per_s", "all"), run.figure("purges_per_hour", "all"),
+    ]  # fmt: skip
+    assert [float(sweep.table[name][0]) for name in names] == expected
+    whole = tc.sweep("trading", {"spawn_hz": [4000]}, **options)
+    assert whole.table["seed"][0] == sweep.table["seed"][0], "metrics do not enter seeds"
+
+
+def calls_of_cpu_1(run: tc.SimResult) -> float:
+    return run.table["syscalls"][1]
+
+
+def test_a_metric_of_ones_own_sees_the_result_of_its_point():
+    seen = []
+
+    def program_runs(run: tc.SimResult) -> int:
+        seen.append((run.policy.name, run.machine, run.seed, len(run.timeline["cpu"])))
+        return run.program_runs
+
+    sweep = tc.sweep(
+        "syscall-heavy", {"spawn_hz": [10, 20]}, metrics=[program_runs, "syscalls_per_s"], fixed=FIXED,
+        machine="skylake-sp",
+    )  # fmt: skip
+    assert sweep.metrics == ("syscalls_per_s", "program_runs")
+    assert sweep.units["program_runs"] == ""
+    wanted = {
+        (p, "skylake-sp", int(s), 0) for p, s in zip(sweep.table["policy"], sweep.table["seed"], strict=True)
+    }
+    assert set(seen) == wanted
+    assert len(seen) == len(sweep) == 4
+    for i, policy in enumerate(sweep.table["policy"]):
+        load = scenarios.syscall_heavy(spawn_hz=sweep.table["spawn_hz"][i], **FIXED)
+        run = tc.simulate(load, machine="skylake-sp", policy=policy, seed=int(sweep.table["seed"][i]))
+        assert sweep.table["program_runs"][i] == run.program_runs
+
+
+def test_a_metric_of_ones_own_that_fails_is_the_error_of_its_row():
+    def above(run: tc.SimResult) -> object:
+        if run.policy.name == "ipi":
+            raise RuntimeError("not this one")
+        return "many"
+
+    sweep = tc.sweep("syscall-heavy", {"spawn_hz": [10]}, metrics=[above], fixed=FIXED)
+    errors = dict(zip(sweep.table["policy"], sweep.table["error"], strict=True))
+    assert errors["ipi"] == "RuntimeError: not this one"
+    assert errors["coalesce-v7-fixed"] == "SweepError: above must return a number: got 'many'"
+    assert np.isnan(sweep.table["above"]).all()
+
+
+def test_metrics_that_cannot_be_are_refused(tmp_path: Path):
+    def seed(run: tc.SimResult) -> float:
+        return 0.0
+
+    for metrics, message in (
+        (["ipis_per_hours"], "unknown metric 'ipis_per_hours', did you mean"),
+        ("ipis_per_hour", "metrics is a list of names and functions"),
+        ([], "at least one metric"),
+        ([3], "a metric is the name of a figure or a function with a name: got 3"),
+        ([lambda _: 0.0], "a function with a name"),
+        ([seed], "called 'seed', which is the name of another column"),
+        (["user_share", "user_share"], "metric 'user_share' is given twice"),
+    ):
+        with pytest.raises(tc.SweepError, match=message):
+            tc.sweep("syscall-heavy", {"spawn_hz": [10]}, metrics=metrics, fixed=FIXED)
+    with pytest.raises(tc.SweepError, match="out= takes metrics by name only"):
+        tc.sweep("syscall-heavy", {"spawn_hz": [10]}, metrics=[calls_of_cpu_1], fixed=FIXED, out=tmp_path)
+    tc.sweep("syscall-heavy", {"spawn_hz": [10]}, metrics=["user_share"], fixed=FIXED, out=tmp_path / "a")
+    with pytest.raises(tc.SweepError, match="holds another sweep: its metrics is"):
+        tc.sweep("syscall-heavy", {"spawn_hz": [10]}, fixed=FIXED, out=tmp_path / "a")
+
+
+def test_a_break_even_takes_a_metric_of_ones_own():
+    def in_the_kernel(run: tc.SimResult) -> float:
+        return run.figure("kernel_share")
+
+    both = [
+        tc.break_even(
+            "trading", "calls_hz", 0.01, 10, metric=metric, fixed={"duration_s": 20, "spawn_hz": 2000}, tolerance=0.5,
+        )
+        for metric in ("kernel_share", in_the_kernel)
+    ]  # fmt: skip
+    assert both[0].value == both[1].value
+    assert both[1].metric == "in_the_kernel"
 
 
 @pytest.mark.parametrize("threads", [2, 3])
@@ -502,10 +593,10 @@ def test_batches_are_sized_for_executors():
     assert 0.2 <= batches.BATCH_SECONDS <= 1.0
 
 
-def test_the_page_of_sweeps_lists_every_metric():
+def test_the_page_of_sweeps_lists_every_metric_that_is_computed_by_default():
     page = (Path(__file__).parent.parent / "docs" / "sweeps.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \| (\S+) \| (.*) \|$", page, re.MULTILINE)
-    assert {name: (unit, text) for name, unit, text in rows} == sweeps.metrics()
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \|$", page, re.MULTILINE)
+    assert rows == list(tc.sweep("quiet", {"cpus": [4]}, fixed={"duration_s": 0.001}).units.items())
 
 
 def test_the_file_on_the_page_is_a_sweep(tmp_path: Path):

@@ -50,11 +50,14 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore.policy import policies as policies
     from tlbcore.scenarios import Actor as Actor
     from tlbcore.scenarios import Scenario as Scenario
-    from tlbcore.simulation.run import Comparison as Comparison
+    from tlbcore.simulation.compare import Comparison as Comparison
+    from tlbcore.simulation.compare import compare as compare
+    from tlbcore.simulation.figures import Figure as Figure
+    from tlbcore.simulation.figures import Statistic as Statistic
+    from tlbcore.simulation.figures import figures as figures
+    from tlbcore.simulation.figures import statistics as statistics
     from tlbcore.simulation.run import SimResult as SimResult
-    from tlbcore.simulation.run import compare as compare
     from tlbcore.simulation.run import simulate as simulate
-    from tlbcore.simulation.run import statistics as statistics
     from tlbcore.sweeps.run import Sweep as Sweep
     from tlbcore.sweeps.run import break_even as break_even
     from tlbcore.sweeps.run import read_sweep as read_sweep
@@ -108,11 +111,14 @@ _EXPORTS: dict[str, str] = {
     "Kernel": "tlbcore.kernel",
     "Actor": "tlbcore.scenarios",
     "Scenario": "tlbcore.scenarios",
-    "Comparison": "tlbcore.simulation.run",
+    "Comparison": "tlbcore.simulation.compare",
+    "Figure": "tlbcore.simulation.figures",
     "SimResult": "tlbcore.simulation.run",
-    "compare": "tlbcore.simulation.run",
+    "Statistic": "tlbcore.simulation.figures",
+    "compare": "tlbcore.simulation.compare",
+    "figures": "tlbcore.simulation.figures",
     "simulate": "tlbcore.simulation.run",
-    "statistics": "tlbcore.simulation.run",
+    "statistics": "tlbcore.simulation.figures",
     "Validation": "tlbcore.validation.published",
     "validate": "tlbcore.validation.published",
     "inspect_host": "tlbcore.inspect",

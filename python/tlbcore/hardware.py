@@ -110,6 +110,11 @@ class Machine:
         """TLB levels, nearest first: name, inclusive, structures (name, sets, ways, sizes, kinds, ...)."""
         return tuple(self._about["levels"])
 
+    @cached_property
+    def sources(self) -> Mapping[str, str]:
+        """Where each number comes from, by the key of its fact."""
+        return {key: source for key, _, _, source in self._about["facts"]}
+
     @property
     def facts(self) -> tuple[Fact, ...]:
         """Every number with its mark and source."""

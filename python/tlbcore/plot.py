@@ -10,7 +10,7 @@ Needs the extra `plot`. Labels carry the unit, and what is predicted says so.
 >>> found = tc.compare(load, machine="broadwell-ep", policies=["ipi", "coalesce-v7"], replicates=2)
 >>> _, axes = plt.subplots()
 >>> tc.plot.comparison(axes, found, "syscall_mean_ns").get_ylabel()
-'syscall_mean_ns (predicted)'
+'syscall_mean_ns (ns, predicted)'
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from tlbcore.analysis import BreakEven
-    from tlbcore.simulation.run import Comparison, SimResult
+    from tlbcore.simulation.compare import Comparison
+    from tlbcore.simulation.run import SimResult
     from tlbcore.sweeps.run import Sweep
     from tlbcore.tlb import MissCurve
 
@@ -40,10 +41,9 @@ def comparison(axes: Axes, found: Comparison, figure: str, *, cpu_class: str = "
     A figure that rests on an unsourced cost is a bar without a point. Raises `ConfigError` for an unknown figure or
     class of CPU.
     """
-    from tlbcore.simulation.run import FIGURES
+    from tlbcore.simulation.figures import as_figure
 
-    if figure not in FIGURES:
-        raise ConfigError(unknown("figure", figure, FIGURES))
+    unit = as_figure(figure, ConfigError).unit
     table = found.table
     rows = np.flatnonzero(table["cpu_class"] == cpu_class)
     if not len(rows):
@@ -55,7 +55,7 @@ def comparison(axes: Axes, found: Comparison, figure: str, *, cpu_class: str = "
         axes.vlines(places, low, high, linewidth=3, alpha=0.5)
     axes.plot(places, values, "o")
     axes.set_xticks(places, table["policy"][rows].tolist(), rotation=30, ha="right")
-    axes.set_ylabel(f"{figure} (predicted)")
+    axes.set_ylabel(_with_unit(figure, {figure: unit}))
     axes.set_title(f"{found.results[0].scenario.name} on {found.results[0].machine}, per {cpu_class} CPU")
     return axes
 

@@ -50,10 +50,12 @@ mod _core {
     };
 
     #[pymodule_export]
-    use super::sim::{kernel_check, kernel_inert, kernel_parse, scenario_check, simulate, statistics};
+    use super::sim::{
+        figures, kernel_check, kernel_inert, kernel_parse, scenario_check, simulate, statistics,
+    };
 
     #[pymodule_export]
-    use super::sweep::{engine, student_t, sweep_identify, sweep_metrics, sweep_run};
+    use super::sweep::{engine, metric_units, student_t, sweep_identify, sweep_run};
 
     #[pymodule_export]
     use super::trace::{

@@ -14,6 +14,7 @@ use crate::kernel::config::Config;
 use crate::kernel::policy::builtin;
 use crate::kernel::text::{File, parse};
 use crate::sim::cost;
+use crate::sim::figures::{Class, FIGURES, Latency, Sums};
 use crate::sim::run::{Input, Output, Run};
 use crate::sim::scenario::Scenario;
 use crate::sim::stats::{CAUSES, TABLE};
@@ -170,7 +171,12 @@ pub fn simulate(
     Ok(list.unbind())
 }
 
-fn output<'py>(py: Python<'py>, out: &Output, state: Option<&[u8]>) -> PyResult<Bound<'py, PyDict>> {
+/// What a run gives Python.
+pub(super) fn output<'py>(
+    py: Python<'py>,
+    out: &Output,
+    state: Option<&[u8]>,
+) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     let table = PyDict::new(py);
     let n = out.stats.len();
@@ -204,7 +210,8 @@ fn output<'py>(py: Python<'py>, out: &Output, state: Option<&[u8]>) -> PyResult<
     purges.set_item("tail", PyArray1::from_iter(py, p.iter().map(|p| p.tail)))?;
     dict.set_item("purges", purges)?;
     let latencies = PyDict::new(py);
-    for (name, d) in out.latencies.each() {
+    for (of, class) in Latency::EACH.iter().flat_map(|of| Class::EACH.map(|class| (of, class))) {
+        let d = of.of(&out.latencies, class);
         let one = PyDict::new(py);
         one.set_item("count", d.count())?;
         one.set_item("mean_ps", d.mean())?;
@@ -213,9 +220,19 @@ fn output<'py>(py: Python<'py>, out: &Output, state: Option<&[u8]>) -> PyResult<
         {
             one.set_item(key, d.quantile(q))?;
         }
-        latencies.set_item(name, one)?;
+        latencies.set_item(format!("{}_{}", of.name(), class.name()), one)?;
     }
     dict.set_item("latencies", latencies)?;
+    let figures = PyDict::new(py);
+    let classes: Vec<_> = Class::EACH.map(|class| (class, Sums::new(out, class))).into();
+    let classes: Vec<_> = classes.into_iter().filter(|(_, sums)| sums.cpus() > 0).collect();
+    figures.set_item("cpu_class", classes.iter().map(|(class, _)| class.name()).collect::<Vec<_>>())?;
+    figures.set_item("cpus", PyArray1::from_iter(py, classes.iter().map(|(_, sums)| sums.cpus())))?;
+    for figure in FIGURES {
+        let column = classes.iter().map(|(_, sums)| sums.figure(figure.how));
+        figures.set_item(figure.name, PyArray1::from_iter(py, column))?;
+    }
+    dict.set_item("figures", figures)?;
     let costs: Vec<_> = out.costs.iter().map(|(n, f)| (*n, f.cycles, f.low, f.high, f.mark.name())).collect();
     dict.set_item("costs", costs)?;
     dict.set_item("unsourced", out.unsourced.clone())?;
@@ -242,6 +259,12 @@ pub fn statistics() -> Vec<(String, &'static str, String)> {
         (format!("interrupts_{name}"), "count", format!("Interrupts taken because of: {text}"))
     });
     plain.chain(causes).collect()
+}
+
+/// The table of figures: (name, unit, sentence, how, brief) of each.
+#[pyfunction]
+pub fn figures() -> Vec<(&'static str, &'static str, &'static str, String, bool)> {
+    FIGURES.iter().map(|f| (f.name, f.how.unit(), f.text, f.how.text(), f.how.brief())).collect()
 }
 
 /// Refuses what no scenario may be.

@@ -3,12 +3,15 @@
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
-use super::sim::{machine_of, policy_of};
+use super::errors::SweepError;
+use super::sim::{self, machine_of, policy_of};
 use crate::interval;
 use crate::sim::Scenario;
+use crate::sim::figures::Metric;
 use crate::sweep::identity::{Column, Values, identify};
-use crate::sweep::point::{Choice, METRICS, Parts, metrics};
+use crate::sweep::point::{Choice, Parts, metrics};
 use crate::sweep::pool;
 
 /// One parameter from Python: numbers as a float64 array, names as a list.
@@ -56,17 +59,19 @@ pub(super) fn student_t(values: u64, confidence: f64) -> f64 {
     interval::student_t(values, confidence)
 }
 
-/// Name, unit and sentence of each metric.
+/// The units of metrics; refuses what is none.
 #[pyfunction]
-pub(super) fn sweep_metrics() -> Vec<(&'static str, &'static str, &'static str)> {
-    METRICS.iter().map(|&(name, unit, text, _)| (name, unit, text)).collect()
+pub(super) fn metric_units(names: Vec<String>) -> PyResult<Vec<&'static str>> {
+    let named = |name: &String| Metric::named(name).map(|metric| metric.figure.how.unit());
+    names.iter().map(|name| named(name).map_err(SweepError::new_err)).collect()
 }
 
 /// Compute points on `threads` threads.
 ///
 /// The first four lists are the distinct parts: scenarios and kernels as JSON, machines and policies by name or as
-/// text; `choices`, shape (n, 4), picks one of each per point. Returns metrics, shape (metrics, n), an error or
-/// none per point, which points are done (all, unless Ctrl-C came), and where the policy was inert.
+/// text; `choices`, shape (n, 4), picks one of each per point. Returns the metrics named by `wanted`, shape (metrics, n), an
+/// error or none per point, which points are done (all, unless Ctrl-C came), where the policy was inert, and if `whole` what
+/// [`super::sim::simulate`] gives of each point.
 #[pyfunction]
 #[allow(clippy::type_complexity, clippy::too_many_arguments)] // said in the stub
 pub(super) fn sweep_run<'py>(
@@ -77,13 +82,21 @@ pub(super) fn sweep_run<'py>(
     policies: Vec<String>,
     choices: PyReadonlyArray2<'py, u32>,
     seeds: Vec<u64>,
+    wanted: Vec<String>,
+    whole: bool,
     threads: usize,
 ) -> PyResult<(
     Bound<'py, PyArray2<f64>>,
     Vec<Option<String>>,
     Bound<'py, PyArray1<bool>>,
     Bound<'py, PyArray1<bool>>,
+    Option<Vec<Option<Bound<'py, PyDict>>>>,
 )> {
+    let wanted: Vec<Metric> = wanted
+        .iter()
+        .map(|name| Metric::named(name))
+        .collect::<Result<_, _>>()
+        .map_err(SweepError::new_err)?;
     let choices: Vec<Choice> = choices
         .as_slice()?
         .chunks_exact(4)
@@ -114,7 +127,10 @@ pub(super) fn sweep_run<'py>(
             choices.len(),
             threads,
             |index, cancel| match parts.simulate(choices[index], cancel) {
-                Ok(output) => output.map(|output| Ok((metrics(&output), !output.inert.is_empty()))),
+                Ok(output) => output.map(|output| {
+                    let row = metrics(&output, &wanted);
+                    Ok((row, !output.inert.is_empty(), whole.then_some(output)))
+                }),
                 Err(error) => Some(Err(error)),
             },
             #[allow(clippy::redundant_closure_for_method_calls)] // the method alone is not general enough
@@ -132,15 +148,17 @@ pub(super) fn sweep_run<'py>(
     {
         return Err(error);
     }
-    let mut values = vec![f64::NAN; METRICS.len() * results.len()];
+    let mut values = vec![f64::NAN; wanted.len() * results.len()];
     let mut errors = Vec::with_capacity(results.len());
     let mut inert = vec![false; results.len()];
     let count = results.len();
+    let mut outputs = Vec::with_capacity(if whole { count } else { 0 });
     let done: Vec<bool> = results.iter().map(Option::is_some).collect();
     for (point, result) in results.into_iter().enumerate() {
         errors.push(match result.map(Result::flatten) {
-            Some(Ok((row, of_no_effect))) => {
+            Some(Ok((row, of_no_effect, output))) => {
                 inert[point] = of_no_effect;
+                outputs.push(output.map(|output| sim::output(py, &output, None)).transpose()?);
                 for (metric, value) in row.into_iter().enumerate() {
                     values[metric * count + point] = value;
                 }
@@ -149,11 +167,13 @@ pub(super) fn sweep_run<'py>(
             Some(Err(error)) => Some(error),
             None => None,
         });
+        outputs.resize(point + 1, None);
     }
     Ok((
-        values.into_pyarray(py).reshape([METRICS.len(), count])?,
+        values.into_pyarray(py).reshape([wanted.len(), count])?,
         errors,
         done.into_pyarray(py),
         inert.into_pyarray(py),
+        whole.then_some(outputs),
     ))
 }

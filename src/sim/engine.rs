@@ -394,7 +394,7 @@ impl Engine {
             last_purge_end: 0,
             purges: Vec::new(),
             forks: 0,
-            latencies: Latencies::new(),
+            latencies: Latencies::default(),
             runs: 0,
             work: 0,
             replayed: 0,

@@ -7,19 +7,17 @@ use serde::{Deserialize, Serialize};
 const BOUNDS: (u64, u64) = (1000, 1 << 50);
 
 /// Durations of one kind, in picoseconds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Durations {
-    histogram: Histogram<u64>,
+    /// None yet: an empty histogram takes 40 KB, and a short run has use for few of them.
+    histogram: Option<Histogram<u64>>,
     sum: u128,
 }
 
 /// The same counts and the same sum; what a histogram remembers of its past beside that is no part of it.
 impl PartialEq for Durations {
     fn eq(&self, other: &Self) -> bool {
-        let recorded = |d: &Self| -> Vec<(u64, u64)> {
-            d.histogram.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect()
-        };
-        self.sum == other.sum && recorded(self) == recorded(other)
+        self.sum == other.sum && self.recorded() == other.recorded()
     }
 }
 
@@ -28,10 +26,28 @@ impl PartialEq for Durations {
 pub struct SavedDurations(Vec<(u64, u64)>, String);
 
 impl Durations {
-    fn new() -> Self {
+    /// The histogram, made when it is first needed.
+    fn histogram(&mut self) -> &mut Histogram<u64> {
         let (low, high) = BOUNDS;
-        let histogram = Histogram::new_with_bounds(low, high, 2).expect("the bounds are constants");
-        Durations { histogram, sum: 0 }
+        let new = || Histogram::new_with_bounds(low, high, 2).expect("the bounds are constants");
+        self.histogram.get_or_insert_with(new)
+    }
+
+    /// Values with their counts.
+    fn recorded(&self) -> Vec<(u64, u64)> {
+        let each = self.histogram.iter().flat_map(Histogram::iter_recorded);
+        each.map(|v| (v.value_iterated_to(), v.count_at_value())).collect()
+    }
+
+    /// These and others.
+    #[must_use]
+    pub fn with(&self, others: &Durations) -> Durations {
+        let mut both = self.clone();
+        if let Some(histogram) = &others.histogram {
+            both.histogram().add(histogram).expect("all have the same bounds");
+        }
+        both.sum += others.sum;
+        both
     }
 
     /// Counts one.
@@ -42,13 +58,13 @@ impl Durations {
 
     /// Counts several alike.
     pub fn record_n(&mut self, value: u64, count: u64) {
-        self.histogram.saturating_record_n(value.max(BOUNDS.0), count);
+        self.histogram().saturating_record_n(value.max(BOUNDS.0), count);
         self.sum += u128::from(value) * u128::from(count);
     }
 
     /// How many.
     pub fn count(&self) -> u64 {
-        self.histogram.len()
+        self.histogram.as_ref().map_or(0, Histogram::len)
     }
 
     /// Their exact mean; 0 if there are none.
@@ -56,31 +72,30 @@ impl Durations {
         if self.count() == 0 { 0.0 } else { self.sum as f64 / self.count() as f64 }
     }
 
-    /// The value below which this share of them lies, to two digits.
+    /// The value below which this share of them lies, to two digits; 0 if there are none.
     pub fn quantile(&self, share: f64) -> u64 {
-        self.histogram.value_at_quantile(share)
+        self.histogram.as_ref().map_or(0, |h| h.value_at_quantile(share))
     }
 
     /// As plain data.
     pub fn save(&self) -> SavedDurations {
-        let values = self.histogram.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value()));
-        SavedDurations(values.collect(), self.sum.to_string())
+        SavedDurations(self.recorded(), self.sum.to_string())
     }
 
     /// From plain data; `false` if it is none.
     pub fn restore(&mut self, saved: &SavedDurations) -> bool {
         let Ok(sum) = saved.1.parse() else { return false };
-        self.histogram.reset();
+        self.histogram = None;
         for &(value, count) in &saved.0 {
-            self.histogram.saturating_record_n(value, count);
+            self.histogram().saturating_record_n(value, count);
         }
         self.sum = sum;
         true
     }
 }
 
-/// How long system calls and interruptions took, by class of CPU (0 isolated, 1 housekeeping).
-#[derive(Clone, Debug)]
+/// How long system calls, interruptions and waits took, by class of CPU (0 isolated, 1 housekeeping).
+#[derive(Clone, Debug, Default)]
 pub struct Latencies {
     /// From SYSCALL to the body: hardware and entry code.
     pub entry: [Durations; 2],
@@ -89,43 +104,21 @@ pub struct Latencies {
     /// Interruptions of user mode.
     pub interruption: [Durations; 2],
     /// Waits of initiators.
-    pub wait: Durations,
+    pub wait: [Durations; 2],
     /// Of `entry` and `syscall`: the value seen last and how often it is still to be recorded. Most are as before.
     same: [[(u64, u64); 2]; 2],
 }
 
 impl Latencies {
-    /// Nothing took any time yet.
-    pub fn new() -> Self {
-        let d = Durations::new;
-        Latencies {
-            entry: [d(), d()],
-            syscall: [d(), d()],
-            interruption: [d(), d()],
-            wait: d(),
-            same: [[(0, 0); 2]; 2],
-        }
-    }
-
-    /// All of them with their names, in the order of results.
-    pub fn each(&self) -> [(&'static str, &Durations); 7] {
-        let Latencies { entry, syscall, interruption, wait, .. } = self;
-        [
-            ("syscall_isolated", &syscall[0]),
-            ("syscall_housekeeping", &syscall[1]),
-            ("entry_isolated", &entry[0]),
-            ("entry_housekeeping", &entry[1]),
-            ("interruption_isolated", &interruption[0]),
-            ("interruption_housekeeping", &interruption[1]),
-            ("initiator_wait", wait),
-        ]
+    /// All of them, kind by kind.
+    pub fn each(&self) -> impl Iterator<Item = &Durations> {
+        [&self.syscall, &self.entry, &self.interruption, &self.wait].into_iter().flatten()
     }
 
     /// All of them, in the same order.
-    pub fn each_mut(&mut self) -> [&mut Durations; 7] {
-        let ([a, b], [c, d]) = (self.syscall.each_mut(), self.entry.each_mut());
-        let [e, f] = self.interruption.each_mut();
-        [a, b, c, d, e, f, &mut self.wait]
+    pub fn each_mut(&mut self) -> impl Iterator<Item = &mut Durations> {
+        let Latencies { syscall, entry, interruption, wait, .. } = self;
+        [syscall, entry, interruption, wait].into_iter().flatten()
     }
 
     /// A system call reached its body.
@@ -158,12 +151,6 @@ impl Latencies {
     }
 }
 
-impl Default for Latencies {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 fn settle(d: &mut Durations, same: &mut (u64, u64), next: u64) {
     if same.1 > 0 {
         d.record_n(same.0, same.1);
@@ -177,20 +164,36 @@ mod tests {
 
     #[test]
     fn a_mean_is_exact_and_survives_saving() {
-        let mut d = Durations::new();
+        let mut d = Durations::default();
         d.record_n(770_030, 999);
         d.record(1);
         assert_eq!(d.count(), 1000);
         assert!((d.mean() - (770_030.0 * 999.0 + 1.0) / 1000.0).abs() < 1e-6, "{}", d.mean());
-        let mut again = Durations::new();
+        let mut again = Durations::default();
         assert!(again.restore(&d.save()));
         assert_eq!(again, d);
         assert!(!again.restore(&SavedDurations(Vec::new(), "x".into())));
     }
 
     #[test]
+    fn what_two_classes_took_together_is_as_if_one_had_taken_it() {
+        let (mut a, mut b, mut both) = (Durations::default(), Durations::default(), Durations::default());
+        assert_eq!((a.count(), a.quantile(0.5)), (0, 0));
+        for (value, count) in [(5_000, 3), (70_000, 1)] {
+            a.record_n(value, count);
+            both.record_n(value, count);
+        }
+        assert_eq!(a.with(&b), both);
+        assert_eq!(b.with(&a), both);
+        b.record(900_000);
+        both.record(900_000);
+        assert_eq!(a.with(&b), both);
+        assert_eq!(a.with(&b).count(), 5);
+    }
+
+    #[test]
     fn quantiles_are_those_of_the_values_in_two_digits() {
-        let mut d = Durations::new();
+        let mut d = Durations::default();
         for value in 1..=1000 {
             d.record(value * 10_000);
         }

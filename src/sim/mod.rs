@@ -7,11 +7,13 @@
 //! actor), so results depend neither on threads nor on chunks nor on the machine.
 //!
 //! Reading order: [`draw`] (randomness), [`scenario`] and [`stream`] (workloads as data), [`cost`] (what an op takes), [`stats`]
-//! (what is counted), [`machine`] (one CPU and what an op does to it), [`engine`] (the loop), [`timeline`].
+//! (what is counted), [`figures`]
+//! (what results say of it), [`machine`] (one CPU and what an op does to it), [`engine`] (the loop), [`timeline`].
 
 pub mod cost;
 pub mod draw;
 pub mod engine;
+pub mod figures;
 pub mod latencies;
 pub mod machine;
 pub mod outlook;

@@ -11,7 +11,7 @@ import typer
 from tlbcore.cli import _common
 
 if TYPE_CHECKING:
-    from tlbcore.simulation.run import Comparison
+    from tlbcore.simulation.compare import Comparison
 
 
 def command(
@@ -40,6 +40,9 @@ def command(
         str | None, typer.Option(metavar="CPUS", help="Isolated CPUs, such as 2-3,8.")
     ] = None,
     pti: Annotated[str, typer.Option(help="on, off or auto (the CPU decides).")] = "auto",
+    all_figures: Annotated[
+        bool, typer.Option("--all-figures", help="Every quantile, and all CPUs together.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     html: Annotated[
         Path | None,
@@ -52,7 +55,7 @@ def command(
         _common.fail(f"compares simulated policies; recordings are compared by `tlbcore explain {files}`")
     from tlbcore.kernel import Kernel
     from tlbcore.scenarios import by_name
-    from tlbcore.simulation.run import DEFAULT_POLICIES, compare
+    from tlbcore.simulation.compare import DEFAULT_POLICIES, compare
 
     states = {"on": True, "off": False, "auto": None}
     if pti not in states:
@@ -73,7 +76,7 @@ def command(
     first = result.results[0]
     whole = _common.document(
         "compare",
-        1,
+        2,
         scenario=load.name,
         abstraction=load.abstraction,
         machine=first.machine,
@@ -87,7 +90,7 @@ def command(
     if json:
         _common.print_document(whole)
     else:
-        _show(result)
+        _show(result, every=all_figures)
     if html is not None:
         from tlbcore._output.html import reports
 
@@ -99,10 +102,10 @@ def _notes(result: Comparison) -> list[str]:
     return list(dict.fromkeys(note for run in result.results for note in run.notes))
 
 
-def _show(result: Comparison) -> None:
+def _show(result: Comparison, *, every: bool) -> None:
     from rich.table import Table
 
-    from tlbcore.simulation.run import FIGURES
+    from tlbcore.simulation.figures import CLASSES, figures
 
     first, table = result.results[0], result.table
     console = _common.console()
@@ -110,7 +113,7 @@ def _show(result: Comparison) -> None:
         f"{first.scenario.name} on {first.machine}, {first.scenario.cpus} CPUs "
         f"({len(first.scenario.isolated)} isolated), {first.duration_s:g} s simulated"
     )
-    for cpu_class in ("isolated", "housekeeping"):
+    for cpu_class in CLASSES if every else CLASSES[:2]:
         rows = [i for i, name in enumerate(table["cpu_class"]) if name == cpu_class]
         if not rows:
             continue
@@ -118,10 +121,10 @@ def _show(result: Comparison) -> None:
         shown.add_column("figure")
         for i in rows:
             shown.add_column(str(table["policy"][i]), justify="right")
-        for name in FIGURES:
-            cells = [_cell(table, name, i) for i in rows]
-            if any(cell not in ("-", "0") for cell in cells):
-                shown.add_row(name, *cells)
+        for figure in figures():
+            cells = [_cell(table, figure.name, i) for i in rows]
+            if (every or figure.brief) and any(cell not in ("-", "0") for cell in cells):
+                shown.add_row(figure.name, *cells)
         console.print(shown)
     for note in _notes(result):
         console.print(f"note: {note}")

@@ -71,7 +71,7 @@ def _compared() -> str:
     ]
     for policy in POLICIES:
         here = [i for i, name in enumerate(table["policy"]) if name == policy]
-        isolated, housekeeping = sorted(here, key=lambda i: table["cpu_class"][i] != "isolated")
+        isolated, housekeeping, _ = here
         lines.append(
             f"   {policy:<17} {table['ipis_per_hour'][isolated]:7,.0f}"
             f"  {table['interference_us_per_hour'][isolated]:17,.0f}"

@@ -12,7 +12,18 @@ import typer
 
 from tlbcore.cli import _common
 
-_KEYS = ("scenario", "machine", "policies", "replications", "seed", "fixed", "kernel", "grid", "zip")
+_KEYS = (
+    "scenario",
+    "machine",
+    "policies",
+    "metrics",
+    "replications",
+    "seed",
+    "fixed",
+    "kernel",
+    "grid",
+    "zip",
+)
 SHOWN = ("ipis_per_hour", "interference_us_per_hour", "syscall_mean_ns", "housekeeping_wait_share")
 
 
@@ -44,7 +55,8 @@ def command(
     failed = len(result.failed["error"])
     if failed == len(result):
         _common.fail(f"no point can be simulated: {result.failed['error'][0]}")
-    means = {name: result.effects(name, ["policy"]) for name in SHOWN if not _all_missing(result.table[name])}
+    names = [name for name in SHOWN if name in result.metrics] or result.metrics[:4]
+    means = {name: result.effects(name, ["policy"]) for name in names if not _all_missing(result.table[name])}
     if json:
         _common.print_json(
             "sweep", 1, out=out, points=len(result), failed=failed, parameters=result.parameters, inert=result._inert(),
@@ -99,7 +111,8 @@ def _read(file: Path) -> dict[str, Any]:
     for key in document:
         if key not in _KEYS:
             _common.fail(f"{file}: {unknown('key', key, _KEYS)}")
-    for key, kind in (("fixed", dict), ("kernel", dict), ("grid", dict), ("zip", list), ("policies", list)):
+    kinds = {"fixed": dict, "kernel": dict, "grid": dict, "zip": list, "policies": list, "metrics": list}
+    for key, kind in kinds.items():
         if not isinstance(document.get(key, kind()), kind):
             _common.fail(f"{file}: {key} must be a {'table' if kind is dict else 'list'}")
     if "scenario" not in document:
@@ -115,7 +128,7 @@ def _read(file: Path) -> dict[str, Any]:
     if not grid:
         _common.fail(f"{file}: the grid is empty")
     plan: dict[str, Any] = {"base": document["scenario"], "grid": grid, "fixed": document.get("fixed", {})}
-    for key in ("machine", "policies", "replications", "seed"):
+    for key in ("machine", "policies", "metrics", "replications", "seed"):
         if key in document:
             plan[key] = document[key]
     if "kernel" in document:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 # Columns that every sweep has beside its parameters and metrics; `sample` only one of samples.
-_OWN = ("key", "point", "sample", "replication", "seed", "inert", "error")
+OWN = ("key", "point", "sample", "replication", "seed", "inert", "error")
 
 
 def columns_of(batch: Batch, outcome: Outcome, metrics: Sequence[str]) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def _in_order(
     rows = np.flatnonzero(place >= 0)
     place = place[rows]
     numbers = design.numbers(rows)
-    others = [name for name in names if name not in design.parameters and name not in _OWN]
+    others = [name for name in names if name not in design.parameters and name not in OWN]
     shown = [*design.parameters, *numbers, "replication", "seed", "inert", *others, "error"]
     return Table(shown, lambda name: numbers[name] if name in numbers else load(name)[place])
 
@@ -270,7 +270,7 @@ def from_directory(path: Path, *, every: bool = False) -> Sweep:
     identity, stored = parts.read(path)
     units = json.loads(stored.metadata[b"tlbcore.units"])
     design = None if every else parts.design(path)
-    parameters = [name for name in stored.names if name not in units and name not in _OWN]
+    parameters = [name for name in stored.names if name not in units and name not in OWN]
 
     def load(name: str) -> NDArray[Any]:
         column: NDArray[Any] = stored[name].to_numpy()

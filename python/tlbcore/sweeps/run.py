@@ -35,28 +35,21 @@ from tlbcore.kernel import Kernel, machine_text
 from tlbcore.policy import Policy, as_policies, as_policy
 from tlbcore.policy import policies as builtin
 from tlbcore.scenarios import SCENARIOS, Scenario, by_name
+from tlbcore.simulation.run import SimResult, result_of
 from tlbcore.sweeps import batches, results
 from tlbcore.sweeps.batches import Interrupted, Outcome
+from tlbcore.sweeps.metrics import DEFAULT_METRICS, Metric, as_metrics, as_number
 from tlbcore.sweeps.parts import Directory
 from tlbcore.sweeps.points import Batch, Column, Points, grid_axes, sample_axis
 from tlbcore.sweeps.results import Sweep
 
-__all__ = ["Sweep", "break_even", "metrics", "read_sweep", "sweep"]
+__all__ = ["Sweep", "break_even", "read_sweep", "sweep"]
 
 MANY = 10_000_000  # points; more are computed only when told so
 SEEDS = "0.1.0"  # the version from which points have had their seeds
 OURS = ("machine", "policy")  # parameters that are not the scenario's
 
 Base = str | Scenario | Callable[..., Scenario]
-
-
-def metrics() -> dict[str, tuple[str, str]]:
-    """Return what a sweep computes of each point: name to unit and sentence.
-
-    >>> metrics()["syscall_mean_ns"][0]
-    'ns'
-    """
-    return {name: (unit, text) for name, unit, text in _core.sweep_metrics()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +59,10 @@ class _Simulations:
     base: Base
     fixed: Mapping[str, Any]
     kernel: Kernel
-    machines: Mapping[str, str]  # label to name or text
-    policies: Mapping[str, str]
+    machines: Mapping[str, Machine]  # by label
+    policies: Mapping[str, Policy]
+    metrics: tuple[str, ...]
+    own: tuple[Callable[[SimResult], float], ...] = ()
 
     def scenario(self, given: Mapping[str, Any]) -> Scenario:
         """Return the workload with some parameters set."""
@@ -83,9 +78,9 @@ class _Simulations:
         errors: list[str | None] = [None] * len(batch)
         scenarios = _Distinct(self.texts(varied))
         named = self.named(tuned, "kernel.")
-        kernels = _Distinct(lambda values: self.kernel.replace(**named(values)).to_json())
-        machines = _Distinct(lambda values: self.machines[values[0]])
-        policies = _Distinct(lambda values: self.policies[values[0]])
+        kernels = _Distinct(lambda values: _with_text(self.kernel.replace(**named(values)), Kernel.to_json))
+        machines = _Distinct(lambda values: _with_text(self.machines[values[0]], machine_text))
+        policies = _Distinct(lambda values: _with_text(self.policies[values[0]], str))
         columns = [
             (scenarios, [batch.columns[name] for name in varied]),
             (machines, [batch.columns.get("machine", [next(iter(self.machines))] * len(batch))]),
@@ -104,30 +99,37 @@ class _Simulations:
                 errors = [error or failed.get(row) for error, row in zip(errors, spread, strict=True)]
             choices[:, part] = [0 if row in failed else places[row] for row in rows]
         sound = np.array([error is None for error in errors], dtype=bool)
-        figures, found, done, without = _core.sweep_run(
+        figures, found, done, without, outputs = _core.sweep_run(
             scenarios.texts, machines.texts, kernels.texts, policies.texts,
-            np.ascontiguousarray(choices[sound]), batch.seeds[sound].tolist(), threads,
+            np.ascontiguousarray(choices[sound]), batch.seeds[sound].tolist(), self.metrics, bool(self.own), threads,
         )  # fmt: skip
         where = np.flatnonzero(sound)
         for place, error in zip(where.tolist(), found, strict=True):
             errors[place] = error
-        whole_figures = np.full((len(figures), len(batch)), np.nan)
-        whole_figures[:, where] = figures
+        whole_figures = np.full((len(figures) + len(self.own), len(batch)), np.nan)
+        whole_figures[: len(figures), where] = figures
+        for place, raw in zip(where.tolist(), outputs or (), strict=self.own != ()):
+            if raw is not None:
+                parts = [part.made[i] for (part, _), i in zip(columns, choices[place].tolist(), strict=True)]
+                result = _point(raw, parts, int(batch.seeds[place]))
+                try:
+                    whole_figures[len(figures) :, place] = [as_number(metric, result) for metric in self.own]
+                except Exception as error:  # the user's function; the other points are not to blame
+                    errors[place] = f"{type(error).__name__}: {error}"
         inert = np.zeros(len(batch), dtype=bool)
         inert[where] = without
-        outcome = Outcome(
-            metrics=dict(zip(metrics(), whole_figures, strict=True)), errors=errors, inert=inert
-        )
+        names = [*self.metrics, *(metric.__name__ for metric in self.own)]
+        outcome = Outcome(metrics=dict(zip(names, whole_figures, strict=True)), errors=errors, inert=inert)
         if not done.all():
             reached = np.ones(len(batch), dtype=bool)
             reached[where] = done
             raise Interrupted(done=reached, outcome=outcome.select(reached))
         return outcome
 
-    def texts(self, names: Sequence[str]) -> Callable[[tuple[Any, ...]], str]:
-        """Return what makes the workload of some values, as the engine gets it."""
+    def texts(self, names: Sequence[str]) -> Callable[[tuple[Any, ...]], tuple[Any, str]]:
+        """Return what makes the workload of some values, and its text as the engine gets it."""
         named = self.named(names)
-        return lambda values: self.scenario(named(values)).to_json()
+        return lambda values: _with_text(self.scenario(named(values)), Scenario.to_json)
 
     def named(self, names: Sequence[str], prefix: str = "") -> Callable[[tuple[Any, ...]], dict[str, Any]]:
         """Return what gives numbers of a column, which are floats, the kind that their parameter has."""
@@ -160,26 +162,37 @@ class _Simulations:
 
 
 class _Distinct:
-    """The distinct values of a part of the points, made once each."""
+    """The distinct values of a part of the points, made once each, with their texts."""
 
-    def __init__(self, make: Callable[[tuple[Any, ...]], str]) -> None:
+    def __init__(self, make: Callable[[tuple[Any, ...]], tuple[Any, str]]) -> None:
         self._make = make
         self._known: dict[tuple[Any, ...], int | str] = {}
+        self.made: list[Any] = []
         self.texts: list[str] = []
 
     def index(self, values: tuple[Any, ...]) -> int | str:
         """Return the place of these values, or the error they make."""
         if values not in self._known:
             try:
-                text = self._make(values)
+                made, text = self._make(values)
             except TlbcoreError as error:
                 self._known[values] = str(error)
             except Exception as error:  # a function of the user's; the other points are not to blame
                 self._known[values] = f"{type(error).__name__}: {error}"
             else:
                 self._known[values] = len(self.texts)
+                self.made.append(made)
                 self.texts.append(text)
         return self._known[values]
+
+
+def _with_text(made: Any, text: Callable[[Any], str]) -> tuple[Any, str]:
+    return made, text(made)
+
+
+def _point(raw: Mapping[str, Any], parts: Sequence[Any], seed: int) -> SimResult:
+    scenario, machine, kernel, policy = parts
+    return result_of(raw, scenario, machine, kernel, policy, seed)
 
 
 def _rows(columns: Sequence[Column], length: int) -> list[tuple[Any, ...]]:
@@ -206,6 +219,7 @@ def sweep(
     machine: str | Machine = "broadwell-ep-e5-2699v4",
     kernel: Kernel | None = None,
     fixed: Mapping[str, Any] | None = None,
+    metrics: Sequence[Metric] = DEFAULT_METRICS,
     replications: int = 1,
     seed: int = 1,
     threads: int | None = None,
@@ -234,6 +248,12 @@ def sweep(
         CPU model and kernel, where they are not varied.
     fixed
         Parameters of the scenario that are the same in every point.
+    metrics
+        What to compute of each point, a column each: figures (`tlbcore.figures()`) by name, `NAME` of isolated CPUs,
+        `housekeeping_NAME` or `all_NAME`; and functions of your own. Such a function is called once per point with
+        its `SimResult` (without timeline), in the process that simulated it, and returns a number, NaN for
+        *missing*; it should depend on nothing else. An exception is the error of that row. Its column is its
+        `__name__`. It is pickled for an executor, and cannot be kept in `out`, since nothing tells whether it changed.
     replications
         Seeds per point, derived from `seed` and the point.
     seed
@@ -275,10 +295,15 @@ def sweep(
     threads = as_threads(threads, SweepError)
     job, points, identity = _plan(
         base, grid, samples=samples, names=names, policies=policies, machine=machine, kernel=kernel, fixed=fixed,
-        replications=replications, seed=seed,
+        metrics=metrics, replications=replications, seed=seed,
     )  # fmt: skip
-    known = metrics()
-    units = {name: unit for name, (unit, _) in known.items()}
+    if job.own and out is not None:
+        raise SweepError(
+            f"out= takes metrics by name only: nothing tells whether {job.own[0].__name__} has changed since"
+        )
+    units = dict(zip(job.metrics, _core.metric_units(job.metrics), strict=True))
+    units |= {metric.__name__: "" for metric in job.own}
+    known = list(units)
     if len(points) > MANY and not yes:
         raise SweepError(_too_many(job, points, len(known)))
     design = points.design()
@@ -288,11 +313,11 @@ def sweep(
         rows: results.Memory | results.Disk
         directory = None
         if out is None:
-            rows = results.Memory(list(known))
+            rows = results.Memory(known)
         else:
             directory = open_.enter_context(Directory(Path(out), identity, units))
             directory.plan(design)
-            rows = results.Disk(directory, list(known))
+            rows = results.Disk(directory, known)
         skip = _Skip(rows.done.contains)
         if executor is None:
             steps = batches.drive_threads(points, job, skip, rows.sink, threads)
@@ -312,7 +337,7 @@ def sweep(
         if directory is not None and not interrupted:
             directory.compact()
     if isinstance(rows, results.Memory):
-        result = results.from_memory(rows, design, list(known), units, identity)
+        result = results.from_memory(rows, design, known, units, identity)
     else:
         result = results.from_directory(Path(out or ""))
     for said in results.inert_policies(result.table):
@@ -340,7 +365,7 @@ class _Skip:
 def _plan(
     base: Base, grid: Mapping[str | tuple[str, ...], Sequence[Any]] | None, *, samples: Any,
     names: Sequence[str] | None, policies: Sequence[str | Path | Policy], machine: str | Machine,
-    kernel: Kernel | None, fixed: Mapping[str, Any] | None, replications: int, seed: int,
+    kernel: Kernel | None, fixed: Mapping[str, Any] | None, metrics: Sequence[Metric], replications: int, seed: int,
 ) -> tuple[_Simulations, Points, dict[str, Any]]:  # fmt: skip
     if base not in SCENARIOS if isinstance(base, str) else not (isinstance(base, Scenario) or callable(base)):
         raise _core.SimError(unknown("scenario", base, SCENARIOS))
@@ -351,8 +376,9 @@ def _plan(
     count(seed, "seed", most=(1 << 64) - 1, error=SweepError)
     if (grid is None) == (samples is None):
         raise SweepError("a sweep needs a grid or samples, and not both")
-    texts: dict[str, str] = {}
-    models: dict[str, str] = {}
+    computed, own = as_metrics(metrics)
+    texts: dict[str, Policy] = {}
+    models: dict[str, Machine] = {}
     if grid is not None:
         if not isinstance(grid, Mapping):
             raise SweepError(f"a grid maps names to lists of values: got {grid!r}")
@@ -375,8 +401,9 @@ def _plan(
     if "machine" not in varied:
         _labels("machine", [machine], texts, models)
     job = _Simulations(
-        base=base, fixed=dict(fixed or {}), kernel=kernel or Kernel(), machines=models, policies=texts
-    )
+        base=base, fixed=dict(fixed or {}), kernel=kernel or Kernel(), machines=models, policies=texts,
+        metrics=computed, own=own,
+    )  # fmt: skip
     for name in (*varied, *job.fixed):
         job.kind(name)
         if name in varied and name in job.fixed:
@@ -391,7 +418,7 @@ def _plan(
         "parameters": sorted({*varied, "policy"}),
         "seed": seed,
     }
-    identity = {**shared, "tlbcore": _core.__version__, "engine": _engine()}
+    identity = {**shared, "tlbcore": _core.__version__, "engine": _engine(), "metrics": list(computed)}
     points = Points(
         json.dumps(shared, sort_keys=True), seed, axes, replications=replications,
         content=_Content(job=job, made=made, engine=identity["engine"]),
@@ -425,7 +452,7 @@ class _Content:
         content = {"engine": [self.engine] * length}
         if self.made:
             make = self.job.texts(names)
-            texts = _Distinct(lambda values: _digest(make(values)))
+            texts = _Distinct(lambda values: (None, _digest(make(values)[1])))
             rows = _rows([columns[name] for name in names], length)
             content["scenario"] = [
                 texts.texts[place] if isinstance(place := texts.index(row), int) else place for row in rows
@@ -433,7 +460,7 @@ class _Content:
         return content
 
 
-def _labels(name: Any, values: Any, texts: dict[str, str], models: dict[str, str]) -> list[str]:
+def _labels(name: Any, values: Any, texts: dict[str, Policy], models: dict[str, Machine]) -> list[str]:
     """Name policies and machines in the table: a built-in by its name, any other as NAME@DIGEST."""
     labels = []
     for value in values:
@@ -441,11 +468,11 @@ def _labels(name: Any, values: Any, texts: dict[str, str], models: dict[str, str
             policy = as_policy(value)
             ours = policy.name in builtin and builtin[policy.name] == policy
             label = policy.name if ours else f"{policy.name}@{policy.digest[:8]}"
-            texts[label] = policy.text
+            texts[label] = policy
         else:
             model = as_machine(value)
             label = model.name if model.text is None else f"{model.name}@{_digest(model.text)}"
-            models[label] = machine_text(model)
+            models[label] = model
         labels.append(label)
     return labels
 
@@ -499,7 +526,7 @@ def break_even(
     high: float,
     *,
     policies: tuple[str | Policy, str | Policy] = ("ipi", "coalesce-v7-fixed"),
-    metric: str = "syscall_mean_ns",
+    metric: Metric = "syscall_mean_ns",
     machine: str | Machine = "broadwell-ep-e5-2699v4",
     kernel: Kernel | None = None,
     fixed: Mapping[str, Any] | None = None,
@@ -520,7 +547,7 @@ def break_even(
     policies
         The two policies.
     metric
-        What to compare, one of `metrics()`.
+        What to compare: one of what `sweep` takes as `metrics`, a name or a function of your own.
     replications, most_replications
         Replications per value; doubled up to the second number where the sign of the difference stays open.
     tolerance
@@ -537,8 +564,8 @@ def break_even(
         If there is no change of sign between the two values, or a name is unknown; if neither policy does anything
         but what mainline does.
     """
-    if metric not in metrics():
-        raise SweepError(unknown("metric", metric, metrics()))
+    names_of_figures, own = as_metrics([metric])
+    column = own[0].__name__ if own else names_of_figures[0]
     pair = [as_policy(policy) for policy in policies]
     if len(pair) != 2:
         raise SweepError(f"a break-even needs two policies: got {len(pair)}")
@@ -550,7 +577,7 @@ def break_even(
             warnings.simplefilter("ignore", InertPolicyWarning)  # it is said once, at the end
             found = sweep(
                 base, {parameter: [value]}, policies=pair, machine=machine, kernel=kernel, fixed=fixed,
-                replications=count, seed=seed, threads=threads,
+                metrics=[metric], replications=count, seed=seed, threads=threads,
             )  # fmt: skip
         if found.interrupted:
             raise KeyboardInterrupt
@@ -565,15 +592,15 @@ def break_even(
                 f"{names[0]} and {names[1]} {'both do nothing here' if len(inert) == 2 else 'are both mainline here'},"
                 f" so that mainline is compared with itself: {_why_inert(pair, machine, kernel)}"
             )
-        values = found.table[metric][order]
+        values = found.table[column][order]
         first = labels == labels[np.flatnonzero([label.split("@")[0] == names[0] for label in labels])[0]]
         out: NDArray[np.float64] = values[first] - values[~first]
         if np.isnan(out).any():
-            raise SweepError(f"{metric} has no value at {parameter} = {value:g}")
+            raise SweepError(f"{column} has no value at {parameter} = {value:g}")
         return out
 
     found = analysis.bisect(
-        differences, low, high, parameter=parameter, metric=metric, policies=names,
+        differences, low, high, parameter=parameter, metric=column, policies=names,
         replications=replications, most_replications=most_replications, tolerance=tolerance,
     )  # fmt: skip
     for name in sorted(inert):

@@ -161,7 +161,8 @@ impl Engine {
         self.m.add(cpu, Stat::wait_ps, waited);
         let longest = &mut self.m.stats[usize::from(cpu)][Stat::wait_max_ps as usize];
         *longest = (*longest).max(waited);
-        self.latencies.wait.record(waited);
+        let class = usize::from(self.class_of_cpu[usize::from(cpu)]);
+        self.latencies.wait[class].record(waited);
         let frame = &mut self.own[usize::from(cpu)].acts[top].frame;
         one(&self.code, frame, &mut self.m, cpu);
         true

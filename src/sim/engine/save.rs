@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::latencies::SavedDurations;
+use super::super::latencies::{Durations, SavedDurations};
 use super::super::machine::{Contexts, Core, CpuTlb, Debt, SavedTlb};
 use super::super::stats::{N_CAUSES, STATS};
 use super::super::timeline::Timeline;
@@ -78,7 +78,7 @@ impl Engine {
         for cpu in 0..e.scenario.cpus {
             e.settle(cpu);
         }
-        let durations = e.latencies.each().map(|(_, durations)| durations.save()).to_vec();
+        let durations = e.latencies.each().map(Durations::save).collect();
         Saved {
             tlbs: e.m.tlbs.as_ref().map(|tlbs| tlbs.iter().map(CpuTlb::save).collect()),
             stats: e.m.stats.iter().map(|row| row.to_vec()).collect(),
@@ -144,7 +144,7 @@ impl Engine {
             && saved.queue.len() == self.own.len()
             && saved.timelines.len() == self.own.len()
             && saved.by_cause.len() == self.own.len()
-            && saved.durations.len() == self.latencies.each().len()
+            && saved.durations.len() == self.latencies.each().count()
             && saved.stats.len() == self.own.len()
             && saved.stats.iter().all(|row| row.len() == STATS)
             && saved.own.iter().zip(&self.own).all(|(s, o)| s.actors.len() == o.actors.len())
@@ -195,7 +195,7 @@ impl Engine {
             own.courses = Courses::default();
         }
         self.latencies.settle();
-        for (durations, saved) in self.latencies.each_mut().into_iter().zip(&saved.durations) {
+        for (durations, saved) in self.latencies.each_mut().zip(&saved.durations) {
             if !durations.restore(saved) {
                 return false;
             }

@@ -21,7 +21,7 @@ from tlbcore._output.html.run import run
 
 if TYPE_CHECKING:
     from tlbcore.checker import Verdict
-    from tlbcore.simulation.run import Comparison
+    from tlbcore.simulation.compare import Comparison
     from tlbcore.trace.explanation import Explanation
     from tlbcore.trace.replayed import Replay
     from tlbcore.validation.published import Validation
