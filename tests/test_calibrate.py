@@ -174,9 +174,10 @@ def test_the_curve_is_sorted_by_pages():
 
 
 def test_a_quick_run_ends_in_a_machine_that_loads_and_translates(tmp_path):
-    stages: list[str] = []
-    made = tc.calibrate(seconds=0.3, base="zen4-epyc", progress=lambda _, name: stages.append(name))
-    assert stages == _core.calibrate_stages()
+    told: list[tuple[float, float | None]] = []
+    made = tc.calibrate(seconds=0.3, base="zen4-epyc", progress=lambda *args: told.append(args))
+    stages = len(_core.calibrate_stages())
+    assert told == [(stage, stages) for stage in range(stages)]
     path = tmp_path / "machine.toml"
     path.write_text(made.toml)
     machine = tc.machine(path)
@@ -188,7 +189,7 @@ def test_a_quick_run_ends_in_a_machine_that_loads_and_translates(tmp_path):
 
 
 def test_an_interrupt_ends_a_long_run():
-    def interrupt(_stage: int, _name: str) -> None:
+    def interrupt(_done: float, _total: float | None) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

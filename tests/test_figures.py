@@ -47,10 +47,10 @@ def busy() -> tc.SimResult:
 def test_a_result_and_a_comparison_have_every_figure_in_the_tables_order(busy):
     assert list(busy.figures) == ["cpu_class", "cpus", *NAMES]
     found = tc.compare(clockwork(0.01), machine=MACHINE, policies=["ipi"])
-    assert list(found.table) == ["policy", "cpu_class", "cpus", "seeds", *NAMES]
-    many = tc.compare(clockwork(0.01), machine=MACHINE, policies=["ipi"], replicates=2)
+    assert list(found.table) == ["policy", "cpu_class", "cpus", "replications", *NAMES]
+    many = tc.compare(clockwork(0.01), machine=MACHINE, policies=["ipi"], replications=2)
     ends = [f"{name}{end}" for name in NAMES for end in ("", "_low", "_high")]
-    assert list(many.table) == ["policy", "cpu_class", "cpus", "seeds", *ends]
+    assert list(many.table) == ["policy", "cpu_class", "cpus", "replications", *ends]
     assert found.table["cpu_class"].tolist() == ["isolated", "housekeeping", "all"]
     assert found.table["cpus"].tolist() == [2, 2, 4]
     whole = tc.simulate(scenarios.hackbench(duration_s=0.01, isolated=()), machine=MACHINE)
@@ -165,9 +165,9 @@ def test_a_permutation_of_cpus_permutes_rows():
         assert a.figure(name) == pytest.approx(b.figure(name), rel=1e-3), name
 
 
-def test_replicates_with_different_seeds_differ_and_the_same_seed_does_not():
+def test_replications_with_different_seeds_differ_and_the_same_seed_does_not():
     load = scenarios.trading(duration_s=0.5)
-    found = tc.compare(load, machine=MACHINE, policies=["ipi", "coalesce-v7"], replicates=5)
+    found = tc.compare(load, machine=MACHINE, policies=["ipi", "coalesce-v7"], replications=5)
     ipi = [run for run in found.results if run.policy.name == "ipi"]
     assert len({run.seed for run in ipi}) == 5
     assert len({run.table["syscalls"].tobytes() for run in ipi}) == 5

@@ -21,7 +21,7 @@ def axes():
 
 @pytest.fixture(scope="module")
 def compared() -> tc.Comparison:
-    return tc.compare(LOAD, machine="broadwell-ep", policies=["ipi", "coalesce-v7"], replicates=3)
+    return tc.compare(LOAD, machine="broadwell-ep", policies=["ipi", "coalesce-v7"], replications=3)
 
 
 @pytest.fixture(scope="module")

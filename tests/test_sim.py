@@ -139,7 +139,7 @@ def test_a_policy_written_in_python_and_one_as_text_stand_beside_built_in_ones()
 def test_the_same_seed_gives_the_same_bytes_for_any_number_of_threads():
     load = scenarios.spawn_storm(duration_s=30, rate_hz=400)
     runs = [
-        tc.compare(load, machine=MACHINE, policies=["ipi", "ct-late"], replicates=4, threads=threads)
+        tc.compare(load, machine=MACHINE, policies=["ipi", "ct-late"], replications=4, threads=threads)
         for threads in (1, 2, 8)
     ]
     for name, column in runs[0].table.items():
@@ -165,10 +165,10 @@ def test_skipping_changes_nothing_in_any_scenario(name):
 
 def test_seeds_give_confidence_intervals():
     load = scenarios.spawn_storm(duration_s=60, rate_hz=800)
-    table = tc.compare(load, machine=MACHINE, policies=["ipi"], replicates=5).table
+    table = tc.compare(load, machine=MACHINE, policies=["ipi"], replications=5).table
     low, mean, high = (table[f"ipis_per_hour{s}"][0] for s in ("_low", "", "_high"))
     assert low <= mean <= high
-    assert table["seeds"][0] == 5
+    assert table["replications"][0] == 5
 
 
 def test_page_table_isolation_off_makes_coalescing_inert_and_says_why():

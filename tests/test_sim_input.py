@@ -145,7 +145,11 @@ BAD: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: tc.compare("quiet", machine=MACHINE, policies="ipi"), tc.PolicyError, "a list of .* got 'ipi'"),
     (lambda: tc.compare("quiet", machine=MACHINE, policies=3), tc.PolicyError, "a list of .* got 3"),
     (lambda: tc.compare("quiet", machine=MACHINE, threads=0), tc.SimError, "threads must be .* got 0"),
-    (lambda: tc.compare("quiet", machine=MACHINE, replicates=True), tc.SimError, "replicates .* got True"),
+    (
+        lambda: tc.compare("quiet", machine=MACHINE, replications=True),
+        tc.SimError,
+        "replications .* got True",
+    ),
     (lambda: tc.Kernel(nopcid=2), tc.ConfigError, "nopcid must be True or False: got 2"),
     (lambda: tc.Kernel(pti="on"), tc.ConfigError, "pti must be True or False: got 'on'"),
     (
@@ -217,7 +221,7 @@ COMMANDS = [
     ("", "compare --machine skylake-ps", 'did you mean "skylake-sp"'),
     ("", "compare --scenario quite", "unknown scenario 'quite', did you mean 'quiet'"),
     ("", "compare --scenario quiet --duration nan", "duration_s must be a finite number above 0"),
-    ("", "compare --scenario quiet --seeds 0", "replicates must be an integer from 1"),
+    ("", "compare --scenario quiet --replications 0", "replications must be an integer from 1"),
     ("", "sweep folder.toml --out out", "folder.toml: is a directory"),
     (
         GRID.format("machine = 3", ""),

@@ -180,7 +180,7 @@ def test_mean_times_of_flushes_tell_kernel_ranges_from_user_ranges() -> None:
 def test_threads_and_details_change_no_byte() -> None:
     load = scenarios.kernel_build(duration_s=0.2)
     runs = [
-        tc.compare(load, machine=MACHINE, policies=["ipi", "coalesce-v7"], replicates=4, threads=threads)
+        tc.compare(load, machine=MACHINE, policies=["ipi", "coalesce-v7"], replications=4, threads=threads)
         for threads in (1, 2, 8)
     ]
     for other in runs[1:]:

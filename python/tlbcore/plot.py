@@ -7,7 +7,7 @@ Needs the extra `plot`. Labels carry the unit, and what is predicted says so.
 >>> import matplotlib.pyplot as plt
 >>> import tlbcore as tc
 >>> load = tc.scenarios.syscall_heavy(duration_s=0.01)
->>> found = tc.compare(load, machine="broadwell-ep", policies=["ipi", "coalesce-v7"], replicates=2)
+>>> found = tc.compare(load, machine="broadwell-ep", policies=["ipi", "coalesce-v7"], replications=2)
 >>> _, axes = plt.subplots()
 >>> tc.plot.comparison(axes, found, "syscall_mean_ns").get_ylabel()
 'syscall_mean_ns (ns, predicted)'
@@ -36,7 +36,7 @@ __all__ = ["break_even", "comparison", "heat_map", "latency", "miss_curve", "swe
 
 
 def comparison(axes: Axes, found: Comparison, figure: str, *, cpu_class: str = "isolated") -> Axes:
-    """Draw one figure of a comparison: a point per policy, with its 95 % interval when there are several seeds.
+    """Draw one figure of a comparison: a point per policy, with its 95 % interval when there are several replications.
 
     A figure that rests on an unsourced cost is a bar without a point. Raises `ConfigError` for an unknown figure or
     class of CPU.

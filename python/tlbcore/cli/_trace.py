@@ -22,7 +22,7 @@ def read(
                 path,
                 isolated=isolated,
                 between=between,
-                progress=lambda done, _lines: advance(done, None),
+                progress=advance,
             )
         except PartialTraceError as partial:
             return partial.partial, str(partial)

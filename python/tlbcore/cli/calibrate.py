@@ -28,11 +28,12 @@ def command(
     """Measure this machine's TLBs and costs and write them as a machine for --machine."""
     if out is not None and not out.parent.is_dir():
         _common.fail(f"{out.parent}: no such directory")
+    from tlbcore import _core
     from tlbcore.inspect.calibration import calibrate
 
-    def progress(_stage: int, what: str) -> None:
+    def progress(done: float, _total: float | None) -> None:
         if sys.stderr.isatty():
-            print(f"measuring {what} ...", file=sys.stderr)
+            print(f"measuring {_core.calibrate_stages()[int(done)]} ...", file=sys.stderr)
 
     found = calibrate(seconds=seconds, cpu=cpu, base=base, name=name, progress=progress)
     if out is not None:

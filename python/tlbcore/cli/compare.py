@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tlbcore._input import defaults
 from tlbcore.cli import _common
 
 if TYPE_CHECKING:
@@ -26,14 +27,14 @@ def command(
             " user-shootdown, pthread-churn, hackbench, kernel-build."
         ),
     ] = "rteval",
-    machine: Annotated[
-        str, typer.Option(help="CPU model; see `tlbcore machines`.")
-    ] = "broadwell-ep-e5-2699v4",
+    machine: Annotated[str, typer.Option(help="CPU model; see `tlbcore machines`.")] = defaults.MACHINE,
     policy: Annotated[
         list[str] | None, typer.Option("--policy", help="Built-in name or .policy file; may be repeated.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="First seed.")] = 1,
-    seeds: Annotated[int, typer.Option(help="How many seeds; two or more give confidence intervals.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the first replication.")] = 1,
+    replications: Annotated[
+        int, typer.Option(help="Runs of each policy; two or more give confidence intervals.")
+    ] = 1,
     duration: Annotated[float | None, typer.Option(help="Simulated seconds.")] = None,
     cpus: Annotated[int | None, typer.Option(help="Online CPUs.")] = None,
     isolated: Annotated[
@@ -70,7 +71,7 @@ def command(
             kernel=kernel,
             policies=policy or DEFAULT_POLICIES,
             seed=seed,
-            replicates=seeds,
+            replications=replications,
             progress=lambda done, total: advance(done, total),
         )
     first = result.results[0]
@@ -81,7 +82,7 @@ def command(
         abstraction=load.abstraction,
         machine=first.machine,
         seed=seed,
-        seeds=seeds,
+        replications=replications,
         duration_s=first.duration_s,
         interrupted=result.interrupted,
         notes=_notes(result),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tlbcore._input import defaults
 from tlbcore.cli import _bounds, _common
 
 
@@ -27,7 +28,7 @@ def command(
     memory: _bounds.Memory = "8G",
     machine: Annotated[
         str, typer.Option(help="CPU model that the cost is predicted for.")
-    ] = "broadwell-ep-e5-2699v4",
+    ] = defaults.MACHINE,
     show: Annotated[bool, typer.Option("--show", help="Print the first repaired policy.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:

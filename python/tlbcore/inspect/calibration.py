@@ -10,7 +10,7 @@ describe this guest, not its CPU.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlbcore import _core
+from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import Result, column
 from tlbcore.hardware import Machine, machines
 from tlbcore.hardware import machine as as_machine
@@ -127,7 +128,7 @@ def calibrate(
     cpu: int | None = None,
     base: str | Machine | None = None,
     name: str | None = None,
-    progress: Callable[[int, str], object] | None = None,
+    progress: Progress | bool | None = None,
 ) -> Calibration:
     """Measure this machine.
 
@@ -149,7 +150,7 @@ def calibrate(
     name
         Name of the new machine.
     progress
-        Called with number and name of each stage that begins.
+        Called with (stages done, stages in all) whenever one begins; True shows a bar, on a terminal or in a notebook.
 
     Raises
     ------
@@ -164,9 +165,10 @@ def calibrate(
         raise _core.ConfigError(f"seconds must be between 0.2 and 600: got {seconds}")
     host = inspect_host()
     inherits, why = _base(host, base)
-    stages = _core.calibrate_stages()
-    report = None if progress is None else (lambda stage: progress(stage, stages[stage]))
-    found = _core.calibrate_run(seconds, cpu, report)
+    stages = len(_core.calibrate_stages())
+    with shown(progress, "measuring", "stages") as advance:
+        report = None if advance is None else (lambda stage: advance(stage, stages))
+        found = _core.calibrate_run(seconds, cpu, report)
     return _result(found, host, inherits, why, name)
 
 

@@ -14,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlbcore import _core
+from tlbcore._input import defaults
 from tlbcore._input.numbers import as_threads, count
+from tlbcore._input.seeds import Seed
+from tlbcore._input.seeds import replications as replication_seeds
 from tlbcore._input.vocabulary import Costs, Detail
 from tlbcore._output.files import sealed
 from tlbcore._output.progress import Progress
@@ -26,7 +29,7 @@ from tlbcore.kernel import Kernel
 from tlbcore.policy import Policy, as_policies
 from tlbcore.scenarios import Scenario
 from tlbcore.simulation.figures import figures
-from tlbcore.simulation.run import SimResult, _as_keep, _as_kernel, _as_scenario, _as_seed, _run
+from tlbcore.simulation.run import SimResult, _as_keep, _as_kernel, _as_scenario, _run
 
 __all__ = ["DEFAULT_POLICIES", "Comparison", "compare"]
 
@@ -49,10 +52,10 @@ class Comparison(Result, Mapping[str, SimResult]):
     ----------
     table
         One row per policy and class of CPUs (`isolated`, `housekeeping`, `all`; those that there are): `policy`,
-        `cpu_class`, `cpus`, `seeds`, and a float column per figure (`tlbcore.figures()`), a mean over seeds; with
-        several seeds also `..._low` and `..._high`, the 95 % confidence interval. What did not occur is NaN, never
-        zero. A figure that depends on a cost without a source (`SimResult.unsourced`) is NaN too: the interval then
-        spans the runs with either end of every cost.
+        `cpu_class`, `cpus`, `replications`, and a float column per figure (`tlbcore.figures()`), a mean over
+        replications; with several also `..._low` and `..._high`, the 95 % confidence interval. What did not occur is
+        NaN, never zero. A figure that depends on a cost without a source (`SimResult.unsourced`) is NaN too: the
+        interval then spans the runs with either end of every cost.
     results
         Every run, by policy and then by seed.
     bounds
@@ -117,7 +120,7 @@ def _comparison(
     results: tuple[SimResult, ...], names: tuple[str, ...], bounds: tuple[SimResult, ...] = ()
 ) -> Comparison:
     many = bool(bounds) or any(sum(r.policy.name == name for r in results) > 1 for name in names)
-    columns: dict[str, list[Any]] = {"policy": [], "cpu_class": [], "cpus": [], "seeds": []}
+    columns: dict[str, list[Any]] = {"policy": [], "cpu_class": [], "cpus": [], "replications": []}
     names_of_figures = [figure.name for figure in figures()]
     for name in names_of_figures:
         columns[name] = []
@@ -132,7 +135,7 @@ def _comparison(
             columns["policy"].append(policy)
             columns["cpu_class"].append(cpu_class)
             columns["cpus"].append(int(runs[0].figures["cpus"][row]))
-            columns["seeds"].append(len(runs))
+            columns["replications"].append(len(runs))
             for name in names_of_figures:
                 mean, low, high = _interval([float(r.figures[name][row]) for r in runs])
                 ends = [float(r.figures[name][row]) for r in others]
@@ -153,11 +156,11 @@ def _compared(fields: tuple[Any, ...]) -> Comparison:
 def compare(
     scenario: Scenario | str,
     *,
-    machine: str | Machine,
+    machine: str | Machine = defaults.MACHINE,
     kernel: Kernel | None = None,
     policies: Sequence[str | Path | Policy] = DEFAULT_POLICIES,
-    seed: int = 1,
-    replicates: int = 1,
+    seed: Seed = 1,
+    replications: int = 1,
     threads: int | None = None,
     detail: Detail = "summary",
     costs: Costs = "best",
@@ -173,8 +176,10 @@ def compare(
         As in `simulate`.
     policies
         Names, files or policies; all must have different names.
-    seed, replicates
-        Seeds `seed`, `seed + 1`, ...: how many. With two or more, the table has confidence intervals.
+    seed
+        As in `simulate`: that of the first replication; the others have hashes of it and their number.
+    replications
+        How many runs of each policy. With two or more, the table has confidence intervals.
     threads
         Worker threads; all CPUs if left out. Results do not depend on it.
 
@@ -200,8 +205,9 @@ def compare(
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise _core.SimError(f"two policies are called {sorted(twice)[0]!r}: give one another name")
-    replicates = count(replicates, "replicates", 1, 1_000_000)
-    jobs = [(policy, _as_seed(seed + i)) for policy in chosen for i in range(replicates)]
+    replications = count(replications, "replications", 1, 1_000_000)
+    seeds = replication_seeds(seed, replications)
+    jobs = [(policy, one) for policy in chosen for one in seeds]
     load, kernel = _as_scenario(scenario), _as_kernel(kernel)
     keep, workers = _as_keep(timeline), as_threads(threads)
 

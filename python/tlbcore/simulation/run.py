@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlbcore import _core
+from tlbcore._input import defaults
 from tlbcore._input.names import unknown
 from tlbcore._input.numbers import count, flag, quantity
+from tlbcore._input.seeds import Seed, as_seed
 from tlbcore._input.vocabulary import Costs, CpuClass, Detail, FigureName
 from tlbcore._output.files import replace_file, sealed
 from tlbcore._output.progress import Progress, shown
@@ -107,8 +109,8 @@ class SimResult(Result):
         rows = [{"latency": name, **one} for name, one in self.latencies.items()]
         latencies = {key: np.array([row[key] for row in rows]) for key in rows[0]}
         return {
-            "table": self.table, "figures": self.figures, "timeline": self.timeline, "purges": self.purges, "latencies": latencies,
-            "costs": self.costs,
+            "table": self.table, "figures": self.figures, "timeline": self.timeline, "purges": self.purges,
+            "latencies": latencies, "costs": self.costs,
         }  # fmt: skip
 
     def _about(self) -> dict[str, Any]:
@@ -189,10 +191,6 @@ def _result(data: dict[str, Any]) -> SimResult:
 
 def _as_scenario(load: Scenario | str) -> Scenario:
     return load if isinstance(load, Scenario) else by_name(load)
-
-
-def _as_seed(seed: int) -> int:
-    return count(seed, "seed", most=(1 << 64) - 1)
 
 
 def _as_kernel(kernel: Kernel | None) -> Kernel:
@@ -299,10 +297,10 @@ def _costs(rows: list[tuple[Any, ...]], sources: Mapping[str, str]) -> dict[str,
 def simulate(
     scenario: Scenario | str,
     *,
-    machine: str | Machine,
+    machine: str | Machine = defaults.MACHINE,
     kernel: Kernel | None = None,
     policy: str | Path | Policy = "ipi",
-    seed: int = 1,
+    seed: Seed = 1,
     detail: Detail = "summary",
     costs: Costs = "best",
     skip: bool = True,
@@ -321,13 +319,14 @@ def simulate(
     scenario
         A scenario, or the name of a built-in one with its defaults.
     machine
-        CPU model.
+        CPU model; the one of the published measurements if left out, as everywhere.
     kernel
         Kernel; the default one of `Kernel()` if left out.
     policy
         Name, file or policy.
     seed
-        Key of every random draw.
+        Key of every random draw: an integer, or a NumPy `SeedSequence` or `Generator`, from which 64 bits are
+        taken.
     detail
         `summary` charges the misses of a flush as one sum; `full` looks every touched page up in the CPU's
         TLB.
@@ -364,7 +363,7 @@ def simulate(
     >>> simulate(load, machine="broadwell-ep", policy="coalesce-v7").total("ipis_received", isolated=True)
     0
     """
-    jobs = [(as_policy(policy), _as_seed(seed))]
+    jobs = [(as_policy(policy), as_seed(seed))]
     load = _as_scenario(scenario)
     (result,) = _run(
         load,

@@ -24,8 +24,10 @@ from numpy.typing import NDArray
 
 from tlbcore import _core, analysis
 from tlbcore._core import SweepError, TlbcoreError
+from tlbcore._input import defaults
 from tlbcore._input.names import unknown
-from tlbcore._input.numbers import as_threads, count
+from tlbcore._input.numbers import as_threads
+from tlbcore._input.seeds import Seed, as_seed
 from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import InertPolicyWarning
 from tlbcore._output.signals import endings
@@ -216,12 +218,12 @@ def sweep(
     samples: Any = None,
     names: Sequence[str] | None = None,
     policies: Sequence[str | Path | Policy] = ("ipi", "coalesce-v7-fixed"),
-    machine: str | Machine = "broadwell-ep-e5-2699v4",
+    machine: str | Machine = defaults.MACHINE,
     kernel: Kernel | None = None,
     fixed: Mapping[str, Any] | None = None,
     metrics: Sequence[Metric] = DEFAULT_METRICS,
     replications: int = 1,
-    seed: int = 1,
+    seed: Seed = 1,
     threads: int | None = None,
     executor: Executor | Callable[[], Executor] | None = None,
     out: str | Path | None = None,
@@ -257,7 +259,7 @@ def sweep(
     replications
         Seeds per point, derived from `seed` and the point.
     seed
-        Seed of the sweep.
+        Seed of the sweep: an integer, or a NumPy `SeedSequence` or `Generator`.
     threads
         Threads in this process; as many as there are CPUs when left out. Results do not depend on it.
     executor
@@ -365,7 +367,7 @@ class _Skip:
 def _plan(
     base: Base, grid: Mapping[str | tuple[str, ...], Sequence[Any]] | None, *, samples: Any,
     names: Sequence[str] | None, policies: Sequence[str | Path | Policy], machine: str | Machine,
-    kernel: Kernel | None, fixed: Mapping[str, Any] | None, metrics: Sequence[Metric], replications: int, seed: int,
+    kernel: Kernel | None, fixed: Mapping[str, Any] | None, metrics: Sequence[Metric], replications: int, seed: Seed,
 ) -> tuple[_Simulations, Points, dict[str, Any]]:  # fmt: skip
     if base not in SCENARIOS if isinstance(base, str) else not (isinstance(base, Scenario) or callable(base)):
         raise _core.SimError(unknown("scenario", base, SCENARIOS))
@@ -373,10 +375,10 @@ def _plan(
         raise _core.ConfigError(f"kernel must be a tlbcore.Kernel: got {type(kernel).__name__}")
     if fixed is not None and not isinstance(fixed, Mapping):
         raise SweepError(f"fixed maps names to values: got {fixed!r}")
-    count(seed, "seed", most=(1 << 64) - 1, error=SweepError)
     if (grid is None) == (samples is None):
         raise SweepError("a sweep needs a grid or samples, and not both")
     computed, own = as_metrics(metrics)
+    seed = as_seed(seed, SweepError)
     texts: dict[str, Policy] = {}
     models: dict[str, Machine] = {}
     if grid is not None:
@@ -527,13 +529,13 @@ def break_even(
     *,
     policies: tuple[str | Policy, str | Policy] = ("ipi", "coalesce-v7-fixed"),
     metric: Metric = "syscall_mean_ns",
-    machine: str | Machine = "broadwell-ep-e5-2699v4",
+    machine: str | Machine = defaults.MACHINE,
     kernel: Kernel | None = None,
     fixed: Mapping[str, Any] | None = None,
     replications: int = 5,
     most_replications: int = 40,
     tolerance: float = 0.02,
-    seed: int = 1,
+    seed: Seed = 1,
     threads: int | None = None,
 ) -> analysis.BreakEven:
     """Find where two policies cost the same, by bisection with confidence from paired replications.
@@ -567,6 +569,7 @@ def break_even(
     names_of_figures, own = as_metrics([metric])
     column = own[0].__name__ if own else names_of_figures[0]
     pair = [as_policy(policy) for policy in policies]
+    seed = as_seed(seed, SweepError)  # once: a generator would draw another at each look
     if len(pair) != 2:
         raise SweepError(f"a break-even needs two policies: got {len(pair)}")
     names = (pair[0].name, pair[1].name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from tlbcore import _core
 from tlbcore._core import TraceError
 from tlbcore._input.cpus import CpuListError, as_cpus, show_cpus
 from tlbcore._output.files import sealed
+from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import Result, _made, rows_table
 from tlbcore._output.table import Table
 
@@ -215,7 +216,7 @@ def read_trace(
     path: str | Path | Sequence[str | Path],
     *,
     isolated: str | Iterable[int] | None = None,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | bool | None = None,
     between: tuple[str, str] | None = None,
 ) -> Trace:
     """Read a recording in one pass; memory does not depend on its length.
@@ -232,7 +233,7 @@ def read_trace(
         The isolated CPUs, as a kernel CPU list ("2-3,8") or numbers. Left out, they are those with user_enter
         or user_exit events, which exist only on nohz_full CPUs.
     progress
-        Called now and then with bytes of text and lines read so far.
+        Called now and then with (bytes of text read, None); True shows a bar, on a terminal or in a notebook.
     between
         Two texts that `trace_marker` lines begin with: count only from the first to the second, each time they
         come; an empty one is the beginning or the end of the recording. `("GT_BEGIN", "GT_END")` frames the load
@@ -260,7 +261,9 @@ def read_trace(
     given = None if isolated is None else parse_cpus(isolated)
     if between is not None and not any(between):
         raise TraceError(f"between: expected two texts of trace_marker: got {between!r}")
-    data = _core.trace_read(names, given, progress, between)
+    with shown(progress, "reading", "bytes") as advance:
+        told = None if advance is None else (lambda done, _lines: advance(done, None))
+        data = _core.trace_read(names, given, told, between)
     figures = json.loads(data.figures())
     report = figures["report"]
     if not report["window_found"]:

@@ -187,7 +187,7 @@ def compare(comparison: Comparison, document: Document) -> str:
         figures = [
             n
             for n in t
-            if n not in ("policy", "cpu_class", "cpus", "seeds") and not n.endswith(("_low", "_high"))
+            if n not in ("policy", "cpu_class", "cpus", "replications") and not n.endswith(("_low", "_high"))
         ]
         charts = [
             bars(
