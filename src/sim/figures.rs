@@ -297,17 +297,17 @@ pub struct Sums<'a> {
     class: Class,
     cpus: u64,
     seconds: f64,
-    sums: [u64; STATS],
+    totals: [u64; STATS],
 }
 
 impl<'a> Sums<'a> {
     /// Of one run.
     pub fn new(output: &'a Output, class: Class) -> Self {
         let seconds = output.reached_ps as f64 * 1e-12;
-        let mut sums = Sums { output, class, cpus: 0, seconds, sums: [0; STATS] };
+        let mut sums = Sums { output, class, cpus: 0, seconds, totals: [0; STATS] };
         for (row, _) in output.stats.iter().zip(&output.isolated).filter(|(_, is)| class.has(**is)) {
             sums.cpus += 1;
-            for (sum, value) in sums.sums.iter_mut().zip(row) {
+            for (sum, value) in sums.totals.iter_mut().zip(row) {
                 *sum += value;
             }
         }
@@ -321,7 +321,7 @@ impl<'a> Sums<'a> {
 
     /// A figure; what has no meaning here, such as a mean of nothing, is not a number.
     pub fn figure(&self, how: How) -> f64 {
-        let sum = |stat: Stat| self.sums[stat as usize] as f64;
+        let sum = |stat: Stat| self.totals[stat as usize] as f64;
         let time = self.cpus as f64 * self.seconds;
         let ratio = |a: f64, b: f64| if b > 0.0 { a / b } else { f64::NAN };
         match how {
