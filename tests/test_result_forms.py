@@ -139,7 +139,7 @@ def test_dimensions_are_what_rows_are_named_by(made: Callable[[str], Result]) ->
     compared = made("compare")
     assert isinstance(compared, tc.Comparison)
     data = compared.to_xarray()
-    assert dict(data.sizes) == {"policy": 2, "cpu_class": 2}
+    assert dict(data.sizes) == {"policy": 2, "cpu_class": 3}
     assert data["policy"].values.tolist() == ["ipi", "coalesce-v7"], "in the order of the comparison"
     rows = (compared.table["policy"] == "coalesce-v7") & (compared.table["cpu_class"] == "housekeeping")
     cell = data["syscall_mean_ns"].sel(policy="coalesce-v7", cpu_class="isolated")

@@ -252,20 +252,27 @@ def _run(
             elif not raw[0]["interrupted"]:
                 checkpoint.unlink(missing_ok=True)
     model = as_machine(machine)
+    name = machine if isinstance(machine, str) else model.name
     return [
-        result_of(one, load, model, kernel, policy, seed)
+        result_of(one, load, model, kernel, policy, seed, name)
         for (policy, seed), one in zip(jobs, raw, strict=True)
     ]
 
 
 def result_of(
-    raw: Mapping[str, Any], scenario: Scenario, machine: Machine, kernel: Kernel, policy: Policy, seed: int
+    raw: Mapping[str, Any],
+    scenario: Scenario,
+    machine: Machine,
+    kernel: Kernel,
+    policy: Policy,
+    seed: int,
+    name: str | None = None,
 ) -> SimResult:
     """Return the result of what the core gives of a run."""
     return _result(
         {
             "scenario": scenario,
-            "machine": machine.name,
+            "machine": machine.name if name is None else name,
             "kernel": kernel,
             "policy": policy,
             "seed": seed,
