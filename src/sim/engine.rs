@@ -28,7 +28,7 @@ use super::machine::{Timed, looks_up};
 use super::queue::{Key, NEVER};
 use super::scenario::{Gap, Kind as ActorKind, Path, Scenario};
 use super::stats::{Cause, Stat, Window};
-use crate::kernel::program::{Code, Pc, ProgId, Touch};
+use crate::kernel::program::{Code, Op, Pc, ProgId, Touch};
 use crate::kernel::step::{Cpu, Frame};
 use crate::kernel::vmalloc::{Area, Vmalloc};
 use crate::names;
@@ -44,7 +44,7 @@ use work::Work;
 const DEPTH: usize = 5;
 
 /// Programs that only initiators run, or they alone ask for.
-pub const INITIATORS: [&str; 13] = [
+pub const INITIATORS: [&str; 12] = [
     "purge",
     "vunmap",
     "table_free",
@@ -57,8 +57,6 @@ pub const INITIATORS: [&str; 13] = [
     "flush_mm_tables",
     "flush_all",
     "sync_table_free",
-    // A remote call: who has taken one is driven until it is acknowledged.
-    "flush_tlb_func",
 ];
 
 /// Why a program runs.
@@ -357,9 +355,17 @@ impl Engine {
                 }
             }
         }
-        // Entry code that looks at others must run in the global order: then every CPU is driven.
-        m.all_driven = code.programs.iter().any(|p| {
-            !INITIATORS.contains(&p.name.as_str())
+        // Entry code that looks at others must run in the global order: then every CPU is driven. Who has taken a remote
+        // call is driven until it is acknowledged.
+        let mut called = vec![false; code.programs.len()];
+        for op in &code.ops {
+            if let Op::Ipi { run, .. } = *op {
+                called[usize::from(run.0)] = true;
+            }
+        }
+        m.all_driven = code.programs.iter().zip(called).any(|(p, called)| {
+            !called
+                && !INITIATORS.contains(&p.name.as_str())
                 && (p.start..p.end).any(|pc| class[usize::from(pc)] == Class::Cross)
         });
         tasks::start(&code, &mut m, &mut own, scenario);
@@ -523,8 +529,13 @@ impl Engine {
             }
             turns = turns.wrapping_add(1);
             self.m.queue.set(cpu, NEVER);
+            let before = cfg!(debug_assertions).then(|| self.standing(cpu));
             self.run(cpu, (end, 0), true);
             let demand = self.m.demand(cpu);
+            debug_assert!(
+                demand > time || before != Some(self.standing(cpu)),
+                "CPU {cpu} was asked at {time} and did nothing"
+            );
             self.m.queue.set(cpu, demand);
         }
         for cpu in 0..self.scenario.cpus {
@@ -536,6 +547,15 @@ impl Engine {
         }
         self.now = end;
         true
+    }
+
+    /// Where a CPU is: what changes with each op.
+    fn standing(&self, cpu: Cpu) -> (u64, u8, Pc, u64) {
+        let c = &self.m.cores[usize::from(cpu)];
+        let pc = usize::from(c.depth)
+            .checked_sub(1)
+            .map_or(0, |top| self.own[usize::from(cpu)].acts[top].frame.pc);
+        (c.clock, c.depth, pc, self.work)
     }
 
     /// Brings `who` to the time of `cpu`'s next op.

@@ -40,6 +40,19 @@ pub struct Request {
     pub mm: u16,
     /// `info->new_tlb_gen`.
     pub generation: u64,
+    /// Whose translations a broadcast has taken already.
+    pub reached: Reached,
+}
+
+/// Which CPUs no longer hold what a flush of a user range is about, because a broadcast took it from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Reached {
+    /// None.
+    Nobody,
+    /// All but the one that asks.
+    Others,
+    /// All.
+    Everyone,
 }
 
 /// Bits of `Timed::sets`.
@@ -280,6 +293,7 @@ impl Timed {
                 user: false,
                 mm: 0,
                 generation: 0,
+                reached: Reached::Nobody,
             },
             serialised_at: 0,
             sync_owed: false,
@@ -570,10 +584,13 @@ impl Timed {
     }
 
     /// Until when this CPU can be left alone by those who only need its answers; [`NEVER`]: nobody waits for it.
+    ///
+    /// Progress: a CPU that is asked at this moment, before any other, can do an op then. In a body it cannot, before the
+    /// body's end (`resume`); two CPUs that asked for each other's time at the same moment would never get there.
     pub fn demand(&self, cpu: Cpu) -> u64 {
         let c = &self.cores[usize::from(cpu)];
         if c.call.is_some() {
-            return c.clock;
+            return c.clock.max(c.resume);
         }
         let calls = if c.calls.is_empty() {
             NEVER
@@ -584,8 +601,6 @@ impl Timed {
         };
         if c.working > 0 {
             // Nested in its wait, an interrupt handler is nobody's business until it returns to the wait.
-            // In the body of one, nothing happens before its end; two CPUs that asked for each other's time at the same
-            // moment would never get there.
             return if c.waiting { calls } else { c.clock.max(c.resume) };
         }
         if self.all_driven {
