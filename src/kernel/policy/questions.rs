@@ -37,7 +37,11 @@ const ALL: [Asked; 11] = [
 
 /// The program that is run where another one is asked about: one that also does what its caller relies on it for.
 pub fn asked_as(program: &str) -> &str {
-    if program == "vunmap" { "vunmap_then_map" } else { program }
+    match program {
+        "vunmap" => "vunmap_then_map",
+        "flush_mm_tables" => "flush_mm_tables_then_free",
+        other => other,
+    }
 }
 
 /// The policy and what it is based on, nearest first.
@@ -65,7 +69,9 @@ pub fn questions(file: &File) -> Vec<Asked> {
             "vunmap" if !replaces(&["purge", "vunmap"]) => false,
             "text_breakpoint" if !replaces(&["text_poke", "text_breakpoint"]) => false,
             "flush_all_asked" => replaces(&["flush_all", "flush_all_handler"]),
-            "flush_mm" | "flush_mm_tables" => runs_own(&[asked.initiator, "switch_mm", "enter_lazy"]),
+            "flush_mm" | "flush_mm_tables" => {
+                runs_own(&[asked_as(asked.initiator), "switch_mm", "enter_lazy"])
+            }
             program => runs_own(&[program]),
         };
         if ask {
@@ -94,7 +100,7 @@ pub fn not_asked(file: &File) -> Vec<String> {
     let paths = entries.filter(|e| !["sync_table_free", "flush_all"].contains(e));
     let mut asked: BTreeSet<String> = used_by(&chain, &paths.collect::<Vec<_>>());
     for question in questions(file) {
-        asked.extend(used_by(&chain, &[question.initiator]));
+        asked.extend(used_by(&chain, &[question.initiator, asked_as(question.initiator)]));
         if question.initiator == "flush_all_asked" {
             asked.extend(used_by(&chain, &["flush_all"]));
         }
