@@ -1240,7 +1240,7 @@ def verdict_table(
 
     In every world it is asked about: 2 CPUs x {0, 1 NMI} x {D none, recycled} x {N none, recycled} x {1, 2 ASIDs} x
     {INVPCID publishes or not}, and 3 CPUs without NMI. Of a policy that defers syncs of text: 2 CPUs x {0, 1 NMI} x
-    {T instr, danger, noinstr}.
+    {T instr, danger, noinstr}. Policies of user ranges alone have no row: `check` asks them all there is to ask.
 
     Parameters
     ----------
@@ -1257,6 +1257,8 @@ def verdict_table(
         policy = policies[name]
         for world in _core.check_worlds(policy.text, policy.file):
             for initiator in _initiators(policy.text, policy.file):
+                if initiator == "flush_mm":
+                    continue  # `check` says what it is asked
                 scopes = _TEXT_SCOPES if initiator == "text_poke" else _FLUSH_SCOPES
                 rows += [_row(name, initiator, scope, memory, world) for scope in scopes]
     if progress is not None:

@@ -82,7 +82,8 @@ class Policy:
     def defers(self) -> tuple[str, ...]:
         """What the policy leaves out CPUs of: `flush`es of the kernel range, `sync`s of text patching, or both.
 
-        It is what `check` asks about. A policy that defers nothing is asked about flushes.
+        `user` if it is about user ranges alone. It is what `check` asks about. Any other policy that defers nothing is
+        asked about flushes.
 
         Examples
         --------
@@ -90,7 +91,7 @@ class Policy:
         >>> tc.policies["text-defer-v7"].defers
         ('sync',)
         """
-        words = {"purge": "flush", "text_poke": "sync"}
+        words = {"purge": "flush", "text_poke": "sync", "flush_mm": "user"}
         return tuple(words[initiator] for initiator in _core.check_initiators(self.text, self.file))
 
     def replace(self, *, name: str, header: Sequence[str] = (), **sections: Sequence[str] | str) -> Policy:

@@ -980,13 +980,24 @@ def user_shootdown(
     isolated: str | tuple[int, ...] = "4-7",
     rate_hz: float = 500.0,
     pages: int = 4,
+    batch: int = 1,
+    pinned: bool = False,
 ) -> Scenario:
     """Return one process with a thread on every CPU; housekeeping threads change user mappings.
 
     `rate_hz` changes a second on each housekeeping CPU, of `pages` pages. The isolated threads only compute, and
-    are interrupted because they share the address space: no policy of this package defers user flushes.
+    are interrupted because they share the address space. With `batch` as many changes share a flush, as
+    `process_madvise` or an allocator's decay have it: a call of `batch * pages` pages, `rate_hz / batch` times a
+    second. `pinned` keeps the threads of the process on the housekeeping CPUs; another process computes on the others.
+
+    Raises
+    ------
+    SimError
+        If `batch` is below 1.
     """
-    steps: list[dict[str, Any]] = [{"do": "unmap", "pages": pages}]
+    batch = _positive(batch, "batch")
+    steps: list[dict[str, Any]] = [{"do": "unmap", "pages": batch * pages}]
+    also_on = None if pinned else "isolated"
     return Scenario(
         name="user-shootdown",
         duration_s=duration_s,
@@ -995,7 +1006,7 @@ def user_shootdown(
         actors=(
             spin("isolated", user_pages=32),
             spin("housekeeping"),
-            tasks(steps, rate_hz=rate_hz, shared=True, also_on="isolated", name="threads"),
+            tasks(steps, rate_hz=rate_hz / batch, shared=True, also_on=also_on, name="threads"),
         ),
         abstraction="Page faults after an unmap and contention for mmap_lock are left out; rates are unsourced.",
     )

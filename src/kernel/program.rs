@@ -820,6 +820,12 @@ impl Code {
         program.map_or(&[], |p| &self.ops[usize::from(p.start)..usize::from(p.end)])
     }
 
+    /// The lines of the program of that name, one per op; none if there is none.
+    pub fn lines_of(&self, name: &str) -> &[String] {
+        let program = self.programs.iter().find(|p| p.name == name);
+        program.map_or(&[], |p| &self.text[usize::from(p.start)..usize::from(p.end)])
+    }
+
     /// Where a program starts.
     pub fn start(&self, id: ProgId) -> Pc {
         self.programs[usize::from(id.0)].start

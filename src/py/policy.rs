@@ -5,7 +5,7 @@ use pyo3::{prelude::*, types::PyDict};
 use super::errors::PolicyError;
 use crate::check::promela;
 use crate::kernel::{
-    policy::{self, POLICIES},
+    policy,
     program::{Feature, Features},
     text::{self, File},
 };
@@ -21,14 +21,14 @@ fn features(names: &[String]) -> PyResult<Features> {
 /// Names of the built-in policies, in the order of the policy table.
 #[pyfunction]
 pub fn policy_names() -> Vec<&'static str> {
-    POLICIES.iter().map(|p| p.id).collect()
+    policy::all().map(|p| p.id).collect()
 }
 
 /// A built-in policy's text as it stands in its file, comments included.
 #[pyfunction]
 pub fn policy_text(name: &str) -> PyResult<&'static str> {
     policy::builtin(name)?;
-    Ok(POLICIES.iter().find(|p| p.id == name).expect("builtin looked").text)
+    Ok(policy::all().find(|p| p.id == name).expect("builtin looked").text)
 }
 
 /// The files of the kernel's own paths, by name.
@@ -178,6 +178,6 @@ pub fn policy_outlook(
 #[pyfunction]
 pub fn policy_stated(name: &str) -> PyResult<[bool; 3]> {
     policy::builtin(name)?;
-    let row = POLICIES.iter().find(|p| p.id == name).expect("builtin looked");
+    let row = policy::all().find(|p| p.id == name).expect("builtin looked");
     Ok(row.stated.map(|s| s == policy::Stated::Verified))
 }

@@ -14,6 +14,7 @@ pub mod cost;
 pub mod draw;
 pub mod engine;
 pub mod figures;
+mod inert;
 pub mod latencies;
 pub mod machine;
 pub mod outlook;

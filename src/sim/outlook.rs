@@ -181,7 +181,7 @@ pub fn outlook(file: &File, features: Features, preset: &Preset) -> Result<Outlo
     let mark = mark.map_or("", |m| crate::hw::preset::Mark::ALL[usize::from(m)].name());
     Ok(Outlook {
         flush,
-        flush_now: policy.spares(Ask::Rights),
+        flush_now: policy.spares(Ask::Tables),
         sync,
         user_flush: policy.spares(Ask::User),
         entry_ns,
@@ -223,6 +223,7 @@ mod tests {
         let all = Spares { user: true, idle: true, kernel: true, housekeeping: true };
         assert_eq!((of("quarantine").flush, of("quarantine").flush_now), (all, Spares::default()));
         assert_eq!((of("invlpgb").flush, of("invlpgb").flush_now, of("rar").flush), (all, all, all));
+        assert_eq!((of("invlpgb").user_flush, of("rar").user_flush, of("latr").user_flush), (all, all, all));
         let text = of("text-defer-v7");
         assert_eq!((text.flush, text.sync), (Spares::default(), Spares { idle: true, ..user }));
         assert_eq!(of("coalesce-v7").sync, Spares::default());

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::cost::{Bound, Times};
 use super::engine::{Engine, Kernel, PurgeRecord, Saved};
+use super::inert::runs_what_is_replaced;
 use super::latencies::Latencies;
 use super::machine::{CpuTlb, Layout, Timed};
 use super::refuse::refuse;
@@ -83,7 +84,7 @@ pub struct Output {
     pub interrupted: bool,
     /// What has no effect here, and what did not fit.
     pub notes: Vec<String>,
-    /// Why the policy does nothing here, so that mainline ran; empty if it works.
+    /// Why the policy does nothing here, so that the figures are mainline's; empty if it works.
     pub inert: Vec<String>,
     /// Costs that the ops of this policy take, by name in the preset.
     pub costs: Vec<(&'static str, Figure)>,
@@ -151,8 +152,15 @@ impl Run {
             )));
         }
         let isolated = !input.scenario.isolated.is_empty();
-        let (code, features, inert) =
-            assemble(&input.policy, &input.kernel, &input.machine, isolated, &input.scenario.programs())?;
+        let programs = input.scenario.programs();
+        let (code, features, mut inert) =
+            assemble(&input.policy, &input.kernel, &input.machine, isolated, &programs)?;
+        if inert.is_empty() && !runs_what_is_replaced(&input, &code, features)? {
+            inert.push(format!(
+                "`{}` is inert: it replaces nothing that scenario `{}` runs",
+                input.policy.name, input.scenario.name
+            ));
+        }
         let mut notes = inert.clone();
         let mut bodies = Vec::new();
         for actor in &input.scenario.actors {
@@ -350,7 +358,7 @@ fn costs_of(code: &Code, machine: &Preset) -> Vec<(&'static str, Figure)> {
 }
 
 /// `lazy-tune`: a policy's header line `lazy_max_factor "N"` multiplies the threshold.
-fn lazy_max_of(policy: &File, cpus: Cpu) -> Option<u64> {
+pub(super) fn lazy_max_of(policy: &File, cpus: Cpu) -> Option<u64> {
     let factor = policy.facts.iter().find(|f| f.key == LAZY_MAX_FACTOR)?;
     let factor: u64 = factor.text.parse().expect("the parser looked");
     Some(crate::kernel::vmalloc::lazy_max_pages(u32::from(cpus)) * factor)

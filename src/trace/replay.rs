@@ -168,13 +168,9 @@ fn programs(workload: &Workload) -> Vec<&'static str> {
 
 /// Which kinds of requests a policy treats differently from mainline.
 fn replaced(code: &Code, mainline: &Code) -> Vec<Ask> {
-    let text = |code: &Code, name: &str| -> Vec<String> {
-        let program = code.programs.iter().find(|p| p.name == name);
-        program.map_or_else(Vec::new, |p| code.text[usize::from(p.start)..usize::from(p.end)].to_vec())
-    };
     [(Ask::Purge, "purge"), (Ask::Sync, "text_breakpoint"), (Ask::User, "flush_mm")]
         .into_iter()
-        .filter(|(_, name)| text(code, name) != text(mainline, name))
+        .filter(|(_, name)| code.lines_of(name) != mainline.lines_of(name))
         .map(|(ask, _)| ask)
         .collect()
 }

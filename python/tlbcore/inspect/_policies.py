@@ -49,12 +49,17 @@ class Outlook:
     reason: str
 
 
+def _policies() -> Iterator[Policy]:
+    """Yield those about the kernel's range and text: user ranges are a question of processes, not of a host."""
+    return (policy for policy in policies.values() if policy.defers != ("user",))
+
+
 def outlook(facts: Facts, machine: Machine | None) -> Iterator[Outlook]:
-    """Yield one row per built-in policy, in the order of the policy table."""
+    """Yield one row per built-in policy of the kernel's range and text, in the order of the policy table."""
     if facts.cpu is None:
         return
     if not facts.x86:
-        for policy in policies.values():
+        for policy in _policies():
             yield Outlook(
                 policy=policy.name,
                 verdict="not modelled",
@@ -84,7 +89,7 @@ def outlook(facts: Facts, machine: Machine | None) -> Iterator[Outlook]:
     # Whom a policy would spare is asked with isolated CPUs, so that it can be said what there is none of.
     isolated = sorted({*features, "housekeeping_overridden", "context_tracking"})
     preset = _ANY if machine is None else machine_text(machine)
-    for policy in policies.values():
+    for policy in _policies():
         lacking = _lacking(policy, facts)
         if lacking is not None:
             verdict, reason = lacking
@@ -165,7 +170,11 @@ def _effect(policy: Policy, facts: Facts, seen: Mapping[str, Any]) -> tuple[str,
         return "today", frozenset(), "every purge interrupts every online CPU, isolated ones too."
     if all(seen["flush_now"].values()):
         state = "today" if policy.name == "invlpgb" and broadcast else "defers"
-        return state, facts.online, "flushes are broadcast by the CPU: nobody is interrupted."
+        return (
+            state,
+            facts.online,
+            "flushes of the kernel's range are broadcast by the CPU: nobody is interrupted.",
+        )
     kinds = {"flush": "purges", "sync": "syncs of patched text", "user_flush": "flushes of user ranges"}
     for kind, requests in kinds.items():
         spared = {mode for mode, is_spared in seen[kind].items() if is_spared}

@@ -76,7 +76,8 @@ class SimResult(Result):
     unsourced
         Those of INVLPGB and RAR that nobody has published: figures that depend on them are intervals at best.
     inert
-        Why the policy does nothing here, so that mainline ran; empty if it works.
+        Why the figures are mainline's: the policy needs what the machine lacks, or replaces nothing that the scenario
+        runs. Empty if it works.
     machine_text, version
         The machine's description as it was read (a file may change afterwards), and tlbcore's version.
     """

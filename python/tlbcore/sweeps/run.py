@@ -499,7 +499,7 @@ def _too_many(job: _Simulations, points: Points, count: int) -> str:
 
 def _why_inert(policies: Sequence[Policy], machine: str | Machine, kernel: Kernel | None) -> str:
     reasons = [(kernel or Kernel()).inert(policy, machine) for policy in policies]
-    return "; ".join(reason for each in reasons for reason in each) or "no CPU is isolated"
+    return "; ".join(reason for each in reasons for reason in each) or "they replace nothing that runs"
 
 
 def read_sweep(path: str | Path, *, every: bool = False) -> Sweep:

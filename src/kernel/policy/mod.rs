@@ -40,7 +40,7 @@ macro_rules! policy {
     };
 }
 
-/// Every built-in policy.
+/// Every built-in policy that is asked about the kernel's range or text.
 pub const POLICIES: &[Row] = &[
     policy!("ipi", [Verified, Verified, Verified]),
     policy!("ct-late", [Verified, Violated, Verified]),
@@ -60,6 +60,7 @@ pub const POLICIES: &[Row] = &[
     policy!("fancy-state-indeterminate", [Verified, Verified, Verified]),
     policy!("quarantine", [Verified, Verified, Verified]),
     policy!("invlpgb", [Verified, Verified, Verified]),
+    policy!("invlpgb-from-4-cpus", [Verified, Verified, Verified]),
     policy!("rar", [Verified, Verified, Verified]),
     policy!("lazy-tune", [Verified, Verified, Verified]),
     policy!("flush-on-exit", [Violated, Violated, Violated]),
@@ -68,6 +69,22 @@ pub const POLICIES: &[Row] = &[
     policy!("text-sync-cr3-reconstructed", [Verified, Verified, Violated]),
     policy!("text-sync-tri-state", [Verified, Verified, Verified]),
 ];
+
+/// Every built-in policy that replaces flushes of user ranges alone. Their stated verdicts: flushes of user memory, frees of
+/// user page tables, and the worse of both with one NMI, each at the standard scope and in every world.
+pub const USER_POLICIES: &[Row] = &[
+    policy!("latr", [Verified, Verified, Verified]),
+    policy!("latr-two-ticks", [Violated, Verified, Violated]),
+    policy!("luf", [Verified, Verified, Verified]),
+    policy!("early-ack", [Verified, Verified, Verified]),
+    policy!("early-ack-tables", [Verified, Violated, Violated]),
+    policy!("switch-deferred", [Verified, Verified, Verified]),
+];
+
+/// Every built-in policy, those of user ranges last.
+pub fn all() -> impl Iterator<Item = &'static Row> {
+    POLICIES.iter().chain(USER_POLICIES)
+}
 
 /// The paths every policy plugs into.
 pub const KERNEL: &str = include_str!("linux.kernel");
@@ -80,10 +97,10 @@ pub const KERNEL_FILES: [(&str, &str); 2] = [("linux.kernel", KERNEL), ("context
 
 /// The built-in policy of that name, or an error that names the nearest.
 pub fn builtin(name: &str) -> Result<File, PolicyError> {
-    match POLICIES.iter().find(|p| p.id == name) {
+    match all().find(|p| p.id == name) {
         Some(row) => parse(&format!("{}.policy", row.id), row.text),
         None => {
-            let near = names::hint(name, POLICIES.iter().map(|p| p.id));
+            let near = names::hint(name, all().map(|p| p.id));
             Err(PolicyError {
                 file: name.into(),
                 at: Loc { line: 1, col: 1 },
@@ -94,14 +111,17 @@ pub fn builtin(name: &str) -> Result<File, PolicyError> {
 }
 
 /// What a policy defers, by the initiators that rely on it: `purge` for flushes of the kernel range, `text_poke` for
-/// syncs of patched text, or both. One that defers nothing counts as one of flushes. What it is asked is in
-/// [`questions`].
+/// syncs of patched text, or both; `flush_mm` if it is about user ranges alone. Any other one that defers nothing counts
+/// as one of flushes. What it is asked is in [`questions`].
 pub fn initiators(file: &File) -> Vec<&'static str> {
     let chain = questions::chain(file);
     let defines = |name: &str| chain.iter().any(|f| f.section(name).is_some());
     match (defines("flush_kernel_range"), defines("text_sync")) {
         (true, true) => vec!["purge", "text_poke"],
         (false, true) => vec!["text_poke"],
+        (false, false) if questions(file).iter().all(|q| q.initiator.starts_with("flush_mm")) => {
+            vec!["flush_mm"]
+        }
         (_, false) => vec!["purge"],
     }
 }
@@ -188,7 +208,7 @@ mod tests {
 
     #[test]
     fn every_policy_assembles_on_every_machine() {
-        for row in POLICIES {
+        for row in all() {
             let file = builtin(row.id).unwrap();
             assert_eq!(file.name, row.id);
             for features in feature_sets() {
@@ -211,12 +231,22 @@ mod tests {
 
     #[test]
     fn printing_is_the_inverse_of_parsing() {
-        for text in POLICIES.iter().map(|p| p.text).chain([KERNEL, CONTEXTS]) {
+        for text in all().map(|p| p.text).chain([KERNEL, CONTEXTS]) {
             let file = parse("a", text).unwrap();
             let printed = print(&file);
             let again = parse("a", &printed).unwrap_or_else(|e| panic!("{e}\n{printed}"));
             assert_eq!(print(&again), printed);
             assert_eq!(again.sections.len(), file.sections.len());
+        }
+    }
+
+    #[test]
+    fn policies_of_user_ranges_are_asked_about_those_alone() {
+        for row in USER_POLICIES {
+            assert_eq!(initiators(&builtin(row.id).unwrap()), ["flush_mm"], "{}", row.id);
+        }
+        for row in POLICIES {
+            assert!(!initiators(&builtin(row.id).unwrap()).contains(&"flush_mm"), "{}", row.id);
         }
     }
 

@@ -198,6 +198,13 @@ impl Contexts {
         Ok(())
     }
 
+    /// The ASIDs of a CPU that hold an address space, a bit each.
+    pub fn slots_of(&self, cpu: Cpu, mm: u16) -> u8 {
+        let Some(id) = self.mms.get(usize::from(mm)).map(|m| m.id) else { return 0 };
+        let held = self.cpus[usize::from(cpu)].ids.iter().enumerate().filter(|(_, held)| **held == id);
+        held.fold(0, |all, (asid, _)| all | 1 << asid)
+    }
+
     /// `choose_new_asid`. `others`: `invalidate_other` is set, so every slot but the loaded one is given up.
     pub fn choose(
         &mut self,

@@ -6,7 +6,7 @@
 use super::super::stats::{Cause, FlushKind, Stat};
 use super::super::timeline::{Event, Kind};
 use super::tlb::ENTRY_PAGES;
-use super::{Core, FieldAt, Request, Step, Timed, USER};
+use super::{Core, FieldAt, Reached, Request, Step, Timed, USER};
 use crate::hw::Pcid;
 use crate::hw::invalidate::{Invpcid as HwInvpcid, Scope};
 use crate::kernel::program::{
@@ -78,6 +78,57 @@ impl Timed {
         }
     }
 
+    /// Every translation of an address space is gone from a CPU, which never saw the broadcast that took it. Of a few
+    /// pages nothing is counted, as of INVLPG: their refills are the workload's.
+    fn lost_mm(&mut self, cpu: Cpu, mm: u16) {
+        let asids = self.contexts.slots_of(cpu, mm);
+        let i = usize::from(cpu);
+        if let Some(tlbs) = &mut self.tlbs {
+            for asid in (0..8).filter(|n| asids >> n & 1 == 1) {
+                tlbs[i].drop_asid(asid);
+            }
+        }
+        let c = &mut self.cores[i];
+        if c.cr3 >> 16 == u64::from(mm) {
+            c.cold = self.tlbs.is_none();
+            c.flushed_by = FlushKind::Other;
+            self.emptied(cpu);
+        }
+    }
+
+    /// A broadcast for a user range reached the CPUs of a set.
+    fn user_broadcast(&mut self, cpu: Cpu, to: Set) {
+        let Request { mm, full, .. } = self.cores[usize::from(cpu)].request;
+        if full {
+            for who in 0..self.cores.len() as Cpu {
+                if self.in_set(cpu, to, who) {
+                    self.lost_mm(who, mm);
+                }
+            }
+        }
+        let mut at = 0;
+        let mut others = true;
+        while let Some(who) = self.contexts.next_in(mm, at) {
+            at = who + 1;
+            others &= who == cpu || self.in_set(cpu, to, who);
+        }
+        let reached = match (others, self.in_set(cpu, to, cpu)) {
+            (true, true) => Reached::Everyone,
+            (true, false) => Reached::Others,
+            (false, _) => Reached::Nobody,
+        };
+        let request = &mut self.cores[usize::from(cpu)].request;
+        if request.reached != Reached::Everyone {
+            request.reached = reached;
+        }
+    }
+
+    /// It runs a flush of a user range that is its own.
+    fn flushes_user(&self, cpu: Cpu) -> bool {
+        let c = &self.cores[usize::from(cpu)];
+        c.request.user && c.working > 0
+    }
+
     fn check(&self, cpu: Cpu, f: FieldAt, at: At) -> Result<(), Violation> {
         let c = &self.cores[usize::from(cpu)];
         if c.cr3 & USER != 0 && !f.user_mapped && self.has_pti() {
@@ -97,14 +148,20 @@ impl Timed {
         }
     }
 
-    /// A flush of a user range is over: who has the address space loaded and runs its code must have seen it.
+    /// A flush of a user range is over: who has the address space loaded and runs its code must have seen it. A CPU in
+    /// the kernel with interrupts off is amid a switch or a remote call, which look at the generation before they end.
     fn user_promise(&mut self, cpu: Cpu, request: Request) -> Result<(), Violation> {
         let Some((is_lazy, ctx_gen)) = self.lag else { return Ok(()) };
         let mut at = 0;
         while let Some(who) = self.contexts.next_in(request.mm, at) {
             at = who + 1;
-            let cr3 = self.cores[usize::from(who)].cr3;
-            if cr3 >> 16 != u64::from(request.mm) {
+            match request.reached {
+                Reached::Everyone => break,
+                Reached::Others if who != cpu => continue,
+                Reached::Others | Reached::Nobody => {}
+            }
+            let Core { cr3, if_on, depth, .. } = self.cores[usize::from(who)];
+            if cr3 >> 16 != u64::from(request.mm) || depth > 0 && !if_on && who != cpu {
                 continue;
             }
             let seen = *self.contexts.of_asid(ctx_gen, who, (cr3 >> 8 & 0xff) as u16)?;
@@ -409,7 +466,11 @@ impl Machine for Timed {
     fn tlbsync(&mut self, cpu: Cpu) -> bool {
         let c = &mut self.cores[usize::from(cpu)];
         let (at, id) = (c.clock, c.request.id);
-        if let Some(full) = c.broadcast.take() {
+        let sent = c.broadcast.take();
+        if sent.is_some() && self.flushes_user(cpu) {
+            self.user_broadcast(cpu, Set::Online);
+        }
+        if let Some(full) = sent.filter(|full| *full || !self.flushes_user(cpu)) {
             for who in 0..self.cores.len() as Cpu {
                 self.broadcast_reached(who, at, full, id);
             }
@@ -418,6 +479,10 @@ impl Machine for Timed {
     }
 
     fn rar(&mut self, cpu: Cpu, to: Set) -> Result<(), Violation> {
+        if self.flushes_user(cpu) {
+            self.user_broadcast(cpu, to);
+            return Ok(());
+        }
         let c = &self.cores[usize::from(cpu)];
         let (at, id, full) = (c.clock, c.request.id, c.request.full);
         for who in 0..self.cores.len() as Cpu {
@@ -566,6 +631,7 @@ impl Machine for Timed {
         let c = &mut self.cores[usize::from(cpu)];
         c.request.id = self.last_request;
         c.request.at = c.clock;
+        c.request.reached = Reached::Nobody;
         c.sent = 0;
         let Request { full, user, .. } = c.request;
         let (all, of_which) = if user {

@@ -2,7 +2,7 @@
 
 use super::super::stats::Stat;
 use super::{Step, Timed};
-use crate::hw::invalidate::Scope;
+use crate::hw::invalidate::{Invpcid, Scope};
 use crate::hw::{Kind as Access, Mmu, PageSize, Pcid, Preset, Vpn};
 use crate::kernel::program::{Touch, Zone};
 use crate::kernel::step::Cpu;
@@ -87,6 +87,14 @@ impl CpuTlb {
     pub(super) fn apply(&mut self, scope: Scope) {
         self.operations += 1;
         self.mmu.apply(scope);
+    }
+
+    /// Both halves of an ASID, but global pages.
+    pub(super) fn drop_asid(&mut self, asid: u16) {
+        let pcids = if self.pcid { [Pcid(1 + asid), Pcid(0x801 + asid)] } else { [Pcid(0); 2] };
+        for pcid in pcids {
+            self.apply(Scope::invpcid(Invpcid::SingleContext(pcid)));
+        }
     }
 
     pub(super) fn mov_cr4_pge(&mut self, on: bool) {
