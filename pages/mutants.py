@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from tlbcore import _core
-from tlbcore.checker import _FLUSH_SCOPES, _TEXT_SCOPES, Row, _row, _row_request
+from tlbcore.checker import (
+    _FLUSH_SCOPES,
+    _TEXT_SCOPES,
+    Bounds,
+    Row,
+    _asked,
+    _request,
+    _row,
+    _row_request,
+)
 from tlbcore.policy import policies
 
 _INTRO = """# Mutants
@@ -25,8 +34,8 @@ Written by `python -m pages.verdicts`; held against the checker and against the 
 A checker that verifies everything finds nothing. So each policy that is verified under some assumptions is weakened by
 one op at a time (an op taken away, two neighbours exchanged, a LOCKed or fenced one made plain: what `tlbcore check
 POLICY --necessary` tries), and each weaker form is checked within every scope listed, which are the harshest ones that
-the policy itself passes. A mutant is *caught* if one of them breaks a rule, or makes a value outgrow its variable
-(inconclusive). What survives is argued: it means the same,
+the policy itself passes; policies of user ranges alone are not among them. A mutant is *caught* if one of them breaks a
+rule, or makes a value outgrow its variable (inconclusive). What survives is argued: it means the same,
 or it is not needed within these bounds and why. Where an op stands more than once, the number says which.
 
 CPUs, NMIs and ASIDs are those of the [verdicts](verdicts.md), each isolated CPU enters twice unless said otherwise;
@@ -87,6 +96,8 @@ def _questions(name: str, memory: int) -> list[tuple[str, dict[str, Any]]]:
     policy = policies[name]
     found: list[tuple[int, str, dict[str, Any]]] = []
     for initiator in _core.check_initiators(policy.text, policy.file):
+        if initiator == "flush_mm":  # of user ranges alone: not on this page
+            return []
         text = initiator == "text_poke"
         rows = [_row(name, initiator, scope, memory) for scope in (_TEXT_SCOPES if text else _FLUSH_SCOPES)]
         passed = [row for row in rows if row.status == "verified"]
@@ -99,7 +110,30 @@ def _questions(name: str, memory: int) -> list[tuple[str, dict[str, Any]]]:
                 found.append((row.states, _label(row), _row_request(row, memory)))
         if not text and hardest:
             found += _besides(hardest, memory)
+    found += _user_questions(name, memory)
     return [(label, question) for _, label, question in sorted(found, key=lambda f: f[0])]
+
+
+def _user_questions(name: str, memory: int) -> list[tuple[int, str, dict[str, Any]]]:
+    """Return what a policy that replaces flushes of user ranges passes of those, with one NMI and with none."""
+    policy = policies[name]
+    world = _core.check_worlds(policy.text, policy.file)[0]
+    out = []
+    for initiator, about, beside in _asked(policy.text, policy.file):
+        if not initiator.startswith("flush_mm"):
+            continue
+        for nmis in (0, 1):
+            asked = {
+                **_request(policy, Bounds(nmis=nmis, memory=memory, world=world)),
+                "initiator": initiator,
+                "beside": beside,
+                "trace": False,
+                "assume": [("D", "none"), ("N", "none"), ("T", "instr"), ("invpcid", "ordered")],
+            }
+            found = _core.check_run(asked, None)
+            if found["status"] == "verified":
+                out.append((found["states"], f"{about}, {'1 NMI' if nmis else 'no NMI'}", asked))
+    return out
 
 
 def _besides(rows: Sequence[Row], memory: int) -> list[tuple[int, str, dict[str, Any]]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pages.mutants import _assumed, _covers, arguments, mutants_markdown, score
 from tlbcore import _core
-from tlbcore.checker import Row, _row_request, verdict_table
+from tlbcore.checker import Row, _asked, _row_request, check, verdict_table
 from tlbcore.policy import policies
 
 _INTRO = """# Verdicts
@@ -45,6 +45,12 @@ _FLUSH_COLUMNS = (
     ("NMI, D=N=recycled", 2, 1, "recycled", "recycled"),
     ("3 CPUs, D=none", 3, 0, "none", "none"),
     ("3 CPUs, D=recycled", 3, 0, "recycled", "none"),
+)
+_USER_QUESTIONS = (
+    "flushes of user memory",
+    "flushes of user memory, lazy CPUs",
+    "frees of user page tables",
+    "frees of user page tables, lazy CPUs",
 )
 _TEXT_COLUMNS = tuple(
     (f"{'NMI' if nmis else 'no NMI'}, T={text}", nmis, text)
@@ -81,6 +87,7 @@ def verdicts_markdown(rows: Sequence[Row] | None = None) -> str:
         of = {(r.nmis, r.text): r for r in rows if (r.policy, r.world, r.defers) == (name, world, "sync")}
         table.append([f"`{name}`", world, *(of[nmis, text].status for _, nmis, text in _TEXT_COLUMNS)])
     out.append(_table(["policy", "world", *(c[0] for c in _TEXT_COLUMNS)], table))
+    out.append("\n" + _user_ranges())
     out.append("\n## Reasons\n")
     out.append(
         "For each violated policy the shortest run that breaks it, under the fewest assumptions: what happened on the "
@@ -94,7 +101,7 @@ def verdicts_markdown(rows: Sequence[Row] | None = None) -> str:
         "what\nnever happened in that search (the harshest such one). `none` means that every witness was seen.\n"
     )
     table = []
-    for name in policies:
+    for name in worlds:
         home = [r for r in rows if r.policy == name and r.world == worlds[name][0]]
         verified = [r for r in home if r.status == "verified" and r.nmis == 0]
         if verified:
@@ -117,6 +124,37 @@ def verdicts_markdown(rows: Sequence[Row] | None = None) -> str:
     ]
     out.append(_table(["policy", "what", "source", "needs", "limits"], table))
     return "\n".join(out) + "\n"
+
+
+def _user_ranges() -> str:
+    """Return the part about policies that replace flushes of user ranges: what `check` says of each question."""
+    out = [
+        "## Flushes of user ranges\n",
+        "One CPU unmaps a page of a process, or frees a page table of it; another one runs the process and leaves it, "
+        "or goes\nlazy. A cell is the worst of all worlds, without and with one NMI; what a policy does not replace "
+        "it is not asked.\n`tlbcore check NAME` prints the runs.\n",
+    ]
+    table = []
+    for name, policy in policies.items():
+        if not any(initiator.startswith("flush_mm") for initiator, _, _ in _asked(policy.text, policy.file)):
+            continue
+        calm, nmi = judged_by_question(name), judged_by_question(name, nmis=1)
+        cells = []
+        for about in _USER_QUESTIONS:
+            one, other = calm.get(about, "not asked"), nmi.get(about, "not asked")
+            cells.append(one if one == other else f"{one}, {other} with an NMI")
+        table.append([f"`{name}`", *cells])
+    out.append(_table(["policy", *_USER_QUESTIONS], table))
+    return "\n".join(out) + "\n"
+
+
+def judged_by_question(name: str, nmis: int = 0) -> dict[str, str]:
+    """Return the worst status of a built-in policy by what it was asked about."""
+    worst: dict[str, str] = {}
+    for case in check(name, nmis=nmis).cases:
+        if case.assume.get("D", "none") == "none" and worst.get(case.asked, "verified") == "verified":
+            worst[case.asked] = case.status
+    return worst
 
 
 def litmus_markdown(folder: Path) -> str:

@@ -45,7 +45,7 @@ def test_the_page_has_every_mutant_of_every_policy_that_passes_anything() -> Non
     pages = on_page()
     for name, policy in tc.policies.items():
         stated = _core.policy_stated(name)
-        assert (name in pages) == any(stated), name
+        assert (name in pages) == (any(stated) and policy.defers != ("user",)), name
         if name in pages:
             caught, survivors = pages[name]
             assert len(caught) + len(survivors) == len(_core.check_mutants(policy.text, policy.file))
