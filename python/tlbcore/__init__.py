@@ -76,6 +76,9 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore.trace.explanation import explain as explain
     from tlbcore.trace.replayed import Replay as Replay
     from tlbcore.trace.replayed import replay as replay
+    from tlbcore.trace.what_if import Flush as Flush
+    from tlbcore.trace.what_if import user_flushes as user_flushes
+    from tlbcore.trace.what_if import what_if as what_if
     from tlbcore.validation.published import Validation as Validation
     from tlbcore.validation.published import validate as validate
 
@@ -150,6 +153,9 @@ _EXPORTS: dict[str, str] = {
     "explain": "tlbcore.trace.explanation",
     "read_trace": "tlbcore.trace",
     "replay": "tlbcore.trace.replayed",
+    "Flush": "tlbcore.trace.what_if",
+    "user_flushes": "tlbcore.trace.what_if",
+    "what_if": "tlbcore.trace.what_if",
 }
 
 # Modules that are namespaces of their own: `tlbcore.scenarios.rteval()`, `tlbcore.plot.latency(axes, ...)`.
