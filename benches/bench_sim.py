@@ -8,6 +8,7 @@ import pytest
 
 import tlbcore as tc
 from tlbcore import scenarios
+from tlbcore.simulation.shootdowns import shootdown
 
 MACHINE = "broadwell-ep-e5-2699v4"
 
@@ -109,3 +110,23 @@ def bench_broadcast(benchmark, cpus: int):
     assert result.total("ipis_received", isolated=True) == 0
     more = seconds_of_rounds(cpus, rounds) - seconds_of_rounds(4, rounds)
     benchmark.extra_info["ns_per_target"] = more * 1e9 / (rounds * (cpus - 4))
+
+
+@pytest.mark.parametrize(
+    ("policy", "victims", "requests"),
+    [
+        ("ipi", 1, 20_000),
+        ("ipi", 255, 80),
+        ("ipi", 1023, 20),
+        ("invlpgb", 255, 2000),
+        ("invlpgb", 1023, 2000),
+    ],
+)
+def bench_shootdowns(benchmark, policy: str, victims: int, requests: int):
+    """Unmaps of one thread while others of its process compute; counted are the shootdowns of one victim each."""
+    result = benchmark(lambda: shootdown(victims, machine="zen4-epyc", policy=policy, requests=requests))
+    assert result.violation is None
+    seconds = benchmark.stats.stats.median if benchmark.stats is not None else float("nan")
+    done = result.total("user_flush_requests")
+    benchmark.extra_info["shootdowns"] = done * victims
+    benchmark.extra_info["shootdowns_per_s"] = done * victims / seconds
