@@ -115,3 +115,26 @@ def test_without_shootdowns_there_is_nothing_to_spare() -> None:
     quiet = tc.read_trace(DATA / "p4.w4spin.trace.txt.xz")
     table = what_if(quiet)
     assert all((table[c] == 0).all() for c in ("flushes_high", "calls_high", "interrupts_high"))
+
+
+@pytest.mark.parametrize(
+    ("policy", "low", "high"),
+    [
+        ("ipi", 0, 0),
+        ("invlpgb", 637, 637),
+        # The first flush finds the process on four CPUs; from then on it has a global ASID.
+        ("invlpgb-from-4-cpus", 634, 634),
+        ("rar", 637, 637),
+        # Frees of page tables still interrupt, and which flushes freed some is not recorded.
+        ("latr", 0, 637),
+        ("luf", 0, 320),
+        ("early-ack", 0, 0),
+        ("switch-deferred", 0, 0),
+    ],
+)
+def test_policies_of_user_ranges_are_replayed(policy: str, low: int, high: int) -> None:
+    trace, truth = read("p73.us1")
+    assert sum(truth["queued"][f"{cpu} flush_tlb_func"] for cpu in (1, 2, 3)) == 637
+    (outcome,) = tc.replay(trace, [policy]).outcomes
+    assert outcome["deferred"] == {"low": low, "high": high}
+    assert outcome["more_calls"]["high"] == 0

@@ -10,12 +10,14 @@ use crate::kernel::step::{Cpu, Violation};
 
 mod contexts;
 mod ops;
+mod reach;
 mod record;
 pub mod scripted;
 mod text;
 mod tlb;
 
 pub use contexts::Contexts;
+pub use reach::Reached;
 use record::Log;
 pub use record::Step;
 pub(super) use tlb::looks_up;
@@ -42,17 +44,6 @@ pub struct Request {
     pub generation: u64,
     /// Whose translations a broadcast has taken already.
     pub reached: Reached,
-}
-
-/// Which CPUs no longer hold what a flush of a user range is about, because a broadcast took it from them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum Reached {
-    /// None.
-    Nobody,
-    /// All but the one that asks.
-    Others,
-    /// All.
-    Everyone,
 }
 
 /// Bits of `Timed::sets`.

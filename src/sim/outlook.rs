@@ -121,7 +121,7 @@ impl On<'_> {
             times: Times::new(&self.code, self.preset, self.features, bound),
             features: self.features,
         };
-        play(w, &self.code, costs, Variant { favour: true, unknown: Ask::Purge })
+        play(w, &self.code, costs, Variant { favour: true, unknown: Ask::Purge, tables: false })
     }
 
     fn spares(&self, ask: Ask) -> Spares {

@@ -60,75 +60,6 @@ impl Timed {
         }
     }
 
-    /// A CPU carried out a broadcast it never saw.
-    fn broadcast_reached(&mut self, cpu: Cpu, at: u64, full: bool, id: u32) {
-        let c = &mut self.cores[usize::from(cpu)];
-        let debt = &mut self.debts[usize::from(cpu)];
-        if full {
-            debt.flushed_at = debt.flushed_at.max(at);
-            debt.owed = false;
-            c.flushed_by = FlushKind::Other;
-            c.cold = self.tlbs.is_none();
-            if let Some(tlbs) = &mut self.tlbs {
-                tlbs[usize::from(cpu)].flush_all();
-            }
-            self.emptied(cpu);
-        } else {
-            debt.served = id;
-        }
-    }
-
-    /// Every translation of an address space is gone from a CPU, which never saw the broadcast that took it. Of a few
-    /// pages nothing is counted, as of INVLPG: their refills are the workload's.
-    fn lost_mm(&mut self, cpu: Cpu, mm: u16) {
-        let asids = self.contexts.slots_of(cpu, mm);
-        let i = usize::from(cpu);
-        if let Some(tlbs) = &mut self.tlbs {
-            for asid in (0..8).filter(|n| asids >> n & 1 == 1) {
-                tlbs[i].drop_asid(asid);
-            }
-        }
-        let c = &mut self.cores[i];
-        if c.cr3 >> 16 == u64::from(mm) {
-            c.cold = self.tlbs.is_none();
-            c.flushed_by = FlushKind::Other;
-            self.emptied(cpu);
-        }
-    }
-
-    /// A broadcast for a user range reached the CPUs of a set.
-    fn user_broadcast(&mut self, cpu: Cpu, to: Set) {
-        let Request { mm, full, .. } = self.cores[usize::from(cpu)].request;
-        if full {
-            for who in 0..self.cores.len() as Cpu {
-                if self.in_set(cpu, to, who) {
-                    self.lost_mm(who, mm);
-                }
-            }
-        }
-        let mut at = 0;
-        let mut others = true;
-        while let Some(who) = self.contexts.next_in(mm, at) {
-            at = who + 1;
-            others &= who == cpu || self.in_set(cpu, to, who);
-        }
-        let reached = match (others, self.in_set(cpu, to, cpu)) {
-            (true, true) => Reached::Everyone,
-            (true, false) => Reached::Others,
-            (false, _) => Reached::Nobody,
-        };
-        let request = &mut self.cores[usize::from(cpu)].request;
-        if request.reached != Reached::Everyone {
-            request.reached = reached;
-        }
-    }
-
-    /// It runs a flush of a user range that is its own.
-    fn flushes_user(&self, cpu: Cpu) -> bool {
-        let c = &self.cores[usize::from(cpu)];
-        c.request.user && c.working > 0
-    }
-
     fn check(&self, cpu: Cpu, f: FieldAt, at: At) -> Result<(), Violation> {
         let c = &self.cores[usize::from(cpu)];
         if c.cr3 & USER != 0 && !f.user_mapped && self.has_pti() {
@@ -146,35 +77,6 @@ impl Timed {
             At::Mm(_) => self.contexts.of_mm(var, of),
             At::Asid(_) | At::Shared | At::Me | At::Cur => self.contexts.of_asid(var, cpu, of),
         }
-    }
-
-    /// A flush of a user range is over: who has the address space loaded and runs its code must have seen it. A CPU in
-    /// the kernel with interrupts off is amid a switch or a remote call, which look at the generation before they end.
-    fn user_promise(&mut self, cpu: Cpu, request: Request) -> Result<(), Violation> {
-        let Some((is_lazy, ctx_gen)) = self.lag else { return Ok(()) };
-        let mut at = 0;
-        while let Some(who) = self.contexts.next_in(request.mm, at) {
-            at = who + 1;
-            match request.reached {
-                Reached::Everyone => break,
-                Reached::Others if who != cpu => continue,
-                Reached::Others | Reached::Nobody => {}
-            }
-            let Core { cr3, if_on, depth, .. } = self.cores[usize::from(who)];
-            if cr3 >> 16 != u64::from(request.mm) || depth > 0 && !if_on && who != cpu {
-                continue;
-            }
-            let seen = *self.contexts.of_asid(ctx_gen, who, (cr3 >> 8 & 0xff) as u16)?;
-            if seen >= request.generation {
-                continue;
-            }
-            // S10: a lazy CPU keeps what is dead, and may.
-            if self.values[usize::from(who) * self.vars + is_lazy] == 0 {
-                return Err(Violation::StaleAccessNotReused);
-            }
-            self.add(cpu, Stat::residency, 1);
-        }
-        Ok(())
     }
 
     /// Changes a field in memory; the value before.

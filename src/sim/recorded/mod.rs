@@ -158,4 +158,6 @@ pub struct Variant {
     pub favour: bool,
     /// What a call of which nothing is known would have asked for, in favour.
     pub unknown: Ask,
+    /// Flushes of user ranges free page tables too, which is not recorded.
+    pub tables: bool,
 }

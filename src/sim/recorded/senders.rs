@@ -77,6 +77,7 @@ impl Player<'_> {
             Ask::Tables => "table_free",
             Ask::Rights => "set_memory",
             Ask::Sync => "text_breakpoint",
+            Ask::User if self.variant.tables => "flush_mm_tables",
             Ask::User => "flush_mm",
         };
         let run = self.code.program(name).expect("every policy has the kernel's initiators");
