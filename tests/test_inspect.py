@@ -448,6 +448,7 @@ def test_the_command_refuses_a_missing_directory_in_one_line(capsys, tmp_path):
 ONE_FULL_CPU = {"pti", "pcid", "invpcid", "housekeeping_overridden", "context_tracking"}
 
 
+@pytest.mark.filterwarnings("ignore::tlbcore.InertPolicyWarning")
 @pytest.mark.parametrize("name", [*tc.policies])
 def test_what_a_system_call_costs_more_is_what_the_simulator_finds(name):
     """One price list. 80,000 calls without refills: the one that the end cuts short weighs less than 0.1 ns."""

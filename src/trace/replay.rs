@@ -224,9 +224,8 @@ pub fn replay(
     for unknown in kinds {
         runs.push(play(w, &code, costs(Bound::Low), Variant { favour: true, unknown, tables: false }));
     }
-    // Of a flush of a user range nobody recorded whether it freed page tables, which the policy may leave to mainline.
-    let same = |name: &str| code.lines_of(name) == mainline.lines_of(name);
-    let tables = !same("flush_mm") && same("flush_mm_tables");
+    // Of a flush of a user range nobody recorded whether it freed page tables, which a policy may leave to mainline.
+    let tables = code.lines_of("flush_mm") != mainline.lines_of("flush_mm");
     runs.push(play(w, &code, costs(Bound::High), Variant { favour: false, unknown: Ask::Other, tables }));
     if runs.iter().any(|r| r.endless) {
         let why = "its entry code runs without end, or waits for others in a loop";
