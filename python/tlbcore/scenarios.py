@@ -575,10 +575,15 @@ class Scenario:
         object.__setattr__(self, "actors", tuple(self.actors))
         if self.flush_mask is not None:
             object.__setattr__(self, "flush_mask", cpu_list(self.flush_mask))
+        object.__setattr__(self, "_json", self._to_json())  # sweeps ask for it once per point
         _core.scenario_check(self.to_json())
 
     def to_json(self) -> str:
         """Return the scenario as the engine takes it: one JSON object, times in picoseconds."""
+        text: str = self.__dict__["_json"]
+        return text
+
+    def _to_json(self) -> str:
         what = f"scenario {self.name!r}:"
         lazy = self.lazy_max_pages
         duration = quantity(self.duration_s, f"{what} duration_s", above_zero=True, most=_MOST_PS / _PS)
