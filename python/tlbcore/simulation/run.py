@@ -79,7 +79,8 @@ class SimResult(Result):
         Why the figures are mainline's: the policy needs what the machine lacks, or replaces nothing that the scenario
         runs. Empty if it works.
     machine_text, version
-        The machine's description as it was read (a file may change afterwards), and tlbcore's version.
+        The text of the machine's file as it was read (the file may change afterwards), or the name of a built-in
+        machine, whose numbers are those of tlbcore's `version`.
     """
 
     scenario: Scenario
