@@ -1,6 +1,6 @@
 # Development in an active virtual environment; `.ci/run` is what a change must pass.
 
-.PHONY: dev test lint bench bench-compare site wheel-pgo ci
+.PHONY: dev test lint memcheck asan bench bench-compare site wheel-pgo ci
 
 dev: ## tools, and the package as an editable install, optimised but quick to build
 	pip install --group dev
@@ -27,6 +27,19 @@ bench-compare: ## fail where a bench is more than 10 % slower than in the run th
 site: ## the documentation as a site in site/; `python -m http.server -d site` shows it
 	pip install -q $$(python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['site'])")
 	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --site-dir site
+
+memcheck: ## Valgrind over the tests of the loops with `unsafe`, and over raced calls from Python (docs/safety.md)
+	cargo test --lib --no-run
+	valgrind -q --error-exitcode=9 --leak-check=no \
+		"$$(ls -t target/debug/deps/tlbcore-* | grep -v '\.d$$' | head -1)" $(LOOPS) --skip blocks_cut --test-threads=1
+	PYTHONMALLOC=malloc valgrind --leak-check=no --log-file=target/raced.log python tests/raced.py 20
+	! grep -n '_core.abi3.so' target/raced.log
+
+asan: ## the address sanitizer over the same tests; needs a nightly toolchain
+	RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0 CARGO_TARGET_DIR=target/asan \
+		cargo +nightly test --lib --target x86_64-unknown-linux-gnu -- $(LOOPS)
+
+LOOPS := hw::curve hw::packed hw::plain hw::batch hw::decoupled hw::mmu hw::walker addresses:: trace::source
 
 PGO := $(CURDIR)/target/pgo
 SYSROOT := $(shell rustc --print sysroot)
