@@ -52,6 +52,22 @@ def test_a_sweep_is_a_line_per_policy_through_the_means(axes, swept):
     assert axes.get_ylabel() == "syscall_mean_ns (ns, predicted)"
 
 
+def test_other_axes_of_the_grid_widen_no_band(axes):
+    """Issue 17: a second axis that doubles the metric is no uncertainty of the first."""
+    grid = {"gap_ns": [100.0, 300.0], "base_ns": [500.0, 1000.0]}
+    found = tc.sweep("syscall-heavy", grid, fixed={"duration_s": 0.02}, policies=["ipi"], replications=3)
+    tc.plot.sweep(axes, found, "gap_ns", "syscall_mean_ns")
+    (band,) = axes.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    # The bodies take 500 and 1,000 ns whatever the seed: the mean is 750, and repetitions move it by next to nothing.
+    assert heights.min() == pytest.approx(750, abs=5)
+    assert heights.max() == pytest.approx(750, abs=5)
+    axes.clear()
+    once = tc.sweep("syscall-heavy", grid, fixed={"duration_s": 0.02}, policies=["ipi"])
+    tc.plot.sweep(axes, once, "gap_ns", "syscall_mean_ns")
+    assert len(axes.collections) == 0, "one replication has no interval"
+
+
 def test_a_heat_map_has_the_mean_of_each_cell(axes, swept):
     tc.plot.heat_map(axes, swept, "spawn_hz", "gap_ns", "syscalls_per_s", where={"policy": "ipi"})
     (image,) = axes.images

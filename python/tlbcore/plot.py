@@ -63,15 +63,18 @@ def comparison(axes: Axes, found: Comparison, figure: str, *, cpu_class: str = "
 def sweep(axes: Axes, result: Sweep, parameter: str, metric: str, *, by: str = "policy") -> Axes:
     """Draw the mean of a metric over one parameter, a line per value of another, with its 95 % interval.
 
-    Means go over everything that is not named. Raises `SweepError` for an unknown name.
+    Means go over everything that is not named; the interval is what repeating the runs would vary, and there is none
+    with one replication (`tlbcore.analysis.effects`). Raises `SweepError` for an unknown name.
     """
     from tlbcore import analysis
 
     groups = np.unique(_column(result, by))
+    cells = list(dict.fromkeys([*result.parameters, parameter]))
+    columns = {name: _column(result, name) for name in (*cells, "replication", metric)}
     for group in groups:
         chosen = result.table[by] == group
-        part = {name: result.table[name][chosen] for name in (parameter, metric) if name in result.table}
-        means = analysis.effects(part, [parameter], metric)
+        part = {name: column[chosen] for name, column in columns.items()}
+        means = analysis.effects(part, [parameter], metric, cells=cells)
         x = means["value"].astype(float)
         order = np.argsort(x)
         (line,) = axes.plot(x[order], means["mean"][order], "o-", label=str(group))
