@@ -47,10 +47,10 @@ def busy() -> tc.SimResult:
 def test_a_result_and_a_comparison_have_every_figure_in_the_tables_order(busy):
     assert list(busy.figures) == ["cpu_class", "cpus", *NAMES]
     found = tc.compare(clockwork(0.01), machine=MACHINE, policies=["ipi"])
-    assert list(found.table) == ["policy", "cpu_class", "cpus", "replications", *NAMES]
+    assert list(found.table) == ["policy", "cpu_class", "cpus", "replications", "inert", *NAMES]
     many = tc.compare(clockwork(0.01), machine=MACHINE, policies=["ipi"], replications=2)
     ends = [f"{name}{end}" for name in NAMES for end in ("", "_low", "_high")]
-    assert list(many.table) == ["policy", "cpu_class", "cpus", "replications", *ends]
+    assert list(many.table) == ["policy", "cpu_class", "cpus", "replications", "inert", *ends]
     assert found.table["cpu_class"].tolist() == ["isolated", "housekeeping", "all"]
     assert found.table["cpus"].tolist() == [2, 2, 4]
     whole = tc.simulate(scenarios.hackbench(duration_s=0.01, isolated=()), machine=MACHINE)

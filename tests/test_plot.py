@@ -68,6 +68,24 @@ def test_other_axes_of_the_grid_widen_no_band(axes):
     assert len(axes.collections) == 0, "one replication has no interval"
 
 
+def test_policies_that_do_nothing_are_marked(axes):
+    load = tc.scenarios.syscall_heavy(duration_s=0.01)
+    with pytest.warns(tc.InertPolicyWarning):
+        found = tc.compare(load, machine="cascade-lake-sp", policies=["ipi", "coalesce-v7"])
+    assert found.table["inert"].tolist() == [name == "coalesce-v7" for name in found.table["policy"]]
+    tc.plot.comparison(axes, found, "syscall_mean_ns")
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["ipi", "coalesce-v7 (inert)"]
+    axes.clear()
+    tc.plot.latency(axes, found)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["ipi", "coalesce-v7 (inert)"]
+    axes.clear()
+    grid = {"machine": ["broadwell-ep", "cascade-lake-sp"], "gap_ns": [0.0, 100.0]}
+    with pytest.warns(tc.InertPolicyWarning):
+        swept = tc.sweep("syscall-heavy", grid, fixed={"duration_s": 0.01}, policies=["ipi", "coalesce-v7"])
+    tc.plot.sweep(axes, swept, "gap_ns", "syscall_mean_ns")
+    assert [line.get_label() for line in axes.lines] == ["coalesce-v7 (partly inert)", "ipi"]
+
+
 def test_a_heat_map_has_the_mean_of_each_cell(axes, swept):
     tc.plot.heat_map(axes, swept, "spawn_hz", "gap_ns", "syscalls_per_s", where={"policy": "ipi"})
     (image,) = axes.images

@@ -1,6 +1,7 @@
 """Drawing: each function puts one result into a Matplotlib `Axes` and returns it; none makes a figure or a file.
 
-Needs the extra `plot`. Labels carry the unit, and what is predicted says so.
+Needs the extra `plot`. Labels carry the unit, what is predicted says so, and a policy that does nothing here is marked
+`inert`.
 
 >>> import matplotlib
 >>> matplotlib.use("Agg")
@@ -54,7 +55,8 @@ def comparison(axes: Axes, found: Comparison, figure: str, *, cpu_class: str = "
         low, high = (table[f"{figure}_{end}"][rows] for end in ("low", "high"))
         axes.vlines(places, low, high, linewidth=3, alpha=0.5)
     axes.plot(places, values, "o")
-    axes.set_xticks(places, table["policy"][rows].tolist(), rotation=30, ha="right")
+    names = [_marked(table["policy"][row], table["inert"][row]) for row in rows]
+    axes.set_xticks(places, names, rotation=30, ha="right")
     axes.set_ylabel(_with_unit(figure, {figure: unit}))
     axes.set_title(f"{found.results[0].scenario.name} on {found.results[0].machine}, per {cpu_class} CPU")
     return axes
@@ -77,7 +79,8 @@ def sweep(axes: Axes, result: Sweep, parameter: str, metric: str, *, by: str = "
         means = analysis.effects(part, [parameter], metric, cells=cells)
         x = means["value"].astype(float)
         order = np.argsort(x)
-        (line,) = axes.plot(x[order], means["mean"][order], "o-", label=str(group))
+        label = _marked(group, result.table["inert"][chosen])
+        (line,) = axes.plot(x[order], means["mean"][order], "o-", label=label)
         low, high = means["low"][order], means["high"][order]
         if np.isfinite(low).all():
             axes.fill_between(x[order], low, high, alpha=0.2, color=line.get_color())
@@ -161,7 +164,7 @@ def latency(axes: Axes, results: Mapping[str, SimResult], kind: str = "syscall_i
             continue
         x = [found[name] * 1e-3 for name in _QUANTILES]
         longer = [max(1 - share, 1 / found["count"]) for share in _QUANTILES.values()]
-        axes.plot(x, longer, "o-", label=label)
+        axes.plot(x, longer, "o-", label=_marked(label, bool(result.inert)))
     axes.set_yscale("log")
     axes.set_xlabel(f"{kind} (ns, predicted)")
     axes.set_ylabel("share that takes longer")
@@ -185,6 +188,12 @@ def timeline(axes: Axes, result: SimResult, kinds: Sequence[str] | None = None) 
     if axes.has_data():
         axes.legend()
     return axes
+
+
+def _marked(name: object, inert: Any) -> str:
+    """Return a label that says where a policy does nothing, so that mainline is what is drawn."""
+    share = float(np.mean(inert))
+    return str(name) if share == 0 else f"{name} (inert)" if share == 1 else f"{name} (partly inert)"
 
 
 def _column(result: Sweep, name: str) -> Any:

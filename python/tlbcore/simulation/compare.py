@@ -52,7 +52,8 @@ class Comparison(Result, Mapping[str, SimResult]):
     ----------
     table
         One row per policy and class of CPUs (`isolated`, `housekeeping`, `all`; those that there are): `policy`,
-        `cpu_class`, `cpus`, `replications`, and a float column per figure (`tlbcore.figures()`), a mean over
+        `cpu_class`, `cpus`, `replications`, `inert` (the policy does nothing here, and these are the figures of
+        mainline), and a float column per figure (`tlbcore.figures()`), a mean over
         replications; with several also `..._low` and `..._high`, the 95 % confidence interval. What did not occur is
         NaN, never zero. A figure that depends on a cost without a source (`SimResult.unsourced`) is NaN too: the
         interval then spans the runs with either end of every cost.
@@ -120,7 +121,13 @@ def _comparison(
     results: tuple[SimResult, ...], names: tuple[str, ...], bounds: tuple[SimResult, ...] = ()
 ) -> Comparison:
     many = bool(bounds) or any(sum(r.policy.name == name for r in results) > 1 for name in names)
-    columns: dict[str, list[Any]] = {"policy": [], "cpu_class": [], "cpus": [], "replications": []}
+    columns: dict[str, list[Any]] = {
+        "policy": [],
+        "cpu_class": [],
+        "cpus": [],
+        "replications": [],
+        "inert": [],
+    }
     names_of_figures = [figure.name for figure in figures()]
     for name in names_of_figures:
         columns[name] = []
@@ -136,6 +143,7 @@ def _comparison(
             columns["cpu_class"].append(cpu_class)
             columns["cpus"].append(int(runs[0].figures["cpus"][row]))
             columns["replications"].append(len(runs))
+            columns["inert"].append(bool(runs[0].inert))
             for name in names_of_figures:
                 mean, low, high = _interval([float(r.figures[name][row]) for r in runs])
                 ends = [float(r.figures[name][row]) for r in others]

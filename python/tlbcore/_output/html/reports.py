@@ -187,7 +187,8 @@ def compare(comparison: Comparison, document: Document) -> str:
         figures = [
             n
             for n in t
-            if n not in ("policy", "cpu_class", "cpus", "replications") and not n.endswith(("_low", "_high"))
+            if n not in ("policy", "cpu_class", "cpus", "replications", "inert")
+            and not n.endswith(("_low", "_high"))
         ]
         charts = [
             bars(
