@@ -11,6 +11,7 @@ import pytest
 
 import tlbcore as tc
 from tlbcore import Flush, user_flushes, what_if
+from tlbcore.trace.what_if import what_if_sites
 
 DATA = Path(__file__).parent / "data"
 RECORDINGS = ("p73.us1", "p612.us1")
@@ -138,3 +139,30 @@ def test_policies_of_user_ranges_are_replayed(policy: str, low: int, high: int) 
     (outcome,) = tc.replay(trace, [policy]).outcomes
     assert outcome["deferred"] == {"low": low, "high": high}
     assert outcome["more_calls"]["high"] == 0
+
+
+def test_counts_by_call_site_say_what_is_left_between_one_cpu_and_all() -> None:
+    sites = {
+        "call": ["madvise(MADV_DONTNEED)", "mprotect", "munmap", "munmap"],
+        "extent": ["ranged", "ranged", "full", "table_sync"],
+        "tables": ["no", "not recorded", "yes", "yes"],
+        "shootdowns": [20, 4, 1, 2],
+        "calls": [60, 12, 3, 6],
+    }
+    table = what_if_sites(sites, 3, batches=[8])
+    ends = {
+        remedy: (int(low), int(high))
+        for remedy, low, high in zip(table["remedy"], table["calls_low"], table["calls_high"], strict=True)
+    }
+    assert ends == {
+        "recorded": (81, 81),
+        # 20 madvise in 3 batches of one to three victims; mprotect and the sync as before; one munmap in one batch.
+        "batch of 8": (3 + 12 + 1 + 6, 9 + 12 + 3 + 6),
+        "INVLPGB": (6, 6),
+        "RAR": (6, 6),
+        "LATR": (6 + 3, 6 + 3 + 12),
+        "RCU-freed tables": (75, 75),
+    }
+    few = what_if_sites(sites, 2)
+    at = few["remedy"].tolist().index("INVLPGB")
+    assert (few["calls_low"][at], few["calls_high"][at]) == (6, 81)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from tlbcore import scenarios
 from tlbcore.hardware import Machine
 from tlbcore.kernel import Kernel
@@ -19,7 +21,7 @@ def shootdown(
     pages: int = 1,
     sockets: int = 1,
     pti: bool | None = None,
-    costs: str = "best",
+    costs: Literal["best", "low", "high"] = "best",
 ) -> SimResult:
     """Simulate `requests` unmaps by one thread while `victims` other threads of the process compute.
 
