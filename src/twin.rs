@@ -6,7 +6,7 @@
 use crate::check::layout::Device;
 use crate::check::machine::Model;
 use crate::check::schedule;
-use crate::check::scope::Rest;
+use crate::check::scope::{InvpcidOrder, Rest};
 use crate::hw::Preset;
 use crate::kernel::program::{At, Features, Op, PageKind, Zone};
 use crate::kernel::step::Violation;
@@ -97,7 +97,9 @@ pub fn setup(model: &Model) -> Result<Setup, &'static str> {
         rules: Rules {
             zones: Zone::ALL.map(|(_, zone)| mask(zone)),
             lasting: u32::from(model.lasting),
-            invpcid_publishes: model.assume.invpcid_publishes,
+            invpcid_publishes: model.assume.invpcid == InvpcidOrder::Publishes,
+            invpcid_ordered: model.assume.invpcid >= InvpcidOrder::Ordered,
+            broadcast_drains: model.assume.broadcast_drains,
             store_buffers: model.assume.store_buffers,
             gs_faults: model.assume.gs_faults,
             ranged: model.assume.ranged,

@@ -429,6 +429,7 @@ def check(
     policy: str | Path | Policy,
     *,
     reduce: bool = True,
+    confirm: bool | None = None,
     threads: int = 0,
     progress: Progress | None = None,
     **bounds: Unpack[Bounds],
@@ -459,6 +460,9 @@ def check(
     reduce
         Treat interchangeable CPUs alike and fuse ops that commute with everything else. Verdicts are the
         same without, slower.
+    confirm
+        Confirm a pass of the reduced search by one without reductions: `None` where that has no more than about a
+        million states (a second or so), `True` whatever it takes. The sentence says whether it was.
     threads
         Threads of one search, 0 to 64; 0 for one per CPU, up to 8. Small searches run on one. The verdict, its
         schedule and every count are the same for any number.
@@ -490,6 +494,8 @@ def check(
         for world, inert in _worlds(chosen, bounds)
         for question in _in_world(chosen, world, inert, bounds, given, reduce=reduce, threads=threads)
     ]
+    most = _CONFIRMED if confirm is None else _ANY if flag(confirm, "confirm", _core.CheckError) else 0
+    asked = [replace(question, request={**question.request, "confirm": most}) for question in asked]
     answers = list(zip(_answers(asked, progress), asked, strict=True))
     found = [(verdict, question) for verdict, question in answers if not question.hypothetical]
     beyond = [verdict for verdict, question in answers if question.hypothetical]
@@ -512,6 +518,10 @@ def check(
         hypothesis=min(reversed(beyond), key=lambda v: _RANK[v.status]) if beyond else None,
     )
 
+
+# States of an unreduced search that confirms: about a second's worth, and any number.
+_CONFIRMED = 1 << 20
+_ANY = 1 << 62
 
 _RANK = {"violated": 0, "inconclusive": 1, "verified": 2}
 
@@ -812,6 +822,7 @@ def _request(policy: Policy, bounds: Bounds, *, reduce: bool = True, threads: in
         "rounds": _times("rounds", bounds.get("rounds", 1), 1),
         "memory": _memory(bounds.get("memory", 8 * _GIB)),
         "plain": not flag(reduce, "reduce", _core.CheckError),
+        "confirm": 0,
         "threads": _bound("threads", threads, 0, 64),
         "roles": bounds.get("roles", ""),
         "world": bounds.get("world") or "pti",
@@ -854,6 +865,7 @@ _SWITCHES = {
     "fills at any time": ("fills", "demand"),
     "store buffers": ("stores", "sc"),
     "INVPCID does not publish": ("invpcid", "publishes"),
+    "INVLPG keeps the upper entries of other addresses (AMD's TCE)": ("tce", "off"),
     "code in the danger zone touches recycled memory": ("D", "none"),
     "NMI bodies touch recycled memory": ("N", "none"),
     "code in .noinstr.text is patched": ("T", "instr"),
@@ -865,7 +877,7 @@ def _core_of(question: _Question, progress: Progress | None) -> tuple[tuple[str,
 
     Returns what is needed, and the question without the rest.
     """
-    quick = {**question.request, "trace": False}
+    quick = {**question.request, "trace": False, "confirm": 0}
     given = dict(question.assume)
     needed = []
     for what, (name, value) in _SWITCHES.items():

@@ -864,14 +864,15 @@ impl<K: Key> Core<'_, K> {
             Stop::Shown(v) => End::Violated(v, self.path(state)),
             Stop::Broken(mv, v) => {
                 let mut path = self.path(state);
-                path.push(with_words!(self.m, W => self.breaking::<W>(&path, mv, v)));
+                path.extend(with_words!(self.m, W => self.breaking::<W>(&path, mv, v)));
                 End::Violated(v, path)
             }
         }
     }
 
-    /// The move that breaks `v` after a path: `mv`, unless CPUs were renamed on the way.
-    fn breaking<const W: usize>(&self, path: &[Move], mv: Move, v: Violation) -> Move {
+    /// The moves that break `v` after a path, every op one of its own: `mv`, unless CPUs were renamed on the way, and the
+    /// ops fused with it.
+    fn breaking<const W: usize>(&self, path: &[Move], mv: Move, v: Violation) -> Vec<Move> {
         let plain = Model { fuse: false, ..self.m.clone() };
         let end: [u64; W] = path
             .iter()
@@ -884,7 +885,16 @@ impl<K: Key> Core<'_, K> {
             }
             true
         });
-        if same { mv } else { found.unwrap_or(mv) }
+        let mv = if same { mv } else { found.unwrap_or(mv) };
+        let (mut s, mut next, mut out) = (end, mv, Vec::new());
+        loop {
+            out.push(next);
+            match plain.after(&s, next) {
+                Some(n) => s = n,
+                None => return out,
+            }
+            next = (mv.0, Action::Step);
+        }
     }
 
     /// How a state was reached, every op a move of its own.

@@ -14,8 +14,9 @@ use super::scope::{MAX_ASIDS, MAX_PAGES};
 use crate::kernel::program::{Entry, Level, Op, PageKind, Pc, ProgId, REGS, Reg};
 use crate::kernel::step::NO_PC;
 pub use entries::{Device, Path};
+pub use liveness::is_delivered;
 pub use packing::{Bits, width};
-pub use pages::{MAX_MMS, TEXT, narrow, renames, tags, versions_needed};
+pub use pages::{MAX_MMS, TEXT, narrow, renames, tags, upper_tags, versions_needed};
 
 /// A control location: an op, and where its remote call returns to.
 #[derive(Clone, Debug)]
@@ -128,8 +129,12 @@ pub struct CpuFields {
     pub kept: Vec<(Reg, Bits)>,
     /// Cached leaves, by page and tag: version, 0 for none.
     pub tlb: [[Bits; 4]; MAX_PAGES],
-    /// Cached upper entries.
+    /// The cached leaf has fewer rights than its page can have (SEMANTICS S4).
+    pub less: [[Bits; 4]; MAX_PAGES],
+    /// Cached upper entries, by page and PCID: the G bit is none of theirs (SEMANTICS H3).
     pub upper: [[Bits; 4]; MAX_PAGES],
+    /// NMIs are blocked until an IRET; where machine checks nest, whose IRET unblocks them.
+    pub nmi_blocked: Bits,
     /// Variables, this CPU's copies.
     pub vars: Vec<Bits>,
     /// Buffered stores.
@@ -162,7 +167,7 @@ pub struct CpuFields {
     pub next_asid: Bits,
     /// `flush_tlb_info` of this CPU's request: address space and generation.
     pub info: (Bits, Bits),
-    /// Pages of its broadcasts that no TLBSYNC has completed, a bit each.
+    /// Pages of its broadcasts that no TLBSYNC has completed, a bit each; and so for each of the layout's `broadcasts`.
     pub broadcast: Bits,
     /// Its words.
     pub words: (usize, usize),
@@ -193,8 +198,12 @@ pub struct SharedFields {
     pub upper_kind: [Bits; MAX_PAGES],
     /// Tables of versions below this are free.
     pub freed: [Bits; MAX_PAGES],
-    /// Version of the leaf in the table before the current one.
+    /// Version of the leaf in the table before the current one; 0 if it was absent.
     pub old_leaf: [Bits; MAX_PAGES],
+    /// That leaf had fewer rights.
+    pub old_less: [Bits; MAX_PAGES],
+    /// The version from which on the page's frame is what it is (SEMANTICS S4); where rights change.
+    pub since: [Bits; MAX_PAGES],
     /// Address spaces that were freed, a bit each.
     pub freed_mms: Bits,
 }
@@ -235,6 +244,10 @@ pub struct Layout {
     pub bits: (Vec<usize>, usize),
     /// Programs that remote calls run.
     pub handlers: Vec<ProgId>,
+    /// Operands that broadcasts have: leaves alone, and of which ASID.
+    pub broadcasts: Vec<(bool, Option<u8>)>,
+    /// CPUs that write page-table entries or text, in whatever they can come to run: a bit each.
+    pub writers: u8,
     /// ASIDs.
     pub asids: usize,
     /// Address spaces.

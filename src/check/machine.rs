@@ -42,10 +42,10 @@ pub struct Model {
     pub renamed: bool,
     /// The user table maps no tracked page.
     pub nothing_user: bool,
-    /// Fields of variables whose copies only their own CPU writes.
-    pub private: Vec<bool>,
-    /// CPUs whose programs write page-table entries.
-    pub writers: usize,
+    /// By op: what must still hold where it is fused ([`super::model`]).
+    pub fusing: Vec<u16>,
+    /// Cached leaves are evicted also where ops are fused: what they map has data (SEMANTICS H2).
+    pub evicts: bool,
     /// Page-table isolation is on.
     pub pti: bool,
     /// CR4.PCIDE is set.
@@ -188,6 +188,13 @@ impl Model {
             PageKind::User(mm) => self.mm(cr3) == usize::from(mm),
             _ => true,
         }
+    }
+
+    /// The slot of a paging-structure cache that holds the entry above a page under a CR3, if that table maps it.
+    #[inline]
+    pub fn upper_slot(&self, page: &PageInfo, cr3: u64) -> Option<usize> {
+        let user = cr3 & CR3_USER != 0;
+        (!user || page.user_mapped).then(|| self.asid(cr3) + if user { self.layout.asids } else { 0 })
     }
 
     /// May code of this zone use pages of this kind?
@@ -373,6 +380,7 @@ impl<'a, const W: usize> Abs<'a, W> {
         let f = &c.frames[level];
         if f.locations[self.get(f.at) as usize - 1].serialises {
             self.drop_text(cpu);
+            self.set(c.nmi_blocked, 0); // any IRET unblocks NMIs (SEMANTICS H5)
         }
         for b in [f.at, f.area, f.cur, f.visited, f.targets, f.mce] {
             self.set(b, 0);

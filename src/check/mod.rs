@@ -28,7 +28,7 @@ pub mod visited;
 pub use explore::{Counts, Cut, End};
 pub use machine::{Model, Seen};
 pub use model::{Action, Move};
-pub use scope::{Assume, CheckError, Fills, Patched, Rest, Role, Scope, Touches, UNBOUNDED};
+pub use scope::{Assume, CheckError, Fills, InvpcidOrder, Patched, Rest, Role, Scope, Touches, UNBOUNDED};
 
 use crate::kernel::program::{Code, Features};
 use crate::kernel::step::Violation;
@@ -48,10 +48,9 @@ pub struct Question<'a> {
     pub assume: Assume,
     /// Bytes the search may hold.
     pub memory: usize,
-    /// Every op a transition of its own; otherwise ops that commute with everything are fused, and a violation
-    /// is searched again without that, so that its schedule is the shortest.
+    /// Every op a transition of its own; otherwise ops that commute with everything are fused.
     pub plain: bool,
-    /// Search a violation again for its shortest schedule.
+    /// The run of a violation is told: every op a move of its own, and the shortest where that costs little.
     pub trace: bool,
     /// Threads; 0 for as many as there are CPUs. They change no result.
     pub threads: usize,
@@ -96,6 +95,12 @@ pub struct Answer {
     pub wrong_gs: Option<Vec<Move>>,
     /// What the scope observes of the ends found, each once, in order; all of them if the search is complete.
     pub ends: Vec<Vec<u64>>,
+    /// No run that ends in a violation is shorter; otherwise nobody looked.
+    pub shortest: bool,
+    /// States of the search without reductions that came to the same, if there was one.
+    pub confirmed: Option<u64>,
+    /// The search with reductions had missed this violation: a fault of the checker.
+    pub missed: bool,
 }
 
 impl Answer {
@@ -137,7 +142,7 @@ const AT_FIRST: usize = 8;
 
 /// Explore. `go_on` sees the counters now and then and may stop the search by returning `false`.
 pub fn check(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) -> Result<Answer, CheckError> {
-    let mut fuse = !question.plain;
+    let fuse = !question.plain;
     // A run through a path that is not followed has its like through one that is, at most a few touches longer.
     let scope = Scope { every_path: question.plain || question.scope.every_path, ..question.scope.clone() };
     let mut deepest = false;
@@ -154,7 +159,7 @@ pub fn check(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) ->
     };
     let mut depth = BUFFERS[..AT_FIRST].iter().rposition(fits).unwrap_or(0);
     loop {
-        let answer = explore(model(depth, fuse, deepest)?, BUFFERS[depth], question, go_on);
+        let mut answer = explore(model(depth, fuse, deepest)?, BUFFERS[depth], question, go_on);
         match answer.end {
             End::Cut(Cut::Buffer) if !deepest => {
                 // Where no state holds more, runs that need more are left out: what the others show is so all the same.
@@ -164,13 +169,61 @@ pub fn check(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) ->
                     deepest = true;
                 }
             }
-            End::Violated(..) if fuse && question.trace => fuse = false,
-            End::Violated(..) if question.trace && question.scope.is_unbounded() => {
-                return Ok(Answer { model: counted(question, &answer)?, ..answer });
+            End::Violated(..) if question.trace => {
+                if fuse {
+                    let most = (answer.counts.states * 4).max(SHORTEST);
+                    let mut few = |c: &Counts| c.states < most && go_on(c);
+                    let again = explore(model(depth, false, deepest)?, BUFFERS[depth], question, &mut few);
+                    answer = if matches!(again.end, End::Violated(..)) {
+                        again
+                    } else {
+                        // Its moves are single ops already: fused ones were taken apart where they were found.
+                        Answer { model: Model { fuse: false, ..answer.model }, shortest: false, ..answer }
+                    };
+                }
+                if question.scope.is_unbounded() {
+                    return Ok(Answer { model: counted(question, &answer)?, ..answer });
+                }
+                return Ok(answer);
             }
             _ => return Ok(answer),
         }
     }
+}
+
+/// States among which a shortest violation is looked for in any case, op by op. The run of the reduced search is a
+/// run of the machine as it stands, and so is told where this many do not do.
+const SHORTEST: u64 = 1 << 20;
+
+/// States of an unreduced search that take about a second.
+pub const SECOND: u64 = 1 << 20;
+
+/// The same, and a pass of the reduced search is confirmed by one without reductions if that has no more than `most`
+/// states. What the search without reductions finds is the answer.
+pub fn check_confirmed(
+    question: &Question<'_>,
+    most: u64,
+    go_on: &mut dyn FnMut(&Counts) -> bool,
+) -> Result<Answer, CheckError> {
+    let answer = check(question, go_on)?;
+    if question.plain || answer.end != End::Complete || answer.counts.states >= most {
+        return Ok(answer);
+    }
+    let (mut over, plain) = (false, Question { plain: true, ..question.clone() });
+    let second = check(&plain, &mut |c| {
+        over |= c.states > most;
+        !over && go_on(c)
+    })?;
+    Ok(match second.end {
+        End::Complete => {
+            let seen = answer.counts.seen | second.counts.seen;
+            let counts = Counts { seen, ..answer.counts };
+            Answer { confirmed: Some(second.counts.states), counts, ..answer }
+        }
+        End::Violated(..) => Answer { missed: true, ..second },
+        End::Cut(Cut::Stopped) if !over => second,
+        End::Cut(_) => answer,
+    })
 }
 
 /// The model a violation is told in: with as many rounds and entries as it needs where there was no bound, so that
@@ -240,7 +293,18 @@ fn explore(
         }
     };
     let (end, counts, bytes, wrong_gs, ends) = ended;
-    Answer { model, end, counts, buffer, bytes, wrong_gs, ends }
+    Answer {
+        model,
+        end,
+        counts,
+        buffer,
+        bytes,
+        wrong_gs,
+        ends,
+        shortest: true,
+        confirmed: None,
+        missed: false,
+    }
 }
 
 type Ended = (End, Counts, usize, Option<Vec<Move>>, Vec<Vec<u64>>);
@@ -278,5 +342,7 @@ fn ended<K: parts::Key>(
     (end, counts, bytes, wrong_gs, ends)
 }
 
+#[cfg(test)]
+mod random;
 #[cfg(test)]
 mod tests;

@@ -10,8 +10,9 @@ use super::layout::{Device, Layout, MAX_WORDS, TEXT, narrow, renames, versions_n
 use super::machine::{Abs, Entries, INIT_MM, Model, NO_MM, Seen};
 use super::property::Quantity;
 use super::scope::{Assume, CheckError, Scope, UNBOUNDED};
-use crate::kernel::program::{At, Code, Feature, Features, Holds, Op, PageKind, Zone};
+use crate::kernel::program::{Code, Feature, Features, Holds, PageKind, Zone};
 use crate::kernel::step::Violation;
+pub use fusing::{CELLS, Need, ROWS, Row, Why};
 
 /// One thing that can happen on one CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,22 +70,6 @@ impl Model {
         let flushes = scope.roles.iter().enumerate().fold(0, |m, (i, r)| m | u8::from(r.flushes) << i);
         let nothing_user =
             layout.pages.iter().all(|p| !p.user_mapped && !matches!(p.kind, PageKind::User(_)));
-        let written = |f: &crate::kernel::program::Field| {
-            code.ops.iter().any(|op| {
-                let at = match *op {
-                    Op::Store { to, .. } => to,
-                    Op::Rmw { at, .. } | Op::Cas { at, .. } => at,
-                    _ => return false,
-                };
-                code.fields[usize::from(at.field)].var == f.var && at.at != At::Me
-            })
-        };
-        let private = code.fields.iter().map(|f| !written(f)).collect();
-        let writers = scope
-            .roles
-            .iter()
-            .filter(|r| writes_entries(&code, &r.first) || writes_entries(&code, &r.again))
-            .count();
         let entry = Entries {
             interrupt: code.program("interrupt"),
             interrupt_kernel: code.program("interrupt_kernel"),
@@ -101,8 +86,8 @@ impl Model {
             fuse: false,
             renamed,
             nothing_user,
-            private,
-            writers,
+            fusing: Vec::new(),
+            evicts: !scope.frames.is_empty() || scope.never.is_some() || scope.exists.is_some(),
             code,
             scope: scope.clone(),
             assume,
@@ -125,6 +110,7 @@ impl Model {
             let checks = model.layout.pages.iter().any(|p| Model::zone_may(model.assume, zone, p.kind));
             model.checked_zones |= u16::from(checks) << zone as u8;
         }
+        model.fusing = model.code.ops.iter().map(|&op| model.fusing_of(op)).collect();
         Ok(model)
     }
 
@@ -190,6 +176,7 @@ impl Model {
             a.set(s.kind[p], if page.present { present } else { 0 });
             a.set(s.upper[p], 1);
             a.set(s.upper_kind[p], 1);
+            a.set(s.since[p], 1);
             a.seen &= !Seen::OVERFLOW; // fields that a scope has no use for hold nothing
         }
         a.s
@@ -242,14 +229,6 @@ impl Model {
         e.deadlock = e.busy && !e.progress;
         e
     }
-}
-
-/// Does a program write page-table entries?
-fn writes_entries(code: &Code, name: &str) -> bool {
-    code.program(name).is_some_and(|p| {
-        let p = &code.programs[usize::from(p.0)];
-        code.ops[usize::from(p.start)..usize::from(p.end)].iter().any(|op| matches!(op, Op::Pte { .. }))
-    })
 }
 
 /// What an expansion found beside successors.

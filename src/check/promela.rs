@@ -212,6 +212,7 @@ impl Writer<'_> {
             | Op::SetGs(_)
             | Op::OweUser
             | Op::OweOthers
+            | Op::InvlpgbOf { .. }
             | Op::Invlpgb(_) => "skip".into(),
             Op::InvlpgbAll | Op::FreeTable(_) => "skip".into(),
             Op::ReadGs(to) => format!("{} = 1", reg(to)),

@@ -545,6 +545,22 @@ pub fn verified(scope: &Scope) -> String {
     format!("verified (any number of {free}, the rest bounded)")
 }
 
+/// Does this program of a scope ask for a flush or sync, or send one?
+fn flushes(m: &Model, name: &str) -> bool {
+    let flushes =
+        |op: &Op| matches!(op, Op::Request(_) | Op::Promise(_) | Op::Ipi { .. } | Op::Rar(_) | Op::Tlbsync);
+    m.code.ops_of(name).iter().any(flushes)
+}
+
+/// Whether a search without reductions came to the same.
+fn confirmed(answer: &Answer) -> String {
+    match answer.confirmed {
+        Some(states) => format!(" Confirmed unreduced ({states} states)."),
+        None if answer.model.fuse => " Not confirmed unreduced.".into(),
+        None => String::new(),
+    }
+}
+
 /// By which paths CPUs could come into the kernel.
 fn entry_paths(scope: &Scope) -> String {
     let mut names: Vec<&str> = Vec::new();
@@ -585,8 +601,10 @@ pub fn sentence(answer: &Answer) -> String {
         let devices = times(r.devices, "device interrupt", "device interrupts");
         format!(", {} of `{}` and {devices} per isolated CPU", times(rounds, "round", "rounds"), r.first)
     });
-    let kernel = || scope.roles.iter().filter(|r| r.rest == Rest::Kernel && !r.is_beside());
+    let kernel =
+        || scope.roles.iter().filter(|r| r.rest == Rest::Kernel && !r.is_beside() && flushes(m, &r.first));
     let rounds = match kernel().map(|r| usize::from(r.left) + 1).sum() {
+        0 => "no flush round".to_string(),
         _ if kernel().any(|r| r.left == UNBOUNDED) => "any number of flush rounds".to_string(),
         1 => "1 flush round".to_string(),
         n => format!("{n} flush rounds"),
@@ -626,14 +644,21 @@ pub fn sentence(answer: &Answer) -> String {
         End::Complete => format!(
             "V{}: no violation in any interleaving of {bounds}, {world}; {buffers}{} states, none truncated; \
              assuming {assumed}; not modelled: hotplug, SMM, TLBs shared by SMT siblings, guests, FRED; larger scopes \
-             unexplored.",
+             unexplored.{}",
             &verified(scope)[1..],
-            answer.counts.states
+            answer.counts.states,
+            confirmed(answer)
         ),
         End::Violated(v, path) => format!(
-            "Violated: {} in {} moves, within {bounds}, {world}; {buffers}assuming {assumed}.",
+            "Violated: {} in {} moves{}, within {bounds}, {world}; {buffers}assuming {assumed}.",
             v.name(),
-            path.len()
+            path.len(),
+            match (answer.missed, answer.shortest) {
+                (true, _) =>
+                    " (which the search with reductions missed: a fault of the checker, please report it)",
+                (_, true) => "",
+                (_, false) => " (there may be a shorter run)",
+            }
         ),
         End::Cut(cut) => {
             let why = match cut {

@@ -357,6 +357,17 @@ pub enum Fills {
     Demand,
 }
 
+/// What INVPCID and INVLPGB wait for (SEMANTICS H4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum InvpcidOrder {
+    /// Nothing: neither manual says that they do.
+    Unordered,
+    /// This CPU's own page-table stores.
+    Ordered,
+    /// Every earlier store of this CPU.
+    Publishes,
+}
+
 /// Assumptions about the machine and about code that is not modelled. Each is one flag of `--assume`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Assume {
@@ -366,8 +377,14 @@ pub struct Assume {
     pub nmi: Touches,
     /// T: where text is patched.
     pub text: Patched,
-    /// INVPCID publishes earlier stores (SEMANTICS H4; not in the SDM's list of serialising instructions).
-    pub invpcid_publishes: bool,
+    /// What INVPCID and INVLPGB wait for.
+    pub invpcid: InvpcidOrder,
+    /// EFER.TCE: INVLPG drops the upper entries of its own address only (SEMANTICS H3).
+    pub tce: bool,
+    /// The store buffer drains when an interrupt or exception is delivered (SEMANTICS H5).
+    pub interrupts_drain: bool,
+    /// TLBSYNC and RAR make the stores of the CPUs they reach visible (SEMANTICS H4).
+    pub broadcast_drains: bool,
     /// Stores are buffered (x86-TSO); off: sequential consistency.
     pub store_buffers: bool,
     /// Fills.
@@ -387,7 +404,10 @@ impl Default for Assume {
             danger: Touches::None,
             nmi: Touches::None,
             text: Patched::Instrumentable,
-            invpcid_publishes: false,
+            invpcid: InvpcidOrder::Unordered,
+            tce: true,
+            interrupts_drain: true,
+            broadcast_drains: false,
             store_buffers: true,
             fills: Fills::Speculative,
             gs_faults: false,
@@ -399,11 +419,15 @@ impl Default for Assume {
 
 impl Assume {
     /// Names and values of every flag, for help and errors.
-    pub const FLAGS: [(&'static str, &'static [&'static str]); 8] = [
+    pub const FLAGS: [(&'static str, &'static [&'static str]); 12] = [
         ("D", &["none", "directmap", "recycled"]),
         ("N", &["none", "directmap", "recycled"]),
         ("T", &["instr", "danger", "noinstr"]),
-        ("invpcid", &["ordered", "publishes"]),
+        ("invpcid", &["unordered", "ordered", "publishes"]),
+        ("tce", &["on", "off"]),
+        ("interrupts", &["drain", "keep"]),
+        ("broadcast", &["keeps", "drains"]),
+        ("walks", &["monotonic"]),
         ("stores", &["buffered", "sc"]),
         ("fills", &["speculative", "demand"]),
         ("gs", &["works", "faults"]),
@@ -424,7 +448,13 @@ impl Assume {
             ("T", "instr") => Some(self.text = Patched::Instrumentable),
             ("T", "danger") => Some(self.text = Patched::Danger),
             ("T", "noinstr") => Some(self.text = Patched::Noinstr),
-            ("invpcid", "publishes" | "ordered") => Some(self.invpcid_publishes = value == "publishes"),
+            ("invpcid", "unordered") => Some(self.invpcid = InvpcidOrder::Unordered),
+            ("invpcid", "ordered") => Some(self.invpcid = InvpcidOrder::Ordered),
+            ("invpcid", "publishes") => Some(self.invpcid = InvpcidOrder::Publishes),
+            ("tce", "on" | "off") => Some(self.tce = value == "on"),
+            ("interrupts", "drain" | "keep") => Some(self.interrupts_drain = value == "drain"),
+            ("broadcast", "keeps" | "drains") => Some(self.broadcast_drains = value == "drains"),
+            ("walks", "monotonic") => Some(()),
             ("stores", "buffered" | "sc") => Some(self.store_buffers = value == "buffered"),
             ("fills", "speculative") => Some(self.fills = Fills::Speculative),
             ("fills", "demand") => Some(self.fills = Fills::Demand),
@@ -442,8 +472,24 @@ impl Assume {
     pub fn phrases(&self) -> Vec<String> {
         let mut out = vec![format!("D={}", self.danger.name()), format!("N={}", self.nmi.name())];
         out.push(
-            if self.invpcid_publishes { "INVPCID publishes" } else { "INVPCID does not publish" }.into(),
+            match self.invpcid {
+                InvpcidOrder::Unordered => "INVPCID waits for no store",
+                InvpcidOrder::Ordered => "INVPCID waits for this CPU's page-table stores",
+                InvpcidOrder::Publishes => "INVPCID publishes",
+            }
+            .into(),
         );
+        if !self.tce {
+            out.push("TCE off".into());
+        }
+        if !self.interrupts_drain {
+            out.push("delivery of interrupts publishes nothing".into());
+        }
+        if self.broadcast_drains {
+            out.push("TLBSYNC and RAR make remote stores visible".into());
+        }
+        out.push("an invalidation cancels walks in flight".into());
+        out.push("walks=monotonic".into());
         if !self.store_buffers {
             out.push("sequential consistency".into());
         }

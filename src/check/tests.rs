@@ -75,7 +75,7 @@ fn the_fix_needs_the_fence_of_the_entry() {
     let a = run(&code, 0, Assume::default());
     assert_eq!(a.violation().unwrap().0, Violation::StaleAccessReused);
     // Unless INVPCID publishes, which its documentation does not say.
-    let publishes = run(&code, 0, Assume { invpcid_publishes: true, ..Assume::default() });
+    let publishes = run(&code, 0, Assume { invpcid: InvpcidOrder::Publishes, ..Assume::default() });
     assert_eq!(publishes.status(), Status::Verified);
 }
 
@@ -157,7 +157,9 @@ fn symmetry_and_fusing_agree_with_the_plain_search_on_three_cpus() {
         assert_eq!(reduced.status(), plain.status(), "{name}");
         if let Some((rule, moves)) = reduced.violation() {
             let shortest = plain.violation().unwrap().1.len();
-            assert!((shortest..=shortest + 6).contains(&moves.len()), "{shortest} {}", moves.len());
+            // The shortest run among the paths that are followed is at most a few touches longer than among all.
+            let most = if reduced.shortest { shortest + 6 } else { usize::MAX };
+            assert!((shortest..=most).contains(&moves.len()), "{name}: {shortest} {}", moves.len());
             assert_eq!(schedule::replay(&reduced.model, moves).unwrap().violation, Some(rule));
         }
     }

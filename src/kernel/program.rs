@@ -561,6 +561,15 @@ pub enum Op {
     },
     /// INVLPGB, broadcast; complete at this CPU's next TLBSYNC.
     Invlpgb(Pages),
+    /// INVLPGB with operands.
+    InvlpgbOf {
+        /// Which pages.
+        pages: Pages,
+        /// "Final translation only": leaves, no upper entries.
+        leaves: bool,
+        /// Of one PCID, the kernel half of this ASID's, and no global entries.
+        asid: Option<u8>,
+    },
     /// INVLPGB of everything, globals included.
     InvlpgbAll,
     /// TLBSYNC.

@@ -107,8 +107,15 @@ pub enum Invalidate {
     Page(Pages),
     /// INVPCID.
     Invpcid(Invpcid, PcidOf, Pages),
-    /// INVLPGB of the pages, globals included; on every CPU.
-    Broadcast(Pages),
+    /// INVLPGB of the pages on every CPU; globals included unless it names an ASID.
+    Broadcast {
+        /// Which.
+        pages: Pages,
+        /// Leaves alone ("final translation only").
+        leaves: bool,
+        /// The ASID, if it names one.
+        asid: Option<u8>,
+    },
     /// INVLPGB of everything, globals included; on every CPU.
     BroadcastAll,
 }
@@ -118,7 +125,7 @@ pub enum Invalidate {
 pub enum Order {
     /// SEMANTICS H4 (a): MOV CR, INVLPG, LOCKed ops, MFENCE.
     Publishes,
-    /// INVPCID: (a) is an assumption of the machine, off unless said.
+    /// INVPCID and INVLPGB: what they wait for is an assumption about the machine.
     Invpcid,
 }
 
@@ -255,7 +262,7 @@ pub fn order_of(op: Op) -> Option<Order> {
         Op::Pte { locked: true, .. } | Op::Mask { .. } => Some(Order::Publishes),
         // `llist_add` of a queued call is LOCKed (SEMANTICS L3); an x2APIC ICR write is preceded by MFENCE.
         Op::Ipi { .. } | Op::Rar(_) | Op::Tlbsync => Some(Order::Publishes),
-        Op::Invpcid { .. } | Op::Invlpgb(_) | Op::InvlpgbAll => Some(Order::Invpcid),
+        Op::Invpcid { .. } | Op::Invlpgb(_) | Op::InvlpgbOf { .. } | Op::InvlpgbAll => Some(Order::Invpcid),
         Op::Move { .. } | Op::Alu { .. } | Op::Load { .. } | Op::Store { .. } | Op::Unless { .. } => None,
         Op::Jump(_) | Op::Loop(_) | Op::Each { .. } | Op::Clear | Op::Put | Op::Await { .. } => None,
         Op::MoveWide { .. } | Op::Fence(Fence::Load | Fence::Store) => None,
@@ -370,7 +377,12 @@ fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Resu
         Op::MovCr4Pge(on) => m.invalidate(cpu, Invalidate::Cr4Pge(on))?,
         Op::Invlpg(pages) => m.invalidate(cpu, Invalidate::Page(pages))?,
         Op::Invpcid { kind, pcid, pages } => m.invalidate(cpu, Invalidate::Invpcid(kind, pcid, pages))?,
-        Op::Invlpgb(pages) => m.invalidate(cpu, Invalidate::Broadcast(pages))?,
+        Op::Invlpgb(pages) => {
+            m.invalidate(cpu, Invalidate::Broadcast { pages, leaves: false, asid: None })?;
+        }
+        Op::InvlpgbOf { pages, leaves, asid } => {
+            m.invalidate(cpu, Invalidate::Broadcast { pages, leaves, asid })?;
+        }
         Op::InvlpgbAll => m.invalidate(cpu, Invalidate::BroadcastAll)?,
         Op::Rar(to) => m.rar(cpu, to)?,
         Op::Touch(what) => m.touch(cpu, what)?,

@@ -31,6 +31,7 @@ struct Request {
     assume: Vec<(String, String)>,
     memory: usize,
     plain: bool,
+    confirm: u64,
     threads: usize,
     trace: bool,
     roles: String,
@@ -121,13 +122,17 @@ pub fn check_run<'py>(
     };
     let mut interrupted = None;
     let answer = py.detach(|| {
-        check::check(&question, &mut |counts| match tick(counts, progress.as_ref()) {
-            Ok(()) => true,
-            Err(error) => {
-                interrupted = Some(error);
-                false
-            }
-        })
+        check::check_confirmed(
+            &question,
+            request.confirm,
+            &mut |counts| match tick(counts, progress.as_ref()) {
+                Ok(()) => true,
+                Err(error) => {
+                    interrupted = Some(error);
+                    false
+                }
+            },
+        )
     });
     match interrupted {
         Some(error) => Err(error),

@@ -43,7 +43,7 @@ pub fn name_of(op: Op) -> Option<&'static str> {
             Invpcid::AllGlobal => "invpcid_all",
             Invpcid::All => "invpcid_non_global",
         },
-        Op::Invlpgb(_) | Op::InvlpgbAll => "invlpgb",
+        Op::Invlpgb(_) | Op::InvlpgbOf { .. } | Op::InvlpgbAll => "invlpgb",
         Op::Tlbsync => "tlbsync",
         Op::Rar(_) => "rar",
         // A cycle or so, or nothing: no preset has a cost for it.
@@ -154,7 +154,7 @@ impl Times {
                         Invpcid::AllGlobal => c.invpcid_all,
                         Invpcid::All => c.invpcid_non_global,
                     }),
-                    Op::Invlpgb(_) | Op::InvlpgbAll => of(c.invlpgb),
+                    Op::Invlpgb(_) | Op::InvlpgbOf { .. } | Op::InvlpgbAll => of(c.invlpgb),
                     Op::Tlbsync => of(c.tlbsync),
                     Op::Rar(_) => of(c.rar),
                     Op::LoadPage { .. } | Op::StorePage { .. } => of(c.mem_l1),

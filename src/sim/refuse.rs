@@ -22,7 +22,9 @@ pub fn refuse(code: &Code, cpu: &Cpu) -> Result<(), PolicyError> {
 fn lacking(op: Op, cpu: &Cpu) -> Option<String> {
     let (feature, name, has) = match op {
         Op::Invpcid { .. } => ("invpcid", "INVPCID", cpu.invpcid),
-        Op::Invlpgb(_) | Op::InvlpgbAll => ("invlpgb", "INVLPGB", cpu.invlpgb.is_some()),
+        Op::Invlpgb(_) | Op::InvlpgbOf { .. } | Op::InvlpgbAll => {
+            ("invlpgb", "INVLPGB", cpu.invlpgb.is_some())
+        }
         Op::Tlbsync => ("invlpgb", "TLBSYNC", cpu.invlpgb.is_some()),
         Op::Rar(_) => ("rar", "remote action requests", cpu.rar),
         _ => return None,

@@ -29,6 +29,13 @@ def command(
     reduce: Annotated[
         bool, typer.Option("--reduce/--no-reduce", help="Fuse ops that commute with everything.")
     ] = True,
+    confirm: Annotated[
+        bool | None,
+        typer.Option(
+            "--confirm/--no-confirm",
+            help="Confirm a pass without reductions, whatever it takes; by default where it takes about a second.",
+        ),
+    ] = None,
     threads: Annotated[int, typer.Option(help="Threads of one search; 0 for one per CPU.")] = 0,
     every: Annotated[
         bool, typer.Option("--all", help="The verdict table: every policy under every standard assumption.")
@@ -68,7 +75,7 @@ def command(
     if necessary:
         if html is not None:
             _common.fail("--html shows one verdict: leave --necessary out")
-        _bounds.refuse(given & {"reduce", "threads"}, "--necessary chooses its own search")
+        _bounds.refuse(given & {"reduce", "confirm", "threads"}, "--necessary chooses its own search")
         return _necessary(policy, json, bounds)
     from tlbcore.checker import check
 
@@ -76,6 +83,7 @@ def command(
         verdict = check(
             policy,
             reduce=reduce,
+            confirm=confirm,
             threads=threads,
             progress=lambda states, _depth: advance(states, None),
             **bounds,

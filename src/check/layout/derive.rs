@@ -3,13 +3,13 @@
 use super::entries::{Checks, Device, Path, paths};
 use super::liveness::{Ambient, Locations, frame, reach, register_widths};
 use super::packing::{Allocator, Bits, width};
-use super::pages::{MAX_MMS, address_spaces, pages, tags};
+use super::pages::{MAX_MMS, address_spaces, pages, tags, upper_tags};
 use super::{CpuFields, Frame, Layout, Location, SharedFields, Target};
 use crate::check::machine::Model;
 use crate::check::machine::faults::page_of;
 use crate::check::scope::{Assume, CheckError, MAX_ASIDS, Rest, Role, Scope, UNBOUNDED};
 use crate::kernel::program::{
-    Ask, At, Code, Copies, GENERATION_BITS, Level, Op, PageKind, Pages, Pc, ProgId, REGS, Set, Slot,
+    Ask, At, Code, Copies, Entry, GENERATION_BITS, Level, Op, PageKind, Pages, Pc, ProgId, REGS, Set, Slot,
 };
 
 /// What a layout is derived from.
@@ -20,6 +20,8 @@ struct Plan<'a> {
     buffer: usize,
     /// Bits of a version of a page.
     version_bits: u32,
+    /// Rights change, and are followed.
+    rights: bool,
     /// CPUs that send remote calls.
     senders: Vec<usize>,
     /// What each CPU can come to run.
@@ -77,8 +79,10 @@ impl<'a> Plan<'a> {
             let ops = at.map(|&(pc, _)| code.ops[usize::from(pc)]).collect();
             Runs { receives, levels, ops }
         });
-        let runs = runs.collect();
-        Ok(Plan { code, scope, buffer, version_bits: width(versions), senders, runs })
+        let runs: Vec<Runs> = runs.collect();
+        let rights = |op: &Op| matches!(op, Op::Pte { v: Entry::LessRights, .. });
+        let rights = runs.iter().flat_map(|r| &r.ops).any(rights);
+        Ok(Plan { code, scope, buffer, version_bits: width(versions), rights, senders, runs })
     }
 
     /// CPUs whose remote calls this one takes.
@@ -124,6 +128,8 @@ impl Layout {
             words: 0,
             bits: (Vec::new(), 0),
             handlers,
+            broadcasts: broadcasts(&plan),
+            writers: writers(&plan),
             asids: scope.asids,
             paths: Vec::new(),
         };
@@ -184,13 +190,18 @@ impl Layout {
             c.devices = a.take(width(u64::from(role.devices)));
         }
         for (p, page) in self.pages.iter().enumerate() {
+            let mapped = page.kind != PageKind::Text;
             for t in 0..tags(page, self.asids) {
                 c.tlb[p][t] = a.take(plan.version_bits);
-                if self.tables {
-                    c.upper[p][t] = a.take(plan.version_bits);
-                }
+                c.less[p][t] = a.take(u32::from(plan.rights && mapped));
+            }
+            for t in 0..upper_tags(page, self.asids) {
+                c.upper[p][t] = a.take(if self.tables && mapped { plan.version_bits } else { 0 });
             }
         }
+        // Without a machine check in it, an NMI is over with its own IRET.
+        let nested = plan.scope.mces > 0 && plan.scope.nmis > 1 && !plan.scope.roles[cpu].deaf;
+        c.nmi_blocked = a.take(u32::from(nested));
         for v in &plan.code.vars {
             let here = v.copies == Copies::Cpu;
             c.vars.push(if here { a.take(u32::from(v.bits)) } else { Bits::default() });
@@ -263,8 +274,8 @@ impl Layout {
         if ops.iter().any(|op| matches!(op, Op::FlushInfo { .. })) {
             c.info = (a.take(self.mm_bits()), a.take(u32::from(GENERATION_BITS)));
         }
-        if ops.iter().any(|op| matches!(op, Op::Invlpgb(_) | Op::InvlpgbAll)) {
-            c.broadcast = a.take(self.pages.len() as u32);
+        if ops.iter().any(|op| matches!(op, Op::Invlpgb(_) | Op::InvlpgbOf { .. } | Op::InvlpgbAll)) {
+            c.broadcast = a.take((self.pages.len() * self.broadcasts.len()) as u32);
         }
     }
 
@@ -321,15 +332,43 @@ impl Layout {
             s.version[p] = a.take(plan.version_bits);
             s.kind[p] = a.take(2);
             s.dead[p] = a.take(plan.version_bits);
-            if self.tables {
+            let mapped = self.pages[p].kind != PageKind::Text;
+            if plan.rights && mapped {
+                s.since[p] = a.take(plan.version_bits);
+            }
+            if self.tables && mapped {
                 s.upper[p] = a.take(plan.version_bits);
                 s.upper_kind[p] = a.take(1);
                 s.freed[p] = a.take(plan.version_bits);
                 s.old_leaf[p] = a.take(plan.version_bits);
+                s.old_less[p] = a.take(u32::from(plan.rights));
             }
         }
         s
     }
+}
+
+/// The operands that broadcasts of this scope have.
+fn broadcasts(plan: &Plan<'_>) -> Vec<(bool, Option<u8>)> {
+    let mut out = Vec::new();
+    for op in plan.runs.iter().flat_map(|r| &r.ops) {
+        let operands = match *op {
+            Op::Invlpgb(_) | Op::InvlpgbAll => (false, None),
+            Op::InvlpgbOf { leaves, asid, .. } => (leaves, asid),
+            _ => continue,
+        };
+        if !out.contains(&operands) {
+            out.push(operands);
+        }
+    }
+    out.sort_unstable();
+    out
+}
+
+/// CPUs that write entries or text: a bit each.
+fn writers(plan: &Plan<'_>) -> u8 {
+    let writes = |r: &Runs| r.ops.iter().any(|op| matches!(op, Op::Pte { .. }));
+    plan.runs.iter().enumerate().fold(0, |all, (cpu, r)| all | u8::from(writes(r)) << cpu)
 }
 
 /// Where each level of a CPU can start: by itself, and when remote calls come.

@@ -23,6 +23,11 @@ const IRETS: [&str; 8] = [
     "nmi_user",
 ];
 
+/// Is this program started by an interrupt or exception, so that the store buffer drains first (SEMANTICS H5)?
+pub fn is_delivered(program: &str) -> bool {
+    IRETS.contains(&program)
+}
+
 /// Names of programs that end in SYSRET, or never return: they publish nothing at their end.
 const NO_IRET: [&str; 4] = ["syscall", "syscall_compat", "sysenter_compat", "enter_user"];
 

@@ -10,6 +10,11 @@ pub fn tags(page: &PageInfo, asids: usize) -> usize {
     if page.global { 1 } else { asids * (1 + usize::from(page.user_mapped)) }
 }
 
+/// Tags an entry of a paging-structure cache above a page can carry: the G bit has no effect on those (SDM 3A 4.10.2.4).
+pub fn upper_tags(page: &PageInfo, asids: usize) -> usize {
+    asids * (1 + usize::from(page.user_mapped))
+}
+
 /// The tracked pages, and where the patched instruction is among them. A question about text alone tracks no
 /// other page: no bit of state for what nothing changes.
 pub(super) fn pages(

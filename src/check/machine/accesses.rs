@@ -1,5 +1,6 @@
 //! Accesses: which code may touch what (SEMANTICS A1, A2), and which of them break a rule (S5, S7 to S9).
 
+use super::translations::Leaf;
 use super::{Abs, CR3_USER, Model, Seen};
 use crate::check::layout::TEXT;
 use crate::kernel::program::{PageKind, Zone};
@@ -24,10 +25,17 @@ impl<const W: usize> Abs<'_, W> {
         }
         let used = self.used(cpu, p, cr3)?;
         match used {
-            Some(v) if v < dead && live => Err(Violation::StaleAccessReused),
-            Some(v) if v < dead => Err(Violation::StaleAccessNotReused),
+            Some(leaf) if leaf.version < dead && live && self.is_harmless(p, leaf) => Ok(()),
+            Some(leaf) if leaf.version < dead && live => Err(Violation::StaleAccessReused),
+            Some(leaf) if leaf.version < dead => Err(Violation::StaleAccessNotReused),
             _ => Ok(()),
         }
+    }
+
+    /// Does a leaf map the frame that is mapped now, with the rights it has now or fewer (SEMANTICS S4)?
+    fn is_harmless(&self, p: usize, leaf: Leaf) -> bool {
+        let s = &self.m.layout.shared;
+        s.since[p].exists() && leaf.version >= self.get(s.since[p]) && (leaf.less || self.get(s.kind[p]) == 1)
     }
 
     /// Run the patched instruction (SEMANTICS S7): each part as it was fetched, or as memory has it now. An INT3 is

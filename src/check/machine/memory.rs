@@ -112,11 +112,29 @@ impl<const W: usize> Abs<'_, W> {
             Entry::Fresh | Entry::Initial => 1,
             Entry::LessRights => 2,
         };
+        let old_kind = self.get(s.kind[p]);
         if level == Level::Table {
             let old = self.get(s.upper[p]);
             self.set(s.upper[p], old + 1);
             self.set(s.upper_kind[p], u64::from(kind != 0));
-            self.set(s.old_leaf[p], version);
+            self.set(s.old_leaf[p], if old_kind == 0 { 0 } else { version });
+            if s.old_less[p].exists() {
+                self.set(s.old_less[p], u64::from(old_kind == 2));
+            }
+        }
+        if s.since[p].exists() {
+            let direct = self.m.layout.pages[p].kind == PageKind::DirectMap;
+            let first = !self.m.renamed && self.get(s.since[p]) == 1;
+            let same = level == Level::Leaf
+                && match v {
+                    Entry::LessRights => old_kind != 0,
+                    Entry::Fresh => direct && old_kind != 0,
+                    Entry::Initial => (first || direct) && old_kind != 0,
+                    Entry::None | Entry::Int3 => true,
+                };
+            if !same {
+                self.set(s.since[p], version + 1);
+            }
         }
         // S3: an address that is mapped again was handed on, whatever its unmapper has promised by then.
         let handed_on = level == Level::Leaf
@@ -145,7 +163,8 @@ impl<const W: usize> Abs<'_, W> {
         let layout = &self.m.layout;
         let shared = &layout.shared;
         let covered = layout.cpus.iter().map(|c| c.covered[p]).filter(|b| b.exists());
-        let marks = [shared.dead[p]].into_iter().chain(covered.clone());
+        let since = Some(shared.since[p]).filter(|b| b.exists());
+        let marks = [shared.dead[p]].into_iter().chain(covered.clone()).chain(since);
         let held = layout.cpus.iter().flat_map(|c| c.tlb[p]).chain([shared.old_leaf[p]]);
         self.renumber(shared.version[p], marks, held.filter(|b| b.exists()));
         // `free table` tells the first table of all by its number.

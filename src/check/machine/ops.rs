@@ -2,6 +2,7 @@
 
 use super::{Abs, CR3_USER, INIT_MM, Model, NO_MM, Seen};
 use crate::check::layout::{Target, tags};
+use crate::check::scope::InvpcidOrder;
 use crate::kernel::program::{
     Ask, At, Cr3, Entry, Invpcid, Level, NoFlush, Op, PageKind, Pages, PcidOf, ProgId, Set, Slot, Touch,
 };
@@ -13,9 +14,13 @@ impl<const W: usize> Machine for Abs<'_, W> {
         let n = self.buffered(cpu);
         match order {
             Order::Publishes => n == 0,
-            Order::Invpcid if self.m.assume.invpcid_publishes => n == 0,
-            // H4 (b): an invalidation is ordered after this CPU's own entry stores.
-            Order::Invpcid => (0..n).all(|i| !matches!(self.decode(cpu, i).0, Target::Entry { .. })),
+            Order::Invpcid => match self.m.assume.invpcid {
+                InvpcidOrder::Unordered => true,
+                InvpcidOrder::Ordered => {
+                    (0..n).all(|i| !matches!(self.decode(cpu, i).0, Target::Entry { .. }))
+                }
+                InvpcidOrder::Publishes => n == 0,
+            },
         }
     }
 
@@ -186,15 +191,14 @@ impl<const W: usize> Machine for Abs<'_, W> {
                 for p in self.which(pages) {
                     let slot = if self.m.layout.pages[p].global { 0 } else { here };
                     if slot < tags(&self.m.layout.pages[p], self.m.layout.asids) {
-                        self.forget(me, p, slot, true);
+                        self.forget(me, p, slot);
                     }
                 }
-                // Paging-structure entries of the current PCID go for every address (SDM 4.10.4.1).
-                if self.m.layout.tables {
-                    for p in 0..self.m.layout.pages.len() {
-                        let slot = if self.m.layout.pages[p].global { 0 } else { here };
-                        let b = self.c(cpu).upper[p][slot];
-                        self.set(b, 0);
+                // Upper entries of the current PCID: for every address (SDM 3A 4.10.4.1), or under EFER.TCE for those
+                // flushed (APM 2 3.1.7).
+                for p in 0..self.m.layout.pages.len() {
+                    if !self.m.assume.tce || self.which(pages).any(|q| q == p) {
+                        self.forget_upper(me, p, here);
                     }
                 }
             }
@@ -203,8 +207,9 @@ impl<const W: usize> Machine for Abs<'_, W> {
                 for p in self.which(pages) {
                     let page = &self.m.layout.pages[p];
                     if !page.global && slot < tags(page, self.m.layout.asids) {
-                        self.forget(me, p, slot, true);
+                        self.forget(me, p, slot);
                     }
+                    self.forget_upper(me, p, slot);
                 }
             }
             Invalidate::Invpcid(Invpcid::Context, of, _) => {
@@ -214,11 +219,13 @@ impl<const W: usize> Machine for Abs<'_, W> {
             Invalidate::Invpcid(Invpcid::AllGlobal, ..) => self.forget_where(me, true, |_| true),
             Invalidate::Invpcid(Invpcid::All, ..) => self.forget_where(me, false, |_| true),
             // Complete at the next TLBSYNC and no earlier that one could rely on (APM Vol. 3, INVLPGB).
-            Invalidate::Broadcast(pages) => {
+            Invalidate::Broadcast { pages, leaves, asid } => {
                 let of = self.which(pages).fold(0, |of, p| of | 1 << p);
-                self.send_broadcast(me, of);
+                self.send_broadcast(me, of, (leaves, asid));
             }
-            Invalidate::BroadcastAll => self.send_broadcast(me, (1 << self.m.layout.pages.len()) - 1),
+            Invalidate::BroadcastAll => {
+                self.send_broadcast(me, (1 << self.m.layout.pages.len()) - 1, (false, None));
+            }
         }
         Ok(())
     }
@@ -229,15 +236,14 @@ impl<const W: usize> Machine for Abs<'_, W> {
         if of != 0 {
             self.set(b, 0);
             self.others = self.m.masks[3];
+            let pages = self.m.layout.pages.len();
             for c in 0..self.m.layout.cpus.len() {
-                for p in (0..self.m.layout.pages.len()).filter(|p| of >> p & 1 != 0) {
-                    if self.m.layout.pages[p].kind == PageKind::Text {
-                        continue; // no translation
-                    }
-                    for slot in 0..tags(&self.m.layout.pages[p], self.m.layout.asids) {
-                        self.forget(c, p, slot, true);
+                for (i, &operands) in self.m.layout.broadcasts.iter().enumerate() {
+                    for p in (0..pages).filter(|p| of >> (i * pages + p) & 1 != 0) {
+                        self.take_broadcast(c, p, operands);
                     }
                 }
+                self.reached(c);
             }
         }
         true
@@ -249,6 +255,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
         for c in 0..self.m.layout.cpus.len() {
             if set >> c & 1 != 0 {
                 self.forget_where(c, true, |_| true);
+                self.reached(c);
             }
         }
         Ok(())

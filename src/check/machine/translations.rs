@@ -1,9 +1,18 @@
 //! Translations: what a TLB holds, what a walk finds, what an invalidation drops, and which ASID an address space has.
 
 use super::{Abs, NO_MM};
-use crate::check::layout::tags;
+use crate::check::layout::{tags, upper_tags};
 use crate::kernel::program::{PageKind, Pages, PcidOf};
 use crate::kernel::step::Violation;
+
+/// A leaf, cached or in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// Its version.
+    pub version: u64,
+    /// It has fewer rights than the page can have.
+    pub less: bool,
+}
 
 impl<'a, const W: usize> Abs<'a, W> {
     /// Is the page mapped in memory, both levels?
@@ -13,19 +22,20 @@ impl<'a, const W: usize> Abs<'a, W> {
         self.get(s.kind[p]) != 0 && (!self.m.layout.tables || self.get(s.upper_kind[p]) != 0)
     }
 
-    /// What an access through the current CR3 would use: the cached version, or the one a walk finds.
+    /// What an access through the current CR3 would use: the cached leaf, or the one a walk finds.
     #[inline]
-    pub(super) fn used(&self, cpu: usize, p: usize, cr3: u64) -> Result<Option<u64>, Violation> {
+    pub(super) fn used(&self, cpu: usize, p: usize, cr3: u64) -> Result<Option<Leaf>, Violation> {
         let page = &self.m.layout.pages[p];
         let Some(slot) = self.m.slot(page, cr3) else { return Err(Violation::UnmappedAccess) };
-        let cached = self.get(self.m.layout.cpus[cpu].tlb[p][slot]);
+        let c = &self.m.layout.cpus[cpu];
+        let cached = self.get(c.tlb[p][slot]);
         if cached != 0 {
-            return Ok(Some(cached));
+            return Ok(Some(Leaf { version: cached, less: self.get(c.less[p][slot]) != 0 }));
         }
         if !self.m.maps(page, cr3) {
             return Ok(None);
         }
-        self.walk(cpu, p, slot)
+        self.walk(cpu, p, cr3)
     }
 
     /// Is the address space of a CR3 word free (SEMANTICS S9)?
@@ -35,12 +45,16 @@ impl<'a, const W: usize> Abs<'a, W> {
     }
 
     /// What a walk finds now (SEMANTICS S6: through a freed table is a violation, speculative or not).
-    pub fn walk(&self, cpu: usize, p: usize, slot: usize) -> Result<Option<u64>, Violation> {
+    pub fn walk(&self, cpu: usize, p: usize, cr3: u64) -> Result<Option<Leaf>, Violation> {
         let s = &self.m.layout.shared;
-        if s.freed_mms.exists() && self.is_freed(self.get(self.m.layout.cpus[cpu].cr3)) {
+        if s.freed_mms.exists() && self.is_freed(cr3) {
             return Err(Violation::FreedMm);
         }
-        if self.m.layout.tables && self.m.layout.pages[p].kind != PageKind::Text {
+        let page = &self.m.layout.pages[p];
+        if self.m.layout.tables
+            && page.kind != PageKind::Text
+            && let Some(slot) = self.m.upper_slot(page, cr3)
+        {
             let cached = self.get(self.m.layout.cpus[cpu].upper[p][slot]);
             let memory = self.get(s.upper[p]);
             let through = if cached != 0 {
@@ -54,18 +68,20 @@ impl<'a, const W: usize> Abs<'a, W> {
                 return Err(Violation::FreedTableWalk);
             }
             if through != memory {
-                let old = self.get(s.old_leaf[p]);
-                return Ok((old != 0).then_some(old));
+                let version = self.get(s.old_leaf[p]);
+                let less = self.get(s.old_less[p]) != 0;
+                return Ok((version != 0).then_some(Leaf { version, less }));
             }
         }
-        Ok((self.get(s.kind[p]) != 0).then(|| self.get(s.version[p])))
+        let kind = self.get(s.kind[p]);
+        Ok((kind != 0).then(|| Leaf { version: self.get(s.version[p]), less: kind == 2 }))
     }
 
     /// The field a page's data is in, by the translation an access uses now; none if it faults.
     pub(super) fn frame_of(&self, cpu: usize, page: u8) -> Result<Option<u8>, Violation> {
         let p = usize::from(page);
         let cr3 = self.get(self.m.layout.cpus[cpu].cr3);
-        let Some(version) = self.used(cpu, p, cr3)? else { return Ok(None) };
+        let Some(Leaf { version, .. }) = self.used(cpu, p, cr3)? else { return Ok(None) };
         let frames = self.m.scope.frames.get(p).map_or(&[][..], Vec::as_slice);
         Ok(frames.get(version as usize - 1).or(frames.last()).copied())
     }
@@ -86,16 +102,32 @@ impl<'a, const W: usize> Abs<'a, W> {
         })
     }
 
+    /// A leaf becomes cached.
     #[inline]
-    pub(super) fn forget(&mut self, cpu: usize, p: usize, slot: usize, upper: bool) {
+    pub fn hold(&mut self, cpu: usize, p: usize, slot: usize, leaf: Leaf) {
         let c = &self.m.layout.cpus[cpu];
-        self.set(c.tlb[p][slot], 0);
-        if upper {
-            self.set(c.upper[p][slot], 0);
+        self.set(c.tlb[p][slot], leaf.version);
+        if c.less[p][slot].exists() {
+            self.set(c.less[p][slot], u64::from(leaf.less));
         }
     }
 
-    /// Invalidate by tag: `globals` too, or only `slot`s chosen.
+    /// A cached leaf goes.
+    #[inline]
+    pub fn forget(&mut self, cpu: usize, p: usize, slot: usize) {
+        let c = &self.m.layout.cpus[cpu];
+        self.set(c.tlb[p][slot], 0);
+        self.set(c.less[p][slot], 0);
+    }
+
+    /// A cached upper entry goes.
+    #[inline]
+    pub(super) fn forget_upper(&mut self, cpu: usize, p: usize, slot: usize) {
+        let b = self.m.layout.cpus[cpu].upper[p][slot];
+        self.set(b, 0);
+    }
+
+    /// Invalidate by tag: leaves that are global if `globals`, other leaves and upper entries of the PCIDs `chosen`.
     #[inline]
     pub(super) fn forget_where(&mut self, cpu: usize, globals: bool, chosen: impl Fn(usize) -> bool) {
         for p in 0..self.m.layout.pages.len() {
@@ -105,17 +137,54 @@ impl<'a, const W: usize> Abs<'a, W> {
             }
             for slot in 0..tags(page, self.m.layout.asids) {
                 if page.global && globals || !page.global && chosen(slot) {
-                    self.forget(cpu, p, slot, true);
+                    self.forget(cpu, p, slot);
                 }
+            }
+            for slot in (0..upper_tags(page, self.m.layout.asids)).filter(|&slot| chosen(slot)) {
+                self.forget_upper(cpu, p, slot);
             }
         }
     }
 
+    /// A broadcast is under way: pages, a bit each, and operands.
     #[inline]
-    pub(super) fn send_broadcast(&mut self, cpu: usize, pages: u64) {
+    pub(super) fn send_broadcast(&mut self, cpu: usize, pages: u64, operands: (bool, Option<u8>)) {
         let b = self.m.layout.cpus[cpu].broadcast;
         let sent = self.get(b);
-        self.set(b, sent | pages);
+        let n = self.m.layout.broadcasts.iter().position(|&o| o == operands).expect("listed");
+        self.set(b, sent | pages << (n * self.m.layout.pages.len()));
+    }
+
+    /// What a broadcast of a page drops on one CPU. One of a user page names the PCID of the global ASID, the last of
+    /// the scope's (SEMANTICS H3).
+    pub(super) fn take_broadcast(&mut self, cpu: usize, p: usize, (leaves, asid): (bool, Option<u8>)) {
+        let page = &self.m.layout.pages[p];
+        let asids = self.m.layout.asids;
+        let of = match (asid, page.kind) {
+            (_, PageKind::Text) => return, // no translation
+            (Some(n), _) => Some(usize::from(n)),
+            (None, PageKind::User(_)) => Some(asids - 1),
+            (None, _) => None,
+        };
+        for slot in 0..tags(page, asids) {
+            if of.is_none_or(|n| !page.global && slot == n) {
+                self.forget(cpu, p, slot);
+            }
+        }
+        for slot in 0..upper_tags(page, asids) {
+            if !leaves && of.is_none_or(|n| slot == n) {
+                self.forget_upper(cpu, p, slot);
+            }
+        }
+    }
+
+    /// Stores of a CPU that a broadcast reached (SEMANTICS H4).
+    pub(super) fn reached(&mut self, cpu: usize) {
+        if self.m.assume.broadcast_drains {
+            while self.buffered(cpu) > 0 {
+                self.drain(cpu);
+            }
+        }
     }
 
     #[inline]

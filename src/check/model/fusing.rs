@@ -1,20 +1,42 @@
-//! Which ops commute with everything else that can happen, and happen with the op before them.
+//! Which ops happen with the op before them, and why no violation is lost by it.
+//!
+//! After a move of a CPU its next op, `t`, may be carried out at once: then the state between the two is never seen, and
+//! in no run does anything, `X`, happen there. That loses nothing if every run `.. a X t ..` has a run `.. a t X ..` that
+//! breaks the same rules and shows the same witnesses (`t` is a left mover; Lipton, CACM 18(12), 1975). `X` is what
+//! other CPUs do, and what happens to this one by itself: walks that cache, evictions, drains, interrupts, NMIs. A walk may
+//! itself be the violation (S6, S9), so `t` must not take from `X` what it walks through.
+//!
+//! [`ROWS`] holds the proof: for each class of ops what it [`Need`]s, and an argument for each rule. The code below
+//! asks for the needs and for nothing else, the page on checking prints the table, and `random` holds the reduced
+//! search against the plain one over all rules.
+
+mod table;
+
+use table::row_of;
+pub use table::{CELLS, Need, ROWS, Row, Why};
 
 use crate::check::layout::Device;
 use crate::check::machine::{Abs, Model, Seen};
-use crate::kernel::program::{At, Cond, Cr3, Invpcid, NoFlush, Op, Place, Set, Touch, Zone};
+use crate::kernel::program::{Ask, At, Op, Place, Slot, Touch, Zone};
 use crate::kernel::step::{NO_PC, Outcome, Violation};
 
+/// Of an op that is never fused.
+const NEVER: u16 = u16::MAX;
+
 impl Model {
-    /// Is this CPU in an NMI, so that no other comes (SEMANTICS H5)?
-    pub(super) fn in_nmi<const W: usize>(&self, a: &Abs<'_, W>, cpu: usize) -> bool {
+    /// Are NMIs blocked on this CPU (SEMANTICS H5)? Without machine checks in them they are while one runs.
+    pub(super) fn nmis_blocked<const W: usize>(&self, a: &Abs<'_, W>, cpu: usize) -> bool {
+        let blocked = self.layout.cpus[cpu].nmi_blocked;
+        if blocked.exists() {
+            return a.get(blocked) != 0;
+        }
         self.layout.cpus[cpu].frames.iter().any(|f| {
             let n = a.get(f.at);
             n != 0 && f.locations[n as usize - 1].nmi && a.get(f.mce) == 0
         })
     }
 
-    /// Can an NMI, a machine check or an interrupt arrive on this CPU now?
+    /// Can an NMI, a machine check or an interrupt arrive on this CPU now, or before its next op?
     fn disturbed<const W: usize>(&self, a: &Abs<'_, W>, cpu: usize, top: usize) -> bool {
         let c = &self.layout.cpus[cpu];
         let shared = &self.layout.shared;
@@ -25,85 +47,101 @@ impl Model {
         if !self.assume.nmis_arrive || self.role(cpu).deaf {
             return false;
         }
-        a.get(shared.mces) > 0 || a.get(shared.nmis) > 0 && !self.in_nmi(a, cpu)
+        a.get(shared.mces) > 0 || a.get(shared.nmis) > 0 && !self.nmis_blocked(a, cpu)
     }
 
-    /// May a device interrupt look at this CPU's translations now? It changes nothing, so only ops that change what it
+    /// May a device interrupt look at what this CPU can reach now? It changes nothing, so only ops that change what it
     /// would use must not be passed over.
     fn watched<const W: usize>(&self, a: &Abs<'_, W>, cpu: usize, top: usize) -> bool {
-        let looks =
-            |d: &Device| matches!(d, Device::Checks(zones) if zones.iter().any(|&z| self.zone_checks(z)));
+        let looks = |d: &Device| matches!(d, Device::Checks(_));
         top == 0 && a.get(self.layout.cpus[cpu].irqs) != 0 && self.devices[cpu].iter().any(looks)
     }
 
-    /// Does the next op commute with everything else that can happen now, on this CPU and on others, so that it
-    /// may as well happen at once?
-    ///
-    /// Register ops always do. While nothing can interrupt this CPU so do ops on what only it can see: its
-    /// GSBASE and CR3, its store buffer's tail, a switch away from a table that maps no tracked page, and an
-    /// invalidation of everything (a fill just before it is undone by it).
-    fn local<const W: usize>(&self, a: &Abs<'_, W>, cpu: usize, top: usize) -> bool {
-        let (pc, op) = a.next_op(cpu, top);
-        match op {
-            Op::MoveWide { .. } => true,
-            Op::Move { .. } | Op::Alu { .. } | Op::Jump(_) | Op::Loop(_) | Op::Clear | Op::Put => true,
-            // Other CPUs join and leave an address space's mask.
-            Op::Unless {
-                c: Cond::MeIn(Set::MmCpumask) | Cond::CurIn(Set::MmCpumask) | Cond::Empty(Set::MmCpumask),
-                ..
+    /// What must still hold where an op is fused, a bit for each [`Need`]; [`NEVER`] if it never is.
+    pub(super) fn fusing_of(&self, op: Op) -> u16 {
+        let mut left = 0;
+        for &need in row_of(op).needs.unwrap_or(&[]) {
+            match self.always(need, op) {
+                Some(true) => {}
+                Some(false) => return NEVER,
+                None => left |= 1 << need as u8,
             }
-            | Op::Each { of: Set::MmCpumask, .. }
-            | Op::Mask { .. } => false,
-            Op::Unless { c, .. } => c != Cond::Cr3User || !self.disturbed(a, cpu, top),
-            Op::Ask { .. } | Op::FlushInfo { .. } => !self.disturbed(a, cpu, top),
-            Op::Load { from: Place { at: At::Asid(_), .. }, .. }
-            | Op::Store { to: Place { at: At::Asid(_), .. }, .. } => !self.disturbed(a, cpu, top),
-            Op::Touch(Touch::Zone(z)) if z == Zone::Entry && !self.zone_checks(z) => true,
-            Op::Touch(Touch::Zone(z)) => !self.zone_checks(z) && !self.disturbed(a, cpu, top),
-            Op::Body(_) => {
-                !self.zone_checks(Model::zone_of(op).expect("a body has a zone"))
-                    && !self.disturbed(a, cpu, top)
-            }
-            Op::Store { .. } => self.assume.store_buffers && !self.disturbed(a, cpu, top),
-            Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) | Op::ReadCr3(_) | Op::Irq(true) => {
-                !self.disturbed(a, cpu, top)
-            }
-            Op::MovCr3 { to: Cr3::Kernel, keep: NoFlush::Keep } => {
-                self.nothing_user && self.pcid && !self.disturbed(a, cpu, top) && !self.watched(a, cpu, top)
-            }
-            Op::Invpcid { kind: Invpcid::AllGlobal, .. } | Op::MovCr4Pge(_) => {
-                !self.disturbed(a, cpu, top) && !self.watched(a, cpu, top)
-            }
-            Op::Load { from, .. } => {
-                self.private[usize::from(from.field)] && from.at == At::Me && !self.disturbed(a, cpu, top)
-            }
-            Op::Request(_) => self.writers == 1 && !self.disturbed(a, cpu, top),
-            Op::Return => {
-                let c = &self.layout.cpus[cpu];
-                let f = &c.frames[top];
-                let at = &f.locations[a.get(f.at) as usize - 1];
-                debug_assert_eq!(at.pc, pc);
-                let passes = at.ret == NO_PC && !(at.iret && a.get(c.pending) != 0);
-                passes && !self.disturbed(a, cpu, top) && !self.watched(a, cpu, top)
-            }
-            Op::Each { of, .. } => {
-                let mut probe = Abs::new(self, a.s);
-                probe.level = top;
-                let visited = a.get(self.layout.cpus[cpu].frames[top].visited);
-                (u64::from(probe.members(of, cpu as u16)) & !visited).count_ones() < 2
-            }
-            Op::Rmw { .. } | Op::Cas { .. } | Op::Await { .. } | Op::AwaitAcks | Op::Fence(_) => false,
-            Op::Irq(false) | Op::MovCr3 { .. } | Op::Invlpg(_) | Op::Invpcid { .. } | Op::Invlpgb(_) => false,
-            Op::InvlpgbAll
-            | Op::Tlbsync
-            | Op::Rar(_)
-            | Op::Touch(_)
-            | Op::Pte { .. }
-            | Op::FreeTable(_)
-            | Op::FreeMm(_) => false,
-            Op::LoadPage { .. } | Op::StorePage { .. } => false,
-            Op::Promise(_) | Op::Ipi { .. } | Op::HandleCalls | Op::OweUser | Op::OweOthers => false,
         }
+        if row_of(op).needs.is_some() { left } else { NEVER }
+    }
+
+    /// What a need is for an op in every state; `None` if that depends on the state.
+    fn always(&self, need: Need, op: Op) -> Option<bool> {
+        Some(match need {
+            Need::OwnCopy => match op {
+                Op::Load { from: Place { field, at: At::Me }, .. } => self.is_private(field),
+                _ => false,
+            },
+            Need::Buffered => self.assume.store_buffers,
+            Need::NoPageOfZone => match op {
+                Op::Touch(Touch::Zone(z)) => !self.zone_checks(z),
+                _ => Model::zone_of(op).is_some_and(|z| !self.zone_checks(z)),
+            },
+            Need::NoSwitch => op != Op::Body(Slot::Syscall) || self.layout.asids < 2,
+            Need::OwnRequest if !matches!(op, Op::Ask { what: Ask::InfoMm | Ask::InfoGen, .. }) => true,
+            Need::OneChoice if !matches!(op, Op::Each { .. }) => true,
+            Need::NothingInUserTable => self.nothing_user,
+            Need::Pcid => self.pcid,
+            Need::NoMmFreed => !self.layout.shared.freed_mms.exists(),
+            Need::NoText => self.layout.text.is_none(),
+            Need::NoTextIfSerialises if self.layout.text.is_none() => true,
+            Need::Undisturbed | Need::OneChoice | Need::OwnRequest | Need::NoCallOut => return None,
+            Need::Unwatched | Need::SoleWriter | Need::NoTextIfSerialises => return None,
+            Need::NotARemoteCall | Need::DrainedIfIret => return None,
+        })
+    }
+
+    /// Does no other CPU, and no page, give a way to a CPU's copy of this variable?
+    fn is_private(&self, field: u8) -> bool {
+        let var = |field: u8| self.code.fields[usize::from(field)].var;
+        let mapped = self.scope.frames.iter().flatten().any(|&f| var(f) == var(field));
+        let written = self.code.ops.iter().any(|op| {
+            let at = match *op {
+                Op::Store { to, .. } => to,
+                Op::Rmw { at, .. } | Op::Cas { at, .. } => at,
+                _ => return false,
+            };
+            var(at.field) == var(field) && at.at != At::Me
+        });
+        !mapped && !written
+    }
+
+    /// Does the next op of a CPU commute with everything else that can happen now?
+    #[inline]
+    fn local<const W: usize>(&self, a: &Abs<'_, W>, cpu: usize, top: usize) -> bool {
+        let c = &self.layout.cpus[cpu];
+        let f = &c.frames[top];
+        let at = &f.locations[a.get(f.at) as usize - 1];
+        let needs = self.fusing[usize::from(at.pc)];
+        if needs == 0 || needs == NEVER {
+            return needs == 0;
+        }
+        let needed = |need: Need| needs & 1 << need as u8 != 0;
+        if needed(Need::Undisturbed) && self.disturbed(a, cpu, top) {
+            return false;
+        }
+        if needed(Need::Unwatched) && self.watched(a, cpu, top) {
+            return false;
+        }
+        if needed(Need::OneChoice)
+            && let Op::Each { of, .. } = at.op
+        {
+            let mut probe = Abs::new(self, a.s);
+            probe.level = top;
+            let choices = u64::from(probe.members(of, cpu as u16)) & !a.get(f.visited);
+            return choices.count_ones() < 2;
+        }
+        !(needed(Need::OwnRequest) && a.get(c.serving) != 0
+            || needed(Need::NoCallOut) && a.get(c.waits) != 0
+            || needed(Need::SoleWriter) && self.layout.writers & !(1 << cpu) != 0
+            || needed(Need::NotARemoteCall) && at.ret != NO_PC
+            || needed(Need::DrainedIfIret) && at.iret && a.get(c.pending) != 0
+            || needed(Need::NoTextIfSerialises) && at.serialises)
     }
 
     /// Do accesses of this zone look at any tracked page?

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow::{self, Break, Continue};
 
 use super::{Action, Expansion};
-use crate::check::layout::{Bits, Device, tags};
+use crate::check::layout::{Bits, Device, is_delivered, tags};
 use crate::check::machine::{Abs, CR3_USER, Model, Seen};
 use crate::check::scope::{Fills, Rest, Role, UNBOUNDED};
 use crate::kernel::program::{Op, PageKind, Slot, Touch};
@@ -121,7 +121,14 @@ where
         }
         if unbounded || left > 0 {
             self.e.progress |= !unbounded;
+            let ready = self.deliverable();
             for (i, path) in m.paths[cpu].iter().enumerate() {
+                // What only follows an exception is not delivered; of paths that are one the first stands for all, and
+                // a system call stands before exceptions.
+                let whole = m.code.program_of(path.start).is_some_and(|p| p.start == path.start);
+                if whole && !ready && is_delivered(&path.name) {
+                    continue;
+                }
                 self.may(if i == 0 { Action::Enter } else { Action::EnterBy(i as u8) }, |a| {
                     if !unbounded {
                         a.set(c.left, left - 1);
@@ -155,12 +162,17 @@ where
         Continue(())
     }
 
+    /// Is the store buffer as empty as delivery of an interrupt or exception makes it (SEMANTICS H5)? It drains by itself.
+    fn deliverable(&self) -> bool {
+        !self.m.assume.interrupts_drain || self.get(self.m.layout.cpus[self.cpu].pending) == 0
+    }
+
     /// Interrupts, at IF=1 (SEMANTICS H5): the pending one, and amid a program one that a device sends. In user mode
     /// that is an entry, and at rest in the kernel its touches are those of ordinary code.
     fn interrupt(&mut self, user: bool, top: Option<usize>) -> Go {
         let (m, cpu) = (self.m, self.cpu);
         let c = &m.layout.cpus[cpu];
-        if !matches!(top, None | Some(0)) || self.get(c.irqs) == 0 {
+        if !matches!(top, None | Some(0)) || self.get(c.irqs) == 0 || !self.deliverable() {
             return Continue(());
         }
         let idle = top == Some(0) && m.code.is_idle_at(Abs::new(m, *self.s).next_op(cpu, 0).0);
@@ -223,7 +235,7 @@ where
             return Continue(());
         }
         let level = if user { 0 } else { top.map_or(1, |l| l + 1) };
-        if level == 3 || !c.frames[level].at.exists() {
+        if level == 3 || !c.frames[level].at.exists() || !self.deliverable() {
             return Continue(());
         }
         let enter = |a: &mut Abs<'_, W>| {
@@ -237,10 +249,11 @@ where
                 a.seen |= if under_user { Seen::NMI_USER_CR3 } else { Seen::NMI_KERNEL };
             }
         };
-        if nmis > 0 && !m.in_nmi(&Abs::new(m, *self.s), cpu) {
+        if nmis > 0 && !m.nmis_blocked(&Abs::new(m, *self.s), cpu) {
             self.may(Action::Nmi, |a| {
                 a.set(shared.nmis, nmis - 1);
                 enter(a);
+                a.set(c.nmi_blocked, u64::from(c.nmi_blocked.exists()));
             })?;
         }
         if mces > 0 {
@@ -265,22 +278,27 @@ where
             let tables = m.layout.tables && page.kind != PageKind::Text;
             debug_assert!(slot < tags(page, m.layout.asids));
             if self.get(c.tlb[p][slot]) != 0 {
-                if tables {
-                    self.may(Action::Drop(p as u8), |a| a.set(c.tlb[p][slot], 0))?;
+                if page.kind != PageKind::Text && (m.evicts || tables && !m.fuse) {
+                    self.may(Action::Drop(p as u8), |a| a.forget(cpu, p, slot))?;
                 }
                 continue;
             }
             if !m.maps(page, cr3) || m.assume.fills == Fills::Demand && !m.demands(&at, cpu, top, p) {
                 continue;
             }
-            match at.walk(cpu, p, slot) {
-                Ok(Some(v)) => self.may(Action::Fill(p as u8), |a| a.set(c.tlb[p][slot], v))?,
+            match at.walk(cpu, p, cr3) {
+                Ok(Some(leaf)) => self.may(Action::Fill(p as u8), |a| a.hold(cpu, p, slot, leaf))?,
                 Ok(None) => {}
                 Err(v) => self.breaks(Action::Fill(p as u8), v)?,
             }
-            if tables && self.get(c.upper[p][slot]) == 0 && self.get(shared.upper_kind[p]) != 0 {
+            let upper = m.upper_slot(page, cr3).map(|slot| c.upper[p][slot]);
+            if let Some(upper) = upper
+                && tables
+                && self.get(upper) == 0
+                && self.get(shared.upper_kind[p]) != 0
+            {
                 let version = self.get(shared.upper[p]);
-                self.may(Action::FillUpper(p as u8), |a| a.set(c.upper[p][slot], version))?;
+                self.may(Action::FillUpper(p as u8), |a| a.set(upper, version))?;
             }
         }
         Continue(())

@@ -51,6 +51,7 @@ impl Assembler<'_> {
             }
             ["invlpgb", "all"] => Op::InvlpgbAll,
             ["invlpgb", page] => Op::Invlpgb(self.pages(page, at)?),
+            ["invlpgb", page, operands @ ..] => self.invlpgb(page, operands, at)?,
             ["rar", set] => Op::Rar(self.cpu_set(set, at)?),
             ["read", page] => Op::Touch(Touch::Read(self.page(page, at)?)),
             ["write", page] => Op::Touch(Touch::Write(self.page(page, at)?)),
@@ -111,6 +112,25 @@ impl Assembler<'_> {
                 return self.fail(at, format!("`{}` is no op{hint}", words.join(" ")));
             }
         })
+    }
+
+    /// INVLPGB's operands: `asid N`, `final`.
+    fn invlpgb(&self, page: &str, operands: &[&str], at: Loc) -> Result2<Op> {
+        let pages = self.pages(page, at)?;
+        let (asid, rest) = match operands {
+            ["asid", n, rest @ ..] => match n.parse::<u8>() {
+                Ok(n @ 0..=1) => (Some(n), rest),
+                _ => return self.fail(at, format!("`invlpgb` names ASID 0 or 1, not `{n}`")),
+            },
+            rest => (None, rest),
+        };
+        match rest {
+            [] | ["final"] => Ok(Op::InvlpgbOf { pages, leaves: !rest.is_empty(), asid }),
+            _ => self.fail(
+                at,
+                format!("`invlpgb` takes pages, then `asid N`, then `final`, not `{}`", operands.join(" ")),
+            ),
+        }
     }
 
     pub(super) fn entry(&self, level: &str, page: &str, v: &str, locked: bool, at: Loc) -> Result2<Op> {

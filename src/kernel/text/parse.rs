@@ -322,6 +322,9 @@ fn simple(c: &mut Cursor<'_>, word: String) -> Result<StmtKind, PolicyError> {
                     Token::Word(w) => words.push(w.clone()),
                     Token::Sign(s @ ("=" | ",")) => words.push((*s).into()),
                     Token::Int(n) if words == ["free", "mm"] => words.push(n.to_string()),
+                    Token::Int(n) if words[0] == "invlpgb" && words.last().is_some_and(|w| w == "asid") => {
+                        words.push(n.to_string());
+                    }
                     _ => break,
                 }
                 c.next += 1;

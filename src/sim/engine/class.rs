@@ -48,7 +48,8 @@ pub(super) fn class_of(op: Op) -> Class {
             Class::Private
         }
         Op::LoadPage { .. } | Op::StorePage { .. } => Class::Private,
-        Op::Invlpgb(_) | Op::InvlpgbAll | Op::Touch(_) | Op::Pte { .. } | Op::FreeTable(_) => Class::Private,
+        Op::Invlpgb(_) | Op::InvlpgbOf { .. } | Op::InvlpgbAll | Op::Touch(_) => Class::Private,
+        Op::Pte { .. } | Op::FreeTable(_) => Class::Private,
         Op::FreeMm(_) => Class::Private,
         Op::Mask { .. } => Class::Cross,
         // The request that is served does not change while it is.

@@ -321,7 +321,7 @@ impl Machine for Timed {
                 }
                 // vmalloc pages are in nobody's working set here.
                 Invalidate::Invpcid(Invpcid::Address, ..) | Invalidate::Page(_) => {}
-                Invalidate::Broadcast(_) | Invalidate::BroadcastAll => {}
+                Invalidate::Broadcast { .. } | Invalidate::BroadcastAll => {}
             }
         }
         match what {
@@ -352,7 +352,7 @@ impl Machine for Timed {
                 let stat = if c.call.is_some() { Stat::remote_flushes } else { Stat::local_flushes };
                 self.add(cpu, stat, 1);
             }
-            Invalidate::Broadcast(_) => {
+            Invalidate::Broadcast { .. } => {
                 let request = self.current_request(cpu);
                 // Up to eight pages per instruction (CPUID 8000_0008h.EDX + 1).
                 let extra = u64::from(request.pages.saturating_sub(1) / 8) * self.times.invlpgb;

@@ -38,8 +38,12 @@ pub struct Rules {
     /// Tracked pages whose region is never unmapped, a bit each: not what `range` means where it is, and what it means
     /// where rights change.
     pub lasting: u32,
-    /// INVPCID publishes earlier stores.
+    /// INVPCID and INVLPGB wait for every earlier store.
     pub invpcid_publishes: bool,
+    /// They wait for this CPU's page-table stores.
+    pub invpcid_ordered: bool,
+    /// TLBSYNC and RAR make the stores of the CPUs they reach visible.
+    pub broadcast_drains: bool,
     /// Stores are queued.
     pub store_buffers: bool,
     /// A %gs-relative access under the user's GSBASE is a violation.
@@ -312,7 +316,7 @@ impl Machine for Scripted {
         match order {
             Order::Publishes => stores.is_empty(),
             Order::Invpcid if self.rules.invpcid_publishes => stores.is_empty(),
-            // H4 (b): an invalidation is ordered after this CPU's own entry stores.
+            Order::Invpcid if !self.rules.invpcid_ordered => true,
             Order::Invpcid => !stores.iter().any(|s| matches!(s, Stored::Entry { .. })),
         }
     }
@@ -464,7 +468,7 @@ impl Machine for Scripted {
                 }
             }
             // As late as it may be (APM Vol. 3, INVLPGB): at the next TLBSYNC.
-            Invalidate::Broadcast(of) => {
+            Invalidate::Broadcast { pages: of, .. } => {
                 self.broadcast[usize::from(cpu)] |= pages(of).fold(0, |sent, page| sent | 1 << page);
             }
             Invalidate::BroadcastAll => self.broadcast[usize::from(cpu)] = (1 << self.pages.len()) - 1,

@@ -1,0 +1,585 @@
+//! Random models over all rules: the reduced search against the plain one, and both against a search that shares nothing
+//! with them but the model's successors.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt::Write;
+
+use super::litmus::Litmus;
+use super::machine::{Model, Seen};
+use super::model::Need;
+use super::{Question, Status, check};
+use crate::kernel::program::{Cr3, Invpcid, Op, Touch};
+use crate::kernel::step::Violation;
+
+/// A small generator of numbers (xorshift64*), so that a seed names a model for good.
+struct Rng(u64);
+
+impl Rng {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        rng.next();
+        rng
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    fn pick<'a>(&mut self, of: &[&'a str]) -> &'a str {
+        of[self.below(of.len())]
+    }
+}
+
+/// What the programs of one random text are made of.
+struct Gen {
+    rng: Rng,
+    pages: Vec<&'static str>,
+    user: bool,
+    pti: bool,
+    text: bool,
+    data: bool,
+    asids: usize,
+    /// Entered at an interrupt or NMI: it waits for nobody.
+    handler: bool,
+    requested: bool,
+}
+
+impl Gen {
+    fn page(&mut self) -> &'static str {
+        let pages = self.pages.clone();
+        self.rng.pick(&pages)
+    }
+
+    /// One statement, or a few that belong together.
+    fn line(&mut self) -> String {
+        let page = self.page();
+        let locked = if self.rng.one_in(2) { " locked" } else { "" };
+        match self.rng.below(40) {
+            0..=2 => format!(
+                "pte {page} = {}{locked}",
+                self.rng.pick(&["none", "none", "fresh", "less-rights", "initial"])
+            ),
+            3 => format!("table {page} = {}{locked}", self.rng.pick(&["none", "none", "fresh"])),
+            4..=6 => self.flush(page),
+            7 | 8 => self.flush_all(),
+            9 => format!("mov cr3, kernel{}", self.rng.pick(&["", " noflush", " noflush"])),
+            10 if self.pti => format!("mov cr3, user{}", self.rng.pick(&["", " noflush", " owed"])),
+            10 | 11 => {
+                let mm = 1 + usize::from(self.user) * self.rng.below(2);
+                let asid = self.rng.below(self.asids);
+                format!("mov cr3, mm {mm} asid {asid}{}", self.rng.pick(&["", " noflush"]))
+            }
+            12..=14 => format!("{} {page}", self.rng.pick(&["read", "write"])),
+            15 => format!(
+                "touch {}",
+                self.rng.pick(&["kernel", "danger", "entry", "percpu", "stack", "nmi", "user"])
+            ),
+            16 => format!("x = {}", self.rng.below(2)),
+            17 => format!("f = {}", self.rng.below(2)),
+            18 => format!("let r = {}\nif r == 1\n  {}", self.rng.pick(&["x", "f"]), self.simple(page)),
+            19 => format!("xchg {}, {}", self.rng.pick(&["x", "f"]), self.rng.below(2)),
+            20 => self.rng.pick(&["fence", "lfence", "serialize"]).into(),
+            21 if !self.handler => format!("await x == {}", self.rng.below(2)),
+            22 if !self.handler => "ipi others, handler\nawait acks".into(),
+            23 if !self.handler => {
+                "each cpu in others\n  if f[cpu]\n    put cpu into targets\nipi targets, handler\nawait acks"
+                    .into()
+            }
+            24 => {
+                let asid = if self.rng.one_in(2) {
+                    String::new()
+                } else {
+                    format!(" asid {}", self.rng.below(self.asids))
+                };
+                format!("invlpgb {page}{asid}{}", self.rng.pick(&["", " final"]))
+            }
+            25 => self.rng.pick(&["tlbsync", "invlpgb all\ntlbsync"]).into(),
+            26 => "rar others".into(),
+            27 => self.rng.pick(&["cli", "sti"]).into(),
+            28 => "swapgs".into(),
+            29 if self.user => "free mm 2".into(),
+            30 if self.data => {
+                self.rng.pick(&["let d = load a", "store a, 1", "let d = load a\nx = d"]).into()
+            }
+            31 if self.text => self
+                .rng
+                .pick(&["text head = int3", "text tail = new", "text head = new", "run text", "run text"])
+                .into(),
+            32 if self.text => "request text head\nserialize\npromise text head".into(),
+            33 => self.rng.pick(&["owe user", "owe others"]).into(),
+            34 | 35 => self.promise(page),
+            36 if self.requested => format!("free table {page}"),
+            37 => "body syscall".into(),
+            38 if self.user => "let m = mm to flush\nflush info m, 1".into(),
+            _ => self.simple(page),
+        }
+    }
+
+    fn simple(&mut self, page: &str) -> String {
+        match self.rng.below(6) {
+            0 => format!("read {page}"),
+            1 => "touch kernel".into(),
+            2 => self.flush_all(),
+            3 => "mov cr3, kernel noflush".into(),
+            4 => format!("x = {}", self.rng.below(2)),
+            _ => format!("pte {page} = none"),
+        }
+    }
+
+    fn flush(&mut self, page: &str) -> String {
+        match self.rng.below(4) {
+            0 | 1 => format!("invlpg {page}"),
+            2 => format!("invpcid address {} {page}", self.rng.pick(&["kernel", "user"])),
+            _ => format!("invlpgb {page}\ntlbsync"),
+        }
+    }
+
+    fn flush_all(&mut self) -> String {
+        self.rng
+            .pick(&[
+                "invpcid all-including-global",
+                "invpcid all-including-global",
+                "mov cr4, pge off",
+                "invpcid all",
+                "invpcid context kernel",
+                "mov cr3, kernel",
+            ])
+            .into()
+    }
+
+    /// A flush as callers ask for it.
+    fn promise(&mut self, page: &str) -> String {
+        let mut out = String::new();
+        let table = self.rng.one_in(3);
+        let locked = if self.rng.one_in(2) { " locked" } else { "" };
+        if self.rng.one_in(2) {
+            let _ = writeln!(out, "{} {page} = none{locked}", if table { "table" } else { "pte" });
+        }
+        let _ = writeln!(out, "request {page}");
+        match self.rng.below(4) {
+            0 if !self.handler => out.push_str("ipi others, handler\nawait acks\n"),
+            1 => {}
+            2 => {
+                let all = self.flush_all();
+                let _ = writeln!(out, "{all}");
+            }
+            _ => {
+                let one = self.flush(page);
+                let _ = writeln!(out, "{one}");
+            }
+        }
+        let _ = writeln!(out, "promise {page}");
+        if table && self.rng.one_in(2) {
+            let _ = writeln!(out, "free table {page}");
+        } else if self.rng.one_in(2) {
+            let _ = writeln!(out, "pte {page} = fresh locked");
+        }
+        out.trim_end().into()
+    }
+
+    fn section(&mut self, name: &str, first: &str, lines: usize, last: &str, handler: bool) -> String {
+        (self.handler, self.requested) = (handler, false);
+        let mut out = format!("\n{name}\n");
+        let mut body: Vec<String> = if first.is_empty() { Vec::new() } else { vec![first.into()] };
+        for _ in 0..lines {
+            let line = self.line();
+            self.requested |= line.contains("request");
+            body.push(line);
+        }
+        if !last.is_empty() {
+            body.push(last.into());
+        }
+        for line in body.iter().flat_map(|b| b.lines()) {
+            let _ = writeln!(out, "  {line}");
+        }
+        out
+    }
+}
+
+/// The text of a random model.
+fn text(seed: u64) -> String {
+    let mut rng = Rng::new(seed);
+    let pti = rng.one_in(2);
+    let user = rng.one_in(4);
+    let text = rng.one_in(6);
+    let data = !user && !text && rng.one_in(6);
+    let asids = 1 + usize::from(rng.one_in(3));
+    let mut pages = Vec::new();
+    let mut out = format!("litmus r{seed}\n  verdict \"verified\"\n  based on ipi\n");
+    let kinds = [
+        "vmalloc",
+        "vmalloc",
+        "vmalloc, global",
+        "direct map",
+        "entry area, user mapped",
+        "entry area, global, user mapped",
+    ];
+    let kind = if user { "user of 2" } else { rng.pick(&kinds) };
+    let _ = writeln!(out, "  page a : {kind}");
+    pages.push("a");
+    if !text && rng.one_in(3) {
+        let kind = rng.pick(&kinds);
+        let _ = writeln!(out, "  page b : {kind}");
+        pages.push("b");
+    }
+    out.push_str(
+        "  var x : 1 bit, shared, starts 0, user mapped\n  var f : 1 bit, per cpu, starts 1, user mapped\n",
+    );
+    if data {
+        out.push_str("  var y : 1 bit, shared, starts 1\n  frames \"a: x y\"\n");
+    }
+    let features = if pti {
+        "pti pcid invpcid"
+    } else {
+        rng.pick(&["pcid invpcid", "pcid invpcid invlpgb", "invpcid", "pcid"])
+    };
+    let _ = writeln!(out, "  features \"{features}\"\n  asids \"{asids}\"");
+    let nmis = usize::from(rng.one_in(4)) * (1 + usize::from(rng.one_in(4)));
+    let mces = usize::from(rng.one_in(10));
+    if nmis + mces > 0 {
+        let _ = writeln!(out, "  nmis \"{nmis}\"\n  mces \"{mces}\"");
+    }
+    let mut assume: Vec<&str> = Vec::new();
+    for (one_in, flags) in [
+        (2, &["D=recycled", "D=directmap"][..]),
+        (2, &["N=recycled"]),
+        (4, &["T=danger", "T=noinstr"]),
+        (2, &["invpcid=ordered", "invpcid=publishes"]),
+        (3, &["tce=off"]),
+        (3, &["interrupts=keep"]),
+        (3, &["broadcast=drains"]),
+        (8, &["stores=sc"]),
+        (8, &["fills=demand"]),
+        (3, &["gs=faults"]),
+    ] {
+        if rng.one_in(one_in) {
+            assume.push(rng.pick(flags));
+        }
+    }
+    if !assume.is_empty() {
+        let _ = writeln!(out, "  assume \"{}\"", assume.join(" "));
+    }
+    if rng.one_in(4) {
+        return protocol(seed, rng);
+    }
+    let shape = rng.below(6);
+    let cpus = match shape {
+        0 => "purge; vunmap",
+        1 => "purge; vunmap; vunmap",
+        2 => "purge; isolated 1",
+        3 => "purge; purge",
+        4 => "purge; isolated vunmap",
+        _ => "isolated 1; vunmap",
+    };
+    let _ = writeln!(out, "  cpus \"{cpus}\"");
+    if rng.one_in(8) {
+        out.push_str("  deaf \"1\"\n");
+    }
+    if data && rng.one_in(2) {
+        let _ = writeln!(out, "  exists \"x == {}\"", rng.below(2));
+    } else if rng.one_in(12) {
+        out.push_str("  never \"x == 1\"\n");
+    }
+    let mut g = Gen { rng, pages, user, pti, text, data, asids, handler: false, requested: false };
+    let most = if shape == 1 || nmis + mces > 0 { 3 } else { 5 };
+    let lines = 1 + g.rng.below(most);
+    out.push_str(&g.section("purge", "", lines, "", false));
+    if cpus.contains("vunmap") {
+        let lines = 1 + g.rng.below(most);
+        out.push_str(&g.section("vunmap", "", lines, "", false));
+    }
+    let lines = g.rng.below(3);
+    out.push_str(&g.section("handler", "touch entry", lines, "", true));
+    if cpus.contains("isolated 1") {
+        let (to_kernel, to_user) = if pti {
+            (
+                g.rng.pick(&["mov cr3, kernel noflush", "mov cr3, kernel"]),
+                g.rng.pick(&["mov cr3, user noflush", "mov cr3, user owed"]),
+            )
+        } else {
+            ("lfence", "lfence")
+        };
+        let leave = if g.rng.one_in(2) { format!("f = 0\n{to_user}") } else { format!("{to_user}\nf = 0") };
+        let enter =
+            if g.rng.one_in(2) { format!("f = 1\n{to_kernel}") } else { format!("{to_kernel}\nf = 1") };
+        out.push_str(&g.section("enter_user", "", 0, &leave, false));
+        let lines = 1 + g.rng.below(2);
+        out.push_str(&g.section("syscall", &enter, lines, &leave, false));
+        let lines = g.rng.below(2);
+        out.push_str(&g.section("interrupt", &format!("{to_kernel}\nhandle calls"), lines, to_user, true));
+        if nmis + mces > 0 {
+            let lines = 1 + g.rng.below(2);
+            out.push_str(&g.section("nmi_user", to_kernel, lines, to_user, true));
+        }
+    }
+    let lines = g.rng.below(2);
+    out.push_str(&g.section("interrupt_kernel", "handle calls", lines, "", true));
+    if nmis + mces > 0 {
+        let lines = 1 + g.rng.below(2);
+        let save = "let saved = cr3\nif saved is user\n  mov cr3, kernel noflush";
+        let back = "if saved is user\n  mov cr3, saved noflush";
+        out.push_str(&g.section("nmi", save, lines, back, true));
+    }
+    out
+}
+
+/// The text of a random way to defer a flush: who clears and flushes asks each CPU's flag, and entry and exit of an
+/// isolated CPU set it, load CR3 and flush in some order.
+fn protocol(seed: u64, mut rng: Rng) -> String {
+    let shuffled = |rng: &mut Rng, lines: Vec<&'static str>| {
+        let mut left = lines;
+        let mut out = String::new();
+        while !left.is_empty() {
+            let line = left.remove(rng.below(left.len()));
+            let _ = writeln!(out, "  {line}");
+        }
+        out
+    };
+    let all = [
+        "invpcid all-including-global",
+        "invpcid all-including-global",
+        "mov cr4, pge off",
+        "mov cr3, kernel",
+        "invlpg a",
+    ];
+    let region = rng.pick(&["vmalloc", "vmalloc", "direct map"]);
+    let mut out = format!(
+        "litmus r{seed}\n  verdict \"verified\"\n  based on ipi\n  page a : {region}\n  var f : 1 bit, per cpu, starts 1, \
+         user mapped\n"
+    );
+    let mut assume = vec![rng.pick(&["D=none", "D=recycled"])];
+    if rng.one_in(2) {
+        assume.push("invpcid=publishes");
+    }
+    if rng.one_in(4) {
+        assume.push("interrupts=keep");
+    }
+    let nmis = usize::from(rng.one_in(4));
+    let _ =
+        writeln!(out, "  assume \"{}\"\n  nmis \"{nmis}\"\n  cpus \"purge; isolated 1\"", assume.join(" "));
+    let table = rng.one_in(2);
+    let locked = rng.pick(&[" locked", " locked", ""]);
+    let level = if table { "table" } else { "pte" };
+    let fence = rng.pick(&["fence", "lfence"]);
+    let flush = rng.pick(&all);
+    let end = match (table, rng.below(3)) {
+        (_, 0) => "lfence",
+        (true, _) => "free table a",
+        (false, _) => "pte a = fresh locked",
+    };
+    let _ = write!(
+        out,
+        "\npurge\n  {level} a = none{locked}\n  request a\n  {fence}\n  each cpu in others\n    if f[cpu]\n      put cpu into \
+         targets\n  ipi targets, handler\n  {flush}\n  await acks\n  promise a\n  {end}\n\nhandler\n  {}\n",
+        rng.pick(&all)
+    );
+    let mut enter = vec![
+        rng.pick(&["f = 1", "xchg f, 1"]),
+        rng.pick(&["mov cr3, kernel noflush", "mov cr3, kernel noflush", "mov cr3, kernel"]),
+    ];
+    if !rng.one_in(4) {
+        enter.push(rng.pick(&all));
+    }
+    if rng.one_in(4) {
+        enter.push("fence");
+    }
+    let mut leave = vec![rng.pick(&["f = 0", "xchg f, 0"]), "mov cr3, user noflush"];
+    if rng.one_in(4) {
+        leave.push(rng.pick(&all));
+    }
+    let leave = shuffled(&mut rng, leave);
+    let enter = shuffled(&mut rng, enter);
+    let body = rng.pick(&["touch kernel", "touch danger", "lfence", "sti\n  touch kernel\n  cli"]);
+    let _ = write!(out, "\nenter_user\n{leave}\nsyscall\n{enter}  {body}\n{leave}");
+    let _ = write!(out, "\ninterrupt\n{enter}  handle calls\n{leave}\ninterrupt_kernel\n  handle calls\n");
+    if nmis > 0 {
+        let _ = write!(out, "\nnmi_user\n{enter}  touch nmi\n{leave}");
+        out.push_str("\nnmi\n  let saved = cr3\n  if saved is user\n    mov cr3, kernel noflush\n  touch nmi\n  if saved is user\n    mov cr3, saved noflush\n");
+    }
+    out
+}
+
+/// What an exhaustive search of a model finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Found {
+    rules: BTreeSet<Violation>,
+    seen: u32,
+}
+
+/// Every state by a plain worklist; goes on behind violations. An error if it is too large or a value does not fit.
+fn worklist<const W: usize>(m: &Model, most: usize) -> Result<Found, Tried> {
+    let first = m.initial::<W>();
+    let mut known = HashSet::from([first]);
+    let mut open = vec![first];
+    let mut found = Found { rules: BTreeSet::new(), seen: 0 };
+    while let Some(s) = open.pop() {
+        let mut next = Vec::new();
+        let e = m.each_successor(&s, &mut |_, n| {
+            match n {
+                Ok(n) => next.push(n),
+                Err(v) => {
+                    found.rules.insert(v);
+                }
+            }
+            true
+        });
+        found.seen |= e.seen;
+        if e.seen & (Seen::FULL | Seen::OVERFLOW) != 0 {
+            return Err(Tried::Refused);
+        }
+        found.rules.extend(m.asked(&s, &e));
+        found.rules.extend(e.deadlock.then_some(Violation::Deadlock));
+        open.extend(next.into_iter().filter(|&n| known.insert(n)));
+        if known.len() > most {
+            return Err(Tried::Large);
+        }
+    }
+    Ok(found)
+}
+
+/// Why two searches differ.
+fn compare(plain: &Found, fused: &Found) -> Result<(), String> {
+    let missed: BTreeSet<_> = plain.rules.difference(&fused.rules).collect();
+    let invented: BTreeSet<_> = fused.rules.difference(&plain.rules).collect();
+    if !invented.is_empty() || plain.rules.is_empty() != fused.rules.is_empty() {
+        return Err(format!("plain {:?}, fused {:?}", plain.rules, fused.rules));
+    }
+    // An op that is fused and breaks S8 itself ends runs before anything else can happen.
+    let ends = [Violation::UnmappedAccess, Violation::WrongGsAccess].iter().any(|v| fused.rules.contains(v));
+    if !missed.is_empty() && !ends {
+        return Err(format!("missed {missed:?}"));
+    }
+    if plain.rules.is_empty() && plain.seen != fused.seen {
+        return Err(format!("witnesses {:#b}, fused {:#b}", plain.seen, fused.seen));
+    }
+    Ok(())
+}
+
+/// How a random model came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tried {
+    Verified,
+    Violated,
+    /// It does not assemble, or a value does not fit.
+    Refused,
+    /// Too many states.
+    Large,
+}
+
+const MOST: usize = 6_000;
+
+/// What the worklist finds in the plain and in the fused model of a text. `alter` may spoil the fused one.
+fn both(test: &Litmus, most: usize, alter: &dyn Fn(&mut Model)) -> Result<(Found, Found), Tried> {
+    let plain =
+        Model::new(&test.code, test.features, &test.scope, test.assume, 4).map_err(|_| Tried::Refused)?;
+    let mut fused = Model { fuse: true, ..plain.clone() };
+    alter(&mut fused);
+    with_words!(plain, W => Ok((worklist::<W>(&plain, most)?, worklist::<W>(&fused, most)?)))
+}
+
+/// The model of a seed, by four searches.
+fn try_one(seed: u64, most: usize, refused: &mut BTreeSet<String>) -> Result<Tried, String> {
+    let text = text(seed);
+    let test = match Litmus::new("random", &text) {
+        Ok(test) => test,
+        Err(why) => {
+            refused.insert(why.to_string().split_once(": ").map_or("", |(_, why)| why).into());
+            return Ok(Tried::Refused);
+        }
+    };
+    let (all, few) = match both(&test, most, &|_| ()) {
+        Ok(found) => found,
+        Err(why) => return Ok(why),
+    };
+    compare(&all, &few).map_err(|why| format!("seed {seed}: {why}\n{text}"))?;
+    let status = if all.rules.is_empty() { Status::Verified } else { Status::Violated };
+    for plain in [false, true] {
+        let question = Question {
+            code: &test.code,
+            features: test.features,
+            scope: test.scope.clone(),
+            assume: test.assume,
+            memory: 1 << 28,
+            plain,
+            trace: false,
+            threads: 1,
+        };
+        let answer = check(&question, &mut |_| true).map_err(|e| format!("seed {seed}: {e}\n{text}"))?;
+        let verified = status == Status::Verified;
+        if answer.status() != status || verified && answer.counts.seen != all.seen {
+            let got = (answer.status(), answer.violation().map(|v| v.0), answer.counts.seen);
+            return Err(format!("seed {seed}, plain {plain}: {got:?}, worklist {all:?}\n{text}"));
+        }
+    }
+    Ok(if status == Status::Verified { Tried::Verified } else { Tried::Violated })
+}
+
+fn run(seeds: std::ops::Range<u64>, most: usize) {
+    let mut tried = [0; 4];
+    let (mut rules, mut refused) = (Vec::new(), BTreeSet::new());
+    for seed in seeds {
+        match try_one(seed, most, &mut refused) {
+            Ok(t) => tried[t as usize] += 1,
+            Err(why) => rules.push(why),
+        }
+    }
+    let figures = format!("verified, violated, refused, too large: {tried:?}; different: {}", rules.len());
+    assert!(rules.is_empty(), "{figures}; the first:\n{}", rules[0]);
+    let [verified, violated, ..] = tried;
+    assert!((verified + violated) * 3 > 2 * tried.iter().sum::<i32>(), "{figures}; {refused:#?}");
+    assert!(verified * 5 > violated && violated * 5 > verified, "one-sided: {figures}");
+}
+
+#[test]
+fn reduced_and_plain_searches_agree_on_random_models_of_every_rule() {
+    run(0..3_500, MOST);
+}
+
+#[test]
+#[ignore = "minutes"]
+fn reduced_and_plain_searches_agree_on_a_hundred_thousand_random_models() {
+    let from = std::env::var("TLBCORE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1_000_000);
+    let count = std::env::var("TLBCORE_COUNT").ok().and_then(|s| s.parse().ok()).unwrap_or(150_000);
+    run(from..from + count, 20_000);
+}
+
+#[test]
+fn an_op_fused_without_what_it_needs_is_found_out() {
+    type Such = fn(Op) -> bool;
+    let spoilt: [(&str, Such, &[Need]); 4] = [
+        ("invpcid", |op| matches!(op, Op::Invpcid { kind: Invpcid::AllGlobal, .. }), &[Need::Undisturbed]),
+        ("request", |op| matches!(op, Op::Request(_)), &[Need::Undisturbed]),
+        ("mov cr3", |op| matches!(op, Op::MovCr3 { to: Cr3::Kernel, .. }), &[Need::Undisturbed]),
+        ("access", |op| matches!(op, Op::Touch(Touch::Read(_))), &[Need::Undisturbed]),
+    ];
+    let mut missed = Vec::new();
+    for (what, such, needs) in spoilt {
+        let bits = needs.iter().fold(0, |bits, &n| bits | 1 << n as u8);
+        let spoil = |m: &mut Model| {
+            for (op, fusing) in m.code.ops.iter().zip(&mut m.fusing) {
+                if such(*op) {
+                    *fusing = bits;
+                }
+            }
+        };
+        let found = (0..8_000).any(|seed| {
+            let test = Litmus::new("random", &text(seed));
+            test.is_ok_and(|t| both(&t, MOST, &spoil).is_ok_and(|(all, few)| compare(&all, &few).is_err()))
+        });
+        if !found {
+            missed.push(what);
+        }
+    }
+    assert!(missed.is_empty(), "nobody misses {missed:?}");
+}
