@@ -43,7 +43,7 @@ pub struct Model {
     /// The user table maps no tracked page.
     pub nothing_user: bool,
     /// By op: what must still hold where it is fused ([`super::model`]).
-    pub fusing: Vec<u16>,
+    pub fusing: Vec<u32>,
     /// Cached leaves are evicted also where ops are fused: what they map has data (SEMANTICS H2).
     pub evicts: bool,
     /// Page-table isolation is on.

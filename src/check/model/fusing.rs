@@ -21,7 +21,7 @@ use crate::kernel::program::{Ask, At, Op, Place, Slot, Touch, Zone};
 use crate::kernel::step::{NO_PC, Outcome, Violation};
 
 /// Of an op that is never fused.
-const NEVER: u16 = u16::MAX;
+const NEVER: u32 = u32::MAX;
 
 impl Model {
     /// Are NMIs blocked on this CPU (SEMANTICS H5)? Without machine checks in them they are while one runs.
@@ -58,7 +58,7 @@ impl Model {
     }
 
     /// What must still hold where an op is fused, a bit for each [`Need`]; [`NEVER`] if it never is.
-    pub(super) fn fusing_of(&self, op: Op) -> u16 {
+    pub(super) fn fusing_of(&self, op: Op) -> u32 {
         let mut left = 0;
         for &need in row_of(op).needs.unwrap_or(&[]) {
             match self.always(need, op) {
