@@ -7,7 +7,7 @@ use std::fmt::Write;
 use super::litmus::Litmus;
 use super::machine::{Model, Seen};
 use super::model::Need;
-use super::{Question, Status, check};
+use super::{End, Question, Status, check};
 use crate::kernel::program::{Cr3, Invpcid, Op, Touch};
 use crate::kernel::step::Violation;
 
@@ -277,10 +277,16 @@ fn text(seed: u64) -> String {
     let cpus = match shape {
         0 => "purge; vunmap",
         1 => "purge; vunmap; vunmap",
-        2 => "purge; isolated 1",
+        2 => {
+            rng.pick(&["purge; isolated 1 by syscall", "purge; isolated 1 by interrupt", "purge; isolated 1"])
+        }
         3 => "purge; purge",
         4 => "purge; isolated vunmap",
-        _ => "isolated 1; vunmap",
+        _ => rng.pick(&[
+            "isolated 1 by syscall; vunmap",
+            "isolated 1 by interrupt; vunmap",
+            "isolated 1; vunmap",
+        ]),
     };
     let _ = writeln!(out, "  cpus \"{cpus}\"");
     if rng.one_in(8) {
@@ -366,8 +372,12 @@ fn protocol(seed: u64, mut rng: Rng) -> String {
         assume.push("interrupts=keep");
     }
     let nmis = usize::from(rng.one_in(4));
-    let _ =
-        writeln!(out, "  assume \"{}\"\n  nmis \"{nmis}\"\n  cpus \"purge; isolated 1\"", assume.join(" "));
+    let by = rng.pick(&[" by syscall", " by syscall", " by interrupt", ""]);
+    let _ = writeln!(
+        out,
+        "  assume \"{}\"\n  nmis \"{nmis}\"\n  cpus \"purge; isolated 1{by}\"",
+        assume.join(" ")
+    );
     let table = rng.one_in(2);
     let locked = rng.pick(&[" locked", " locked", ""]);
     let level = if table { "table" } else { "pte" };
@@ -477,7 +487,7 @@ enum Tried {
     Large,
 }
 
-const MOST: usize = 6_000;
+const MOST: usize = 16_000;
 
 /// What the worklist finds in the plain and in the fused model of a text. `alter` may spoil the fused one.
 fn both(test: &Litmus, most: usize, alter: &dyn Fn(&mut Model)) -> Result<(Found, Found), Tried> {
@@ -523,7 +533,7 @@ fn try_one(seed: u64, most: usize, refused: &mut BTreeSet<String>) -> Result<Tri
             End::Violated(..) => Status::Violated,
             End::Cut(_) => Status::Inconclusive,
         };
-        if ended != status || verified && answer.counts.seen != all.seen {
+        if ended != status || verified && answer.counts.seen & !Seen::ENDED != all.seen {
             let got = (ended, answer.violation().map(|v| v.0), answer.counts.seen);
             return Err(format!("seed {seed}, plain {plain}: {got:?}, worklist {all:?}\n{text}"));
         }
@@ -543,7 +553,8 @@ fn run(seeds: std::ops::Range<u64>, most: usize) {
     let figures = format!("verified, violated, refused, too large: {tried:?}; different: {}", rules.len());
     assert!(rules.is_empty(), "{figures}; the first:\n{}", rules[0]);
     let [verified, violated, ..] = tried;
-    assert!((verified + violated) * 3 > 2 * tried.iter().sum::<i32>(), "{figures}; {refused:#?}");
+    // Every path into the kernel makes many of them large.
+    assert!((verified + violated) * 7 > 4 * tried.iter().sum::<i32>(), "{figures}; {refused:#?}");
     assert!(verified * 5 > violated && violated * 5 > verified, "one-sided: {figures}");
 }
 
