@@ -467,6 +467,7 @@ impl Litmus {
             forall: None,
             observed: Vec::new(),
             lists_ends: false,
+            sought: None,
             frames,
             rename: false,
             global: !features.has(Feature::Pti),
@@ -518,10 +519,36 @@ impl Litmus {
             let answer = self.search(scope, memory, plain)?;
             let (found, note) = found(&answer, asks, needs_an_end);
             if i == last || found != "verified" {
-                return Ok(Outcome { found, answer, note, ends: None });
+                let outcome = Outcome { found, answer, note, ends: None };
+                return Ok(self.stated_rule(&outcome, memory, plain)?.unwrap_or(outcome));
             }
         }
         unreachable!("the last question returns")
+    }
+
+    /// The shortest violation may break another rule than the verdict states: whether that one is broken too is asked
+    /// by itself.
+    fn stated_rule(
+        &self,
+        found: &Outcome,
+        memory: usize,
+        plain: bool,
+    ) -> Result<Option<Outcome>, CheckError> {
+        let stated = self.verdict.strip_prefix("violated: ");
+        let Some(stated) = stated.filter(|_| found.found.starts_with("violated: ")) else { return Ok(None) };
+        let Some(rule) = Violation::ALL.into_iter().find(|v| v.name() == stated) else { return Ok(None) };
+        if found.found == self.verdict {
+            return Ok(None);
+        }
+        let none = Scope { never: None, forall: None, exists: None, ..self.scope.clone() };
+        let answer = self.search(Scope { sought: Some(rule), ..none }, memory, plain)?;
+        let is_broken = answer.violation().is_some_and(|(v, _)| v == rule);
+        Ok(is_broken.then(|| Outcome {
+            found: self.verdict.clone(),
+            answer,
+            note: String::new(),
+            ends: None,
+        }))
     }
 
     /// Explore once and list every end; `exists` and `forall` are judged by them.

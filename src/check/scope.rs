@@ -228,6 +228,8 @@ pub struct Scope {
     pub observed: Vec<Quantity>,
     /// Every end is listed.
     pub lists_ends: bool,
+    /// The one rule that is looked for: a run that breaks another one first ends there and is passed over.
+    pub sought: Option<Violation>,
     /// For each page the fields it maps: at first, after its next change, ...
     pub frames: Vec<Vec<u8>>,
     /// Rename versions (SEMANTICS S1) even if the rounds are bounded.
@@ -257,6 +259,7 @@ impl Scope {
             forall: None,
             observed: Vec::new(),
             lists_ends: false,
+            sought: None,
             frames: Vec::new(),
             rename: false,
             global: false,

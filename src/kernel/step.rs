@@ -79,6 +79,22 @@ pub enum Violation {
 }
 
 impl Violation {
+    /// Every rule.
+    pub const ALL: [Violation; 12] = [
+        Violation::StaleAccessReused,
+        Violation::StaleAccessNotReused,
+        Violation::FreedTableWalk,
+        Violation::StaleText,
+        Violation::UnmappedAccess,
+        Violation::WrongGsAccess,
+        Violation::WrongAddressSpace,
+        Violation::FreedMm,
+        Violation::Deadlock,
+        Violation::Livelock,
+        Violation::Invariant,
+        Violation::Overflow,
+    ];
+
     /// The name SEMANTICS gives it.
     pub fn name(self) -> &'static str {
         match self {

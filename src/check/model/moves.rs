@@ -64,6 +64,9 @@ where
             self.e.seen |= Seen::OVERFLOW;
             return Continue(());
         }
+        if broken.is_some_and(|rule| self.m.scope.sought.is_some_and(|sought| sought != rule)) {
+            return Continue(());
+        }
         let go_on = (self.out)((self.cpu as u8, action), broken.map_or(Ok(a.s), Err));
         if go_on { Continue(()) } else { Break(()) }
     }
