@@ -35,7 +35,7 @@ impl<const W: usize> Abs<'_, W> {
     /// Does a leaf map the frame that is mapped now, with the rights it has now or fewer (SEMANTICS S4)?
     fn is_harmless(&self, p: usize, leaf: Leaf) -> bool {
         let s = &self.m.layout.shared;
-        s.since[p].exists() && leaf.version >= self.get(s.since[p]) && (leaf.less || self.get(s.kind[p]) == 1)
+        s.since[p].exists() && leaf.version >= self.get(s.since[p]) && (leaf.less || self.get(s.kind[p]) != 2)
     }
 
     /// Run the patched instruction (SEMANTICS S7): each part as it was fetched, or as memory has it now. An INT3 is
