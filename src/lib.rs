@@ -21,6 +21,7 @@ pub mod check;
 pub mod hw;
 pub mod interval;
 pub mod kernel;
+pub mod perfetto;
 pub mod sim;
 pub mod sweep;
 pub mod trace;

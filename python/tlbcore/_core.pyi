@@ -1,6 +1,7 @@
 """The compiled core. One section per file of `src/py`."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -34,6 +35,17 @@ class AddressReader:
 
 # src/py/policy.rs
 
+def perfetto_write(
+    path: Path,
+    tracks: Sequence[tuple[str, int, bool]],
+    names: Sequence[str],
+    at_ns: NDArray[np.uint64],
+    length_ns: NDArray[np.int64],
+    track: NDArray[np.uint32],
+    name: NDArray[np.uint32],
+    flow: NDArray[np.uint64],
+    value: NDArray[np.float64],
+) -> None: ...
 def policy_names() -> list[str]: ...
 def policy_text(name: str) -> str: ...
 def policy_code(text: str, file: str, feature_names: list[str]) -> str: ...
@@ -183,6 +195,7 @@ class TraceData:
     def figures(self) -> str: ...
     def replay(self, text: str, file: str, pti: bool = True, machine: str | None = None) -> str: ...
     def calls(self) -> dict[str, Any]: ...
+    def spans(self) -> dict[str, Any]: ...
     def purges(self) -> dict[str, Any]: ...
 
 def trace_read(

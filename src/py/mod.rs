@@ -10,6 +10,7 @@ mod calibrate;
 mod check;
 mod errors;
 mod hw;
+mod perfetto;
 mod policy;
 mod sim;
 mod sweep;
@@ -42,6 +43,9 @@ mod _core {
 
     #[pymodule_export]
     use super::hw::{MissCounter, TlbState, event_ops, machine_describe, machine_names, miss_curve};
+
+    #[pymodule_export]
+    use super::perfetto::perfetto_write;
 
     #[pymodule_export]
     use super::policy::{

@@ -11,7 +11,7 @@ use crate::kernel::text::parse;
 use crate::trace::{
     TraceError,
     analysis::{
-        Analysis, Isolated,
+        Analysis, Isolated, Span,
         cpu::{NEVER, Row},
         poisson_95,
     },
@@ -180,6 +180,19 @@ impl TraceData {
         let lines = rows.iter().map(|r| op(r).map_or(0, |o| o.line));
         out.set_item("queued_line", PyArray1::from_iter(py, lines))?;
         out.set_item("ran_line", PyArray1::from_iter(py, rows.iter().map(|r| r.ran_line)))?;
+        Ok(out)
+    }
+
+    /// What took isolated CPUs from their tasks, one row each, by time.
+    fn spans<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let (rows, ..) = self.pass.calls();
+        let spans = self.pass.spans(&self.causes(&rows));
+        let out = PyDict::new(py);
+        out.set_item("at_s", PyArray1::from_iter(py, spans.iter().map(|s| seconds(s.at_ns))))?;
+        let length = |s: &Span| s.length_ns.map_or(f64::NAN, |ns| ns as f64 / 1e3);
+        out.set_item("length_us", PyArray1::from_iter(py, spans.iter().map(length)))?;
+        out.set_item("cpu", PyArray1::from_iter(py, spans.iter().map(|s| s.cpu)))?;
+        out.set_item("cause", spans.iter().map(|s| s.cause.entry().id).collect::<Vec<_>>())?;
         Ok(out)
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,9 @@ def command(
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    perfetto: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a timeline that ui.perfetto.dev opens.")
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Also write the report as one self-contained page of HTML."),
@@ -117,6 +121,11 @@ def command(
             print(f"\n{coverage_text(covered)}")
         if len(found) > 1:
             print(f"\n{comparison_text(explanations)}")
+    if perfetto is not None:
+        if len(found) > 1:
+            _common.fail("--perfetto shows one recording: name one")
+        first.to_perfetto(perfetto)
+        print(f"{perfetto}: written", file=sys.stderr)
     if html is not None:
         from tlbcore._output.html import reports
 

@@ -164,6 +164,18 @@ class SimResult(Result):
             raise _core.SimError(unknown("class of CPUs", cpu_class, classes))
         return float(self.figures[name][classes.index(cpu_class)])
 
+    def to_perfetto(self, path: str | Path) -> None:
+        """Write the kept timeline for ui.perfetto.dev: a slice or moment per event, by CPU and kind.
+
+        Parameters
+        ----------
+        path
+            The file; replaced if it exists. `OSError` if it cannot be written.
+        """
+        from tlbcore._output.perfetto import of_simulation
+
+        of_simulation(self, path)
+
     def replace(self, **changes: Any) -> Self:
         """Return a result with some fields changed."""
         return dataclasses.replace(self, **changes)

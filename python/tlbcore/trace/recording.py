@@ -202,6 +202,26 @@ class Trace(Result):
             )
         return self._data
 
+    @property
+    def spans(self) -> Mapping[str, np.ndarray[Any, Any]]:
+        """What took isolated CPUs from their tasks, a row each: `at_s`, `length_us` (NaN: no end), `cpu`, `cause`.
+
+        The first 1,048,576 of interrupts with a remote call, and as many of everything else.
+        """
+        return _columns(self.recorded.spans())
+
+    def to_perfetto(self, path: str | Path) -> None:
+        """Write a timeline for ui.perfetto.dev: what took each isolated CPU, arrows from senders, purges.
+
+        Parameters
+        ----------
+        path
+            The file; replaced if it exists. `OSError` if it cannot be written.
+        """
+        from tlbcore._output.perfetto import of_trace
+
+        of_trace(self, path)
+
     def __repr__(self) -> str:
         cpus = ",".join(map(str, self.isolated)) or "none"
         return f"<Trace {self.path}: {self.events} events, {self.seconds:.3f} s, isolated {cpus}>"

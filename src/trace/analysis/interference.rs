@@ -23,6 +23,7 @@ impl Analysis {
         if !self.window.open {
             return;
         }
+        self.span(cpu, at_ns, Some(length_ns), key.0);
         let others = &mut self.cpu(cpu).figures.others;
         let key =
             if others.len() < MAX_NAMES || others.contains_key(&key) { key } else { (key.0, Sym::NONE) };

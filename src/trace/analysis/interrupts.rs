@@ -194,6 +194,7 @@ impl Analysis {
         if !irq.counted {
             return;
         }
+        self.span(cpu, irq.at_ns, length_ns, cause);
         let figures = &mut self.cpu(cpu).figures;
         *figures.causes.entry(cause).or_default() += 1;
         let lines = figures.lines.entry(cause).or_default();

@@ -12,6 +12,7 @@ pub mod lazy;
 mod per_cpu;
 mod report;
 pub mod sender;
+mod spans;
 pub mod tasks;
 mod window;
 mod workload;
@@ -25,6 +26,7 @@ use window::Window;
 
 pub use per_cpu::CpuReport;
 pub use report::{Range, Report, poisson_95};
+pub use spans::Span;
 
 use super::{
     cause::Cause,
@@ -120,6 +122,7 @@ pub struct Analysis {
     contexts: Contexts,
     ops: Vec<Op>,
     rows: Vec<Row>,
+    spans: Vec<Span>,
     rows_dropped: u64,
     broadcasts: VecDeque<Broadcast>,
     kinds: Kinds,
@@ -158,6 +161,7 @@ impl Analysis {
             contexts: Contexts::default(),
             ops: Vec::new(),
             rows: Vec::new(),
+            spans: Vec::new(),
             rows_dropped: 0,
             broadcasts: VecDeque::new(),
             kinds: Kinds::default(),

@@ -1,0 +1,154 @@
+"""Timelines for Perfetto: every packet is decoded with Perfetto's own messages and compared with the figures."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tlbcore as tc
+from tlbcore.cli import main
+
+messages = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb2", reason="needs perfetto")
+unknown_fields = pytest.importorskip("google.protobuf.unknown_fields", reason="needs perfetto")
+
+BUNDLED = Path(tc.__file__).parent / "data" / "modules.trace.txt.xz"
+DATA = Path(__file__).parent / "data"
+
+
+class Read:
+    """A trace as Perfetto's importer sees it: tracks with their parents, and slices, moments and values on them."""
+
+    def __init__(self, path: Path) -> None:
+        trace = messages.Trace()
+        trace.ParseFromString(path.read_bytes())
+        names: dict[int, str] = {}
+        self.slices: list[tuple[str, str, int, int]] = []
+        self.moments: list[tuple[str, str, int]] = []
+        self.values: list[tuple[str, int, float]] = []
+        self.flows: dict[int, list[tuple[str, int]]] = defaultdict(list)
+        open_: dict[int, list[tuple[str, int]]] = defaultdict(list)
+        event_type = messages.TrackEvent
+        last: dict[int, int] = {}
+        for packet in trace.packet:
+            assert packet.trusted_packet_sequence_id == 1
+            assert not unknown_fields.UnknownFieldSet(packet)
+            if packet.HasField("track_descriptor"):
+                d = packet.track_descriptor
+                names[d.uuid] = f"{names[d.parent_uuid]} / {d.name}" if d.HasField("parent_uuid") else d.name
+                continue
+            e, at = packet.track_event, packet.timestamp
+            assert at >= last.get(e.track_uuid, 0), "a track is in the order of time"
+            last[e.track_uuid] = at
+            track = names[e.track_uuid]
+            if e.type == event_type.TYPE_SLICE_BEGIN:
+                open_[e.track_uuid].append((e.name, at))
+            elif e.type == event_type.TYPE_SLICE_END:
+                name, began = open_[e.track_uuid].pop()
+                self.slices.append((track, name, began, at - began))
+            elif e.type == event_type.TYPE_INSTANT:
+                self.moments.append((track, e.name, at))
+            else:
+                assert e.type == event_type.TYPE_COUNTER
+                self.values.append((track, at, e.double_counter_value))
+            for flow in e.flow_ids:
+                self.flows[flow].append((track, at))
+        assert not any(open_.values()), "every slice ends"
+
+
+@pytest.mark.parametrize("file", [BUNDLED, DATA / "p4.w7.trace.txt.xz", DATA / "rt4.w4spin.trace.txt.xz"])
+def test_what_took_a_cpu_is_in_the_timeline_as_often_and_as_long_as_the_report_says(
+    file: Path, tmp_path: Path
+):
+    trace = tc.read_trace(file)
+    table = tc.explain(trace).table
+    trace.to_perfetto(tmp_path / "t")
+    read = Read(tmp_path / "t")
+    n: Counter[tuple[str, str]] = Counter()
+    took: Counter[tuple[str, str]] = Counter()
+    for track, name, _, length in read.slices:
+        n[track.split(" / ")[0], name] += 1
+        took[track.split(" / ")[0], name] += length
+    for track, name, _ in read.moments:
+        if not track.endswith(("remote calls run", "asks other CPUs")):
+            n[track.split(" / ")[0], name] += 1
+    assert len(table["cpu"]) > 0
+    for cpu, cause, count, kind in zip(table["cpu"], table["cause"], table["n"], table["kind"], strict=True):
+        here = (f"CPU {cpu} (isolated)", tc.causes[str(cause)].title)
+        assert n[here] == count, here
+        mine = (trace.spans["cpu"] == cpu) & (trace.spans["cause"] == cause)
+        if kind == "interrupt":
+            assert took[here] == pytest.approx(
+                np.nansum(trace.spans["length_us"][mine]) * 1e3, abs=int(count)
+            )
+
+
+def test_spans_sum_to_the_time_that_the_report_says():
+    trace = tc.read_trace(BUNDLED)
+    table, spans = tc.explain(trace).table, trace.spans
+    assert len(spans["at_s"]) == int(table["n"].sum()) == 540
+    assert np.all(np.diff(spans["at_s"]) >= 0)
+    # 105 of them on CPU 2, 9.369 ms in all, as the text report prints them.
+    mine = (spans["cpu"] == 2) & (spans["cause"] == "exec_memory_free")
+    assert (int(mine.sum()), round(float(spans["length_us"][mine].sum()))) == (105, 9369)
+
+
+def test_an_arrow_leads_from_each_sender_to_its_target(tmp_path: Path):
+    trace = tc.read_trace(BUNDLED)
+    trace.to_perfetto(tmp_path / "t")
+    read = Read(tmp_path / "t")
+    calls = trace.calls
+    known = np.isfinite(calls["queued_s"]) & np.isfinite(calls["ran_s"]) & (calls["sender_cpu"] >= 0)
+    assert len(read.flows) == int(known.sum()) > 0
+    first = int(np.flatnonzero(known)[0])
+    sender, target = sorted(read.flows[first + 1], key=lambda end: end[1])
+    assert sender[0].split(" ")[:2] == ["CPU", str(calls["sender_cpu"][first])]
+    assert target[0].split(" ")[:2] == ["CPU", str(calls["cpu"][first])]
+    assert sender[1] == round(calls["queued_s"][first] * 1e9)
+    for ends in read.flows.values():
+        assert len(ends) == 2
+
+
+def test_purges_are_a_counter(tmp_path: Path):
+    trace = tc.read_trace(BUNDLED)
+    trace.to_perfetto(tmp_path / "t")
+    values = Read(tmp_path / "t").values
+    assert [value for _, _, value in values] == trace.purges["areas"].tolist()
+    assert {track for track, _, _ in values} == {"vmalloc / areas handed back by a purge"}
+
+
+def test_a_simulated_timeline_has_each_kept_event(tmp_path: Path):
+    result = tc.simulate(
+        tc.scenarios.spawn_storm(duration_s=0.5), machine="broadwell-ep-e5-2699v4", timeline=1000
+    )
+    t = result.timeline
+    assert len(t["cpu"]) > 0
+    result.to_perfetto(tmp_path / "t")
+    read = Read(tmp_path / "t")
+    assert len(read.slices) + len(read.moments) == len(t["cpu"])
+    lengths = sorted(length for *_, length in read.slices)
+    kept = sorted(round(ps / 1e3) for ps in t["duration_ps"][t["duration_ps"] > 0])
+    assert sum(lengths) <= sum(kept) + len(kept)
+    assert lengths[-1] == pytest.approx(kept[-1], abs=1)
+
+
+def test_a_recording_without_isolated_cpus_is_an_empty_timeline(tmp_path: Path):
+    file = tmp_path / "empty.txt"
+    file.write_text("# tracer: nop\n#\n           <...>-1     [000] .....     1.000000: user_exit: \n")
+    trace = tc.read_trace(file, isolated="0")
+    trace.to_perfetto(tmp_path / "t")
+    read = Read(tmp_path / "t")
+    assert (read.slices, read.moments, read.values) == ([], [], [])
+
+
+def test_the_command_writes_it_and_refuses_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file = tmp_path / "t.pftrace"
+    assert main(["explain", str(BUNDLED), "--perfetto", str(file)]) == 0
+    assert f"{file}: written" in capsys.readouterr().err
+    assert Read(file).slices
+    assert main(["explain", str(BUNDLED), str(BUNDLED), "--perfetto", str(tmp_path / "u")]) == 2
+    assert not (tmp_path / "u").exists()
+    assert main(["explain", str(BUNDLED), "--perfetto", "/nowhere/t"]) == 2
+    assert "/nowhere/t" in capsys.readouterr().err
