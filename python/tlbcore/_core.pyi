@@ -204,6 +204,11 @@ def trace_read(
     progress: Callable[[int, int], object] | None = None,
     between: tuple[str, str] | None = None,
 ) -> TraceData: ...
+def trace_shootdowns(
+    paths: Sequence[str],
+    progress: Callable[[int, int], object] | None = None,
+    between: tuple[str, str] | None = None,
+) -> str: ...
 def trace_causes() -> list[dict[str, Any]]: ...
 
 @final

@@ -64,6 +64,6 @@ mod _core {
     #[pymodule_export]
     use super::trace::{
         LiveMeter, NoiseMeter, TraceData, trace_causes, trace_headline, trace_lines, trace_poisson_95,
-        trace_rate_ratio_95, trace_read, trace_replayable,
+        trace_rate_ratio_95, trace_read, trace_replayable, trace_shootdowns,
     };
 }

@@ -16,8 +16,9 @@ use crate::trace::{
         poisson_95,
     },
     cause::{self, Cause},
-    import::{ReadStats, Reader},
+    import::{ReadStats, Reader, Sink},
     live, noise, replay,
+    shootdown::Shootdowns,
 };
 
 /// A recording after its pass.
@@ -43,20 +44,36 @@ pub fn trace_read(
     progress: Option<&Bound<'_, PyAny>>,
     between: Option<(String, String)>,
 ) -> PyResult<TraceData> {
-    let mut reader = match &paths[..] {
-        [one] => Reader::open(one)?,
-        several => Reader::open_merged(several)?,
-    };
+    let mut reader = open(&paths)?;
     let mut pass = Analysis::new(isolated.map_or(Isolated::Deduce, Isolated::Given));
     if let Some((begin, end)) = between {
         pass = pass.between(&begin, &end);
     }
-    let mut error = None;
+    let error = run(py, &mut reader, &mut pass, progress)?;
+    py.detach(|| pass.finish());
+    let machine_cpus = reader.machine_cpus();
+    Ok(TraceData { pass, stats: reader.stats, machine_cpus, error, recorded: OnceLock::new() })
+}
+
+fn open(paths: &[String]) -> Result<Reader, TraceError> {
+    match paths {
+        [one] => Reader::open(one),
+        several => Reader::open_merged(several),
+    }
+}
+
+/// Reads to the end; the text of what damaged the recording, if that ended it.
+fn run(
+    py: Python<'_>,
+    reader: &mut Reader,
+    pass: &mut (impl Sink + Send),
+    progress: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Option<String>> {
     loop {
         let step = py.detach(|| {
             let start = Instant::now();
             loop {
-                match reader.pump(&mut pass) {
+                match reader.pump(pass) {
                     Ok(true) if start.elapsed() < BETWEEN_SIGNALS => {}
                     other => return other,
                 }
@@ -64,11 +81,8 @@ pub fn trace_read(
         });
         match step {
             Ok(true) => {}
-            Ok(false) => break,
-            Err(e @ TraceError::Damaged { .. }) => {
-                error = Some(e.to_string());
-                break;
-            }
+            Ok(false) => return Ok(None),
+            Err(e @ TraceError::Damaged { .. }) => return Ok(Some(e.to_string())),
             Err(e) => return Err(e.into()),
         }
         py.check_signals()?;
@@ -76,9 +90,30 @@ pub fn trace_read(
             progress.call1((reader.stats.bytes, reader.stats.lines))?;
         }
     }
+}
+
+/// Flushes of user ranges in a recording, as JSON; `error` in it says where it is damaged, if it is.
+#[pyfunction]
+#[pyo3(signature = (paths, progress=None, between=None))]
+pub fn trace_shootdowns(
+    py: Python<'_>,
+    paths: Vec<String>,
+    progress: Option<&Bound<'_, PyAny>>,
+    between: Option<(String, String)>,
+) -> PyResult<String> {
+    let mut reader = open(&paths)?;
+    let mut pass = Shootdowns::new(between.as_ref().map(|(begin, end)| (begin.as_str(), end.as_str())));
+    let error = run(py, &mut reader, &mut pass, progress)?;
     py.detach(|| pass.finish());
-    let machine_cpus = reader.machine_cpus();
-    Ok(TraceData { pass, stats: reader.stats, machine_cpus, error, recorded: OnceLock::new() })
+    let document = serde_json::json!({
+        "error": error,
+        "lines": reader.stats.lines,
+        "broken_lines": reader.stats.broken,
+        "machine_cpus": reader.machine_cpus(),
+        "notes": reader.stats.notes,
+        "report": pass.report(),
+    });
+    Ok(document.to_string())
 }
 
 impl TraceData {

@@ -134,7 +134,8 @@ pub struct Entry {
     pub because: &'static str,
     /// What an operator can do.
     pub helps: &'static str,
-    /// Kernels that have it, as far as their sources or recordings were looked at.
+    /// Kernels that have it, as far as their sources or recordings were looked at. A border that stands on memory alone
+    /// carries the mark UNVERIFIED in the text beside it.
     pub kernels: &'static str,
     /// What else helps, or does not, on some of them.
     pub remedies: &'static [Remedy],
@@ -197,12 +198,12 @@ catalogue! {
         deferral: KernelRange, "on the list of v7 30/31; its hull may include direct-map rights (SEMANTICS L5)",
         helps: "no module loading while the machine is isolated; net.core.bpf_jit_enable=1 packs programs";
     ExecFree = "exec_memory_free", Alias, "module or BPF code freed",
-        signature: "_vm_unmap_aliases with flush=1 (before 6.2 __purge_vmap_area_lazy with a range), then flush_tlb_kernel_range; vm_reset_perms may be inlined into vfree",
+        signature: "_vm_unmap_aliases with flush=1 (before 6.2, UNVERIFIED, __purge_vmap_area_lazy with a range), then flush_tlb_kernel_range; vm_reset_perms may be inlined into vfree",
         chain: "flush_tlb_kernel_range <- __purge_vmap_area_lazy <- _vm_unmap_aliases <- vm_reset_perms <- vfree <- free_module, bpf_prog_free, bpf_jit_free",
         meaning: "executable memory goes back to the page allocator: its aliases and its direct-map rights are flushed in one hull, which is always a full flush",
         deferral: KernelRange, "on the list of v7 30/31 as _vm_unmap_aliases; its hull includes direct-map rights (SEMANTICS L5)",
         helps: "no module loading, socket filter or seccomp churn while the machine is isolated",
-        on "5.18-": "net.core.bpf_jit_enable=1: programs share packs, and freeing one flushes no TLB; where IBPB is used for BPF (eIBRS and AutoIBRS servers) reusing a pack interrupts every CPU all the same (bpf_ibpb)";
+        on "5.18-": "(from 5.18 on: UNVERIFIED) net.core.bpf_jit_enable=1: programs share packs, and freeing one flushes no TLB; where IBPB is used for BPF (eIBRS and AutoIBRS servers) reusing a pack interrupts every CPU all the same (bpf_ibpb)";
     KernelTableFree = "kernel_table_free", TableFree, "kernel page table freed",
         signature: "flush_tlb_kernel_range(addr, addr + 0xfff) below pmd_free_pte_page or pud_free_pmd_page",
         chain: "flush_tlb_kernel_range <- pmd_free_pte_page <- vmap_try_huge_pmd <- vmap_range_noflush <- __vmalloc_node_range, ioremap",
@@ -221,7 +222,7 @@ catalogue! {
         meaning: "new code becomes read-only and executable, or freed code writable again, which changes rights in the direct map of every CPU",
         deferral: Never, "cpa_flush stays immediate in every version of the series",
         helps: "load modules and BPF programs before the isolated work starts",
-        on "5.18-": "net.core.bpf_jit_enable=1 packs programs: loading one then changes no rights, but see bpf_ibpb",
+        on "5.18-": "(from 5.18 on: UNVERIFIED) net.core.bpf_jit_enable=1 packs programs: loading one then changes no rights, but see bpf_ibpb",
         on "7.3-": "each module load and unload flushes about 19 times (execmem's cache of executable memory), not 3 as on 6.12";
     PercpuReclaim = "percpu_reclaim", Vunmap, "percpu chunk given back",
         signature: "flush_tlb_kernel_range below pcpu_reclaim_populated or pcpu_depopulate_chunk, from a kworker",
@@ -237,7 +238,7 @@ catalogue! {
         helps: "record vmalloc events and a kprobe on flush_tlb_kernel_range, or stacks on it";
     TextSync = "text_sync", Text, "kernel text patched",
         signature: "do_sync_core queued, mostly three rounds in a row; before 6.5 a call interrupt behind text_poke_bp in a call chain",
-        chain: "do_sync_core <- text_poke_bp (text_poke_bp_batch since 5.4, smp_text_poke_batch_finish since 6.16) <- arch_jump_label_transform_apply, ftrace_replace_code, arch_arm_kprobe, static_call_update",
+        chain: "do_sync_core <- text_poke_bp (text_poke_bp_batch since 5.4, smp_text_poke_batch_finish since 6.16; both versions UNVERIFIED) <- arch_jump_label_transform_apply, ftrace_replace_code, arch_arm_kprobe, static_call_update",
         meaning: "static key, static call, kprobe, ftrace or jump label: every CPU must serialise before the new code runs. Switching tracing on does this too",
         deferral: TextSync, "v7 25/31 defers do_sync_core to kernel entry (text-defer-v7, text-sync-*); it is not a TLB policy",
         helps: "no tracing, perf or sysctl changes that flip static keys during isolated work; start programs that switch on packet time stamps (chrony, ptp4l: net_enable_timestamp) before it";
@@ -266,11 +267,11 @@ catalogue! {
         meaning: "somebody set a tick dependency, so the CPU must re-evaluate whether it needs its tick: posix timers, perf events, the scheduler (a second runnable task), dl_server, a timer put on this CPU",
         deferral: Never, "the tick decision cannot wait",
         helps: "one runnable task per isolated CPU, no posix CPU timers, no perf events there, nowatchdog",
-        on "6.8-7.2": "if a kept tick for SCHED follows each: the fair deadline server, see dl_server";
+        on "6.8-7.2": "(from 6.8 on: UNVERIFIED) if a kept tick for SCHED follows each: the fair deadline server, see dl_server";
     DlServer = "dl_server", Other, "deadline server timer", kernels: "6.8-",
         signature: "reschedule or nohz_full kick sent from dl_task_timer or dl_server_timer, also inside function_graph",
         chain: "reschedule <- resched_curr <- dl_task_timer, dl_server_timer (an hrtimer on any CPU); nohz_full_kick_func <- tick_nohz_dep_set_cpu <- sched_can_stop_tick <- enqueue_dl_entity",
-        meaning: "the fair deadline server wakes up once a period on CPUs that run fair tasks; a nohz_full kick and one kept scheduler tick mostly follow, so one remedy may remove all three",
+        meaning: "the fair deadline server wakes up once a period on CPUs that run fair tasks; a nohz_full kick and one kept scheduler tick mostly follow, so one remedy may remove all three (since 6.8: UNVERIFIED; seen on 6.12 and 6.14)",
         deferral: Never, "a scheduler decision",
         helps: "which kernel has it varies with backports: ls /sys/kernel/debug/sched/fair_server tells",
         on "6.12-7.2": "echo 0 > /sys/kernel/debug/sched/fair_server/cpuN/runtime (55 interrupts in 20 s and CPU on 6.12 with one spinner)",
@@ -369,7 +370,7 @@ catalogue! {
     Aperfmperf = "aperfmperf", Other, "frequency snapshot",
         signature: "aperfmperf_snapshot_khz queued",
         chain: "aperfmperf_snapshot_khz <- arch_freq_prepare_all <- cpuinfo_open",
-        meaning: "reading /proc/cpuinfo or cpufreq asks every CPU for its frequency on kernels before 5.18",
+        meaning: "reading /proc/cpuinfo or cpufreq asks every CPU for its frequency on kernels before 5.18 (UNVERIFIED)",
         deferral: Never, "the reader waits",
         helps: "do not read /proc/cpuinfo; a newer kernel";
     LoadBalance = "load_balance", Other, "load balancer kick",
@@ -399,7 +400,7 @@ catalogue! {
     Uprobe = "uprobe", Text, "user-space probe set or removed", kernels: "6.18-",
         signature: "do_sync_core below uprobe_register or uprobe_unregister: three to four rounds",
         chain: "do_sync_core <- smp_text_poke_sync_each_cpu <- int3_update <- set_optimized_insn <- uprobe_register",
-        meaning: "a probe on user code is patched into a long NOP, with a sync of every CPU per step",
+        meaning: "a probe on user code is patched into a long NOP, with a sync of every CPU per step (since 6.18: UNVERIFIED; seen on 7.3)",
         deferral: TextSync, "as text patching",
         helps: "set bpftrace, perf and SystemTap probes on user code before the isolated work starts";
     Timer = "timer", Other, "timer interrupt",
@@ -410,7 +411,7 @@ catalogue! {
         helps: "record timer:tick_stop and timer:hrtimer_expire_entry to tell a kept tick from a timer; without nohz_full= on the command line it is the tick";
     SchedulerTick = "scheduler_tick", Other, "scheduler tick",
         signature: "hrtimer_expire_entry with tick_sched_timer, tick_nohz_handler or tick_nohz_highres_handler, and no tick_stop recorded",
-        chain: "tick_sched_timer (tick_nohz_handler since 6.9) <- __hrtimer_run_queues <- hrtimer_interrupt",
+        chain: "tick_sched_timer (tick_nohz_handler since 6.9, UNVERIFIED) <- __hrtimer_run_queues <- hrtimer_interrupt",
         meaning: "the tick ran; why it was not stopped (its dependency) is not recorded",
         deferral: Never, "a clock, not a remote call",
         helps: "record timer:tick_stop, which names the dependency; without nohz_full= on the command line the tick never stops while a task runs";
@@ -428,7 +429,7 @@ catalogue! {
         helps: "record timer:hrtimer_expire_entry, which names the timer; move timers of the application to a housekeeping thread; nohz_full= keeps unpinned kernel timers away";
     TickKept = "tick_kept", Other, "scheduler tick kept",
         signature: "the timer, before or behind tick_stop: success=0 on that CPU",
-        chain: "tick_sched_timer (tick_nohz_handler since 6.9) <- hrtimer_interrupt, kept by check_tick_dependency",
+        chain: "tick_sched_timer (tick_nohz_handler since 6.9, UNVERIFIED) <- hrtimer_interrupt, kept by check_tick_dependency",
         meaning: "the tick could not be stopped: a second runnable task or a deadline server (SCHED), RCU callbacks or a grace period (RCU), a posix CPU timer, perf, or an unstable clock",
         deferral: Never, "a clock, not a remote call",
         helps: "the dependency tells: SCHED: one runnable task per CPU; RCU: rcu_nocbs and nothing in the kernel for long; POSIX_TIMER, PERF_EVENTS: none on these CPUs",

@@ -343,7 +343,12 @@ pub enum What<'a> {
         args: &'a [u8],
     },
     /// raw_syscalls or syscalls: a system call begins.
-    SyscallEntry,
+    SyscallEntry {
+        /// The event's name: `sys_enter`, or `sys_enter_munmap` of the syscalls system.
+        name: &'a [u8],
+        /// Number and arguments, or named arguments, as printed.
+        args: &'a [u8],
+    },
     /// It ends.
     SyscallExit,
     /// exceptions: a page fault.

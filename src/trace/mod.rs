@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`event`] (the model), [`source`] (bytes in, decompressed on a second thread), [`import`] (one file per
 //! text format), [`cause`] (the catalogue), [`analysis`] (one streaming pass that keeps counts, not events),
-//! [`replay`] (the same recording under another policy), [`noise`] (a threshold watched while recording), [`live`] (counts while recording).
+//! [`replay`] (the same recording under another policy), [`noise`] (a threshold watched while recording), [`live`] (counts while recording), [`shootdown`] (the other pass: flushes of user ranges, every CPU a victim).
 
 pub mod analysis;
 pub mod cause;
@@ -11,6 +11,7 @@ pub mod import;
 pub mod live;
 pub mod noise;
 pub mod replay;
+pub mod shootdown;
 pub mod source;
 
 /// CPU numbers at or above this are a broken line, not a machine.

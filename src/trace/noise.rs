@@ -145,7 +145,7 @@ impl Sink for Finder {
             | What::Work { .. }
             | What::Exit { .. }
             | What::Probe { .. }
-            | What::SyscallEntry
+            | What::SyscallEntry { .. }
             | What::SyscallExit
             | What::PageFault
             | What::TlbFlush { .. }

@@ -470,7 +470,7 @@ impl Sink for Analysis {
                     self.probe(e, name, function, args);
                 }
             }
-            What::SyscallEntry | What::PageFault => {
+            What::SyscallEntry { .. } | What::PageFault => {
                 self.kinds.syscalls += 1;
                 self.mark(e.cpu, e.at_ns, Mark::Own);
                 self.entered_otherwise(e);

@@ -16,7 +16,7 @@ pub fn body_of<'a>(name: &'a [u8], body: &'a [u8]) -> Result<What<'a>, &'static 
     Ok(match name {
         b"user_enter" => What::UserEnter,
         b"user_exit" => What::UserExit,
-        b"sys_enter" => What::SyscallEntry,
+        b"sys_enter" => What::SyscallEntry { name, args: body },
         b"sys_exit" => What::SyscallExit,
         b"csd_queue_cpu" => What::CsdQueue {
             cpu: cpu(f.get(b"cpu="))?,
@@ -143,7 +143,7 @@ pub fn body_of<'a>(name: &'a [u8], body: &'a [u8]) -> Result<What<'a>, &'static 
         }
         _ if body.starts_with(b"<-") => What::Function { name: symbol(name) },
         _ if body.first() == Some(&b'(') && !name.starts_with(b"ipi_") => probe(name, body),
-        _ if name.starts_with(b"sys_enter_") => What::SyscallEntry,
+        _ if name.starts_with(b"sys_enter_") => What::SyscallEntry { name, args: body },
         _ if name.starts_with(b"sys_exit_") => What::SyscallExit,
         _ if body.starts_with(b"vector=") => vector_event(name),
         _ => What::Other { name },
