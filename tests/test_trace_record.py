@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 import tlbcore as tc
+from tlbcore.trace.conditions import Condition
 from tlbcore.trace.recorder import run as recorder
+from tlbcore.trace.recorder.process import find_processes
 from tlbcore.trace.recorder.run import Recording, Tracefs, duration_s, record
 
 LINE = "            spin-636     [002] d....   245.802753: user_exit: \n"
@@ -309,6 +311,100 @@ def test_control_groups_of_running_tasks_are_written_down(machine: Machine, tmp_
     (machine.root / "proc/20/task/20/cgroup").write_text("2:cpu:/x\n1:name=systemd:/old\n0::/\n")
     record(Recording(out=tmp_path / "v1", isolated=(2,), seconds=0.1), machine.handle, machine.root)
     assert "# tlbcore cgroup | 11-12,20 /old\n" in (tmp_path / "v1").read_text()
+
+
+SHOOTDOWN_EVENTS = (
+    "raw_syscalls/sys_enter",
+    "raw_syscalls/sys_exit",
+    "tlb/tlb_flush",
+    "csd/csd_queue_cpu",
+    "csd/csd_function_entry",
+    "csd/csd_function_exit",
+    "irq_vectors/call_function_entry",
+    "sched/sched_process_fork",
+    "tlbcore",
+)
+
+
+def process(
+    root: Path, pid: int, name: str, *, inside: str = "", group: str = "/", threads: str = ""
+) -> None:
+    here = root / "proc" / str(pid)
+    for number, comm in [(str(pid), name), *(text.split("=") for text in threads.split())]:
+        (here / "task" / number).mkdir(parents=True)
+        (here / "task" / number / "comm").write_text(f"{comm}\n")
+    (here / "status").write_text(f"Name:\t{name}\nTgid:\t{pid}\nNSpid:\t{pid}\t{inside}\n")
+    (here / "cgroup").write_text(f"0::{group}\n")
+
+
+def test_shootdowns_of_a_process_are_recorded_from_every_cpu_and_everything_is_undone(tmp_path: Path):
+    machine = Machine(tmp_path, SHOOTDOWN_EVENTS)
+    process(machine.root, 400, "db", threads="412=worker")
+    out = tmp_path / "out.txt"
+
+    done = record(
+        Recording(out=out, processes=(400,), seconds=0.1, stacks=True), machine.handle, machine.root
+    )
+
+    assert "tlb/tlb_flush filter=reason != 0" in machine.writes
+    assert "csd/csd_queue_cpu filter=" in machine.writes  # a victim can be any CPU
+    (calls,) = [line for line in machine.writes if line.startswith("raw_syscalls/sys_enter filter=")]
+    assert {"id == 10", "id == 11", "id == 28", "id == 440"} <= set(calls.partition("=")[2].split(" || "))
+    assert "id == 0" not in calls.split(" || ")  # read() flushes nothing
+    text = out.read_text()
+    assert "# tlbcore thread | 400 400 db\n# tlbcore thread | 412 400 worker\n" in text
+    assert "# tlbcore isolated" not in text
+    probes = (machine.tracefs / "kprobe_events").read_text()
+    assert "p:tlbcore/flush_tlb_mm_range flush_tlb_mm_range mm=%di:x64 start=%si:x64" in probes
+    assert probes.rstrip().endswith("-:tlbcore/flush_tlb_mm_range")
+    assert not list((machine.tracefs / "instances").iterdir())
+    assert (done.left, done.lost) == ([], 8)
+    assert tc.shootdowns(out, process="worker").process == "worker (process 400)"
+
+
+def test_a_process_is_found_by_name_id_thread_and_control_group(tmp_path: Path):
+    machine = Machine(tmp_path, ())
+    process(machine.root, 400, "db", group="/system.slice/db.service", threads="412=worker")
+    process(machine.root, 500, "java", inside="7", group="/kubepods/pod1/a")
+    process(machine.root, 501, "sh", inside="8", group="/kubepods/pod2/b")
+
+    def find(wanted: str) -> tuple[int, ...]:
+        return find_processes(wanted, machine.root)
+
+    assert (find("db"), find("400"), find("412"), find("/system.slice")) == ((400,), (400,), (400,), (400,))
+    assert find("/kubepods") == (500, 501)
+    for wanted, message in (
+        ("jav", "no process 'jav' on this machine, did you mean 'java'?"),
+        ("7", r"no process 7 on this machine; in a container it is an id of 500 \(java\)"),
+        ("9999", "no process 9999 on this machine"),
+        ("/kubepod", "no control group with a process '/kubepod'"),
+    ):
+        with pytest.raises(tc.TraceError, match=message):
+            find(wanted)
+
+
+def test_stolen_time_is_written_down_and_told_with_what_a_tick_leaves_open(machine: Machine, tmp_path: Path):
+    out = tmp_path / "out.txt"
+    (machine.root / "proc/stat").write_text("cpu  0\ncpu2 1 0 0 0 0 0 0 5 0 0\ncpu3 1 0 0 0 0 0 0 5 0 0\n")
+
+    record(Recording(out=out, isolated=(2, 3), seconds=0.1), machine.handle, machine.root)
+    text = out.read_text()
+    out.write_text(text.replace("stat_after | cpu2 1 0 0 0 0 0 0 5", "stat_after | cpu2 1 0 0 0 0 0 0 17"))
+
+    trace = tc.read_trace(out)
+    cpus = {cpu["cpu"]: cpu for cpu in trace.figures["report"]["isolated"]}
+    tick = 1000 / os.sysconf("SC_CLK_TCK")
+    assert cpus[2]["stolen_ms"] == 12 * tick
+    assert cpus[2]["stolen_ms_range"] == [11 * tick, 13 * tick]
+    assert (cpus[3]["stolen_ms"], cpus[3]["stolen_ms_range"]) == (0, [0, tick])
+    assert Condition.parse("stolen_ms > 100").met(trace) == ["CPU 2: stolen_ms = 110 > 100"]
+    assert Condition.parse("stolen_ms > 115").met(trace) == []
+    assert "CPU 2: stolen_ms is not recorded" in Condition.parse("stolen_ms > 115").open(trace)[0]
+    # Without both copies nothing is known, and nothing is said.
+    out.write_text(text.replace("stat_after", "other"))
+    without = tc.read_trace(out)
+    assert without.figures["report"]["isolated"][0]["stolen_ms"] is None
+    assert len(Condition.parse("stolen_ms > 0").open(without)) == 2
 
 
 def test_an_existing_file_is_not_overwritten(machine: Machine, tmp_path: Path):

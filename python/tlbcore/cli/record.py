@@ -23,6 +23,14 @@ def command(
         str | None,
         typer.Option(help="CPUs to watch; those of nohz_full= or isolcpus= if left out.", metavar="CPUS"),
     ] = None,
+    process: Annotated[
+        str | None,
+        typer.Option(
+            help="Record shootdowns of user ranges, on every CPU, for tlbcore explain --process: a name, an id, or a "
+            "control group (/a/b).",
+            metavar="NAME|PID|CGROUP",
+        ),
+    ] = None,
     flight: Annotated[
         bool,
         typer.Option(
@@ -60,6 +68,7 @@ def command(
     from tlbcore._input.cpus import show_cpus
     from tlbcore.cli.top import shown
     from tlbcore.trace import parse_cpus
+    from tlbcore.trace.recorder.process import find_processes
     from tlbcore.trace.recorder.run import Recording, Tracefs, duration_s, isolated_cpus, noise_us, record
 
     seconds = duration_s(duration) if duration is not None else None
@@ -68,9 +77,16 @@ def command(
         _common.fail("--snapshots needs a flight recorder: --flight or --noise TIME")
     if (watch or prometheus is not None) and (flight or threshold is not None):
         _common.fail("a flight recorder cannot be watched: its ring is read only when it is saved")
+    if process is not None and (
+        isolated is not None or flight or threshold is not None or watch or prometheus
+    ):
+        _common.fail(
+            "--process records shootdowns of every CPU: without --isolated, --flight, --noise, --watch"
+        )
     every = duration_s(interval)
+    processes = find_processes(process) if process is not None else ()
     tracefs = Tracefs.find()
-    cpus = parse_cpus(isolated) if isolated is not None else isolated_cpus()
+    cpus = () if processes else parse_cpus(isolated) if isolated is not None else isolated_cpus()
     what = Recording(
         out=out,
         isolated=cpus,
@@ -82,15 +98,17 @@ def command(
         noise_us=threshold,
         snapshots=snapshots,
         buffer_kb=buffer_kb,
+        processes=processes,
     )
+    watched = f"CPUs {show_cpus(cpus)}" if not processes else f"shootdowns for {process}"
     if sys.stderr.isatty() and seconds is None and not run:
-        print(f"recording CPUs {show_cpus(cpus)} until Ctrl-C", file=sys.stderr)
+        print(f"recording {watched} until Ctrl-C", file=sys.stderr)
     if watch or prometheus is not None:
         with shown(cpus, every, prometheus, live=watch) as watcher:
             done = record(what, tracefs, watch=watcher)
     else:
         done = record(what, tracefs)
-    print(f"{out}: {done.bytes:,} bytes in {done.seconds:.1f} s, CPUs {show_cpus(cpus)}")
+    print(f"{out}: {done.bytes:,} bytes in {done.seconds:.1f} s, {watched}")
     share = done.cpu_s / done.seconds if done.seconds else 0.0
     print(f"  {done.lost:,} events lost; the recorder took {done.cpu_s:.2f} s of CPU time ({share:.1%})")
     if flight or threshold is not None:
@@ -99,6 +117,6 @@ def command(
         print(f"  not recorded, for this kernel lacks or refuses it: {', '.join(done.refused)}")
     if done.left:
         print(f"  still there, others use it: {', '.join(done.left)}")
-    print(f"  tlbcore explain {out}")
+    print(f"  tlbcore explain {out}" + (f" --process {process}" if processes else ""))
     if done.status:
         _common.fail(f"the command ended with status {done.status}")

@@ -23,7 +23,7 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
 }
 FIGURES = (
     *("per_hour", "interrupts", "calls", "entries", "lost_events"),
-    *("longest_us", "taken_ms", "taken_percent"),
+    *("longest_us", "taken_ms", "taken_percent", "stolen_ms"),
 )
 _SUFFIXES = (".per_hour", ".ms", ".longest_us")
 _KIND_EVENTS: Mapping[str, str] = {
@@ -92,6 +92,9 @@ class Condition:
     def _range(self, cpu: Mapping[str, Any], trace: Trace) -> tuple[float, float]:
         """Return the least and the most that the figure may be."""
         stem = _stem(self.figure)
+        if stem == "stolen_ms":
+            low, high = cpu["stolen_ms_range"] or (0.0, math.inf)
+            return low, high
         low, sure = self._value(cpu, trace, stem)
         return low, low if sure else math.inf
 
@@ -191,6 +194,12 @@ def _why(cpu: Mapping[str, Any], figure: str) -> str:
         for kind, known in cpu["knowledge"].items()
         if kind in ("calls", "reschedules", "timers", "tasks") and not _recorded(cpu, kind)
     ]
+    if figure == "stolen_ms":
+        return (
+            "/proc/stat counts in ticks"
+            if cpu["stolen_ms"] is not None
+            else "no copies of /proc/stat (tlbcore record)"
+        )
     if figure in causes and _hidden(cpu, figure):
         return "some interrupts have a cause that is not recorded"
     if not missing and cpu["seconds"] < 1:

@@ -19,6 +19,7 @@ from tlbcore._output.files import sealed
 from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import Result, _made, rows_table
 from tlbcore._output.table import Table
+from tlbcore.trace.stolen import stolen_ms
 
 __all__ = ["Cause", "PartialTraceError", "Trace", "causes", "parse_cpus", "read_trace"]
 
@@ -291,6 +292,11 @@ def read_trace(
         raise TraceError(
             f"{name}: no text in trace_marker begins with {between[0]!r}, which opens what is counted"
         )
+    stolen = stolen_ms(figures["notes"])
+    for cpu in report["isolated"]:
+        cpu["stolen_ms"], cpu["stolen_ms_range"] = None, None
+        if (found := stolen.get(cpu["cpu"])) is not None:
+            cpu["stolen_ms"], cpu["stolen_ms_range"] = found[0], list(found[1:])
     kernels = {value for key, value in figures["notes"] if key == "version"}
     if len(kernels) > 1:
         raise TraceError(

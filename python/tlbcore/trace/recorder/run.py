@@ -7,7 +7,6 @@ means removing it. Only kprobes are global; they live in a group of their own an
 from __future__ import annotations
 
 import os
-import platform
 import re
 import select
 import signal
@@ -24,12 +23,12 @@ from typing import IO, Any, Protocol
 
 from tlbcore._core import NoiseMeter, TraceError
 from tlbcore._input.cpus import show_cpus
-from tlbcore.inspect._root import Root
+from tlbcore.trace.recorder.notes import GROUP, about
+from tlbcore.trace.recorder.process import SHOOTDOWN_EVENTS, SHOOTDOWN_KPROBES
 from tlbcore.trace.recording import parse_cpus
 
 __all__ = ["Outcome", "Recording", "Tracefs", "duration_s", "noise_us", "record"]
 
-_GROUP = "tlbcore"
 _VECTORS = ("call_function", "call_function_single", "reschedule", "local_timer", "irq_work")
 # Event -> how to keep only what concerns the isolated CPUs; {cpus} is a kernel CPU list.
 _EVENTS: tuple[tuple[str, str], ...] = (
@@ -171,10 +170,14 @@ class Recording:
         Stop after so many; 0: never.
     buffer_kb
         Ring per CPU.
+    processes
+        Record shootdowns of user ranges instead of what interrupts isolated CPUs: flushes, who is asked to flush and
+        when, on every CPU, and of system calls those that may flush. The threads of these process ids are written
+        down, so that `explain --process` knows who belongs together.
     """
 
     out: Path
-    isolated: tuple[int, ...]
+    isolated: tuple[int, ...] = ()
     seconds: float | None = None
     command: tuple[str, ...] = ()
     kprobes: bool = True
@@ -183,6 +186,17 @@ class Recording:
     noise_us: float | None = None
     snapshots: int = 0
     buffer_kb: int = 4096
+    processes: tuple[int, ...] = ()
+
+    @property
+    def events(self) -> tuple[tuple[str, str], ...]:
+        """Events, and the filter of each."""
+        return SHOOTDOWN_EVENTS if self.processes else _EVENTS
+
+    @property
+    def probes(self) -> tuple[tuple[str, str], ...]:
+        """Functions to probe, and the arguments to print."""
+        return SHOOTDOWN_KPROBES if self.processes else _KPROBES
 
 
 @dataclass(kw_only=True)
@@ -269,10 +283,10 @@ def record(
     ):
         with _instance(tracefs) as here, _trigger(tracefs, what, root) as hits:
             _set_up(here, what, outcome)
-            out.write(_about(root, what, "before", outcome.events))
+            out.write(about(root, what.isolated, what.processes, "before", outcome.events))
             with _housekeeping(what.isolated):
                 _run(here, what, out, hits, outcome, watch)
-            out.write(_about(root, what, "after"))
+            out.write(about(root, what.isolated, what.processes, "after"))
             outcome.lost = _lost(here)
         outcome.bytes = out.tell()
     outcome.seconds = time.monotonic() - started
@@ -308,7 +322,7 @@ def _terminable() -> Iterator[None]:
 
 @contextmanager
 def _instance(tracefs: Tracefs, suffix: str = "") -> Iterator[Path]:
-    here = tracefs.path / "instances" / f"{_GROUP}-{os.getpid()}{suffix}"
+    here = tracefs.path / "instances" / f"{GROUP}-{os.getpid()}{suffix}"
     try:
         try:
             tracefs.make(here)
@@ -330,8 +344,8 @@ def _probes(tracefs: Tracefs, what: Recording, outcome: Outcome) -> Iterator[Non
         if what.kprobes and not places.exists():
             outcome.refused.append("kprobes: this kernel has no kprobe_events")
         elif what.kprobes:
-            for function, arguments in _KPROBES:
-                line = f"p:{_GROUP}/{function} {function} {arguments}".strip()
+            for function, arguments in what.probes:
+                line = f"p:{GROUP}/{function} {function} {arguments}".strip()
                 taken.append(function)  # before it is: a signal may come between
                 if not _try(places, f"{line}\n", append=True):
                     taken.remove(function)
@@ -339,8 +353,8 @@ def _probes(tracefs: Tracefs, what: Recording, outcome: Outcome) -> Iterator[Non
         yield
     finally:
         for function in taken:
-            if not _try(places, f"-:{_GROUP}/{function}\n", append=True):
-                outcome.left.append(f"kprobe {_GROUP}/{function}")
+            if not _try(places, f"-:{GROUP}/{function}\n", append=True):
+                outcome.left.append(f"kprobe {GROUP}/{function}")
 
 
 def _set_up(here: Path, what: Recording, outcome: Outcome) -> None:
@@ -350,17 +364,23 @@ def _set_up(here: Path, what: Recording, outcome: Outcome) -> None:
     if what.flight or what.noise_us is not None:
         _try(here / "options/overwrite", "1")
     events = here / "events"
-    for name, wanted in _EVENTS:
+    if what.processes:
+        _try(here / "options/record-tgid", "1")
+    for name, wanted in what.events:
         taken = _enable(events / name, wanted, what.isolated)
         (outcome.events if taken else outcome.refused).append(name)
-    if what.kprobes and (events / _GROUP).is_dir():
-        _try(events / _GROUP / "enable", "1")
-        outcome.events.append(f"{_GROUP}/*")
-    if what.stacks:
-        for name in (f"{_GROUP}/flush_tlb_kernel_range", "ipi/ipi_send_cpumask"):
+    if what.kprobes and (events / GROUP).is_dir():
+        _try(events / GROUP / "enable", "1")
+        outcome.events.append(f"{GROUP}/*")
+    if what.stacks and what.processes:
+        _try(events / "tlb/tlb_flush/trigger", "stacktrace if reason == 4")  # CPUs are about to be asked
+    elif what.stacks:
+        for name in (f"{GROUP}/flush_tlb_kernel_range", "ipi/ipi_send_cpumask"):
             _try(events / name / "trigger", "stacktrace")
-    if not any(name.startswith(("ipi/", "csd/", "irq_vectors/")) for name in outcome.events):
-        raise TraceError(f"{here}: this kernel has none of the ipi, csd and irq_vectors events")
+    telling = ("ipi/", "csd/", "tlb/") if what.processes else ("ipi/", "csd/", "irq_vectors/")
+    if not any(name.startswith(telling) for name in outcome.events):
+        systems = " and ".join(name.rstrip("/") for name in telling).replace(" and ", ", ", 1)
+        raise TraceError(f"{here}: this kernel has none of the {systems} events")
 
 
 def _enable(event: Path, wanted: str, isolated: Sequence[int]) -> bool:
@@ -541,7 +561,7 @@ def _flight(
             continue
         _write(here / "tracing_on", "0")
         outcome.snapshots += 1
-        note = f"# {_GROUP} snapshot | {outcome.snapshots} at {time.time():.3f}: {why}\n"
+        note = f"# {GROUP} snapshot | {outcome.snapshots} at {time.time():.3f}: {why}\n"
         out.write(note.encode())
         with (here / "trace").open("rb") as ring:
             # The header counts a ring that is meant to be overwritten: not a hole in what was wanted.
@@ -565,73 +585,6 @@ def _housekeeping(isolated: Sequence[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def _about(root: Path, what: Recording, when: str, events: Sequence[str] = ()) -> bytes:
-    """Lines that every importer takes for comments: what machine this is, and what it counted."""
-    facts: list[tuple[str, str]] = []
-
-    def read(name: str) -> str:
-        try:
-            return (root / name).read_text(errors="replace")
-        except OSError:
-            return ""
-
-    if when == "before":
-        online = read("sys/devices/system/cpu/online").strip()
-        cpus = len(parse_cpus(online)) if online else os.cpu_count() or 0
-        facts += [
-            ("version", read("proc/version").strip()),
-            ("cmdline", read("proc/cmdline").strip()),
-            ("isolated", show_cpus(what.isolated)),
-            ("online", f"{online} #P:{cpus}"),
-            # What was on: a CPU without an event of a kind that was on had none.
-            *(("event", name) for name in events),
-        ]
-        model = re.search(r"^model name\s*: (.*)", read("proc/cpuinfo"), re.M)
-        flags = re.search(r"^flags\s*: (.*)", read("proc/cpuinfo"), re.M)
-        facts += [("cpu", model[1] if model else ""), ("flags", flags[1] if flags else "")]
-        release = platform.release()
-        beside = [f"{base}/{release}/config" for base in ("lib/modules", "usr/lib/modules")]
-        config = Root(root).text(f"boot/config-{release}", "proc/config.gz", *beside) or ""
-        names = "NO_HZ|CONTEXT_TRACK|MITIGATION|PAGE_TABLE_ISOL|COALESCE|TRACK_CR3|VMAP_STACK|PREEMPT|HZ"
-        wanted = rf"^(CONFIG_(?:{names}).*)"
-        facts += [("config", line) for line in re.findall(wanted, config, re.M)]
-        for path in sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list")):
-            siblings = path.read_text().strip()
-            facts.append(("topology", f"{path.parts[-3]} siblings {siblings}"))
-        facts += _cgroups(root)
-    facts += [(f"interrupts_{when}", line) for line in read("proc/interrupts").splitlines()]
-    return "".join(f"# {_GROUP} {key} | {value}\n" for key, value in facts).encode()
-
-
-def _cgroups(root: Path) -> list[tuple[str, str]]:
-    """Say which task is in which control group: the one hierarchy of version 2, else systemd's, else the first."""
-    found: dict[int, list[tuple[int, str, str]]] = {}
-    for path in (root / "proc").glob("[0-9]*/task/[0-9]*/cgroup"):
-        try:
-            text = path.read_text(errors="replace")
-        except OSError:
-            continue  # it has ended
-        rows = [line.split(":", 2) for line in text.splitlines() if line.count(":") >= 2]
-        found[int(path.parent.name)] = [
-            (int(number), kind, group) for number, kind, group in rows if number.isdigit()
-        ]
-    every = [row for task in found.values() for row in task]
-    for wanted in (lambda row: row[0] == 0, lambda row: row[1] == "name=systemd", lambda _: True):
-        roots = {row[0] for row in every if wanted(row)}
-        if any(row[2] != "/" for row in every if row[0] in roots):
-            break
-    else:
-        return []
-    number = min(roots)
-    groups: dict[str, list[int]] = {}
-    for task, lines in found.items():
-        for at, _, group in lines:
-            if at == number:
-                groups.setdefault(group, []).append(task)
-    members = [("cgroup", f"{show_cpus(sorted(tasks))} {group}") for group, tasks in sorted(groups.items())]
-    return [("cgroup_root", str(number)), *members]
 
 
 def _lost(here: Path) -> int:

@@ -269,6 +269,24 @@ def _in_short(e: Explanation) -> list[str]:
 
 
 def _headline(group: Cpus, report: Mapping[str, Any]) -> str:
+    return _headline_of_kernel(group, report) + _beside(group)
+
+
+def _beside(group: Cpus) -> str:
+    """Say what took the CPUs without the kernel's doing, and how sure that is."""
+    text = ""
+    known = [cpu for cpu in group if cpu["stolen_ms"]]
+    if known:
+        low = sum(cpu["stolen_ms_range"][0] for cpu in known)
+        high = sum(cpu["stolen_ms_range"][1] for cpu in known)
+        text += f" The hypervisor took {duration(low * 1e3)} to {duration(high * 1e3)} beside (stolen time)."
+    rows = [row for cpu in group for row in cpu["interference"] if row["kind"] == "firmware"]
+    if any(by["name"] == "hwlat" for row in rows for by in row["by"]):
+        text += " The hwlat tracer looks at one CPU at a time, part of the time: its counts and rates are lower limits."
+    return text
+
+
+def _headline_of_kernel(group: Cpus, report: Mapping[str, Any]) -> str:
     sums = interference(group)
     total = sum(s["n"] for s in sums.values())
     one = group[0]
