@@ -76,6 +76,8 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore.trace.explanation import explain as explain
     from tlbcore.trace.replayed import Replay as Replay
     from tlbcore.trace.replayed import replay as replay
+    from tlbcore.trace.shootdown import Shootdowns as Shootdowns
+    from tlbcore.trace.shootdown import shootdowns as shootdowns
     from tlbcore.trace.what_if import Flush as Flush
     from tlbcore.trace.what_if import user_flushes as user_flushes
     from tlbcore.trace.what_if import what_if as what_if
@@ -156,6 +158,8 @@ _EXPORTS: dict[str, str] = {
     "Flush": "tlbcore.trace.what_if",
     "user_flushes": "tlbcore.trace.what_if",
     "what_if": "tlbcore.trace.what_if",
+    "Shootdowns": "tlbcore.trace.shootdown",
+    "shootdowns": "tlbcore.trace.shootdown",
 }
 
 # Modules that are namespaces of their own: `tlbcore.scenarios.rteval()`, `tlbcore.plot.latency(axes, ...)`.

@@ -34,6 +34,26 @@ def command(
             help="Isolated CPUs, such as 2-3,8. Left out, they are deduced from the trace.", metavar="CPUS"
         ),
     ] = None,
+    process: Annotated[
+        str | None,
+        typer.Option(
+            help="Explain the shootdowns of user ranges that this process sends: a name, or an id.",
+            metavar="NAME|PID",
+        ),
+    ] = None,
+    all_cpus: Annotated[
+        bool,
+        typer.Option(
+            "--all-cpus", help="Explain the shootdowns of user ranges of all processes, on every CPU."
+        ),
+    ] = False,
+    machine: Annotated[
+        str | None,
+        typer.Option(
+            help="With --process or --all-cpus: predict kernel entries and TLB refills for this preset.",
+            metavar="NAME",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     perfetto: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write a timeline that ui.perfetto.dev opens.")
@@ -76,7 +96,17 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """Explain who interrupted the isolated CPUs in a trace, and why."""
+    """Explain who interrupted the isolated CPUs in a trace, and why; or what shootdowns of user ranges cost."""
+    if process is not None or all_cpus:
+        if process is not None and all_cpus:
+            _common.fail("--all-cpus counts every process: leave out --process")
+        given = {"--isolated": isolated, "--lines": lines, "--fail-if": fail_if, "--interrupts": interrupts}
+        if others := [name for name, value in given.items() if value]:
+            _common.fail(f"{', '.join(others)}: of isolated CPUs, not of shootdowns of user ranges")
+        _shootdowns(traces or [], process, between, machine, json=json, merge=merge)
+        return
+    if machine is not None:
+        _common.fail("--machine predicts what --process or --all-cpus count: give one of them")
     if not traces:
         _snapshots(interrupts, isolated)
         return
@@ -151,6 +181,44 @@ def command(
         typer.echo(f"fail-if: {line}", err=json)
     if met or undecided:
         raise typer.Exit(_CONDITION_MET if met else _NOT_RECORDED)
+
+
+def _shootdowns(
+    traces: list[str],
+    process: str | None,
+    between: tuple[str, str] | None,
+    machine: str | None,
+    *,
+    json: bool,
+    merge: bool,
+) -> None:
+    from tlbcore.trace.shootdown import shootdowns
+
+    if not traces:
+        _common.fail("missing argument 'TRACE...'")
+    if len(traces) > 1 and not merge:
+        _common.fail("shootdowns are counted in one recording: give one TRACE, or --merge for its pieces")
+    with _common.progress("reading", "bytes") as advance:
+        found = shootdowns(
+            traces if merge else traces[0],
+            process=process,
+            between=between,
+            machine=machine,
+            progress=advance,
+        )
+    if json:
+        _common.print_json("shootdowns", 1, **found.to_json())
+    else:
+        print(found)
+    if found.damage is not None:
+        _common.fail(found.damage)
+    kinds = found.figures["report"]["kinds"]
+    if not (
+        kinds["csd"] or kinds["tlb_flush"] or kinds["range_probe"] or found.figures["report"]["switched_on"]
+    ):
+        _common.fail(
+            f"{found.path}: cannot say whether user ranges were flushed (no tlb_flush, csd or probe events)"
+        )
 
 
 def _snapshots(interrupts: tuple[Path, Path] | None, isolated: str | None) -> None:
