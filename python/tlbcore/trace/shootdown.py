@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Shootdowns", "shootdowns"]
 
-SIZES = ("1 page", "2 to 8 pages", "9 to 33 pages", "34 to 512 pages", "more than 512 pages", "not recorded")
+SIZES = ("1 page", "2 to 8 pages", "9 to 33 pages", "34 to 512 pages", "over 512 pages", "not recorded")
 """Classes of sizes. Beyond 33 pages (`tlb_single_page_flush_ceiling`) a flush drops the whole address space."""
 
 Rows = Sequence[Mapping[str, Any]]

@@ -155,7 +155,7 @@ def _number(value: float, unit: str) -> str:
 
 def _sites(s: Shootdowns) -> list[str]:
     t = s.call_sites
-    rows = [["interrupts", "flushes", "sent", "size", "extent", "waited", "handlers", "call"]]
+    rows = [["calls", "flushes", "sent", "size", "extent", "waited", "handlers", "call"]]
     merged: dict[tuple[Any, ...], list[float]] = {}
     for i in range(len(t["call"])):
         tables = {"yes": " + tables", "no": "", "not recorded": ""}[t["tables"][i].item()]
@@ -231,7 +231,7 @@ def _states(s: Shootdowns) -> list[str]:
 
 def _threads(s: Shootdowns) -> list[str]:
     t = s.threads
-    rows = [["interrupts", "flushes", "waited", "thread"]]
+    rows = [["calls", "flushes", "waited", "thread"]]
     for i in range(min(len(t["pid"]), _ROWS)):
         process = t["process_id"][i].item()
         pid = t["pid"][i].item()
@@ -251,7 +251,7 @@ def _spaces(s: Shootdowns) -> list[str]:
     t = s.address_spaces
     if not len(t["mm"]):
         return []
-    rows = [["interrupts", "flushes", "full", "address space"]]
+    rows = [["calls", "flushes", "full", "address space"]]
     rows += [
         [*(n(t[name][i].item()) for name in ("calls", "flushes", "full")), f"{t['mm'][i]} ({t['comm'][i]})"]
         for i in range(min(len(t["mm"]), _ROWS))
