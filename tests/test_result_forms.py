@@ -48,6 +48,7 @@ MADE: dict[str, Callable[[], Result]] = {
     "explain": lambda: tc.explain(tc.read_trace(RECORDING)),
     "replay": lambda: tc.replay(tc.read_trace(RECORDING), ["ipi", "coalesce-v7"]),
     "recording": lambda: tc.read_trace(RECORDING),
+    "shootdowns": lambda: tc.shootdowns(RECORDING.parent / "user.p73.us7.trace.txt.xz"),
     "causes": lambda: tc.causes,
     "inspect": lambda: tc.inspect_host(cmdline="nohz_full=2-7", release="6.12.0", cpus=8),
     "miss curve": lambda: tc.miss_curve(np.array([1, 2, 1, 3]), sets=[1, 2], ways=2),
