@@ -171,9 +171,18 @@ pub struct State {
 impl Reader {
     /// Opens a trace, plain or packed (.gz, .xz, .zst, .zip), and tells its format, unless it is given.
     pub fn open(path: &str, format: Option<Format>) -> Result<Self, AddressError> {
+        Self::new(path, source::unpack(path)?, format)
+    }
+
+    /// The same of bytes that come from anywhere; `path` is what errors name.
+    pub fn new(
+        path: &str,
+        source: Box<dyn Read + Send>,
+        format: Option<Format>,
+    ) -> Result<Self, AddressError> {
         let mut reader = Reader {
             path: path.to_owned(),
-            source: source::unpack(path)?,
+            source,
             format: Format::Csv,
             buffer: vec![0; BLOCK],
             left: 0..0,
