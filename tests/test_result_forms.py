@@ -205,7 +205,9 @@ def test_inert_policies_warn_and_are_marked() -> None:
         found = _compared("cascade-lake-sp")
     assert len(seen) == 1
     assert "<b>inert:</b> `coalesce-v7` is inert: it needs pti" in found._repr_html_()
-    assert found._repr_html_().count('title="inert"') == 3, "isolated, housekeeping and all CPUs under coalesce-v7"
+    assert found._repr_html_().count('title="inert"') == 3, (
+        "isolated, housekeeping and all CPUs under coalesce-v7"
+    )
     here = _compared()._repr_html_()
     assert "<b>inert:" not in here
     assert 'title="inert"' not in here
