@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,28 @@ def test_every_main_table_goes_to_xarray_and_nothing_is_lost(
                 np.nansum(values.astype(float))
             )
     assert set(data.data_vars) | set(data.coords) <= {*table, "replication"}
+
+
+@pytest.mark.parametrize(
+    ("package", "leave"),
+    [
+        ("pandas", lambda result, _: result.to_pandas()),
+        ("xarray", lambda result, _: result.to_xarray()),
+        ("pyarrow", lambda result, folder: result.to_parquet(folder / "t.parquet")),
+    ],
+)
+def test_what_is_missing_is_named_with_its_extra(
+    package: str, leave: Any, made: Callable[[str], Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"the package {package}: pip install 'tlbcore\[tables\]'"):
+        leave(made("miss curve"), tmp_path)
+
+
+def test_tables_are_listed_by_name(made: Callable[[str], Result]) -> None:
+    assert next(iter(made("simulate").tables)) == "table"
+    assert set(made("explain").tables) == {"table", "initiators", "missing"}
+    assert made("compare").tables["table"] is made("compare").table  # type: ignore[attr-defined]
 
 
 def test_dimensions_are_what_rows_are_named_by(made: Callable[[str], Result]) -> None:

@@ -15,7 +15,7 @@ from tlbcore._core import TraceError
 from tlbcore._input.names import unknown
 from tlbcore._input.numbers import count
 from tlbcore._output.progress import Progress, shown
-from tlbcore._output.result import Result
+from tlbcore._output.result import Result, needed
 from tlbcore._output.table import Table
 from tlbcore.hardware import Machine
 from tlbcore.hardware import machine as as_machine
@@ -205,9 +205,7 @@ def _npy_pieces(trace: Addresses) -> Iterator[AddressChunk]:
 
 
 def _parquet_pieces(trace: Addresses) -> Iterator[AddressChunk]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    pa, pq = needed("pyarrow"), needed("pyarrow.parquet")
     try:
         with pq.ParquetFile(trace.path) as file:
             places = _places(trace.path, file.schema_arrow.names)

@@ -10,6 +10,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -35,11 +36,21 @@ class InertPolicyWarning(UserWarning):
     """A policy does nothing on this machine and kernel: the figures under its name are mainline's."""
 
 
+def needed(module: str) -> Any:
+    """Import an optional package of the extra `tables`; raises `ModuleNotFoundError` that says how to get it."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError:
+        package = module.split(".")[0]
+        raise ModuleNotFoundError(
+            f"this needs the package {package}: pip install 'tlbcore[tables]'", name=package
+        ) from None
+
+
 class Result:
     """Base of results: `to_pandas`, `to_xarray`, `to_parquet`, `save`, `load`, a notebook's view.
 
-    Which tables there are is in the class's own documentation; each method takes the name of one, and the first of
-    them by default.
+    `tables` has the tables by name; each method takes the name of one, and the first of them by default.
     """
 
     #: Columns that name the rows of the first table: the dimensions of `to_xarray`.
@@ -61,6 +72,11 @@ class Result:
         """Return units of columns of the main table."""
         return {}
 
+    @property
+    def tables(self) -> Mapping[str, Columns]:
+        """Every table of the result by name, the main one first."""
+        return self._tables()
+
     def _columns(self, table: str | None) -> tuple[str, dict[str, np.ndarray[Any, Any]]]:
         tables = self._tables()
         name = next(iter(tables)) if table is None else table
@@ -77,10 +93,10 @@ class Result:
         ConfigError
             If there is no such table.
         """
-        import pandas as pd
-
         _, columns = self._columns(table)
-        frame = pd.DataFrame({name: column.copy() for name, column in columns.items()})
+        frame: pd.DataFrame = needed("pandas").DataFrame(
+            {name: column.copy() for name, column in columns.items()}
+        )
         frame.attrs.update(_plain(self._about()))
         return frame
 
@@ -111,9 +127,7 @@ class Result:
         OSError
             If the file cannot be written.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
+        pa, pq = needed("pyarrow"), needed("pyarrow.parquet")
         name, columns = self._columns(table)
         about = json.dumps({"result": type(self).__name__, "table": name, **_plain(self._about())})
         arrow = pa.table({column: _arrow(values) for column, values in columns.items()})
@@ -229,14 +243,16 @@ def dataset(
     attributes: Mapping[str, Any],
 ) -> xr.Dataset:
     """Return columns as a Dataset: a dimension per name of `index`, in the order in which values first stand."""
-    import xarray as xr
-
+    made = needed("xarray").Dataset
     attrs = {key: value if isinstance(value, (str, int, float)) else json.dumps(value) for key, value in
              attributes.items() if value is not None}  # fmt: skip
     rest = [name for name in columns if name not in index]
     told = {name: {"units": units[name]} for name in rest if name in units}
     if not index:
-        return xr.Dataset({name: ("row", columns[name], told.get(name, {})) for name in rest}, attrs=attrs)
+        rows: xr.Dataset = made(
+            {name: ("row", columns[name], told.get(name, {})) for name in rest}, attrs=attrs
+        )
+        return rows
     axes, where = [], []
     for name in index:
         values, first, place = np.unique(columns[name], return_index=True, return_inverse=True)
@@ -255,12 +271,12 @@ def dataset(
             grid = np.full(shape, np.nan)
         grid[tuple(where)] = values
         data[name] = (tuple(index), grid, told.get(name, {}))
-    return xr.Dataset(data, coords=dict(zip(index, axes, strict=True)), attrs=attrs)
+    grid_of_all: xr.Dataset = made(data, coords=dict(zip(index, axes, strict=True)), attrs=attrs)
+    return grid_of_all
 
 
 def _arrow(values: np.ndarray[Any, Any]) -> pa.Array:
-    import pyarrow as pa
-
+    pa = needed("pyarrow")
     if values.dtype.kind in "UO":
         return pa.array([None if value is None else str(value) for value in values], type=pa.string())
     return pa.array(values)
