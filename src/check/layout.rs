@@ -39,9 +39,8 @@ pub struct Location {
     pub targets: bool,
     /// Belongs to `nmi` or `nmi_user`.
     pub nmi: bool,
-    /// Executing it ends an interrupt or NMI, by IRET: the instruction stream is serialised.
-    pub serialises: bool,
-    /// Executing it ends the program by IRET.
+    /// Executing it ends an interrupt, exception or NMI, by IRET: earlier stores are visible first, and the instruction
+    /// stream is serialised.
     pub iret: bool,
 }
 
@@ -198,10 +197,11 @@ pub struct SharedFields {
     pub upper_kind: [Bits; MAX_PAGES],
     /// Tables of versions below this are free.
     pub freed: [Bits; MAX_PAGES],
-    /// Version of the leaf in the table before the current one; 0 if it was absent.
-    pub old_leaf: [Bits; MAX_PAGES],
-    /// That leaf had fewer rights.
-    pub old_less: [Bits; MAX_PAGES],
+    /// Version of the leaf in each table that the upper entry pointed to before, by that entry's version, from 1; 0 if it
+    /// is absent.
+    pub old_leaf: [Vec<Bits>; MAX_PAGES],
+    /// That leaf has fewer rights.
+    pub old_less: [Vec<Bits>; MAX_PAGES],
     /// The version from which on the page's frame is what it is (SEMANTICS S4); where rights change.
     pub since: [Bits; MAX_PAGES],
     /// Address spaces that were freed, a bit each.

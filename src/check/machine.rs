@@ -378,7 +378,7 @@ impl<'a, const W: usize> Abs<'a, W> {
     fn done(&mut self, cpu: usize, level: usize) {
         let c = &self.m.layout.cpus[cpu];
         let f = &c.frames[level];
-        if f.locations[self.get(f.at) as usize - 1].serialises {
+        if f.locations[self.get(f.at) as usize - 1].iret {
             self.drop_text(cpu);
             self.set(c.nmi_blocked, 0); // any IRET unblocks NMIs (SEMANTICS H5)
         }

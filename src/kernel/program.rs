@@ -775,6 +775,19 @@ pub struct Span {
     pub place: u16,
 }
 
+/// Names of programs that an interrupt or exception starts: they end in IRET, which publishes and serialises. SYSRET and
+/// the return of a function do neither (SEMANTICS H4).
+pub const DELIVERED: [&str; 8] = [
+    "exception",
+    "exception_espfix",
+    "exception_bad_iret",
+    "interrupt",
+    "interrupt_kernel",
+    "interrupt_idle",
+    "nmi",
+    "nmi_user",
+];
+
 /// A named entry point.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Program {

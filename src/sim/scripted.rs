@@ -9,7 +9,7 @@ use super::cost::{Bound, Times};
 use super::machine::scripted::{Rules, Scripted, Tracked};
 use super::machine::{Layout, Timed};
 use crate::hw::{Mmu, Preset};
-use crate::kernel::program::{Code, Features, Op, Pc, ProgId, Slot, Zone};
+use crate::kernel::program::{Code, DELIVERED, Features, Op, Pc, ProgId, Slot, Zone};
 use crate::kernel::step::{Cpu, Frame, NO_PC, Outcome, Violation, step};
 
 /// What one CPU does.
@@ -113,9 +113,6 @@ struct Player<'a> {
     now: u64,
 }
 
-/// Programs that end in SYSRET or do not return: no IRET at their end.
-const NO_IRET: [&str; 4] = ["syscall", "syscall_compat", "sysenter_compat", "enter_user"];
-
 /// Carries a schedule out on a machine.
 pub fn play(
     code: &Code,
@@ -217,7 +214,7 @@ impl<'a> Player<'a> {
     }
 
     fn start_at(&mut self, cpu: usize, level: usize, start: Pc, nmi: bool) {
-        let iret = self.code.program_of(start).is_some_and(|p| !NO_IRET.contains(&p.name.as_str()));
+        let iret = self.code.program_of(start).is_some_and(|p| DELIVERED.contains(&p.name.as_str()));
         self.frames[cpu][level] = Some(Active { frame: Frame::new(start), nmi, iret });
     }
 

@@ -3,7 +3,7 @@
 use super::entries::{Checks, Device, Path, paths};
 use super::liveness::{Ambient, Locations, frame, reach, register_widths};
 use super::packing::{Allocator, Bits, width};
-use super::pages::{MAX_MMS, address_spaces, pages, tags, upper_tags};
+use super::pages::{MAX_MMS, address_spaces, pages, tables_left, tags, upper_tags};
 use super::{CpuFields, Frame, Layout, Location, SharedFields, Target};
 use crate::check::machine::Model;
 use crate::check::machine::faults::page_of;
@@ -340,8 +340,10 @@ impl Layout {
                 s.upper[p] = a.take(plan.version_bits);
                 s.upper_kind[p] = a.take(1);
                 s.freed[p] = a.take(plan.version_bits);
-                s.old_leaf[p] = a.take(plan.version_bits);
-                s.old_less[p] = a.take(u32::from(plan.rights));
+                for _ in 0..tables_left(plan.code, scope) {
+                    s.old_leaf[p].push(a.take(plan.version_bits));
+                    s.old_less[p].push(a.take(u32::from(plan.rights)));
+                }
             }
         }
         s

@@ -5,31 +5,16 @@ use std::collections::HashSet;
 
 use super::packing::width;
 use super::{Frame, Location};
-use crate::kernel::program::{Alu, Ask, At, Code, Cond, GENERATION_BITS, Op, Pc, ProgId, REGS, Set, Val};
+use crate::kernel::program::{Alu, Ask, At, Code, Cond, DELIVERED, GENERATION_BITS, Op, Pc, ProgId, REGS, Set, Val};
 use crate::kernel::step::NO_PC;
 
 /// Names of programs that are NMI-like.
 pub const NMI_PROGRAMS: [&str; 2] = ["nmi", "nmi_user"];
 
-/// Names of programs that an interrupt or exception starts: they end in IRET.
-const IRETS: [&str; 8] = [
-    "exception",
-    "exception_espfix",
-    "exception_bad_iret",
-    "interrupt",
-    "interrupt_kernel",
-    "interrupt_idle",
-    "nmi",
-    "nmi_user",
-];
-
 /// Is this program started by an interrupt or exception, so that the store buffer drains first (SEMANTICS H5)?
 pub fn is_delivered(program: &str) -> bool {
-    IRETS.contains(&program)
+    DELIVERED.contains(&program)
 }
-
-/// Names of programs that end in SYSRET, or never return: they publish nothing at their end.
-const NO_IRET: [&str; 4] = ["syscall", "syscall_compat", "sysenter_compat", "enter_user"];
 
 pub(super) type Locations = (Vec<(Pc, Pc)>, Vec<Pc>);
 
@@ -99,8 +84,7 @@ pub(super) fn frame(
             visited: ambient.visited[at],
             targets: ambient.targets[at],
             nmi: NMI_PROGRAMS.contains(&program),
-            serialises: code.ops[at] == Op::Return && ret == NO_PC && IRETS.contains(&program),
-            iret: code.ops[at] == Op::Return && ret == NO_PC && !NO_IRET.contains(&program),
+            iret: code.ops[at] == Op::Return && ret == NO_PC && DELIVERED.contains(&program),
         });
     }
     let plain = n * rets.iter().position(|&r| r == NO_PC).unwrap_or(0);

@@ -3,7 +3,7 @@
 use super::PageInfo;
 use super::packing::width;
 use crate::check::scope::{Assume, CheckError, MAX_PAGES, Patched, Role, Scope, UNBOUNDED};
-use crate::kernel::program::{Ask, Code, Cr3, Entry, Holds, Op, PageKind, Pages, Touch, Val};
+use crate::kernel::program::{Ask, Code, Cr3, Entry, Holds, Level, Op, PageKind, Pages, Touch, Val};
 
 /// Tags a page's translations can carry: kernel half of each ASID, then user half; one for global pages.
 pub fn tags(page: &PageInfo, asids: usize) -> usize {
@@ -146,6 +146,12 @@ pub fn narrow(code: &Code, scope: &Scope, assume: Assume) -> Result<Code, CheckE
     Ok(code)
 }
 
+/// Does a program make an upper entry point to another table?
+fn relinks(code: &Code, program: &str) -> bool {
+    let links = |op: &Op| matches!(op, Op::Pte { level: Level::Table, v, .. } if *v != Entry::None);
+    code.ops_of(program).iter().any(links)
+}
+
 /// Are versions renamed (SEMANTICS S1)? They must be where page-table entries are written without bound.
 pub fn renames(code: &Code, scope: &Scope) -> Result<bool, CheckError> {
     let writes = |r: &Role| code.ops_of(&r.again).iter().any(|op| matches!(op, Op::Pte { .. }));
@@ -157,9 +163,27 @@ pub fn renames(code: &Code, scope: &Scope) -> Result<bool, CheckError> {
         true if scope.roles.iter().any(|r| r.left == UNBOUNDED && counts(r)) => {
             Err(CheckError::Unbounded("the generation of an address space"))
         }
+        true if scope.roles.iter().any(|r| relinks(code, &r.first) || relinks(code, &r.again)) => {
+            Err(CheckError::Unbounded("an upper entry that points to one table after another"))
+        }
         true if !scope.frames.is_empty() => Err(CheckError::Unbounded("the data of `frames`")),
         renamed => Ok(renamed),
     }
+}
+
+/// Is this an op on an upper entry?
+fn links(op: &Op) -> bool {
+    matches!(op, Op::Pte { level: Level::Table, .. })
+}
+
+/// How many versions of a page's upper entry can be left behind: each table keeps its leaf. Where versions are renamed no
+/// table is linked a second time, so the first one, which keeps its number, is the only one.
+pub(super) fn tables_left(code: &Code, scope: &Scope) -> usize {
+    if renames(code, scope) == Ok(true) {
+        return 1;
+    }
+    let stores = |name: &str, times: u8| code.ops_of(name).iter().filter(|op| links(op)).count() * usize::from(times);
+    scope.roles.iter().map(|r| stores(&r.first, 1) + stores(&r.again, r.left)).sum::<usize>().max(1)
 }
 
 /// The highest version the scope's programs can give one page: the initial one is 1, text counts as in [`TEXT`].

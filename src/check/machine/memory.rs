@@ -113,14 +113,21 @@ impl<const W: usize> Abs<'_, W> {
             Entry::LessRights => 2,
         };
         let old_kind = self.get(s.kind[p]);
+        let upper = self.get(s.upper[p]);
+        let linked = !self.m.layout.tables || self.get(s.upper_kind[p]) != 0;
         if level == Level::Table {
-            let old = self.get(s.upper[p]);
-            self.set(s.upper[p], old + 1);
-            self.set(s.upper_kind[p], u64::from(kind != 0));
-            self.set(s.old_leaf[p], if old_kind == 0 { 0 } else { version });
-            if s.old_less[p].exists() {
-                self.set(s.old_less[p], u64::from(old_kind == 2));
+            if linked {
+                self.keep_leaf(p, upper, version, old_kind);
             }
+            // `none` where there is none leaves the entry as it is.
+            self.set(s.upper[p], upper + u64::from(linked || kind != 0));
+            self.set(s.upper_kind[p], u64::from(kind != 0));
+        } else if !linked {
+            // Into the table that was linked last: only a cached upper entry still leads there.
+            self.keep_leaf(p, upper - 1, version + 1, kind);
+            self.set(s.version[p], version + 1);
+            self.rename(p);
+            return;
         }
         if s.since[p].exists() {
             let direct = self.m.layout.pages[p].kind == PageKind::DirectMap;
@@ -152,6 +159,20 @@ impl<const W: usize> Abs<'_, W> {
         self.rename(p);
     }
 
+    /// Keep the leaf of the table that an upper entry of this version points to.
+    fn keep_leaf(&mut self, p: usize, upper: u64, version: u64, kind: u64) {
+        let s = &self.m.layout.shared;
+        let table = upper as usize - 1;
+        let (Some(&leaf), Some(&less)) = (s.old_leaf[p].get(table), s.old_less[p].get(table)) else {
+            self.seen |= Seen::OVERFLOW; // a table more than the scope's programs have
+            return;
+        };
+        self.set(leaf, if kind == 0 { 0 } else { version });
+        if less.exists() {
+            self.set(less, u64::from(kind == 2));
+        }
+    }
+
     /// Rename a page's versions to the least that compare alike (SEMANTICS S1): what is asked of a version is whether
     /// it is below what is dead, below what a flush under way covers, and below what is current. A number above the
     /// current version, which a flush covers by stores still in a buffer, stays as far above it.
@@ -165,7 +186,7 @@ impl<const W: usize> Abs<'_, W> {
         let covered = layout.cpus.iter().map(|c| c.covered[p]).filter(|b| b.exists());
         let since = Some(shared.since[p]).filter(|b| b.exists());
         let marks = [shared.dead[p]].into_iter().chain(covered.clone()).chain(since);
-        let held = layout.cpus.iter().flat_map(|c| c.tlb[p]).chain([shared.old_leaf[p]]);
+        let held = layout.cpus.iter().flat_map(|c| c.tlb[p]).chain(shared.old_leaf[p].iter().copied());
         self.renumber(shared.version[p], marks, held.filter(|b| b.exists()));
         // `free table` tells the first table of all by its number.
         if self.get(shared.upper[p]) > 1 {

@@ -68,8 +68,9 @@ impl<'a, const W: usize> Abs<'a, W> {
                 return Err(Violation::FreedTableWalk);
             }
             if through != memory {
-                let version = self.get(s.old_leaf[p]);
-                let less = self.get(s.old_less[p]) != 0;
+                let table = through as usize - 1;
+                let version = self.get(s.old_leaf[p][table]);
+                let less = self.get(s.old_less[p][table]) != 0;
                 return Ok((version != 0).then_some(Leaf { version, less }));
             }
         }

@@ -141,7 +141,7 @@ impl Model {
             || needed(Need::SoleWriter) && self.layout.writers & !(1 << cpu) != 0
             || needed(Need::NotARemoteCall) && at.ret != NO_PC
             || needed(Need::DrainedIfIret) && at.iret && a.get(c.pending) != 0
-            || needed(Need::NoTextIfSerialises) && at.serialises)
+            || needed(Need::NoTextIfSerialises) && at.iret)
     }
 
     /// Do accesses of this zone look at any tracked page?
