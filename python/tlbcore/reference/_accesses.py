@@ -1,0 +1,151 @@
+"""Accesses: which code may touch what (A1, A2), and which of them break a rule (S5, S7 to S9)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tlbcore.reference._memory import buffered, read
+from tlbcore.reference._model import Model
+from tlbcore.reference._state import Frame, Leaf, Page, State, Violation, put
+from tlbcore.reference._translations import cached, maps, walk
+
+__all__ = ["demands", "kernel_code", "load_page", "store_page", "touch"]
+
+_BODIES = {"Syscall": "Kernel", "Interrupt": "Kernel", "Idle": "Danger", "Nmi": "Nmi"}
+_DEFINITE = {
+    "Entry": "EntryArea",
+    "PerCpu": "PerCpu",
+    "DirectMap": "DirectMap",
+    "Image": "Image",
+    "Recycled": "Vmalloc",
+}
+_REACHED = {"none": (), "directmap": ("DirectMap",), "recycled": ("DirectMap", "Vmalloc")}
+
+
+def uses(m: Model, zone: str, kind: str) -> bool:
+    """Whether code of a zone may use pages of a kind (A1, A2)."""
+    if kind == "User":
+        return zone == "User"
+    if zone in ("Danger", "Nmi"):
+        return kind in _REACHED[m.assume["D" if zone == "Danger" else "N"]]
+    return zone == "Kernel" or kind == _DEFINITE.get(zone)
+
+
+def runs_patched(m: Model, zone: str) -> bool:
+    """Whether code of a zone may have been patched (S7; assumption T)."""
+    where = {"instr": ("Kernel", "Nmi"), "danger": ("Kernel", "Nmi", "Danger")}
+    return zone in where.get(m.assume["T"], ("Kernel", "Nmi", "Danger", "Entry"))
+
+
+def touch(m: Model, s: State, i: int, name: str, arg: Any) -> None:
+    """Check the accesses of a `touch` or of a body."""
+    if name == "Body":
+        _zone(m, s, i, _BODIES[arg])
+    elif arg == "Text":
+        _run_text(s, i)
+    elif "Zone" in arg:
+        _zone(m, s, i, arg["Zone"])
+    else:
+        access(m, s, i, next(iter(arg.values())))
+
+
+def kernel_code(m: Model, s: State, i: int) -> State:
+    """Run ordinary kernel code on a CPU that rests in the kernel."""
+    _zone(m, s, i, "Kernel")
+    return s
+
+
+def demands(m: Model, name: str, arg: Any) -> tuple[set[int], bool]:
+    """Return the pages whose translation an op may need, and whether it may need the patched instruction."""
+    zone = None
+    if name == "Body":
+        zone = _BODIES[arg]
+    elif name == "Touch" and isinstance(arg, dict) and "Zone" in arg:
+        zone = arg["Zone"]
+    if zone is not None:
+        pages = {p for p, region in enumerate(m.regions) if uses(m, zone, region.kind)}
+        return pages, runs_patched(m, zone)
+    if name == "Touch" and isinstance(arg, dict):
+        return {next(iter(arg.values()))}, False
+    if name in ("LoadPage", "StorePage"):
+        return {arg["page"]}, False
+    return set(), (name, arg) == ("Touch", "Text")
+
+
+def _zone(m: Model, s: State, i: int, zone: str) -> None:
+    cpu = s.cpus[i]
+    if cpu.user and zone not in ("Entry", "User"):
+        raise Violation("unmapped_access")
+    if zone == "PerCpu" and not cpu.kernel_gs and m.assume["gs"] == "faults":
+        raise Violation("wrong_gs_access")
+    for p, region in enumerate(m.regions):
+        if uses(m, zone, region.kind) and _current(s.pages[p]) is not None:  # S4: code uses what is allocated
+            access(m, s, i, p)
+    if m.has_text and runs_patched(m, zone):
+        _run_text(s, i)
+
+
+def _current(page: Page) -> Leaf | None:
+    """Return the entry in the tree, if the page is mapped and the address is not waiting to be used again."""
+    leaf = None if page.table is None else dict(page.leaves)[page.table]
+    return leaf if leaf is not None and leaf.rights and leaf.version not in page.dead else None
+
+
+def access(m: Model, s: State, i: int, p: int) -> Leaf | None:
+    """Return the translation that an access uses; none if there is none."""
+    cpu, page, region = s.cpus[i], s.pages[p], m.regions[p]
+    if region.mm not in (None, cpu.mm):
+        raise Violation("wrong_address_space")
+    if not maps(m, cpu, p):
+        raise Violation("unmapped_access")
+    used = cached(m, cpu, p) or walk(s, i, p)
+    now = _current(page)
+    if used is not None and used.version in page.dead and not _legal(used, now):
+        raise Violation("stale_access (not_reused)" if now is None else "stale_access (reused)")
+    return used
+
+
+def _legal(used: Leaf, now: Leaf | None) -> bool:
+    """Whether what is stale maps the frame that is mapped now, with no more rights: at worst it faults (S4)."""
+    return now is not None and used.frame == now.frame and used.rights <= now.rights
+
+
+def _run_text(s: State, i: int) -> None:
+    """S7: each part as it was fetched, or as memory has it; without a breakpoint the parts belong together."""
+    head, tail = (old or new for old, new in zip(s.cpus[i].fetched, s.text, strict=True))
+    torn = head != tail or tail in s.dead_text[1]
+    if head in s.dead_text[0] or (not head[0] and torn):
+        raise Violation("stale_text")
+
+
+# -- the data of pages -------------------------------------------------------------------------------------------
+
+
+def _field(m: Model, s: State, i: int, p: int) -> int | None:
+    """Return the field that a page maps, by the translation an access uses; none if it has no data or faults."""
+    used = access(m, s, i, p)
+    fields = m.frames.get(p, ())
+    return fields[min(used.nth, len(fields) - 1)] if used is not None and fields else None
+
+
+def load_page(m: Model, s: State, i: int, f: Frame, arg: dict[str, int]) -> int:
+    """Load the data of a page; 0 if there is none."""
+    field = _field(m, s, i, arg["page"])
+    if field is None:
+        return 0
+    user = s.cpus[i].user  # the page is what is mapped, not the variable
+    s = s._replace(cpus=put(s.cpus, i, s.cpus[i]._replace(user=False))) if user else s
+    return read(m, s, i, f, {"field": field, "at": "Shared"})
+
+
+def store_page(m: Model, s: State, i: int, p: int, value: int) -> State:
+    """Store to the data of a page; a store through no translation is lost."""
+    field = _field(m, s, i, p)
+    if field is None:
+        return s
+    bits, shift = m.fields[field]["bits"], m.fields[field]["shift"]
+    if value >= 1 << bits:
+        from tlbcore.reference._state import Overflow
+
+        raise Overflow
+    return buffered(m, s, i, m.where[m.fields[field]["var"], 0], ((1 << bits) - 1) << shift, value << shift)

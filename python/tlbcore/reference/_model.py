@@ -1,0 +1,193 @@
+"""What never changes during a search: programs, pages, variables, roles; and the state it starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tlbcore.reference._scope import Question
+from tlbcore.reference._state import INIT_MM, NO_MM, NO_PC, Cpu, Frame, Leaf, Page, State, named
+
+__all__ = ["PARTS", "Model", "Region"]
+
+PARTS = ("Head", "Tail")
+
+# Programs that the hardware starts, and that end in IRET; SYSRET and the return of a function publish nothing (H4).
+_IRET = (
+    "exception",
+    "exception_espfix",
+    "exception_bad_iret",
+    "interrupt",
+    "interrupt_kernel",
+    "interrupt_idle",
+    "nmi",
+    "nmi_user",
+)
+_START = (-1, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """What a tracked page is."""
+
+    name: str
+    kind: str  # Vmalloc, DirectMap, Image, PerCpu, EntryArea, User
+    mm: int | None  # whose user memory
+    is_global: bool
+    user_mapped: bool
+    present: bool
+
+
+class Model:
+    """A question, with what is looked up in it."""
+
+    def __init__(self, question: Question) -> None:
+        code = question.code
+        self.question = question
+        self.ops, self.vars, self.fields = code["ops"], code["vars"], code["fields"]
+        self.programs = {p["name"]: (p["start"], p["end"]) for p in code["programs"]}
+        self.starts = [p["start"] for p in code["programs"]]
+        self.roles, self.assume, self.asids = question.roles, question.assume, question.asids
+        self.pti, self.pcid = "pti" in question.features, "pcid" in question.features
+        self.frames = question.frames or {}
+        run = [op for role in self.roles for name in (role.first, *role.paths) for op in self.ops_of(name)]
+        about = [arg["pages"] if name == "Pte" else arg for name, arg in map(named, run) if name in _ABOUT]
+        self.has_text = any(isinstance(p, dict) and "Text" in p for p in about) or {"Touch": "Text"} in run
+        self.regions = self._regions(code["pages"], tracked=not self.has_text or "Range" in about)
+        # A cached pointer to the only table there ever is changes no walk.
+        self.tables = any(name == "FreeTable" or (name == "Pte" and arg["level"] == "Table")
+                          for name, arg in map(named, self.ops))  # fmt: skip
+        self.mms = 1 + max([2, *(r.mm or 0 for r in self.regions), *map(_mm_of, self.ops)])
+        self.where = {
+            key: at
+            for at, key in enumerate((v, who) for v in range(len(self.vars)) for who in self._owners(v))
+        }
+        self.names = {f["name"]: f for f in self.fields}
+
+    def _regions(self, declared: list[dict[str, Any]], *, tracked: bool) -> tuple[Region, ...]:
+        if not declared:
+            one = {"kind": "Vmalloc", "global": not self.pti, "user_mapped": False, "present": True}
+            declared = [{"name": f"va{n}", **one} for n in range(self.question.pages if tracked else 0)]
+
+        def region(page: dict[str, Any]) -> Region:
+            kind = page["kind"]
+            return Region(
+                name=page["name"],
+                kind="User" if isinstance(kind, dict) else kind,
+                mm=kind["User"] if isinstance(kind, dict) else None,
+                is_global=page["global"],
+                user_mapped=page["user_mapped"],
+                present=page["present"],
+            )
+
+        return tuple(map(region, declared))
+
+    def ops_of(self, program: str) -> list[Any]:
+        start, end = self.programs[program]
+        return list(self.ops[start:end])
+
+    def _owners(self, var: int) -> range:
+        cpus = len(self.roles)
+        many = {"One": 1, "Cpu": cpus, "Mm": self.mms, "Asid": cpus * self.asids}
+        return range(many[self.vars[var]["copies"]])
+
+    def which(self, pages: Any) -> list[int]:
+        """Return the pages an op is about: one, or every page that a flush of kernel memory can name."""
+        if isinstance(pages, dict):
+            return [pages["One"]] if "One" in pages else []
+        alone = len(self.regions) == 1
+        return [p for p, region in enumerate(self.regions) if alone or region.mm is None]
+
+    def changed(self, i: int, pages: Any, what: str) -> list[int]:
+        """Return the pages whose entries an op changes.
+
+        Of a range those that this CPU owns; of memory that is never unmapped only rights change (A1).
+        """
+        if pages != "Range":
+            return self.which(pages)
+        if not self.roles[i].writes:
+            return []
+        lasting = [p for p in self.which(pages) if self.regions[p].kind in ("DirectMap", "Image", "PerCpu")]
+        if what == "LessRights" and lasting:
+            return lasting
+        return [p for p in self.which(pages) if p not in lasting]
+
+    def value_of(self, s: State, name: str) -> int:
+        """Return a shared variable as memory has it."""
+        field = self.names[name]
+        word = s.memory[self.where[field["var"], 0]]
+        return int(word >> field["shift"] & ((1 << field["bits"]) - 1))
+
+    # -- the start -------------------------------------------------------------------------------------------
+
+    def frame(self, kind: str, program: str, level: int, *, irq: bool = False) -> Frame:
+        start, _ = self.programs[program]
+        nobody: frozenset[int] = frozenset()
+        return Frame(kind, level, program in _IRET, start, NO_PC, -1, nobody, nobody, (0,) * 6, irq)
+
+    def first(self) -> State:
+        """Every CPU is about to run its first program, with `init_mm` loaded and up to date."""
+        nothing: frozenset[Any] = frozenset()
+        cpus = tuple(
+            Cpu(
+                frames=(self.frame("task", role.first, 0, irq=not role.user),),
+                user=False,
+                asid=0,
+                mm=INIT_MM,
+                kernel_gs=True,
+                blocked=False,
+                leaves=nothing,
+                uppers=nothing,
+                fetched=(None, None),
+                buffer=(),
+                stores=0,
+                queue=(),
+                irq=False,
+                serving=-1,
+                waits=nothing,
+                left=role.left,
+                devices=role.devices,
+                covers=(nothing,) * len(self.regions),
+                covers_text=(nothing, nothing),
+                owes=nothing,
+                owes_others=False,
+                contexts=(INIT_MM, *(NO_MM,) * (self.asids - 1)),
+                next_asid=1,
+                info=(INIT_MM, 0),
+                broadcasts=nothing,
+            )
+            for role in self.roles
+        )
+
+        def starts(var: int, who: int) -> int:
+            current = self.vars[var]["copies"] == "Asid" and who % self.asids == 0
+            return 1 if current and self.vars[var]["holds"] == "Generation" else self.vars[var]["init"]
+
+        def page(region: Region) -> Page:
+            leaf = Leaf(_START, _START, 0, 2 * int(region.present))
+            return Page(_START, _START, ((_START, leaf),), _START, nothing, nothing, nothing)
+
+        return State(
+            cpus=cpus,
+            memory=tuple(starts(var, who) for var, who in self.where),
+            pages=tuple(map(page, self.regions)),
+            text=((False, 0), (False, 0)),
+            dead_text=(nothing, nothing),
+            masks=(nothing,) * self.mms,
+            freed=nothing,
+            nmis=self.question.nmis,
+            mces=self.question.mces,
+        )
+
+
+_ABOUT = ("Pte", "Request", "Promise")
+
+
+def _mm_of(op: Any) -> int:
+    """Return the number of the address space that an op names."""
+    name, arg = named(op)
+    if name == "FreeMm":
+        return int(arg)
+    if name == "MovCr3" and isinstance(arg["to"], dict) and "Mm" in arg["to"]:
+        return int(arg["to"]["Mm"]["mm"].get("Imm", 0))
+    return 0

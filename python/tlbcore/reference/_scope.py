@@ -1,0 +1,178 @@
+"""What the slow explorer is asked: programs, who runs them, how many of everything, what is assumed.
+
+A question comes from a policy and keywords, or from the header of a litmus test, which is read here a second time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tlbcore import _core
+from tlbcore.policy import FEATURES, Policy
+from tlbcore.reference._conditions import condition
+
+__all__ = ["Question", "Role", "of_litmus", "of_policy"]
+
+# The words of `--assume`, the default first (SEMANTICS A2, A6).
+ASSUMPTIONS = {
+    "D": ("none", "directmap", "recycled"),
+    "N": ("none", "directmap", "recycled"),
+    "T": ("instr", "danger", "noinstr"),
+    "invpcid": ("unordered", "ordered", "publishes"),
+    "tce": ("on", "off"),
+    "interrupts": ("drain", "keep"),
+    "broadcast": ("keeps", "drains"),
+    "walks": ("monotonic",),
+    "stores": ("buffered", "sc"),
+    "fills": ("speculative", "demand"),
+    "gs": ("works", "faults"),
+    "range": ("full", "pages"),
+}
+
+_COLUMN = re.compile(r"^cpu (\d+)", re.MULTILINE)
+_FACT = re.compile(r'^  ([a-z]+) "(.*)"$', re.MULTILINE)
+_ROLE = re.compile(
+    r"isolated( (?P<entries>\d+|unbounded)( by (?P<entry>\w+))?)?"
+    r"|(?P<isolated>isolated )?(?P<program>\w+)(\*(?P<rounds>\d+|unbounded))?"
+)
+_ENTRIES = ("syscall",)
+_KNOWN = {
+    "cpus",
+    "asids",
+    "nmis",
+    "mces",
+    "assume",
+    "exists",
+    "never",
+    "deaf",
+    "unflushed",
+    "frames",
+    "features",
+}
+_SAID = {"verdict", "source", "limits", "states", "note"}  # of no effect on a run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """What one CPU runs: `first`, then `left` times one of `paths`, from user mode or from the kernel."""
+
+    first: str
+    paths: tuple[str, ...]
+    left: int | None = 0  # None: any number of times
+    devices: int = 0  # device interrupts that come by themselves; from user mode they are entries
+    user: bool = False
+    isolated: bool = False
+    writes: bool = True  # it owns the requested range
+    deaf: bool = False  # it takes no interrupt
+    flushes: bool = True  # it is in the mask that the entry flush tests
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """Everything a search starts from."""
+
+    code: dict[str, Any]
+    roles: tuple[Role, ...]
+    assume: Mapping[str, str]
+    features: Sequence[str] = FEATURES
+    asids: int = 1
+    pages: int = 1
+    nmis: int = 0
+    mces: int = 0
+    frames: Mapping[int, tuple[int, ...]] | None = None  # page: the fields it maps in turn
+    exists: Callable[[Callable[[str], int]], bool] | None = None
+    never: Callable[[Callable[[str], int]], bool] | None = None
+
+
+def of_policy(
+    policy: Policy,
+    *,
+    roles: str,
+    assume: Mapping[str, str],
+    features: Sequence[str],
+    bounds: Mapping[str, int],
+) -> Question:
+    """Return what a check of a policy asks."""
+    return Question(
+        code=policy.code(features),
+        roles=tuple(role(word.strip()) for word in re.split("[;,]", roles) if word.strip()),
+        assume=assumptions(assume),
+        features=features,
+        asids=bounds["asids"],
+        pages=bounds["pages"],
+        nmis=bounds["nmis"],
+        mces=bounds["mces"],
+    )
+
+
+def of_litmus(text: str) -> Question:
+    """Return what a litmus test asks; what its header says beyond that is not implemented."""
+    facts = dict(_FACT.findall(text))
+    for key in sorted(facts.keys() - _KNOWN - _SAID):
+        raise NotImplementedError(f"the header line {key}")
+    features = facts["features"].split() if "features" in facts else FEATURES
+    code = json.loads(_core.policy_code(text, "litmus", list(features)))
+    roles = [role(word.strip()) for word in re.split("[;,]", facts.get("cpus", "")) if word.strip()]
+    roles += [Role(first=f"cpu {n}", paths=(f"cpu {n}",)) for n in sorted(map(int, _COLUMN.findall(text)))]
+    deaf, unflushed = (set(map(int, facts.get(key, "").split())) for key in ("deaf", "unflushed"))
+    who = enumerate(roles)
+    roles = [
+        Role(**{**vars(r), "deaf": i in deaf, "flushes": i not in unflushed}) if i in deaf | unflushed else r
+        for i, r in who
+    ]
+    return Question(
+        code=code,
+        roles=tuple(roles),
+        assume=assumptions(dict(word.split("=") for word in facts.get("assume", "").split())),
+        features=features,
+        asids=int(facts.get("asids", 1)),
+        nmis=int(facts.get("nmis", 0)),
+        mces=int(facts.get("mces", 0)),
+        frames=_frames(code, facts.get("frames", "")),
+        exists=condition(facts["exists"]) if "exists" in facts else None,
+        never=condition(facts["never"]) if "never" in facts else None,
+    )
+
+
+def assumptions(said: Mapping[str, str]) -> dict[str, str]:
+    """Return every assumption with its value."""
+    for name, value in said.items():
+        if value not in ASSUMPTIONS.get(name, ()):
+            raise NotImplementedError(f"the assumption {name}={value}")
+    return {name: said.get(name, values[0]) for name, values in ASSUMPTIONS.items()}
+
+
+def role(word: str) -> Role:
+    """Read a role as `check` does."""
+    said = _ROLE.fullmatch(word)
+    if said is None:
+        raise NotImplementedError(f"the role {word}")
+    if said["program"] is None:
+        entries = said["entries"] or "2"
+        return Role(
+            first="enter_user",
+            paths=(said["entry"],) if said["entry"] else _ENTRIES,
+            left=None if entries == "unbounded" else int(entries),
+            user=True,
+            isolated=True,
+            writes=False,
+        )
+    if said["rounds"] == "unbounded":
+        raise NotImplementedError("rounds without bound: versions are not renamed here")
+    program, rounds = said["program"], int(said["rounds"] or 1)
+    return Role(first=program, paths=(program,), left=rounds - 1, isolated=bool(said["isolated"]))
+
+
+def _frames(code: dict[str, Any], text: str) -> dict[int, tuple[int, ...]]:
+    """Read `PAGE: VAR VAR; ...`."""
+    pages = [page["name"] for page in code["pages"]]
+    fields = [field["name"] for field in code["fields"]]
+    out = {}
+    for part in filter(None, text.split(";")):
+        page, names = part.split(":")
+        out[pages.index(page.strip())] = tuple(fields.index(name) for name in names.split())
+    return out
