@@ -244,6 +244,37 @@ impl<const W: usize> Abs<'_, W> {
             .count() as u64
     }
 
+    /// Load a field of `owner`'s copy, wherever it is mapped: this CPU's own stores first, newest last.
+    #[inline]
+    pub(super) fn load_field(&mut self, cpu: usize, field: u8, owner: usize) -> u64 {
+        let (b, shift, mask) = self.place(cpu, field, owner);
+        let var = self.m.code.fields[usize::from(field)].var;
+        let mut word = self.get(b);
+        for i in 0..self.buffered(cpu) {
+            if let (Target::Field { field: g, owner: o }, v) = self.decode(cpu, i) {
+                let g = &self.m.code.fields[usize::from(g)];
+                if g.var == var && usize::from(o) == owner {
+                    word = word & !g.mask() | v << g.shift & g.mask();
+                }
+            }
+        }
+        (word & mask) >> shift
+    }
+
+    /// Store to a field of `owner`'s copy, wherever it is mapped.
+    #[inline]
+    pub(super) fn store_field(&mut self, cpu: usize, field: u8, owner: u8, v: u64) -> Result<(), Violation> {
+        self.fits(field, v)?;
+        self.push_store(cpu, Target::Field { field, owner }, v);
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn fits(&self, field: u8, v: u64) -> Result<(), Violation> {
+        let bits = self.m.code.fields[usize::from(field)].bits;
+        if v >> bits == 0 { Ok(()) } else { Err(Violation::Overflow) }
+    }
+
     #[inline]
     pub(super) fn reach_var(&mut self, cpu: usize, field: u8, at: At) -> Result<(), Violation> {
         let var = &self.m.code.vars[usize::from(self.m.code.fields[usize::from(field)].var)];

@@ -28,34 +28,18 @@ impl<const W: usize> Machine for Abs<'_, W> {
 
     fn read(&mut self, cpu: Cpu, field: u8, at: At, of: Cpu) -> Result<u64, Violation> {
         self.reach_var(usize::from(cpu), field, at)?;
-        let owner = if at == At::Shared { 0 } else { usize::from(of) };
-        let (b, shift, mask) = self.place(usize::from(cpu), field, owner);
-        let var = self.m.code.fields[usize::from(field)].var;
-        let mut word = self.get(b);
-        for i in 0..self.buffered(usize::from(cpu)) {
-            if let (Target::Field { field: g, owner: o }, v) = self.decode(usize::from(cpu), i) {
-                let g = &self.m.code.fields[usize::from(g)];
-                if g.var == var && usize::from(o) == owner {
-                    word = word & !g.mask() | v << g.shift & g.mask();
-                }
-            }
-        }
-        Ok((word & mask) >> shift)
+        Ok(self.load_field(usize::from(cpu), field, if at == At::Shared { 0 } else { usize::from(of) }))
     }
 
     fn write(&mut self, cpu: Cpu, field: u8, at: At, of: Cpu, v: u64) -> Result<(), Violation> {
         self.reach_var(usize::from(cpu), field, at)?;
-        if v >> self.m.code.fields[usize::from(field)].bits != 0 {
-            return Err(Violation::Overflow);
-        }
         let owner = if at == At::Shared { 0 } else { of as u8 };
-        let target = Target::Field { field, owner };
         if matches!(at, At::Asid(_)) {
-            self.commit(usize::from(cpu), target, v);
-        } else {
-            self.push_store(usize::from(cpu), target, v);
+            self.fits(field, v)?;
+            self.commit(usize::from(cpu), Target::Field { field, owner }, v);
+            return Ok(());
         }
-        Ok(())
+        self.store_field(usize::from(cpu), field, owner, v)
     }
 
     fn rmw(
@@ -336,7 +320,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
             return Ok(0);
         }
         match self.frame_of(usize::from(cpu), page)? {
-            Some(field) => self.read(cpu, field, At::Shared, cpu),
+            Some(field) => Ok(self.load_field(usize::from(cpu), field, 0)),
             None => Ok(0), // no data stands behind the page
         }
     }
@@ -346,7 +330,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
             return Ok(());
         }
         match self.frame_of(usize::from(cpu), page)? {
-            Some(field) => self.write(cpu, field, At::Shared, cpu, v),
+            Some(field) => self.store_field(usize::from(cpu), field, 0, v),
             None => Ok(()),
         }
     }
