@@ -5,7 +5,9 @@ use std::collections::HashSet;
 
 use super::packing::width;
 use super::{Frame, Location};
-use crate::kernel::program::{Alu, Ask, At, Code, Cond, DELIVERED, GENERATION_BITS, Op, Pc, ProgId, REGS, Set, Val};
+use crate::kernel::program::{
+    Alu, Ask, At, Code, Cond, DELIVERED, GENERATION_BITS, Op, Pc, ProgId, REGS, Set, Val,
+};
 use crate::kernel::step::NO_PC;
 
 /// Names of programs that are NMI-like.

@@ -172,7 +172,7 @@ pub fn renames(code: &Code, scope: &Scope) -> Result<bool, CheckError> {
 }
 
 /// Is this an op on an upper entry?
-fn links(op: &Op) -> bool {
+fn links(op: Op) -> bool {
     matches!(op, Op::Pte { level: Level::Table, .. })
 }
 
@@ -182,7 +182,9 @@ pub(super) fn tables_left(code: &Code, scope: &Scope) -> usize {
     if renames(code, scope) == Ok(true) {
         return 1;
     }
-    let stores = |name: &str, times: u8| code.ops_of(name).iter().filter(|op| links(op)).count() * usize::from(times);
+    let stores = |name: &str, times: u8| {
+        code.ops_of(name).iter().filter(|op| links(**op)).count() * usize::from(times)
+    };
     scope.roles.iter().map(|r| stores(&r.first, 1) + stores(&r.again, r.left)).sum::<usize>().max(1)
 }
 
