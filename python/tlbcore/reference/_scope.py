@@ -39,7 +39,16 @@ _ROLE = re.compile(
     r"isolated( (?P<entries>\d+|unbounded)( by (?P<entry>\w+))?)?"
     r"|(?P<isolated>isolated )?(?P<program>\w+)(\*(?P<rounds>\d+|unbounded))?"
 )
-_ENTRIES = ("syscall",)
+# By any of these a CPU in user mode comes into the kernel, NMIs apart (H5).
+_ENTRIES = (
+    "syscall",
+    "syscall_compat",
+    "sysenter_compat",
+    "exception",
+    "exception_espfix",
+    "exception_bad_iret",
+    "interrupt",
+)
 _KNOWN = {
     "cpus",
     "asids",
@@ -152,19 +161,15 @@ def role(word: str) -> Role:
     if said is None:
         raise NotImplementedError(f"the role {word}")
     if said["program"] is None:
-        entries = said["entries"] or "2"
-        return Role(
-            first="enter_user",
-            paths=(said["entry"],) if said["entry"] else _ENTRIES,
-            left=None if entries == "unbounded" else int(entries),
-            user=True,
-            isolated=True,
-            writes=False,
-        )
+        left = None if said["entries"] == "unbounded" else int(said["entries"] or 2)
+        paths = (said["entry"],) if said["entry"] else _ENTRIES
+        if left == 0 and not said["entry"]:  # it makes no entry of its own, and a device interrupts it
+            left, paths = 1, ("interrupt",)
+        return Role(first="enter_user", paths=paths, left=left, user=True, isolated=True, writes=False)
     if said["rounds"] == "unbounded":
         raise NotImplementedError("rounds without bound: versions are not renamed here")
     program, rounds = said["program"], int(said["rounds"] or 1)
-    return Role(first=program, paths=(program,), left=rounds - 1, isolated=bool(said["isolated"]))
+    return Role(first=program, paths=(program,), left=rounds - 1, isolated=bool(said["isolated"]), devices=1)
 
 
 def _frames(code: dict[str, Any], text: str) -> dict[int, tuple[int, ...]]:
