@@ -155,6 +155,12 @@ def written(m: Model, page: Page, p: int, level: str, what: str, ident: Ident) -
             version=ident,
             replaced=page.replaced | {page.version},
         )
+    mapped = page.table is not None and leaves[page.table].rights
+    if (
+        what == "Fresh" and not mapped and page.replaced and m.regions[p].kind == "Vmalloc"
+    ):  # S3: it was handed on
+        m.seen.add("a promise")
+        page = page._replace(dead=page.dead | page.replaced | {page.version})
     old = leaves[page.last]
     same = (
         m.regions[p].kind == "DirectMap"
@@ -219,9 +225,13 @@ def promise(m: Model, s: State, i: int, pages: Any) -> State:
     cpu = s.cpus[i]
     if isinstance(pages, dict) and "Text" in pages:
         part = PARTS.index(pages["Text"])
-        return s._replace(dead_text=put(s.dead_text, part, s.dead_text[part] | cpu.covers_text[part]))
+        old = cpu.covers_text[part]
+        m.seen.add("a promise without a request" if old is None else "a promise")
+        s = with_cpu(s, i, covers_text=put(cpu.covers_text, part, None))
+        return s._replace(dead_text=put(s.dead_text, part, s.dead_text[part] | (old or frozenset())))
     for p in m.which(pages):
-        page = s.pages[p]
-        s = s._replace(pages=put(s.pages, p, page._replace(dead=page.dead | cpu.covers[p])))
-        s = with_cpu(s, i, covers=put(s.cpus[i].covers, p, frozenset()))
+        page, covered = s.pages[p], cpu.covers[p]
+        m.seen.add("a promise without a request" if covered is None else "a promise")
+        s = s._replace(pages=put(s.pages, p, page._replace(dead=page.dead | (covered or frozenset()))))
+        s = with_cpu(s, i, covers=put(s.cpus[i].covers, p, None))
     return s

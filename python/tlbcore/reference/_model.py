@@ -53,6 +53,9 @@ class Model:
         run = [op for role in self.roles for name in (role.first, *role.paths) for op in self.ops_of(name)]
         about = [arg["pages"] if name == "Pte" else arg for name, arg in map(named, run) if name in _ABOUT]
         self.has_text = any(isinstance(p, dict) and "Text" in p for p in about) or {"Touch": "Text"} in run
+        # A search that is about promises and sees none says nothing; it looks when it is done.
+        self.about_promises = any(name in (*_ABOUT, "FreeTable") for name, _ in map(named, run))
+        self.seen: set[str] = set()
         self.regions = self._regions(code["pages"], tracked=not self.has_text or "Range" in about)
         # A cached pointer to the only table there ever is changes no walk.
         self.tables = any(name == "FreeTable" or (name == "Pte" and arg["level"] == "Table")
@@ -147,8 +150,8 @@ class Model:
                 waits=nothing,
                 left=role.left,
                 devices=role.devices,
-                covers=(nothing,) * len(self.regions),
-                covers_text=(nothing, nothing),
+                covers=(None,) * len(self.regions),
+                covers_text=(None, None),
                 owes=nothing,
                 owes_others=False,
                 contexts=(INIT_MM, *(NO_MM,) * (self.asids - 1)),

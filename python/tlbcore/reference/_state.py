@@ -90,8 +90,8 @@ class Cpu(NamedTuple):
     waits: frozenset[int]
     left: int | None  # None: any number
     devices: int
-    covers: tuple[frozenset[Ident], ...]  # by page
-    covers_text: tuple[frozenset[Opcode], ...]
+    covers: tuple[frozenset[Ident] | None, ...]  # by page; None: no flush was asked for
+    covers_text: tuple[frozenset[Opcode] | None, ...]
     owes: frozenset[int]
     owes_others: bool
     contexts: tuple[int, ...]

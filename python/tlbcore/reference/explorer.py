@@ -151,6 +151,11 @@ def _search(question: Question, limit: int, *, every: bool) -> Exploration:
     else:
         if found.first is None and (endless := found.endless()) is not None:
             found.breaks("livelock", endless, None)
+    asks = question.exists is not None or question.never is not None
+    if found.first is None and (
+        "a promise without a request" in m.seen or (not asks and m.about_promises and not m.seen)
+    ):
+        return found.inconclusive("nothing was asked")
     return found.over()
 
 
@@ -208,8 +213,8 @@ class _Found:
             out.append(move)
         return out[::-1]
 
-    def inconclusive(self) -> Exploration:
-        return self._exploration("inconclusive", "inconclusive")
+    def inconclusive(self, why: str = "") -> Exploration:
+        return self._exploration("inconclusive", "inconclusive" + (f": {why}" if why else ""))
 
     def over(self) -> Exploration:
         if self.first is None:
