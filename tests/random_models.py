@@ -158,7 +158,13 @@ class Draft:
         """Say what the first CPUs do by roles: initiators of the kernel, and isolated CPUs by every path."""
         rng = self.rng
         initiators = ["purge", "vunmap", "table_free", "set_memory", "text_breakpoint", "purge*2"]
-        paths = ["syscall"] * 3 + ["exception", "exception_espfix", "exception_bad_iret", "sysenter_compat"]
+        paths = ["syscall"] * 3 + [
+            "exception",
+            "exception_espfix",
+            "exception_bad_iret",
+            "sysenter_compat",
+            "interrupt",
+        ]
         out = [rng.choice(initiators)]
         if rng.random() < 0.15:
             out.append(rng.choice(["isolated purge", "vunmap", "isolated table_free"]))

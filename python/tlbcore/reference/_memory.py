@@ -155,10 +155,9 @@ def written(m: Model, page: Page, p: int, level: str, what: str, ident: Ident) -
             version=ident,
             replaced=page.replaced | {page.version},
         )
-    mapped = page.table is not None and leaves[page.table].rights
-    if (
-        what == "Fresh" and not mapped and page.replaced and m.regions[p].kind == "Vmalloc"
-    ):  # S3: it was handed on
+    absent = page.table is not None and not leaves[page.table].rights
+    again = what == "Fresh" and absent and page.replaced
+    if again and m.regions[p].kind == "Vmalloc":  # S3: the address was handed on
         m.seen.add("a promise")
         page = page._replace(dead=page.dead | page.replaced | {page.version})
     old = leaves[page.last]
