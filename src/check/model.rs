@@ -78,6 +78,9 @@ impl Model {
             nmi: code.program("nmi"),
         };
         let device = |role| ["interrupt_kernel", "interrupt_idle"].map(|name| Device::new(&code, role, name));
+        // Where it is asked what an access reads, and where one that faults is an outcome, not the end of the run.
+        let asks_data = !scope.frames.is_empty() || scope.quantities().next().is_some();
+        let faults = layout.cpus.iter().any(|c| c.fault.exists());
         let mut model = Model {
             paths: layout.paths.clone(),
             devices: scope.roles.iter().map(device).collect(),
@@ -87,7 +90,7 @@ impl Model {
             renamed,
             nothing_user,
             fusing: Vec::new(),
-            evicts: !scope.frames.is_empty() || scope.never.is_some() || scope.exists.is_some(),
+            evicts: asks_data || faults,
             code,
             scope: scope.clone(),
             assume,

@@ -9,7 +9,7 @@ from tlbcore.reference._model import Model
 from tlbcore.reference._state import Frame, Leaf, Page, State, Violation, put
 from tlbcore.reference._translations import cached, maps, walk
 
-__all__ = ["demands", "kernel_code", "load_page", "store_page", "touch"]
+__all__ = ["demands", "faults", "kernel_code", "load_page", "store_page", "touch"]
 
 _BODIES = {"Syscall": "Kernel", "Interrupt": "Kernel", "Idle": "Danger", "Nmi": "Nmi"}
 _DEFINITE = {
@@ -35,6 +35,17 @@ def runs_patched(m: Model, zone: str) -> bool:
     """Whether code of a zone may have been patched (S7; assumption T)."""
     where = {"instr": ("Kernel", "Nmi"), "danger": ("Kernel", "Nmi", "Danger")}
     return zone in where.get(m.assume["T"], ("Kernel", "Nmi", "Danger", "Entry"))
+
+
+def faults(m: Model, s: State, i: int, name: str, arg: Any) -> int | None:
+    """S8: return the page that an op of the program accesses by itself, if there is no translation for it."""
+    if name in ("LoadPage", "StorePage"):
+        page = arg["page"]
+    elif name == "Touch" and isinstance(arg, dict) and "Zone" not in arg:
+        page = next(iter(arg.values()))
+    else:
+        return None
+    return None if access(m, s, i, page) is not None else int(page)
 
 
 def touch(m: Model, s: State, i: int, name: str, arg: Any) -> None:

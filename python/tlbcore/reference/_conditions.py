@@ -7,16 +7,19 @@ from collections.abc import Callable
 
 from tlbcore.reference._state import compare
 
-__all__ = ["Condition", "condition"]
+__all__ = ["FAULT", "Condition", "condition"]
 
 Condition = Callable[[Callable[[str], int]], bool]
 
-_TOKEN = re.compile(r"\s*(\d+|[A-Za-z_][\w.]*|==|!=|<=|>=|<|>|&|[()])")
+# `fault(0, a)`: did column `cpu 0` end in a fault at page `a`?
+FAULT = re.compile(r"fault\(\s*(\d+)\s*,\s*(\w+)\s*\)")
+
+_TOKEN = re.compile(r"\s*(fault\(\s*\d+\s*,\s*\w+\s*\)|\d+|[A-Za-z_][\w.]*|==|!=|<=|>=|<|>|&|[()])")
 _COMPARISONS = {"==": "Eq", "!=": "Ne", "<": "Lt", ">=": "Ge", "<=": "Le", ">": "Gt", "&": "Test"}
 
 
 def condition(text: str) -> Condition:
-    """Read a condition over shared variables.
+    """Read a condition over shared variables and faults.
 
     Raises
     ------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tlbcore.reference._conditions import FAULT
 from tlbcore.reference._scope import Question
 from tlbcore.reference._state import INIT_MM, NO_MM, NO_PC, Cpu, Frame, Leaf, Page, State, named
 
@@ -115,8 +116,15 @@ class Model:
             return lasting
         return [p for p in self.which(pages) if p not in lasting]
 
+    def handles_fault(self, i: int, p: int) -> bool:
+        """Whether a column may end in a fault at a page (S8): user memory, or what the question names."""
+        return self.regions[p].mm is not None or (i, self.regions[p].name) in self.question.faults
+
     def value_of(self, s: State, name: str) -> int:
-        """Return a shared variable as memory has it."""
+        """Return a shared variable as memory has it, or whether a column ended in a fault."""
+        if said := FAULT.fullmatch(name):
+            fault = s.cpus[int(said[1])].fault
+            return int(fault >= 0 and self.regions[fault].name == said[2])
         field = self.names[name]
         word = s.memory[self.where[field["var"], 0]]
         return int(word >> field["shift"] & ((1 << field["bits"]) - 1))
@@ -149,6 +157,7 @@ class Model:
                 serving=-1,
                 waits=nothing,
                 left=role.left,
+                fault=-1,
                 devices=role.devices,
                 covers=(None,) * len(self.regions),
                 covers_text=(None, None),

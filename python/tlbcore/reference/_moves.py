@@ -32,7 +32,7 @@ def moves(m: Model, s: State) -> Iterator[tuple[str, bool, Make]]:
             yield from _steps(m, s, i)
         elif cpu.left != 0:
             yield from _enter(m, s, i, drained=drained)
-        if not cpu.frames and not role.user and not role.deaf:
+        if not cpu.frames and not role.user and not role.deaf and cpu.fault < 0:
             yield f"cpu {i}: kernel code", False, partial(kernel_code, m, s, i)
 
 
@@ -72,7 +72,7 @@ def _is_idle(m: Model, s: State, i: int) -> bool:
 def _interrupts(m: Model, s: State, i: int) -> Iterator[tuple[str, bool, Make]]:
     """H5: IPIs at IF=1, an NMI at any boundary unless blocked, a machine check at any; three levels in all."""
     cpu = s.cpus[i]
-    in_user = not cpu.frames and m.roles[i].user
+    in_user = not cpu.frames and m.roles[i].user and cpu.fault < 0
     level = 0 if in_user else cpu.frames[-1].level + 1 if cpu.frames else 1
     if level > 2:
         return
@@ -84,7 +84,8 @@ def _interrupts(m: Model, s: State, i: int) -> Iterator[tuple[str, bool, Make]]:
     if cpu.frames and cpu.frames[-1].irq and cpu.frames[-1].level == 0:
         yield from _device(m, s, i)
     if cpu.irq and (not cpu.frames or cpu.frames[-1].irq):
-        program = "interrupt" if in_user else "interrupt_kernel"
+        amid = "interrupt_idle" if _is_idle(m, s, i) else "interrupt_kernel"
+        program = "interrupt" if in_user else amid
         yield f"cpu {i}: interrupt", True, enter("interrupt", program, irq=False)
     program = "nmi_user" if in_user else "nmi"
     if s.nmis > 0 and not cpu.blocked:

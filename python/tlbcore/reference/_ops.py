@@ -157,6 +157,12 @@ def execute(m: Model, s: State, i: int) -> State:
         return _leave(m, s, i, f)
     if name == "HandleCalls":
         return _handle_calls(m, s, i, f)
+    page = accesses.faults(m, s, i, name, arg)
+    if page is not None and f.level == 0 and m.handles_fault(i, page):
+        # Its handler is kernel code under the kernel's CR3, and no code of the test.
+        return with_cpu(s, i, frames=(), user=False, kernel_gs=True, left=0, fault=page)
+    if page is not None and m.regions[page].mm is None:
+        raise Violation("unmapped_access")
     for group in (_register, _memory, _translation, _remote):
         done = group(m, s, i, f, name, arg)
         if done is not None:

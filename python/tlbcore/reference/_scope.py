@@ -13,7 +13,7 @@ from typing import Any
 
 from tlbcore import _core
 from tlbcore.policy import FEATURES, Policy
-from tlbcore.reference._conditions import condition
+from tlbcore.reference._conditions import FAULT, condition
 
 __all__ = ["Question", "Role", "of_litmus", "of_policy"]
 
@@ -56,7 +56,9 @@ _KNOWN = {
     "mces",
     "assume",
     "exists",
+    "forall",
     "never",
+    "locations",
     "deaf",
     "unflushed",
     "frames",
@@ -93,7 +95,9 @@ class Question:
     nmis: int = 0
     mces: int = 0
     frames: Mapping[int, tuple[int, ...]] | None = None  # page: the fields it maps in turn
+    faults: frozenset[tuple[int, str]] = frozenset()  # columns and the pages at which they may end (S8)
     exists: Callable[[Callable[[str], int]], bool] | None = None
+    forall: Callable[[Callable[[str], int]], bool] | None = None
     never: Callable[[Callable[[str], int]], bool] | None = None
 
 
@@ -123,6 +127,10 @@ def of_litmus(text: str) -> Question:
     facts = dict(_FACT.findall(text))
     for key in sorted(facts.keys() - _KNOWN - _SAID):
         raise NotImplementedError(f"the header line {key}")
+    asked = [key for key in ("exists", "forall", "never") if key in facts]
+    if len(asked) > 1:
+        raise NotImplementedError(f"two questions in one test: {' and '.join(asked)}")
+    named = " ".join(facts[key] for key in (*asked, "locations") if key in facts)
     features = facts["features"].split() if "features" in facts else FEATURES
     code = json.loads(_core.policy_code(text, "litmus", list(features)))
     roles = [role(word.strip()) for word in re.split("[;,]", facts.get("cpus", "")) if word.strip()]
@@ -142,7 +150,9 @@ def of_litmus(text: str) -> Question:
         nmis=int(facts.get("nmis", 0)),
         mces=int(facts.get("mces", 0)),
         frames=_frames(code, facts.get("frames", "")),
+        faults=frozenset((int(cpu), page) for cpu, page in FAULT.findall(named)),
         exists=condition(facts["exists"]) if "exists" in facts else None,
+        forall=condition(facts["forall"]) if "forall" in facts else None,
         never=condition(facts["never"]) if "never" in facts else None,
     )
 

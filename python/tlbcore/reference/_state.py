@@ -89,6 +89,7 @@ class Cpu(NamedTuple):
     serving: int
     waits: frozenset[int]
     left: int | None  # None: any number
+    fault: int  # the page at which its column ended in a fault, or -1
     devices: int
     covers: tuple[frozenset[Ident] | None, ...]  # by page; None: no flush was asked for
     covers_text: tuple[frozenset[Opcode] | None, ...]

@@ -144,6 +144,8 @@ def _search(question: Question, limit: int, *, every: bool) -> Exploration:
             found.breaks("deadlock", at, None)
         elif stuck and question.exists is not None and question.exists(value):
             found.breaks("invariant", at, None)
+        elif stuck and question.forall is not None and not question.forall(value):
+            found.breaks("invariant", at, None)
         if found.first is not None and not every:
             break
         if len(found.states) > limit:
@@ -151,7 +153,7 @@ def _search(question: Question, limit: int, *, every: bool) -> Exploration:
     else:
         if found.first is None and (endless := found.endless()) is not None:
             found.breaks("livelock", endless, None)
-    asks = question.exists is not None or question.never is not None
+    asks = any(asked is not None for asked in (question.exists, question.forall, question.never))
     if found.first is None and (
         "a promise without a request" in m.seen or (not asks and m.about_promises and not m.seen)
     ):

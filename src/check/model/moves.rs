@@ -286,6 +286,13 @@ where
                 }
                 continue;
             }
+            // Which table a walk goes through decides nothing while a leaf is cached: it is evicted first.
+            if m.evicts
+                && let Some(slot) = m.upper_slot(page, cr3)
+                && self.get(c.upper[p][slot]) != 0
+            {
+                self.may(Action::Drop(p as u8), |a| a.forget_upper(cpu, p, slot))?;
+            }
             if !m.maps(page, cr3) || m.assume.fills == Fills::Demand && !m.demands(&at, cpu, top, p) {
                 continue;
             }
