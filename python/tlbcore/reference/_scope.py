@@ -100,6 +100,11 @@ class Question:
     forall: Callable[[Callable[[str], int]], bool] | None = None
     never: Callable[[Callable[[str], int]], bool] | None = None
 
+    def is_answered_by_an_end(self, value: Callable[[str], int]) -> bool:
+        """Whether an end is one that `exists` looks for, or one that `forall` excludes."""
+        wanted = self.exists is not None and self.exists(value)
+        return wanted or (self.forall is not None and not self.forall(value))
+
 
 def of_policy(
     policy: Policy,

@@ -142,9 +142,7 @@ def _search(question: Question, limit: int, *, every: bool) -> Exploration:
                 return found.inconclusive()
         if stuck and not _rests(state):  # S11: a CPU waits for ever
             found.breaks("deadlock", at, None)
-        elif stuck and question.exists is not None and question.exists(value):
-            found.breaks("invariant", at, None)
-        elif stuck and question.forall is not None and not question.forall(value):
+        elif stuck and question.is_answered_by_an_end(value):
             found.breaks("invariant", at, None)
         if found.first is not None and not every:
             break
