@@ -123,7 +123,7 @@ impl<'a, const W: usize> Abs<'a, W> {
 
     /// A cached upper entry goes.
     #[inline]
-    pub(super) fn forget_upper(&mut self, cpu: usize, p: usize, slot: usize) {
+    pub fn forget_upper(&mut self, cpu: usize, p: usize, slot: usize) {
         let b = self.m.layout.cpus[cpu].upper[p][slot];
         self.set(b, 0);
     }
