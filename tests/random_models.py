@@ -144,6 +144,12 @@ class Draft:
             out.append(
                 f'  {key} "{a} == {rng.randrange(2)} {rng.choice(("and", "or", "and not"))} {b} == {rng.randrange(2)}"'
             )
+        elif not roles and rng.random() < 0.15:
+            fault = f"fault({rng.randrange(2)}, {self.page()})"
+            said = rng.choice(
+                (f'exists "r0 == 3 and {fault}"', f'forall "not {fault}"', f'locations "{fault}"')
+            )
+            out.append(f"  {said}")
         out += [f"  page {p} : {region}" for p, region in self.regions.items()]
         out += [
             f"  var {v} : 2 bits, shared, starts {n}" for v, n in (("r0", 3), ("r1", 3), ("x", 1), ("y", 0))

@@ -296,6 +296,13 @@ fn text(seed: u64) -> String {
         let _ = writeln!(out, "  exists \"x == {}\"", rng.below(2));
     } else if rng.one_in(12) {
         out.push_str("  never \"x == 1\"\n");
+    } else if rng.one_in(if user { 3 } else { 16 }) {
+        let fault = rng.pick(&["fault(0, a)", "fault(1, a)"]);
+        let _ = match rng.below(3) {
+            0 => writeln!(out, "  exists \"x == 1 and {fault}\""),
+            1 => writeln!(out, "  forall \"x == 0 or not {fault}\""),
+            _ => writeln!(out, "  locations \"{fault}\""),
+        };
     }
     let mut g = Gen { rng, pages, user, pti, text, data, asids, handler: false, requested: false };
     let most = if shape == 1 || nmis + mces > 0 { 3 } else { 5 };
