@@ -9,6 +9,7 @@ that the second explorer ends too.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator
 
 import tlbcore as tc
@@ -18,6 +19,7 @@ __all__ = ["models", "text_of"]
 
 Rng = random.Random
 ZONES = ("danger", "kernel", "entry", "percpu", "user", "nmi", "directmap", "image", "recycled")
+ACCESS = re.compile(r"^ *(?:read|write|let \w+ = load|store) (\w)\b", re.MULTILINE)
 Lines = list[str]
 
 
@@ -79,7 +81,10 @@ class Draft:
             block("handler", self.handler()),
             *(block(name, lines) for name, lines in self.entries(roles=bool(roles))),
         ]
-        return self.header(name, roles) + "".join(body)
+        accesses = [
+            (n, page) for n, column in zip(columns, body, strict=False) for page in ACCESS.findall(column)
+        ]
+        return self.header(name, roles, accesses) + "".join(body)
 
     # -- the header ----------------------------------------------------------------------------------------------
 
@@ -109,7 +114,7 @@ class Draft:
             words.append("absent")
         return ", ".join(words)
 
-    def header(self, name: str, roles: Lines) -> str:
+    def header(self, name: str, roles: Lines, accesses: list[tuple[int, str]]) -> str:
         rng = self.rng
         out = [f"litmus {name}", '  verdict "verified"', '  "random"']
         if roles:
@@ -144,8 +149,8 @@ class Draft:
             out.append(
                 f'  {key} "{a} == {rng.randrange(2)} {rng.choice(("and", "or", "and not"))} {b} == {rng.randrange(2)}"'
             )
-        elif not roles and rng.random() < 0.15:
-            fault = f"fault({rng.randrange(2)}, {self.page()})"
+        elif accesses and rng.random() < 0.15:
+            fault = "fault({}, {})".format(*rng.choice(accesses))
             said = rng.choice(
                 (f'exists "r0 == 3 and {fault}"', f'forall "not {fault}"', f'locations "{fault}"')
             )

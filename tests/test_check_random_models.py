@@ -114,6 +114,8 @@ def litmus_agrees(file: Path, most: int) -> bool:
     if not is_conclusive(fast) or fast.states > most:
         return False
     slow = explore_litmus(file.read_text(encoding="utf-8"), limit=10 * most)
+    if slow.found != fast.found:  # the checker looks for the stated rule by itself
+        slow = explore_litmus(file.read_text(encoding="utf-8"), limit=10 * most, every=True)
     assert slow.found == fast.found or fast.found.removeprefix("violated: ") in slow.rules, (file.name, slow)
     return slow.status != "inconclusive"
 
