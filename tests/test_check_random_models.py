@@ -121,7 +121,13 @@ def litmus_agrees(file: Path, most: int) -> bool:
 
 
 def test_both_explorers_agree_on_the_small_ones_of_the_catalogue() -> None:
-    assert sum(litmus_agrees(file, 400) for file in LITMUS) >= 45
+    compared = 0
+    for file in LITMUS:
+        try:
+            compared += litmus_agrees(file, 400)
+        except NotImplementedError as why:
+            assert str(why).startswith(tuple(REFUSED)), file.name
+    assert compared >= 45
 
 
 @pytest.mark.slow
