@@ -1,4 +1,4 @@
-"""Names that arguments take, for type checkers. Written by `python -m tests.test_docs`."""
+"""Names that arguments take, for type checkers. Written by `python -m tests.package.test_docs`."""
 
 from typing import Literal
 

@@ -1,7 +1,7 @@
 """The TLB as one would explain it on a whiteboard: lists of entries, looked through one by one.
 
 Nothing here is clever, so that it can be read next to the manual. The engine must agree with it on every
-access, on everything cached and in which order (`tests/test_tlb_oracle.py`).
+access, on everything cached and in which order (`tests/tlb/test_tlb_oracle.py`).
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def vocabulary() -> str:
     """Return the text of `_input/vocabulary.py`, which type checkers read: every name that an argument may be."""
     return "\n".join(
         [
-            '"""Names that arguments take, for type checkers. Written by `python -m tests.test_docs`."""\n',
+            '"""Names that arguments take, for type checkers. Written by `python -m tests.package.test_docs`."""\n',
             "from typing import Literal\n",
             _literal("CpuClass", "A class of CPUs.", CLASSES),
             _literal("Detail", "How closely TLBs are simulated.", ("summary", "full")),

@@ -12,7 +12,7 @@ import pytest
 
 import tlbcore as tc
 
-HERD = Path(__file__).parent / "data" / "herd"
+HERD = Path(__file__).parents[1] / "data" / "herd"
 
 SB = """litmus SB
   exists "0:r == 0 and 1:r == 0"

@@ -13,7 +13,7 @@ import tlbcore as tc
 from tlbcore.cli import main
 from tlbcore.trace import replayed
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 W7 = DATA / "p4.w7.trace.txt.xz"
 RECORDINGS = sorted(path for path in DATA.glob("*.xz") if "report" not in path.name)
 

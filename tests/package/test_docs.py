@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SETUP = ["pip install '.[all]' && tlbcore demo", "pip install '.[test]' && pytest"]
 
@@ -105,7 +105,7 @@ def sentence(value: object) -> str:
 def api_markdown() -> str:
     """The tables of docs/api.md: every public name of the package and of its namespaces.
 
-    `python -m tests.test_docs` writes them anew.
+    `python -m tests.package.test_docs` writes them anew.
     """
     import tlbcore
 
@@ -163,7 +163,7 @@ def test_an_example_says_how_it_is_run_and_compiles(example: Path):
 
 
 SOURCES = "FACTS|HARDWARE|CENSUS|NUMBERS|PEERS|CHECKER"
-CITING = ("src", "python", "docs", "benches", "tests", "examples")
+CITING = ("src", "python", "pages", "docs", "benches", "tests", "examples")
 
 
 def citations() -> set[str]:

@@ -58,14 +58,14 @@ def test_a_result_and_a_comparison_have_every_figure_in_the_tables_order(busy):
 
 
 def test_every_figure_is_on_the_page_with_unit_sentence_and_formula():
-    page = (Path(__file__).parent.parent / "docs" / "simulation.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| (\S+) \| (.*) \| `(.*)` \|$", page, re.MULTILINE)
     assert rows == [(f.name, f.unit, f.doc, f.how) for f in tc.figures()]
 
 
 def test_the_names_that_type_checkers_know_are_those_of_the_core():
     text = Path(_vocabulary.__file__).read_text()
-    assert text == vocabulary(), "python -m tests.test_docs writes it"
+    assert text == vocabulary(), "python -m tests.package.test_docs writes it"
 
 
 def test_a_figure_of_a_result_is_its_cell(busy):

@@ -17,7 +17,7 @@ from tlbcore.cli import main
 from tlbcore.inspect import Host
 from tlbcore.inspect._collect import collect
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 CPU = "sys/devices/system/cpu"
 NAMES = ("p4", "p4b", "k61", "rt4", "v2", "zen4-guest")
 

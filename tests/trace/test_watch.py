@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.test_trace_record import Machine
+from tests.trace.test_trace_record import Machine
 
 from tlbcore._core import TraceError
 from tlbcore.cli import main

@@ -13,7 +13,7 @@ from test_trace_cli import DATA, GT, W7, fails, tlbcore
 
 import tlbcore as tc
 
-FOLDER = Path(os.environ.get("TLBCORE_TRACES", Path(__file__).parents[1] / ".." / "shared" / "traces"))
+FOLDER = Path(os.environ.get("TLBCORE_TRACES", Path(__file__).parents[2] / ".." / "shared" / "traces"))
 USER = FOLDER / "user"
 
 

@@ -16,7 +16,7 @@ import tlbcore
 from tlbcore import cli
 from tlbcore.cli import _common
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXCEPTIONS = [name for name in tlbcore.__all__ if name.endswith("Error")]
 
 

@@ -12,7 +12,7 @@ from tlbcore import scenarios
 
 MACHINE = "broadwell-ep-e5-2699v4"
 NO_PTI = "cascade-lake-sp"
-LITMUS = Path(__file__).parent / "litmus" / "contexts"
+LITMUS = Path(__file__).parents[1] / "litmus" / "contexts"
 
 
 def run(*actors: scenarios.Actor, cpus: int = 4, isolated: str = "3", **options: Any) -> tc.SimResult:

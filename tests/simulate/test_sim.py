@@ -258,7 +258,7 @@ def test_the_timeline_is_in_order_and_names_its_events(published):
 
 
 def test_the_page_on_simulation_lists_every_statistic_figure_and_scenario():
-    page = (Path(__file__).parent.parent / "docs" / "simulation.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
     assert markdown() in page
     for name, make in scenarios.SCENARIOS.items():
         assert make.__doc__ is not None

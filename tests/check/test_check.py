@@ -210,7 +210,7 @@ def rows() -> tuple[Row, ...]:
 
 
 def test_the_pages_of_verdicts_and_litmus_tests_are_what_is_computed(rows: tuple[Row, ...]) -> None:
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
 
     assert (root / "docs" / "verdicts.md").read_text() == verdicts_markdown(rows), "run pages.verdicts"
     assert (root / "docs" / "litmus.md").read_text() == litmus_markdown(root / "tests" / "litmus")

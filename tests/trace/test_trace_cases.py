@@ -9,8 +9,8 @@ import pytest
 
 import tlbcore as tc
 
-CASES = Path(__file__).parent / "data" / "cases"
-DATA = Path(__file__).parent / "data"
+CASES = Path(__file__).parents[1] / "data" / "cases"
+DATA = Path(__file__).parents[1] / "data"
 
 
 def explain(name: str, isolated: str | None) -> tuple[dict, str]:

@@ -12,9 +12,9 @@ import pytest
 import tlbcore as tc
 from tlbcore.trace import replayed
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 EXPECTED = json.loads((DATA / "expected.json").read_text())["traces"]
-FOLDER = Path(os.environ.get("TLBCORE_TRACES", Path(__file__).parents[1] / ".." / "shared" / "traces"))
+FOLDER = Path(os.environ.get("TLBCORE_TRACES", Path(__file__).parents[2] / ".." / "shared" / "traces"))
 SUMMARY = FOLDER / "summary.json"
 FLUSHES = ("do_flush_tlb_all", "do_kernel_range_flush")
 

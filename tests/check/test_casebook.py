@@ -15,7 +15,7 @@ import tlbcore as tc
 from tlbcore.cli import main
 from tlbcore.cli.new import templates
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LITMUS = ROOT / "tests" / "litmus"
 WRONG = ("violated: ", "allowed")
 

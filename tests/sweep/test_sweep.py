@@ -594,7 +594,7 @@ def test_batches_are_sized_for_executors():
 
 
 def test_the_page_of_sweeps_lists_every_metric_that_is_computed_by_default():
-    page = (Path(__file__).parent.parent / "docs" / "sweeps.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| (\S+) \|$", page, re.MULTILINE)
     assert rows == list(tc.sweep("quiet", {"cpus": [4]}, fixed={"duration_s": 0.001}).units.items())
 
@@ -602,7 +602,7 @@ def test_the_page_of_sweeps_lists_every_metric_that_is_computed_by_default():
 def test_the_file_on_the_page_is_a_sweep(tmp_path: Path):
     from tlbcore.cli import sweep as command
 
-    page = (Path(__file__).parent.parent / "docs" / "sweeps.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
     (text,) = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     (tmp_path / "grid.toml").write_text(text)
     plan = command._read(tmp_path / "grid.toml")
@@ -613,7 +613,7 @@ def test_the_file_on_the_page_is_a_sweep(tmp_path: Path):
 
 def test_the_dask_example_gives_the_rows_of_threads(tmp_path: Path):
     pytest.importorskip("distributed")
-    script = Path(__file__).parent.parent / "examples" / "dask_sweep.py"
+    script = Path(__file__).parents[2] / "examples" / "dask_sweep.py"
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path / "out")],
         capture_output=True, text=True, timeout=180, check=False,

@@ -13,7 +13,7 @@ import tlbcore as tc
 from tlbcore import _core
 from tlbcore.scenarios import syscall_heavy
 
-DATA = Path(__file__).parent / "data" / "checker"
+DATA = Path(__file__).parents[1] / "data" / "checker"
 FIXED = tc.policies["coalesce-v7-fixed"]
 CT_LATE = tc.policies["ct-late"]
 KNOWN = {"D": "none"}

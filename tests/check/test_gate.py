@@ -13,7 +13,7 @@ import pytest
 
 import tlbcore as tc
 
-LITMUS = Path(__file__).parent / "litmus" / "history"
+LITMUS = Path(__file__).parents[1] / "litmus" / "history"
 POLICIES = {"coalesce-v7": "violated", "pending-bit": "verified", "fancy-state": "verified"}
 
 SWITCH_MM = """policy mm-switch

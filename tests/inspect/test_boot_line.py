@@ -14,7 +14,7 @@ from tlbcore._input.boot_line import Release, boot_cpu_list, boot_line, boot_opt
 from tlbcore._input.cpus import CpuListError, cpu_list, show_cpus
 from tlbcore.cli import main
 
-HOSTS = Path(__file__).parent / "data" / "cases" / "hosts"
+HOSTS = Path(__file__).parents[1] / "data" / "cases" / "hosts"
 
 
 def cpus(text: str) -> frozenset[int]:

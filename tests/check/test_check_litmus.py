@@ -12,7 +12,7 @@ import pytest
 import tlbcore as tc
 from tlbcore.reference.explorer import explore
 
-FOLDER = Path(__file__).parent / "litmus"
+FOLDER = Path(__file__).parents[1] / "litmus"
 FILES = sorted(FOLDER.rglob("*.litmus"))
 # The plain search of these takes longer than a test should.
 LARGE = {

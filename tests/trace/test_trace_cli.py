@@ -15,8 +15,8 @@ import pytest
 
 from tlbcore.cli import main
 
-DATA = Path(__file__).parent / "data"
-FOLDER = Path(os.environ.get("TLBCORE_TRACES", Path(__file__).parents[1] / ".." / "shared" / "traces"))
+DATA = Path(__file__).parents[1] / "data"
+FOLDER = Path(os.environ.get("TLBCORE_TRACES", Path(__file__).parents[2] / ".." / "shared" / "traces"))
 W7 = str(DATA / "p4.w7.trace.txt.xz")
 GT = ("--between", "GT_BEGIN", "GT_END")
 LINE = "            spin-636     [002] d....   245.802753: user_exit: \n"
@@ -441,7 +441,7 @@ def test_memory_does_not_depend_on_the_length(tmp_path: Path):
 
 
 def test_the_catalogue_is_printed_whole_or_in_part_and_the_page_is_what_it_prints():
-    page = Path(__file__).parents[1] / "docs" / "causes.md"
+    page = Path(__file__).parents[2] / "docs" / "causes.md"
     whole = tlbcore("causes", "--markdown").stdout
 
     if page.exists():  # not beside an installed wheel
@@ -653,7 +653,7 @@ def test_the_summary_names_the_flushes_and_what_a_policy_would_leave():
 
 @pytest.mark.parametrize("command", ["explain", "replay"])
 def test_the_json_of_both_commands_has_the_isolated_cpus_the_policies_and_the_holes(command: str, capsys):
-    assert main([command, str(Path(__file__).parent / "data" / "p4.w7.trace.txt.xz"), "--json"]) == 0
+    assert main([command, str(Path(__file__).parents[1] / "data" / "p4.w7.trace.txt.xz"), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["schema"], document["version"]) == (f"tlbcore.{command}", 1)
     assert {"isolated", "policies", "holes"} <= document.keys()

@@ -44,7 +44,7 @@ ARRAYS = st.sampled_from(
         np.full(3, 255, dtype=np.uint8).repeat(16)[:48].view(tc.EVENT),
     ]
 )
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 LOAD = tc.scenarios.quiet(duration_s=0.001, cpus=2, isolated="1")
 
 

@@ -17,7 +17,7 @@ from tlbcore.cli import main
 from tlbcore.inspect import inspect_host
 from tlbcore.inspect.calibration import _result
 
-GUEST = Path(__file__).parent / "data" / "host-zen4-guest"
+GUEST = Path(__file__).parents[1] / "data" / "host-zen4-guest"
 
 
 def figures(**changes: float | None) -> dict[str, object]:

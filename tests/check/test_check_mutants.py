@@ -11,7 +11,7 @@ from pages.mutants import argument, arguments, mutants_markdown, score, section
 import tlbcore as tc
 from tlbcore import _core
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "mutants.md").read_text()
 WHY = arguments(ROOT / "tests" / "data" / "mutants.toml")
 SAMPLE = ("coalesce-v7-fixed", "track-cr3-reconstructed", "invlpgb", "rar")

@@ -10,7 +10,7 @@ from tests.tso import LOCATIONS, Op, draw, ends, herd_text, registers, text
 
 import tlbcore as tc
 
-FOLDER = Path(__file__).parent / "litmus" / "tso"
+FOLDER = Path(__file__).parents[1] / "litmus" / "tso"
 FORBIDDEN = {
     "MP", "S", "LB+regs", "2+2W", "WRC", "WWC", "ISA2", "IRIW", "3.LB", "3.2W", "Z6.3", "SB+xchgs", "SB+lock-other",
     "R+po+mfence", "RWC+po+mfence", "3.SB+mfences", "CoWW", "CoRR", "CoRW1", "CoRW2", "CoWR", "n4", "n5", "n7+mfence",

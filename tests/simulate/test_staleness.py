@@ -63,7 +63,7 @@ def litmus(steps: list[Step], load: int, version: int) -> str:
         "litmus generated",
         '  verdict "allowed"',
         '  "Steps of one or two CPUs, one after the other."',
-        '  source "tests/test_staleness.py"',
+        '  source "tests/simulate/test_staleness.py"',
         f'  exists "r == {version}"',
         "  var turn : 4 bits, shared, starts 0",
         "  var a0 : 2 bits, shared, starts 0",

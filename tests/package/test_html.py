@@ -17,7 +17,7 @@ from tlbcore._output.html.run import states
 from tlbcore.cli import main
 from tlbcore.cli._common import document
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 BUNDLED = Path(tc.__file__).parent / "data" / "modules.trace.txt.xz"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
