@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use tlbcore::hw::cpus::{Contexts, Cpus};
 use tlbcore::hw::curve::{self, Question};
-use tlbcore::hw::stream::{Contexts, Cpus};
 use tlbcore::hw::{Geometry, Kind, PageSize, Pcid, Preset};
 use tlbcore::kernel::config::Config;
 use tlbcore::kernel::policy::builtin;

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::array::{Array, Entry, neighbours};
+use super::fast::avx2;
 use super::geometry::{Geometry, MAX_LEVELS};
 use super::invalidate::{PscScope, Scope};
-use super::simd;
+use super::vectors;
 use super::{Kind, PageSize, Pcid, TlbError, Vpn};
 
 /// Counts since the last reset.
@@ -210,7 +211,7 @@ impl Tlb {
         let fours = pairs.map(|pair: Option<[u8; 2]>| {
             pair.map(|[near, _]| near).filter(|&near| state.arrays[usize::from(near)].is_tree_of_four())
         });
-        Tlb { geometry, routes, pairs, fours, vectors: simd::available(), level_of, inclusive, state }
+        Tlb { geometry, routes, pairs, fours, vectors: vectors::available(), level_of, inclusive, state }
     }
 
     /// Its shape.
@@ -388,7 +389,7 @@ impl Tlb {
         }
         let pages = first.0..first.0 + pages;
         let answered = if self.vectors {
-            simd::neighbours(near, far, key, pages)
+            avx2::neighbours(near, far, key, pages)
         } else {
             neighbours::run::<neighbours::Scalar>(near, far, key, pages)
         };

@@ -8,9 +8,10 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
 use super::errors::TlbError as PyTlbError;
+use crate::hw::cpus::{Contexts, Cpus};
 use crate::hw::curve::{Growing, Question, Running};
+use crate::hw::event::{EVENT_BYTES, OPS};
 use crate::hw::preset::{COSTS, Preset};
-use crate::hw::stream::{Contexts, Cpus, EVENT_BYTES, OPS};
 use crate::hw::tlb::Counters;
 use crate::hw::{Geometry, Kind, PageSize, Pcid, Tlb, TlbError};
 

@@ -5,18 +5,18 @@
 //! and what is left walks; each of these loops is short and predicts well. State and counters are those of
 //! [`Tlb::access`], access by access.
 
-use super::array::{Array, Entry};
-use super::packed;
-use super::plain::BATCH;
-use super::tlb::Tlb;
-use super::{Kind, PageSize, Pcid, Vpn};
+use super::interned;
+use super::rows::BATCH;
+use crate::hw::array::{Array, Entry};
+use crate::hw::tlb::Tlb;
+use crate::hw::{Kind, PageSize, Pcid, Vpn};
 
 /// Shorter calls do not pay for looking whether the shape fits.
 const WORTH_LOOKING: usize = 1024;
 
 /// Runs `vpns`, all valid, in context `pcid`, which is loaded, with vectors if `vector`. `None`: not such a case; nothing
 /// has changed.
-pub(super) fn run(
+pub(in crate::hw) fn run(
     tlb: &mut Tlb,
     vpns: &[u64],
     pcid: Pcid,
@@ -29,7 +29,7 @@ pub(super) fn run(
     if vpns.len() < WORTH_LOOKING || inclusive || tlb.holds_stale() || tlb.arrays().iter().any(special) {
         return None;
     }
-    if vector && packed::run(tlb, vpns, pcid, kind, levels.as_deref_mut()).is_some() {
+    if vector && interned::run(tlb, vpns, pcid, kind, levels.as_deref_mut()).is_some() {
         return Some(());
     }
     wide(tlb, vpns, pcid, kind, levels);
@@ -182,7 +182,7 @@ mod tests {
         for &vpn in &vpns {
             expected.access(Vpn(vpn), Kind::Load, PageSize::K4, false);
         }
-        assert!(packed::run(&mut batched.clone(), &vpns, Pcid(1), Kind::Load, None).is_none());
+        assert!(interned::run(&mut batched.clone(), &vpns, Pcid(1), Kind::Load, None).is_none());
         run(&mut batched, &vpns, Pcid(1), Kind::Load, None, true).unwrap();
         assert!(batched == expected);
     }

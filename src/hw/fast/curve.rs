@@ -6,14 +6,12 @@
 
 use rustc_hash::FxHashMap;
 
-use super::plain::{BATCH, ROOM, Row};
-use super::simd;
-use super::{Pcid, TlbError, Vpn};
-
-/// Deepest stack.
-pub const MAX_WAYS: usize = 32;
-/// Empty place of a stack.
-const EMPTY: u32 = u32::MAX;
+use super::avx2;
+use super::rows::{BATCH, ROOM, Row};
+pub use super::stacks::MAX_WAYS;
+use super::stacks::{EMPTY, Stacks};
+use crate::hw::vectors;
+use crate::hw::{Pcid, TlbError, Vpn};
 
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
@@ -28,17 +26,6 @@ pub struct Question<'a> {
     pub sets: &'a [u32],
     /// Way counts 1 to this.
     pub ways: usize,
-}
-
-/// Stacks of one set count.
-#[derive(Debug)]
-pub(super) struct Stacks {
-    pub(super) rows: Vec<Row>,
-    pub(super) sets: usize,
-    /// Depth: 8, 16 or 32.
-    pub(super) depth: usize,
-    /// How often a page was found at each depth; the last counts those that were not found.
-    pub(super) found: [u64; MAX_WAYS + 1],
 }
 
 /// Misses by set count (outer, as asked) and way count (inner, from 1).
@@ -130,7 +117,7 @@ impl All {
                 found: [0; MAX_WAYS + 1],
             })
             .collect();
-        Ok(All { stacks, ways, vector: simd::available() })
+        Ok(All { stacks, ways, vector: vectors::available() })
     }
 
     fn flush(&mut self) {
@@ -142,7 +129,7 @@ impl All {
         for stacks in &mut self.stacks {
             if self.vector {
                 let narrow = greatest >> stacks.sets.ilog2() < u32::from(u16::MAX);
-                simd::find_depths(stacks, names, taken, narrow);
+                avx2::find_depths(stacks, names, taken, narrow);
             } else {
                 stacks.find_depths(&names[..taken]);
             }
@@ -315,27 +302,6 @@ impl Names {
     }
 }
 
-impl Stacks {
-    /// Accesses in order, without vectors.
-    fn find_depths(&mut self, names: &[u32]) {
-        for &name in names {
-            let slot = (name as usize & (self.sets - 1)) * self.depth;
-            let mut carry = name;
-            let mut depth = 0;
-            while depth < self.depth {
-                let place = &mut self.rows[(slot + depth) / 16].0[(slot + depth) % 16];
-                let old = std::mem::replace(place, carry);
-                if old == name {
-                    break;
-                }
-                carry = old;
-                depth += 1;
-            }
-            self.found[depth.min(MAX_WAYS)] += u64::from(depth < self.depth);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -387,7 +353,7 @@ mod tests {
             for (pcids, flushes) in [(None, vec![]), (Some(&pcids[..]), vec![0, 700, 700, 1500, 9000])] {
                 let question = Question { vpns: &vpns, pcids, flushes: &flushes, sets: &[1, 16, 4], ways };
                 let wanted = slowly(&question);
-                for vector in [false, simd::available()] {
+                for vector in [false, vectors::available()] {
                     let mut running = Running::new(&question).unwrap();
                     running.stacks.vector = vector;
                     while running.advance(777).unwrap() {}

@@ -3,9 +3,9 @@
 //! All pages of a set agree in the low bits that pick it, so what tells them apart is the page number without these
 //! bits: its tag. Where the pages of a call lie in one window of 2^15 tags (with 16 sets 2 GiB of addresses, with 128
 //! sets 16 GiB), 15 bits name them. Whatever else a set holds becomes a token above them, that no page equals, as in
-//! [`super::plain`]. A page outside the window ends this form, not the call: [`Narrow::back`] gives the 32-bit rows again.
+//! [`super::rows`]. A page outside the window ends this form, not the call: [`Narrow::back`] gives the 32-bit rows again.
 
-use super::plain::{EMPTY, Packed, WINDOW};
+use super::rows::{EMPTY, Packed, WINDOW};
 
 /// Most ways of a set.
 pub(super) const MOST_WAYS: usize = 16;

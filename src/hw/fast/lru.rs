@@ -6,27 +6,20 @@
 //!   level, its misses through the second.
 //! - Pages are interned to 32 bits: the low 31 bits of the page number, as all pages of a call lie in one window of
 //!   2^31 pages. What else a set holds becomes a token above them, that no page equals.
-//! - Where the pages of a call lie near each other, 16 bits a way do ([`super::narrow`]).
+//! - Where the pages of a call lie near each other, 16 bits a way do ([`super::tags`]).
 //! - A page that repeats its predecessor is the newest of its set already; such repeats are dropped first where a
 //!   sample of the stream shows that they are common.
 //!
-//! The same loop exists twice: here, and for AVX2 in [`super::simd`]. A call that cannot be run this way returns
+//! The same loop exists twice: here, and for AVX2 in [`super::avx2`]. A call that cannot be run this way returns
 //! `None` and has changed nothing.
 
-use super::array::{Array, Entry};
-use super::narrow::Narrow;
-use super::simd;
-use super::tlb::Tlb;
-use super::{Kind, PageSize, Pcid, Vpn};
+use super::avx2;
+use super::rows::{BATCH, EMPTY, Packed, WINDOW, Window};
+use super::state::{Answers, Hits, State};
+use super::tags::Narrow;
+use crate::hw::tlb::Tlb;
+use crate::hw::{Kind, PageSize, Pcid, Vpn};
 
-/// Accesses per batch: the buffers stay in the first-level cache.
-pub(super) const BATCH: usize = 512;
-/// Room for a batch and two vectors beyond its end.
-pub(super) const ROOM: usize = BATCH + 16;
-/// Bits of an interned page.
-pub(super) const WINDOW: u32 = 31;
-/// An empty way.
-pub(super) const EMPTY: u32 = u32::MAX;
 /// Shorter calls do not pay for packing the state.
 const WORTH_PACKING: usize = 4096;
 /// Accesses sampled for repeats, and how many per thousand of them make the filter pay.
@@ -35,34 +28,6 @@ const REPEATS_PER_1000: usize = 150;
 /// How many per thousand must hit the first level for words of four ways to pay, which take as long for a miss.
 const HITS_PER_1000: usize = 100;
 
-/// One level, packed: every set is a row of `STRIDE[ways]` interned pages.
-#[derive(Clone, Debug)]
-pub(super) struct Packed {
-    /// Rows, newest page first.
-    pub(super) rows: Vec<Row>,
-    pub(super) sets: usize,
-    pub(super) ways: usize,
-    /// Interned pages per set, a power of two, so that no set straddles two rows.
-    pub(super) stride: usize,
-    /// Whether no way is empty, as far as was looked.
-    pub(super) full: bool,
-}
-
-/// One cache line of interned pages.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub(super) struct Row(pub(super) [u32; 16]);
-
-/// Both levels and what the tokens stand for.
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) first: Packed,
-    pub(super) second: Option<Packed>,
-    /// The levels instead, as long as they have this form.
-    pub(super) narrow: [Option<Narrow>; 2],
-    tokens: Vec<Entry>,
-}
-
 /// Where the two levels are in a TLB.
 #[derive(Clone, Copy, Debug)]
 struct Place {
@@ -70,15 +35,8 @@ struct Place {
     level: usize,
 }
 
-/// Hits of both levels; the rest walked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Hits {
-    pub(super) first: u64,
-    pub(super) second: u64,
-}
-
 /// Runs `vpns` through `tlb` in context `pcid`, with vectors if `vector`. `None`: not a plain case; nothing has changed.
-pub(super) fn run(
+pub(in crate::hw) fn run(
     tlb: &mut Tlb,
     vpns: &[u64],
     pcid: Pcid,
@@ -105,7 +63,7 @@ pub(super) fn run(
     let narrow = |level: &Packed| Narrow::of(level, low, high).filter(|_| vector || words && level.ways == 4);
     state.narrow = [Some(&state.first), state.second.as_ref()].map(|level| level.and_then(narrow));
     let hits = if vector {
-        simd::run(&mut state, vpns, base, filter, answers, tlb.levels())?
+        avx2::run(&mut state, vpns, base, filter, answers, tlb.levels())?
     } else {
         run_scalar(&mut state, vpns, base, filter, answers, tlb.levels())?
     };
@@ -208,46 +166,6 @@ fn unpack(tlb: &mut Tlb, state: &State, first: Place, second: Option<Place>, bas
     }
 }
 
-/// The pages that are interned as their low `bits`; all others become tokens.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Window {
-    pub(super) base: u64,
-    pub(super) bits: u32,
-}
-
-impl Window {
-    /// An entry as 32 bits; `None` for a global one.
-    pub(super) fn intern(self, entry: Entry, pcid: Pcid, tokens: &mut Vec<Entry>) -> Option<u32> {
-        if entry == Entry::EMPTY {
-            return Some(EMPTY);
-        }
-        if entry.is_global() {
-            return None;
-        }
-        let page = entry.page();
-        let known = entry == Entry::new(page, PageSize::K4, pcid, false);
-        if known && page >> self.bits == self.base >> self.bits {
-            return Some((page & ((1 << self.bits) - 1)) as u32);
-        }
-        tokens.push(entry);
-        Some((1 << WINDOW) | (tokens.len() as u32 - 1))
-    }
-
-    /// The entry again.
-    pub(super) fn entry(self, id: u32, pcid: Pcid, tokens: &[Entry]) -> Entry {
-        if id == EMPTY {
-            Entry::EMPTY
-        } else if id >> WINDOW == 0 {
-            Entry::new(self.base | u64::from(id), PageSize::K4, pcid, false)
-        } else {
-            tokens[(id & (u32::MAX >> 1)) as usize]
-        }
-    }
-}
-
-/// Where answers go: the array, and the numbers of the two levels.
-pub(super) type Answers<'a> = Option<(&'a mut [u8], u8, u8)>;
-
 /// The loop without vectors; `None` if a page lies outside the window.
 fn run_scalar(
     state: &mut State,
@@ -310,97 +228,13 @@ fn run_scalar(
     Some(hits)
 }
 
-impl Packed {
-    /// An array as rows; `None` if it holds a global entry.
-    pub(super) fn of(array: &Array, window: Window, pcid: Pcid, tokens: &mut Vec<Entry>) -> Option<Self> {
-        let (sets, ways) = (array.sets() as usize, array.ways());
-        let stride = ways.next_power_of_two();
-        let mut rows = vec![Row([EMPTY; 16]); (sets * stride).div_ceil(16)];
-        for (at, &entry) in array.keys().iter().enumerate() {
-            let slot = at / ways * stride + at % ways;
-            rows[slot / 16].0[slot % 16] = window.intern(entry, pcid, tokens)?;
-        }
-        Some(Packed { rows, sets, ways, stride, full: false })
-    }
-
-    /// Back into the array.
-    pub(super) fn back(&self, array: &mut Array, window: Window, pcid: Pcid, tokens: &[Entry]) {
-        for (at, entry) in array.keys_mut().iter_mut().enumerate() {
-            let slot = at / self.ways * self.stride + at % self.ways;
-            *entry = window.entry(self.rows[slot / 16].0[slot % 16], pcid, tokens);
-        }
-    }
-
-    /// Whether no way is empty.
-    pub(super) fn is_full(&self) -> bool {
-        let words = self.rows.iter().flat_map(|row| row.0);
-        words
-            .enumerate()
-            .take(self.sets * self.stride)
-            .all(|(at, id)| id != EMPTY || at % self.stride >= self.ways)
-    }
-
-    /// Pages in order, without vectors; those not found move to the front, with their numbers if there are any. Returns
-    /// how many these are.
-    fn pass(&mut self, ids: &mut [u32], numbers: &mut [u32]) -> usize {
-        match (self.ways, numbers.is_empty()) {
-            (4, true) => self.pass_ways::<4, 4, false>(ids, numbers),
-            (4, false) => self.pass_ways::<4, 4, true>(ids, numbers),
-            (8, true) => self.pass_ways::<8, 8, false>(ids, numbers),
-            (8, false) => self.pass_ways::<8, 8, true>(ids, numbers),
-            (12, true) => self.pass_ways::<12, 16, false>(ids, numbers),
-            (12, false) => self.pass_ways::<12, 16, true>(ids, numbers),
-            (16, true) => self.pass_ways::<16, 16, false>(ids, numbers),
-            (16, false) => self.pass_ways::<16, 16, true>(ids, numbers),
-            (ways, _) => unreachable!("no plain level has {ways} ways"),
-        }
-    }
-
-    fn pass_ways<const WAYS: usize, const STRIDE: usize, const NUMBERS: bool>(
-        &mut self,
-        ids: &mut [u32],
-        numbers: &mut [u32],
-    ) -> usize {
-        assert!(self.ways == WAYS && self.stride == STRIDE);
-        let (mask, rows) = (self.sets - 1, &mut self.rows[..]);
-        let mut misses = 0;
-        for i in 0..ids.len() {
-            let id = ids[i];
-            let set = id as usize & mask;
-            let row = &mut rows[set * STRIDE / 16].0;
-            // Where a set is a row, its place is a constant, and so are those of its ways.
-            let at = if STRIDE == 16 { 0 } else { set * STRIDE % 16 };
-            let ways = row[at..].first_chunk_mut::<WAYS>().expect("a stride has room");
-            let hit = to_front(ways, id);
-            ids[misses] = id;
-            if NUMBERS {
-                numbers[misses] = numbers[i];
-            }
-            misses += usize::from(!hit);
-        }
-        misses
-    }
-}
-
-/// One access: the page becomes the newest of its set, and what stood before it moves down.
-#[inline]
-fn to_front<const WAYS: usize>(ways: &mut [u32; WAYS], id: u32) -> bool {
-    let mut carry = id;
-    for way in ways {
-        let old = std::mem::replace(way, carry);
-        if old == id {
-            return true;
-        }
-        carry = old;
-    }
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::hw::Geometry;
     use crate::hw::array::splitmix64;
+    use crate::hw::fast::rows::Row;
+    use crate::hw::vectors;
 
     /// Pages with hot spots and repeats.
     fn stream(seed: u64, count: usize, pages: u64) -> Vec<u64> {
@@ -422,7 +256,7 @@ mod tests {
         let streams = [(2, 300), (1, 40), (3, 5_000), (4, 100_000)];
         let (count, parts) = if cfg!(miri) { (4_100, 1) } else { (5_000, 3) };
         for (seed, pages) in streams.into_iter().take(if cfg!(miri) { 1 } else { 4 }) {
-            for vector in [false, simd::available()] {
+            for vector in [false, vectors::available()] {
                 for with_levels in [false, true] {
                     let mut expected = Tlb::new(Geometry::peers());
                     let mut plain = expected.clone();
@@ -458,12 +292,12 @@ mod tests {
                         let mut same = plain.clone();
                         let mut levels = vec![9; part.len()];
                         let out = with_levels.then_some(&mut levels[..]);
-                        run(&mut same, part, Pcid(0), Kind::Load, out, simd::available())
+                        run(&mut same, part, Pcid(0), Kind::Load, out, vectors::available())
                             .expect("a plain case");
                         assert!(!with_levels || levels == wanted, "seed {seed}, at {at}");
                         assert!(same == expected, "seed {seed}, at {at}");
                     }
-                    run(&mut plain, part, Pcid(0), Kind::Load, None, simd::available())
+                    run(&mut plain, part, Pcid(0), Kind::Load, None, vectors::available())
                         .expect("a plain case");
                 }
             }
@@ -502,7 +336,7 @@ mod tests {
         let mut plain = expected.clone();
         let vpns = stream(10, 5_000, 900);
         slowly(&mut expected, &vpns);
-        run(&mut plain, &vpns, Pcid(3), Kind::Load, None, simd::available()).unwrap();
+        run(&mut plain, &vpns, Pcid(3), Kind::Load, None, vectors::available()).unwrap();
         assert!(plain == expected);
     }
 
@@ -512,9 +346,11 @@ mod tests {
         let mut vpns = stream(1, 5_000, 50);
         vpns[4_999] = 1 << 40;
         let before = tlb.clone();
-        assert!(run(&mut tlb, &vpns, Pcid(0), Kind::Load, None, simd::available()).is_none());
+        assert!(run(&mut tlb, &vpns, Pcid(0), Kind::Load, None, vectors::available()).is_none());
         assert!(tlb == before);
         tlb.access(Vpn(7), Kind::Load, PageSize::K4, true);
-        assert!(run(&mut tlb, &stream(1, 5_000, 50), Pcid(0), Kind::Load, None, simd::available()).is_none());
+        assert!(
+            run(&mut tlb, &stream(1, 5_000, 50), Pcid(0), Kind::Load, None, vectors::available()).is_none()
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! Events on many CPUs, fast: PCIDs, globals and invalidations over true LRU in two levels with 4 KiB pages.
 //!
-//! As in [`super::plain`] the recency order is the layout, the levels are decoupled and a way is 32 bits: a [`Names`]
+//! As in [`super::lru`] the recency order is the layout, the levels are decoupled and a way is 32 bits: a [`Names`]
 //! gives every page its name in each context and as a global page. An invalidation ends a batch and is vectorised too:
 //! survivors move up within their set.
 //!
@@ -9,14 +9,13 @@
 //! is thrown away and run by the full engine. Work on a copy makes that free, and also whatever this loop cannot do
 //! (stale marks, huge pages, speculative fills, INVLPGB) goes to the full engine.
 
-use rustc_hash::FxHashMap;
-
-use super::array::Entry;
-use super::plain::{EMPTY, Row};
-use super::simd;
-use super::stream::{CHUNK, Cpus, EVENT_BYTES, Event, Op, Rules, flags};
-use super::tlb::Tlb;
-use super::{Kind, PageSize, Pcid, TlbError, Vpn};
+use super::avx2;
+use super::job::{Counts, Job, Names, Ran};
+use super::rows::{EMPTY, Row};
+use crate::hw::cpus::Cpus;
+use crate::hw::event::{CHUNK, EVENT_BYTES, Event, Rules};
+use crate::hw::tlb::Tlb;
+use crate::hw::{Kind, PageSize, Pcid, TlbError};
 
 /// Events per block: what one mismatch of a G bit throws away.
 const BLOCK: usize = 1 << 18;
@@ -24,192 +23,6 @@ const BLOCK: usize = 1 << 18;
 const APART: usize = 1024;
 /// Fewer events do not pay for packing the state.
 const WORTH_PACKING: usize = 4096;
-
-/// 32-bit names of pages in contexts: `context | window | low bits of the page number`. Context 0 stands for global
-/// pages, and the last one is in no use, so that no name is [`EMPTY`].
-#[derive(Debug)]
-pub(super) struct Names {
-    /// What was named last, by [`Names::slot`]: the loop looks only here.
-    pub(super) known: Vec<Known>,
-    /// First bit of the context.
-    pub(super) shift: u32,
-    index_of: Vec<u16>,
-    contexts: Vec<Pcid>,
-    window_of: FxHashMap<u32, u32>,
-    windows: Vec<u32>,
-}
-
-/// The names of one window of pages in one context, without the low bits.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(16))]
-pub(super) struct Known {
-    window: u32,
-    pcid: u32,
-    pub(super) own: u32,
-    pub(super) global: u32,
-}
-
-impl Names {
-    /// Bits of a page number that its name keeps, by which sets are picked.
-    pub(super) const LOW: u32 = 17;
-    /// log2 of the places in `known`.
-    pub(super) const KNOWN: u32 = 10;
-    /// Odd numbers that spread windows and contexts over them.
-    pub(super) const SPREAD: [u32; 2] = [0x9e37_79b1, 0x85eb_ca77];
-    /// Contexts are given so many bits; where they do not suffice, all that there can be.
-    const FEW: u32 = 7;
-    const MANY: u32 = 13;
-
-    fn new(context_bits: u32) -> Self {
-        Names {
-            known: vec![Known { window: 0, pcid: u32::MAX, own: 0, global: 0 }; 1 << Self::KNOWN],
-            shift: u32::BITS - context_bits,
-            index_of: vec![0; usize::from(Pcid::MAX) + 1],
-            contexts: Vec::new(),
-            window_of: FxHashMap::default(),
-            windows: Vec::new(),
-        }
-    }
-
-    fn slot(window: u32, pcid: u32) -> usize {
-        let mixed = window.wrapping_mul(Self::SPREAD[0]) ^ pcid.wrapping_mul(Self::SPREAD[1]);
-        (mixed >> (u32::BITS - Self::KNOWN)) as usize
-    }
-
-    /// The names of a window, made if need be; `None`: there are no more.
-    pub(super) fn of(&mut self, window: u32, pcid: u32) -> Option<Known> {
-        let slot = Self::slot(window, pcid);
-        let known = self.known[slot];
-        if (known.window, known.pcid) == (window, pcid) {
-            return Some(known);
-        }
-        let index = match self.index_of[pcid as usize] {
-            0 => {
-                // Context 0 and the last one are not given.
-                if self.contexts.len() + 2 >= 1 << (u32::BITS - self.shift) {
-                    return None;
-                }
-                self.contexts.push(Pcid(pcid as u16));
-                self.index_of[pcid as usize] = self.contexts.len() as u16;
-                self.contexts.len() as u32
-            }
-            index => u32::from(index),
-        };
-        let number = match self.window_of.get(&window) {
-            Some(&number) => number,
-            None => {
-                let number = self.windows.len() as u32;
-                if number >> (self.shift - Self::LOW) != 0 {
-                    return None;
-                }
-                self.windows.push(window);
-                self.window_of.insert(window, number);
-                number
-            }
-        };
-        let global = number << Self::LOW;
-        self.known[slot] = Known { window, pcid, own: index << self.shift | global, global };
-        Some(self.known[slot])
-    }
-
-    /// The bits that all names of this context share; `None`: nothing has such a name.
-    pub(super) fn context(&self, pcid: Pcid) -> Option<u32> {
-        let index = self.index_of[usize::from(pcid.0)];
-        (index > 0).then(|| u32::from(index) << self.shift)
-    }
-
-    /// The name of a page as a global one, if it has one.
-    pub(super) fn global(&self, page: u64) -> Option<u32> {
-        let number = self.window_of.get(&((page >> Self::LOW) as u32))?;
-        Some(number << Self::LOW | page as u32 & ((1 << Self::LOW) - 1))
-    }
-
-    fn name(&mut self, entry: Entry) -> Option<u32> {
-        if entry == Entry::EMPTY {
-            return Some(EMPTY);
-        }
-        // A global entry's window is named in context 0, like any other.
-        let pcid = if entry.is_global() { 0 } else { u32::from(entry.pcid().0) };
-        let known = self.of((entry.page() >> Self::LOW) as u32, pcid)?;
-        let low = entry.page() as u32 & ((1 << Self::LOW) - 1);
-        Some(low | if entry.is_global() { known.global } else { known.own })
-    }
-
-    fn entry(&self, name: u32) -> Entry {
-        if name == EMPTY {
-            return Entry::EMPTY;
-        }
-        let number = name >> Self::LOW & ((1 << (self.shift - Self::LOW)) - 1);
-        let page =
-            u64::from(self.windows[number as usize]) << Self::LOW | u64::from(name & ((1 << Self::LOW) - 1));
-        match name >> self.shift {
-            0 => Entry::new(page, PageSize::K4, Pcid(0), true),
-            index => Entry::new(page, PageSize::K4, self.contexts[index as usize - 1], false),
-        }
-    }
-}
-
-/// Counts of one CPU.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
-    accesses: u64,
-    first: u64,
-    second: u64,
-    switches: u64,
-    invalidated: u64,
-}
-
-/// Both levels of every CPU, packed.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) rows: Vec<Row>,
-    pub(super) names: Names,
-    /// Ways per CPU, whole rows; the second level begins at `second_at`.
-    pub(super) words: usize,
-    pub(super) second_at: usize,
-    pub(super) first_sets: usize,
-    pub(super) second_sets: usize,
-    pub(super) first_ways: usize,
-    pub(super) second_ways: usize,
-    /// Contexts of the CPUs.
-    pub(super) pcids: Vec<u16>,
-    /// Of one block, per CPU: accesses, and above 32 bits switches.
-    pub(super) accesses: Vec<u64>,
-    /// Of one block, per CPU: second-level hits, and above 32 bits first-level misses.
-    pub(super) missed: Vec<u64>,
-    /// Of one block, per CPU: entries removed.
-    pub(super) removed: Vec<u64>,
-    counts: Vec<Counts>,
-}
-
-impl Job {
-    /// Takes the counts of a block that is over; with `kept` false it never was.
-    fn settle(&mut self, kept: bool) {
-        for cpu in 0..self.counts.len() {
-            let (accesses, missed) = (self.accesses[cpu], self.missed[cpu]);
-            if kept {
-                let counts = &mut self.counts[cpu];
-                counts.accesses += accesses & u64::from(u32::MAX);
-                counts.switches += accesses >> 32;
-                counts.first += (accesses & u64::from(u32::MAX)) - (missed >> 32);
-                counts.second += missed & u64::from(u32::MAX);
-                counts.invalidated += self.removed[cpu];
-            }
-            (self.accesses[cpu], self.missed[cpu], self.removed[cpu]) = (0, 0, 0);
-        }
-    }
-}
-
-/// How far a block came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ran {
-    /// So many events; the next one, if any, is for the full engine.
-    Events(usize),
-    /// So many events; the next one has no name.
-    Nameless(usize),
-    /// A page was global in one place and not in another: nothing of the block counts.
-    Mixed,
-}
 
 /// Where the two levels are.
 #[derive(Clone, Copy, Debug)]
@@ -221,7 +34,7 @@ struct Places {
 /// Runs events; `false`: not a shape for this loop, and nothing was done.
 ///
 /// Fails as [`Cpus::run`] does.
-pub(super) fn run(
+pub(in crate::hw) fn run(
     cpus: &mut Cpus,
     events: &[[u8; EVENT_BYTES]],
     mut levels: Option<&mut [u8]>,
@@ -321,7 +134,7 @@ fn run_block(
         let start = chunk * CHUNK;
         rules.copy(events, copy, offset + start)?;
         let out = levels.as_deref_mut().map(|levels| &mut levels[start..start + events.len()]);
-        match simd::run_events(job, copy, out) {
+        match avx2::run_events(job, copy, out) {
             Ran::Events(count) if count == events.len() => {}
             Ran::Events(count) => return Ok(Ran::Events(start + count)),
             Ran::Nameless(count) => return Ok(Ran::Nameless(start + count)),
@@ -430,46 +243,14 @@ fn unpack(cpus: &mut Cpus, job: &Job, places: Places) {
     }
 }
 
-/// What a control event removes, for the vector loop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Removal {
-    /// Nothing.
-    Nothing,
-    /// Everything.
-    All,
-    /// Everything but globals.
-    NonGlobal,
-    /// One context; globals stay.
-    Context(Pcid),
-    /// `pages` pages from `first` in context `own`, and perhaps as global pages.
-    Pages { first: Vpn, pages: u64, own: Pcid, globals: bool },
-}
-
-/// What a control event does on its CPU: the context it leaves current, and what it removes. `None`: for the full
-/// engine.
-#[inline]
-pub(super) fn control(event: Event, current: u16) -> Option<(u16, Removal)> {
-    let pages = u64::from(event.pages.max(1));
-    let first = Vpn(event.vpn & Vpn::MASK);
-    let named = Pcid(event.pcid);
-    Some(match Op::from_number(event.op)? {
-        Op::MovCr3 if event.flags & flags::NOFLUSH != 0 => (event.pcid, Removal::Nothing),
-        Op::MovCr3 => (event.pcid, Removal::Context(named)),
-        Op::Invlpg => (current, Removal::Pages { first, pages, own: Pcid(current), globals: true }),
-        Op::InvpcidAddress => (current, Removal::Pages { first, pages, own: named, globals: false }),
-        Op::InvpcidContext => (current, Removal::Context(named)),
-        Op::InvpcidAll => (current, Removal::All),
-        Op::InvpcidNonGlobal => (current, Removal::NonGlobal),
-        Op::Load | Op::Store | Op::Fetch | Op::Fill | Op::Invlpgb | Op::Edit => return None,
-    })
-}
-
 #[cfg(test)]
 #[allow(clippy::manual_is_multiple_of)] // bits of a draw
 mod tests {
     use super::*;
     use crate::hw::Geometry;
     use crate::hw::array::splitmix64;
+    use crate::hw::event::flags;
+    use crate::hw::vectors;
     use std::sync::Arc;
 
     /// A stream with rare flushes of every kind, `apart` in 65,536 of ops only the full engine knows, and perhaps
@@ -520,7 +301,7 @@ mod tests {
                 let mut cpus = Cpus::new(&geometry, 4).unwrap();
                 let mut levels = vec![7; events.len()];
                 let ran = run(&mut cpus, &events, with_levels.then_some(&mut levels[..]), 0).unwrap();
-                assert_eq!(ran, simd::available());
+                assert_eq!(ran, vectors::available());
                 if ran {
                     assert!(!with_levels || levels == wanted, "seed {seed}");
                     assert!(cpus == expected, "seed {seed}, levels {with_levels}");
@@ -528,7 +309,7 @@ mod tests {
                 }
             }
         }
-        assert!(fast_blocks > 0 || !simd::available());
+        assert!(fast_blocks > 0 || !vectors::available());
     }
 
     #[test]
@@ -559,9 +340,9 @@ mod tests {
     fn a_change_of_a_g_bit_throws_the_block_away() {
         let geometry = Arc::new(Geometry::peers());
         let cpus = Cpus::new(&geometry, 4).unwrap();
-        if let Some(places) = places(&cpus.tlbs()[0]).filter(|_| simd::available()) {
+        if let Some(places) = places(&cpus.tlbs()[0]).filter(|_| vectors::available()) {
             let run = |mixed| {
-                simd::run_events(
+                avx2::run_events(
                     &mut pack(cpus.tlbs(), places, Names::FEW).unwrap(),
                     &stream(5, 9000, 600, 0, mixed),
                     None,
@@ -572,7 +353,7 @@ mod tests {
             let mut job = pack(cpus.tlbs(), places, Names::FEW).unwrap();
             let mut access = [0; EVENT_BYTES];
             access[8] = 1;
-            assert_eq!(simd::run_events(&mut job, &[access; 9], None), Ran::Events(9));
+            assert_eq!(avx2::run_events(&mut job, &[access; 9], None), Ran::Events(9));
             assert_eq!(run(false), Ran::Events(9000));
         }
     }

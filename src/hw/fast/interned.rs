@@ -1,14 +1,16 @@
-//! Real shapes, fast: what [`super::decoupled`] does, with vectors and with pages interned to 32 bits.
+//! Real shapes, fast: what [`super::levels`] does, with vectors and with pages interned to 32 bits.
 //!
 //! One context, 4 KiB pages of one window of 2^31, level after level in batches. An array is packed once per call in the
 //! form that suits its replacement: recency orders and direction-bit trees as rows; a fully associative recency order as
 //! a hash table and a [`Log`] of its uses. What no vector loop knows passes access by access.
 
-use super::array::{Array, Entry, Order, TreeShape};
-use super::plain::{BATCH, EMPTY, Packed, Row, WINDOW, Window};
-use super::simd;
-use super::tlb::Tlb;
-use super::{Kind, PageSize, Pcid, Vpn};
+use super::avx2;
+use super::log::Log;
+use super::rows::{BATCH, Packed, WINDOW, Window};
+use crate::hw::array::{Array, Entry, Order, TreeShape};
+use crate::hw::tlb::Tlb;
+use crate::hw::vectors;
+use crate::hw::{Kind, PageSize, Pcid, Vpn};
 
 /// Shorter calls do not pay for packing the state.
 const WORTH_PACKING: usize = 4096;
@@ -16,130 +18,6 @@ const WORTH_PACKING: usize = 4096;
 const LOGGED: usize = 20;
 /// Most ways of a log: a table so much larger never fills a bucket for long.
 const MOST_LOGGED: usize = 128;
-
-/// A fully associative recency order. Its pages are in a hash table of buckets of eight; every use is logged, and the
-/// last use of each page counts. What has to leave is the page of the first use that still counts.
-#[derive(Debug)]
-pub(super) struct Log {
-    /// Buckets, two in each row.
-    pub(super) rows: Vec<Row>,
-    /// When each place of the table was used last.
-    pub(super) at: Vec<u16>,
-    /// The place used at each time.
-    places: Vec<u16>,
-    from: usize,
-    to: usize,
-    held: usize,
-    ways: usize,
-    factor: u32,
-}
-
-impl Log {
-    pub(super) const BUCKETS: usize = 256;
-    /// Times that a log can tell apart, before it begins anew.
-    const TIMES: usize = 1 << 13;
-
-    fn of(array: &Array, window: Window, pcid: Pcid, tokens: &mut Vec<Entry>) -> Option<Self> {
-        let mut log = Log {
-            rows: vec![Row([EMPTY; 16]); Self::BUCKETS / 2],
-            at: vec![0; 8 * Self::BUCKETS],
-            places: vec![0; Self::TIMES],
-            from: 0,
-            to: 0,
-            held: 0,
-            ways: array.ways(),
-            factor: 0x9e37_79b1,
-        };
-        for &entry in array.keys().iter().rev() {
-            let id = window.intern(entry, pcid, tokens)?;
-            if id != EMPTY {
-                log.enter(id);
-            }
-        }
-        Some(log)
-    }
-
-    fn back(&self, array: &mut Array, window: Window, pcid: Pcid, tokens: &[Entry]) {
-        let keys = array.keys_mut();
-        keys.fill(Entry::EMPTY);
-        for (entry, id) in keys.iter_mut().zip(self.ids().into_iter().rev()) {
-            *entry = window.entry(id, pcid, tokens);
-        }
-    }
-
-    /// What it holds, oldest first.
-    fn ids(&self) -> Vec<u32> {
-        let place = |time: usize| usize::from(self.places[time]);
-        let counts = |time: &usize| usize::from(self.at[place(*time)]) == *time;
-        let live = (self.from..self.to).filter(counts);
-        live.map(|time| self.rows[place(time) / 16].0[place(time) % 16]).collect()
-    }
-
-    pub(super) fn bucket(&self, id: u32) -> usize {
-        const { assert!(Self::BUCKETS == 1 << 8) };
-        (id.wrapping_mul(self.factor) >> 24) as usize
-    }
-
-    /// Room for so many more times.
-    pub(super) fn make_room(&mut self, times: usize) {
-        if self.to + times > Self::TIMES {
-            self.begin_anew();
-        }
-    }
-
-    fn begin_anew(&mut self) {
-        let ids = self.ids();
-        self.rows.fill(Row([EMPTY; 16]));
-        (self.from, self.to, self.held) = (0, 0, 0);
-        for id in ids {
-            self.enter(id);
-        }
-    }
-
-    /// With another hash, as a bucket was full.
-    #[cold]
-    pub(super) fn spread_anew(&mut self) {
-        self.factor = self.factor.wrapping_mul(0x85eb_ca77) | 1;
-        let times = self.to;
-        self.begin_anew();
-        // The times promised by `make_room` remain, as beginning anew only makes more room.
-        debug_assert!(self.to <= times);
-    }
-
-    fn enter(&mut self, id: u32) {
-        loop {
-            let bucket = 8 * self.bucket(id);
-            let eight = &mut self.rows[bucket / 16].0[bucket % 16..][..8];
-            if let Some(lane) = eight.iter().position(|&other| other == EMPTY) {
-                eight[lane] = id;
-                self.used(bucket + lane, true);
-                return;
-            }
-            self.spread_anew();
-        }
-    }
-
-    /// A use of the page in `place`; a new page may cost the oldest its place.
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // a call from the vector loop would spill its registers
-    pub(super) fn used(&mut self, place: usize, new: bool) {
-        self.at[place] = self.to as u16;
-        self.places[self.to] = place as u16;
-        self.to += 1;
-        self.held += usize::from(new);
-        if self.held > self.ways {
-            let oldest = loop {
-                let (time, place) = (self.from, usize::from(self.places[self.from]));
-                self.from += 1;
-                if usize::from(self.at[place]) == time {
-                    break place;
-                }
-            };
-            self.rows[oldest / 16].0[oldest % 16] = EMPTY;
-            self.held -= 1;
-        }
-    }
-}
 
 /// The form an array has during a call.
 #[derive(Debug)]
@@ -167,7 +45,7 @@ impl Bank {
             Order::Recency if sets == 1 && (LOGGED..=MOST_LOGGED).contains(&ways) => {
                 Form::Log(Log::of(array, window, pcid, tokens)?)
             }
-            Order::Recency if simd::LRU_WAYS.contains(&ways) => {
+            Order::Recency if avx2::LRU_WAYS.contains(&ways) => {
                 Form::Recency(Packed::of(array, window, pcid, tokens)?)
             }
             Order::Trees(shape) => Form::Trees(Packed::of(array, window, pcid, tokens)?, shape),
@@ -187,11 +65,11 @@ impl Bank {
     /// One batch; misses move to the front, and their number is returned.
     fn pass(&mut self, array: &mut Array, pcid: Pcid, ids: &mut [u32], numbers: &mut [u32]) -> usize {
         match &mut self.form {
-            Form::Recency(packed) => simd::lru_pass(packed, self.fold, ids, numbers),
+            Form::Recency(packed) => avx2::lru_pass(packed, self.fold, ids, numbers),
             Form::Trees(packed, shape) => {
-                simd::tree_pass(packed, array.tree_mut(), self.fold, *shape, ids, numbers)
+                avx2::tree_pass(packed, array.tree_mut(), self.fold, *shape, ids, numbers)
             }
-            Form::Log(log) => simd::log_pass(log, ids, numbers),
+            Form::Log(log) => avx2::log_pass(log, ids, numbers),
             Form::Other => {
                 let mut missed = 0;
                 for i in 0..ids.len() {
@@ -230,7 +108,7 @@ pub(super) fn run(
     kind: Kind,
     mut levels: Option<&mut [u8]>,
 ) -> Option<()> {
-    if vpns.len() < WORTH_PACKING || !simd::available() {
+    if vpns.len() < WORTH_PACKING || !vectors::available() {
         return None;
     }
     let base = vpns[0] & Vpn::MASK & !((1 << WINDOW) - 1);
@@ -353,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_log_whose_buckets_overflow_and_whose_times_run_out_is_still_a_recency_order() {
-        if !simd::available() {
+        if !vectors::available() {
             return;
         }
         // 40 ways with pages of one bucket of the first hash, so that it must be given up; hits to end times.
@@ -378,7 +256,7 @@ mod tests {
                 })
                 .copied()
                 .collect();
-            let missed = simd::log_pass(&mut log, &mut ids, &mut []);
+            let missed = avx2::log_pass(&mut log, &mut ids, &mut []);
             assert_eq!(ids[..missed], expected);
         }
         let mut same = Array::associative(40);

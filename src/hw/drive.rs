@@ -1,0 +1,151 @@
+//! Accesses and events carried out: the fast loops where they can, one by one where not.
+
+use super::broadcast::Invlpgb;
+use super::cpus::{Contexts, Cpus};
+use super::event::{CHUNK, EVENT_BYTES, Event, NO_ACCESS, Op, flags};
+use super::fast::{events, levels as in_levels, lru};
+use super::invalidate::{Invpcid, Scope};
+use super::{Kind, PageSize, Pcid, TlbError, Vpn};
+
+impl Cpus {
+    /// Accesses in order on one CPU; what [`Cpus::check_access`] has accepted. `levels`, if given, receives the level
+    /// that answered each. Fails, and changes nothing, for pages of no canonical address; `offset` is the number of the
+    /// first access in its message.
+    #[allow(clippy::too_many_arguments)] // one call of Python's
+    pub fn access(
+        &mut self,
+        cpu: usize,
+        vpns: &[u64],
+        contexts: Contexts<'_>,
+        kind: Kind,
+        size: PageSize,
+        mut levels: Option<&mut [u8]>,
+        offset: usize,
+    ) -> Result<(), TlbError> {
+        let tlb = &mut self.tlbs[cpu];
+        let alike = match contexts {
+            Contexts::One(pcid) if size == PageSize::K4 && !vpns.is_empty() => Some(pcid),
+            Contexts::One(_) | Contexts::Each(_) => None,
+        };
+        if let Some(pcid) = alike
+            && lru::run(tlb, vpns, pcid, kind, levels.as_deref_mut(), self.vectors).is_some()
+        {
+            return Ok(());
+        }
+        // One OR over all pages decides nearly always; only a suspect array is looked at page by page.
+        if vpns.iter().fold(0, |all, &vpn| all | vpn) >> Vpn::BITS != 0 {
+            for (index, &vpn) in vpns.iter().enumerate() {
+                Vpn::new(vpn).map_err(|error| error.at("vpn", offset + index))?;
+            }
+        }
+        if let Some(pcid) = alike {
+            tlb.switch(pcid);
+            if in_levels::run(tlb, vpns, pcid, kind, levels.as_deref_mut(), self.vectors).is_some() {
+                return Ok(());
+            }
+        }
+        for (index, &vpn) in vpns.iter().enumerate() {
+            tlb.switch(match contexts {
+                Contexts::One(pcid) => pcid,
+                Contexts::Each(pcids) => Pcid(pcids[index] & Pcid::MAX),
+            });
+            let answer = tlb.access(Vpn(vpn & Vpn::MASK), kind, size, false);
+            if let Some(levels) = levels.as_deref_mut() {
+                levels[index] = answer.level;
+            }
+        }
+        Ok(())
+    }
+
+    /// Events in order. Fails at the first chunk with an event that no CPU could execute; `offset` is the number of the
+    /// first event in the message, and the state is then that of somewhere before it: whoever needs the old one keeps it.
+    ///
+    /// `bytes` may be memory that another thread of the interpreter writes to, so each event is copied, and what is
+    /// checked and used is the copy: nothing decided about an event is read again.
+    pub fn run(
+        &mut self,
+        bytes: &[u8],
+        mut levels: Option<&mut [u8]>,
+        offset: usize,
+    ) -> Result<(), TlbError> {
+        let (events, _) = bytes.as_chunks::<EVENT_BYTES>();
+        if events::run(self, events, levels.as_deref_mut(), offset)? {
+            return Ok(());
+        }
+        let rules = self.rules();
+        let mut copy = Vec::new();
+        for (chunk, events) in events.chunks(CHUNK).enumerate() {
+            let start = chunk * CHUNK;
+            rules.copy(events, &mut copy, offset + start)?;
+            for (index, &event) in copy.iter().enumerate() {
+                let level = self.step(Event::read(&event));
+                if let Some(levels) = levels.as_deref_mut() {
+                    levels[start + index] = level;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One event; returns the level that answered, or [`NO_ACCESS`].
+    #[inline]
+    pub(crate) fn step(&mut self, event: Event) -> u8 {
+        let tlb = &mut self.tlbs[usize::from(event.cpu)];
+        let vpn = Vpn(event.vpn & Vpn::MASK);
+        let pcid = Pcid(event.pcid);
+        let size = event.size().unwrap_or_default();
+        let global = event.flags & flags::GLOBAL != 0;
+        let pages = u64::from(event.pages.max(1));
+        let op = Op::from_number(event.op).unwrap_or(Op::Fill);
+        match op {
+            Op::Load | Op::Store | Op::Fetch => {
+                tlb.switch(pcid);
+                return tlb.access(vpn, Kind::ALL[op as usize], size, global).level;
+            }
+            Op::Fill => {
+                tlb.switch(pcid);
+                tlb.fill(vpn, Kind::Load, size, global);
+            }
+            Op::MovCr3 => {
+                tlb.switch(pcid);
+                if event.flags & flags::NOFLUSH == 0 {
+                    tlb.invalidate(Scope::mov_cr3(pcid));
+                }
+            }
+            Op::Invlpg => {
+                let current = tlb.pcid();
+                (0..pages).for_each(|i| {
+                    tlb.invalidate(Scope::invlpg(Vpn(vpn.0 + i), current));
+                });
+            }
+            Op::InvpcidAddress => (0..pages).for_each(|i| {
+                tlb.invalidate(Scope::invpcid(Invpcid::Address(pcid, Vpn(vpn.0 + i))));
+            }),
+            Op::InvpcidContext => _ = tlb.invalidate(Scope::invpcid(Invpcid::SingleContext(pcid))),
+            Op::InvpcidAll => _ = tlb.invalidate(Scope::ALL),
+            Op::InvpcidNonGlobal => _ = tlb.invalidate(Scope::ALL_NON_GLOBAL),
+            Op::Invlpgb => {
+                let what = Invlpgb {
+                    page: (event.flags & flags::VA != 0).then_some(vpn.0),
+                    extra: event.pages.saturating_sub(1),
+                    pcid: (event.flags & flags::PCID != 0).then_some(pcid),
+                    globals: global,
+                    final_only: event.flags & flags::FINAL_ONLY != 0,
+                    ..Invlpgb::default()
+                };
+                for tlb in &mut self.tlbs {
+                    what.scopes().for_each(|scope| {
+                        tlb.invalidate(scope);
+                    });
+                }
+            }
+            Op::Edit => {
+                let context = (event.flags & flags::ANY_PCID == 0).then_some(pcid);
+                for tlb in &mut self.tlbs {
+                    tlb.mark_stale(vpn, pages, context);
+                }
+            }
+        }
+        NO_ACCESS
+    }
+}
