@@ -2,7 +2,9 @@
 //!
 //! Reading order: [`event`] (the model), [`source`] (bytes in, decompressed on a second thread), [`import`] (one file per
 //! text format), [`cause`] (the catalogue), [`analysis`] (one streaming pass that keeps counts, not events),
-//! [`replay`] (the same recording under another policy), [`noise`] (a threshold watched while recording), [`live`] (counts while recording), [`shootdown`] (the other pass: flushes of user ranges, every CPU a victim).
+//! [`range`] (figures that are left open), [`replay`] (the same recording under another policy), [`noise`] (a threshold
+//! watched while recording), [`live`] (counts while recording), [`shootdown`] (the other pass: flushes of user ranges,
+//! every CPU a victim).
 
 pub mod analysis;
 pub mod cause;
@@ -10,6 +12,7 @@ pub mod event;
 pub mod import;
 pub mod live;
 pub mod noise;
+pub mod range;
 pub mod replay;
 pub mod shootdown;
 pub mod source;

@@ -12,9 +12,7 @@
 //!
 //! Reading order: here (the workload), `timeline` (one CPU's marks become steps), `play` (the run), `calls`, `senders`.
 
-mod calls;
 mod play;
-mod senders;
 #[cfg(test)]
 mod tests;
 mod timeline;

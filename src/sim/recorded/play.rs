@@ -1,12 +1,13 @@
 //! The run: visits of requests and steps of CPUs in the order of their times.
 
+mod calls;
+mod senders;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use rustc_hash::FxHashMap;
 
-use super::calls::Pending;
-use super::senders::Work;
 use super::timeline::{Served, Step, Timeline};
 use super::{Ask, Call, NEVER, Request, Variant, Workload};
 use crate::kernel::program::{Code, Features, Op, Pc, ProgId};
@@ -14,6 +15,8 @@ use crate::kernel::step::{Cpu, Frame, NO_PC, Outcome, step};
 use crate::sim::cost::Times;
 use crate::sim::machine::{Layout, Timed};
 use crate::sim::stats::Stat;
+use calls::Pending;
+use senders::Work;
 
 /// Clocks number the steps of a run this far apart, so that what ops take stays between two of them.
 const STRIDE: u64 = 1 << 30;

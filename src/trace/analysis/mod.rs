@@ -24,8 +24,9 @@ use sender::{Contexts, Evidence, Op};
 use tasks::{Sym, Symbols, Tasks};
 use window::Window;
 
+pub use super::range::{Range, poisson_95};
 pub use per_cpu::CpuReport;
-pub use report::{Range, Report, poisson_95};
+pub use report::Report;
 pub use spans::Span;
 
 use super::{

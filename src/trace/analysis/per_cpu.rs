@@ -10,11 +10,14 @@ use super::{
     Analysis,
     cpu::{Cpu, Figures, IpiKey, Lengths, NEVER, Row},
     knowledge::{Known, State},
-    report::{Range, poisson_95, text_counts},
     sender::Op,
-    tasks::{Sym, Symbols},
+    tasks::{Sym, Symbols, text_counts},
 };
-use crate::trace::{cause::Cause, event::Vector};
+use crate::trace::{
+    cause::Cause,
+    event::Vector,
+    range::{Range, poisson_95},
+};
 
 const NAMES_SHOWN: usize = 20;
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use super::{
@@ -11,41 +10,13 @@ use super::{
     knowledge,
     lazy::{Charge, PurgeRow, by_areas},
     per_cpu,
-    tasks::{Sym, Symbols},
+    tasks::{Sym, Symbols, text_counts},
 };
 use crate::trace::{
     cause::{self, Cause},
     event::Vector,
     replay::{self, Base, Outcome, Recorded},
 };
-
-/// An interval; equal ends are a figure the trace decides.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Range<T> {
-    /// At least.
-    pub low: T,
-    /// At most.
-    pub high: T,
-}
-
-impl<T: Copy + std::ops::AddAssign> Range<T> {
-    /// Both ends.
-    pub fn exactly(value: T) -> Self {
-        Self { low: value, high: value }
-    }
-
-    /// Adds end to end.
-    pub fn add(&mut self, other: Self) {
-        self.low += other.low;
-        self.high += other.high;
-    }
-}
-
-/// The exact 95 % interval of a Poisson mean.
-pub fn poisson_95(events: u64) -> Range<f64> {
-    let (low, high) = crate::interval::poisson(events, 0.95);
-    Range { low, high }
-}
 
 /// An owner of purged areas.
 #[derive(Clone, Debug, Serialize)]
@@ -166,10 +137,6 @@ pub struct Report {
     pub calls_not_kept: u64,
     /// Time stamps that step back.
     pub backwards: u64,
-}
-
-pub(super) fn text_counts(map: &FxHashMap<Sym, u64>, symbols: &Symbols) -> BTreeMap<String, u64> {
-    map.iter().filter(|(_, n)| **n > 0).map(|(s, n)| (symbols.text(*s), *n)).collect()
 }
 
 pub(super) fn build(a: &Analysis) -> Report {

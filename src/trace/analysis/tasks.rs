@@ -1,5 +1,7 @@
 //! Names: symbols and task names become small numbers, and a thread id finds the name its line had lost.
 
+use std::collections::BTreeMap;
+
 use rustc_hash::FxHashMap;
 
 const MAX_SYMBOLS: usize = 1 << 16;
@@ -58,6 +60,11 @@ impl Symbols {
             String::from_utf8_lossy(self.bytes(sym)).into_owned()
         }
     }
+}
+
+/// Counts by name; what was never counted is left out.
+pub(super) fn text_counts(map: &FxHashMap<Sym, u64>, symbols: &Symbols) -> BTreeMap<String, u64> {
+    map.iter().filter(|(_, n)| **n > 0).map(|(s, n)| (symbols.text(*s), *n)).collect()
 }
 
 /// Thread ids, their latest names and their control groups.

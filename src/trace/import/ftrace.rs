@@ -15,10 +15,7 @@ use crate::trace::{
     event::{Event, Hole, HoleKind, Task, What},
 };
 
-pub use super::head::stamp;
-
-/// Column (from 0) and what was expected there.
-pub type Fault = (usize, &'static str);
+pub use super::head::{Fault, stamp};
 
 const MAX_STACK: usize = 16 << 10;
 

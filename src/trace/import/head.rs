@@ -1,10 +1,10 @@
 //! The front of a line of trace text: task, CPU, flags and time, in every layout the kernel and trace-cmd print.
 
-use super::{
-    ftrace::Fault,
-    scan::{decimal, spaces},
-};
+use super::scan::{decimal, spaces};
 use crate::trace::{MAX_CPUS, event::Task};
+
+/// Column (from 0) and what was expected there.
+pub type Fault = (usize, &'static str);
 
 /// A time stamp that is a bare number belongs to a clock that does not count time.
 pub(super) const NO_CLOCK: &str = "time stamp has no decimal point: this trace clock counts no time";

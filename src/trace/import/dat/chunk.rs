@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
+    buffer::{Buffer, INSTEAD, Part},
     bytes::{Bytes, Fault},
-    file::{Buffer, INSTEAD, Part},
 };
 
 /// trace-cmd packs about ten pages into a chunk; this is far above.

@@ -5,6 +5,7 @@
 //! `ring` (pages of the ring buffer), `format` (where fields stand), `expr` and `render` (how the kernel prints
 //! them), `text` (one line per event). Whatever the bytes are, reading ends with text or with an error.
 
+pub mod buffer;
 pub mod bytes;
 mod chunk;
 mod expr;

@@ -1,16 +1,16 @@
 //! Those who ask: each request runs its initiator on the CPU of its sender, from CPU to CPU as they were visited, and
 //! waits for its acknowledgements.
 
+use super::super::{Ask, NEVER};
 use super::calls::Pending;
-use super::play::{FORCED, Pause, Player, Stops};
-use super::{Ask, NEVER};
+use super::{FORCED, Pause, Player, Stops};
 use crate::kernel::program::Op;
 use crate::kernel::step::{Cpu, Frame};
 use crate::sim::stats::Cause;
 
 /// An initiator, halfway.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Work {
+pub(in crate::sim::recorded) struct Work {
     pub(super) frame: Frame,
     pub(super) request: u32,
     began_ns: u64,

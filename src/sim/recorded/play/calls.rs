@@ -2,15 +2,15 @@
 
 use std::cmp::Reverse;
 
-use super::NEVER;
-use super::play::{FORCED, Pause, Player, Stops};
+use super::super::NEVER;
+use super::{FORCED, Pause, Player, Stops};
 use crate::kernel::program::{Op, Set};
 use crate::kernel::smp;
 use crate::kernel::step::{Cpu, Frame, Outcome, step};
 
 /// A call that waits.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pending {
+pub(in crate::sim::recorded) struct Pending {
     /// What it runs, if an initiator of the kernel's text sent it.
     pub(super) call: Option<smp::Call>,
     /// The interrupt that takes it; 0: none that was recorded.
