@@ -12,7 +12,8 @@ mod translations;
 
 use super::layout::{Bits, CpuFields, Device, Frame, Layout, PageInfo, Path};
 use super::scope::{Assume, Patched, Role, Scope, Touches};
-use crate::kernel::program::{Code, Entry, Features, Op, PageKind, Pc, ProgId, REGS, Set, Slot, Touch, Zone};
+use super::zone;
+use crate::kernel::program::{Code, Entry, Features, Op, PageKind, Pc, ProgId, REGS, Set, Zone};
 use crate::kernel::step::{self, Cpu, NO_CPU, Outcome};
 
 /// Everything that stays the same during a search.
@@ -237,13 +238,7 @@ impl Model {
 
     /// The zone an op's access is in, if it is one.
     pub fn zone_of(op: Op) -> Option<Zone> {
-        match op {
-            Op::Touch(Touch::Zone(z)) => Some(z),
-            Op::Body(Slot::Syscall | Slot::Interrupt) => Some(Zone::Kernel),
-            Op::Body(Slot::Nmi) => Some(Zone::Nmi),
-            Op::Body(Slot::Idle) => Some(Zone::Danger),
-            _ => None,
-        }
+        zone::of(op)
     }
 
     /// The role of a CPU.

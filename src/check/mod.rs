@@ -24,6 +24,7 @@ pub mod schedule;
 pub mod scope;
 pub mod threads;
 pub mod visited;
+mod zone;
 
 pub use explore::{Counts, Cut, End};
 pub use machine::{Model, Seen};

@@ -23,8 +23,8 @@
 //! the assembled ops say so, what follows is an entry of its own (from the state in which user mode would be).
 //! `Scope::every_path` keeps all paths; random policies are checked both ways in `check::tests`.
 
-use crate::check::machine::Model;
 use crate::check::scope::{Role, Scope};
+use crate::check::zone;
 use crate::kernel::program::{Code, Op, Pc, Slot, Zone};
 
 /// A path into the kernel.
@@ -171,7 +171,7 @@ fn shape(code: &Code, path: &Path, irqs: bool, checks: Checks<'_>) -> Shape {
                 op
             }
             Op::HandleCalls if path.name == "interrupt" => continue,
-            op => match Model::zone_of(op) {
+            op => match zone::of(op) {
                 // Both tables map it, so where it looks at no page it asks nothing.
                 Some(Zone::Entry) if !checks(Zone::Entry) => continue,
                 Some(zone) => {
@@ -232,8 +232,8 @@ impl Device {
     pub fn new(code: &Code, role: &Role, name: &str) -> Device {
         let Some(id) = code.program(name).filter(|_| role.takes_devices()) else { return Device::Never };
         let ops = code.ops_of(name);
-        if ops.iter().all(|&op| Model::zone_of(op).is_some() || matches!(op, Op::HandleCalls | Op::Return)) {
-            return Device::Checks(ops.iter().filter_map(|&op| Model::zone_of(op)).collect());
+        if ops.iter().all(|&op| zone::of(op).is_some() || matches!(op, Op::HandleCalls | Op::Return)) {
+            return Device::Checks(ops.iter().filter_map(|&op| zone::of(op)).collect());
         }
         Device::Runs(code.start(id))
     }
