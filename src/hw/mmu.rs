@@ -1,6 +1,6 @@
 //! One CPU's memory-management unit: CR3, CR4, a TLB, a walker, and what each operation costs.
 //!
-//! The rules of invalidation are SDM Vol. 3A 4.10.4.1; each is a test in `mmu/cells.rs`. Every operation returns
+//! The rules of invalidation are SDM Vol. 3A 4.10.4.1; each is a test in `mmu/tests.rs`. Every operation returns
 //! core cycles, so that a timed machine needs no second table.
 
 use std::sync::Arc;
@@ -350,4 +350,4 @@ impl Mmu {
 }
 
 #[cfg(test)]
-mod cells;
+mod tests;

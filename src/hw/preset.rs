@@ -9,6 +9,7 @@ use super::geometry::Geometry;
 use crate::names::nearest;
 
 mod read;
+mod value;
 
 /// How a number came to be known. Nothing is shown without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

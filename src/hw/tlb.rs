@@ -5,80 +5,20 @@
 //! leaves a level stays in the others unless the level is inclusive; a switch of context costs a level the contexts
 //! that it has no slot for (HARDWARE 1.4).
 
+mod counters;
+mod remove;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use counters::Counters;
+
 use super::array::{Array, Entry, neighbours};
 use super::fast::avx2;
 use super::geometry::{Geometry, MAX_LEVELS};
-use super::invalidate::{PscScope, Scope};
 use super::vectors;
 use super::{Kind, PageSize, Pcid, TlbError, Vpn};
-
-/// Counts since the last reset.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counters {
-    /// Accesses.
-    pub accesses: u64,
-    /// Hits per level, nearest level first.
-    pub hits: [u64; MAX_LEVELS],
-    /// Accesses that no level answered.
-    pub walks: u64,
-    /// Walks that began at a cached PDE, PDPTE, PML4E or PML5E.
-    pub psc_hits: [u64; 4],
-    /// Paging-structure entries that walks read from memory.
-    pub walk_loads: u64,
-    /// Hits on an entry whose table has changed since it was filled.
-    pub stale_hits: u64,
-    /// Walks that began at a cached paging-structure entry whose table has changed since.
-    pub stale_walks: u64,
-    /// Changes of context.
-    pub switches: u64,
-    /// Entries removed by invalidations and by lack of PCID slots.
-    pub invalidated: u64,
-}
-
-impl Counters {
-    /// Adds another set of counts.
-    pub fn add(&mut self, other: &Counters) {
-        self.accesses += other.accesses;
-        self.walks += other.walks;
-        self.walk_loads += other.walk_loads;
-        self.stale_hits += other.stale_hits;
-        self.stale_walks += other.stale_walks;
-        self.switches += other.switches;
-        self.invalidated += other.invalidated;
-        for (sum, more) in self.hits.iter_mut().zip(other.hits) {
-            *sum += more;
-        }
-        for (sum, more) in self.psc_hits.iter_mut().zip(other.psc_hits) {
-            *sum += more;
-        }
-    }
-}
-
-impl Counters {
-    /// What has been counted since `before`.
-    #[must_use]
-    pub fn since(&self, before: &Counters) -> Counters {
-        let mut rest = self.clone();
-        rest.accesses -= before.accesses;
-        rest.walks -= before.walks;
-        rest.walk_loads -= before.walk_loads;
-        rest.stale_hits -= before.stale_hits;
-        rest.stale_walks -= before.stale_walks;
-        rest.switches -= before.switches;
-        rest.invalidated -= before.invalidated;
-        for (count, earlier) in rest.hits.iter_mut().zip(before.hits) {
-            *count -= earlier;
-        }
-        for (count, earlier) in rest.psc_hits.iter_mut().zip(before.psc_hits) {
-            *count -= earlier;
-        }
-        rest
-    }
-}
 
 /// How one access was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -518,63 +458,6 @@ impl Tlb {
         }
     }
 
-    /// Removes what `scope` names; returns the number of TLB entries that left (not counting paging-structure
-    /// caches).
-    pub fn invalidate(&mut self, scope: Scope) -> usize {
-        let mut removed = 0;
-        for array in &mut self.state.arrays {
-            removed += match (scope.page, scope.pcid, scope.globals) {
-                (None, None, true) => array.clear(),
-                (Some(page), ..) if array.sets() > 1 => remove_page(array, page, scope),
-                _ => array.remove(|entry| falls(entry, scope)),
-            };
-        }
-        match scope.psc {
-            PscScope::None => {}
-            PscScope::Page | PscScope::Context => {
-                for (level, psc) in self.state.psc.iter_mut().enumerate() {
-                    if scope.psc == PscScope::Context && scope.pcid.is_none() {
-                        psc.clear();
-                        continue;
-                    }
-                    psc.remove(|entry| {
-                        let here = scope.psc == PscScope::Context
-                            || scope.page.is_none_or(|page| entry.page() == page.0 >> (9 * (level + 1)));
-                        here && scope.pcid.is_none_or(|pcid| entry.pcid() == pcid)
-                    });
-                }
-            }
-        }
-        self.state.counters.invalidated += removed as u64;
-        removed
-    }
-
-    /// Marks everything cached for these pages as older than its table: SEMANTICS S1. `pcid` restricts the mark to
-    /// one context and the globals. Returns the number of TLB entries marked.
-    pub fn mark_stale(&mut self, first: Vpn, pages: u64, pcid: Option<Pcid>) -> usize {
-        let overlaps = |start: u64, length: u64| start < first.0 + pages && first.0 < start + length;
-        let context = |entry: Entry| pcid.is_none_or(|pcid| entry.is_global() || entry.pcid() == pcid);
-        let mut marked = 0;
-        for array in &mut self.state.arrays {
-            marked += array.mark_stale(|entry| {
-                let (start, length) = entry.mapping();
-                context(entry) && overlaps(start, length)
-            });
-        }
-        marked
-    }
-
-    /// Marks cached paging-structure entries of `level` (0 PDE, 1 PDPTE, 2 PML4E, 3 PML5E) that cover these pages.
-    pub fn mark_psc_stale(&mut self, level: usize, first: Vpn, pages: u64, pcid: Option<Pcid>) -> usize {
-        let shift = 9 * (level as u32 + 1);
-        self.state.psc[level].mark_stale(|entry| {
-            let (start, length) = (entry.page() << shift, 1_u64 << shift);
-            pcid.is_none_or(|pcid| entry.pcid() == pcid)
-                && start < first.0 + pages
-                && first.0 < start + length
-        })
-    }
-
     /// Everything cached, by level, structure, set and way.
     pub fn entries(&self) -> Vec<Cached> {
         let mut all = Vec::new();
@@ -651,33 +534,6 @@ fn psc_key(vpn: Vpn, level: usize, pcid: Pcid) -> Entry {
 fn covers(victim: Entry, entry: Entry) -> bool {
     let context = |e: Entry| (e.is_global(), if e.is_global() { Pcid(0) } else { e.pcid() });
     context(victim) == context(entry) && victim.mapping() == entry.mapping()
-}
-
-/// The invalidation rule for one entry.
-fn falls(entry: Entry, scope: Scope) -> bool {
-    let context =
-        if entry.is_global() { scope.globals } else { scope.pcid.is_none_or(|pcid| pcid == entry.pcid()) };
-    context
-        && scope.page.is_none_or(|page| {
-            let (start, length) = entry.mapping();
-            start <= page.0 && page.0 < start + length
-        })
-}
-
-/// One page can only be in the sets its sizes select; pieces of a 1 GiB page can be anywhere.
-fn remove_page(array: &mut Array, page: Vpn, scope: Scope) -> usize {
-    let mut sets = PageSize::ALL.map(|size| array.set_of(page.0 >> size.shift()));
-    sets.sort_unstable();
-    let mut removed = 0;
-    for (i, &set) in sets.iter().enumerate() {
-        if i == 0 || sets[i - 1] != set {
-            removed += array.remove_in(set, |entry| falls(entry, scope));
-        }
-    }
-    if array.may_hold_pieces() {
-        removed += array.remove(|entry| falls(entry, scope));
-    }
-    removed
 }
 
 /// Every level's table of arrays by size and kind.
