@@ -186,7 +186,7 @@ def _line_remarks(line: BootLine) -> Iterator[str]:
         if made.status == "in force" and "nohz" not in made.flags and not line.nohz_full:
             yield (
                 f"{made.text} sets housekeeping_overridden, but no CPU is NOHZ_FULL: the entry macros run and "
-                "nothing is deferred (FACTS 5.2)"
+                "nothing is deferred (docs/sources.md, FACTS 5.2)"
             )
     if line.boot_cpu_asked:
         yield "CPU 0 is taken out of nohz_full: it keeps the time"

@@ -6,7 +6,9 @@ anything. `python` blocks of a page run in order in one namespace; `pycon` block
 
 from __future__ import annotations
 
+import ast
 import doctest
+import importlib
 import os
 import re
 import shlex
@@ -195,6 +197,26 @@ def test_every_rule_and_source_that_is_cited_is_on_the_pages_of_rules_and_source
     cited = citations()
     assert len(cited) > 50
     assert not cited - there
+
+
+def test_what_a_user_reads_names_the_page_of_sources_with_their_sections():
+    """`FACTS 5.2` alone says nothing to someone who has the package only."""
+    package = Path(importlib.import_module("tlbcore").__file__ or "").parent
+    seen = 0
+    for file in sorted(package.rglob("*.py")):
+        tree = ast.parse(file.read_text())
+        docstrings = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and isinstance(node.body[0], ast.Expr)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                named = re.search(rf"\b(?:{SOURCES}) \d", node.value)
+                seen += bool(named)
+                assert not named or "docs/sources.md" in node.value, f"{file}:{node.lineno}: {named[0]}"
+    assert seen > 5
 
 
 def test_the_index_lists_every_page():

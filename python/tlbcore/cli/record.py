@@ -46,7 +46,7 @@ def command(
         ),
     ] = None,
     snapshots: Annotated[
-        int, typer.Option(help="Stop the flight recorder after so many; 0: never.", min=0)
+        int, typer.Option(help="Stop the flight recorder after this many saved pieces; 0: never.", min=0)
     ] = 0,
     stacks: Annotated[bool, typer.Option("--stacks", help="Record call chains of flushes and IPIs.")] = False,
     kprobes: Annotated[

@@ -37,7 +37,7 @@ def command(
         typer.Option(metavar="FILE", help="Also write the report as one self-contained page of HTML."),
     ] = None,
 ) -> None:
-    """Show what a trace would have been under other policies."""
+    """Show what would have happened in a recording under other policies."""
     from tlbcore.trace.replayed import check_policies, replay
 
     policies = check_policies(policy)

@@ -196,7 +196,7 @@ def _effect(policy: Policy, facts: Facts, seen: Mapping[str, Any]) -> tuple[str,
         return (
             "inert",
             frozenset(),
-            f"it defers for nohz_full CPUs, and there is none: {boot} (FACTS 5.2).",
+            f"it defers for nohz_full CPUs, and there is none: {boot} (docs/sources.md, FACTS 5.2).",
         )
     if "lazy_max_factor" in policy.text:
         return "defers", frozenset(), "the same interrupts as today, fewer of them."
@@ -216,5 +216,5 @@ def _caveats(policy: Policy, facts: Facts, added: list[str]) -> Iterator[str]:
         yield (
             "CONFIG_CPUMASK_OFFSTACK=y: v7 tests a bit of the mask's pointer, so CPUs that flush and CPUs "
             "that are "
-            "deferred may differ [OWN, FACTS 1.6 (f)]."
+            "deferred may differ (docs/sources.md, FACTS 1.6 f)."
         )

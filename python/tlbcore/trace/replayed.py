@@ -1,4 +1,4 @@
-"""A recording under other policies: what would have been deferred, what remains, and what was pending."""
+"""A recording under other policies: what they would have deferred, what remains, and what was pending."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def replayable() -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Replay(Result):
-    """What a recording would have been under some policies.
+    """What would have happened in a recording under other policies.
 
     What the recording leaves open (the mode of a CPU, the order within the resolution of its clock, the caller of
     a flush) makes a figure an interval: columns `_low` and `_high`.

@@ -35,7 +35,7 @@ def _getpid() -> Iterator[Row]:
         if pti:
             note += (
                 "; one INVPCID of type 2 alone is 376 ns (LUT16), so no flush at entry fits +3 ns: the author says it"
-                " ran on this part, with PTI off it cannot (FACTS 5.3)"
+                " ran on this part, with PTI off it cannot (docs/sources.md, FACTS 5.3)"
             )
         yield Row(
             number=14,
@@ -138,7 +138,7 @@ def _tables() -> Iterator[Row]:
             published=published,
             computed=1050.0 + 227.0 * pages,
             tolerance=0.25,
-            note="a line through the table itself (HARDWARE 2.2): 1050 + 227 per page",
+            note="a line through the table itself (docs/sources.md, HARDWARE 2.2): 1050 + 227 per page",
         )
     costs = machine("skylake-sp").costs
     invlpg, pair = costs["invlpg"].cycles, costs["invlpg"].cycles + costs["invpcid_address"].cycles

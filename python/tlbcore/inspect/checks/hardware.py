@@ -120,5 +120,5 @@ def _pti_without_pcid(facts: Facts) -> Iterator[Finding]:
             remedy="remove nopcid"
             if "nopcid" in facts.options
             else "a CPU, or a hypervisor setting, with PCID",
-            source="FACTS 2.7",
+            source="docs/sources.md, FACTS 2.7",
         )

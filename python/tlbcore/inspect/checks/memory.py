@@ -22,7 +22,7 @@ def _bpf_jit(facts: Facts) -> Iterator[Finding]:
             reason="each attached socket filter then flushes every TLB about twice (one flush_tlb_all, 1.1 "
             "range flushes); with the JIT its memory comes from a pack that is there already",
             remedy="sysctl net.core.bpf_jit_enable=1",
-            source="measured on 6.12 (FACTS 8, traces w3i against w3j)",
+            source="measured on 6.12 (docs/sources.md, FACTS 8, traces w3i against w3j)",
         )
 
 
@@ -79,7 +79,7 @@ def _kfence(facts: Facts) -> Iterator[Finding]:
                 remedies.boot(facts, [("kfence.sample_interval", "0")]),
                 "use a kernel with CONFIG_KFENCE_STATIC_KEYS=n",
             ),
-            source="Documentation/dev-tools/kfence.rst; FACTS 1.2 (text patching)",
+            source="Documentation/dev-tools/kfence.rst; docs/sources.md, FACTS 1.2 (text patching)",
             cpus=facts.meant,
         )
 
@@ -96,7 +96,7 @@ def _debug_pagealloc(facts: Facts) -> Iterator[Finding]:
             found="DEBUG_PAGEALLOC is on",
             reason="every vfree flushes every TLB at once instead of one purge for thousands",
             remedy="boot without debug_pagealloc=on" if asked else "boot with debug_pagealloc=off",
-            source="FACTS 5.1, mm/vmalloc.c free_unmap_vmap_area",
+            source="docs/sources.md, FACTS 5.1; mm/vmalloc.c free_unmap_vmap_area",
         )
 
 
@@ -193,5 +193,5 @@ def _flush_ceiling(facts: Facts) -> Iterator[Finding]:
             found=f"tlb_single_page_flush_ceiling is {text.strip()} (default 33)",
             reason="flushes of up to that many pages go page by page, larger ones drop the whole TLB",
             remedy="echo 33 > /sys/kernel/debug/x86/tlb_single_page_flush_ceiling, unless it was meant",
-            source="FACTS 2.1",
+            source="docs/sources.md, FACTS 2.1",
         )
