@@ -15,7 +15,7 @@ import pytest
 import tlbcore as tc
 from tlbcore._output.result import InertPolicyWarning, Result
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 RECORDING = ROOT / "data" / "p4.w7.trace.txt.xz"
 
 

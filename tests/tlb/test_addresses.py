@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import tlbcore as tc
 
-WALK = Path(__file__).parent / "data" / "addresses" / "walk.lackey.txt.xz"
+WALK = Path(__file__).parents[1] / "data" / "addresses" / "walk.lackey.txt.xz"
 LOAD, STORE, FETCH = (tc.OPS[name] for name in ("load", "store", "fetch"))
 
 # (address, kind, cpu), as every format that can say it must give them back.
