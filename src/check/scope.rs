@@ -2,7 +2,6 @@
 
 use super::property::{Condition, Quantity};
 use crate::kernel::policy;
-use crate::kernel::step::Violation;
 
 /// Most CPUs of a scope.
 pub const MAX_CPUS: usize = 5;
@@ -504,13 +503,4 @@ impl Assume {
         }
         out
     }
-}
-
-/// A finding that does not end the run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Finding {
-    /// Which rule.
-    pub rule: Violation,
-    /// At which op.
-    pub pc: u16,
 }

@@ -289,17 +289,6 @@ impl Tables {
         Ok(change.expect("it was present"))
     }
 
-    /// Changes the rights of the leaf that maps `vpn`.
-    pub fn protect(&mut self, root: Root, vpn: Vpn, rights: Rights) -> Result<Change, NotPresent> {
-        let mapping = self.walk(root, vpn)?;
-        let level = mapping.size as u8;
-        let table = self.table_for(root, vpn, level, false).expect("just walked");
-        let slot = Self::slot(vpn, level);
-        let mut entry = Pte::new(mapping.frame, rights);
-        entry.0 |= self.entry(table, slot).0 & (Pte::LEAF | Pte::GLOBAL);
-        Ok(self.store(table, slot, level, vpn, entry).expect("it was present"))
-    }
-
     /// Replaces a huge page by 512 of the next smaller size with the same frames and rights. Both sizes may be
     /// cached until an invalidation (FACTS 2.8).
     pub fn split(&mut self, root: Root, vpn: Vpn) -> Result<Change, TlbError> {

@@ -219,11 +219,6 @@ impl Tlb {
         *self = Tlb::new(Arc::clone(&self.geometry));
     }
 
-    /// Zeroes the counters; the contents stay.
-    pub fn reset_counters(&mut self) {
-        self.state.counters = Counters::default();
-    }
-
     /// Whether some level holds pages of this size for this kind of access.
     pub fn check_held(&self, size: PageSize, kind: Kind) -> Result<(), TlbError> {
         if self.routes.iter().any(|level| level[size as usize][kind as usize].banks > 0) {

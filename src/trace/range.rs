@@ -12,11 +12,6 @@ pub struct Range<T> {
 }
 
 impl<T: Copy + std::ops::AddAssign> Range<T> {
-    /// Both ends.
-    pub fn exactly(value: T) -> Self {
-        Self { low: value, high: value }
-    }
-
     /// Adds end to end.
     pub fn add(&mut self, other: Self) {
         self.low += other.low;

@@ -55,11 +55,6 @@ impl<const W: usize> Abs<'_, W> {
         self.done(cpu, 0);
     }
 
-    /// Did this CPU's column end in a fault?
-    pub fn has_faulted(&self, cpu: usize) -> bool {
-        self.get(self.m.layout.cpus[cpu].fault) != 0
-    }
-
     /// Keep what is asked about of a column that ends.
     pub(super) fn keep(&mut self, cpu: usize, level: usize, frame: &step::Frame) {
         if level > 0 {
