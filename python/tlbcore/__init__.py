@@ -58,8 +58,8 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore.simulation.figures import statistics as statistics
     from tlbcore.simulation.run import SimResult as SimResult
     from tlbcore.simulation.run import simulate as simulate
+    from tlbcore.sweeps.break_even import break_even as break_even
     from tlbcore.sweeps.run import Sweep as Sweep
-    from tlbcore.sweeps.run import break_even as break_even
     from tlbcore.sweeps.run import read_sweep as read_sweep
     from tlbcore.sweeps.run import sweep as sweep
     from tlbcore.tlb import EVENT as EVENT
@@ -89,7 +89,7 @@ _EXPORTS: dict[str, str] = {
     "__version__": "tlbcore._core",
     "TlbcoreError": "tlbcore._core",
     "Sweep": "tlbcore.sweeps.run",
-    "break_even": "tlbcore.sweeps.run",
+    "break_even": "tlbcore.sweeps.break_even",
     "read_sweep": "tlbcore.sweeps.run",
     "sweep": "tlbcore.sweeps.run",
     "InertPolicyWarning": "tlbcore._output.result",

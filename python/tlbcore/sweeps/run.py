@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlbcore import _core, analysis
+from tlbcore import _core
 from tlbcore._core import SweepError, TlbcoreError
 from tlbcore._input import defaults
 from tlbcore._input.names import unknown
@@ -45,7 +45,7 @@ from tlbcore.sweeps.parts import Directory
 from tlbcore.sweeps.points import Batch, Column, Points, grid_axes, sample_axis
 from tlbcore.sweeps.results import Sweep
 
-__all__ = ["Sweep", "break_even", "read_sweep", "sweep"]
+__all__ = ["Sweep", "read_sweep", "sweep"]
 
 MANY = 10_000_000  # points; more are computed only when told so
 SEEDS = "0.1.0"  # the version from which points have had their seeds
@@ -497,11 +497,6 @@ def _too_many(job: _Simulations, points: Points, count: int) -> str:
     )
 
 
-def _why_inert(policies: Sequence[Policy], machine: str | Machine, kernel: Kernel | None) -> str:
-    reasons = [(kernel or Kernel()).inert(policy, machine) for policy in policies]
-    return "; ".join(reason for each in reasons for reason in each) or "they replace nothing that runs"
-
-
 def read_sweep(path: str | Path, *, every: bool = False) -> Sweep:
     """Read the results in a directory, of a sweep that ended or was stopped.
 
@@ -519,98 +514,3 @@ def read_sweep(path: str | Path, *, every: bool = False) -> Sweep:
         If the directory holds no sweep, one of a newer version, or a damaged part.
     """
     return results.from_directory(Path(path), every=every)
-
-
-def break_even(
-    base: Base,
-    parameter: str,
-    low: float,
-    high: float,
-    *,
-    policies: tuple[str | Policy, str | Policy] = ("ipi", "coalesce-v7-fixed"),
-    metric: Metric = "syscall_mean_ns",
-    machine: str | Machine = defaults.MACHINE,
-    kernel: Kernel | None = None,
-    fixed: Mapping[str, Any] | None = None,
-    replications: int = 5,
-    most_replications: int = 40,
-    tolerance: float = 0.02,
-    seed: Seed = 1,
-    threads: int | None = None,
-) -> analysis.BreakEven:
-    """Find where two policies cost the same, by bisection with confidence from paired replications.
-
-    Parameters
-    ----------
-    base, machine, kernel, fixed, seed, threads
-        As in `sweep`.
-    parameter, low, high
-        What to vary, and between which values; on a logarithmic scale when they differ more than tenfold.
-    policies
-        The two policies.
-    metric
-        What to compare: one of what `sweep` takes as `metrics`, a name or a function of your own.
-    replications, most_replications
-        Replications per value; doubled up to the second number where the sign of the difference stays open.
-    tolerance
-        Width of the result as a share of the range (of the value, on a logarithmic scale).
-
-    Returns
-    -------
-    BreakEven
-        The value, and an interval outside of which the sign is certain (95 % at each point).
-
-    Raises
-    ------
-    SweepError
-        If there is no change of sign between the two values, or a name is unknown; if neither policy does anything
-        but what mainline does.
-    """
-    names_of_figures, own = as_metrics([metric])
-    column = own[0].__name__ if own else names_of_figures[0]
-    pair = [as_policy(policy) for policy in policies]
-    seed = as_seed(seed, SweepError)  # once: a generator would draw another at each look
-    if len(pair) != 2:
-        raise SweepError(f"a break-even needs two policies: got {len(pair)}")
-    names = (pair[0].name, pair[1].name)
-    inert: set[str] = set()
-
-    def differences(value: float, count: int) -> NDArray[np.float64]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", InertPolicyWarning)  # it is said once, at the end
-            found = sweep(
-                base, {parameter: [value]}, policies=pair, machine=machine, kernel=kernel, fixed=fixed,
-                metrics=[metric], replications=count, seed=seed, threads=threads,
-            )  # fmt: skip
-        if found.interrupted:
-            raise KeyboardInterrupt
-        if len(found.failed["error"]):
-            raise SweepError(f"{parameter} = {value:g}: {found.failed['error'][0]}")
-        order = np.argsort(found.table["replication"], kind="stable")
-        labels = found.table["policy"][order]
-        inert.update(label.split("@")[0] for label in labels[found.table["inert"][order]])
-        # Mainline differs from an inert policy as little as two of those do.
-        if all(policy.name in inert or policy == builtin["ipi"] for policy in pair):
-            raise SweepError(
-                f"{names[0]} and {names[1]} {'both do nothing here' if len(inert) == 2 else 'are both mainline here'},"
-                f" so that mainline is compared with itself: {_why_inert(pair, machine, kernel)}"
-            )
-        values = found.table[column][order]
-        first = labels == labels[np.flatnonzero([label.split("@")[0] == names[0] for label in labels])[0]]
-        out: NDArray[np.float64] = values[first] - values[~first]
-        if np.isnan(out).any():
-            raise SweepError(f"{column} has no value at {parameter} = {value:g}")
-        return out
-
-    found = analysis.bisect(
-        differences, low, high, parameter=parameter, metric=column, policies=names,
-        replications=replications, most_replications=most_replications, tolerance=tolerance,
-    )  # fmt: skip
-    for name in sorted(inert):
-        warnings.warn(
-            f"`{name}` does nothing here, so {found.metric} of mainline stands under its name:"
-            f" {_why_inert(pair, machine, kernel)}",
-            InertPolicyWarning,
-            stacklevel=2,
-        )
-    return found
