@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from tlbcore import scenarios
+from tlbcore._input.vocabulary import Costs
 from tlbcore.hardware import Machine
 from tlbcore.kernel import Kernel
 from tlbcore.simulation.run import SimResult, simulate

@@ -153,7 +153,7 @@ def test_ipis_cost_the_same_for_each_further_victim_and_a_broadcast_nothing() ->
     broadcast = [shootdown_ns(n, machine=AMD, policy="invlpgb", requests=5) for n in (1, 255, 1023)]
     assert broadcast[0] == broadcast[1] == broadcast[2]
     ends = [shootdown_ns(1, machine=AMD, policy="invlpgb", requests=5, costs=end) for end in ("low", "high")]
-    page = (Path(__file__).parents[1] / "docs" / "simulation.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
     for n, ns in zip(victims, ipi, strict=True):
         two = shootdown_ns(n, machine="skylake-sp", sockets=2, requests=5)
         shown = [f"{us:.0f}" if us >= 10 else f"{us:.2g}" for us in (ns / 1e3, two / 1e3)]

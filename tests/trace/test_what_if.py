@@ -13,7 +13,7 @@ import tlbcore as tc
 from tlbcore import Flush, user_flushes, what_if
 from tlbcore.trace.what_if import what_if_sites
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 RECORDINGS = ("p73.us1", "p612.us1")
 
 
