@@ -11,7 +11,7 @@ from tlbcore.hardware import Machine, machine
 from tlbcore.scenarios import Scenario
 from tlbcore.simulation.run import simulate
 from tlbcore.tlb import Tlb
-from tlbcore.validation.published import Row
+from tlbcore.validation.row import Row
 
 # preset, pages of the first level's knee and of the second's, tolerance of that, what they were read from.
 _KNEES = (
