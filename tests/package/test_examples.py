@@ -14,7 +14,7 @@ import pytest
 
 import tlbcore as tc
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 RECORDING = ROOT / "tests" / "data" / "p4.w7.trace.txt.xz"
 WALK = ROOT / "tests" / "data" / "addresses" / "walk.lackey.txt.xz"
