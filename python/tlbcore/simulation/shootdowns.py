@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from tlbcore import scenarios
 from tlbcore._input.vocabulary import Costs
 from tlbcore.hardware import Machine
@@ -22,7 +20,7 @@ def shootdown(
     pages: int = 1,
     sockets: int = 1,
     pti: bool | None = None,
-    costs: Literal["best", "low", "high"] = "best",
+    costs: Costs = "best",
 ) -> SimResult:
     """Simulate `requests` unmaps by one thread while `victims` other threads of the process compute.
 
