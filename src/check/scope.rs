@@ -2,6 +2,7 @@
 
 use super::property::{Condition, Quantity};
 use crate::kernel::policy;
+use crate::kernel::step::Violation;
 
 /// Most CPUs of a scope.
 pub const MAX_CPUS: usize = 5;

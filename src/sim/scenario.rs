@@ -233,6 +233,11 @@ impl Kind {
         matches!(self, Kind::Idle | Kind::Spin { .. } | Kind::Syscalls { .. })
     }
 
+    /// Can it interrupt or change what other CPUs see?
+    pub fn initiates(&self) -> bool {
+        matches!(self, Kind::Forks { .. } | Kind::Vfree { .. } | Kind::Chain { .. } | Kind::Tasks { .. })
+    }
+
     /// A turn or chain has steps, each with a chance that is one, and a chain runs what initiators run.
     fn check_steps(&self) -> Result<(), String> {
         let spread = |what: Do| if let Do::Exit { spread } = what { spread } else { 0 };
