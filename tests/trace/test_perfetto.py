@@ -15,7 +15,7 @@ messages = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb
 unknown_fields = pytest.importorskip("google.protobuf.unknown_fields", reason="needs perfetto")
 
 BUNDLED = Path(tc.__file__).parent / "data" / "modules.trace.txt.xz"
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 class Read:
