@@ -21,6 +21,7 @@ UNDONE = [
     {"tlbcore/_output/perfetto", "tlbcore/simulation/run", "tlbcore/trace", "tlbcore/trace/recording"},
     {"tlbcore/trace/explanation", "tlbcore/trace/report/explained"},
     {"tlbcore/trace/replayed", "tlbcore/trace/report/words"},
+    {"tlbcore/trace/report/shootdowns", "tlbcore/trace/shootdown"},
 ]
 MOST_LINES = 600
 # What is left to be split; nothing may be added.

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.test_trace_cli import fails, tlbcore
+from tests.trace.test_trace_cli import fails, tlbcore
 
 import tlbcore as tc
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 TRUTH = json.loads((DATA / "user.truth.json").read_text())
 FOLDER = (
-    Path(os.environ.get("TLBCORE_TRACES", Path(__file__).parents[1] / ".." / "shared" / "traces")) / "user"
+    Path(os.environ.get("TLBCORE_TRACES", Path(__file__).parents[2] / ".." / "shared" / "traces")) / "user"
 )
 GT = ("GT_BEGIN", "GT_END")
 
