@@ -12,7 +12,7 @@ import tlbcore as tc
 from tlbcore.reference.explorer import explore_litmus
 
 MEMORY = 2 << 20
-LITMUS = sorted((Path(__file__).parent / "litmus").glob("*/*.litmus"))
+LITMUS = sorted((Path(__file__).parents[1] / "litmus").glob("*/*.litmus"))
 
 # What the second explorer does not have, with the reason.
 REFUSED = {
