@@ -369,3 +369,16 @@ def test_what_is_assumed_of_nmis_is_left_out_where_their_number_was_given_as_non
     )
     assert run("check", "ipi", "--assume", "N=recycled", "--nmis", "0", "--world", "pti").returncode == 0
     assert run("check", "ipi", "--assume", "N=recycled").returncode == 2
+
+
+@pytest.mark.parametrize("name", [name for name, policy in tc.policies.items() if policy.defers == ("user",)])
+def test_the_stated_verdicts_of_policies_of_user_ranges_hold(name: str) -> None:
+    """Leaves, page tables, and the worse of both with an NMI, in the worst world, with running and with lazy CPUs."""
+    verdict = tc.check(name)
+    leaves, tables = (
+        all(case.status == "verified" for case in verdict.cases if case.asked.startswith(about))
+        for about in ("flushes of user memory", "frees of user page tables")
+    )
+    with_nmi = tc.check(name, nmis=1)
+    assert [leaves, tables, with_nmi.status == "verified"] == _core.policy_stated(name)
+    assert (verdict.counterexample is not None) == (verdict.status == "violated")
