@@ -14,7 +14,7 @@ use tlbcore::hw::cpus::{Contexts, Cpus};
 use tlbcore::hw::curve::{self, Question};
 use tlbcore::hw::{Geometry, Kind, PageSize, Pcid, Preset};
 use tlbcore::kernel::config::Config;
-use tlbcore::kernel::policy::builtin;
+use tlbcore::kernel::policy::shared_builtin;
 use tlbcore::sim::cost::Bound;
 use tlbcore::sim::run::{Input, Run};
 use tlbcore::sim::scenario::Scenario;
@@ -53,7 +53,7 @@ fn engine(which: &str) -> (Run, u64) {
         scenario: Scenario::parse(&scenario).expect("a valid scenario"),
         machine: Preset::builtin("broadwell-ep-e5-2699v4").expect("a built-in machine"),
         kernel: Config::default(),
-        policy: builtin(policy).expect("a built-in policy"),
+        policy: shared_builtin(policy).expect("a built-in policy"),
         seed: 1,
         skip: which == "broadcast",
         keep: 0,

@@ -27,7 +27,9 @@ pub mod sweep;
 pub mod trace;
 pub mod twin;
 
+mod cache;
 mod names;
+pub mod pool;
 
 #[cfg(feature = "python")]
 mod py;

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tlbcore._input.raw import RawRun, RunCourse, RunRequest
 
 __version__: str
 
@@ -49,6 +51,7 @@ def perfetto_write(
 def policy_names() -> list[str]: ...
 def policy_text(name: str) -> str: ...
 def policy_code(text: str, file: str, feature_names: list[str]) -> str: ...
+def policy_parsed() -> int: ...
 def policy_kernel() -> list[tuple[str, str]]: ...
 def policy_parse(text: str, file: str = "policy", programs: Sequence[str] = ...) -> dict[str, Any]: ...
 def policy_promela(text: str, file: str, isolated: int, entries: int, danger_recycled: bool) -> str: ...
@@ -84,23 +87,9 @@ def check_assumptions() -> list[tuple[str, list[str]]]: ...
 
 # sim.rs
 
-def simulate(
-    scenario: str,
-    machine: str,
-    kernel: str,
-    jobs: Sequence[tuple[str, str, int]],
-    *,
-    skip: bool = True,
-    keep: int = 256,
-    full: bool = False,
-    bound: str = "best",
-    resume: bytes | None = None,
-    checkpoint: bool = False,
-    every: tuple[float, Callable[[bytes], None]] | None = None,
-    threads: int = 1,
-    progress: Callable[[float, float], None] | None = None,
-) -> list[dict[str, Any]]: ...
+def simulate(request: RunRequest, course: RunCourse) -> list[RawRun]: ...
 def statistics() -> list[tuple[str, str, str]]: ...
+def nearest(name: str, known: Sequence[str]) -> str | None: ...
 def figures() -> list[tuple[str, str, str, str, bool]]: ...
 def scenario_check(json: str) -> None: ...
 def kernel_check(json: str) -> None: ...
@@ -133,7 +122,7 @@ def sweep_run(
     list[str | None],
     NDArray[np.bool_],
     NDArray[np.bool_],
-    list[dict[str, Any] | None] | None,
+    list[RawRun | None] | None,
 ]: ...
 
 # hw.rs
@@ -170,7 +159,7 @@ class TlbState:
         self,
         vpn: NDArray[np.uint64],
         pcid: int | NDArray[np.uint16],
-        kind: str,
+        kind: Literal["load", "store", "fetch"],
         page_size: int,
         cpu: int,
         levels: NDArray[np.uint8] | None = None,
@@ -226,6 +215,7 @@ class LiveMeter:
 def trace_lines(path: str, lines: Sequence[int]) -> list[tuple[int, str]]: ...
 def trace_poisson_95(events: int) -> tuple[float, float]: ...
 def trace_replayable(text: str, file: str) -> None: ...
+def replay_figures() -> list[tuple[str, str, str]]: ...
 def trace_headline() -> list[str]: ...
 def trace_rate_ratio_95(first: int, first_s: float, second: int, second_s: float) -> tuple[float, float]: ...
 

@@ -17,7 +17,7 @@ Needs the extra `plot`. Labels carry the unit, what is predicted says so, and a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -162,7 +162,7 @@ def latency(axes: Axes, results: Mapping[str, SimResult], kind: str = "syscall_i
         found = result.latencies[kind]
         if not found["count"]:
             continue
-        x = [found[name] * 1e-3 for name in _QUANTILES]
+        x = [cast("Any", found)[name] * 1e-3 for name in _QUANTILES]
         longer = [max(1 - share, 1 / found["count"]) for share in _QUANTILES.values()]
         axes.plot(x, longer, "o-", label=_marked(label, bool(result.inert)))
     axes.set_yscale("log")

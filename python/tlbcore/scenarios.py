@@ -22,6 +22,7 @@ from tlbcore import _core
 from tlbcore._input.cpus import CpuListError, as_cpus
 from tlbcore._input.names import unknown
 from tlbcore._input.numbers import count, flag, quantity
+from tlbcore._input.vocabulary import CauseName, EntryPath
 
 __all__ = [
     "SCENARIOS",
@@ -180,7 +181,7 @@ def syscalls(
     poisson: bool = False,
     kernel_pages: int = 12,
     user_pages: int = 4,
-    by: str = "syscall",
+    by: EntryPath = "syscall",
     name: str = "syscalls",
 ) -> Actor:
     """Return a loop of user time and one system call.
@@ -220,7 +221,7 @@ def faults(
     *,
     rate_hz: float,
     body_us: float = 0.5,
-    by: str = "exception",
+    by: EntryPath = "exception",
     poisson: bool = True,
     name: str = "faults",
 ) -> Actor:
@@ -260,7 +261,7 @@ def interrupts(
     *,
     rate_hz: float,
     body_us: float = 2.0,
-    cause: str = "residual",
+    cause: CauseName = "residual",
     poisson: bool = True,
 ) -> Actor:
     """Return interrupts other than remote calls: ticks, kicks, devices."""

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use super::TlbError;
 use super::geometry::Geometry;
+use crate::cache::Cache;
 use crate::names::nearest;
 
 mod read;
@@ -275,6 +276,12 @@ impl Preset {
     /// Reads a text; `origin` (a file name) stands in messages.
     pub fn parse(text: &str, origin: &str) -> Result<Preset, TlbError> {
         read::Draft::read(text, origin)?.resolve(origin)
+    }
+
+    /// The preset of a text, read once.
+    pub fn shared(text: &str, origin: &str) -> Result<Arc<Preset>, TlbError> {
+        static READ: Cache<(String, String), Arc<Preset>> = Cache::new(64);
+        READ.get_or((text.into(), origin.into()), || Preset::parse(text, origin).map(Arc::new))
     }
 
     /// Nanoseconds in core cycles of this CPU.

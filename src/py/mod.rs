@@ -50,12 +50,12 @@ mod _core {
     #[pymodule_export]
     use super::policy::{
         policy_code, policy_kernel, policy_listing, policy_names, policy_outlook, policy_parse,
-        policy_promela, policy_replace, policy_stated, policy_text,
+        policy_parsed, policy_promela, policy_replace, policy_stated, policy_text,
     };
 
     #[pymodule_export]
     use super::sim::{
-        figures, kernel_check, kernel_inert, kernel_parse, scenario_check, simulate, statistics,
+        figures, kernel_check, kernel_inert, kernel_parse, nearest, scenario_check, simulate, statistics,
     };
 
     #[pymodule_export]
@@ -63,7 +63,7 @@ mod _core {
 
     #[pymodule_export]
     use super::trace::{
-        LiveMeter, NoiseMeter, TraceData, trace_causes, trace_headline, trace_lines, trace_poisson_95,
-        trace_rate_ratio_95, trace_read, trace_replayable, trace_shootdowns,
+        LiveMeter, NoiseMeter, TraceData, replay_figures, trace_causes, trace_headline, trace_lines,
+        trace_poisson_95, trace_rate_ratio_95, trace_read, trace_replayable, trace_shootdowns,
     };
 }

@@ -31,6 +31,12 @@ pub fn policy_text(name: &str) -> PyResult<&'static str> {
     Ok(policy::all().find(|p| p.id == name).expect("builtin looked").text)
 }
 
+/// How many policy texts this process has parsed so far.
+#[pyfunction]
+pub fn policy_parsed() -> u64 {
+    text::parsed()
+}
+
 /// The files of the kernel's own paths, by name.
 #[pyfunction]
 pub fn policy_kernel() -> [(&'static str, &'static str); 2] {
@@ -47,10 +53,10 @@ pub fn policy_parse<'py>(
     file: &str,
     programs: Vec<String>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let parsed = text::parse(file, text)?;
+    let parsed = policy::shared(file, text)?;
     let run: Vec<&str> = programs.iter().map(String::as_str).collect();
     policy::all_used(&parsed, &run)?;
-    policy::load(&parsed, Features::PTI_PCID)?;
+    policy::code(&parsed, &[], Features::PTI_PCID)?;
     let out = PyDict::new(py);
     out.set_item("name", &parsed.name)?;
     out.set_item("doc", &parsed.doc)?;
@@ -124,7 +130,7 @@ type Row = (String, usize, String, String, String);
 #[pyfunction]
 #[allow(clippy::needless_pass_by_value)] // extracted from Python by value
 pub fn policy_listing(text: &str, file: &str, feature_names: Vec<String>) -> PyResult<Vec<Row>> {
-    let code = policy::load(&text::parse(file, text)?, features(&feature_names)?)?;
+    let code = policy::code(&policy::shared(file, text)?, &[], features(&feature_names)?)?;
     let mut rows = Vec::new();
     for p in &code.programs {
         for pc in p.start..p.end {
@@ -145,7 +151,7 @@ pub fn policy_promela(
     entries: u8,
     danger_recycled: bool,
 ) -> PyResult<String> {
-    let code = policy::load(&text::parse(file, text)?, Features::PTI_PCID)?;
+    let code = policy::code(&policy::shared(file, text)?, &[], Features::PTI_PCID)?;
     Ok(promela::export(&code, promela::Scope { targets: isolated, entries, danger_recycled })?)
 }
 
@@ -153,8 +159,8 @@ pub fn policy_promela(
 #[pyfunction]
 #[allow(clippy::needless_pass_by_value)] // extracted from Python by value
 pub fn policy_code(text: &str, file: &str, feature_names: Vec<String>) -> PyResult<String> {
-    let code = policy::load(&text::parse(file, text)?, features(&feature_names)?)?;
-    Ok(serde_json::to_string(&code).expect("plain data"))
+    let code = policy::code(&policy::shared(file, text)?, &[], features(&feature_names)?)?;
+    Ok(serde_json::to_string(&*code).expect("plain data"))
 }
 
 /// What a policy would do on a machine with these features, as JSON: whom it spares, and what a system call costs more.
@@ -167,7 +173,7 @@ pub fn policy_outlook(
     feature_names: Vec<String>,
     machine: &str,
 ) -> PyResult<String> {
-    let (policy, features) = (text::parse(file, text)?, features(&feature_names)?);
+    let (policy, features) = (policy::shared(file, text)?, features(&feature_names)?);
     let preset = super::sim::machine_of(machine)?;
     let outlook = py.detach(|| crate::sim::outlook::outlook(&policy, features, &preset))?;
     Ok(serde_json::to_string(&outlook).expect("plain data"))

@@ -1,18 +1,20 @@
 //! `tlbcore._core` of the timed machine: JSON and text in, dictionaries of arrays out.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use numpy::PyArray1;
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyBytes, PyDict, PyList};
 
-use super::errors::{ConfigError, PolicyError, SimError};
+use super::errors::{self, ConfigError, SimError};
 use crate::hw::Preset;
 use crate::kernel::config::Config;
-use crate::kernel::policy::builtin;
-use crate::kernel::text::{File, parse};
+use crate::kernel::policy::{shared, shared_builtin};
+use crate::kernel::text::{File, PolicyError};
+use crate::pool;
 use crate::sim::cost;
 use crate::sim::figures::{Class, FIGURES, Latency, Sums};
 use crate::sim::run::{Input, Output, Run};
@@ -27,145 +29,153 @@ impl From<sim::SimError> for PyErr {
         match error {
             sim::SimError::Scenario(_) => SimError::new_err(text),
             sim::SimError::Config(_) => ConfigError::new_err(text),
-            sim::SimError::Policy(_) => PolicyError::new_err(text),
+            sim::SimError::Policy(_) => errors::PolicyError::new_err(text),
         }
     }
 }
 
 /// A policy by name, or its text.
-pub(super) fn policy_of(text: &str) -> Result<File, crate::kernel::text::PolicyError> {
+pub(super) fn policy_of(text: &str) -> Result<Arc<File>, PolicyError> {
     policy_from(text, "policy")
 }
 
 /// A policy by name, or its text and where that stands.
-fn policy_from(text: &str, file: &str) -> Result<File, crate::kernel::text::PolicyError> {
-    if text.contains('\n') { parse(file, text) } else { builtin(text) }
+fn policy_from(text: &str, file: &str) -> Result<Arc<File>, PolicyError> {
+    if text.contains('\n') { shared(file, text) } else { shared_builtin(text) }
 }
 
 /// A built-in machine by name, or a preset's text.
 pub(super) fn machine_of(text: &str) -> Result<Arc<Preset>, crate::hw::TlbError> {
-    if text.contains('\n') { Preset::parse(text, "machine").map(Arc::new) } else { Preset::builtin(text) }
+    if text.contains('\n') { Preset::shared(text, "machine") } else { Preset::builtin(text) }
 }
 
-/// Simulates each (policy, its file, seed) of `jobs` on `threads` threads. The main thread waits, looks at signals every
-/// 50 ms and calls `progress(done, total)`; Ctrl-C stops the workers and returns what there is, with
-/// `interrupted` set. With `every` = (seconds, save) the state of one run is handed to `save` that often.
-#[pyfunction]
-#[pyo3(signature = (scenario, machine, kernel, jobs, *, skip=true, keep=256, full=false, bound="best", resume=None, checkpoint=false, every=None, threads=1, progress=None))]
-#[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)]
-pub fn simulate(
-    py: Python<'_>,
-    scenario: &str,
-    machine: &str,
-    kernel: &str,
+/// What is simulated, as it crosses the boundary.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub struct Request {
+    /// As JSON.
+    scenario: String,
+    /// By name or as text.
+    machine: String,
+    /// As JSON.
+    kernel: String,
+    /// Policy, its file, seed.
     jobs: Vec<(String, String, u64)>,
     skip: bool,
     keep: usize,
     full: bool,
-    bound: &str,
-    resume: Option<&[u8]>,
-    checkpoint: bool,
-    every: Option<(f64, Py<PyAny>)>,
+    bound: String,
     threads: usize,
+}
+
+/// What happens meanwhile and where it goes on, as it crosses the boundary.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub struct Course {
+    /// Called with (seconds done, in all).
     progress: Option<Py<PyAny>>,
-) -> PyResult<Py<PyList>> {
-    let scenario = Scenario::parse(scenario)?;
-    let machine = machine_of(machine)?;
-    let kernel = kernel_of(kernel)?;
-    let bound = match bound {
-        "best" => cost::Bound::Best,
-        "low" => cost::Bound::Low,
-        "high" => cost::Bound::High,
-        _ => return Err(SimError::new_err(format!("costs are best, low or high: got {bound:?}"))),
-    };
-    let mut runs = Vec::new();
-    for (policy, file, seed) in jobs {
-        let policy = policy_from(&policy, &file).map_err(sim::SimError::from)?;
-        let input = Input {
-            scenario: scenario.clone(),
-            machine: Arc::clone(&machine),
-            kernel: kernel.clone(),
-            policy,
-            seed,
-            skip,
-            keep,
-            full,
-            bound,
+    /// A checkpoint to go on from.
+    resume: Option<Vec<u8>>,
+    /// Whether an interrupted run gives one.
+    checkpoint: bool,
+    /// How often, in seconds, a function takes one.
+    every: Option<(f64, Py<PyAny>)>,
+}
+
+impl Request {
+    fn runs(&self, resume: Option<&[u8]>) -> PyResult<Vec<Run>> {
+        let scenario = Scenario::parse(&self.scenario)?;
+        let machine = machine_of(&self.machine)?;
+        let kernel = kernel_of(&self.kernel)?;
+        let bound = match self.bound.as_str() {
+            "best" => cost::Bound::Best,
+            "low" => cost::Bound::Low,
+            "high" => cost::Bound::High,
+            other => return Err(SimError::new_err(format!("costs are best, low or high: got {other:?}"))),
         };
-        let mut run = Run::new(input)?;
-        if let Some(bytes) = resume {
-            run.resume(bytes)?;
-        }
-        runs.push(Mutex::new((Some(run), None)));
+        let run = |(policy, file, seed): &(String, String, u64)| {
+            let mut run = Run::new(Input {
+                scenario: scenario.clone(),
+                machine: Arc::clone(&machine),
+                kernel: kernel.clone(),
+                policy: policy_from(policy, file).map_err(sim::SimError::from)?,
+                seed: *seed,
+                skip: self.skip,
+                keep: self.keep,
+                full: self.full,
+                bound,
+            })?;
+            if let Some(bytes) = resume {
+                run.resume(bytes)?;
+            }
+            Ok(run)
+        };
+        self.jobs.iter().map(run).collect()
     }
-    let total = scenario.duration_ps.saturating_mul(runs.len() as u64);
-    let (cancel, next, left) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(runs.len()));
+}
+
+/// Simulates each job of `request` on its threads. The main thread waits, looks at signals and calls `progress` every
+/// 50 ms; Ctrl-C stops the workers and gives what there is, with `interrupted` set. With `every` = (seconds, save) the
+/// state of one run is handed to `save` that often.
+#[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // extracted from Python by value
+pub fn simulate(py: Python<'_>, request: Request, course: Course) -> PyResult<Py<PyList>> {
+    let runs = request.runs(course.resume.as_deref())?;
+    let total: f64 = runs.iter().map(|run| run.duration() as f64 * 1e-12).sum();
     let done: Vec<AtomicU64> = runs.iter().map(|_| AtomicU64::new(0)).collect();
+    let runs: Vec<Mutex<Option<Run>>> = runs.into_iter().map(|run| Mutex::new(Some(run))).collect();
     let latest: Mutex<Option<Vec<u8>>> = Mutex::new(None);
-    let work = || {
-        loop {
-            let i = next.fetch_add(1, Ordering::Relaxed);
-            let Some(slot) = runs.get(i) else { return };
-            let mut run = slot.lock().expect("no worker panics").0.take().expect("taken once");
-            let mut saved = Instant::now();
-            run.finish(&cancel, |run| {
-                done[i].store(run.now(), Ordering::Relaxed);
-                if let Some((seconds, _)) = &every
-                    && saved.elapsed().as_secs_f64() >= *seconds
-                {
-                    *latest.lock().expect("no worker panics") = Some(run.checkpoint());
-                    saved = Instant::now();
-                }
-            });
-            let out = run.output();
-            // The whole state as bytes takes longer than Ctrl-C may: only where somebody asked for it.
-            let state = (checkpoint && out.interrupted).then(|| run.checkpoint());
-            slot.lock().expect("no worker panics").1 = Some((out, state));
-            left.fetch_sub(1, Ordering::Relaxed);
-        }
-    };
-    let mut failure = None;
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.clamp(1, runs.len().max(1))).map(|_| scope.spawn(work)).collect();
-        while workers.iter().any(|w| !w.is_finished()) {
-            py.detach(|| {
-                let mut slept = 0;
-                while slept < 50 && workers.iter().any(|w| !w.is_finished()) {
-                    std::thread::sleep(Duration::from_millis(1));
-                    slept += 1;
-                }
-            });
-            if let Err(error) = py.check_signals() {
-                cancel.store(true, Ordering::Relaxed);
-                if !error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py) {
-                    failure = Some(error);
-                }
-            }
-            if let Some((_, save)) = &every
-                && let Some(state) = latest.lock().expect("no worker panics").take()
-                && let Err(error) = save.call1(py, (pyo3::types::PyBytes::new(py, &state),))
+    let finish = |i: usize, cancel: &AtomicBool| {
+        let mut run = runs[i].lock().expect("taken by one").take().expect("taken once");
+        let mut saved = Instant::now();
+        run.finish(cancel, |run| {
+            done[i].store(run.now(), Ordering::Relaxed);
+            if let Some((seconds, _)) = &course.every
+                && saved.elapsed().as_secs_f64() >= *seconds
             {
-                cancel.store(true, Ordering::Relaxed);
-                failure.get_or_insert(error);
+                *latest.lock().expect("no worker panics") = Some(run.checkpoint());
+                saved = Instant::now();
             }
-            if let Some(call) = &progress {
+        });
+        done[i].store(run.now(), Ordering::Relaxed);
+        // The whole state as bytes takes longer than Ctrl-C may: only where somebody asked for it.
+        let state = (course.checkpoint && run.interrupted()).then(|| run.checkpoint());
+        (run.into_output(), state)
+    };
+    let look = || {
+        Python::attach(|py| {
+            py.check_signals()?;
+            if let Some((_, save)) = &course.every
+                && let Some(state) = latest.lock().expect("no worker panics").take()
+            {
+                save.call1(py, (PyBytes::new(py, &state),))?;
+            }
+            if let Some(call) = &course.progress {
                 let now: u64 = done.iter().map(|d| d.load(Ordering::Relaxed)).sum();
-                if let Err(error) = call.call1(py, (now as f64 * 1e-12, total as f64 * 1e-12)) {
-                    cancel.store(true, Ordering::Relaxed);
-                    if !error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py) {
-                        failure.get_or_insert(error);
-                    }
-                }
+                call.call1(py, (now as f64 * 1e-12, total))?;
             }
-        }
+            Ok(())
+        })
+    };
+    let mut stopped = None;
+    let ends = py.detach(|| {
+        let keep_going = || {
+            stopped = stopped.take().or(look().err());
+            stopped.is_none()
+        };
+        pool::run(runs.len(), request.threads, |i, cancel| Some(finish(i, cancel)), keep_going)
     });
-    if let Some(error) = failure {
+    if stopped.is_none() {
+        stopped = look().err();
+    }
+    if let Some(error) = stopped.filter(|error| !error.is_instance_of::<PyKeyboardInterrupt>(py)) {
         return Err(error);
     }
     let list = PyList::empty(py);
-    for slot in runs {
-        let done = slot.into_inner().expect("no worker panics").1;
-        let (out, state) = done.expect("every run was finished or stopped");
+    for (i, end) in ends.into_iter().enumerate() {
+        // One that had not begun when Ctrl-C came stands at its beginning.
+        let end = end.unwrap_or_else(|| Ok(finish(i, &AtomicBool::new(true))));
+        let (out, state) = end.map_err(SimError::new_err)?;
         list.append(output(py, &out, state.as_deref())?)?;
     }
     Ok(list.unbind())
@@ -246,7 +256,7 @@ pub(super) fn output<'py>(
         .as_ref()
         .map(|(time, cpu, place, rule)| format!("{rule} on CPU {cpu} at {time} ps: {place}"));
     dict.set_item("violation", violation)?;
-    dict.set_item("checkpoint", state.map(|bytes| pyo3::types::PyBytes::new(py, bytes)))?;
+    dict.set_item("checkpoint", state.map(|bytes| PyBytes::new(py, bytes)))?;
     Ok(dict)
 }
 
@@ -259,6 +269,13 @@ pub fn statistics() -> Vec<(String, &'static str, String)> {
         (format!("interrupts_{name}"), "count", format!("Interrupts taken because of: {text}"))
     });
     plain.chain(causes).collect()
+}
+
+/// The name among `known` that is nearest to `name`, if one is near enough to be meant.
+#[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // extracted from Python by value
+pub fn nearest(name: &str, known: Vec<String>) -> Option<String> {
+    crate::names::nearest(name, known.iter().map(String::as_str)).map(Into::into)
 }
 
 /// The table of figures: (name, unit, sentence, how, brief) of each.

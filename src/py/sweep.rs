@@ -8,11 +8,11 @@ use pyo3::types::PyDict;
 use super::errors::SweepError;
 use super::sim::{self, machine_of, policy_of};
 use crate::interval;
+use crate::pool;
 use crate::sim::Scenario;
 use crate::sim::figures::Metric;
 use crate::sweep::identity::{Column, Values, identify};
 use crate::sweep::point::{Choice, Parts, metrics};
-use crate::sweep::pool;
 
 /// One parameter from Python: numbers as a float64 array, names as a list.
 #[derive(FromPyObject)]

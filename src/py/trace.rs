@@ -7,7 +7,7 @@ use numpy::PyArray1;
 use pyo3::{prelude::*, types::PyDict};
 
 use super::errors::PolicyError;
-use crate::kernel::text::parse;
+use crate::kernel::policy::shared;
 use crate::trace::{
     TraceError,
     analysis::{
@@ -174,7 +174,7 @@ impl TraceData {
         pti: bool,
         machine: Option<&str>,
     ) -> PyResult<String> {
-        let policy = parse(file, text)?;
+        let policy = shared(file, text)?;
         let machine = machine.map(super::sim::machine_of).transpose()?;
         let outcome = py.detach(|| {
             let recorded = self.recorded.get_or_init(|| self.pass.recorded());
@@ -358,7 +358,13 @@ pub fn trace_rate_ratio_95(first: u64, first_s: f64, second: u64, second_s: f64)
 /// Raises `PolicyError` for a policy that no recording can be replayed under.
 #[pyfunction]
 pub fn trace_replayable(text: &str, file: &str) -> PyResult<()> {
-    replay::not_modelled(&parse(file, text)?).map_err(|e| PolicyError::new_err(e.to_string()))
+    replay::not_modelled(&shared(file, text)?).map_err(|e| PolicyError::new_err(e.to_string()))
+}
+
+/// Name, unit and sentence of each figure of a replay.
+#[pyfunction]
+pub fn replay_figures() -> Vec<(&'static str, &'static str, &'static str)> {
+    replay::FIGURES.to_vec()
 }
 
 /// The policies that a recording is replayed under unless others are asked for.

@@ -11,7 +11,7 @@ const PLAIN: u64 = 1;
 const SERIALIZE: u64 = 100;
 
 /// Which end of each cost's interval.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Bound {
     /// The best estimate.
     #[default]

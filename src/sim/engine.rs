@@ -5,6 +5,7 @@
 //! begin and end), `work` (what initiators do), `stream` (user pages), `scan` and `skip` (what is jumped over),
 //! `replay` (what is known but for its misses), `save`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 mod class;
@@ -171,7 +172,7 @@ pub struct PurgeRecord {
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    code: Code,
+    code: Arc<Code>,
     /// By op.
     known: Vec<Known>,
     /// Turns of loops that only look.
@@ -236,7 +237,7 @@ pub struct Kernel {
 impl Engine {
     /// Ready at time 0. `base_bodies` by actor: what the entry code leaves of a system call.
     pub fn new(
-        code: Code,
+        code: Arc<Code>,
         mut m: Timed,
         scenario: &Scenario,
         seed: u64,

@@ -14,10 +14,11 @@ use super::refuse::refuse;
 use super::scenario::{Actor, Gap, Kind, On, Path, Scenario};
 use super::stats::{N_CAUSES, Row, Stat};
 use super::timeline::Event;
+use crate::cache::Cache;
 use crate::hw::Preset;
 use crate::hw::preset::{Figure, Mark};
 use crate::kernel::config::{Config, ConfigError};
-use crate::kernel::policy::{builtin, load, load_with};
+use crate::kernel::policy::{self, shared_builtin};
 use crate::kernel::program::{Code, Feature, Features};
 use crate::kernel::step::Cpu;
 use crate::kernel::text::{File, LAZY_MAX_FACTOR, PolicyError};
@@ -46,7 +47,7 @@ pub struct Input {
     /// Kernel.
     pub kernel: Config,
     /// Policy.
-    pub policy: File,
+    pub policy: Arc<File>,
     /// Seed.
     pub seed: u64,
     /// Jump over proven fixed points.
@@ -96,17 +97,17 @@ pub struct Output {
 
 /// Assembles a policy for a machine; one that is inert there is mainline.
 pub fn assemble(
-    policy: &File,
+    policy: &Arc<File>,
     kernel: &Config,
     machine: &Preset,
     isolated: bool,
     programs: &[&str],
-) -> Result<(Code, Features, Vec<String>), SimError> {
+) -> Result<(Arc<Code>, Features, Vec<String>), SimError> {
     kernel.check()?;
     let features = kernel.features(&machine.features, isolated);
     let notes = kernel.inert(&policy.name, &policy.needs, &machine.features, isolated);
-    let mainline = builtin("ipi")?;
-    let code = load_with(if notes.is_empty() { policy } else { &mainline }, programs, features)?;
+    let mainline = shared_builtin("ipi")?;
+    let code = policy::code(if notes.is_empty() { policy } else { &mainline }, programs, features)?;
     refuse(&code, &machine.features)?;
     Ok((code, features, notes))
 }
@@ -197,6 +198,16 @@ impl Run {
         Ok(Run { engine, input, notes, inert, costs, unsourced, interrupted: false })
     }
 
+    /// Time it is to reach.
+    pub fn duration(&self) -> u64 {
+        self.input.scenario.duration_ps
+    }
+
+    /// Stopped before its end.
+    pub fn interrupted(&self) -> bool {
+        self.interrupted
+    }
+
     /// Time reached.
     pub fn now(&self) -> u64 {
         self.engine.now
@@ -277,33 +288,40 @@ impl Run {
 
     /// The results so far.
     pub fn output(&self) -> Output {
-        let mut engine = self.engine.clone();
+        self.clone().into_output()
+    }
+
+    /// The results, of a run that does not go on.
+    pub fn into_output(self) -> Output {
+        let standstill = self.standstill();
+        let mut engine = self.engine;
         let reached_ps = engine.now;
         engine.finish(reached_ps);
-        let m = &engine.m;
+        let violation = engine.m.violation.map(|(t, c, pc, v)| (t, c, engine.source(pc), v.name()));
+        let m = engine.m;
         let mut events: Vec<Event> = m.timelines.iter().flat_map(|t| t.events().copied()).collect();
         events.sort_by_key(|e| (e.time_ps, e.cpu));
         Output {
             isolated: (0..self.input.scenario.cpus).map(|c| self.input.scenario.is_isolated(c)).collect(),
             dropped: m.timelines.iter().map(|t| t.dropped).sum(),
-            costs: self.costs.clone(),
-            unsourced: self.unsourced.clone(),
-            violation: m.violation.map(|(t, c, pc, v)| (t, c, engine.source(pc), v.name())),
-            stats: m.stats.clone(),
-            by_cause: m.by_cause.clone(),
+            costs: self.costs,
+            unsourced: self.unsourced,
+            violation,
+            stats: m.stats,
+            by_cause: m.by_cause,
             events,
-            purges: engine.purges.clone(),
-            latencies: engine.latencies.clone(),
+            purges: engine.purges,
+            latencies: engine.latencies,
             runs: engine.runs,
             reached_ps,
             interrupted: self.interrupted,
-            notes: self.notes.iter().cloned().chain(self.standstill()).collect(),
-            inert: self.inert.clone(),
+            notes: self.notes.into_iter().chain(standstill).collect(),
+            inert: self.inert,
         }
     }
 }
 
-fn engine(input: &Input, code: Code, features: Features, bodies: &[u64]) -> Result<Engine, SimError> {
+fn engine(input: &Input, code: Arc<Code>, features: Features, bodies: &[u64]) -> Result<Engine, SimError> {
     let s = &input.scenario;
     let times = Times::new(&code, &input.machine, features, input.bound);
     let layout = Layout {
@@ -369,6 +387,31 @@ fn entry_ps(
     input: &Input,
     features: Features,
     isolated: bool,
+    pages: (u32, u32),
+    by: Path,
+) -> Result<u64, SimError> {
+    type Key = (usize, Features, bool, (u32, u32), Path, bool, Bound, u16);
+    // The machine is kept with it, so that no other one gets its address.
+    static MEASURED: Cache<Key, (Arc<Preset>, u64)> = Cache::new(1024);
+    let machine = &input.machine;
+    let key = (
+        Arc::as_ptr(machine) as usize,
+        features,
+        isolated,
+        pages,
+        by,
+        input.full,
+        input.bound,
+        input.scenario.sockets,
+    );
+    let measured = || Ok((Arc::clone(machine), measured_entry_ps(input, features, isolated, pages, by)?));
+    MEASURED.get_or(key, measured).map(|(_, entry)| entry)
+}
+
+fn measured_entry_ps(
+    input: &Input,
+    features: Features,
+    isolated: bool,
     (kernel_pages, user_pages): (u32, u32),
     by: Path,
 ) -> Result<u64, SimError> {
@@ -389,8 +432,8 @@ fn entry_ps(
         }],
         ..input.scenario.clone()
     };
-    let policy = builtin("ipi")?;
-    let code = load(&policy, features)?;
+    let policy = shared_builtin("ipi")?;
+    let code = policy::code(&policy, &[], features)?;
     let input = Input { scenario, policy, skip: false, keep: 0, ..input.clone() };
     let mut engine = engine(&input, code, features, &[0])?;
     engine.run_until(input.scenario.duration_ps, &AtomicBool::new(false));
@@ -406,7 +449,7 @@ fn entry_ps(
 pub fn simulate(input: Input) -> Result<Output, SimError> {
     let mut run = Run::new(input)?;
     run.finish(&AtomicBool::new(false), |_| {});
-    Ok(run.output())
+    Ok(run.into_output())
 }
 
 #[cfg(test)]
@@ -438,7 +481,7 @@ mod tests {
             scenario,
             machine: Preset::builtin("broadwell-ep-e5-2699v4").unwrap(),
             kernel: Config::default(),
-            policy: builtin(policy).unwrap(),
+            policy: shared_builtin(policy).unwrap(),
             seed: 1,
             skip: true,
             keep: 64,

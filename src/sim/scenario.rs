@@ -42,7 +42,7 @@ pub enum On {
 }
 
 /// How user mode is left for the kernel (FACTS 1.3): a program of `linux.kernel`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Path {
     /// SYSCALL of 64-bit code.

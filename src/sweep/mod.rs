@@ -1,6 +1,4 @@
-//! Many (configuration, seed) pairs: what identifies a point ([`identity`]), how threads share the work ([`pool`]),
-//! and what one point computes ([`point`]).
+//! Many (configuration, seed) pairs: what identifies a point ([`identity`]) and what one computes ([`point`]).
 
 pub mod identity;
 pub mod point;
-pub mod pool;

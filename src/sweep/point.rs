@@ -21,7 +21,7 @@ pub struct Parts {
     /// Kernels.
     pub kernels: Vec<Result<Config, String>>,
     /// Policies.
-    pub policies: Vec<Result<File, String>>,
+    pub policies: Vec<Result<Arc<File>, String>>,
 }
 
 /// One point: an index into each list of [`Parts`], and its seed.
@@ -55,7 +55,7 @@ impl Parts {
         };
         let mut run = Run::new(input).map_err(|error| error.to_string())?;
         run.finish(cancel, |_| {});
-        let output = run.output();
+        let output = run.into_output();
         Ok((!output.interrupted).then_some(output))
     }
 }

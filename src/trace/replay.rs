@@ -25,6 +25,20 @@ use crate::sim::recorded::{Ask, Costs, Played, Variant, Workload, play};
 /// The built-in policies that are shown unless others are asked for.
 pub const HEADLINE: [&str; 4] = ["ipi", "ct-late", "coalesce-v7", "coalesce-v7-fixed"];
 
+/// Name, unit and sentence of each figure of [`CpuOutcome`], in the order of its fields: columns of tables and pages. All
+/// are per isolated CPU, over the whole recording, and span what it leaves open.
+pub const FIGURES: &[(&str, &str, &str)] = &[
+    ("deferred", "count", "Recorded calls that are not sent."),
+    ("remaining", "count", "Recorded calls that still run there."),
+    ("interrupts", "count", "Interrupts of any vector that still happen."),
+    ("entries", "count", "Entries into the kernel that still happen."),
+    ("entry_flushes", "count", "Flushes in entry and exit code."),
+    ("exposure_s", "s", "Time during which something deferred was pending."),
+    ("exposure_longest_s", "s", "The longest such stretch."),
+    ("call_interrupts_ms", "ms", "Recorded time of the call interrupts that still happen."),
+    ("entry_cost_ms", "ms", "What entry and exit code takes beyond mainline's; only with a machine."),
+];
+
 /// What a replay needs of a recording.
 #[derive(Clone, Debug)]
 pub struct Recorded {

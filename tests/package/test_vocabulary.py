@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import tlbcore as tc
 from tlbcore import scenarios
 from tlbcore._input import defaults
 from tlbcore._input.seeds import as_seed, replications
+from tlbcore._input.vocabulary import CauseName, EntryPath
 
 MACHINE = "broadwell-ep-e5-2699v4"
 LOAD = scenarios.trading(duration_s=0.2)
@@ -89,6 +91,21 @@ def test_the_largest_seed_is_one():
 @pytest.mark.parametrize("function", [tc.simulate, tc.compare, tc.sweep, tc.break_even, tc.repair])
 def test_the_default_machine_is_the_same_everywhere(function):
     assert inspect.signature(function).parameters["machine"].default == defaults.MACHINE
+
+
+def test_the_names_that_type_checkers_know_are_those_that_the_core_takes():
+    for path in get_args(EntryPath):
+        actor = scenarios.syscalls((2,), base_ns=900.0, by=path)
+        assert LOAD.replace(actors=(actor,)).actors == (actor,)
+    with pytest.raises(tc.SimError, match="sysexit"):
+        LOAD.replace(actors=(scenarios.syscalls((2,), base_ns=900.0, by="sysexit"),))
+    for cause in get_args(CauseName):
+        load = scenarios.quiet(duration_s=0.001).replace(
+            actors=(scenarios.interrupts((2,), rate_hz=1e5, cause=cause),)
+        )
+        assert tc.simulate(load).total(f"interrupts_{cause}") > 0, cause
+    with pytest.raises(tc.SimError, match="cosmic"):
+        LOAD.replace(actors=(scenarios.interrupts((2,), rate_hz=1e3, cause="cosmic"),))
 
 
 def public_functions() -> dict[str, inspect.Signature]:

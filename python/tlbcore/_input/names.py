@@ -13,10 +13,10 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
     >>> unknown("policy", "zzz", ["ipi", "coalesce-v7"])
     "unknown policy 'zzz': known are coalesce-v7, ipi"
     """
-    from difflib import get_close_matches
+    from tlbcore import _core
 
     names = sorted(known)
-    near = get_close_matches(name, names, n=1) if isinstance(name, str) else []
-    if near:
-        return f"unknown {what} {name!r}, did you mean {near[0]!r}?"
+    near = _core.nearest(name, names) if isinstance(name, str) else None
+    if near is not None:
+        return f"unknown {what} {name!r}, did you mean {near!r}?"
     return f"unknown {what} {name!r}: known are {', '.join(names)}"

@@ -9,6 +9,33 @@ CpuClass = Literal[
 ]
 """A class of CPUs."""
 
+EntryPath = Literal[
+    "syscall",
+    "syscall_compat",
+    "sysenter_compat",
+    "exception",
+    "exception_espfix",
+    "exception_bad_iret",
+]
+"""How user mode is left for the kernel."""
+
+CauseName = Literal[
+    "purge",
+    "aliases",
+    "set_memory",
+    "table_free",
+    "vunmap",
+    "text_poke",
+    "percpu",
+    "tick",
+    "residual",
+    "device",
+    "nmi",
+    "user_flush",
+    "other",
+]
+"""Why a CPU is interrupted; a row of `tlbcore.statistics()` each."""
+
 Detail = Literal[
     "summary",
     "full",

@@ -10,6 +10,9 @@ from tlbcore import _core
 from tlbcore._input.names import unknown
 
 CLASSES = ("isolated", "housekeeping", "all")
+PATHS = (
+    *("syscall", "syscall_compat", "sysenter_compat", "exception", "exception_espfix", "exception_bad_iret"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +84,12 @@ def metric_names() -> tuple[str, ...]:
     return tuple(f"{prefix}{figure.name}" for prefix in prefixes for figure in figures())
 
 
+def causes() -> tuple[str, ...]:
+    """Return the names of the causes that interrupts and flushes of a simulation have."""
+    own = "interrupts_"
+    return tuple(s.name.removeprefix(own) for s in statistics() if s.name.startswith(own))
+
+
 def markdown() -> str:
     """Return the tables of statistics and figures as `docs/simulation.md` shows them."""
     lines = ["| Statistic | Unit | What it counts, per CPU |", "|---|---|---|"]
@@ -102,6 +111,10 @@ def vocabulary() -> str:
             '"""Names that arguments take, for type checkers. Written by `python -m tests.package.test_docs`."""\n',
             "from typing import Literal\n",
             _literal("CpuClass", "A class of CPUs.", CLASSES),
+            _literal("EntryPath", "How user mode is left for the kernel.", PATHS),
+            _literal(
+                "CauseName", "Why a CPU is interrupted; a row of `tlbcore.statistics()` each.", causes()
+            ),
             _literal("Detail", "How closely TLBs are simulated.", ("summary", "full")),
             _literal("Costs", "Which end of the intervals of costs.", ("best", "low", "high")),
             _literal("FigureName", "A figure; see `tlbcore.figures()`.", (f.name for f in figures())),

@@ -17,6 +17,7 @@ from tlbcore import _core
 from tlbcore._input import defaults
 from tlbcore._input.names import unknown
 from tlbcore._input.numbers import count, flag, quantity
+from tlbcore._input.raw import Latency, RawRun
 from tlbcore._input.seeds import Seed, as_seed
 from tlbcore._input.vocabulary import Costs, CpuClass, Detail, FigureName
 from tlbcore._output.files import replace_file, sealed
@@ -93,7 +94,7 @@ class SimResult(Result):
     timeline: Mapping[str, NDArray[Any]]
     timeline_dropped: int
     purges: Mapping[str, NDArray[Any]]
-    latencies: Mapping[str, Mapping[str, float]]
+    latencies: Mapping[str, Latency]
     duration_s: float
     program_runs: int
     interrupted: bool
@@ -245,20 +246,25 @@ def _run(
         endings() if checkpoint is not None else nullcontext(),
         shown(progress, "simulating", "s") as advance,
     ):
+        resumed = checkpoint is not None and checkpoint.exists()
         raw = _core.simulate(
-            load.to_json(),
-            described,
-            kernel.to_json(),
-            [(policy.text, policy.file, seed) for policy, seed in jobs],
-            skip=skip,
-            keep=timeline,
-            full=detail == "full",
-            bound=costs,
-            resume=checkpoint.read_bytes() if checkpoint is not None and checkpoint.exists() else None,
-            checkpoint=checkpoint is not None,
-            every=every,
-            threads=threads,
-            progress=advance,
+            {
+                "scenario": load.to_json(),
+                "machine": described,
+                "kernel": kernel.to_json(),
+                "jobs": [(policy.text, policy.file, seed) for policy, seed in jobs],
+                "skip": skip,
+                "keep": timeline,
+                "full": detail == "full",
+                "bound": costs,
+                "threads": threads,
+            },
+            {
+                "progress": advance,
+                "resume": checkpoint.read_bytes() if checkpoint is not None and resumed else None,
+                "checkpoint": checkpoint is not None,
+                "every": every,
+            },
         )
         if checkpoint is not None:
             if raw[0]["checkpoint"] is not None:
@@ -274,7 +280,7 @@ def _run(
 
 
 def result_of(
-    raw: Mapping[str, Any],
+    raw: RawRun,
     scenario: Scenario,
     machine: Machine,
     kernel: Kernel,

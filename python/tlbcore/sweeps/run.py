@@ -27,6 +27,7 @@ from tlbcore._core import SweepError, TlbcoreError
 from tlbcore._input import defaults
 from tlbcore._input.names import unknown
 from tlbcore._input.numbers import as_threads
+from tlbcore._input.raw import RawRun
 from tlbcore._input.seeds import Seed, as_seed
 from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import InertPolicyWarning
@@ -192,7 +193,7 @@ def _with_text(made: Any, text: Callable[[Any], str]) -> tuple[Any, str]:
     return made, text(made)
 
 
-def _point(raw: Mapping[str, Any], parts: Sequence[Any], seed: int) -> SimResult:
+def _point(raw: RawRun, parts: Sequence[Any], seed: int) -> SimResult:
     scenario, machine, kernel, policy = parts
     return result_of(raw, scenario, machine, kernel, policy, seed)
 

@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from tlbcore import _core
 from tlbcore._core import PolicyError
+from tlbcore._input.raw import Outcome
 from tlbcore._output.result import Result
 from tlbcore._output.table import Table
 from tlbcore.policy import Policy, as_policies
@@ -24,20 +25,6 @@ if TYPE_CHECKING:
     from tlbcore.hardware import Machine
 
 __all__ = ["Replay", "replay", "replayable"]
-
-_RANGES = (
-    "deferred",
-    "remaining",
-    "interrupts",
-    "entries",
-    "entry_flushes",
-    "exposure_s",
-    "exposure_longest_s",
-    "call_interrupts_ms",
-)
-
-
-_COUNTS = ("deferred", "remaining", "interrupts", "entries", "entry_flushes")
 
 
 def _is_replayable(policy: Policy) -> bool:
@@ -67,10 +54,11 @@ class Replay(Result):
     policies
         Their names, in the order of the table.
     table
-        One row per policy and isolated CPU: `policy`, `cpu`, and `_low`/`_high` of `deferred` and `remaining`
-        (recorded remote calls), `interrupts` (of every vector), `entries` (into the kernel), `entry_flushes`,
-        `exposure_s` (time with something deferred pending), `exposure_longest_s` and `call_interrupts_ms` (recorded
-        time of the call interrupts that are left). Marked *predicted*: the baseline row is measured.
+        One row per policy and isolated CPU: `policy`, `cpu`, and `_low`/`_high` of each figure (docs/tracing.md):
+        `deferred` and `remaining` (recorded remote calls), `interrupts` (of every vector), `entries` (into the kernel),
+        `entry_flushes`, `exposure_s` (time with something deferred pending), `exposure_longest_s` and
+        `call_interrupts_ms` (recorded time of the call interrupts that are left). Marked *predicted*: the baseline
+        row is measured.
     outcomes
         The same per policy, with classes, as in the JSON. `more_calls` are calls that the recording has not got,
         `not_modelled` says what a figure does not cover.
@@ -79,7 +67,7 @@ class Replay(Result):
     trace: Trace = field(repr=False)
     policies: tuple[str, ...]
     table: Mapping[str, np.ndarray[Any, Any]] = field(repr=False)
-    outcomes: tuple[Mapping[str, Any], ...] = field(repr=False)
+    outcomes: tuple[Outcome, ...] = field(repr=False)
 
     _index = ("policy", "cpu")
 
@@ -114,9 +102,9 @@ class Replay(Result):
         }
 
 
-def _outcome(trace: Trace, policy: Policy, kernel: object | None, preset: str | None) -> dict[str, Any]:
+def _outcome(trace: Trace, policy: Policy, kernel: object | None, preset: str | None) -> Outcome:
     pti = getattr(kernel, "pti", None) is not False
-    outcome: dict[str, Any] = json.loads(trace.recorded.replay(policy.text, policy.file, pti, preset))
+    outcome: Outcome = json.loads(trace.recorded.replay(policy.text, policy.file, pti, preset))
     return outcome
 
 
@@ -183,18 +171,19 @@ def replay(
 
     chosen = check_policies(policies)
     preset = None if machine is None else machine_text(machine)
-    outcomes = tuple(MappingProxyType(_outcome(trace, policy, kernel, preset)) for policy in chosen)
+    read_only = tuple(MappingProxyType(_outcome(trace, policy, kernel, preset)) for policy in chosen)
+    outcomes = cast("tuple[Outcome, ...]", read_only)
     rows = [(o["policy"], cpu) for o in outcomes for cpu in o["cpus"]]
     table: dict[str, np.ndarray[Any, Any]] = {
         "policy": np.array([name for name, _ in rows], dtype=np.str_),
         "cpu": np.array([cpu["cpu"] for _, cpu in rows], dtype=np.int64),
     }
-    figures = (*_RANGES, "entry_cost_ms") if preset is not None else _RANGES
-    for figure in figures:
-        kind = np.int64 if figure in _COUNTS else np.float64
+    for figure, unit, _ in _core.replay_figures():
+        kind = np.int64 if unit == "count" else np.float64
         for end in ("low", "high"):
             name = f"{figure.removesuffix('_s')}_{end}_s" if figure.endswith("_s") else f"{figure}_{end}"
-            table[name] = np.array([cpu[figure][end] for _, cpu in rows], dtype=kind)
+            if preset is not None or figure != "entry_cost_ms":
+                table[name] = np.array([cast("Any", cpu)[figure][end] for _, cpu in rows], dtype=kind)
     return Replay(
         trace=trace,
         policies=tuple(p.name for p in chosen),

@@ -2,11 +2,12 @@
 
 mod questions;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use super::assemble::{self, assemble};
 use super::program::{Code, Features};
 use super::text::{File, Loc, PolicyError, parse};
+use crate::cache::Cache;
 use crate::names;
 pub use questions::{Asked, asked_as, not_asked, questions, with_question};
 
@@ -95,10 +96,31 @@ pub const CONTEXTS: &str = include_str!("contexts.kernel");
 /// Both, with the names that messages call them by.
 pub const KERNEL_FILES: [(&str, &str); 2] = [("linux.kernel", KERNEL), ("contexts.kernel", CONTEXTS)];
 
+/// A policy's text, parsed once.
+pub fn shared(file: &str, text: &str) -> Result<Arc<File>, PolicyError> {
+    static FILES: Cache<(String, String), Arc<File>> = Cache::new(256);
+    FILES.get_or((file.into(), text.into()), || parse(file, text).map(Arc::new))
+}
+
+/// The programs of a policy with the kernel programs `wants`, assembled once.
+pub fn code(file: &Arc<File>, wants: &[&str], features: Features) -> Result<Arc<Code>, PolicyError> {
+    type Key = (usize, Vec<String>, Features);
+    // The file is kept with its code, so that no other one gets its address.
+    static CODES: Cache<Key, (Arc<File>, Arc<Code>)> = Cache::new(256);
+    let key = (Arc::as_ptr(file) as usize, wants.iter().map(ToString::to_string).collect(), features);
+    let made = CODES.get_or(key, || Ok((Arc::clone(file), Arc::new(load_with(file, wants, features)?))));
+    made.map(|(_, code)| code)
+}
+
 /// The built-in policy of that name, or an error that names the nearest.
 pub fn builtin(name: &str) -> Result<File, PolicyError> {
+    shared_builtin(name).map(|file| File::clone(&file))
+}
+
+/// The same, parsed once.
+pub fn shared_builtin(name: &str) -> Result<Arc<File>, PolicyError> {
     match all().find(|p| p.id == name) {
-        Some(row) => parse(&format!("{}.policy", row.id), row.text),
+        Some(row) => shared(&format!("{}.policy", row.id), row.text),
         None => {
             let near = names::hint(name, all().map(|p| p.id));
             Err(PolicyError {

@@ -1,5 +1,7 @@
 //! Tokens to tree, by recursive descent over indentation.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::lex::{Line, Token, lines};
 use super::{
     Expr, Fact, FieldDecl, File, Loc, Name, PageDecl, PolicyError, Question, Section, Stmt, StmtKind, Test,
@@ -11,8 +13,16 @@ use crate::names;
 /// The header line that multiplies `lazy_max_pages()`.
 pub const LAZY_MAX_FACTOR: &str = "lazy_max_factor";
 
-/// Parse a whole file.
+static PARSED: AtomicU64 = AtomicU64::new(0);
+
+/// How many files this process has parsed: a test counts what one question takes.
+pub fn parsed() -> u64 {
+    PARSED.load(Ordering::Relaxed)
+}
+
+/// Parse a whole file. What is asked more than once about a text takes [`crate::kernel::policy::shared`].
 pub fn parse(file: &str, text: &str) -> Result<File, PolicyError> {
+    PARSED.fetch_add(1, Ordering::Relaxed);
     let lines = lines(file, text)?;
     Parser { file, lines: &lines, next: 0 }.file()
 }

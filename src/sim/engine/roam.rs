@@ -123,7 +123,7 @@ mod tests {
     use super::super::super::stats::Stat;
     use crate::hw::Preset;
     use crate::kernel::config::Config;
-    use crate::kernel::policy::builtin;
+    use crate::kernel::policy::shared_builtin;
 
     /// A process on CPUs 0 and 1 that frees 2,000 and 5 pages twice a millisecond; purges wait for slow interrupts.
     fn input() -> Input {
@@ -138,7 +138,7 @@ mod tests {
             scenario: Scenario::parse(json).unwrap(),
             machine: Preset::builtin("haswell-ep-e5-2699v3").unwrap(),
             kernel: Config::default(),
-            policy: builtin("ipi").unwrap(),
+            policy: shared_builtin("ipi").unwrap(),
             seed: 3,
             skip: true,
             keep: 16,

@@ -1,0 +1,178 @@
+"""The line between Python and the core: what crosses it has the types that are stated, and a text is parsed once."""
+
+from __future__ import annotations
+
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tlbcore as tc
+from tlbcore import _core, scenarios
+from tlbcore._input import raw
+
+MACHINE = "broadwell-ep-e5-2699v4"
+DATA = Path(__file__).parent / "data"
+
+
+def problems(value: Any, wanted: Any, where: str) -> list[str]:
+    """Say where a value is not of a type: every key of a TypedDict must be there and no other."""
+    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
+    if typing.is_typeddict(wanted):
+        hints = typing.get_type_hints(wanted)
+        required = wanted.__required_keys__
+        if not isinstance(value, (dict, types.MappingProxyType)):
+            return [f"{where}: {type(value).__name__} is no mapping"]
+        missing, strange = required - set(value), set(value) - set(hints)
+        found = [f"{where}: {name} is missing" for name in sorted(missing)]
+        found += [f"{where}: {name} is not stated" for name in sorted(strange)]
+        return found + [
+            problem
+            for name in hints
+            if name in value
+            for problem in problems(value[name], hints[name], f"{where}.{name}")
+        ]
+    if origin in (typing.Union, types.UnionType):
+        tried = [problems(value, one, where) for one in arguments]
+        return [] if any(not found for found in tried) else [f"{where}: {value!r:.60} is none of {arguments}"]
+    if origin is list:
+        return [p for i, one in enumerate(value) for p in problems(one, arguments[0], f"{where}[{i}]")]
+    if origin is tuple:
+        same = isinstance(value, tuple) and len(value) == len(arguments)
+        pairs = zip(value, arguments, strict=True) if same else ()
+        return [f"{where}: {value!r:.60}"] * (not same) + [
+            p for one, of in pairs for p in problems(one, of, where)
+        ]
+    if origin is dict:
+        if not isinstance(value, dict):
+            return [f"{where}: {type(value).__name__} is no dict"]
+        return [p for name, one in value.items() for p in problems(one, arguments[1], f"{where}[{name!r}]")]
+    if origin is np.ndarray:
+        (dtype,) = typing.get_args(arguments[1])
+        right = isinstance(value, np.ndarray) and value.dtype == np.dtype(dtype) and value.ndim == 1
+        return [] if right else [f"{where}: {getattr(value, 'dtype', value)!r} is not {dtype}"]
+    if wanted is float:
+        wanted = (int, float)
+    if wanted is type(None):
+        return [] if value is None else [f"{where}: {value!r} is not None"]
+    right = isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))
+    return [] if right else [f"{where}: {value!r:.60} is no {wanted}"]
+
+
+def request(**changes: Any) -> raw.RunRequest:
+    load = scenarios.user_shootdown(duration_s=0.01)
+    return {
+        "scenario": load.to_json(), "machine": MACHINE, "kernel": tc.Kernel().to_json(),
+        "jobs": [("coalesce-v7", "", 1), ("ipi", "", 2)], "skip": True, "keep": 16, "full": False, "bound": "best",
+        "threads": 2, **changes,
+    }  # fmt: skip
+
+
+COURSE: raw.RunCourse = {"progress": None, "resume": None, "checkpoint": False, "every": None}
+
+
+def test_what_a_run_gives_has_the_types_that_are_stated():
+    runs = _core.simulate(request(), COURSE)
+    assert len(runs) == 2
+    purges = _core.simulate(
+        request(scenario=scenarios.spawn_storm(duration_s=60).to_json(), jobs=[("ipi", "", 1)]), COURSE
+    )
+    assert len(purges[0]["purges"]["cpu"]) > 0
+    for run in [*runs, *purges]:
+        assert problems(run, raw.RawRun, "run") == []
+        statistics = ["cpu", "isolated", *(s.name for s in tc.statistics())]
+        assert list(run["table"]) == statistics
+        assert list(run["figures"]) == ["cpu_class", "cpus", *(f.name for f in tc.figures())]
+
+
+def test_a_type_that_is_wrong_is_noticed():
+    run = _core.simulate(request(), COURSE)[0]
+    assert problems({**run, "more": 1}, raw.RawRun, "run") == ["run: more is not stated"]
+    assert problems({k: v for k, v in run.items() if k != "inert"}, raw.RawRun, "run") == [
+        "run: inert is missing"
+    ]
+    assert problems({**run, "reached_ps": "1"}, raw.RawRun, "run") == [
+        "run.reached_ps: '1' is no <class 'int'>"
+    ]
+    assert problems({**run, "interrupted": 1}, raw.RawRun, "run")
+    assert problems({**run, "purges": {**run["purges"], "tail": run["purges"]["cpu"]}}, raw.RawRun, "run")
+
+
+def test_what_a_run_takes_is_what_is_stated():
+    for name in raw.RunRequest.__required_keys__:
+        short = {key: value for key, value in request().items() if key != name}
+        with pytest.raises((KeyError, TypeError, ValueError)):
+            _core.simulate(short, COURSE)
+    for name in raw.RunCourse.__required_keys__:
+        short = {key: value for key, value in COURSE.items() if key != name}
+        with pytest.raises((KeyError, TypeError, ValueError)):
+            _core.simulate(request(), short)
+
+
+@pytest.mark.parametrize("machine", [None, MACHINE])
+def test_what_a_replay_gives_has_the_types_that_are_stated(machine):
+    trace = tc.read_trace(DATA / "p4.w7.trace.txt.xz")
+    replayed = tc.replay(trace, ["ipi", "coalesce-v7", "invlpgb"], machine=machine)
+    for outcome in replayed.outcomes:
+        assert problems(outcome, raw.Outcome, "outcome") == []
+    figures = [name for name in typing.get_type_hints(raw.CpuOutcome) if name != "cpu"]
+    assert figures == [name for name, _, _ in _core.replay_figures()]
+    for name, unit, sentence in _core.replay_figures():
+        assert sentence.endswith(".")
+        assert unit == "count" or name.endswith(f"_{unit}")
+        shown = f"{name.removesuffix('_s')}_low_s" if name.endswith("_s") else f"{name}_low"
+        assert (shown in replayed.table) == (machine is not None or name != "entry_cost_ms")
+        if shown in replayed.table:
+            assert (replayed.table[shown].dtype == np.int64) == (unit == "count"), name
+
+
+def test_the_page_of_recordings_lists_every_figure_of_a_replay():
+    page = (Path(__file__).parent.parent / "docs" / "tracing.md").read_text()
+    for name, unit, sentence in _core.replay_figures():
+        assert f"| `{name}` | {unit} | {sentence} |" in page
+
+
+def test_a_result_carries_the_text_of_its_machine_and_the_version(tmp_path):
+    text = 'inherits = "skylake-sp"\ntitle = "mine"\n'
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    run = tc.simulate("quiet", machine=str(file))
+    file.write_text("changed")
+    assert (run.machine_text, run.version) == (text, tc.__version__)
+    assert tc.simulate("quiet", machine="skylake-sp").machine_text == "skylake-sp"
+
+
+def own(name: str) -> tc.Policy:
+    return tc.policies["coalesce-v7-fixed"].replace(name=name)
+
+
+def test_a_text_is_parsed_once_on_its_way_through_simulations():
+    load = scenarios.syscall_heavy(duration_s=0.001)
+    for run in (
+        lambda p: tc.simulate(load, policy=p),
+        lambda p: tc.compare(load, policies=["ipi", p], replications=3),
+        lambda p: tc.sweep(
+            "syscall-heavy", {"spawn_hz": [1, 2, 3]}, policies=[p], fixed={"duration_s": 0.001}
+        ),
+        lambda p: tc.replay(tc.read_trace(DATA / "p4.w7.trace.txt.xz"), [p], machine=MACHINE),
+    ):
+        run(own("warm"))  # the built-in ones are parsed
+        text = own(f"parsed-once-{_core.policy_parsed()}").text
+        before = _core.policy_parsed()
+        run(tc.Policy(text=text))
+        assert _core.policy_parsed() - before == 1
+
+
+def test_a_file_that_changes_is_read_anew(tmp_path):
+    """What is kept is kept by the text, not by the name of its file."""
+    load = scenarios.syscall_heavy(duration_s=0.001)
+    file = tmp_path / "changing.policy"
+    flushes = []
+    for name in ("coalesce-v7-fixed", "ipi"):
+        file.write_text(tc.policies[name].replace(name="changing").text)
+        flushes.append(tc.simulate(load, policy=file).total("entry_flushes_unneeded", isolated=True))
+    assert flushes[0] > 100
+    assert flushes[1] == 0
