@@ -143,7 +143,7 @@ pub fn simulate(py: Python<'_>, request: Request, course: Course) -> PyResult<Py
         (run.into_output(), state)
     };
     let look = || {
-        Python::attach(|py| {
+        Python::attach(|py| -> PyResult<()> {
             py.check_signals()?;
             if let Some((_, save)) = &course.every
                 && let Some(state) = latest.lock().expect("no worker panics").take()
@@ -157,7 +157,7 @@ pub fn simulate(py: Python<'_>, request: Request, course: Course) -> PyResult<Py
             Ok(())
         })
     };
-    let mut stopped = None;
+    let mut stopped: Option<PyErr> = None;
     let ends = py.detach(|| {
         let keep_going = || {
             stopped = stopped.take().or(look().err());

@@ -358,7 +358,8 @@ pub fn trace_rate_ratio_95(first: u64, first_s: f64, second: u64, second_s: f64)
 /// Raises `PolicyError` for a policy that no recording can be replayed under.
 #[pyfunction]
 pub fn trace_replayable(text: &str, file: &str) -> PyResult<()> {
-    replay::not_modelled(&shared(file, text)?).map_err(|e| PolicyError::new_err(e.to_string()))
+    let policy = shared(file, text)?;
+    replay::not_modelled(&policy).map_err(|e| PolicyError::new_err(e.to_string()))
 }
 
 /// Name, unit and sentence of each figure of a replay.
