@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from tlbcore import _core
+from tlbcore._input import defaults
 from tlbcore._input.numbers import count, flag
+from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import Result, column, rows_table
 from tlbcore._output.table import Table
 from tlbcore.kernel import machine_text
@@ -36,7 +39,7 @@ __all__ = [
 _GIB = 1 << 30
 HYPOTHESIS = "If a future change touched recycled memory on the entry and exit paths"
 
-Progress = Callable[[int, int], None]
+Told = Callable[[int, int], None]  # what the core calls: states and depth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -430,8 +433,8 @@ def check(
     *,
     reduce: bool = True,
     confirm: bool | None = None,
-    threads: int = 0,
-    progress: Progress | None = None,
+    threads: int | None = None,
+    progress: Progress | bool | None = None,
     **bounds: Unpack[Bounds],
 ) -> Verdict:
     """Explore every interleaving of a policy's programs within bounds.
@@ -464,10 +467,10 @@ def check(
         Confirm a pass of the reduced search by one without reductions: `None` where that has no more than about a
         million states (a second or so), `True` whatever it takes. The sentence says whether it was.
     threads
-        Threads of one search, 0 to 64; 0 for one per CPU, up to 8. Small searches run on one. The verdict, its
+        Threads of one search, 1 to 64; one per CPU, up to 8, if left out. Small searches run on one. The verdict, its
         schedule and every count are the same for any number.
     progress
-        Called with (states, depth) now and then.
+        Called with (states, None) now and then; True shows a bar, on a terminal or in a notebook (extra `cli`).
     **bounds
         How many of everything, who does what, and what is assumed, as keywords: `cpus`, `nmis`, `mces`, `asids`,
         `pages`, `entries`, `rounds`, `assume`, `memory`, `roles`, `world`; `tlbcore.Bounds` explains them.
@@ -487,6 +490,26 @@ def check(
     >>> tc.check("coalesce-v7-fixed").status
     'verified'
     """
+    with _exploring(progress) as told:
+        return _checked(policy, bounds, reduce=reduce, confirm=confirm, threads=threads, progress=told)
+
+
+@contextmanager
+def _exploring(progress: Progress | bool | None) -> Iterator[Told | None]:
+    """Turn `progress` into what the core calls with states and depth."""
+    with shown(progress, "exploring", "states") as advance:
+        yield None if advance is None else lambda states, _depth: advance(states, None)
+
+
+def _checked(
+    policy: str | Path | Policy,
+    bounds: Bounds,
+    *,
+    reduce: bool = True,
+    confirm: bool | None = None,
+    threads: int | None = None,
+    progress: Told | None,
+) -> Verdict:
     chosen = as_policy(policy, programs=_programs(bounds))
     given, note = _of_effect(bounds, _assumed(bounds))
     asked = [
@@ -563,7 +586,7 @@ def _in_world(
     given: dict[str, str],
     *,
     reduce: bool,
-    threads: int,
+    threads: int | None,
 ) -> list[_Question]:
     """Return what is asked of a policy in one world; where it is inert, of mainline."""
     subject = policies["ipi"] if inert else policy
@@ -614,7 +637,7 @@ def _harshest(cases: tuple[Verdict, ...]) -> Verdict:
     return replace(first[-1], sentence=f"{first[-1].sentence} The same holds in world {', '.join(others)}.")
 
 
-def _under_core(worst: Verdict, question: _Question, progress: Progress | None) -> Verdict:
+def _under_core(worst: Verdict, question: _Question, progress: Told | None) -> Verdict:
     """Give a violation its assumption core, the shortest run under that core alone, and its grade."""
     core, needed = _core_of(question, progress)
     if (needed.request, needed.assume) != (question.request, question.assume):
@@ -648,7 +671,7 @@ def _of_effect(bounds: Bounds, given: dict[str, str]) -> tuple[dict[str, str], l
     return rest, [f"N={given['N']} is about NMIs and machine checks, and there are none: left out."]
 
 
-def _of_mainline(worst: Verdict, question: _Question, progress: Progress | None) -> list[str]:
+def _of_mainline(worst: Verdict, question: _Question, progress: Told | None) -> list[str]:
     """Say of a broken rule about user memory whether the kernel's own text breaks it too, where it does.
 
     6.12's `switch_mm_irqs_off` leaves `mm_cpumask` of the previous mm before it loads the next CR3, and a walk in
@@ -689,7 +712,7 @@ def _others(assume: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in assume.items() if name not in _ACCESSES}
 
 
-def _answers(asked: list[_Question], progress: Progress | None) -> list[Verdict]:
+def _answers(asked: list[_Question], progress: Told | None) -> list[Verdict]:
     """Answer each question under each assumption.
 
     What code may touch (D, N) and where text is patched (T) only add accesses, which change nothing and may only
@@ -728,7 +751,7 @@ _THIRD_CPU = (14, 52, 89)
 _LATER_CPU = (10, 41, 64)
 
 
-def _estimate(question: _Question, progress: Progress | None) -> str:
+def _estimate(question: _Question, progress: Told | None) -> str:
     """Say how many states a scope that cannot be held may have: its 2-CPU form, times measured factors."""
     request = question.request
     small = _one(replace(question, request={**request, "cpus": 2}), progress)
@@ -804,7 +827,9 @@ def _refuse_idle(
         raise _core.CheckError(f"N={given['N']} is about NMIs and machine checks: give nmis or mces as well")
 
 
-def _request(policy: Policy, bounds: Bounds, *, reduce: bool = True, threads: int = 0) -> dict[str, Any]:
+def _request(
+    policy: Policy, bounds: Bounds, *, reduce: bool = True, threads: int | None = None
+) -> dict[str, Any]:
     """Return the question as the core takes it, without assumptions; `check` names the world."""
     unknown = sorted(bounds.keys() - Bounds.__annotations__.keys())
     if unknown:
@@ -823,7 +848,7 @@ def _request(policy: Policy, bounds: Bounds, *, reduce: bool = True, threads: in
         "memory": _memory(bounds.get("memory", 8 * _GIB)),
         "plain": not flag(reduce, "reduce", _core.CheckError),
         "confirm": 0,
-        "threads": _bound("threads", threads, 0, 64),
+        "threads": 0 if threads is None else _bound("threads", threads, 1, 64),
         "roles": bounds.get("roles", ""),
         "world": bounds.get("world") or "pti",
         "initiator": _initiators(policy.text, policy.file)[0],
@@ -872,7 +897,7 @@ _SWITCHES = {
 }
 
 
-def _core_of(question: _Question, progress: Progress | None) -> tuple[tuple[str, ...], _Question]:
+def _core_of(question: _Question, progress: Told | None) -> tuple[tuple[str, ...], _Question]:
     """Find a smallest set of assumptions a violation needs: each is switched off, and stays off if it can.
 
     Returns what is needed, and the question without the rest.
@@ -916,7 +941,7 @@ def _times(name: str, value: int | str, least: int) -> int:
     return _bound(name, value, least, 15)
 
 
-def _one(question: _Question, progress: Progress | None) -> Verdict:
+def _one(question: _Question, progress: Told | None) -> Verdict:
     """Return the verdict on one question; its grade and core are found later, if it is the worst."""
     asked = {**question.request, "trace": True, "assume": list(question.assume.items())}
     found = _core.check_run(asked, progress)
@@ -992,13 +1017,13 @@ class Need:
     states: int
 
 
-def _edited(policy: Policy, bounds: Bounds, progress: Progress | None) -> tuple[Verdict, dict[str, Any]]:
+def _edited(policy: Policy, bounds: Bounds, progress: Told | None) -> tuple[Verdict, dict[str, Any]]:
     """Return the verdict on a policy, and what is asked of its edited forms in the world of that verdict.
 
     What holds of the policy must hold of them: an access to recycled memory in the danger zone is assumed if the
     policy survives it.
     """
-    verdict = check(policy, **bounds, progress=progress)
+    verdict = _checked(policy, bounds, progress=progress)
     if verdict.inert:
         needs = ", ".join(verdict.inert)
         raise _core.CheckError(f"{policy.name} is inert in world {verdict.world}: it needs {needs}")
@@ -1010,7 +1035,7 @@ def _edited(policy: Policy, bounds: Bounds, progress: Progress | None) -> tuple[
 
 
 def necessary(
-    policy: str | Path | Policy, *, progress: Progress | None = None, **bounds: Unpack[Bounds]
+    policy: str | Path | Policy, *, progress: Progress | bool | None = None, **bounds: Unpack[Bounds]
 ) -> tuple[Need, ...]:
     """Weaken or remove each op, fence and order of a verified policy in turn, and check what is left.
 
@@ -1029,6 +1054,11 @@ def necessary(
     >>> [n.what for n in tc.necessary("coalesce-v7-fixed") if n.needed and "fence" in n.what][0]
     'no `fence`'
     """
+    with _exploring(progress) as told:
+        return _necessary(policy, bounds, told)
+
+
+def _necessary(policy: str | Path | Policy, bounds: Bounds, progress: Told | None) -> tuple[Need, ...]:
     chosen = as_policy(policy)
     verdict, request = _edited(chosen, bounds, progress)
     if verdict.status != "verified":
@@ -1083,8 +1113,8 @@ def repair(
     policy: str | Path | Policy,
     *,
     edits: int = 2,
-    machine: str = "broadwell-ep-e5-2699v4",
-    progress: Progress | None = None,
+    machine: str = defaults.MACHINE,
+    progress: Progress | bool | None = None,
     **bounds: Unpack[Bounds],
 ) -> tuple[Repair, ...]:
     """Search for the smallest edits that make a policy pass its check, all of the smallest size.
@@ -1109,6 +1139,13 @@ def repair(
     SimError
         If there is no such machine.
     """
+    with _exploring(progress) as told:
+        return _repaired(policy, bounds, edits=edits, machine=machine, progress=told)
+
+
+def _repaired(
+    policy: str | Path | Policy, bounds: Bounds, *, edits: int, machine: str, progress: Told | None
+) -> tuple[Repair, ...]:
     most = _bound("edits", edits, 1, 3)
     machine_text(machine)  # before a long search
     chosen = as_policy(policy)
@@ -1118,7 +1155,7 @@ def repair(
     out = []
     for r in _core.check_repair(request, most, progress):
         fixed = Policy(text=r["text"])
-        judged = check(fixed, **bounds, progress=progress)
+        judged = _checked(fixed, bounds, progress=progress)
         if judged.status != "verified":  # in another world, or asked another question
             continue
         out.append(
@@ -1245,9 +1282,7 @@ def _row_request(row: Row, memory: int) -> dict[str, Any]:
     }
 
 
-def verdict_table(
-    *, memory: int = 8 * _GIB, progress: Callable[[int, int], None] | None = None
-) -> tuple[Row, ...]:
+def verdict_table(*, memory: int = 8 * _GIB, progress: Progress | bool | None = None) -> tuple[Row, ...]:
     """Return the verdicts of every built-in policy at the standard scope.
 
     In every world it is asked about: 2 CPUs x {0, 1 NMI} x {D none, recycled} x {N none, recycled} x {1, 2 ASIDs} x
@@ -1263,18 +1298,17 @@ def verdict_table(
     """
     rows: list[Row] = []
     names = list(policies)
-    for done, name in enumerate(names):
-        if progress is not None:
-            progress(done, len(names))
-        policy = policies[name]
-        for world in _core.check_worlds(policy.text, policy.file):
-            for initiator in _initiators(policy.text, policy.file):
-                if initiator == "flush_mm":
-                    continue  # `check` says what it is asked
-                scopes = _TEXT_SCOPES if initiator == "text_poke" else _FLUSH_SCOPES
-                rows += [_row(name, initiator, scope, memory, world) for scope in scopes]
-    if progress is not None:
-        progress(len(names), len(names))
+    with shown(progress, "checking", "policies") as advance:
+        for done, name in enumerate(names):
+            if advance is not None:
+                advance(done, len(names))
+            policy = policies[name]
+            for world in _core.check_worlds(policy.text, policy.file):
+                for initiator in _initiators(policy.text, policy.file):
+                    scopes = _TEXT_SCOPES if initiator == "text_poke" else _FLUSH_SCOPES
+                    rows += [_row(name, initiator, scope, memory, world) for scope in scopes]
+        if advance is not None:
+            advance(len(names), len(names))
     return tuple(rows)
 
 

@@ -112,8 +112,6 @@ def public_functions() -> dict[str, inspect.Signature]:
     found = {}
     for name in tc.__all__:
         value = getattr(tc, name)
-        if getattr(value, "__module__", "") == "tlbcore.checker":
-            continue
         if inspect.isfunction(value) or inspect.isclass(value):
             try:
                 found[name] = inspect.signature(value)
@@ -149,9 +147,23 @@ def test_progress_is_told_in_one_form():
     tc.compare(scenarios.trading(duration_s=5), policies=["ipi"], progress=teller("compare"))
     tc.sweep("quiet", {"cpus": [4]}, fixed={"duration_s": 0.001}, progress=teller("sweep"))
     tc.read_trace("tests/data/p4.w7.trace.txt.xz", progress=teller("read_trace"))
+    tc.check("coalesce-v7-fixed", cpus=3, progress=teller("check"))
     for name, steps in told.items():
         assert all(isinstance(done, (int, float)) for done, _ in steps), name
         assert all(total is None or done <= total for done, total in steps), name
-        assert [done for done, _ in steps] == sorted(done for done, _ in steps), name
+        if name != "check":  # several searches, one after the other
+            assert [done for done, _ in steps] == sorted(done for done, _ in steps), name
     assert told["sweep"][-1] == (2, 2)
-    assert {total for _, total in told["read_trace"]} <= {None}
+    assert {total for _, total in (*told["read_trace"], *told["check"])} == {None}
+
+
+@pytest.mark.parametrize("threads", [0, -1, 65, True, 1.0])
+def test_threads_are_a_number_or_none_for_all(threads):
+    with pytest.raises(tc.CheckError, match="threads"):
+        tc.check("ipi", threads=threads)
+    if threads != 65:
+        with pytest.raises(tc.SimError, match="threads"):
+            tc.compare(LOAD, policies=["ipi"], threads=threads)
+        with pytest.raises(tc.SweepError, match="threads"):
+            tc.sweep("trading", {"spawn_hz": [10]}, threads=threads)
+    assert tc.check("ipi", threads=None).status == tc.check("ipi", threads=1).status

@@ -36,7 +36,9 @@ def command(
             help="Confirm a pass without reductions, whatever it takes; by default where it takes about a second.",
         ),
     ] = None,
-    threads: Annotated[int, typer.Option(help="Threads of one search; 0 for one per CPU.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of one search; one per CPU when left out.", min=1)
+    ] = None,
     every: Annotated[
         bool, typer.Option("--all", help="The verdict table: every policy under every standard assumption.")
     ] = False,
@@ -85,7 +87,7 @@ def command(
             reduce=reduce,
             confirm=confirm,
             threads=threads,
-            progress=lambda states, _depth: advance(states, None),
+            progress=advance,
             **bounds,
         )
     if json:
@@ -122,7 +124,7 @@ def _table(memory: int, json: bool) -> int:
     from tlbcore.checker import verdict_table
 
     with _common.progress("checking", "policies") as advance:
-        rows = verdict_table(memory=memory, progress=lambda done, total: advance(done, total))
+        rows = verdict_table(memory=memory, progress=advance)
     wrong = [row for row in rows if row.stated is not None and row.stated != row.status]
     if json:
         _common.print_json("verdicts", 1, rows=[vars(row) for row in rows], differing=len(wrong))

@@ -54,7 +54,7 @@ def command(
             policy,
             edits=edits,
             machine=machine,
-            progress=lambda states, _depth: advance(states, None),
+            progress=advance,
             **bounds,
         )
     if json:
