@@ -1,4 +1,4 @@
-"""What crosses the line to the core and back, as types. Held against the core by `tests/test_boundary.py`."""
+"""What crosses the line to the core and back, as types. Held against the core by `tests/package/test_boundary.py`."""
 
 from __future__ import annotations
 

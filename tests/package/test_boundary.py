@@ -15,7 +15,7 @@ from tlbcore import _core, scenarios
 from tlbcore._input import raw
 
 MACHINE = "broadwell-ep-e5-2699v4"
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent.parent / "data"
 
 
 def problems(value: Any, wanted: Any, where: str) -> list[str]:
@@ -130,7 +130,7 @@ def test_what_a_replay_gives_has_the_types_that_are_stated(machine):
 
 
 def test_the_page_of_recordings_lists_every_figure_of_a_replay():
-    page = (Path(__file__).parent.parent / "docs" / "tracing.md").read_text()
+    page = (Path(__file__).parent.parent.parent / "docs" / "tracing.md").read_text()
     for name, unit, sentence in _core.replay_figures():
         assert f"| `{name}` | {unit} | {sentence} |" in page
 
