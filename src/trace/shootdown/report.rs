@@ -1,6 +1,6 @@
 //! What the pass counted, as tables by number of thread; who is asked for, and sentences, come later.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
@@ -145,13 +145,13 @@ impl Shootdowns {
     /// What was counted, in a fixed order.
     pub fn report(&self) -> Report {
         let text = |sym| self.symbols.text(sym);
-        let cpus: BTreeMap<u32, ()> = self
+        let cpus: BTreeSet<u32> = self
             .cpus
             .iter()
             .enumerate()
             .filter(|(_, cpu)| cpu.seen)
-            .map(|(cpu, _)| (cpu as u32, ()))
-            .chain(self.named.iter().map(|&cpu| (cpu, ())))
+            .map(|(cpu, _)| cpu as u32)
+            .chain(self.named.iter().copied())
             .collect();
         let mut names: Vec<_> = self.threads.names.iter().map(|&sym| text(sym)).collect();
         names.sort();
@@ -232,7 +232,7 @@ impl Shootdowns {
             seconds: seconds(self.counted_ns),
             first_s: seconds(self.first_ns),
             events: self.events,
-            cpus: cpus.into_keys().collect(),
+            cpus: cpus.into_iter().collect(),
             kinds: self.kinds,
             switched_on: self.notes.clone(),
             names,
