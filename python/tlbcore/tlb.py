@@ -7,6 +7,7 @@ time.
 
 from __future__ import annotations
 
+import numbers
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -114,13 +115,13 @@ class Tlb:
         ideal_pcid: bool = False,
     ) -> None:
         self.machine = _machine(machine)
+        if not _is_whole(cpus, 1, 4096):
+            raise _core.TlbError(f"cpus must be a whole number from 1 to 4096: got {cpus}")
         self._arguments: dict[str, Any] = {
             "cpus": int(cpus),
             "smt": bool(smt),
             "ideal_pcid": bool(ideal_pcid),
         }
-        if int(cpus) != cpus or not 1 <= cpus <= 4096:
-            raise _core.TlbError(f"cpus must be a whole number from 1 to 4096: got {cpus}")
         self._state = _core.TlbState(self.machine.name, self.machine.text, **self._arguments)
 
     def __repr__(self) -> str:
@@ -163,9 +164,9 @@ class Tlb:
             contexts = int(_integers("pcid", np.atleast_1d(np.asarray(pcid)), np.dtype(np.uint16), 4095)[0])
         else:
             contexts = _integers("pcid", pcid, np.dtype(np.uint16), 4095)
-        if isinstance(cpu, bool) or int(cpu) != cpu or not 0 <= cpu < self._arguments["cpus"]:
+        if not _is_whole(cpu, 0, self._arguments["cpus"] - 1):
             raise _core.TlbError(f"cpu must be below {self._arguments['cpus']}: got {cpu}")
-        if isinstance(page_size, bool) or int(page_size) != page_size or page_size < 0:
+        if not _is_whole(page_size, 0, 1 << 30):
             raise _core.TlbError(f"page_size must be 4096, 2097152 or 1073741824 bytes: got {page_size}")
         levels = None if counts_only else np.empty(len(pages), dtype=np.uint8)
         counters = self._state.access(pages, contexts, kind, int(page_size), int(cpu), levels)
@@ -266,6 +267,12 @@ def _restored(data: tuple[type[Tlb], dict[str, Any]]) -> Tlb:
 
 _PAGE = np.dtype(np.uint64)
 _VPN_MAX = (1 << 52) - 1
+
+
+def _is_whole(value: Any, least: int, most: int) -> bool:
+    """Whether a value is a number without a fraction, within bounds; True is none."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return number and least <= value <= most and int(value) == value
 
 
 def _integers(field: str, values: ArrayLike, dtype: np.dtype[Any], largest: int) -> NDArray[Any]:
@@ -403,7 +410,7 @@ def miss_curve(
     contexts = None
     if np.ndim(pcid) != 0:
         contexts = _integers("pcid", pcid, np.dtype(np.uint16), 4095)
-    if isinstance(ways, bool) or int(ways) != ways or not 1 <= ways <= 32:
+    if not _is_whole(ways, 1, 32):
         raise _core.TlbError(f"ways must be a whole number from 1 to 32: got {ways}")
     from tlbcore.address_traces import Addresses, curve_pages
 

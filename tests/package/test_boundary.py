@@ -149,21 +149,27 @@ def own(name: str) -> tc.Policy:
     return tc.policies["coalesce-v7-fixed"].replace(name=name)
 
 
-def test_a_text_is_parsed_once_on_its_way_through_simulations():
+@pytest.mark.parametrize(
+    ("run", "parsed"),
+    [
+        (lambda load, p: tc.simulate(load, policy=p), 1),
+        (lambda load, p: tc.compare(load, policies=["ipi", p], replications=3), 1),
+        # A sweep hands texts on without the names of their files, so that they are told apart by what they say alone.
+        (lambda load, p: tc.sweep(load, {"duration_s": [0.001, 0.002, 0.003]}, policies=[p]), 2),
+        (lambda _, p: tc.replay(tc.read_trace(DATA / "p4.w7.trace.txt.xz"), [p], machine=MACHINE), 1),
+    ],
+    ids=["simulate", "compare", "sweep", "replay"],
+)
+def test_a_file_is_parsed_once_however_often_it_runs(tmp_path, run, parsed):
     load = scenarios.syscall_heavy(duration_s=0.001)
-    for run in (
-        lambda p: tc.simulate(load, policy=p),
-        lambda p: tc.compare(load, policies=["ipi", p], replications=3),
-        lambda p: tc.sweep(
-            "syscall-heavy", {"spawn_hz": [1, 2, 3]}, policies=[p], fixed={"duration_s": 0.001}
-        ),
-        lambda p: tc.replay(tc.read_trace(DATA / "p4.w7.trace.txt.xz"), [p], machine=MACHINE),
-    ):
-        run(own("warm"))  # the built-in ones are parsed
-        text = own(f"parsed-once-{_core.policy_parsed()}").text
-        before = _core.policy_parsed()
-        run(tc.Policy(text=text))
-        assert _core.policy_parsed() - before == 1
+    run(load, own("warm"))  # the built-in ones are parsed
+    number = _core.policy_parsed()
+    file = tmp_path / f"once-{number}.policy"
+    file.write_text(own("once").text.replace("policy once\n", f"policy once-{number}\n"))
+    before = _core.policy_parsed()
+    for _ in range(3):
+        run(load, file)
+    assert _core.policy_parsed() - before == parsed
 
 
 def test_a_file_that_changes_is_read_anew(tmp_path):

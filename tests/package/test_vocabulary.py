@@ -112,7 +112,7 @@ def public_functions() -> dict[str, inspect.Signature]:
     found = {}
     for name in tc.__all__:
         value = getattr(tc, name)
-        if inspect.isfunction(value) or inspect.isclass(value):
+        if inspect.isfunction(value):
             try:
                 found[name] = inspect.signature(value)
             except ValueError:
