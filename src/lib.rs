@@ -11,11 +11,14 @@
 //! 6. [`trace`]: recordings of real kernels, and who caused what in them.
 //! 7. [`addresses`]: address traces of other tools, for the TLBs of [`hw`].
 //! 8. [`sweep`]: many configurations and seeds.
-//! 9. [`calibrate`]: measurements of the machine this runs on. Apart from the rest.
+//! 9. [`binary`]: kernel images, and what their machine code does between user mode and the flush. Knows `kernel` by
+//!    its text alone.
+//! 10. [`calibrate`]: measurements of the machine this runs on. Apart from the rest.
 //!
 //! `sim` and `check` do not know each other, `twin` knows both; nothing but `py` knows Python.
 
 pub mod addresses;
+pub mod binary;
 pub mod calibrate;
 pub mod check;
 pub mod hw;

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the same list for type checkers, tested against the table below
     from tlbcore._core import CheckError as CheckError
     from tlbcore._core import ConfigError as ConfigError
+    from tlbcore._core import ImageError as ImageError
     from tlbcore._core import PolicyError as PolicyError
     from tlbcore._core import SimError as SimError
     from tlbcore._core import SweepError as SweepError
@@ -143,6 +144,7 @@ _EXPORTS: dict[str, str] = {
     "policies": "tlbcore.policy",
     "CheckError": "tlbcore._core",
     "ConfigError": "tlbcore._core",
+    "ImageError": "tlbcore._core",
     "PolicyError": "tlbcore._core",
     "SimError": "tlbcore._core",
     "SweepError": "tlbcore._core",

@@ -127,6 +127,25 @@ class Policy:
         lines = "\n".join(f"  {line}" for line in header)
         return Policy(text=_core.policy_replace(self.text, name, lines, bodies))
 
+    def on(self, kernel: str | Path) -> Policy:
+        """Return this policy on the paths of a kernel text, such as `tlbcore extract` writes.
+
+        Sections of the file that neither the policy nor one that it is based on replaces take the place of those of
+        `linux.kernel`.
+
+        Raises
+        ------
+        PolicyError
+            If the file is no kernel text, or the policy does not assemble on it.
+        OSError
+            If the file cannot be read.
+        """
+        file = Path(kernel)
+        text = file.read_text(encoding="utf-8", errors="replace")
+        return Policy(
+            text=_core.policy_on_kernel(self.text, self.file, text, file.name), programs=self.programs
+        )
+
     def listing(self, features: Sequence[str] = FEATURES) -> list[tuple[str, int, str, str, str]]:
         """Return the ops both drivers run, as rows of (program, index, op, line, source place).
 

@@ -15,6 +15,7 @@ macro_rules! exceptions {
 exceptions! {
     ConfigError: "A kernel, scenario or analysis is configured with values that do not fit together.";
     TlbError: "A TLB geometry, machine preset, page or PCID that no CPU has.";
+    ImageError: "A kernel image that cannot be read, or whose paths cannot be walked.";
     PolicyError: "A policy, litmus test or schedule whose text does not parse or assemble.";
     TraceError: "A trace that cannot be read, or lacks what the question needs.";
     CheckError: "A check whose bounds or assumptions cannot be explored.";
@@ -36,6 +37,7 @@ macro_rules! error_becomes {
 // Python.
 error_becomes! {
     crate::addresses::AddressError => TraceError;
+    crate::binary::BinaryError => ImageError;
     crate::check::promela::ExportError => PolicyError;
     crate::check::CheckError => CheckError;
     crate::check::litmus::LitmusError => PolicyError;

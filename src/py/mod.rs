@@ -6,6 +6,7 @@
 use pyo3::prelude::*;
 
 mod addresses;
+mod binary;
 mod calibrate;
 mod check;
 mod errors;
@@ -28,6 +29,9 @@ mod _core {
     use super::addresses::{AddressReader, address_columns, address_formats, address_kinds};
 
     #[pymodule_export]
+    use super::binary::{binary_census, binary_compare, binary_extract, binary_features, binary_report};
+
+    #[pymodule_export]
     use super::calibrate::{calibrate_run, calibrate_stages};
 
     #[pymodule_export]
@@ -38,7 +42,8 @@ mod _core {
 
     #[pymodule_export]
     use super::errors::{
-        CheckError, ConfigError, PolicyError, SimError, SweepError, TlbError, TlbcoreError, TraceError,
+        CheckError, ConfigError, ImageError, PolicyError, SimError, SweepError, TlbError, TlbcoreError,
+        TraceError,
     };
 
     #[pymodule_export]
@@ -49,8 +54,8 @@ mod _core {
 
     #[pymodule_export]
     use super::policy::{
-        policy_code, policy_kernel, policy_listing, policy_names, policy_outlook, policy_parse,
-        policy_parsed, policy_promela, policy_replace, policy_stated, policy_text,
+        policy_code, policy_kernel, policy_listing, policy_names, policy_on_kernel, policy_outlook,
+        policy_parse, policy_parsed, policy_promela, policy_replace, policy_stated, policy_text,
     };
 
     #[pymodule_export]

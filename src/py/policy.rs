@@ -123,6 +123,13 @@ pub fn policy_replace(
     Ok(out)
 }
 
+/// A policy's text on the paths of a kernel text, such as `binary_extract` writes.
+#[pyfunction]
+pub fn policy_on_kernel(text: &str, file: &str, kernel: &str, kernel_file: &str) -> PyResult<String> {
+    let (policy, paths) = (text::parse(file, text)?, text::parse(kernel_file, kernel)?);
+    Ok(text::print(&policy::on_kernel(&policy, &paths)?))
+}
+
 /// (program, index, op, canonical line, source).
 type Row = (String, usize, String, String, String);
 

@@ -21,6 +21,8 @@ _COMMANDS: dict[str, str] = {
     "new": "Write a litmus test to start from.",
     "repair": "Search for the smallest change that makes a policy pass its check.",
     "policy": "List, show and export policies.",
+    "census": "What a kernel image does between user mode and a late flush.",
+    "extract": "Write the entry paths of a kernel image as a kernel text.",
     "compare": "Simulate one scenario under several policies.",
     "validate": "Simulate the published experiments and show both figures.",
     "machines": "List CPU presets and show where each number comes from.",

@@ -25,6 +25,12 @@ def command(
     assume: _bounds.Assume = None,
     roles: _bounds.Roles = "",
     world: _bounds.World = "",
+    kernel: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Paths of a kernel text (`tlbcore extract`) in place of linux.kernel's."
+        ),
+    ] = None,
     memory: _bounds.Memory = "8G",
     reduce: Annotated[
         bool, typer.Option("--reduce/--no-reduce", help="Fuse ops that commute with everything.")
@@ -60,6 +66,11 @@ def command(
         return _table(_bounds.size(memory), json)
     if not policy:
         _common.fail("name a policy, or ask for --all")
+    asked: Any = policy
+    if kernel is not None:
+        from tlbcore.policy import as_policy
+
+        asked = as_policy(policy).on(kernel)
     bounds = _bounds.bounds(
         ctx,
         cpus=cpus,
@@ -78,12 +89,12 @@ def command(
         if html is not None:
             _common.fail("--html shows one verdict: leave --necessary out")
         _bounds.refuse(given & {"reduce", "confirm", "threads"}, "--necessary chooses its own search")
-        return _necessary(policy, json, bounds)
+        return _necessary(asked, json, bounds)
     from tlbcore.checker import check
 
     with _common.progress("exploring", "states") as advance:
         verdict = check(
-            policy,
+            asked,
             reduce=reduce,
             confirm=confirm,
             threads=threads,
@@ -103,12 +114,13 @@ def command(
     return STATUS[verdict.status]
 
 
-def _necessary(policy: str, json: bool, bounds: dict[str, Any]) -> int:
+def _necessary(policy: Any, json: bool, bounds: dict[str, Any]) -> int:
     from tlbcore.checker import necessary
 
     needs = necessary(policy, **bounds)
     if json:
-        _common.print_json("necessary", 1, policy=policy, ops=[vars(n) for n in needs])
+        name = str(getattr(policy, "name", policy))
+        _common.print_json("necessary", 1, policy=name, ops=[vars(n) for n in needs])
         return 0
     for n in needs:
         unneeded = {"verified": "not needed within these bounds"}.get(n.status, n.status)

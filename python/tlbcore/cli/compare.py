@@ -40,6 +40,14 @@ def command(
     isolated: Annotated[
         str | None, typer.Option(metavar="CPUS", help="Isolated CPUs, such as 2-3,8.")
     ] = None,
+    paths: Annotated[
+        Path | None,
+        typer.Option(
+            "--kernel",
+            metavar="FILE",
+            help="Paths of a kernel text (`tlbcore extract`) in place of linux.kernel's.",
+        ),
+    ] = None,
     pti: Annotated[str, typer.Option(help="on, off or auto (the CPU decides).")] = "auto",
     all_figures: Annotated[
         bool, typer.Option("--all-figures", help="Every quantile, and all CPUs together.")
@@ -61,6 +69,11 @@ def command(
     states = {"on": True, "off": False, "auto": None}
     if pti not in states:
         _common.fail(f"--pti takes on, off or auto: got {pti!r}")
+    asked: list[Any] = list(policy or DEFAULT_POLICIES)
+    if paths is not None:
+        from tlbcore.policy import as_policy
+
+        asked = [as_policy(one).on(paths) for one in asked]
     given: dict[str, Any] = {"duration_s": duration, "cpus": cpus, "isolated": isolated}
     load = by_name(scenario, **{name: value for name, value in given.items() if value is not None})
     kernel = Kernel(pti=states[pti], broadcast_tlb_flush=True)
@@ -69,7 +82,7 @@ def command(
             load,
             machine=machine,
             kernel=kernel,
-            policies=policy or DEFAULT_POLICIES,
+            policies=asked,
             seed=seed,
             replications=replications,
             progress=lambda done, total: advance(done, total),

@@ -31,6 +31,14 @@ def command(
         str | None,
         typer.Option(help="CPU preset to price entry code and waits with, see `tlbcore machines`."),
     ] = None,
+    paths: Annotated[
+        Path | None,
+        typer.Option(
+            "--kernel",
+            metavar="FILE",
+            help="Paths of a kernel text (`tlbcore extract`) in place of linux.kernel's.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     html: Annotated[
         Path | None,
@@ -41,6 +49,8 @@ def command(
     from tlbcore.trace.replayed import check_policies, replay
 
     policies = check_policies(policy)
+    if paths is not None:
+        policies = check_policies([one.on(paths) for one in policies])
     whole, damage = _trace.read(trace, isolated)
     result = replay(whole, policies, machine=machine)
     if json:

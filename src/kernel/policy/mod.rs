@@ -206,6 +206,32 @@ fn base(name: &str) -> Result<File, String> {
     builtin(name).map_err(|error| error.message)
 }
 
+/// A policy on other paths than `linux.kernel`'s: those sections of a kernel text that neither the policy nor one that it
+/// is based on replaces become its own. Each keeps the place that it was read from.
+pub fn on_kernel(policy: &File, paths: &File) -> Result<File, PolicyError> {
+    if !paths.is_kernel() {
+        return Err(PolicyError {
+            file: paths.file.clone(),
+            at: Loc { line: 1, col: 1 },
+            message: format!(
+                "a kernel text starts with `kernel NAME`: this is the {} `{}`",
+                paths.kind, paths.name
+            ),
+        });
+    }
+    let mut chain = bases(policy);
+    chain.insert(0, policy.clone());
+    let mut out = policy.clone();
+    out.name = format!("{}-on-{}", policy.name, paths.name);
+    for section in &paths.sections {
+        if chain.iter().all(|f| f.section(&section.name).is_none()) {
+            out.sections.push(section.clone());
+        }
+    }
+    load(&out, Features::PTI_PCID)?;
+    Ok(out)
+}
+
 /// Refuses a text with a section that nothing uses, and that is none of those that roles run.
 pub fn all_used(file: &File, run: &[&str]) -> Result<(), PolicyError> {
     assemble::all_used(file, &[kernel(), contexts()], run, &base)

@@ -1,0 +1,78 @@
+"""`tlbcore census IMAGE`: exit status 1 if `--against` or `--since` finds something new in a danger zone."""
+
+from __future__ import annotations
+
+import json as _json
+from typing import Annotated, Any
+
+import typer
+
+from tlbcore.cli import _common
+
+Features = Annotated[
+    str | None,
+    typer.Option(help="CPU features that are on, such as pti,pcid,fsgsbase.", metavar="NAMES"),
+]
+Cpu = Annotated[str | None, typer.Option(help="Features of a CPU preset, see `tlbcore machines`.")]
+ThisMachine = Annotated[
+    bool, typer.Option("--this-machine", help="Features of this machine, its mitigations included.")
+]
+
+
+def chosen(features: str | None, cpu: str | None, this_machine: bool) -> str:
+    """Return the features that one of the three options names."""
+    from tlbcore._input import images
+
+    if sum((features is not None, cpu is not None, this_machine)) > 1:
+        _common.fail("--features, --cpu and --this-machine each name the whole set: give one")
+    return images.features(given=features, cpu=cpu, this_machine=this_machine)
+
+
+def command(
+    image: Annotated[
+        str, typer.Argument(help="/boot/vmlinuz-RELEASE, a vmlinux, or a saved census (--json, also .xz).")
+    ],
+    features: Features = None,
+    cpu: Cpu = None,
+    this_machine: ThisMachine = False,
+    entry: Annotated[
+        str | None, typer.Option(help="Show one entry, access by access.", metavar="NAME")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Another image: what does it add?", metavar="IMAGE")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="A saved census (--json): what does IMAGE add?", metavar="FILE")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """List which memory each entry path of a kernel touches before a late flush, and its TLB ops.
+
+    With --against or --since the exit status is 1 if a region, an object or a TLB op is new in a danger zone.
+    """
+    from tlbcore import _core
+    from tlbcore._input import images
+
+    if sum(option is not None for option in (entry, against, since)) > 1:
+        _common.fail("--entry, --against and --since each ask another question: give one")
+    on = chosen(features, cpu, this_machine)
+    found = images.census(image, on)
+    if against is None and since is None:
+        if not json:
+            print(_core.binary_report(found, entry), end="")
+        elif entry is not None:
+            _common.fail("--json holds every entry: leave --entry out")
+        else:
+            print(_json.dumps(_json.loads(found), indent=1))
+        return 0
+    if against is not None:
+        old, new = found, images.census(against, on)
+    else:
+        old, new = images.census(str(since), on), found
+    text, difference, danger = _core.binary_compare(old, new)
+    if json:
+        fields: dict[str, Any] = _json.loads(difference)
+        _common.print_json("census-difference", 1, **fields)
+    else:
+        print(text, end="")
+    return 1 if danger else 0

@@ -1,0 +1,415 @@
+//! Follows a path from its entry to user mode and lists what it does: each access with its region, and each op on TLB,
+//! CR3, GS and the speculation MSRs.
+//!
+//! A path is one way through the branches. Where the state says which way a branch goes it is followed that way alone;
+//! else both ways are. Each path ends at user mode, at the atomic of context tracking (the way in) or where it warns.
+
+use std::collections::BTreeMap;
+
+use iced_x86::{Decoder, DecoderOptions, Instruction, InstructionInfoFactory};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::BinaryError;
+use super::btf::{Btf, Type};
+use super::features::{FeatureSet, Numbers};
+use super::image::Image;
+use super::kallsyms::Symbols;
+use super::memory::Loc;
+use super::patch::Patches;
+use super::scenario::{self, Arrival, Entry};
+use super::step::{Region, Step, Way, What, Zone};
+use super::value::{ANY, Base, Flags, Val};
+
+/// How a path ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// At the atomic of context tracking, on the way in.
+    Tracking,
+    /// IRET, SYSRET, SYSEXIT or ERETU to user mode (or to the interrupted kernel code).
+    Left(&'static str),
+    /// A branch whose target is not known.
+    Lost(String),
+}
+
+/// One way through an entry, or back out of it.
+#[derive(Clone, Debug)]
+pub struct Path {
+    /// Its steps.
+    pub steps: Vec<Step>,
+    /// How it ends.
+    pub end: End,
+    /// Instructions.
+    pub instructions: usize,
+}
+
+/// An entry as it was walked.
+#[derive(Debug)]
+pub struct Walked {
+    /// Which.
+    pub entry: Entry,
+    /// Ways in, to the atomic of context tracking, or to user mode where there is none.
+    pub ways_in: Vec<Path>,
+    /// Ways out, from the atomic of the way out.
+    pub ways_out: Vec<Path>,
+    /// Ways that warn, panic or cannot happen in the assumed state.
+    pub cut: usize,
+    /// Why there are no ways out, if the walk gave up in the body.
+    pub gave_up: Option<String>,
+}
+
+/// An image with everything that a walk needs.
+#[derive(Debug)]
+pub struct Kernel<'a> {
+    /// The image.
+    pub image: &'a Image,
+    /// Its symbols.
+    pub symbols: &'a Symbols,
+    /// Its types.
+    pub btf: Option<Btf<'a>>,
+    /// Features.
+    pub features: FeatureSet,
+    /// What is patched.
+    pub patches: Patches,
+    /// Version whose feature numbers were borrowed.
+    pub borrowed: Option<&'static str>,
+    pub(super) entry_text: (u64, u64),
+    pub(super) noinstr: (u64, u64),
+    pub(super) data: u64,
+}
+
+impl<'a> Kernel<'a> {
+    /// Of an image, for these features.
+    pub fn new(image: &'a Image, symbols: &'a Symbols, features: &str) -> Result<Self, BinaryError> {
+        let numbers = Numbers::read(image, symbols);
+        let features = FeatureSet::parse(features, &numbers)?;
+        let patches = Patches::read(image, symbols, &numbers, &features)?;
+        let range = |from: &str, to: &str| Ok::<_, BinaryError>((symbols.need(from)?, symbols.need(to)?));
+        let data = image.section(".data").map_or(u64::MAX, |s| s.address);
+        Ok(Self {
+            image,
+            symbols,
+            btf: Btf::read(image),
+            features,
+            patches,
+            borrowed: numbers.borrowed,
+            entry_text: range("__entry_text_start", "__entry_text_end")?,
+            noinstr: range("__noinstr_text_start", "__noinstr_text_end")?,
+            data,
+        })
+    }
+
+    /// The entries that the image has.
+    pub fn entries(&self) -> Vec<Entry> {
+        scenario::entries(self.symbols, &self.features)
+    }
+
+    pub(super) fn instrumented(&self, address: u64) -> bool {
+        let within = |(from, to): (u64, u64)| (from..to).contains(&address);
+        !within(self.entry_text) && !within(self.noinstr)
+    }
+}
+
+/// Something that a pointer points to.
+#[derive(Clone, Debug)]
+pub(super) struct Object {
+    pub name: String,
+    pub kind: Option<Type>,
+    pub region: Region,
+}
+
+/// Whose GS base is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Gs {
+    User,
+    Kernel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Resume {
+    /// First and last byte of the replacement.
+    pub code: (u64, u64),
+    /// What it replaces.
+    pub instead: u64,
+    /// Where it goes on.
+    pub back: u64,
+}
+
+/// What set the flags: an instruction, and the memory that it looked at.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Why(pub Option<Instruction>, pub Option<Loc>);
+
+/// A path under way.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub ip: u64,
+    pub regs: [Val; 16],
+    pub flags: Flags,
+    /// What set the flags.
+    pub why: Why,
+    pub memory: BTreeMap<(Base, i64), (u8, Val)>,
+    pub gs: Gs,
+    pub cr3: Val,
+    pub zone: Zone,
+    pub resume: Vec<Resume>,
+    pub steps: Vec<Step>,
+    pub instructions: usize,
+}
+
+impl State {
+    fn start(entry: &Entry, kernel: &Kernel<'_>) -> Self {
+        let (rsp, frame) = scenario::frame(entry.arrival, kernel.symbols);
+        let mut regs = [ANY; 16];
+        regs[4] = rsp;
+        let steps = match entry.arrival {
+            Arrival::Fred { .. } => (0..8)
+                .map(|_| Step {
+                    at: entry.address,
+                    zone: Zone::Before,
+                    what: What::Access {
+                        region: Region::TaskStack,
+                        way: Way::Store,
+                        object: "FRED frame (event delivery)".into(),
+                        user_gs: false,
+                    },
+                })
+                .collect(),
+            _ => Vec::new(),
+        };
+        Self {
+            ip: entry.address,
+            regs,
+            flags: Flags::default(),
+            why: Why::default(),
+            memory: frame.into_iter().map(|(base, off, v)| ((base, off), (8, v))).collect(),
+            // FRED delivers with the kernel's GS base.
+            gs: if matches!(entry.arrival, Arrival::Fred { .. }) { Gs::Kernel } else { Gs::User },
+            cr3: scenario::cr3(&kernel.features),
+            zone: Zone::Before,
+            resume: Vec::new(),
+            steps,
+            instructions: 0,
+        }
+    }
+
+    fn same(&self) -> u64 {
+        use std::hash::{Hash, Hasher};
+        let mut hasher = rustc_hash::FxHasher::default();
+        (self.ip, self.regs, self.flags, self.gs, self.cr3, self.zone, &self.resume, &self.memory)
+            .hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+/// What becomes of a path after an instruction.
+pub(super) enum Flow {
+    /// It goes on at `ip`.
+    On,
+    /// The branch at the first address may also go to the second.
+    Fork(u64, u64, String),
+    /// It may also go on as this.
+    Split(Box<State>),
+    /// It ends.
+    End(End),
+    /// It warns or cannot happen.
+    Cut,
+    /// It passed the atomic of context tracking.
+    Atomic,
+}
+
+/// Instructions from one branch to the end of a path; the longest of three kernels has some 600.
+const LONGEST: usize = 20_000;
+/// Steps of one path: a repeated string instruction makes many.
+const STEPS: usize = 100_000;
+/// Paths of one entry, each way.
+const MOST: usize = 512;
+/// Instructions between the two atomics, over all paths of an entry.
+const BODY: usize = 100_000;
+
+/// Follows paths through one kernel.
+pub struct Walker<'k, 'a> {
+    pub(super) kernel: &'k Kernel<'a>,
+    pub(super) objects: Vec<Object>,
+    pub(super) by_name: FxHashMap<String, u32>,
+    decoded: FxHashMap<u64, Instruction>,
+    pub(super) facts: InstructionInfoFactory,
+    /// Instructions walked so far.
+    pub instructions: usize,
+}
+
+impl<'k, 'a> Walker<'k, 'a> {
+    /// For one kernel.
+    pub fn new(kernel: &'k Kernel<'a>) -> Self {
+        Self {
+            kernel,
+            objects: Vec::new(),
+            by_name: FxHashMap::default(),
+            decoded: FxHashMap::default(),
+            facts: InstructionInfoFactory::new(),
+            instructions: 0,
+        }
+    }
+
+    /// Walk one entry: all ways in, and from the first of them all ways out.
+    pub fn walk(&mut self, entry: &Entry) -> Result<Walked, BinaryError> {
+        let mut out =
+            Walked { entry: entry.clone(), ways_in: Vec::new(), ways_out: Vec::new(), cut: 0, gave_up: None };
+        let mut pending = vec![State::start(entry, self.kernel)];
+        let mut entered = None;
+        let started = self.instructions;
+        while let Some(state) = pending.pop() {
+            self.follow(entry, state, &mut pending, &mut FxHashSet::default(), &mut |state, end| {
+                let steps = std::mem::take(&mut state.steps);
+                out.ways_in.push(Path { steps, end: end.clone(), instructions: state.instructions });
+                // What the ways in differ in does not reach the way out.
+                if end == End::Tracking && entered.is_none() {
+                    state.zone = Zone::Body;
+                    entered = Some(state.clone());
+                }
+            })
+            .map(|cut| out.cut += cut)
+            .map_err(|e| BinaryError(format!("{}: {e}", entry.name)))?;
+            if out.ways_in.len() + pending.len() > MOST || self.instructions - started > BODY {
+                let at = pending.last().map_or(entry.address, |s| s.ip);
+                return Err(BinaryError(format!(
+                    "{}: more than {MOST} ways in or {BODY} instructions, one way now at {at:#x} ({})",
+                    entry.name,
+                    self.kernel.symbols.place(at)
+                )));
+            }
+        }
+        if out.ways_in.is_empty() {
+            return Err(BinaryError(format!(
+                "{} at {:#x}: every way warns or panics under the assumed state ({} ways)",
+                entry.name, entry.address, out.cut
+            )));
+        }
+        self.ways_out(entry, entered, &mut out);
+        Ok(out)
+    }
+
+    /// On from the atomic of the way in. The body may be long (machine checks): then only the ways in are told.
+    fn ways_out(&mut self, entry: &Entry, entered: Option<State>, out: &mut Walked) {
+        let mut pending: Vec<State> = entered.into_iter().collect();
+        let mut seen = FxHashSet::default();
+        let started = self.instructions;
+        while let Some(state) = pending.pop() {
+            let mut ended = Vec::new();
+            let followed = self.follow(entry, state, &mut pending, &mut seen, &mut |state, end| {
+                if matches!(state.zone, Zone::Exit | Zone::ExitUser) {
+                    let steps = std::mem::take(&mut state.steps);
+                    ended.push(Path { steps, end, instructions: state.instructions });
+                }
+            });
+            out.ways_out.append(&mut ended);
+            let at = pending.last().map_or(entry.address, |s| s.ip);
+            let too_many = self.instructions - started > BODY || out.ways_out.len() + pending.len() > MOST;
+            match followed {
+                Ok(cut) => out.cut += cut,
+                Err(why) => out.gave_up = Some(why.0),
+            }
+            if too_many {
+                let place = self.kernel.symbols.place(at);
+                out.gave_up =
+                    Some(format!("more than {BODY} instructions or {MOST} ways, one at {at:#x} ({place})"));
+            }
+            if out.gave_up.is_some() {
+                out.ways_out.clear();
+                return;
+            }
+        }
+    }
+
+    /// Follow one state to its end; others that branch off are left in `pending`. Returns how many were cut.
+    fn follow(
+        &mut self,
+        entry: &Entry,
+        mut state: State,
+        pending: &mut Vec<State>,
+        seen: &mut FxHashSet<u64>,
+        ended: &mut dyn FnMut(&mut State, End),
+    ) -> Result<usize, BinaryError> {
+        let limit = state.instructions + LONGEST;
+        loop {
+            if state.instructions >= limit || state.steps.len() > STEPS {
+                let (ip, place) = (state.ip, self.kernel.symbols.place(state.ip));
+                return Err(BinaryError(format!(
+                    "the walk does not end: {LONGEST} instructions, and is at {ip:#x} ({place})"
+                )));
+            }
+            match self.step(&mut state, &entry.name)? {
+                Flow::On => {}
+                Flow::Fork(at, target, test) => {
+                    let mut other = state.clone();
+                    other.ip = target;
+                    if state.zone == Zone::Body {
+                        if seen.insert(other.same()) {
+                            pending.push(other);
+                        }
+                        if !seen.insert(state.same()) {
+                            return Ok(0);
+                        }
+                    } else {
+                        let (zone, no) = (state.zone, What::Branch { test: test.clone(), taken: false });
+                        other.steps.push(Step { at, zone, what: What::Branch { test, taken: true } });
+                        state.steps.push(Step { at, zone, what: no });
+                        pending.push(other);
+                    }
+                }
+                Flow::Split(other) => {
+                    if seen.insert(other.same()) {
+                        pending.push(*other);
+                    }
+                }
+                Flow::Atomic if state.zone <= Zone::Tracking => {
+                    ended(&mut state, End::Tracking);
+                    return Ok(0);
+                }
+                Flow::Atomic if state.zone == Zone::Body => {
+                    state.zone = Zone::Exit;
+                    state.steps.clear();
+                    if !seen.insert(state.same()) {
+                        return Ok(0);
+                    }
+                }
+                Flow::Atomic => {}
+                Flow::Cut => return Ok(1),
+                Flow::End(end) => {
+                    ended(&mut state, end);
+                    return Ok(0);
+                }
+            }
+        }
+    }
+
+    /// An address in a replacement, as the address in the running text.
+    pub(super) fn shown(&self, state: &State, address: u64) -> u64 {
+        match state.resume.last() {
+            Some(r) if (r.code.0..r.code.1).contains(&address) => r.instead + (address - r.code.0),
+            _ => address,
+        }
+    }
+
+    pub(super) fn decode(&mut self, ip: u64, entry: &str) -> Result<Instruction, BinaryError> {
+        if let Some(found) = self.decoded.get(&ip) {
+            return Ok(*found);
+        }
+        let place = || self.kernel.symbols.place(ip);
+        let Some(bytes) = self.kernel.image.from(ip) else {
+            return Err(BinaryError(format!(
+                "the walk of {entry} came to {ip:#x}, which is in no section of the image"
+            )));
+        };
+        let mut decoder = Decoder::with_ip(64, &bytes[..bytes.len().min(15)], ip, DecoderOptions::NONE);
+        let instruction = decoder.decode();
+        if instruction.is_invalid() {
+            let start: Vec<String> = bytes.iter().take(8).map(|b| format!("{b:02x}")).collect();
+            return Err(BinaryError(format!(
+                "no instruction that is known here at {ip:#x} ({}), on the way of {entry}: bytes {}",
+                place(),
+                start.join(" ")
+            )));
+        }
+        self.decoded.insert(ip, instruction);
+        Ok(instruction)
+    }
+}
