@@ -32,7 +32,7 @@ def run(name: str, *arguments: str | Path) -> list[str]:
 def test_there_are_ten_and_each_has_its_test() -> None:
     names = {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")}
     assert len(names) >= 10
-    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert {name for name in names if name not in tests} == set()
 
 
