@@ -133,15 +133,22 @@ def test_two_questions_in_one_test_and_locals_in_a_condition_are_refused() -> No
         explore_litmus(local)
 
 
-CASES = sorted((Path(__file__).parent / "litmus" / "cases").glob("*.litmus"))
+CASES = sorted((Path(__file__).parents[1] / "litmus" / "cases").glob("*.litmus"))
 
 
 @pytest.mark.parametrize("file", CASES, ids=lambda f: f.stem)
-def test_reported_cases_come_out_as_stated_in_every_form_of_search(file: Path) -> None:
-    stated = tc.litmus(file)
-    plain = tc.litmus(file, reduce=False)
-    slow = explore_litmus(file.read_text(encoding="utf-8"))
+def test_reported_cases_come_out_as_stated_reduced_and_plain(file: Path) -> None:
+    reduced, plain = tc.litmus(file), tc.litmus(file, reduce=False)
 
-    assert stated.stated == stated.found == plain.found
-    rule = {"allowed": "invariant"}.get(stated.found, stated.found.removeprefix("violated: "))
-    assert slow.found == stated.found or rule in explore_litmus(file.read_text(), every=True).rules
+    assert reduced.stated == reduced.found == plain.found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", CASES, ids=lambda f: f.stem)
+def test_reported_cases_come_out_as_stated_in_the_second_explorer(file: Path) -> None:
+    stated, text = tc.litmus(file).found, file.read_text(encoding="utf-8")
+
+    found = explore_litmus(text)
+    if found.found != stated:  # the checker looks for the stated rule by itself
+        found = explore_litmus(text, every=True)
+    assert found.found == stated or stated.removeprefix("violated: ") in found.rules
