@@ -17,6 +17,7 @@ UNDONE = [
         f"sim/engine/{name}"
         for name in ("ops", "replay", "roam", "save", "scan", "skip", "stream", "tasks", "work")
     },
+    {"binary/exec", "binary/memory", "binary/walk"},
     {"tlbcore/address_traces", "tlbcore/tlb"},
     {"tlbcore/_output/perfetto", "tlbcore/simulation/run", "tlbcore/trace", "tlbcore/trace/recording"},
     {"tlbcore/trace/explanation", "tlbcore/trace/report/explained"},
