@@ -15,6 +15,7 @@ from tlbcore._input.numbers import count, flag
 from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import Result, column, rows_table
 from tlbcore._output.table import Table
+from tlbcore._output.visible import naming
 from tlbcore.kernel import machine_text
 from tlbcore.policy import Policy, as_policy, policies
 from tlbcore.simulation.repair_cost import Cost, cost_of
@@ -1432,7 +1433,8 @@ def litmus(
         text = _blessed(text, "verdict", found["found"])
         if counted is not None:
             text = _blessed(text, "states", counted := found["states"])
-        Path(test).write_text(text, encoding="utf-8")
+        with naming(str(test)):
+            Path(test).write_text(text, encoding="utf-8")
         found["stated"] = found["found"]
     shown = found["counterexample"] or {"text": "", "schedule": ""}
     return LitmusResult(

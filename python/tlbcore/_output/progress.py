@@ -10,7 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import IO, TYPE_CHECKING, Any
+
+from tlbcore._output.visible import drawn_on
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -39,14 +42,17 @@ def bar(what: str, unit: str = "", stream: IO[str] | None = None) -> Iterator[Pr
 
     Yields `advance(done, total)`; `total` is None when it is not known.
     """
+    stream = drawn_on(stream or sys.stderr)
+    if "IPython" not in sys.modules and not stream.isatty():  # Rich takes as long to load as a small search
+        if find_spec("rich") is None:
+            raise _needs_rich()
+        yield lambda _done, _total: None
+        return
     try:
         from rich import progress as bars
         from rich.console import Console
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "progress=True needs the package rich: pip install 'tlbcore[cli]'", name="rich"
-        ) from None
-    stream = stream or sys.stderr
+        raise _needs_rich() from None
     notebook = Console().is_jupyter
     if not notebook and not stream.isatty():
         yield lambda _done, _total: None
@@ -68,6 +74,12 @@ def bar(what: str, unit: str = "", stream: IO[str] | None = None) -> Iterator[Pr
     with bars.Progress(*columns, console=Console(file=stream, highlight=False), transient=True) as live:
         task = live.add_task(what, total=None)
         yield lambda done, total: live.update(task, completed=done, total=total)
+
+
+def _needs_rich() -> ModuleNotFoundError:
+    return ModuleNotFoundError(
+        "progress=True needs the package rich: pip install 'tlbcore[cli]'", name="rich"
+    )
 
 
 def _rate_column(bars: Any) -> Any:

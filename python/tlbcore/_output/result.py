@@ -14,14 +14,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
-
 from tlbcore._core import ConfigError
 from tlbcore._input.names import unknown
 from tlbcore._output.files import load_object, replace_file, save_object, sealed
 from tlbcore._output.table import Table
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import pyarrow as pa
     import xarray as xr
@@ -78,6 +77,8 @@ class Result:
         return self._tables()
 
     def _columns(self, table: str | None) -> tuple[str, dict[str, np.ndarray[Any, Any]]]:
+        import numpy as np
+
         tables = self._tables()
         name = next(iter(tables)) if table is None else table
         if name not in tables:
@@ -225,6 +226,8 @@ def column(values: Sequence[Any]) -> np.ndarray[Any, Any]:
     >>> column([1, None]).tolist(), column(["a", None]).tolist()
     ([1.0, nan], ['a', ''])
     """
+    import numpy as np
+
     known = [value for value in values if value is not None]
     if all(isinstance(value, bool) for value in known) and len(known) == len(values):
         return np.array(values, dtype=bool)
@@ -243,6 +246,8 @@ def dataset(
     attributes: Mapping[str, Any],
 ) -> xr.Dataset:
     """Return columns as a Dataset: a dimension per name of `index`, in the order in which values first stand."""
+    import numpy as np
+
     made = needed("xarray").Dataset
     attrs = {key: value if isinstance(value, (str, int, float)) else json.dumps(value) for key, value in
              attributes.items() if value is not None}  # fmt: skip
@@ -284,6 +289,8 @@ def _arrow(values: np.ndarray[Any, Any]) -> pa.Array:
 
 def _plain(value: Any) -> Any:
     """Return plain data: what JSON can hold."""
+    import numpy as np
+
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -329,6 +336,8 @@ def _folded(name: str, columns: Columns, units: Mapping[str, str], *, opened: bo
 
 
 def _cell(value: Any) -> str:
+    import numpy as np
+
     if value is None:
         return ""
     if isinstance(value, (float, np.floating)):

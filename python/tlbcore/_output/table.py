@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-Column = NDArray[Any]
+    Column = NDArray[Any]
+else:
+    Column = Any  # a search of the checker has no arrays, and starts in half the time without NumPy
 
 
 class Table(dict[str, Column]):
@@ -74,6 +76,8 @@ class Table(dict[str, Column]):
         return dict(self.items())
 
     def __eq__(self, other: object) -> bool:
+        import numpy as np
+
         if not isinstance(other, Mapping):
             return NotImplemented
         return list(self) == list(other) and all(
@@ -100,6 +104,8 @@ class Table(dict[str, Column]):
 
 
 def _frozen(column: Any) -> Column:
+    import numpy as np
+
     array = np.asarray(column)
     if array.flags.writeable:
         array = array.view()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tlbcore._output.visible import naming
 from tlbcore.inspect._root import Root
 
 _CPU = "sys/devices/system/cpu"
@@ -91,6 +92,7 @@ def collect(to: Path, *, root: Path | None = None, processes: bool = True) -> li
             continue
         target = to / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
+        with naming(str(target)):
+            target.write_bytes(data)
         copied.append(name)
     return copied

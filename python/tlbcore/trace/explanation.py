@@ -12,6 +12,7 @@ import numpy as np
 from tlbcore import _core
 from tlbcore._output.result import Result, column
 from tlbcore._output.table import Table
+from tlbcore._output.visible import visible
 from tlbcore.trace.recording import Trace, causes
 
 __all__ = ["Explanation", "explain"]
@@ -59,7 +60,7 @@ class Explanation(Result):
     def __str__(self) -> str:
         from tlbcore.trace.report.explained import explain_text
 
-        return explain_text(self)
+        return visible(explain_text(self))
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document without its `schema` and `version`."""

@@ -15,6 +15,7 @@ from tlbcore._core import PolicyError
 from tlbcore._input.raw import Outcome
 from tlbcore._output.result import Result
 from tlbcore._output.table import Table
+from tlbcore._output.visible import visible
 from tlbcore.policy import Policy, as_policies
 from tlbcore.policy import policies as built_in
 from tlbcore.trace.recording import Trace
@@ -86,7 +87,7 @@ class Replay(Result):
     def __str__(self) -> str:
         from tlbcore.trace.report.words import replay_text
 
-        return replay_text(self)
+        return visible(replay_text(self))
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document without its `schema` and `version`."""

@@ -10,26 +10,17 @@ import html
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from tlbcore._output.visible import naming, visible
+
 Cell = str | int | float | None
 
 _SHOWN_BARS = 2000
 _SHORT = 24  # characters that a cell keeps on one line
-
-
-def visible(text: str) -> str:
-    r"""Return a text with control, escape and bidirectional characters as `\xNN` or `\uNNNN`."""
-    return "".join(
-        char
-        if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
-        else (f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}")
-        for char in text
-    )
 
 
 def escape(text: object) -> str:
@@ -212,4 +203,5 @@ def page(
 
 def write(path: Path, text: str) -> None:
     """Write a page; `OSError` names the file."""
-    path.write_text(text, encoding="utf-8")
+    with naming(str(path)):
+        path.write_text(text, encoding="utf-8")

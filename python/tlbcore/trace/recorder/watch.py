@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlbcore._core import LiveMeter
+from tlbcore._output.visible import naming, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -223,7 +224,7 @@ def _metrics(reading: Reading) -> Iterator[str]:
 
 
 def _labels(row: Row) -> str:
-    name = row.name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    name = visible(row.name).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'{{cpu="{row.cpu}",kind="{row.kind}",name="{name}"}}'
 
 
@@ -231,8 +232,9 @@ def write_metrics(path: Path, reading: Reading) -> None:
     """Replace a file of metrics in one step, so that a collector never reads half of it."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(metrics(reading))
-        beside.replace(path)
+        with naming(str(path)):
+            beside.write_text(metrics(reading))
+            beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlbcore._input.cpus import show_cpus
+from tlbcore._output.visible import visible
 from tlbcore.trace.recording import Trace
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def times(count: int, one: str, several: str | None = None) -> str:
 
 def columns(rows: Sequence[Sequence[str]], align: str, indent: str = "  ") -> list[str]:
     """Lay rows out as text; `align` has `>` or `<` per column, the last column wraps under itself."""
+    rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(align))]
     out = []
     for row in rows:
@@ -150,7 +152,7 @@ def columns(rows: Sequence[Sequence[str]], align: str, indent: str = "  ") -> li
 def paragraph(text: str, indent: str = "  ", first: str | None = None) -> list[str]:
     """Wrap a sentence or two."""
     return textwrap.wrap(
-        text, _WIDTH, initial_indent=indent if first is None else first, subsequent_indent=indent
+        visible(text), _WIDTH, initial_indent=indent if first is None else first, subsequent_indent=indent
     )
 
 
