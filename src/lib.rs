@@ -30,6 +30,7 @@ pub mod sweep;
 pub mod trace;
 pub mod twin;
 
+mod bounded;
 mod cache;
 mod names;
 pub mod pool;

@@ -18,7 +18,7 @@ mod sweep;
 mod trace;
 
 /// The compiled core of tlbcore.
-#[pymodule]
+#[pymodule(gil_used = false)]
 mod _core {
     /// Version of the crate, which is the version of the package.
     #[pymodule_export]

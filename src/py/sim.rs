@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
 use super::errors::{self, ConfigError, SimError};
+use crate::bounded::{RATIO, bounded};
 use crate::hw::Preset;
 use crate::kernel::config::Config;
 use crate::kernel::policy::{shared, shared_builtin};
@@ -308,6 +309,9 @@ pub fn kernel_inert(json: &str, policy: &str, machine: &str, isolated: bool) -> 
     Ok(kernel.inert(&policy.name, &policy.needs, &machine.features, isolated))
 }
 
+/// The largest kernel's `.config` has some 300 KiB.
+const MOST_CONFIG: u64 = 16 << 20;
+
 /// A `.config` (plain or gzip), a command line and a meltdown state as (JSON, remarks); who is isolated, `_input/boot_line.py` reads.
 #[pyfunction]
 pub fn kernel_parse(
@@ -319,7 +323,8 @@ pub fn kernel_parse(
     use std::io::Read;
     let mut text = String::new();
     let read = if data.starts_with(&[0x1f, 0x8b]) {
-        flate2::read::MultiGzDecoder::new(data).read_to_string(&mut text)
+        bounded(data, RATIO, MOST_CONFIG, |raw| Ok(flate2::read::MultiGzDecoder::new(raw)))
+            .and_then(|mut decoder| decoder.read_to_string(&mut text))
     } else {
         let mut plain = data;
         plain.read_to_string(&mut text)

@@ -1,5 +1,6 @@
 //! One run from inputs to results: assemble the policy for the machine, calibrate bodies, run in blocks.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -14,6 +15,7 @@ use super::refuse::refuse;
 use super::scenario::{Actor, Gap, Kind, On, Path, Scenario};
 use super::stats::{N_CAUSES, Row, Stat};
 use super::timeline::Event;
+use crate::bounded::{RATIO, WHOLE, bounded};
 use crate::cache::Cache;
 use crate::hw::Preset;
 use crate::hw::preset::{Figure, Mark};
@@ -254,7 +256,10 @@ impl Run {
         if Sha256::digest(packed).as_slice() != digest {
             return Err(fail("damaged: its digest is not that of its content".into()));
         }
-        let json = zstd::decode_all(packed).map_err(|e| fail(format!("damaged: {e}")))?;
+        let mut json = Vec::new();
+        bounded(packed, RATIO, WHOLE, zstd::stream::read::Decoder::new)
+            .and_then(|mut decoder| decoder.read_to_end(&mut json))
+            .map_err(|e| fail(format!("damaged: {e}")))?;
         let whole: Checkpoint = serde_json::from_slice(&json).map_err(|e| fail(format!("damaged: {e}")))?;
         if whole.version != CHECKPOINT_VERSION {
             return Err(fail(format!("has version {}, this is {CHECKPOINT_VERSION}", whole.version)));

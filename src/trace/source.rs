@@ -16,6 +16,7 @@ use super::{
     TraceError,
     import::dat::{self, bytes::Bytes},
 };
+use crate::bounded::{RATIO, WHOLE, bounded};
 
 const BLOCK: usize = 1 << 18;
 const AHEAD: usize = 4;
@@ -70,11 +71,14 @@ fn begin(path: &str) -> Result<(Box<dyn Read + Send>, Vec<u8>), TraceError> {
 /// Opens `path` (`-` is standard input) and starts a decoder if it is packed.
 pub fn open(path: &str) -> Result<Box<dyn Read + Send>, TraceError> {
     let refuse = |reason: String| TraceError::Open { path: path.to_owned(), reason };
-    let (mut raw, head) = begin(path)?;
+    let (raw, head) = begin(path)?;
     if head.starts_with(dat::MAGIC) {
         let bytes = if path == "-" {
             let mut all = head;
-            raw.read_to_end(&mut all).map_err(|e| refuse(words(&e)))?;
+            raw.take(WHOLE).read_to_end(&mut all).map_err(|e| refuse(words(&e)))?;
+            if all.len() as u64 > WHOLE {
+                return Err(refuse(format!("a trace.dat of more than {WHOLE} bytes must be a file")));
+            }
             Bytes::Memory(all)
         } else {
             let file = File::open(path).map_err(|e| refuse(words(&e)))?;
@@ -90,7 +94,7 @@ pub fn open(path: &str) -> Result<Box<dyn Read + Send>, TraceError> {
             what: "is a binary perf.data; convert it with `perf script -i FILE > FILE.txt`".into(),
         });
     }
-    decode(path, head, raw, unpacked)
+    decode(path, head, raw, RATIO, unpacked)
 }
 
 /// The bytes of a file of any other kind: plain, .gz, .xz, .zst, or the members of a .zip, one after the other.
@@ -102,7 +106,8 @@ pub fn unpack(path: &str) -> Result<Box<dyn Read + Send>, TraceError> {
         let members = zip::ZipArchive::new(io::BufReader::new(file)).map_err(|e| refuse(e.to_string()))?;
         return Ok(Box::new(Ahead::start_members(members)));
     }
-    decode(path, head, raw, |decoder| Ok(Box::new(decoder)))
+    // A loop's addresses repeat without end, and are never held as a whole.
+    decode(path, head, raw, u64::MAX, |decoder| Ok(Box::new(decoder)))
 }
 
 /// What comes out of a decoder; `then` looks into it on the decoder's thread.
@@ -110,27 +115,33 @@ fn decode(
     path: &str,
     head: Vec<u8>,
     raw: Box<dyn Read + Send>,
+    ratio: u64,
     then: Then,
 ) -> Result<Box<dyn Read + Send>, TraceError> {
     let refuse = |reason: String| TraceError::Open { path: path.to_owned(), reason };
     let packing = Packing::of(&head);
     let whole = Cursor::new(head).chain(raw);
-    let decoder: Box<dyn Read + Send> = match packing {
-        Packing::Plain => return Ok(Box::new(whole)),
-        Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(whole)),
-        Packing::Xz => {
-            let stream =
-                liblzma::stream::Stream::new_stream_decoder(UNPACKING, liblzma::stream::CONCATENATED)
-                    .map_err(|e| refuse(e.to_string()))?;
-            Box::new(liblzma::read::XzDecoder::new_stream(whole, stream))
-        }
-        Packing::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::new(whole).map_err(|e| refuse(words(&e)))?;
-            decoder.window_log_max(UNPACKING.ilog2() - 1).map_err(|e| refuse(words(&e)))?;
-            Box::new(decoder)
-        }
-    };
-    Ok(Box::new(Ahead::start_with(decoder, then)))
+    if packing == Packing::Plain {
+        return Ok(Box::new(whole));
+    }
+    let decoder = bounded(whole, ratio, u64::MAX, |whole| -> io::Result<Box<dyn Read + Send>> {
+        Ok(match packing {
+            Packing::Plain => Box::new(whole),
+            Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(whole)),
+            Packing::Xz => {
+                let stream =
+                    liblzma::stream::Stream::new_stream_decoder(UNPACKING, liblzma::stream::CONCATENATED)?;
+                Box::new(liblzma::read::XzDecoder::new_stream(whole, stream))
+            }
+            Packing::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::new(whole)?;
+                decoder.window_log_max(UNPACKING.ilog2() - 1)?;
+                Box::new(decoder)
+            }
+        })
+    })
+    .map_err(|e| refuse(words(&e)))?;
+    Ok(Box::new(Ahead::start_with(Box::new(decoder), then)))
 }
 
 /// Several recordings as one text, in the order of their time stamps: per-CPU files, or parts of one machine's
@@ -234,7 +245,9 @@ fn unpacked(mut decoder: Box<dyn Read + Send>) -> io::Result<Box<dyn Read>> {
     let mut head = Vec::new();
     (&mut decoder).take(dat::MAGIC.len() as u64).read_to_end(&mut head)?;
     if head == dat::MAGIC {
-        decoder.read_to_end(&mut head)?;
+        if (&mut decoder).take(WHOLE).read_to_end(&mut head)? as u64 == WHOLE {
+            return Err(io::Error::other(format!("unpacks to a trace.dat of more than {WHOLE} bytes")));
+        }
         let text = dat::open(Bytes::Memory(head));
         return text
             .map(|text| text as Box<dyn Read>)

@@ -6,9 +6,11 @@ Whoever takes a list from the user raises the error of its own part with the tex
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Iterable
 
 LIMIT = 1 << 16  # far above NR_CPUS: a range is made as numbers, so it needs some bound
+_GROUP = re.compile("[0-9a-fA-F]{1,8}")
 
 
 class CpuListError(ValueError):
@@ -35,6 +37,7 @@ def cpu_list(text: str, last: int | None = None) -> frozenset[int]:
     if text in ("", "(null)"):
         return frozenset()
     cpus: set[int] = set()
+    named = 0
     for part in text.split(","):
         span, _, stride = part.strip().partition(":")
         if span == "all" and last is not None:
@@ -45,9 +48,18 @@ def cpu_list(text: str, last: int | None = None) -> frozenset[int]:
             end = _cpu(last_text, last) if dash else first
             used, group = (int(word) for word in stride.split("/")) if stride else (1, 1)
         except ValueError:
-            raise CpuListError(f"a CPU list is numbers and ranges: got {part!r} in {text!r}") from None
+            raise CpuListError(
+                f"a CPU list is numbers and ranges: got {_start(part)} in {_start(text)}"
+            ) from None
         if end < first or end >= LIMIT or not 0 < used <= group:
-            raise CpuListError(f"a range of CPUs must rise and end below {LIMIT}: got {part!r} in {text!r}")
+            raise CpuListError(
+                f"a range of CPUs must rise and end below {LIMIT}: got {_start(part)} in {_start(text)}"
+            )
+        named += end + 1 - first
+        if named > 4 * LIMIT:  # text from anywhere must not keep the reader busy
+            raise CpuListError(
+                f"a CPU list names at most {4 * LIMIT} CPUs, however often: {_start(text)} names more"
+            )
         cpus.update(cpu for cpu in range(first, end + 1) if (cpu - first) % group < used)
     return frozenset(cpus)
 
@@ -66,13 +78,18 @@ def cpu_mask(text: str) -> frozenset[int]:
     >>> sorted(cpu_mask("00000001,0000000c"))
     [2, 3, 32]
     """
-    try:
-        bits = 0
-        for group in text.strip().split(","):
-            bits = bits << 32 | int(group, 16)
-    except ValueError:
-        raise CpuListError(f"a CPU mask is hexadecimal groups: got {text!r}") from None
-    return frozenset(cpu for cpu in range(bits.bit_length()) if bits >> cpu & 1)
+    groups = text.strip().split(",")
+    if not all(_GROUP.fullmatch(group) for group in groups):
+        raise CpuListError(f"a CPU mask is hexadecimal groups of at most 8 digits: got {_start(text)}")
+    if len(groups) > LIMIT // 32:
+        raise CpuListError(f"a CPU mask ends below CPU {LIMIT}: {_start(text)} has {len(groups)} groups")
+    bits = int("".join(group.rjust(8, "0") for group in groups), 16)
+    return frozenset(cpu for cpu, bit in enumerate(reversed(f"{bits:b}")) if bit == "1")
+
+
+def _start(text: str) -> str:
+    """Return a text of any length as an error shows it."""
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
 
 
 def as_cpus(cpus: str | Iterable[int]) -> tuple[int, ...]:

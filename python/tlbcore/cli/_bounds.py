@@ -29,7 +29,13 @@ World = Annotated[
         "needs it, otherwise the worst of those it runs in."
     ),
 ]
-Memory = Annotated[str, typer.Option(help="Memory one search may use, such as 512M or 8G.")]
+Memory = Annotated[
+    str,
+    typer.Option(
+        help="Memory one search may use, such as 512M or 8G; auto: three quarters of what the machine, its control "
+        "group and the limits of the process leave."
+    ),
+]
 
 
 def bounds(
@@ -77,9 +83,13 @@ def times(text: str) -> int | str:
 
 
 def size(text: str) -> int:
-    """Read a number of bytes: 512M, 8G."""
+    """Read a number of bytes: 512M, 8G, or auto."""
+    from tlbcore._input.memory import default_memory, within_limits
+
+    if text == "auto":
+        return default_memory()
     units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
     number, unit = (text[:-1], units.get(text[-1:].upper())) if text[-1:].isalpha() else (text, 1)
     if unit is None or not number.isdecimal() or int(number) == 0:
-        _common.fail(f"memory is a number with K, M or G: got `{text}`")
-    return int(number) * unit
+        _common.fail(f"memory is a number with K, M or G, or auto: got `{text}`")
+    return within_limits(int(number) * unit)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+
+MOST_BYTES = 64 << 20
 
 
 class MissingError(Exception):
@@ -28,11 +31,13 @@ class Root:
         """Return the text of the first of these files that can be read, without trailing white space."""
         for name in names:
             try:
-                data = (self.path / name).read_bytes()
-                if name.endswith(".gz"):
-                    data = gzip.decompress(data)
-            except (OSError, EOFError, gzip.BadGzipFile):
+                with (self.path / name).open("rb") as raw:
+                    file = gzip.GzipFile(fileobj=raw) if name.endswith(".gz") else raw
+                    data = file.read(MOST_BYTES + 1)
+            except (OSError, EOFError, zlib.error):
                 continue
+            if len(data) > MOST_BYTES:
+                continue  # no file that is asked for is nearly as long, and none may fill the memory
             return data.decode("utf-8", "replace").rstrip()
         return None
 
