@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -124,12 +125,131 @@ def test_fail_is_one_line_and_status_2(capsys):
     assert capsys.readouterr().err == "tlbcore: error: no such thing\n"
 
 
-def test_a_bug_of_ours_keeps_its_traceback():
+@pytest.mark.parametrize(
+    "error",
+    [ZeroDivisionError("by zero"), KeyError("x"), AssertionError(), BaseException("a panic of the core")],
+)
+def test_a_bug_of_ours_is_status_70_with_its_traceback_and_where_to_report_it(error: BaseException, capsys):
     def body() -> None:
-        raise ZeroDivisionError
+        raise error
 
-    with pytest.raises(ZeroDivisionError):
-        _common.run(application(body), [])
+    assert _common.run(application(body), []) == 70
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Traceback")
+    assert re.fullmatch(rf"tlbcore: internal error: {type(error).__name__}.*`tlbcore doctor`.*", lines[-1])
+
+
+def test_where_faults_are_reported_is_what_the_package_says(capsys):
+    from importlib.metadata import metadata
+
+    urls = dict(url.split(", ", 1) for url in metadata("tlbcore").get_all("Project-URL"))
+    _common.internal(RuntimeError("x"))
+    assert capsys.readouterr().err.endswith(f"prints: {urls['Issues']}\n")
+
+
+def test_a_check_that_fails_inside_is_neither_verified_nor_violated():
+    script = (
+        "import sys, tlbcore.checker as c\n"
+        "def broken(*a, **k): raise IndexError('ours')\n"
+        "c.check = broken\n"
+        "from tlbcore.cli import main; sys.exit(main(['check', 'ipi']))"
+    )
+    assert run("-c", script).returncode == 70
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["check", "coalesce-v7-fixed", "--world", "pti"], 0),
+        (["check", "coalesce-v7"], 1),
+        (["check", "nonsense"], 2),
+        (["check", "ipi", "--cpus", "two"], 2),
+        (["check", "ipi", "--memory", "1K"], 3),
+    ],
+)
+def test_check_answers_by_its_exit_status(arguments: list[str], status: int):
+    done = run("-m", "tlbcore", *arguments)
+    assert done.returncode == status, done.stderr
+
+
+def test_the_page_of_exit_statuses_is_the_table_of_the_program():
+    page = (ROOT / "docs" / "command-line.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", page, re.MULTILINE)
+    assert {int(status): meaning for status, meaning in rows} == _common.STATUSES
+
+
+def test_memory_that_is_not_there_is_an_error_of_the_input(capsys):
+    def body() -> None:
+        raise MemoryError
+
+    assert _common.run(application(body), []) == 2
+    assert capsys.readouterr().err == "tlbcore: error: not enough memory for this\n"
+
+
+def test_a_full_disk_names_standard_output():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tlbcore", "check", "ipi"],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "tlbcore: error: standard output: no space left on device\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", "ipi", "--html", "/dev/full"],
+        ["calibrate", "--seconds", "0.3", "--base", "zen4-epyc", "--out", "/dev/full"],
+    ],
+)
+def test_a_full_disk_names_the_file_that_was_asked_for(arguments: list[str]):
+    done = run("-m", "tlbcore", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.endswith("tlbcore: error: /dev/full: no space left on device\n")
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich", "numpy"])
+def test_the_version_needs_no_other_package(missing: str):
+    script = f"import sys; sys.modules[{missing!r}] = None; from tlbcore.cli import main; sys.exit(main(['--version']))"
+    done = run("-c", script)
+    assert (done.returncode, done.stdout) == (0, f"tlbcore {tlbcore.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["check", "ipi"], ["policy", "list", "--json"], ["machines", "--json"]]
+)
+def test_what_needs_no_arrays_and_draws_nothing_loads_neither_numpy_nor_rich(arguments: list[str]):
+    done = run("-X", "importtime", "-m", "tlbcore", *arguments)
+    assert done.returncode in (0, 1)
+    loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "tlbcore._core" in loaded
+    assert not {"numpy", "rich.console", "rich.progress"} & loaded
+
+
+@pytest.mark.parametrize("name", cli._COMMANDS)
+def test_help_names_values_by_what_they_mean(name: str):
+    shown = run("-m", "tlbcore", name, "--help").stdout
+    assert not re.findall(r"<\w+|\b(?:INTEGER|FLOAT|list\[)", shown)
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "140"])
+def test_tables_are_as_wide_as_columns_says_and_cut_no_name(columns: str):
+    shown = run("-m", "tlbcore", "machines", env={**os.environ, "COLUMNS": columns}).stdout
+    table = shown.split("\n\nPTI:")[0].splitlines()
+    assert max(map(len, table)) <= int(columns)
+    assert "…" not in shown
+    assert {line.split()[0] for line in table if not line.startswith(" ")} >= set(tlbcore.machines)
+
+
+def test_a_table_that_does_not_fit_stands_in_groups_behind_its_first_column(capsys, monkeypatch):
+    from rich.table import Table
+
+    monkeypatch.setenv("COLUMNS", "24")
+    table = Table("figure", "alpha-policy", "beta-policy", box=None, pad_edge=False)
+    table.add_row("ipis", "1", "2")
+    _common.print_table(table)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [["figure", "alpha-policy"], ["ipis", "1"], ["figure", "beta-policy"], ["ipis", "2"]]
 
 
 def test_ctrl_c_ends_with_130_and_says_nothing(capsys):

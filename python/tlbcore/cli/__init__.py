@@ -6,8 +6,14 @@ so `tlbcore --help` loads neither NumPy nor the compiled core.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import typer
 
 # name -> its line in `tlbcore --help`. A module offers `command`, a function annotated for Typer, or `app`, a
 # `typer.Typer` with subcommands of its own.
@@ -33,22 +39,40 @@ _COMMANDS: dict[str, str] = {
     "top": "Watch what takes isolated CPUs from their tasks, live.",
     "inspect": "What a policy would do on this machine, and why.",
     "calibrate": "Measure this machine's costs.",
+    "schema": "Print the JSON Schema of what a command prints with --json.",
+    "doctor": "Say what is installed and what this machine is, for a report.",
+    "completion": "Print a script that completes commands in bash, zsh or fish.",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit status: 2 for bad input, 130 after Ctrl-C."""
+    """Run the command line and return its exit status, one of `_common.STATUSES`."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        import rich  # noqa: F401
-        import typer
-    except ModuleNotFoundError as missing:
-        print(
-            f"tlbcore: error: the command line needs the package {missing.name}: pip install 'tlbcore[cli]'",
-            file=sys.stderr,
-        )
+    if arguments == ["--version"]:  # needs no extra package
+        print(_version())
+        return 0
+    if arguments == ["doctor"] and (find_spec("typer") is None or find_spec("rich") is None):
+        from tlbcore._input import doctor
+
+        print(doctor.text(doctor.facts()))
         return 2
+    for name in ("typer", "rich"):
+        if find_spec(name) is None:
+            print(
+                f"tlbcore: error: the command line needs the package {name}: pip install 'tlbcore[cli]'",
+                file=sys.stderr,
+            )
+            return 2
     from tlbcore.cli import _common
+
+    if os.environ.get("_TLBCORE_COMPLETE"):
+        return _complete(arguments)
+    return _common.run(lambda: _application(arguments), arguments)
+
+
+def _application(arguments: list[str]) -> typer.Typer:
+    """Return the application, with the subcommand that is asked for whole and the others by their line only."""
+    import typer
 
     app = typer.Typer(
         name="tlbcore",
@@ -62,9 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def show_version(wanted: bool) -> None:
         if wanted:
-            from importlib.metadata import version
-
-            print(f"tlbcore {version('tlbcore')}")
+            print(_version())
             raise typer.Exit
 
     @app.callback()
@@ -76,21 +98,40 @@ def main(arguments: list[str] | None = None) -> int:
 
     def stand_in() -> None: ...
 
-    def build() -> typer.Typer:
-        # The top level has no option that takes a value, so the first plain word is the subcommand.
-        chosen = next((word for word in arguments if not word.startswith("-")), None)
-        for name, line in _COMMANDS.items():
-            if name != chosen:
-                app.command(name, help=line)(stand_in)
-                continue
-            module = import_module(f"tlbcore.cli.{name.replace('-', '_')}")
-            if hasattr(module, "app"):
-                app.add_typer(module.app, name=name, help=line)
-            else:
-                app.command(name)(module.command)
-        return app
+    # The top level has no option that takes a value, so the first plain word is the subcommand.
+    chosen = next((word for word in arguments if not word.startswith("-")), None)
+    for name, line in _COMMANDS.items():
+        if name != chosen:
+            app.command(name, help=line)(stand_in)
+            continue
+        module = import_module(f"tlbcore.cli.{name.replace('-', '_')}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name, help=line)
+        else:
+            app.command(name)(module.command)
+    return app
 
-    return _common.run(build, arguments)
+
+def _complete(words: list[str]) -> int:
+    """Print what a shell may put in the place of the last word."""
+    import typer
+
+    from tlbcore._output.visible import one_line
+    from tlbcore.cli.completion import candidates
+
+    def load(name: str) -> Any:
+        tree: Any = typer.main.get_command(_application([name]))
+        return tree.commands[name]
+
+    found = candidates(words, _COMMANDS, load)
+    sys.stdout.write("".join(f"{name}\t{one_line(meaning)}\n" for name, meaning in found))
+    return 0
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"tlbcore {version('tlbcore')}"
 
 
 def entry() -> None:

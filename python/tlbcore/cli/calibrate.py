@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tlbcore._output.visible import naming
 from tlbcore.cli import _common
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def command(
 
     found = calibrate(seconds=seconds, cpu=cpu, base=base, name=name, progress=progress)
     if out is not None:
-        out.write_text(found.toml, encoding="utf-8")
+        with naming(str(out)):
+            out.write_text(found.toml, encoding="utf-8")
     if json:
         _common.print_json(
             "calibrate",
@@ -80,7 +82,7 @@ def _show(found: Calibration) -> None:
         spread = "" if unit in ("sets", "ways") else f"{share:.1%}" if share < 10 else "> 1000%"
         cells = (key, f"{value:,.{digits}f} {unit}", spread, state, str(rows["how"][at]))
         table.add_row(*(Text(cell) for cell in cells))
-    console.print(table)
+    _common.print_table(table)
     if not math.isnan(found.getpid_ns):
         print(
             f"\ngetpid: predicted {found.getpid_predicted_ns:.0f} ns from the other calls without work, "

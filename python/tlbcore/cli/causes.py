@@ -105,6 +105,7 @@ def _schema(causes: list[Cause]) -> dict[str, object]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "tlbcore.causes",
+        "description": "The catalogue of what interrupts isolated CPUs: how each looks, who calls, what helps.",
         "type": "object",
         "required": ["schema", "version", "causes"],
         "properties": {

@@ -31,7 +31,7 @@ def command(
             metavar="FILE", help="Paths of a kernel text (`tlbcore extract`) in place of linux.kernel's."
         ),
     ] = None,
-    memory: _bounds.Memory = "8G",
+    memory: _bounds.Memory = "auto",
     reduce: Annotated[
         bool, typer.Option("--reduce/--no-reduce", help="Fuse ops that commute with everything.")
     ] = True,

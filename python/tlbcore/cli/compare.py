@@ -139,7 +139,7 @@ def _show(result: Comparison, *, every: bool) -> None:
             cells = [_cell(table, figure.name, i) for i in rows]
             if (every or figure.brief) and any(cell not in ("-", "0") for cell in cells):
                 shown.add_row(figure.name, *cells)
-        console.print(shown)
+        _common.print_table(shown)
     for note in _notes(result):
         console.print(f"note: {note}")
     for run in result.results:

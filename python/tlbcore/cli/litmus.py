@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlbcore.cli import _common
-from tlbcore.cli._bounds import size
+from tlbcore.cli._bounds import Memory, size
 
 if TYPE_CHECKING:
     from tlbcore.checker import LitmusResult
@@ -31,7 +31,7 @@ def command(
     states: Annotated[
         bool, typer.Option("--states", help="List every final state of each test, found in one search.")
     ] = False,
-    memory: Annotated[str, typer.Option(help="Memory one search may use, such as 512M or 8G.")] = "8G",
+    memory: Memory = "auto",
     reduce: Annotated[
         bool, typer.Option("--reduce/--no-reduce", help="Use symmetry and fuse ops that commute.")
     ] = True,

@@ -45,7 +45,7 @@ def command(
     for one in everything:
         flags = (one.meltdown, one.pcid, one.invpcid, one.invlpgb_extra is not None)
         table.add_row(one.name, *("yes" if flag else "-" for flag in flags), one.title)
-    _common.console().print(table)
+    _common.print_table(table)
     print("\nPTI: on unless turned off. `tlbcore machines NAME` shows where each number comes from.")
 
 
@@ -88,4 +88,4 @@ def _show(one: Machine) -> None:
         for row in rows:
             table.add_row(*row)
         _common.console().print()
-        _common.console().print(table)
+        _common.print_table(table)

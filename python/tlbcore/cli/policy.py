@@ -37,7 +37,7 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = Fa
         table.add_column(column, no_wrap=column == "policy")
     for p in policies.values():
         table.add_row(p.name, ", ".join(p.needs), p.doc)
-    _common.console().print(table)
+    _common.print_table(table)
 
 
 @app.command()

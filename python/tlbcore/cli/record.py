@@ -12,7 +12,7 @@ from tlbcore.cli import _common
 
 
 def command(
-    out: Annotated[Path, typer.Option(help="File to write; it must not exist.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; it must not exist.")] = None,
     run: Annotated[
         list[str] | None, typer.Argument(metavar="[-- COMMAND...]", help="Record while this runs.")
     ] = None,
@@ -63,8 +63,16 @@ def command(
         ),
     ] = None,
     buffer_kb: Annotated[int, typer.Option(help="Ring buffer per CPU, KiB.", min=64)] = 4096,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Record nothing: remove what recorders left that no longer run.")
+    ] = False,
 ) -> None:
     """Record a trace on this machine; everything is restored afterwards. Needs root."""
+    if clean:
+        _clean()
+        return
+    if out is None:
+        _common.fail("missing option '--out'")
     from tlbcore._input.cpus import show_cpus
     from tlbcore.cli.top import shown
     from tlbcore.trace import parse_cpus
@@ -115,8 +123,23 @@ def command(
         print(f"  {done.snapshots} snapshots")
     if done.refused:
         print(f"  not recorded, for this kernel lacks or refuses it: {', '.join(done.refused)}")
+    if done.unset:
+        print(f"  not set, for this kernel lacks or refuses it: {', '.join(done.unset)}")
     if done.left:
         print(f"  still there, others use it: {', '.join(done.left)}")
     print(f"  tlbcore explain {out}" + (f" --process {process}" if processes else ""))
     if done.status:
         _common.fail(f"the command ended with status {done.status}")
+
+
+def _clean() -> None:
+    from tlbcore.trace.recorder import guard
+    from tlbcore.trace.recorder.run import Tracefs
+
+    removed, left = guard.clean(Tracefs.find().path)
+    print(
+        "\n".join(f"removed: {what}" for what in removed)
+        or "nothing was left by a recorder that no longer runs"
+    )
+    if left:
+        _common.fail(f"not removed: {', '.join(left)}")

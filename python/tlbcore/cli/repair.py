@@ -25,7 +25,7 @@ def command(
     assume: _bounds.Assume = None,
     roles: _bounds.Roles = "",
     world: _bounds.World = "",
-    memory: _bounds.Memory = "8G",
+    memory: _bounds.Memory = "auto",
     machine: Annotated[
         str, typer.Option(help="CPU model that the cost is predicted for.")
     ] = defaults.MACHINE,

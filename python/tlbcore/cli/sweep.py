@@ -87,7 +87,7 @@ def _show(means: dict[str, Any]) -> None:
     policies = list(next(iter(means.values()))["value"]) if means else []
     for i, policy in enumerate(policies):
         shown.add_row(policy, *(f"{effects['mean'][i]:.5g}" for effects in means.values()))
-    _common.console().print(shown)
+    _common.print_table(shown)
 
 
 def _dask(address: str) -> Any:

@@ -52,7 +52,7 @@ def command(
         table.add_row(
             str(row.number), f"{row.name}{unit}", row.role, published, computed, ratio, tolerance, within
         )
-    _common.console().print(table)
+    _common.print_table(table)
     computed_rows = [row for row in result.rows if row.within is not None]
     print(f"\n{len(computed_rows)} computed, {len(result.misses)} outside their tolerance; inputs are marked")
     for row in result.misses:
