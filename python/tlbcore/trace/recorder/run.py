@@ -23,6 +23,8 @@ from typing import IO, Any, Protocol
 
 from tlbcore._core import NoiseMeter, TraceError
 from tlbcore._input.cpus import show_cpus
+from tlbcore._output.visible import naming
+from tlbcore.trace.recorder import guard
 from tlbcore.trace.recorder.notes import GROUP, about
 from tlbcore.trace.recorder.process import SHOOTDOWN_EVENTS, SHOOTDOWN_KPROBES
 from tlbcore.trace.recording import parse_cpus
@@ -203,8 +205,8 @@ class Recording:
 class Outcome:
     """What came of a recording.
 
-    `bytes` written, `lost` events, `events` switched on, what was `refused`,
-    what could not be undone (`left`), seconds of CPU time the recorder
+    `bytes` written, `lost` events, `events` switched on, what was `refused`, settings that the kernel refused
+    (`unset`), what could not be undone (`left`), seconds of CPU time the recorder
     took (`cpu_s`) of `seconds`, `snapshots` of a flight recorder, and the command's `status`, None if it was
     ended together with the recording.
     """
@@ -213,6 +215,7 @@ class Outcome:
     lost: int = 0
     events: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    unset: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     cpu_s: float = 0.0
     seconds: float = 0.0
@@ -272,16 +275,18 @@ def record(
     """
     if watch is not None and (what.flight or what.noise_us is not None):
         raise TraceError("a flight recorder cannot be watched: its ring is read only when it is saved")
+    guard.check_cpus(what.isolated, root)
     tracefs = tracefs or Tracefs.find()
     outcome = Outcome()
     started, used = time.monotonic(), time.process_time()
     # Probes outside, the instance inside: a probe that any instance has switched on cannot be removed.
     with (
+        naming(str(what.out)),
         what.out.open("wb" if what.out == Path(os.devnull) else "xb") as out,
         _terminable(),
-        _probes(tracefs, what, outcome),
+        _probes(tracefs, what, outcome) as probes,
     ):
-        with _instance(tracefs) as here, _trigger(tracefs, what, root) as hits:
+        with _instance(tracefs, probes=probes) as here, _trigger(tracefs, what, root) as hits:
             _set_up(here, what, outcome)
             out.write(about(root, what.isolated, what.processes, "before", outcome.events))
             with _housekeeping(what.isolated):
@@ -321,14 +326,15 @@ def _terminable() -> Iterator[None]:
 
 
 @contextmanager
-def _instance(tracefs: Tracefs, suffix: str = "") -> Iterator[Path]:
-    here = tracefs.path / "instances" / f"{GROUP}-{os.getpid()}{suffix}"
+def _instance(tracefs: Tracefs, suffix: str = "", probes: Sequence[str] = ()) -> Iterator[Path]:
+    here = tracefs.path / "instances" / guard.instance_name(suffix)
     try:
         try:
             tracefs.make(here)
         except PermissionError:
             raise TraceError(f"{here}: recording needs root, which may write there") from None
-        yield here
+        with guard.watchdog(here, tracefs.path / "kprobe_events", () if suffix else probes):
+            yield here
     finally:
         if here.is_dir():
             _try(here / "tracing_on", "0")
@@ -337,7 +343,7 @@ def _instance(tracefs: Tracefs, suffix: str = "") -> Iterator[Path]:
 
 
 @contextmanager
-def _probes(tracefs: Tracefs, what: Recording, outcome: Outcome) -> Iterator[None]:
+def _probes(tracefs: Tracefs, what: Recording, outcome: Outcome) -> Iterator[list[str]]:
     """Set kprobes; which ones a kernel takes depends on what its compiler inlined."""
     places, taken = tracefs.path / "kprobe_events", []
     try:
@@ -350,7 +356,7 @@ def _probes(tracefs: Tracefs, what: Recording, outcome: Outcome) -> Iterator[Non
                 if not _try(places, f"{line}\n", append=True):
                     taken.remove(function)
                     outcome.refused.append(f"kprobe on {function}")
-        yield
+        yield taken
     finally:
         for function in taken:
             if not _try(places, f"-:{GROUP}/{function}\n", append=True):
@@ -358,11 +364,11 @@ def _probes(tracefs: Tracefs, what: Recording, outcome: Outcome) -> Iterator[Non
 
 
 def _set_up(here: Path, what: Recording, outcome: Outcome) -> None:
-    _try(here / "tracing_on", "0")
-    _try(here / "buffer_size_kb", str(what.buffer_kb))
-    _try(here / "trace_clock", "mono")
+    settings = [("buffer_size_kb", str(what.buffer_kb)), ("trace_clock", "mono")]
     if what.flight or what.noise_us is not None:
-        _try(here / "options/overwrite", "1")
+        settings.append(("options/overwrite", "1"))
+    _try(here / "tracing_on", "0")
+    outcome.unset += [f"{name} to {value}" for name, value in settings if not _try(here / name, value)]
     events = here / "events"
     if what.processes:
         _try(here / "options/record-tgid", "1")
@@ -376,7 +382,8 @@ def _set_up(here: Path, what: Recording, outcome: Outcome) -> None:
         _try(events / "tlb/tlb_flush/trigger", "stacktrace if reason == 4")  # CPUs are about to be asked
     elif what.stacks:
         for name in (f"{GROUP}/flush_tlb_kernel_range", "ipi/ipi_send_cpumask"):
-            _try(events / name / "trigger", "stacktrace")
+            if not _try(events / name / "trigger", "stacktrace"):
+                outcome.unset.append(f"{name}/trigger to stacktrace")
     telling = ("ipi/", "csd/", "tlb/") if what.processes else ("ipi/", "csd/", "irq_vectors/")
     if not any(name.startswith(telling) for name in outcome.events):
         systems = " and ".join(name.rstrip("/") for name in telling).replace(" and ", ", ", 1)
@@ -450,7 +457,7 @@ def _stream(
                 watch.tick()
             select.select([pipe], [], [], 0.2)
             try:
-                while block := os.read(pipe, 1 << 16):
+                while block := _read(pipe, here):
                     out.write(block)
                     if watch is not None:
                         watch.feed(block)
@@ -534,7 +541,7 @@ def _available(here: Path) -> Iterator[bytes]:
     """Take what the pipe of an instance holds now."""
     pipe = os.open(here / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
     try:
-        while block := os.read(pipe, 1 << 16):
+        while block := _read(pipe, here):
             yield block
     except BlockingIOError:
         pass
@@ -593,6 +600,11 @@ def _lost(here: Path) -> int:
         for key, value in re.findall(r"^(overrun|dropped events): (\d+)", path.read_text(), re.M):
             lost += int(value) if key else 0
     return lost
+
+
+def _read(pipe: int, here: Path) -> bytes:
+    with naming(str(here / "trace_pipe")):
+        return os.read(pipe, 1 << 16)
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,0 +1,151 @@
+"""A recorder that is killed, fills the disk or is asked for CPUs that are not there leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.test_trace_record import EVENTS, Machine
+
+import tlbcore as tc
+from tlbcore.trace.recorder import guard
+from tlbcore.trace.recorder.run import Recording, record
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path, EVENTS)
+
+
+def wait_for(what, seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while not what() and time.monotonic() < end:
+        time.sleep(0.05)
+    return bool(what())
+
+
+def test_a_killed_recorder_is_stopped_by_its_watchdog(tmp_path: Path):
+    """SIGKILL runs no `finally`; without the watchdog isolated CPUs would be traced until the next boot."""
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from tests.test_trace_record import EVENTS, Machine\n"
+        "from tlbcore.trace.recorder.run import Recording, record\n"
+        "here = Path(sys.argv[1]); machine = Machine(here, EVENTS)\n"
+        "record(Recording(out=here / 'out', isolated=(2, 3)), machine.handle, machine.root)\n"
+    )
+    recorder = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=Path(__file__).parent.parent
+    )
+    tracing = tmp_path / "tracing"
+
+    def on() -> list[Path]:
+        return [f for f in tracing.glob("instances/*/tracing_on") if f.read_text().strip() == "1"]
+
+    assert wait_for(on), "it records"
+    (here,) = tracing.glob("instances/*")
+    assert here.name == f"tlbcore-{recorder.pid}-{guard._start(Path('/'), recorder.pid)}"
+
+    os.kill(recorder.pid, signal.SIGKILL)
+    recorder.wait()
+
+    assert wait_for(lambda: not on())
+    assert wait_for(lambda: (here / "events/enable").read_text() == "0\n")
+    assert wait_for(lambda: "-:tlbcore/flush_tlb_kernel_range\n" in (tracing / "kprobe_events").read_text())
+
+
+def test_the_watchdog_of_a_recorder_that_ends_by_itself_does_nothing(tmp_path: Path):
+    here = tmp_path / "instance"
+    (here / "events").mkdir(parents=True)
+    with guard.watchdog(here, tmp_path / "kprobe_events", ["f"]):
+        assert not (here / "tracing_on").exists()
+    assert list(here.iterdir()) == [here / "events"]
+    assert not (tmp_path / "kprobe_events").exists()
+
+
+def left_over(machine: Machine, name: str) -> Path:
+    """An instance as tracefs has it: its files go with the folder."""
+    here = machine.tracefs / "instances" / name
+    here.mkdir()
+    return here
+
+
+def test_clean_removes_what_dead_recorders_left_and_nothing_else(machine: Machine):
+    (machine.root / "proc/77").mkdir()
+    (machine.root / "proc/77/stat").write_text("77 (tl b) core) S " + " ".join(map(str, range(4, 23))) + "\n")
+    probes = machine.tracefs / "kprobe_events"
+    probes.write_text("p:tlbcore/set_memory_ro set_memory_ro\np:mine/other f\n")
+    assert guard._start(machine.root, 77) == 22
+    living = left_over(machine, "tlbcore-77-22")
+    noise = left_over(machine, "tlbcore-77-22-noise")
+    again = left_over(machine, "tlbcore-77-21")  # that number was given to another process since
+    dead = left_over(machine, "tlbcore-78-5")
+    older = left_over(machine, "tlbcore-79")
+    others = [left_over(machine, "trace-cmd"), left_over(machine, "tlbcore-notes-x")]
+
+    removed, left = guard.clean(machine.tracefs, machine.root)
+
+    assert removed == [f"instance {here.name}" for here in (again, dead, older)]
+    assert left == []
+    assert all(here.is_dir() for here in (living, noise, *others))
+    assert "-:" not in probes.read_text(), "a living recorder may use them"
+
+
+def test_clean_removes_probes_when_no_recorder_is_left(machine: Machine):
+    probes = machine.tracefs / "kprobe_events"
+    probes.write_text("p:tlbcore/set_memory_ro set_memory_ro\np:mine/other f\n")
+    left_over(machine, "tlbcore-78-5")
+
+    removed, left = guard.clean(machine.tracefs, machine.root)
+
+    assert removed == ["instance tlbcore-78-5", "kprobe tlbcore/set_memory_ro"]
+    assert left == []
+    assert probes.read_text().endswith("-:tlbcore/set_memory_ro\n")
+    assert "mine/other" not in probes.read_text().split("p:mine")[1].split("\n", 1)[1]
+
+
+def test_clean_says_what_it_could_not_remove(machine: Machine):
+    busy = left_over(machine, "tlbcore-78-5")
+    (busy / "used").mkdir()
+    removed, left = guard.clean(machine.tracefs, machine.root)
+    assert removed == []
+    assert left == ["instance tlbcore-78-5 (directory not empty)"]
+
+
+def test_cpus_that_the_machine_does_not_have_are_refused_before_anything_is_made(
+    machine: Machine, tmp_path: Path
+):
+    with pytest.raises(tc.TraceError, match=r"^CPU 4: not online here; these are: 0-3$"):
+        record(Recording(out=tmp_path / "o", isolated=(3, 4)), machine.handle, machine.root)
+    with pytest.raises(tc.TraceError, match=r"^CPUs 4-5: not online here"):
+        record(Recording(out=tmp_path / "o", isolated=(4, 5)), machine.handle, machine.root)
+    assert not (tmp_path / "o").exists()
+    assert list((machine.tracefs / "instances").iterdir()) == []
+
+
+def test_settings_that_the_kernel_refuses_are_told(machine: Machine, tmp_path: Path):
+    made = machine.make
+
+    def without_clock(here: Path) -> None:
+        made(here)
+        (here / "trace_clock").mkdir()
+
+    machine.make = without_clock  # type: ignore[method-assign]
+    done = record(Recording(out=tmp_path / "o", isolated=(2,), seconds=0.1), machine.handle, machine.root)
+    assert done.unset == ["trace_clock to mono"]
+
+
+def test_a_full_disk_names_the_file_and_everything_is_undone(machine: Machine):
+    full = Path("/dev/full")
+
+    class Full(type(full)):  # type: ignore[misc]
+        def open(self, mode: str = "r", *_: object, **__: object):
+            return open("/dev/full", "wb")  # noqa: PTH123
+
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        record(Recording(out=Full("/dev/full"), isolated=(2,), seconds=0.1), machine.handle, machine.root)
+    assert list((machine.tracefs / "instances").iterdir()) == []
