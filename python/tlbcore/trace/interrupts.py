@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,9 @@ class Snapshot:
     names: Mapping[str, str]
 
 
+_COUNT = re.compile("[0-9]{1,20}")
+
+
 def read_interrupts(path: str | Path) -> Snapshot:
     """Read a copy of /proc/interrupts.
 
@@ -60,7 +64,9 @@ def read_interrupts(path: str | Path) -> Snapshot:
 
 
 def _parse(path: str, lines: list[str]) -> Snapshot:
-    cpus = [int(word[3:]) for word in lines[0].split() if word.startswith("CPU")] if lines else []
+    cpus = (
+        [int(word[3:]) for word in lines[0].split() if re.fullmatch("CPU[0-9]{1,5}", word)] if lines else []
+    )
     if not cpus:
         raise TraceError(f"{path}:1: is no copy of /proc/interrupts: the first line has no CPU names")
     counts: dict[str, Mapping[int, int]] = {}
@@ -71,8 +77,8 @@ def _parse(path: str, lines: list[str]) -> Snapshot:
             raise TraceError(f"{path}:{number}: expected `name:` and counts: {line[:60]!r}")
         words = rest.split()
         values = words[: len(cpus)]
-        if not all(word.isdigit() for word in values):
-            values = [word for word in values if word.isdigit()]  # ERR and MIS have one count
+        if not all(map(_COUNT.fullmatch, values)):
+            values = [word for word in values if _COUNT.fullmatch(word)]  # ERR and MIS have one count
         if len(values) == len(cpus):
             counts[name.strip()] = dict(zip(cpus, map(int, values), strict=True))
             names[name.strip()] = " ".join(words[len(cpus) :])
