@@ -1,9 +1,10 @@
 # Development in an active virtual environment; `.ci/run` is what a change must pass.
 
-.PHONY: dev test lint memcheck asan bench bench-compare site wheel-pgo ci
+.PHONY: dev test lint memcheck asan bench bench-compare site wheel wheel-pgo soak ci
 
 dev: ## tools, and the package as an editable install, optimised but quick to build
-	pip install --group dev
+	python -m pip install -q 'pip>=25.1' # knows --group; the one of Python 3.11's venv does not
+	python -m pip install --group dev
 	maturin develop --profile quick
 
 test:
@@ -40,6 +41,15 @@ asan: ## the address sanitizer over the same tests; needs a nightly toolchain
 		cargo +nightly test --lib --target x86_64-unknown-linux-gnu -- $(LOOPS)
 
 LOOPS := hw::curve hw::packed hw::plain hw::batch hw::decoupled hw::mmu hw::walker addresses:: trace::source
+
+wheel: ## the wheel for the index in dist/, checked; WHEEL="--zig" for glibc 2.28 on any builder
+	.ci/wheel $(WHEEL)
+	python3 .ci/check_wheel.py dist
+
+SOAK_SECONDS ?= 3600
+
+soak: ## every input fuzzed, for SOAK_SECONDS in all; executions, crashes and peak memory at the end
+	python -m fuzz.soak --seconds $(SOAK_SECONDS)
 
 PGO := $(CURDIR)/target/pgo
 SYSROOT := $(shell rustc --print sysroot)
