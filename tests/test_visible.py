@@ -137,6 +137,17 @@ def test_raw_lines_are_shown_harmless(recording: str, tmp_path: Path):
     assert hidden(done.stdout.decode()) == []
 
 
+def test_pages_and_timelines_show_names_harmless(recording: str, tmp_path: Path):
+    bad = tmp_path / "bad.txt"
+    bad.write_text(recording.replace("modloop", "mod\x1b[2J"))
+    page, timeline = tmp_path / "page.html", tmp_path / "timeline.pftrace"
+    done = tlbcore("explain", bad, "--html", page, "--perfetto", timeline)
+    assert done.returncode == 0, done.stderr
+    for file in (page, timeline):
+        assert b"\x1b" + b"[2J" not in file.read_bytes(), file.name
+    assert r"mod\x1b[2J" in page.read_text()
+
+
 def test_file_names_are_shown_harmless(tmp_path: Path):
     bad = tmp_path / "no\x1b[31mfile\n.txt"
     done = tlbcore("explain", bad)

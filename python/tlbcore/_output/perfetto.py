@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlbcore import _core
+from tlbcore._output.visible import visible
 
 if TYPE_CHECKING:
     from tlbcore.simulation.run import SimResult
@@ -34,7 +35,7 @@ class _Rows:
         return self.tracks[group, name][0]
 
     def name(self, name: str) -> int:
-        return self.names.setdefault(name, len(self.names))
+        return self.names.setdefault(visible(name), len(self.names))
 
     def add(
         self,
@@ -65,7 +66,7 @@ class _Rows:
         )
         if joined is None:
             joined = [np.zeros(0, dtype=kind) for kind in ("u8", "i8", "u4", "u4", "u8", "f8")]
-        tracks = [(name, parent, counter) for _, name, parent, counter in self.tracks.values()]
+        tracks = [(visible(name), parent, counter) for _, name, parent, counter in self.tracks.values()]
         with Path(path).open("wb"):  # an error of Python's names the file
             pass
         try:
