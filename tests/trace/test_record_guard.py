@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.test_trace_record import EVENTS, Machine
+from tests.trace.test_trace_record import EVENTS, Machine
 
 import tlbcore as tc
 from tlbcore.trace.recorder import guard
@@ -33,14 +33,12 @@ def test_a_killed_recorder_is_stopped_by_its_watchdog(tmp_path: Path):
     """SIGKILL runs no `finally`; without the watchdog isolated CPUs would be traced until the next boot."""
     script = (
         "import sys; from pathlib import Path\n"
-        "from tests.test_trace_record import EVENTS, Machine\n"
+        "from tests.trace.test_trace_record import EVENTS, Machine\n"
         "from tlbcore.trace.recorder.run import Recording, record\n"
         "here = Path(sys.argv[1]); machine = Machine(here, EVENTS)\n"
         "record(Recording(out=here / 'out', isolated=(2, 3)), machine.handle, machine.root)\n"
     )
-    recorder = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)], cwd=Path(__file__).parent.parent
-    )
+    recorder = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=Path(__file__).parents[2])
     tracing = tmp_path / "tracing"
 
     def on() -> list[Path]:

@@ -18,7 +18,7 @@ from tests.skips import known, unlisted
 
 import tlbcore as tc
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 HOME = PROJECT["urls"]["Homepage"]
 

@@ -27,7 +27,7 @@ def test_a_recording_that_unpacks_to_thousands_of_times_its_size_is_refused(tmp_
 
 
 def test_a_recording_that_repeats_itself_is_not(tmp_path: Path):
-    text = lzma.decompress((Path(__file__).parent / "data" / "p4.w7.trace.txt.xz").read_bytes())
+    text = lzma.decompress((Path(__file__).parents[1] / "data" / "p4.w7.trace.txt.xz").read_bytes())
     packed = tmp_path / "calm.xz"
     packed.write_bytes(lzma.compress(text + b"# a comment\n" * (2 * MIB), preset=1))
     assert tc.read_trace(packed).events == 9556

@@ -11,7 +11,7 @@ import pytest
 
 import tlbcore as tc
 
-TRACE = Path(__file__).parent / "data" / "p4.w7.trace.txt.xz"
+TRACE = Path(__file__).parents[1] / "data" / "p4.w7.trace.txt.xz"
 
 
 def work(kind: int) -> object:

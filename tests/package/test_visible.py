@@ -17,7 +17,7 @@ import pytest
 
 from tlbcore._output.visible import NamedStream, VisibleStream, naming, one_line, visible
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 # Seven bytes each, as `modloop` has: clear the screen, write from right to left, be nothing, ring, set a colour.
 HOSTILE = {
