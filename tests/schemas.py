@@ -102,6 +102,21 @@ COMMANDS: dict[str, tuple[str, list[list[str]]]] = {
             ["replay", f"{DATA}/p4.w7.trace.txt.xz", "--machine", "skylake-sp"],
         ],
     ),
+    "shootdowns": (
+        "What shootdowns of user ranges cost a process, or all of them.",
+        [
+            [
+                "explain",
+                f"{DATA}/user.p73.us1.trace.txt.xz",
+                "--process",
+                "shoot",
+                "--between",
+                "GT_BEGIN",
+                "GT_END",
+            ],
+            ["explain", f"{DATA}/user.p612.us1.trace.txt.xz", "--all-cpus"],
+        ],
+    ),
     "sweep": ("A grid of configurations that was simulated.", [["sweep", "GRID", "--out", "OUT"]]),
     "tlb": (
         "An address trace run through a machine's TLBs.",
