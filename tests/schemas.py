@@ -26,6 +26,23 @@ COMMANDS: dict[str, tuple[str, list[list[str]]]] = {
         [["calibrate", "--seconds", "0.3", "--base", "zen4-epyc"]],
     ),
     "causes": ("The catalogue of what interrupts isolated CPUs.", [["causes"], ["causes", "vmalloc_purge"]]),
+    "census-difference": (
+        "What one kernel's entry paths add to another's, and drop.",
+        [
+            [
+                "census",
+                f"{DATA}/linux-6.1.192.census.json.xz",
+                "--against",
+                f"{DATA}/linux-6.12.117.census.json.xz",
+            ],
+            [
+                "census",
+                f"{DATA}/linux-6.12.117.census.json.xz",
+                "--since",
+                f"{DATA}/linux-6.1.192.census.json.xz",
+            ],
+        ],
+    ),
     "check": (
         "The verdict of a check; its exit status is 0 for verified, 1 for violated, 3 for inconclusive.",
         [
