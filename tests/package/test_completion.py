@@ -30,7 +30,7 @@ def complete(*words: str) -> list[str]:
         (["policy", "show", "coalesce-v7"], ["coalesce-v7", "coalesce-v7-fixed"]),
         (["check", "coalesce-v7-f"], ["coalesce-v7-fixed"]),
         (["check", "--nm"], ["--nmis"]),
-        (["check", "--no-"], ["--no-reduce"]),
+        (["check", "--no-red"], ["--no-reduce"]),
         (["check", "--nmis", ""], []),
         (["compare", "--machine", "zen4-"], ["zen4-epyc", "zen4-client"]),
         (["compare", "--policy", "=", "ct-"], ["ct-late"]),
