@@ -405,10 +405,27 @@ mod tests {
         policy::load(&policy::builtin(name).unwrap(), Features::PTI_PCID).unwrap()
     }
 
+    /// Policies of user ranges, whose flushes carry an address space and a generation: these have no form in Promela.
+    const OF_USER_RANGES: [&str; 7] = [
+        "invlpgb-from-4-cpus",
+        "latr",
+        "latr-two-ticks",
+        "luf",
+        "early-ack",
+        "early-ack-tables",
+        "switch-deferred",
+    ];
+
     #[test]
-    fn every_policy_has_a_promela_form() {
+    fn every_policy_of_kernel_ranges_has_a_promela_form() {
         for row in POLICIES {
-            let text = export(&code(row.id), SCOPE).unwrap_or_else(|e| panic!("{}: {e}", row.id));
+            let exported = export(&code(row.id), SCOPE);
+            if OF_USER_RANGES.contains(&row.id) {
+                let error = exported.unwrap_err().to_string();
+                assert!(error.contains("flush_tlb_func") && error.contains("no Promela for"), "{error}");
+                continue;
+            }
+            let text = exported.unwrap_or_else(|e| panic!("{}: {e}", row.id));
             assert!(text.contains("proctype Isolated") && text.contains("assert("), "{}", row.id);
             // Every jump has its label.
             for word in text.split(|c: char| !c.is_alphanumeric() && c != '_') {

@@ -560,14 +560,15 @@ fn run(seeds: std::ops::Range<u64>, most: usize) {
     let figures = format!("verified, violated, refused, too large: {tried:?}; different: {}", rules.len());
     assert!(rules.is_empty(), "{figures}; the first:\n{}", rules[0]);
     let [verified, violated, ..] = tried;
-    // Every path into the kernel makes many of them large.
-    assert!((verified + violated) * 7 > 4 * tried.iter().sum::<i32>(), "{figures}; {refused:#?}");
+    // Every path into the kernel makes many of them large, and a question about a fault is refused where no column
+    // accesses the page.
+    assert!((verified + violated) * 2 > tried.iter().sum::<i32>(), "{figures}; {refused:#?}");
     assert!(verified * 5 > violated && violated * 5 > verified, "one-sided: {figures}");
 }
 
 #[test]
 fn reduced_and_plain_searches_agree_on_random_models_of_every_rule() {
-    run(0..3_500, MOST);
+    run(0..4_200, MOST);
 }
 
 #[test]
