@@ -1306,6 +1306,8 @@ def verdict_table(*, memory: int = 8 * _GIB, progress: Progress | bool | None = 
             policy = policies[name]
             for world in _core.check_worlds(policy.text, policy.file):
                 for initiator in _initiators(policy.text, policy.file):
+                    if initiator == "flush_mm":
+                        continue  # `check` asks them all there is to ask
                     scopes = _TEXT_SCOPES if initiator == "text_poke" else _FLUSH_SCOPES
                     rows += [_row(name, initiator, scope, memory, world) for scope in scopes]
         if advance is not None:
