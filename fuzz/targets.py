@@ -108,8 +108,8 @@ def _checkpoint(data: bytes) -> None:
 
 
 def _simulate(tc: Any, checkpoint: Path) -> None:
-    load = tc.scenarios.quiet(duration_s=0.001, cpus=2, isolated="1")
-    tc.simulate(load, machine="skylake-sp", checkpoint=checkpoint)
+    load = tc.scenarios.syscall_heavy(duration_s=1.0)  # long enough to be stopped on its way
+    tc.simulate(load, machine="skylake-sp", skip=False, checkpoint=checkpoint)
 
 
 def _addresses(data: bytes) -> None:
@@ -160,15 +160,19 @@ def _checkpoints() -> list[bytes]:
 
     path = _file(b"", "seed")
     path.unlink()
-    load = tc.scenarios.quiet(duration_s=0.001, cpus=2, isolated="1")
 
-    def stop(done: float, _total: float | None) -> None:
-        if done:
-            raise KeyboardInterrupt
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
 
     with suppress(KeyboardInterrupt):
-        tc.simulate(load, machine="skylake-sp", checkpoint=path, progress=stop)
-    return [path.read_bytes()] if path.exists() else [b"tlbcore checkpoint"]
+        tc.simulate(
+            tc.scenarios.syscall_heavy(duration_s=1.0),
+            machine="skylake-sp",
+            skip=False,
+            checkpoint=path,
+            progress=stop,
+        )
+    return [path.read_bytes()]
 
 
 TARGETS: dict[str, Target] = {

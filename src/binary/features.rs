@@ -17,7 +17,7 @@ pub struct FeatureSet {
     on: BTreeSet<String>,
 }
 
-/// The set that the census was measured with (CENSUS 2): PTI without PCID, under a hypervisor.
+/// The set that the census was measured with (docs/binary.md): PTI without PCID, under a hypervisor.
 pub const DEFAULT: &str = "pti,pcid,invpcid,pge,fsgsbase,smap,hypervisor";
 
 /// What every x86-64 kernel finds.

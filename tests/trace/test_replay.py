@@ -15,7 +15,7 @@ from tlbcore.trace import replayed
 
 DATA = Path(__file__).parents[1] / "data"
 W7 = DATA / "p4.w7.trace.txt.xz"
-RECORDINGS = sorted(path for path in DATA.glob("*.xz") if "report" not in path.name)
+RECORDINGS = sorted(path for path in DATA.glob("*.trace*.xz"))
 
 ALWAYS = ["ipi others, flush_handler", "flush_here", "await acks"]
 
