@@ -63,7 +63,14 @@ def parsed(text: str) -> bool:
 def mutants(count: int, seed: int, defers: str = "flush") -> list[tuple[str, dict[str, str]]]:
     """Return texts with the assumptions to check them under."""
     rng = random.Random(seed)
-    names = [name for name, policy in tc.policies.items() if policy.sections and policy.defers == (defers,)]
+    asked = "purge" if defers == "flush" else "text_poke"
+    names = [
+        name
+        for name, policy in tc.policies.items()
+        if policy.sections
+        and policy.defers == (defers,)
+        and asked in _core.check_initiators(policy.text, policy.file)
+    ]
     out: list[tuple[str, dict[str, str]]] = []
     while len(out) < count:
         text = mutate(tc.policies[rng.choice(names)], rng)
@@ -80,7 +87,8 @@ def mutants(count: int, seed: int, defers: str = "flush") -> list[tuple[str, dic
 
 def agree(count: int, seed: int, entries: int, *, initiator: str = "purge", two_asids: bool = False) -> None:
     seen = set()
-    roles = f"{initiator}; isolated {entries}"
+    # With two ASIDs one path into the kernel: by any of them Python's search takes minutes.
+    roles = f"{initiator}; isolated {entries}{' by syscall' if two_asids else ''}"
     for text, assume in mutants(count, seed, "flush" if initiator == "purge" else "sync"):
         policy = tc.Policy(text=text)
         asids = 2 if two_asids else 1
@@ -159,7 +167,7 @@ def test_both_explorers_agree_on_syncs_of_patched_text() -> None:
 
 
 def test_both_explorers_agree_on_switches_of_contexts() -> None:
-    contexts_agree(5, seed=24)
+    contexts_agree(5, seed=28)
 
 
 @pytest.mark.slow
