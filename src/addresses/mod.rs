@@ -1,7 +1,7 @@
 //! Address traces of other tools: each access's address, kind and CPU, in pieces of bounded size.
 //!
 //! [`Reader::open`] tells the format by content: the binary ones are in [`binary`], the ones of lines in [`text`]. A
-//! format is one variant of [`Format`], its sample in [`Format::of`] and its record's parser. What a record does not
+//! format is one variant of [`Format`], its sample in `Format::of` and its record's parser. What a record does not
 //! hold is never made up: a format without CPUs has everything on CPU 0, one without fetches yields none.
 
 pub mod binary;
