@@ -27,7 +27,7 @@ bench-compare: ## fail where a bench is more than 10 % slower than in the run th
 
 site: ## the documentation as a site in site/; `python -m http.server -d site` shows it
 	pip install -q $$(python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['site'])")
-	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --site-dir site
+	PYTHONPATH=python NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --site-dir site
 
 memcheck: ## Valgrind over the tests of the loops with `unsafe`, and over raced calls from Python (docs/safety.md)
 	cargo test --lib --no-run

@@ -61,6 +61,8 @@ def figures() -> tuple[Figure, ...]:
 
     Metrics of sweeps are the same figures by name: `NAME` of isolated CPUs, `housekeeping_NAME`, `all_NAME`.
 
+    Examples
+    --------
     >>> [(f.unit, f.how) for f in figures() if f.name == "wait_share"]
     [('1', 'wait_ps / (cpus * time)')]
     """
