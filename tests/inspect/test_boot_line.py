@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tlbcore as tc
@@ -313,6 +313,7 @@ _OPTIONS = st.one_of(
 
 
 @settings(max_examples=300)
+@example(["rcu_nocbs=1-7", "isolcpus=1-7", "rcu_nocbs=2-3"], "6.12")
 @given(
     st.lists(_OPTIONS, max_size=4),
     st.sampled_from(

@@ -36,17 +36,19 @@ def boot(facts: Facts, options: Iterable[tuple[str, str | None]], *, mending: bo
     """
     if not mending and not facts.boot.settled:
         return "first mend the command line (see the findings on it); then look again"
-    parts = []
+    parts, overrides = [], []
     for name, value in options:
         text = name if value is None else f"{name}={value}"
         said = facts.boot.said(name)
         if said is None:
             parts.append(text)
         elif value is not None and not _same(facts, name, said, value):
-            parts.append(f"{text} instead of {name}={said}")
-    if not parts:
-        return None
-    return f"boot with {' '.join(parts)}{_where(facts)}"
+            if value in facts.boot.options.get(name, ()):
+                overrides.append(f"without the last {name}, which overrides the one before it")
+            else:
+                parts.append(f"{text} instead of {name}={said}")
+    asked = [*([f"with {' '.join(parts)}"] if parts else []), *overrides]
+    return f"boot {' and '.join(asked)}{_where(facts)}" if asked else None
 
 
 def _where(facts: Facts) -> str:
