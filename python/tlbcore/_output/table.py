@@ -19,6 +19,7 @@ class Table(dict[str, Column]):
     It is a `dict` because pandas, polars and pyarrow take those as columns; it cannot be changed, and so its arrays
     are not writeable. A column that stands on the disk is read at its first use and kept.
 
+    >>> import numpy as np
     >>> table = Table({"cpu": np.arange(2), "calls": np.array([5, 7])})
     >>> table
     <table of 2 columns: cpu, calls>
