@@ -20,7 +20,9 @@ SCOPES = [
 @pytest.mark.parametrize(("policy", "cpus", "nmis"), SCOPES)
 def test_states_per_second_of_a_check(benchmark: Any, policy: str, cpus: int, nmis: int) -> None:
     """Counts distinct states and transitions; nothing is random. One search under D=none, N=none."""
-    verdict = benchmark(tc.check, policy, cpus=cpus, nmis=nmis, assume={"D": "none", "N": "none"})
+    verdict = benchmark(
+        tc.check, policy, cpus=cpus, nmis=nmis, world="pti", assume={"D": "none", "N": "none"}
+    )
 
     assert verdict.status == "verified"
     if benchmark.stats is not None:
@@ -33,7 +35,7 @@ def test_states_per_second_of_a_check(benchmark: Any, policy: str, cpus: int, nm
 def test_two_threads_of_a_search(benchmark: Any) -> None:
     """Counts distinct states of one larger search; one thread against two, on idle cores if there are any."""
     small = not benchmark.enabled
-    how: dict[str, Any] = {"nmis": 1, "assume": {"D": "none", "N": "none"}}
+    how: dict[str, Any] = {"nmis": 1, "world": "pti", "assume": {"D": "none", "N": "none"}}
     how |= {} if small else {"cpus": 3, "reduce": False}
     policy = "coalesce-tri-state" if small else "ipi"
 
@@ -61,7 +63,7 @@ def test_transitions_per_second_beyond_forty_million_states(benchmark: Any) -> N
     small = not benchmark.enabled
     how: dict[str, Any] = {"cpus": 2 if small else 3, "nmis": 1, "entries": 3, "reduce": False, "threads": 1}
     verdict = benchmark.pedantic(
-        tc.check, args=("ipi",), kwargs=how | {"assume": {"D": "none", "N": "none"}}, rounds=1
+        tc.check, args=("ipi",), kwargs=how | {"world": "pti", "assume": {"D": "none", "N": "none"}}, rounds=1
     )
 
     assert verdict.status == "verified"
