@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -249,6 +250,7 @@ def test_a_run_with_an_unlisted_skip_fails_and_names_it(tmp_path: Path):
             text=True,
             check=False,
             cwd=ROOT,
+            env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
         )
 
     assert run().returncode == 0

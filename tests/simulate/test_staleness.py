@@ -64,6 +64,8 @@ def litmus(steps: list[Step], load: int, version: int) -> str:
         '  verdict "allowed"',
         '  "Steps of one or two CPUs, one after the other."',
         '  source "tests/simulate/test_staleness.py"',
+        # As on the array: each store is there at once.
+        '  assume "invpcid=ordered stores=sc"',
         f'  exists "r == {version}"',
         "  var turn : 4 bits, shared, starts 0",
         "  var a0 : 2 bits, shared, starts 0",
