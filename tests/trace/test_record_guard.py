@@ -52,7 +52,8 @@ def test_a_killed_recorder_is_stopped_by_its_watchdog(tmp_path: Path):
     recorder.wait()
 
     assert wait_for(lambda: not on())
-    assert wait_for(lambda: (here / "events/enable").read_text() == "0\n")
+    enable = here / "events/enable"
+    assert wait_for(lambda: enable.exists() and enable.read_text() == "0\n")
     assert wait_for(lambda: "-:tlbcore/flush_tlb_kernel_range\n" in (tracing / "kprobe_events").read_text())
 
 
