@@ -15,8 +15,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import tlbcore
+
 ROOT = Path(__file__).parent.parent
-FOLDER = ROOT / "python" / "tlbcore" / "data" / "schemas"
+FOLDER = Path(tlbcore.__file__).parent / "data" / "schemas"
 DATA = "tests/data"
 
 # Schema -> what it describes, and the commands that print it; a command's exit status is not looked at.

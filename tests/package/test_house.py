@@ -8,7 +8,7 @@ import pytest
 from tests.imports import circles, only_for_tests, python, rust
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.skipif(not (ROOT / "src").exists(), reason="the source tree is not here")
+pytestmark = pytest.mark.skipif(not (ROOT / "python").exists(), reason="the source tree is not here")
 
 # What is left to be undone; nothing may be added.
 UNDONE = [
