@@ -100,7 +100,14 @@ def command(
     if process is not None or all_cpus:
         if process is not None and all_cpus:
             _common.fail("--all-cpus counts every process: leave out --process")
-        given = {"--isolated": isolated, "--lines": lines, "--fail-if": fail_if, "--interrupts": interrupts}
+        given: dict[str, object] = {
+            "--isolated": isolated,
+            "--lines": lines,
+            "--fail-if": fail_if,
+            "--interrupts": interrupts,
+            "--html": html,
+            "--perfetto": perfetto,
+        }
         if others := [name for name, value in given.items() if value]:
             _common.fail(f"{', '.join(others)}: of isolated CPUs, not of shootdowns of user ranges")
         _shootdowns(traces or [], process, between, machine, json=json, merge=merge)

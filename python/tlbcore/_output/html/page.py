@@ -12,10 +12,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-from tlbcore._output.visible import naming, visible
+from tlbcore._output.visible import visible
 
 Cell = str | int | float | None
 
@@ -199,9 +198,3 @@ def page(
 </body>
 </html>
 """
-
-
-def write(path: Path, text: str) -> None:
-    """Write a page; `OSError` names the file."""
-    with naming(str(path)):
-        path.write_text(text, encoding="utf-8")
