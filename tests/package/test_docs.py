@@ -64,6 +64,8 @@ def test_readme_has_exactly_the_two_set_up_commands():
 @pytest.mark.parametrize(("command", "output"), commands())
 def test_a_command_in_the_documentation_prints_what_is_shown(command: str, output: str):
     assert command.startswith("tlbcore "), "only tlbcore's own commands are run"
+    if "python/tlbcore/" in command and not (ROOT / "python").exists():
+        pytest.skip("the source tree is not here: the command names a file of it")
     done = run(command)
     assert done.returncode in (0, 1, 3), done.stderr
     if output.strip():
@@ -154,7 +156,9 @@ def test_the_places_on_the_page_of_extensions_exist():
     places = re.findall(r"`((?:src|tests|python|benches|docs)/[\w./-]*)`", page)
     assert len(places) > 10
     for place in places:
-        assert (ROOT / place).exists() or not (ROOT / "src").exists(), place
+        if place.startswith("python/") and not (ROOT / "python").exists():
+            continue  # a run on the wheel, whose package is elsewhere
+        assert (ROOT / place).exists(), place
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
