@@ -24,9 +24,7 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore._output.result import load as load
     from tlbcore.address_traces import AddressChunk as AddressChunk
     from tlbcore.address_traces import Addresses as Addresses
-    from tlbcore.address_traces import Translation as Translation
     from tlbcore.address_traces import addresses as addresses
-    from tlbcore.address_traces import translate as translate
     from tlbcore.checker import Bounds as Bounds
     from tlbcore.checker import Counterexample as Counterexample
     from tlbcore.checker import LitmusResult as LitmusResult
@@ -82,6 +80,8 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore.trace.what_if import Flush as Flush
     from tlbcore.trace.what_if import user_flushes as user_flushes
     from tlbcore.trace.what_if import what_if as what_if
+    from tlbcore.translation import Translation as Translation
+    from tlbcore.translation import translate as translate
     from tlbcore.validation.published import Validation as Validation
     from tlbcore.validation.published import validate as validate
 
@@ -98,9 +98,9 @@ _EXPORTS: dict[str, str] = {
     "load": "tlbcore._output.result",
     "AddressChunk": "tlbcore.address_traces",
     "Addresses": "tlbcore.address_traces",
-    "Translation": "tlbcore.address_traces",
+    "Translation": "tlbcore.translation",
     "addresses": "tlbcore.address_traces",
-    "translate": "tlbcore.address_traces",
+    "translate": "tlbcore.translation",
     "EVENT": "tlbcore.tlb",
     "FLAGS": "tlbcore.tlb",
     "Machine": "tlbcore.hardware",

@@ -1,4 +1,4 @@
-"""Address traces of other tools: read in pieces, run through a machine's TLBs."""
+"""Address traces of other tools, read in pieces."""
 
 from __future__ import annotations
 
@@ -14,16 +14,12 @@ from tlbcore import _core
 from tlbcore._core import TraceError
 from tlbcore._input.names import unknown
 from tlbcore._input.numbers import count
-from tlbcore._output.progress import Progress, shown
-from tlbcore._output.result import Result, needed
-from tlbcore._output.table import Table
-from tlbcore.hardware import Machine
-from tlbcore.hardware import machine as as_machine
-from tlbcore.tlb import EVENT, FLAGS, OPS, Tlb
+from tlbcore._output.result import needed
 
-__all__ = ["AddressChunk", "Addresses", "Translation", "addresses", "translate"]
+__all__ = ["AddressChunk", "Addresses", "addresses"]
 
-KINDS = tuple(OPS)[:3]  # load, store, fetch; a kind's number is its place
+#: Load, store, fetch; a kind's number is its place.
+KINDS = tuple(name for _, name, _ in _core.event_ops()[:3])
 _LEAST = 64  # accesses of a chunk: one record must fit
 _COLUMNS = ("npy", "parquet")
 
@@ -259,152 +255,8 @@ def _piece(path: str, start: int, columns: dict[str, NDArray[Any]]) -> AddressCh
     return AddressChunk(address.view(np.uint64), kind.astype(np.uint8), cpu.astype(np.uint16))
 
 
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Translation(Result):
-    """What the accesses of a trace did to the TLBs of a machine.
-
-    Attributes
-    ----------
-    path, format, machine, page_size
-        What was run through which TLBs; every page of the trace has this size.
-    levels
-        Names of the TLB's levels, nearest first.
-    table
-        One row per CPU and kind of access: `cpu`, `kind`, `accesses`, `{level}_hits` and `{level}_misses` for each
-        level (an access misses a level if none up to it answers), `walks`, `walk_ratio` (walks per access).
-    counters
-        One row per CPU: `cpu`, and the counters of `TlbResult`, paging-structure caches included.
-    """
-
-    _index = ("cpu", "kind")
-
-    path: str
-    format: str
-    machine: Machine
-    page_size: int
-    levels: tuple[str, ...]
-    table: Table = field(repr=False)
-    counters: Table = field(repr=False)
-
-    def _tables(self) -> dict[str, Table]:
-        return {"table": self.table, "counters": self.counters}
-
-    def _about(self) -> dict[str, Any]:
-        return {
-            "trace": self.path, "format": self.format, "machine": self.machine.name, "page_size": self.page_size,
-            "version": _core.__version__,
-        }  # fmt: skip
-
-    def __repr__(self) -> str:
-        accesses, walks = (int(self.table[name].sum()) for name in ("accesses", "walks"))
-        return f"<Translation of {self.path} on {self.machine.name}: {accesses} accesses, {walks} walks>"
-
-
-def translate(
-    trace: Addresses | str | Path,
-    *,
-    machine: str | Path | Machine,
-    page_size: int = 4096,
-    smt: bool = False,
-    progress: Progress | bool | None = None,
-) -> Translation:
-    """Run an address trace through the TLBs of a machine: hits and misses per level, walks.
-
-    Each CPU of the trace has TLBs of its own, empty at the start, and one context; nothing is flushed.
-
-    Parameters
-    ----------
-    trace
-        A file, or what `addresses` returned.
-    machine
-        CPU model: the name of a built-in one, a preset file or a `Machine`.
-    page_size
-        Size of every page: 4096, 2 MiB or 1 GiB.
-    smt
-        Whether a sibling takes half of the structures that siblings split.
-    progress
-        Called with (accesses done, None); True shows a bar on a terminal.
-
-    Raises
-    ------
-    TraceError, OSError
-        As for `addresses`; for an address that is not canonical, by its number in the trace.
-    TlbError
-        If the machine is unknown, or no level of it holds pages of this size.
-
-    Examples
-    --------
-    >>> import tlbcore as tc
-    >>> found = tc.translate("tests/data/addresses/walk.lackey.txt.xz", machine="peers-64x4-1536x12")
-    >>> [found.table[name].tolist() for name in ("kind", "accesses", "l1_misses", "walks")]
-    [['load', 'fetch'], [288, 1453], [288, 1], [96, 1]]
-    """
-    source = trace if isinstance(trace, Addresses) else addresses(trace)
-    model = as_machine(machine)
-    sizes = {4096: 0, 1 << 21: FLAGS["SIZE_2M"], 1 << 30: FLAGS["SIZE_1G"]}
-    if page_size not in sizes:
-        raise _core.TlbError(f"page_size must be 4096, 2097152 or 1073741824 bytes: got {page_size!r}")
-    tlbs: dict[int, Tlb] = {}
-    sums: dict[int, NDArray[np.int64]] = {}
-    levels = tuple(name.removesuffix("_hits") for name in _hits(Tlb(model, smt=smt)))
-    done = 0
-    with shown(progress, "translating", "accesses") as advance:
-        for chunk in source:
-            pages = _canonical(source.path, chunk.address, done)
-            for cpu in np.unique(chunk.cpu).tolist():
-                if cpu not in tlbs:
-                    tlbs[cpu] = Tlb(model, smt=smt)
-                    sums[cpu] = np.zeros((len(KINDS), len(levels) + 1), dtype=np.int64)
-                mine = chunk.cpu == cpu
-                events = np.zeros(int(mine.sum()), dtype=EVENT)
-                events["vpn"], events["op"] = pages[mine], chunk.kind[mine]
-                events["flags"] = sizes[page_size]
-                answered = tlbs[cpu].run(events).levels
-                assert answered is not None
-                places = events["op"].astype(np.int64) * (len(levels) + 1) + answered
-                sums[cpu] += np.bincount(places, minlength=sums[cpu].size).reshape(sums[cpu].shape)
-            done += len(pages)
-            if advance is not None:
-                advance(done, None)
-    if not done:
-        raise TraceError(f"{source.path}: holds no access" + _of_which(source))
-    rows = [(cpu, kind) for cpu in sorted(sums) for kind in range(len(KINDS)) if sums[cpu][kind].sum()]
-    counted = np.array([sums[cpu][kind] for cpu, kind in rows])
-    accesses = counted.sum(axis=1)
-    table: dict[str, Any] = {
-        "cpu": np.array([cpu for cpu, _ in rows], dtype=np.int64),
-        "kind": np.array([KINDS[kind] for _, kind in rows]),
-        "accesses": accesses,
-    }
-    for level, name in enumerate(levels):
-        table[f"{name}_hits"] = counted[:, level]
-        table[f"{name}_misses"] = accesses - counted[:, : level + 1].sum(axis=1)
-    table["walks"] = counted[:, -1]
-    table["walk_ratio"] = counted[:, -1] / accesses
-    counters = [{"cpu": cpu, **tlbs[cpu].counters} for cpu in sorted(tlbs)]
-    return Translation(
-        path=source.path,
-        format=source.format,
-        machine=model,
-        page_size=page_size,
-        levels=levels,
-        table=Table(table),
-        counters=Table({name: np.array([row[name] for row in counters]) for name in counters[0]}),
-    )
-
-
-def _hits(tlb: Tlb) -> list[str]:
-    names = list(tlb.counters)
-    return [name for name in names[: names.index("walks")] if name.endswith("_hits")]
-
-
-def _of_which(trace: Addresses) -> str:
-    chosen = [] if len(trace.kinds) == len(KINDS) else [f"kind {', '.join(trace.kinds)}"]
-    chosen += [] if trace.cpu is None else [f"CPU {trace.cpu}"]
-    return f" of {' on '.join(chosen)}" if chosen else ""
-
-
-def _canonical(path: str, address: NDArray[np.uint64], before: int) -> NDArray[np.uint64]:
+def canonical_pages(path: str, address: NDArray[np.uint64], before: int) -> NDArray[np.uint64]:
+    """Return `address >> 12`; `before` accesses precede. Raises `TraceError` for the first that no CPU takes."""
     high = address.view(np.int64) >> 56  # bits 63 to 56 are copies of bit 56 (SDM Vol. 1, 3.3.7.1, LA57)
     wrong = (high != 0) & (high != -1)
     if wrong.any():
@@ -428,5 +280,5 @@ def curve_pages(trace: Addresses) -> Iterator[NDArray[np.uint64]]:
                     " cpu="
                 )
             seen = cpu
-        yield _canonical(trace.path, chunk.address, done)
+        yield canonical_pages(trace.path, chunk.address, done)
         done += len(chunk.address)

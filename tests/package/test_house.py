@@ -18,7 +18,6 @@ UNDONE = [
         for name in ("ops", "replay", "roam", "save", "scan", "skip", "stream", "tasks", "work")
     },
     {"binary/exec", "binary/memory", "binary/walk"},
-    {"tlbcore/address_traces", "tlbcore/tlb"},
     {"tlbcore/_output/perfetto", "tlbcore/simulation/run", "tlbcore/trace", "tlbcore/trace/recording"},
     {"tlbcore/trace/explanation", "tlbcore/trace/report/explained"},
     {"tlbcore/trace/replayed", "tlbcore/trace/report/words"},

@@ -70,8 +70,8 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def test_every_class_of_results_stands_in_this_test(made: Callable[[str], Result]) -> None:
-    import tlbcore.address_traces
     import tlbcore.inspect.calibration
+    import tlbcore.translation
     import tlbcore.validation.published  # noqa: F401
 
     def below(cls: type) -> set[str]:

@@ -10,7 +10,8 @@ import typer
 from tlbcore.cli import _common
 
 if TYPE_CHECKING:
-    from tlbcore.address_traces import Addresses, Translation
+    from tlbcore.address_traces import Addresses
+    from tlbcore.translation import Translation
 
 SIZES = {"4K": 4096, "2M": 1 << 21, "1G": 1 << 30}
 
@@ -41,7 +42,7 @@ def command(
 
     Traces of ChampSim, DynamoRIO (drmemtrace), Valgrind (lackey), Pin (pinatrace), gem5, CSV, NumPy, Parquet.
     """
-    from tlbcore.address_traces import translate
+    from tlbcore.translation import translate
 
     if page_size not in SIZES:
         _common.fail(f"--page-size takes {', '.join(SIZES)}: got {page_size!r}")
