@@ -145,6 +145,7 @@ COMMANDS: dict[str, tuple[str, list[list[str]]]] = {
         ],
     ),
     "validate": ("The published experiments, with the published and the computed figure.", [["validate"]]),
+    "words": ("What the words of reports mean.", [["words"], ["words", "purge"]]),
 }
 
 

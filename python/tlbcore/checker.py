@@ -176,6 +176,23 @@ class Counterexample:
         """
         return _timed(self._request, self._store_buffer, self.schedule, machine)
 
+    def to_svg(self, path: str | Path | None = None, *, every: bool = False) -> str:
+        """Return the run as a sequence diagram in SVG, and write it if a path is given.
+
+        A lifeline per CPU and one of memory, time downwards. `every` adds the moves that change nothing others can see.
+        `OSError` if the file cannot be written.
+        """
+        from tlbcore._output.files import replace_file
+        from tlbcore._output.interleaving.diagram import svg
+
+        text = svg(self, every=every)
+        if path is not None:
+            replace_file(Path(path), text.encode())
+        return text
+
+    def _repr_svg_(self) -> str:
+        return self.to_svg()
+
     def to_dict(self) -> dict[str, Any]:
         """Return the counterexample as plain data, the twin of its text."""
         return {
@@ -358,6 +375,12 @@ class Verdict(Result):
                 ),
             ]
         return "\n".join(parts)
+
+    def to_mail(self) -> str:
+        """Return the verdict as a plain-text mail of at most 72 columns: subject, text, how to see it again."""
+        from tlbcore._output.interleaving.mail import mail
+
+        return mail(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict as plain data."""

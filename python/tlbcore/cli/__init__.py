@@ -21,6 +21,7 @@ _COMMANDS: dict[str, str] = {
     "demo": "Explain a bundled real trace, compare policies, check three of them.",
     "explain": "Who interrupted the isolated CPUs in a trace, and why.",
     "causes": "What interrupts isolated CPUs: the catalogue.",
+    "words": "What the words of reports mean.",
     "replay": "What would have happened in a recording under other policies.",
     "check": "Verify a policy within bounds, or print the shortest violation.",
     "litmus": "Run litmus tests: small programs with their verdict inside.",

@@ -208,6 +208,13 @@ def write_page(path: Path, text: str) -> None:
     print(f"{path}: written", file=sys.stderr)
 
 
+def print_legend(report: str) -> None:
+    """Print what the words mean that a report uses."""
+    from tlbcore._output.legend import legend, used
+
+    print(f"\nWords (`tlbcore words` has all)\n{legend(used(report), width())}")
+
+
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, str)):
         return value

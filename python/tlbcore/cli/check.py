@@ -56,16 +56,36 @@ def command(
         Path | None,
         typer.Option(metavar="FILE", help="Also write the report as one self-contained page of HTML."),
     ] = None,
+    legend: Annotated[
+        bool,
+        typer.Option("--legend", help="End with what the words of the report mean; `tlbcore words` has all."),
+    ] = False,
+    svg: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the run that breaks it as a sequence diagram."),
+    ] = None,
+    mail: Annotated[
+        bool, typer.Option("--mail", help="Print it as a mail: 72 columns of ASCII, and how to see it again.")
+    ] = False,
+    step: Annotated[
+        bool,
+        typer.Option(
+            "--step", help="Go through the run that breaks it move by move, by keys (n, p, g, G, a, q)."
+        ),
+    ] = False,
 ) -> int:
     """Verify a policy within bounds, or print the shortest violation."""
     given = _common.given(ctx)
     if every:
         if policy or necessary:
             _common.fail("--all checks every policy: leave the policy and --necessary out")
+        _refuse_forms(html, svg, mail=mail, step=step, why="--all is a table")
         _bounds.refuse(given - {"every", "memory", "json"}, "--all has its own bounds")
         return _table(_bounds.size(memory), json)
     if not policy:
         _common.fail("name a policy, or ask for --all")
+    if json + mail + step > 1:
+        _common.fail("--json, --mail and --step each print it their way: give one")
     asked: Any = policy
     if kernel is not None:
         from tlbcore.policy import as_policy
@@ -86,8 +106,7 @@ def command(
         memory=memory,
     )
     if necessary:
-        if html is not None:
-            _common.fail("--html shows one verdict: leave --necessary out")
+        _refuse_forms(html, svg, mail=mail, step=step, why="--necessary asks about every op")
         _bounds.refuse(given & {"reduce", "confirm", "threads"}, "--necessary chooses its own search")
         return _necessary(asked, json, bounds)
     from tlbcore.checker import check
@@ -103,15 +122,70 @@ def command(
         )
     if json:
         _common.print_json("check", 1, **verdict.to_dict())
+    elif mail:
+        from tlbcore._output.interleaving.mail import mail as written
+
+        print(written(verdict, _again(ctx)), end="")
+    elif step and verdict.counterexample is not None:
+        from tlbcore._output.interleaving.terminal import walk
+
+        walk(verdict.counterexample, _common.width())
     else:
         print(verdict)
         if nmis == 0:
             print("\nNo NMI in this scope; --nmis 1 adds one.")
+        if legend:
+            _common.print_legend(str(verdict))
     if html is not None:
         from tlbcore._output.html import reports
 
         _common.write_page(html, reports.check(verdict, _common.document("check", 1, **verdict.to_dict())))
+    if verdict.counterexample is None:
+        if svg is not None or step:
+            _common.note(
+                f"{verdict.policy} is {verdict.status}: there is no run to {'step through' if step else 'draw'}"
+            )
+    elif svg is not None:
+        from tlbcore._output.interleaving.diagram import svg as drawn
+
+        run = verdict.counterexample
+        title = f"{verdict.policy}: {run.rule} in {len(run.steps)} moves"
+        _common.write_page(svg, drawn(run, title))
     return STATUS[verdict.status]
+
+
+def _refuse_forms(html: Path | None, svg: Path | None, *, mail: bool, step: bool, why: str) -> None:
+    forms = {"--html": html, "--svg": svg, "--mail": mail, "--step": step}
+    if given := [name for name, value in forms.items() if value]:
+        _common.fail(f"{', '.join(given)}: of one verdict, and {why}")
+
+
+def _again(ctx: typer.Context) -> str:
+    """Return the command line of this call, without the form it is printed in."""
+    from tlbcore._output.interleaving.mail import quoted
+
+    words: list[str] = ["tlbcore", "check"]
+    for parameter in ctx.command.params:
+        name, value = str(parameter.name), ctx.params[str(parameter.name)]
+        if name not in _common.given(ctx) or name in (
+            "json",
+            "mail",
+            "step",
+            "html",
+            "svg",
+            "legend",
+            "memory",
+            "threads",
+        ):
+            continue
+        if parameter.param_type_name == "argument":
+            words.append(str(value))
+        elif isinstance(value, bool):
+            words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
+        else:
+            for one in value if isinstance(value, list | tuple) else [value]:
+                words += [parameter.opts[0], str(one)]
+    return quoted(words)
 
 
 def _necessary(policy: Any, json: bool, bounds: dict[str, Any]) -> int:

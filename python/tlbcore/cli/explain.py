@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,6 +63,16 @@ def command(
         Path | None,
         typer.Option(metavar="FILE", help="Also write the report as one self-contained page of HTML."),
     ] = None,
+    short: Annotated[
+        bool,
+        typer.Option(
+            "--short", help="Three lines, for a status bar or a chat: how much, by what, what helps."
+        ),
+    ] = False,
+    legend: Annotated[
+        bool,
+        typer.Option("--legend", help="End with what the words of the report mean; `tlbcore words` has all."),
+    ] = False,
     merge: Annotated[
         bool, typer.Option("--merge", help="The files are one recording in pieces, such as per-CPU files.")
     ] = False,
@@ -97,6 +108,10 @@ def command(
     ] = None,
 ) -> None:
     """Explain who interrupted the isolated CPUs in a trace, and why; or what shootdowns of user ranges cost."""
+    if short and (json or lines is not None):
+        _common.fail("--short is a form of the report: leave --json and --lines out")
+    if legend and (json or lines is not None or short):
+        _common.fail("--legend explains the words of the whole report: leave --json, --lines and --short out")
     if process is not None or all_cpus:
         if process is not None and all_cpus:
             _common.fail("--all-cpus counts every process: leave out --process")
@@ -105,12 +120,12 @@ def command(
             "--lines": lines,
             "--fail-if": fail_if,
             "--interrupts": interrupts,
-            "--html": html,
             "--perfetto": perfetto,
         }
         if others := [name for name, value in given.items() if value]:
             _common.fail(f"{', '.join(others)}: of isolated CPUs, not of shootdowns of user ranges")
-        _shootdowns(traces or [], process, between, machine, json=json, merge=merge)
+        form = _Form(json=json, short=short, legend=legend, html=html)
+        _shootdowns(traces or [], process, between, machine, form, merge=merge)
         return
     if machine is not None:
         _common.fail("--machine predicts what --process or --all-cpus count: give one of them")
@@ -135,9 +150,13 @@ def command(
         whole, damage = _trace.read(path, isolated, between)
         found.append((explain(whole), damage))
         if not json:
-            if len(found) > 1:
+            if len(found) > 1 and not short:
                 print()
-            if lines is None:
+            if short:
+                from tlbcore.trace.report.short import short as in_short
+
+                print(in_short(found[-1][0]))
+            elif lines is None:
                 print(found[-1][0])
             else:
                 _print_lines(found[-1][0], lines)
@@ -153,11 +172,13 @@ def command(
             documents = [e.to_json() for e in explanations]
             rows = comparison_rows(explanations)
             _common.print_json("comparison", 1, traces=documents, comparison=rows, **extra)
-    elif lines is None:
+    elif lines is None and not short:
         if covered:
             print(f"\n{coverage_text(covered)}")
         if len(found) > 1:
             print(f"\n{comparison_text(explanations)}")
+        if legend:
+            _common.print_legend("\n".join(map(str, explanations)))
     if perfetto is not None:
         if len(found) > 1:
             _common.fail("--perfetto shows one recording: name one")
@@ -190,13 +211,23 @@ def command(
         raise typer.Exit(_CONDITION_MET if met else _NOT_RECORDED)
 
 
+@dataclass(frozen=True)
+class _Form:
+    """How a report is printed, and the page it is written to."""
+
+    json: bool
+    short: bool
+    legend: bool
+    html: Path | None
+
+
 def _shootdowns(
     traces: list[str],
     process: str | None,
     between: tuple[str, str] | None,
     machine: str | None,
+    form: _Form,
     *,
-    json: bool,
     merge: bool,
 ) -> None:
     from tlbcore.trace.shootdown import shootdowns
@@ -213,10 +244,20 @@ def _shootdowns(
             machine=machine,
             progress=advance,
         )
-    if json:
+    if form.json:
         _common.print_json("shootdowns", 1, **found.to_json())
+    elif form.short:
+        from tlbcore.trace.report.short import short_of_shootdowns
+
+        print(short_of_shootdowns(found))
     else:
         print(found)
+    if form.legend:
+        _common.print_legend(str(found))
+    if form.html is not None:
+        from tlbcore._output.html.shootdowns import shootdowns as page
+
+        _common.write_page(form.html, page(found, _common.document("shootdowns", 1, **found.to_json())))
     if found.damage is not None:
         _common.fail(found.damage)
     kinds = found.figures["report"]["kinds"]

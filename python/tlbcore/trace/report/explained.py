@@ -40,8 +40,8 @@ _KINDS: Mapping[str, str] = {
     "nmis": "NMIs",
     "firmware": "firmware (SMI)",
 }
-# A recording of seconds cannot say how often something happens in an hour.
-_ENOUGH_S = 1.0
+# Seconds per CPU: a shorter recording cannot say how often something happens in an hour.
+ENOUGH_S = 1.0
 
 Cpus = Sequence[Mapping[str, Any]]
 
@@ -166,7 +166,7 @@ def _table(group: Cpus, report: Mapping[str, Any]) -> list[str]:
         lines = paragraph(_cpu_head(group[0]))
     rows = [["n", "per hour (95 %)", "p50/p95/max", "in all", "what, and by whom"]]
     share = sum(cpu["seconds"] for cpu in group) / 3600
-    enough = share * 3600 >= _ENOUGH_S * len(group)
+    enough = share * 3600 >= ENOUGH_S * len(group)
     for cause, sums in interference(group).items():
         low, high = _core.trace_poisson_95(sums["n"])
         rate = (
@@ -311,7 +311,7 @@ def _headline_of_kernel(group: Cpus, report: Mapping[str, Any]) -> str:
     taken = sum(cpu["taken_ms"] or 0.0 for cpu in group)
     parts = _parts(group, sums, report)
     text = f"{name}: "
-    if taken and seconds >= _ENOUGH_S * len(group):
+    if taken and seconds >= ENOUGH_S * len(group):
         each = "" if len(group) == 1 else " of each"
         text += f"{percent(taken / 1e3 / seconds)} of the time{each} ({duration(taken * 1e3)}"
         text += f" of {duration(seconds * 1e6)}) taken from its task"
@@ -343,7 +343,7 @@ def _nothing(group: Cpus, name: str, unknown: Sequence[str]) -> str:
     one = group[0]
     seconds = min(cpu["seconds"] for cpu in group)
     over = f" in {duration(seconds * 1e6)}" if seconds else ""
-    bound = f", which allows {_bound(seconds)}" if seconds >= _ENOUGH_S else ""
+    bound = f", which allows {_bound(seconds)}" if seconds >= ENOUGH_S else ""
     interrupts = one["interrupts_known"]
     if not one["events"]:
         text = f"{name}: no event of any kind was recorded there: not interrupted{over}, if it was traced{bound}."
@@ -377,7 +377,7 @@ def _rate(group: Cpus) -> str:
     seconds = sum(cpu["seconds"] for cpu in known)
     if not count:
         return ""
-    if seconds < _ENOUGH_S * len(known):
+    if seconds < ENOUGH_S * len(known):
         return f" {times(count, 'interrupt')}; the window is too short for a rate."
     low, high = (x * 3600 / seconds for x in _core.trace_poisson_95(count))
     each = " and CPU" if len(known) > 1 else ""
@@ -425,7 +425,7 @@ def _of_flushes(cpus: Cpus, report: Mapping[str, Any]) -> list[str]:
         return []
     seconds = sum(cpu["seconds"] for cpu in cpus)
     left = ""
-    if seconds >= _ENOUGH_S * len(cpus):
+    if seconds >= ENOUGH_S * len(cpus):
         ends = [round(best["interrupts"][end] * 3600 / seconds) for end in ("low", "high")]
         left = f"{span(*ends)} interrupts per hour and CPU instead of {n(round(everything * 3600 / seconds))}"
     callers = (

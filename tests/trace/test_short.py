@@ -1,0 +1,166 @@
+"""`explain --short`, the legend, and the page of shootdowns."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import tlbcore as tc
+from tlbcore._output.legend import WORDS, legend, used
+from tlbcore.cli import main
+from tlbcore.trace.report.short import _line, short, short_of_shootdowns
+
+DATA = Path(__file__).parents[1] / "data"
+BUNDLED = Path(tc.__file__).parent / "data" / "modules.trace.txt.xz"
+RECORDINGS = sorted(DATA.glob("*.trace.txt.xz"))
+
+
+@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.name)
+def test_there_are_three_lines_of_100_columns(path: Path):
+    found = tc.explain(tc.read_trace(path, isolated="1"))
+    lines = short(found).split("\n")
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= 100
+
+
+def test_the_figures_are_those_of_the_report():
+    found = tc.explain(tc.read_trace(BUNDLED))
+    much, why, helps = short(found).split("\n")
+    assert much.startswith(
+        "CPUs 2-3, 60.7 s, 540 interrupts (16,022 per hour and CPU), 1.4 % of the time taken"
+    )
+    assert int(found.table["interrupts"].sum()) == 540
+    # 540 interrupts of two CPUs in the time of both.
+    assert round(540 * 3600 / (2 * found.trace.seconds)) == 16_022
+    freed = found.table["cause"] == "exec_memory_free"
+    assert why.startswith(
+        f"by: {found.table['n'][freed].sum()}x module or BPF code freed (modloop 60%, kworker 40%)"
+    )
+    assert helps == f"next: {tc.causes['exec_memory_free'].helps}"
+
+
+def test_what_is_not_recorded_is_said():
+    blind = tc.explain(tc.read_trace(DATA / "user.p612.us1.trace.txt.xz", isolated="1"))
+    known = blind.trace.figures["report"]["isolated"][0]["interrupts"]
+    assert ("interrupts not recorded" in short(blind)) == (known is None)
+    none = tc.explain(tc.read_trace(DATA / "user.p612.us1.trace.txt.xz"))
+    assert short(none).split("\n")[0].endswith("which CPUs are isolated is not known")
+
+
+def test_a_clause_that_does_not_fit_is_left_out_whole():
+    assert _line(["a" * 60, "b" * 50, "c"]) == f"{'a' * 60}, c"
+    assert _line(["x\n\x1b"]) == "x\\n\\x1b"
+
+
+def test_every_advice_of_the_catalogue_fits_a_line():
+    for cause in tc.causes.values():
+        line = _line(cause.helps.split("; "), start="next: ", sep="; ")
+        assert len(line) <= 100, cause.id
+
+
+def test_shootdowns_in_three_lines():
+    found = tc.shootdowns(DATA / "user.p73.us7.trace.txt.xz", process="wander")
+    lines = short_of_shootdowns(found).split("\n")
+    assert lines[0] == "wander (process 386), 7.28 s, 32 flushes, 4 asked other CPUs, 8 remote calls"
+    assert int(found.call_sites["flushes"].sum()) == 32
+    assert lines[1].startswith("wander loses 0.74 % of 4 CPUs to shootdowns")
+    assert lines[2].startswith("not recorded: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--short", "--json"], "--short is a form of the report"),
+        (["--legend", "--json"], "--legend explains the words of the whole report"),
+        (["--legend", "--short"], "--legend explains"),
+    ],
+)
+def test_forms_that_exclude_each_other_are_refused(words, message, capsys):
+    assert main(["explain", str(BUNDLED), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_conditions_hold_for_short_reports_too(capsys):
+    assert main(["explain", str(BUNDLED), "--short", "--fail-if", "per_hour > 10"]) == 1
+    assert len(capsys.readouterr().out.splitlines()) >= 3
+
+
+def test_the_legend_has_the_words_of_the_report_and_no_others(capsys):
+    assert [word for word, _ in used("A purge (predicted) took p95; repurged, unpredicted.")] == [
+        "purge|purges",
+        "predicted",
+        "p50|p95|p99|p999",
+    ]
+    assert main(["explain", str(BUNDLED), "--legend"]) == 0
+    report, words = capsys.readouterr().out.split("\nWords (")
+    assert "  purge " in words
+    assert "stale_access" not in words
+    for word, _ in WORDS:
+        if word.split("|")[0] in words.split("\n", 1)[1]:
+            assert any(form in report for form in word.split("|")) or word.split("|")[0] in legend(
+                used(report)
+            )
+
+
+def test_every_rule_of_the_checker_has_its_word():
+    known = {form for word, _ in WORDS for form in word.split("|")}
+    rules = (Path(__file__).parents[2] / "docs" / "semantics.md").read_text()
+    named = {
+        rule
+        for heads in re.findall(r"^- \*\*S\d+ ((?:`\w+`(?:, )?)+)", rules, re.M)
+        for rule in re.findall(r"`(\w+)`", heads)
+    }
+    assert {"stale_access", "freed_table_walk", "stale_text", "unmapped_access"} <= named
+    assert named <= known
+    assert len({word for word, _ in WORDS}) == len(WORDS)
+
+
+def test_words_are_looked_up(capsys):
+    assert main(["words", "PURGES"]) == 0
+    assert capsys.readouterr().out.startswith("  purge ")
+    assert main(["words", "purg"]) == 2
+    assert "did you mean 'purge'" in capsys.readouterr().err
+    assert main(["words", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["words"]) == len(WORDS)
+
+
+class _Rows(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.cell = True
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.cell = False
+
+    def handle_data(self, data):
+        if self.cell:
+            self.rows[-1][-1] += data
+
+
+def test_the_page_of_shootdowns_has_every_call_site(tmp_path):
+    file = tmp_path / "page.html"
+    path = DATA / "user.p73.us7.trace.txt.xz"
+    assert main(["explain", str(path), "--process", "wander", "--html", str(file)]) == 0
+    found = tc.shootdowns(path, process="wander")
+    rows = _Rows(file.read_text()).rows
+    heads = next(row for row in rows if row[:2] == ["call", "size"])
+    at = heads.index("flushes")
+    sites = [row for row in rows if len(row) == len(heads) and row != heads]
+    assert [int(row[at]) for row in sites] == found.call_sites["flushes"].tolist()
+    assert [row[0] for row in sites] == found.call_sites["call"].tolist()
+    assert ["CPU 0", "4", "4"] in rows, "the matrix of who asked whom"
+    assert "What this recording cannot say" in file.read_text()
