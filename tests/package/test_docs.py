@@ -44,7 +44,7 @@ def run(command: str) -> subprocess.CompletedProcess[str]:
     line, _, head = command.partition(" | head -")
     done = subprocess.run(
         [sys.executable, "-m", *shlex.split(line)],
-        capture_output=True, text=True, timeout=120, check=False, cwd=ROOT,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT,
         env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
     )  # fmt: skip
     if head:
