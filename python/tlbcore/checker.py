@@ -12,6 +12,7 @@ from typing import Any, TypedDict, Unpack
 from tlbcore import _core
 from tlbcore._input import defaults
 from tlbcore._input.numbers import count, flag
+from tlbcore._output.calls import kept
 from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import Result, column, rows_table
 from tlbcore._output.table import Table
@@ -452,6 +453,7 @@ class Bounds(TypedDict, total=False):
     world: str
 
 
+@kept
 def check(
     policy: str | Path | Policy,
     *,
@@ -1408,6 +1410,7 @@ class LitmusResult(Result):
         return self.stated == self.found and self.stated_states in (None, self.states)
 
 
+@kept
 def litmus(
     test: str | Path,
     *,

@@ -12,12 +12,13 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tlbcore import _core
+from tlbcore._output.calls import kept
 from tlbcore._output.files import sealed
 from tlbcore._output.result import Result
 from tlbcore.hardware import Machine
@@ -63,6 +64,8 @@ class TlbResult(Result):
     `levels`, shape (n,), uint8: the level that answered each access, 0 nearest; the number of levels if the
     tables were walked; 255 for an event that is no access. None if only counts were asked for.
     """
+
+    _made_by: ClassVar[str] = "tlbcore.Tlb(...).access(...)"  # a call of microseconds keeps no arguments
 
     counters: Mapping[str, int]
     levels: NDArray[np.uint8] | None = None
@@ -381,6 +384,7 @@ class MissCurve(Result, Mapping[str, NDArray[Any]]):
         return 5
 
 
+@kept
 def miss_curve(
     vpn: ArrayLike | Addresses,
     sets: int | Sequence[int] = 16,

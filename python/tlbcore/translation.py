@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tlbcore import _core
 from tlbcore._core import TraceError
+from tlbcore._output.calls import kept
 from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import Result
 from tlbcore._output.table import Table
@@ -63,6 +64,7 @@ class Translation(Result):
         return f"<Translation of {self.path} on {self.machine.name}: {accesses} accesses, {walks} walks>"
 
 
+@kept
 def translate(
     trace: Addresses | str | Path,
     *,

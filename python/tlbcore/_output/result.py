@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tlbcore._core import ConfigError
 from tlbcore._input.names import unknown
+from tlbcore._output import calls
 from tlbcore._output.files import load_object, replace_file, save_object, sealed
 from tlbcore._output.table import Table
+from tlbcore._output.visible import visible
 
 if TYPE_CHECKING:
     import numpy as np
@@ -164,18 +166,21 @@ class Result:
         found = load_object(Path(path))
         if not isinstance(found, cls):
             raise ConfigError(f"{path}: holds a {type(found).__name__}, no {cls.__name__}")
+        calls.note(found, f"tlbcore.load({str(path)!r})")
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
         return sealed(_made, (type(self), dict(self.__dict__)))
 
     def _repr_html_(self) -> str:
-        parts = [f"<p><b>{escape(type(self).__name__)}</b>: <code>{escape(_one_line(self))}</code></p>"]
-        parts += [f"<p><b>inert:</b> {escape(reason)}</p>" for reason in dict.fromkeys(self._inert())]
+        parts = [f"<p><b>{_text(type(self).__name__)}</b>: <code>{_text(_one_line(self))}</code></p>"]
+        if call := calls.made_by(self):
+            parts.append(f"<p>made by <code>{_text(call)}</code></p>")
+        parts += [f"<p><b>inert:</b> {_text(reason)}</p>" for reason in dict.fromkeys(self._inert())]
         about = {key: value for key, value in self._about().items() if value not in (None, "", (), [])}
         if about:
             rows = "".join(
-                f"<tr><th>{escape(str(key))}</th><td>{escape(_short(value))}</td></tr>"
+                f"<tr><th>{_text(str(key))}</th><td>{_text(_short(value))}</td></tr>"
                 for key, value in about.items()
             )
             parts.append(f"<details><summary>what it depends on</summary><table>{rows}</table></details>")
@@ -300,6 +305,10 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
 
 
+def _text(text: object) -> str:
+    return escape(visible(str(text)))
+
+
 def _one_line(result: Result) -> str:
     text = repr(result)
     return text if len(text) <= 200 else text[:199] + "…"
@@ -319,18 +328,18 @@ def _folded(name: str, columns: Columns, units: Mapping[str, str], *, opened: bo
     names = list(columns)
     length = len(columns[names[0]]) if names else 0
     heads = "".join(
-        f"<th>{escape(column)}{f' ({escape(units[column])})' if column in units else ''}</th>"
+        f"<th>{_text(column)}{f' ({_text(units[column])})' if column in units else ''}</th>"
         for column in names
     )
     body = []
     for row in range(min(length, _SHOWN)):
         mark = ' style="opacity:0.5" title="inert"' if "inert" in columns and columns["inert"][row] else ""
-        cells = "".join(f"<td>{escape(_cell(columns[column][row]))}</td>" for column in names)
+        cells = "".join(f"<td>{_text(_cell(columns[column][row]))}</td>" for column in names)
         body.append(f"<tr{mark}>{cells}</tr>")
     if length > _SHOWN:
         body.append(f'<tr><td colspan="{len(names)}">{length - _SHOWN} more rows</td></tr>')
     return (
-        f"<details{' open' if opened else ''}><summary>{escape(name)}: {length} rows, {len(names)} columns</summary>"
+        f"<details{' open' if opened else ''}><summary>{_text(name)}: {length} rows, {len(names)} columns</summary>"
         f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table></details>"
     )
 

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from tlbcore import _core
 from tlbcore._input.boot_line import Release
 from tlbcore._input.cpus import CpuListError, cpu_list, show_cpus
+from tlbcore._output.calls import kept
 from tlbcore._output.result import Result
 from tlbcore.hardware import Machine
 from tlbcore.inspect._facts import Cpu, Facts, HostKernel
@@ -114,6 +115,7 @@ class Host(Result):
         }
 
 
+@kept
 def inspect_host(
     root: str | Path | None = None,
     *,

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlbcore import _core
+from tlbcore._output.calls import kept
 from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import Result, column
 from tlbcore.hardware import Machine, machines
@@ -122,6 +123,7 @@ class Calibration(Result):
         return self.getpid_predicted_ns / self.getpid_ns - 1
 
 
+@kept
 def calibrate(
     *,
     seconds: float = 20.0,

@@ -19,6 +19,7 @@ from tlbcore._input.numbers import as_threads, count
 from tlbcore._input.seeds import Seed
 from tlbcore._input.seeds import replications as replication_seeds
 from tlbcore._input.vocabulary import Costs, Detail
+from tlbcore._output.calls import kept
 from tlbcore._output.files import sealed
 from tlbcore._output.progress import Progress
 from tlbcore._output.result import InertPolicyWarning, Result
@@ -161,6 +162,7 @@ def _compared(fields: tuple[Any, ...]) -> Comparison:
     return _comparison(*fields)
 
 
+@kept
 def compare(
     scenario: Scenario | str,
     *,
@@ -234,6 +236,6 @@ def compare(
     bounds = [result for end in ends for result in run(again, end, None)]
     for reason in dict.fromkeys(reason for result in results for reason in result.inert):
         warnings.warn(
-            f"{reason}; the figures under its name are mainline's", InertPolicyWarning, stacklevel=2
+            f"{reason}; the figures under its name are mainline's", InertPolicyWarning, stacklevel=3
         )
     return _comparison(tuple(results), names, tuple(bounds))

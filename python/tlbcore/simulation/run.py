@@ -20,6 +20,7 @@ from tlbcore._input.numbers import count, flag, quantity
 from tlbcore._input.raw import Latency, RawRun
 from tlbcore._input.seeds import Seed, as_seed
 from tlbcore._input.vocabulary import Costs, CpuClass, Detail, FigureName
+from tlbcore._output.calls import kept
 from tlbcore._output.files import replace_file, sealed
 from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import Result
@@ -321,6 +322,7 @@ def _costs(rows: list[tuple[Any, ...]], sources: Mapping[str, str]) -> dict[str,
     return {**columns, "source": [sources.get(f"costs.{name}", "") for name in columns["name"]]}
 
 
+@kept
 def simulate(
     scenario: Scenario | str,
     *,

@@ -13,6 +13,7 @@ from tlbcore import analysis
 from tlbcore._core import SweepError
 from tlbcore._input import defaults
 from tlbcore._input.seeds import Seed, as_seed
+from tlbcore._output.calls import kept
 from tlbcore._output.result import InertPolicyWarning
 from tlbcore.hardware import Machine
 from tlbcore.kernel import Kernel
@@ -27,6 +28,7 @@ def _why_inert(policies: Sequence[Policy], machine: str | Machine, kernel: Kerne
     return "; ".join(reason for each in reasons for reason in each) or "they replace nothing that runs"
 
 
+@kept
 def break_even(
     base: Base,
     parameter: str,
@@ -117,6 +119,6 @@ def break_even(
             f"`{name}` does nothing here, so {found.metric} of mainline stands under its name:"
             f" {_why_inert(pair, machine, kernel)}",
             InertPolicyWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return found

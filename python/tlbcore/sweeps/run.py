@@ -29,6 +29,7 @@ from tlbcore._input.names import unknown
 from tlbcore._input.numbers import as_threads
 from tlbcore._input.raw import RawRun
 from tlbcore._input.seeds import Seed, as_seed
+from tlbcore._output.calls import kept
 from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import InertPolicyWarning
 from tlbcore._output.signals import endings
@@ -212,6 +213,7 @@ def _flag(value: float) -> float | bool:
     return bool(value) if value in (0, 1) else value
 
 
+@kept
 def sweep(
     base: Base,
     grid: Mapping[str | tuple[str, ...], Sequence[Any]] | None = None,
@@ -347,7 +349,7 @@ def sweep(
         warnings.warn(
             f"{said}: there the figures under its name are mainline's (column `inert`)",
             InertPolicyWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return dataclasses.replace(result, interrupted=interrupted)
 
@@ -498,6 +500,7 @@ def _too_many(job: _Simulations, points: Points, count: int) -> str:
     )
 
 
+@kept
 def read_sweep(path: str | Path, *, every: bool = False) -> Sweep:
     """Read the results in a directory, of a sweep that ended or was stopped.
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tlbcore import _core
+from tlbcore._output.calls import kept
 from tlbcore._output.result import Result, column
 from tlbcore._output.table import Table
 from tlbcore._output.visible import visible
@@ -87,6 +88,7 @@ class Explanation(Result):
         return {**header_json(self.trace), **{key: report[key] for key in keys}, "rankings": rankings}
 
 
+@kept
 def explain(trace: Trace) -> Explanation:
     """Explain a recording: who interrupted the isolated CPUs, why, and what would help.
 

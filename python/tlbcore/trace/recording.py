@@ -15,6 +15,7 @@ import numpy as np
 from tlbcore import _core
 from tlbcore._core import TraceError
 from tlbcore._input.cpus import CpuListError, as_cpus, show_cpus
+from tlbcore._output.calls import kept
 from tlbcore._output.files import sealed
 from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import Result, _made, rows_table
@@ -233,6 +234,7 @@ def _columns(raw: dict[str, Any]) -> Mapping[str, np.ndarray[Any, Any]]:
     return Table(columns)
 
 
+@kept
 def read_trace(
     path: str | Path | Sequence[str | Path],
     *,

@@ -13,6 +13,7 @@ import numpy as np
 from tlbcore import _core
 from tlbcore._core import PolicyError
 from tlbcore._input.raw import Outcome
+from tlbcore._output.calls import kept
 from tlbcore._output.result import Result
 from tlbcore._output.table import Table
 from tlbcore._output.visible import visible
@@ -125,6 +126,7 @@ def check_policies(policies: Sequence[str | Path | Policy] | None) -> tuple[Poli
     return tuple(chosen)
 
 
+@kept
 def replay(
     trace: Trace,
     policies: Sequence[str | Path | Policy] | None = None,

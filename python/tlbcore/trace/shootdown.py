@@ -14,6 +14,7 @@ import numpy as np
 
 from tlbcore import _core
 from tlbcore._core import TraceError
+from tlbcore._output.calls import kept
 from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import Result
 from tlbcore._output.table import Table
@@ -158,6 +159,7 @@ def records(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+@kept
 def shootdowns(
     path: str | Path | Sequence[str | Path],
     *,

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from tlbcore import scenarios
+from tlbcore._output.calls import kept
 from tlbcore._output.progress import Progress, shown
 from tlbcore.hardware import machine
 from tlbcore.kernel import Kernel
@@ -533,6 +534,7 @@ _PARTS: tuple[tuple[str, Callable[[], Iterator[Row]]], ...] = (
 )
 
 
+@kept
 def validate(*, progress: Progress | bool | None = None) -> Validation:
     """Compute every published and measured figure again.
 
