@@ -49,7 +49,8 @@ def test_a_sweep_is_a_line_per_policy_through_the_means(axes, swept):
         chosen = (table["policy"] == policy) & (table["spawn_hz"] == 1000)
         assert line.get_ydata()[1] == pytest.approx(table["syscall_mean_ns"][chosen].mean())
     assert axes.get_xscale() == "log"
-    assert axes.get_ylabel() == "syscall_mean_ns (ns, predicted)"
+    assert axes.get_ylabel() == "Mean system call, refills\nincluded\n(ns, predicted)"
+    assert axes.get_xlabel() == "spawn (1/s)"
 
 
 def test_other_axes_of_the_grid_widen_no_band(axes):
@@ -120,7 +121,7 @@ def test_a_break_even_shows_its_points_and_its_interval(axes):
     )  # fmt: skip
     tc.plot.break_even(axes, found)
     assert axes.get_xlabel() == "rate"
-    assert axes.get_ylabel() == "cost: a minus b (predicted)"
+    assert axes.get_ylabel() == "cost\n(predicted)\na minus b"
     band = axes.patches[0].get_bbox()
     assert (band.x0, band.x1) == (found.low, found.high)
     assert axes.lines[0].get_xdata().tolist() == found.points["value"].tolist()

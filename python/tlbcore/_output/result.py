@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     import xarray as xr
+    from matplotlib.axes import Axes
 
 __all__ = ["InertPolicyWarning", "Result", "load", "rows_table"]
 
@@ -138,6 +139,41 @@ class Result:
         pq.write_table(arrow.replace_schema_metadata({"tlbcore": about}), sink)
         replace_file(Path(path), sink.getvalue())
         return Path(path)
+
+    def plot(
+        self,
+        *arguments: Any,
+        axes: Axes | None = None,
+        columns: int = 1,
+        file: str | Path | None = None,
+        **options: Any,
+    ) -> Axes:
+        """Draw the result (extra `plot`) and return the axes; `tlbcore.plot` says what is drawn of which kind.
+
+        Parameters
+        ----------
+        *arguments, **options
+            What to draw: those of the function of `tlbcore.plot` for this kind, such as the name of a figure.
+        axes
+            Where to draw; left out, a figure is made.
+        columns
+            Width of that figure: one or two columns of a journal's page (85 or 178 mm).
+        file
+            Also write the figure: .pdf, .svg or .png, the same bytes for the same result.
+
+        Raises
+        ------
+        ConfigError
+            If the result has nothing to draw, or for an unknown figure, width or kind of file.
+        OSError
+            If the file cannot be written.
+        """
+        drawn: Axes = import_module(
+            "tlbcore.plot"
+        ).draw(  # by name: drawings know results, not the other way round
+            self, *arguments, axes=axes, columns=columns, file=file, **options
+        )
+        return drawn
 
     def save(self, path: str | Path) -> Path:
         """Write the whole result to a file, which `load` reads; return its path.
