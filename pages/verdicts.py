@@ -257,7 +257,9 @@ def _within(row: Row) -> str:
 
 def _reason(row: Row) -> str:
     found = _core.check_run({**_row_request(row, 8 << 30), "trace": True}, None)
-    steps = found["counterexample"]["steps"]
+    shown = found["counterexample"]
+    assert shown is not None  # asked of violated rows
+    steps = shown["steps"]
     cpu = steps[-1]["cpu"]
     mine = [step for step in steps if step["cpu"] == cpu]
     words = {
@@ -273,7 +275,7 @@ def _reason(row: Row) -> str:
     kept = out[-2:] if row.nmis else out[-1:]
     place = re.search(r"\((.*)\)", steps[-1]["source"] or "")
     used = f"`{mine[-1]['what']}`" + (f" ({place[1]})" if place else "")
-    return f"{'; '.join(kept)}; used at {used}. {found['counterexample']['rule']}."
+    return f"{'; '.join(kept)}; used at {used}. {shown['rule']}."
 
 
 def _after(step: Mapping[str, Any], mine: Sequence[Mapping[str, Any]]) -> str:

@@ -977,7 +977,17 @@ def _one(question: _Question, progress: Told | None) -> Verdict:
         example = Counterexample(
             rule=shown["rule"],
             schedule=shown["schedule"],
-            steps=tuple(Step(**{**s, "changes": tuple(s["changes"])}) for s in shown["steps"]),
+            steps=tuple(
+                Step(
+                    number=s["number"],
+                    cpu=s["cpu"],
+                    what=s["what"],
+                    source=s["source"],
+                    changes=tuple(s["changes"]),
+                    shown=s["shown"],
+                )
+                for s in shown["steps"]
+            ),
             lanes=tuple(shown["lanes"]),
             closing=shown["closing"],
             text=shown["text"],

@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlbcore import _core
+
+if TYPE_CHECKING:
+    from tlbcore._input import raw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,7 @@ class Machine:
         self._about  # noqa: B018  (validates)
 
     @cached_property
-    def _about(self) -> dict[str, Any]:
+    def _about(self) -> raw.RawMachine:
         return _core.machine_describe(self.name, self.text)
 
     @property

@@ -53,10 +53,12 @@ class Policy:
 
     def __post_init__(self) -> None:
         parsed = _core.policy_parse(self.text, self.file or "policy", list(self.programs))
-        for key in ("name", "doc"):
-            object.__setattr__(self, key, parsed[key])
-        for key in ("source", "limits", "needs", "sections"):
-            object.__setattr__(self, key, tuple(parsed[key]))
+        object.__setattr__(self, "name", parsed["name"])
+        object.__setattr__(self, "doc", parsed["doc"])
+        object.__setattr__(self, "source", tuple(parsed["source"]))
+        object.__setattr__(self, "limits", tuple(parsed["limits"]))
+        object.__setattr__(self, "needs", tuple(parsed["needs"]))
+        object.__setattr__(self, "sections", tuple(parsed["sections"]))
         object.__setattr__(self, "canonical", parsed["text"])
         if not self.file:
             object.__setattr__(self, "file", f"{parsed['name']}.policy")

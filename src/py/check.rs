@@ -1,5 +1,7 @@
 //! The checker for Python: a question as plain values in, a verdict as a dictionary out.
 
+use std::sync::Arc;
+
 use pyo3::{prelude::*, types::PyDict};
 
 use crate::check::edit::{self, Ask, Bounds};
@@ -74,18 +76,22 @@ impl Request {
     }
 
     /// The policy's text.
-    fn policy(&self) -> Result<text::File, text::PolicyError> {
-        let file = text::parse(&self.file, &self.text)?;
+    fn policy(&self) -> Result<Arc<text::File>, text::PolicyError> {
+        let file = policy::shared(&self.file, &self.text)?;
         if file.kind == "litmus" {
             let message = "a litmus test, not a policy: `tlbcore litmus` runs it".into();
-            return Err(text::PolicyError { file: file.file, at: text::Loc { line: 1, col: 1 }, message });
+            return Err(text::PolicyError {
+                file: file.file.clone(),
+                at: text::Loc { line: 1, col: 1 },
+                message,
+            });
         }
         Ok(file)
     }
 
     /// The policy, with the programs that its roles run and what is asked of it.
     fn code(&self) -> PyResult<Code> {
-        let file = policy::with_question(&self.policy()?, &self.initiator);
+        let file = policy::with_question(&*self.policy()?, &self.initiator);
         let roles = self.scope()?.roles;
         let wants: Vec<&str> = roles.iter().flat_map(|r| [r.first.as_str(), r.again.as_str()]).collect();
         Ok(policy::load_with(&file, &wants, self.features()?)?)
@@ -245,13 +251,13 @@ pub fn check_replay_timed(
 /// Initiators whose promises a policy's check looks at: `purge`, `text_poke`, or both.
 #[pyfunction]
 pub fn check_initiators(text: &str, file: &str) -> PyResult<Vec<&'static str>> {
-    Ok(policy::initiators(&text::parse(file, text)?))
+    Ok(policy::initiators(&*policy::shared(file, text)?))
 }
 
 /// The worlds a policy is asked about where none is named.
 #[pyfunction]
 pub fn check_worlds(text: &str, file: &str) -> PyResult<Vec<String>> {
-    let worlds = world::standard(&text::parse(file, text)?)?;
+    let worlds = world::standard(&*policy::shared(file, text)?)?;
     Ok(worlds.into_iter().map(World::name).collect())
 }
 
@@ -259,7 +265,7 @@ pub fn check_worlds(text: &str, file: &str) -> PyResult<Vec<String>> {
 #[pyfunction]
 pub fn check_world(text: &str, file: &str, name: &str) -> PyResult<(String, Vec<String>)> {
     let world = World::parse(name).map_err(CheckError::Assumption)?;
-    let file = text::parse(file, text)?;
+    let file = policy::shared(file, text)?;
     match world::used(&file, world)? {
         Use::Runs => Ok((world.name(), Vec::new())),
         Use::Inert(lacks) => Ok((world.name(), lacks)),
@@ -281,7 +287,7 @@ pub fn check_questions(
     text: &str,
     file: &str,
 ) -> PyResult<(Vec<(&'static str, &'static str, &'static str)>, Vec<String>)> {
-    let file = text::parse(file, text)?;
+    let file = policy::shared(file, text)?;
     let rows = policy::questions(&file).into_iter();
     let rows = rows.map(|a| (a.initiator, a.about, a.beside.unwrap_or("")));
     Ok((rows.collect(), policy::not_asked(&file)))
@@ -340,7 +346,7 @@ pub fn litmus_run<'py>(
 fn bounds(request: &Request) -> PyResult<Bounds> {
     let mut asks = Vec::new();
     if request.roles.is_empty() {
-        for asked in policy::questions(&request.policy()?) {
+        for asked in policy::questions(&*request.policy()?) {
             let initiator = asked.initiator.to_string();
             let beside = asked.beside.unwrap_or("").to_string();
             asks.push(ask(&Request { initiator, beside, ..request.clone() })?);
@@ -425,7 +431,7 @@ pub fn check_necessary<'py>(
 /// Every policy that is one small step weaker and assembles: (section, what is weaker, what supplies it today, text).
 #[pyfunction]
 pub fn check_mutants(text: &str, file: &str) -> PyResult<Vec<(String, String, &'static str, String)>> {
-    let mutants = edit::mutants(&text::parse(file, text)?);
+    let mutants = edit::mutants(&*policy::shared(file, text)?);
     Ok(mutants
         .into_iter()
         .filter(|m| policy::load(&m.file, Features::PTI_PCID).is_ok())

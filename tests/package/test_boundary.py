@@ -112,6 +112,71 @@ def test_what_a_run_takes_is_what_is_stated():
             _core.simulate(request(), short)
 
 
+class Watched:
+    """The core's functions, with all that they gave."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+        self.given: dict[str, list[Any]] = {name: [] for name in names}
+        for name in names:
+            monkeypatch.setattr(_core, name, self._watched(name, getattr(_core, name)))
+
+    def _watched(self, name: str, inner: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.given[name].append(inner(*args, **kwargs))
+            return self.given[name][-1]
+
+        return call
+
+
+def test_what_the_checker_gives_has_the_types_that_are_stated(monkeypatch):
+    watched = Watched(
+        monkeypatch, "check_run", "check_necessary", "check_repair", "litmus_run", "policy_parse"
+    )
+    tc.check("coalesce-v7", world="pti")
+    tc.check("coalesce-v7-fixed", world="pti")
+    tc.necessary("coalesce-v7-fixed")
+    tc.repair("coalesce-v7", world="pti")
+    for file in sorted((DATA.parent / "litmus" / "tso").glob("*.litmus"))[:3]:
+        for ends in (True, False):
+            tc.litmus(file, ends=ends)
+    wanted = {
+        "check_run": raw.RawVerdict,
+        "check_necessary": list[raw.RawNeed],
+        "check_repair": list[raw.RawRepair],
+        "litmus_run": raw.RawLitmus,
+        "policy_parse": raw.RawPolicy,
+    }
+    for name, kind in wanted.items():
+        assert watched.given[name]
+        assert [p for found in watched.given[name] for p in problems(found, kind, name)] == []
+    assert all(watched.given[name][0] for name in ("check_necessary", "check_repair"))  # lists of something
+    assert {found["status"] for found in watched.given["check_run"]} == {"verified", "violated"}
+    assert {found["ends"] is None for found in watched.given["litmus_run"]} == {True, False}
+
+
+def test_what_machines_and_tlbs_give_has_the_types_that_are_stated():
+    for name in tc.machines:
+        assert problems(_core.machine_describe(name), raw.RawMachine, name) == []
+        assert problems(_core.TlbState(name).levels(), list[raw.RawLevel], name) == []
+
+
+def test_what_a_recording_gives_has_the_types_that_are_stated():
+    data = _core.trace_read([str(DATA / "p4.w7.trace.txt.xz")])
+    for found, kind in (
+        (data.calls(), raw.RawCalls),
+        (data.spans(), raw.RawSpans),
+        (data.purges(), raw.RawPurges),
+    ):
+        assert problems(found, kind, kind.__name__) == []
+        assert len({len(column) for column in found.values()}) == 1
+        assert len(found["cause" if "cause" in found else "by"]) > 100
+    assert problems(_core.trace_causes(), list[raw.RawCause], "causes") == []
+
+
+def test_what_a_calibration_gives_has_the_types_that_are_stated():
+    assert problems(_core.calibrate_run(0.05), raw.RawCalibration, "calibration") == []
+
+
 @pytest.mark.parametrize("machine", [None, MACHINE])
 def test_what_a_replay_gives_has_the_types_that_are_stated(machine):
     trace = tc.read_trace(DATA / "p4.w7.trace.txt.xz")
@@ -157,8 +222,10 @@ def own(name: str) -> tc.Policy:
         # A sweep hands texts on without the names of their files, so that they are told apart by what they say alone.
         (lambda load, p: tc.sweep(load, {"duration_s": [0.001, 0.002, 0.003]}, policies=[p]), 2),
         (lambda _, p: tc.replay(tc.read_trace(DATA / "p4.w7.trace.txt.xz"), [p], machine=MACHINE), 1),
+        (lambda _, p: tc.check(p, world="pti"), 1),
+        (lambda _, p: tc.necessary(p, world="pti"), 1),
     ],
-    ids=["simulate", "compare", "sweep", "replay"],
+    ids=["simulate", "compare", "sweep", "replay", "check", "necessary"],
 )
 def test_a_file_is_parsed_once_however_often_it_runs(tmp_path, run, parsed):
     load = scenarios.syscall_heavy(duration_s=0.001)

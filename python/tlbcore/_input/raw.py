@@ -130,3 +130,213 @@ class Outcome(_Outcome):
     wait_ms: Range | None
     not_modelled: list[str]
     cpus: list[CpuOutcome]
+
+
+class RawStep(TypedDict):
+    """One move of a run that breaks a rule."""
+
+    number: int
+    cpu: int
+    what: str
+    source: str | None
+    changes: list[str]
+    shown: bool
+
+
+class RawCounterexample(TypedDict):
+    """A run that breaks a rule."""
+
+    rule: str
+    schedule: str
+    text: str
+    closing: str
+    kernel: str
+    lanes: list[str]
+    steps: list[RawStep]
+
+
+class RawVerdict(TypedDict):
+    """What a search says."""
+
+    status: str
+    world: str
+    rule: str | None
+    sentence: str
+    states: int
+    transitions: int
+    depth: int
+    bytes: int
+    store_buffer: int
+    bits_per_cpu: list[int]
+    bits_shared: int
+    witnesses: list[tuple[str, bool]]
+    counterexample: RawCounterexample | None
+    wrong_gs: str | None
+
+
+class RawLitmus(RawVerdict):
+    """What a litmus test says: `ends` are the final states and whether these are all."""
+
+    name: str
+    doc: str
+    source: list[str]
+    stated: str
+    stated_states: int | None
+    found: str
+    note: str
+    herd: bool
+    ends: tuple[list[dict[str, int | str | bool]], bool] | None
+
+
+class RawNeed(TypedDict):
+    """What becomes of a policy without one op or one order."""
+
+    section: str
+    place: str
+    what: str
+    supplied_by: str
+    status: str
+    rule: str | None
+    states: int
+
+
+class RawRepair(TypedDict):
+    """Edits that make a policy pass."""
+
+    edits: list[str]
+    text: str
+    verdict: str
+    states: int
+
+
+class RawPolicy(TypedDict):
+    """A policy's header, the names of its sections and its canonical text."""
+
+    name: str
+    doc: str
+    source: list[str]
+    limits: list[str]
+    needs: list[str]
+    based_on: str | None
+    sections: list[str]
+    text: str
+
+
+class RawCalibration(TypedDict):
+    """What was measured: (key, value, unit, spread, stable, runs, preempted, how), and the curve of accesses."""
+
+    measurements: list[tuple[str, float, str, float, bool, int, int, str]]
+    pages: list[float]
+    ns: list[float]
+    cpu: int
+    others: list[int]
+    missing: list[tuple[str, str]]
+    taken_share: float
+    steal_share: float | None
+
+
+class RawStructure(TypedDict):
+    """One structure of a TLB level."""
+
+    name: str
+    sets: int
+    ways: int
+    sizes: list[str]
+    kinds: list[str]
+    index: str
+    replacement: str
+    groups: int
+    seed: int
+    pcid_slots: int | None
+    smashes_1g: bool
+
+
+class RawLevel(TypedDict):
+    """One level of the TLBs."""
+
+    name: str
+    inclusive: bool
+    structures: list[RawStructure]
+
+
+class RawMachine(TypedDict):
+    """A machine: features, facts as (key, value, mark, source), costs as (name, cycles, low, high, mark, what)."""
+
+    name: str
+    title: str
+    aliases: list[str]
+    vendor: str
+    signature: str
+    mhz: int
+    pcid: bool
+    invpcid: bool
+    invlpgb_extra: int | None
+    rar: bool
+    meltdown: bool
+    table_levels: int
+    facts: list[tuple[str, str, str, str]]
+    costs: list[tuple[str, int, int, int, str, str]]
+    levels: list[RawLevel]
+    psc: list[int]
+
+
+class RawCause(TypedDict("_RawCause", {"class": str})):
+    """A row of the catalogue of causes."""
+
+    id: str
+    kind: str
+    title: str
+    signature: str
+    chain: str
+    meaning: str
+    deferral: str
+    because: str
+    helps: str
+    kernels: str
+    remedies: list[tuple[str, str]]
+
+
+class RawCalls(TypedDict("_RawCalls", {"class": list[str]})):
+    """Remote calls of a recording, a row each."""
+
+    queued_s: NDArray[np.float64]
+    ran_s: NDArray[np.float64]
+    other_entry_s: NDArray[np.float64]
+    cpu: NDArray[np.uint32]
+    function: list[str]
+    cause: list[str]
+    evidence: list[str]
+    initiator: list[str]
+    sender_cpu: NDArray[np.int64]
+    in_interrupt: NDArray[np.bool_]
+    mode: list[str]
+    mode_sure: NDArray[np.bool_]
+    traced: NDArray[np.bool_]
+    interrupt: NDArray[np.uint32]
+    queued_line: NDArray[np.uint64]
+    ran_line: NDArray[np.uint64]
+
+
+class RawSpans(TypedDict):
+    """What took isolated CPUs from their tasks, a row each."""
+
+    at_s: NDArray[np.float64]
+    length_us: NDArray[np.float64]
+    cpu: NDArray[np.uint32]
+    cause: list[str]
+
+
+class RawPurges(TypedDict):
+    """Purges of a recording, a row each."""
+
+    at_s: NDArray[np.float64]
+    areas: NDArray[np.uint64]
+    span_pages: NDArray[np.uint64]
+    charged_areas: NDArray[np.uint64]
+    unknown_areas: NDArray[np.uint64]
+    by: list[str]
+    largest_owner: list[str]
+    largest_owner_areas: NDArray[np.uint64]
+    largest_cgroup: list[str]
+    largest_cgroup_areas: NDArray[np.uint64]
+    line: NDArray[np.uint64]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from tlbcore._output.result import Result, column
 from tlbcore.hardware import Machine, machines
 from tlbcore.hardware import machine as as_machine
 from tlbcore.inspect import Cpu, Host, inspect_host
+
+if TYPE_CHECKING:
+    from tlbcore._input import raw
 
 __all__ = ["Calibration", "calibrate"]
 
@@ -206,7 +209,7 @@ class _Figure:
     mark: str = "measured"
 
 
-def _result(found: dict[str, Any], host: Host, base: Machine, why: str, name: str | None) -> Calibration:
+def _result(found: raw.RawCalibration, host: Host, base: Machine, why: str, name: str | None) -> Calibration:
     figures = {row[0]: _Figure(*row) for row in found["measurements"]}
     steal = found["steal_share"]
     busy = found["taken_share"] > _BUSY or (steal or 0.0) > _BUSY

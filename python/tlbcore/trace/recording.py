@@ -106,8 +106,21 @@ class Causes(Result, Mapping[str, Cause]):
 @cache
 def _causes() -> Causes:
     rows = (
-        Cause(call_class=row.pop("class"), remedies=tuple(row.pop("remedies")), **row)
-        for row in (dict(entry) for entry in _core.trace_causes())
+        Cause(
+            id=row["id"],
+            call_class=row["class"],
+            kind=row["kind"],
+            title=row["title"],
+            signature=row["signature"],
+            chain=row["chain"],
+            meaning=row["meaning"],
+            deferral=row["deferral"],
+            because=row["because"],
+            helps=row["helps"],
+            kernels=row["kernels"],
+            remedies=tuple(row["remedies"]),
+        )
+        for row in _core.trace_causes()
     )
     return Causes({row.id: row for row in rows})
 
@@ -229,8 +242,8 @@ class Trace(Result):
         return f"<Trace {self.path}: {self.events} events, {self.seconds:.3f} s, isolated {cpus}>"
 
 
-def _columns(raw: dict[str, Any]) -> Mapping[str, np.ndarray[Any, Any]]:
-    columns = {name: np.asarray(values) for name, values in raw.items()}
+def _columns(found: Mapping[str, object]) -> Mapping[str, np.ndarray[Any, Any]]:
+    columns = {name: np.asarray(values) for name, values in found.items()}
     return Table(columns)
 
 
