@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from tests.browser import CHROMIUM
 
 import tlbcore as tc
-from tlbcore._output.html import page, reports
+from tlbcore._output.html import charts, page, reports
 from tlbcore._output.interleaving.held import states
 from tlbcore.cli import main
 from tlbcore.cli._common import document
 
 DATA = Path(__file__).parents[1] / "data"
 BUNDLED = Path(tc.__file__).parent / "data" / "modules.trace.txt.xz"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 class Read(HTMLParser):
@@ -130,17 +129,63 @@ def test_a_call_matrix_counts_each_call_once(explained):
 def test_a_timeline_has_every_interrupt(explained):
     e, text = explained
     report = e.trace.figures["report"]
-    for cpu, svg in zip(report["isolated"], re.findall(r'<svg class="zoom".*?</svg>', text), strict=True):
+    for cpu, svg in zip(report["isolated"], re.findall(r'<svg class="sall".*?</svg>', text), strict=True):
         counts = [int(n.replace(",", "")) for n in re.findall(r"<title>([\d,]+) at", svg)]
         assert sum(counts) == cpu["interrupts"]
 
 
 def test_a_long_timeline_is_summed_up():
-    svg = page.timeline([1] * 100_000, 0.5, "x")
+    svg = charts.over_time([1] * 100_000, 0.5, [], 50_000, "x")
     counts = [int(n.replace(",", "")) for n in re.findall(r"<title>([\d,]+) at", svg)]
     assert sum(counts) == 100_000
     assert len(counts) == 2000
     assert 'data-step="25.0"' in svg
+    many = charts.over_time([1] * 100_000, 0.5, [], 50_000, "x", figures=64)
+    assert many.count("<title>") == 93, "6,000 bars in all"
+
+
+def test_a_lane_has_a_bar_where_something_happened():
+    lane = charts.Lane(HOSTILE, [0.05, 0.06, 9.99], "3x")
+    svg = charts.over_time([1] * 10, 1.0, [lane], 10.0, "x")
+    (path,) = re.findall(r'<path d="([^"]*)"', svg)
+    # Ten seconds in 1,000 buckets of 0.01: the buckets 5, 6 and 999, one event each.
+    assert re.findall(r"M([\d.]+) 100v-100", path) == ["0.05", "0.06", "9.99"]
+    assert "<script" not in svg
+
+
+def test_lengths_are_counted_by_class_and_what_has_none_is_apart():
+    spans = {
+        "cause": ["a"] * 6 + ["b"],
+        "length_us": [0.5, 1.0, 2.9, 3.0, 2e5, float("nan"), 1.0],
+    }
+    assert charts.length_classes()[:3] == ["under 1 us", "1 us to 3 us", "3 us to 10 us"]
+    assert charts.lengths(spans, "a") == [1, 2, 1, 0, 0, 0, 0, 0, 0, 1, 1]
+    assert len(charts.length_classes()) + 1 == 11
+
+
+def test_the_page_counts_each_interruption_by_its_length(explained):
+    e, text = explained
+    rows = {row[0]: row[1:] for row in Read(text).rows if len(row) == 12 and row[0] != "cause"}
+    for cause in dict.fromkeys(map(str, e.table["cause"])):
+        counts = [int(cell.replace(",", "")) for cell in rows[tc.causes[cause].title]]
+        assert sum(counts) == e.table["n"][e.table["cause"] == cause].sum()
+
+
+def test_a_chart_has_a_dot_per_point_and_leaves_out_what_is_missing():
+    nan = float("nan")
+    line = charts.Line(
+        "a<b", [1.0, 2.0, 3.0], [10.0, nan, 30.0], [9.0, nan, 29.0], [11.0, nan, 31.0], hollow=True
+    )
+    svg = charts.lines([line], "x", "y", "c")
+    at = [(float(x), float(y)) for x, y in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', svg)]
+    # x from 1 to 3 goes from 80 to 690 pixels, y from 0 to 31 from 250 up to 20.
+    assert [x for x, _ in at] == [80.0, 690.0]
+    assert [y for _, y in at] == pytest.approx([250 - 230 * 10 / 31, 250 - 230 * 30 / 31], abs=0.1)
+    assert svg.count('class="interval') == 2
+    assert svg.count(" hollow") == 2
+    assert "a&lt;b (inert)" in svg
+    assert charts.lines([charts.Line("a", [1.0], [nan])], "x", "y", "c") == ""
+    assert "1,000" in charts.lines([charts.Line("a", [10.0, 1000.0], [1.0, 1000.0])], "x", "y", "c")
 
 
 def test_a_counterexample_s_page_has_its_moves_and_what_holds_after_each(violated):

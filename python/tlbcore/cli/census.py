@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as _json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -45,6 +46,10 @@ def command(
         str | None, typer.Option(help="A saved census (--json): what does IMAGE add?", metavar="FILE")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the report as one self-contained page of HTML."),
+    ] = None,
 ) -> int:
     """List which memory each entry path of a kernel touches before a late flush, and its TLB ops.
 
@@ -55,6 +60,8 @@ def command(
 
     if sum(option is not None for option in (entry, against, since)) > 1:
         _common.fail("--entry, --against and --since each ask another question: give one")
+    if entry is not None and html is not None:
+        _common.fail("--html has every entry: leave --entry out")
     on = chosen(features, cpu, this_machine)
     found = images.census(image, on)
     if against is None and since is None:
@@ -64,15 +71,25 @@ def command(
             _common.fail("--json holds every entry: leave --entry out")
         else:
             print(_json.dumps(_json.loads(found), indent=1))
+        if html is not None:
+            from tlbcore._output.html import census as pages
+
+            _common.write_page(html, pages.census(_json.loads(found), _core.binary_report(found, None)))
         return 0
     if against is not None:
         old, new = found, images.census(against, on)
     else:
         old, new = images.census(str(since), on), found
     text, difference, danger = _core.binary_compare(old, new)
+    fields: dict[str, Any] = _json.loads(difference)
+    whole = _common.document("census-difference", 1, **fields)
+    if html is not None:
+        from tlbcore._output.html import census as pages
+
+        releases = [_json.loads(one)["release"] for one in (new, old)]
+        _common.write_page(html, pages.difference(whole, text, f"Linux {releases[0]} against {releases[1]}"))
     if json:
-        fields: dict[str, Any] = _json.loads(difference)
-        _common.print_json("census-difference", 1, **fields)
+        _common.print_document(whole)
     else:
         print(text, end="")
     return 1 if danger else 0

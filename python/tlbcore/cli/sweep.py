@@ -34,6 +34,10 @@ def command(
     dask: Annotated[str | None, typer.Option(help="Scheduler of a Dask cluster.", metavar="ADDRESS")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Compute more than ten million points.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the report as one self-contained page of HTML."),
+    ] = None,
 ) -> None:
     """Simulate a grid of configurations into a Parquet data set."""
     plan = _read(grid)
@@ -57,11 +61,16 @@ def command(
         _common.fail(f"no point can be simulated: {result.failed['error'][0]}")
     names = [name for name in SHOWN if name in result.metrics] or result.metrics[:4]
     means = {name: result.effects(name, ["policy"]) for name in names if not _all_missing(result.table[name])}
+    document = _common.document(
+        "sweep", 1, out=out, points=len(result), failed=failed, parameters=result.parameters, inert=result._inert(),
+        metrics={name: result.units[name] for name in result.metrics}, means_by_policy=means,
+    )  # fmt: skip
+    if html is not None:
+        from tlbcore._output.html.swept import sweep as page
+
+        _common.write_page(html, page(result, list(means), document))
     if json:
-        _common.print_json(
-            "sweep", 1, out=out, points=len(result), failed=failed, parameters=result.parameters, inert=result._inert(),
-            metrics={name: result.units[name] for name in result.metrics}, means_by_policy=means,
-        )  # fmt: skip
+        _common.print_document(document)
         return
     print(f"{len(result)} points in {out}" + (f", {failed} of them failed" if failed else ""))
     if failed:

@@ -218,6 +218,11 @@ class Trace(Result):
         return self._data
 
     @property
+    def has_events(self) -> bool:
+        """Whether `spans`, `to_perfetto` and `replay` work: a trace that was saved has its figures only."""
+        return self._data is not None
+
+    @property
     def spans(self) -> Mapping[str, np.ndarray[Any, Any]]:
         """What took isolated CPUs from their tasks, a row each: `at_s`, `length_us` (NaN: no end), `cpu`, `cause`.
 

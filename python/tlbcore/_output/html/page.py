@@ -1,7 +1,7 @@
-"""One self-contained HTML page: the frame, tables, timelines and bars that all reports share.
+"""One self-contained HTML page: the frame, tables and bars that all reports share.
 
 A page needs no network: style and script are in it, and so is the JSON document that it shows. Charts are SVG made
-here: a bar per bucket and a bar per policy are less code than any library's set-up, and nothing has to be bundled.
+by us (`charts` says why).
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from tlbcore._output.visible import visible
 
 Cell = str | int | float | None
 
-_SHOWN_BARS = 2000
 _SHORT = 24  # characters that a cell keeps on one line
 
 
@@ -100,26 +99,6 @@ def matrix(
         out.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
     out.append("</tbody></table></div>")
     return "\n".join(out)
-
-
-def timeline(counts: Sequence[int], step_s: float, caption: str) -> str:
-    """Return counts over time as bars that can be zoomed and moved by wheel, pointer and keys."""
-    if len(counts) > _SHOWN_BARS:
-        per = math.ceil(len(counts) / _SHOWN_BARS)
-        counts = [sum(counts[i : i + per]) for i in range(0, len(counts), per)]
-        step_s *= per
-    top = max(counts, default=0) or 1
-    bars = "".join(
-        f'<rect x="{i}" y="{100 - 100 * count / top:.1f}" width="0.9" height="{100 * count / top:.1f}">'
-        f"<title>{count:,} at {i * step_s:.6g} s</title></rect>"
-        for i, count in enumerate(counts)
-        if count
-    )
-    return (
-        f'<figure><svg class="zoom" viewBox="0 0 {max(1, len(counts))} 100" preserveAspectRatio="none" tabindex="0" '
-        f'role="img" data-step="{step_s!r}" aria-label="{escape(caption)}">{bars}</svg>'
-        f"<figcaption>{escape(caption)} <output></output></figcaption></figure>"
-    )
 
 
 def bars(

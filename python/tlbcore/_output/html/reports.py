@@ -6,27 +6,32 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tlbcore._output.html.charts import Lane, Line, length_classes, lengths, over_time
+from tlbcore._output.html.charts import lines as chart
 from tlbcore._output.html.page import (
     Cell,
     bars,
     matrix,
+    number,
     page,
     preformatted,
     section,
     sections_of,
     table,
-    timeline,
 )
 from tlbcore._output.html.run import run
 
 if TYPE_CHECKING:
     from tlbcore.checker import Verdict
     from tlbcore.simulation.compare import Comparison
+    from tlbcore.trace import Trace
     from tlbcore.trace.explanation import Explanation
     from tlbcore.trace.replayed import Replay
     from tlbcore.validation.published import Validation
 
 Document = Mapping[str, Any]
+
+_LANES = 8  # causes of a CPU that have a lane of their own
 
 
 def check(verdict: Verdict, document: Document) -> str:
@@ -87,10 +92,11 @@ def explain_pair(explanations: Sequence[Explanation], compared: str, document: D
             table(heads, flat, "The same to sort.") if rows else "",
         )
     ]
-    for explanation in explanations:
+    for i, explanation in enumerate(explanations, 1):
         lede, one = _recording(explanation)
-        parts.append(section(explanation.trace.path, *(preformatted([line]) for line in lede)))
-        parts += [part.replace('<section id="', f'<section id="r{len(parts)}-') for part in one]
+        head = section(explanation.trace.path, *(preformatted([line]) for line in lede))
+        # Two recordings have sections of one name.
+        parts += [part.replace('<section id="', f'<section id="r{i}-', 1) for part in (head, *one)]
     names = " and ".join(explanation.trace.path for explanation in explanations)
     return page(f"Compared: {names}", [], parts, document)
 
@@ -106,10 +112,10 @@ def _recording(explanation: Explanation) -> tuple[list[str], list[str]]:
     from tlbcore.trace import causes
 
     trace = explanation.trace
-    report = trace.figures["report"]
     text = dict(sections_of(str(explanation)))
     head = next(iter(text))
     parts = []
+    spans = trace.spans if trace.has_events else None
     for heading, lines in list(text.items())[1:]:
         if heading == "In short":
             continue  # the page opens with it
@@ -129,21 +135,54 @@ def _recording(explanation: Explanation) -> tuple[list[str], list[str]]:
             heads = ("CPU", "what", "kind", "n", "per hour", "p50 us", "p95 us", "max us", "in all ms")
             added.append(table(heads, rows, "Measured. An empty cell was not recorded."))
         elif heading.startswith("When"):
-            for cpu in report["isolated"]:
-                if cpu["interrupts"]:
-                    t = cpu["timeline"]
-                    added.append(
-                        timeline(
-                            t["counts"],
-                            t["step_s"],
-                            f"Interrupts of CPU {cpu['cpu']}. + - 0 and arrows zoom.",
-                        )
-                    )
+            added += _over_time(trace, spans)
         elif heading.startswith("Calls by sending"):
             added.append(_senders(explanation))
         parts.append(section(heading, *added, preformatted(lines)))
+        if heading.startswith("What took") and spans is not None:
+            parts.append(_lengths(explanation, spans))
     lede = [" ".join(line.strip() for line in group) for group in _paragraphs(text.get("In short", []))]
     return lede or [" ".join([head, *map(str.strip, text[head])])], parts
+
+
+def _over_time(trace: Trace, spans: Mapping[str, Any] | None) -> list[str]:
+    """Return what took each isolated CPU over time: its interrupts, and a lane per cause, most time first."""
+    from tlbcore.trace import causes
+
+    isolated = [cpu for cpu in trace.figures["report"]["isolated"] if cpu["interrupts"]]
+    order: dict[str, int] = {}  # a cause has one colour on every CPU
+    out = []
+    for cpu in isolated:
+        lanes = []
+        rows = sorted(
+            cpu["interference"], key=lambda row: (-(row["total_ms"] or 0.0), -row["n"], row["cause"])
+        )
+        for row in rows[:_LANES]:
+            if spans is None:
+                break
+            mine = (spans["cpu"] == cpu["cpu"]) & (spans["cause"] == row["cause"])
+            said = f"{row['n']:,}x" + ("" if row["total_ms"] is None else f", {number(row['total_ms'])} ms")
+            at_s = spans["at_s"][mine] - cpu["timeline"]["from_s"]
+            lanes.append(
+                Lane(causes[row["cause"]].title, at_s, said, order.setdefault(row["cause"], len(order)))
+            )
+        t = cpu["timeline"]
+        more = len(rows) - _LANES
+        caption = f"CPU {cpu['cpu']}, measured. + - 0 and arrows zoom and move."
+        if spans is not None and more > 0:
+            caption += f" {more} causes with less time have no lane."
+        out.append(over_time(t["counts"], t["step_s"], lanes, cpu["seconds"], caption, figures=len(isolated)))
+    return out
+
+
+def _lengths(explanation: Explanation, spans: Mapping[str, Any]) -> str:
+    """Return how many interruptions of each cause were how long."""
+    from tlbcore.trace import causes
+
+    order = list(dict.fromkeys(map(str, explanation.table["cause"])))
+    rows = [(causes[cause].title, lengths(spans, cause)) for cause in order]
+    caption = "How many of each cause were how long, measured; all isolated CPUs together."
+    return section("How long", matrix("cause", [*length_classes(), "not recorded"], rows, caption))
 
 
 def _paragraphs(lines: list[str]) -> Iterator[list[str]]:
@@ -208,7 +247,9 @@ def compare(comparison: Comparison, document: Document) -> str:
         caption = (
             "Predicted. What is zero or absent for every policy is left out; an empty cell did not occur."
         )
-        parts.append(section(f"Per {cpu_class} CPU", *charts, table(("policy", *shown), cells, caption)))
+        charts += _tails(comparison, cpu_class)
+        heading = "Per CPU, all together" if cpu_class == "all" else f"Per {cpu_class} CPU"
+        parts.append(section(heading, *charts, table(("policy", *shown), cells, caption)))
     notes = list(dict.fromkeys(note for r in comparison.results for note in r.notes))
     broken = [f"violation under {r.policy.name}: {r.violation}" for r in comparison.results if r.violation]
     parts.append(
@@ -219,6 +260,25 @@ def compare(comparison: Comparison, document: Document) -> str:
     )
     lede = f"{first.scenario.cpus} CPUs ({len(first.scenario.isolated)} isolated), {first.duration_s:g} s simulated."
     return page(f"{first.scenario.name} on {first.machine}", [lede], parts, document)
+
+
+_QUANTILES = {"p50_ps": 0.5, "p90_ps": 0.9, "p99_ps": 0.99, "p999_ps": 0.999, "max_ps": 1.0}
+
+
+def _tails(comparison: Comparison, cpu_class: str) -> list[str]:
+    """Return the distribution of each latency that occurs: which share takes longer, a line per policy."""
+    out = []
+    for what, said in (("syscall", "system call"), ("interruption", "interruption of user mode")):
+        series = []
+        for name, one in comparison.items():
+            found: Mapping[str, Any] = one.latencies[f"{what}_{cpu_class}"]
+            if found["count"]:
+                x = [found[key] * 1e-3 for key in _QUANTILES]
+                y = [max(1 - share, 1 / found["count"]) for share in _QUANTILES.values()]
+                series.append(Line(name, x, y, hollow=bool(one.inert)))
+        caption = f"How long a {said} takes, per {cpu_class} CPU: the share that takes longer (predicted, first seed)."
+        out.append(chart(series, "ns", "share that takes longer", caption, zero=False))
+    return out
 
 
 def replay(replayed: Replay, document: Document) -> str:

@@ -20,28 +20,36 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
-// Timelines: wheel, + and - zoom about the middle; arrows and dragging move; 0 shows all.
-for (const svg of document.querySelectorAll("svg.zoom")) {
-  const [, , width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
+// Timelines: Ctrl and the wheel, + and - zoom about the middle; arrows and dragging move; 0 shows all. All lanes go along.
+for (const figure of document.querySelectorAll("figure.zoom")) {
+  const width = Number(figure.dataset.width), step = Number(figure.dataset.step), height = 100;
+  const lanes = [...figure.querySelectorAll("svg")], text = figure.querySelector("output");
+  const least = width / 500;
   let left = 0, shown = width;
   const show = () => {
-    shown = Math.min(width, Math.max(4, shown));
+    shown = Math.min(width, Math.max(least, shown));
     left = Math.min(width - shown, Math.max(0, left));
-    svg.setAttribute("viewBox", `${left} 0 ${shown} ${height}`);
-    const step = Number(svg.dataset.step), text = svg.parentElement.querySelector("output");
-    if (text) text.textContent = `${(left * step).toPrecision(4)} s to ${((left + shown) * step).toPrecision(4)} s`;
+    for (const svg of lanes) svg.setAttribute("viewBox", `${left} 0 ${shown} ${height}`);
+    text.textContent = `${(left * step).toPrecision(4)} s to ${((left + shown) * step).toPrecision(4)} s`;
   };
-  const zoom = (factor, at = 0.5) => { const middle = left + shown * at; shown *= factor; shown = Math.min(width, Math.max(4, shown)); left = middle - shown * at; show(); };
-  svg.addEventListener("wheel", (event) => { if (!event.ctrlKey) return; event.preventDefault(); zoom(event.deltaY > 0 ? 1.25 : 0.8, event.offsetX / svg.clientWidth); }, { passive: false });
-  svg.addEventListener("keydown", (event) => {
+  const zoom = (factor, at = 0.5) => {
+    const middle = left + shown * at;
+    shown = Math.min(width, Math.max(least, shown * factor));
+    left = middle - shown * at;
+    show();
+  };
+  figure.addEventListener("keydown", (event) => {
     const keys = { "+": () => zoom(0.8), "=": () => zoom(0.8), "-": () => zoom(1.25), "0": () => { left = 0; shown = width; show(); },
       ArrowLeft: () => { left -= shown / 10; show(); }, ArrowRight: () => { left += shown / 10; show(); } };
     if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
   });
   let from = null;
-  svg.addEventListener("pointerdown", (event) => { from = event.offsetX; svg.setPointerCapture(event.pointerId); });
-  svg.addEventListener("pointermove", (event) => { if (from === null) return; left -= (event.offsetX - from) / svg.clientWidth * shown; from = event.offsetX; show(); });
-  svg.addEventListener("pointerup", () => { from = null; });
+  for (const svg of lanes) {
+    svg.addEventListener("wheel", (event) => { if (!event.ctrlKey) return; event.preventDefault(); zoom(event.deltaY > 0 ? 1.25 : 0.8, event.offsetX / svg.clientWidth); }, { passive: false });
+    svg.addEventListener("pointerdown", (event) => { from = event.offsetX; svg.setPointerCapture(event.pointerId); });
+    svg.addEventListener("pointermove", (event) => { if (from === null) return; left -= (event.offsetX - from) / svg.clientWidth * shown; from = event.offsetX; show(); });
+    svg.addEventListener("pointerup", () => { from = null; });
+  }
   show();
 }
 // Interleavings: one move at a time, and what holds after it. Moves that change nothing here are passed over unless all
