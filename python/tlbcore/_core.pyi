@@ -223,6 +223,7 @@ def trace_shootdowns(
     paths: Sequence[str],
     progress: Callable[[int, int], object] | None = None,
     between: tuple[str, str] | None = None,
+    batches: Sequence[int] = ...,
 ) -> str: ...
 def trace_causes() -> list[RawCause]: ...
 

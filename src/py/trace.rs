@@ -94,15 +94,17 @@ fn run(
 
 /// Flushes of user ranges in a recording, as JSON; `error` in it says where it is damaged, if it is.
 #[pyfunction]
-#[pyo3(signature = (paths, progress=None, between=None))]
+#[pyo3(signature = (paths, progress=None, between=None, batches=Vec::new()))]
 pub fn trace_shootdowns(
     py: Python<'_>,
     paths: Vec<String>,
     progress: Option<&Bound<'_, PyAny>>,
     between: Option<(String, String)>,
+    batches: Vec<u32>,
 ) -> PyResult<String> {
     let mut reader = open(&paths)?;
-    let mut pass = Shootdowns::new(between.as_ref().map(|(begin, end)| (begin.as_str(), end.as_str())));
+    let markers = between.as_ref().map(|(begin, end)| (begin.as_str(), end.as_str()));
+    let mut pass = Shootdowns::new(markers, &batches);
     let error = run(py, &mut reader, &mut pass, progress)?;
     py.detach(|| pass.finish());
     let document = serde_json::json!({

@@ -459,10 +459,52 @@ def test_json_and_text_say_the_same(tmp_path: Path):
         "remedy": "recorded",
         "calls_low": 8,
         "calls_high": 8,
+        "interrupts_low": 8,
+        "interrupts_high": 8,
+        "share_low": document["lost"]["share"],
+        "share_high": document["lost"]["share"],
         "note": "measured",
     }
     assert "What would be left" in text
     assert max(len(line) for line in str(tc.shootdowns(path, between=GT)).splitlines()[1:]) <= 100
+
+
+def test_any_size_of_batch_can_be_asked_for():
+    path = str(recording("p73.us7"))
+    how = ("explain", path, "--process", "wander", "--between", *GT)
+    document = json.loads(tlbcore(*how, "--batch", "2", "--batch", "3", "--json").stdout)
+    left = {row["remedy"]: (row["calls_low"], row["calls_high"]) for row in document["what_if"]}
+    # Four munmap of two victims each: two batches of two, or three and one.
+    assert left["batch of 2"] == left["batch of 3"] == (4, 4)
+    fails("batches must be", *how, "--batch", "0")
+    fails("--batch predicts for --process", "explain", path, "--batch", "2")
+
+
+def test_a_result_is_saved_and_loaded_whole(tmp_path: Path):
+    found = tc.shootdowns(recording("p73.us7"), process="wander", between=GT, machine="zen4-epyc")
+    again = tc.load(found.save(tmp_path / "found"))
+
+    assert str(again) == str(found)
+    assert again.to_json() == found.to_json()
+    assert list(found.tables) == ["call_sites", "pairs", "threads", "victims", "address_spaces", "what_if"]
+    assert "interrupted for nothing" not in found._repr_html_()  # columns, not the report
+    assert "share_low" in found._repr_html_()
+
+
+def test_what_is_not_recorded_is_no_name_of_a_call_and_broadcasts_stay_possible(tmp_path: Path):
+    flush = sends(1010, 0, "db-10", 1, {1: 0xA}) + handler(1020, 1, "db-10", 0xA)
+    found = tc.shootdowns(written(tmp_path, flush))
+    assert "100 % are by a call that is not recorded, of 1 page by 1 thread (db)." in " ".join(
+        str(found).split()
+    )
+
+    alone = at(1010, 0, "db-10", "tlb_flush: pages:1 reason:local mm shootdown (3)")
+    assert "1 flush stayed on its own CPU." in str(tc.shootdowns(written(tmp_path, alone, "alone.txt")))
+    flags = "# tlbcore flags | fpu invlpgb\n" + alone
+    text = str(tc.shootdowns(written(tmp_path, flags, "flags.txt")))
+    assert "1 flush stayed on its own CPU, unless it was broadcast: this CPU has INVLPGB." in " ".join(
+        text.split()
+    )
 
 
 def test_an_end_that_was_lost_does_not_lose_the_flush(tmp_path: Path):

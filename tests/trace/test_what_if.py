@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import lzma
+import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tlbcore as tc
 from tlbcore import Flush, user_flushes, what_if
-from tlbcore.trace.what_if import what_if_sites
+from tlbcore.trace.remedies import remedies
 
 DATA = Path(__file__).parents[1] / "data"
 RECORDINGS = ("p73.us1", "p612.us1")
@@ -141,28 +143,132 @@ def test_policies_of_user_ranges_are_replayed(policy: str, low: int, high: int) 
     assert outcome["more_calls"]["high"] == 0
 
 
-def test_counts_by_call_site_say_what_is_left_between_one_cpu_and_all() -> None:
-    sites = {
-        "call": ["madvise(MADV_DONTNEED)", "mprotect", "munmap", "munmap"],
-        "extent": ["ranged", "ranged", "full", "table_sync"],
-        "tables": ["no", "not recorded", "yes", "yes"],
-        "shootdowns": [20, 4, 1, 2],
-        "calls": [60, 12, 3, 6],
+# --- from the counts of a process
+
+
+def sites(**columns):
+    known = {"pages_min": [-1], "pages_max": [-1], "wait_ms": [0.0], "handler_ms": [0.0]}
+    rows = len(columns["call"])
+    names = [
+        "call",
+        "extent",
+        "tables",
+        "pages_min",
+        "pages_max",
+        "flushes",
+        "shootdowns",
+        "calls",
+        "wait_ms",
+        "handler_ms",
+    ]
+    return {name: np.array(columns.get(name, known.get(name, [""]) * rows)) for name in names}
+
+
+FOUR = sites(
+    call=["madvise(MADV_DONTNEED)", "mprotect", "munmap", "munmap"],
+    extent=["ranged", "ranged", "full", "table_sync"],
+    tables=["no", "not recorded", "yes", "yes"],
+    pages_min=[1, 2, 40, -1],
+    pages_max=[8, 33, 100, -1],
+    flushes=[30, 4, 1, 2],
+    shootdowns=[20, 4, 1, 2],
+    calls=[60, 12, 3, 6],
+    wait_ms=[60.0, 12.0, 3.0, 6.0],
+    handler_ms=[6.0, 1.2, 0.3, 0.6],
+)
+BATCHES = [
+    # 20 madvise in 3 batches, of one to three victims each.
+    {"batch": 8, "call": "madvise(MADV_DONTNEED)", "calls": 60, "left": 3, "low": 3, "high": 9},
+    {"batch": 8, "call": "munmap", "calls": 3, "left": 1, "low": 3, "high": 3},
+]
+HOW = {"batches": BATCHES, "running": (0.5, 0.75), "cpus": 4, "interrupts": 27, "cpu_seconds": 1.0}
+
+
+def ends(table, *of: str) -> dict[str, tuple]:
+    return {
+        str(remedy): tuple(table[name][i].item() for name in of) for i, remedy in enumerate(table["remedy"])
     }
-    table = what_if_sites(sites, 3, batches=[8])
-    ends = {
-        remedy: (int(low), int(high))
-        for remedy, low, high in zip(table["remedy"], table["calls_low"], table["calls_high"], strict=True)
-    }
-    assert ends == {
+
+
+def test_what_remedies_leave_of_calls_is_counted_by_call_site():
+    calls = ends(remedies(FOUR, **HOW), "calls_low", "calls_high")
+    assert calls == {
         "recorded": (81, 81),
-        # 20 madvise in 3 batches of one to three victims; mprotect and the sync as before; one munmap in one batch.
-        "batch of 8": (3 + 12 + 1 + 6, 9 + 12 + 3 + 6),
+        "batch of 8": (3 + 12 + 3 + 6, 9 + 12 + 3 + 6),
+        # Two CPUs fewer: of three victims at least one is left, and one at most.
+        "pinned to 2 of 4 CPUs": (20 + 4 + 1 + 2, 20 + 4 + 1 + 2),
         "INVLPGB": (6, 6),
         "RAR": (6, 6),
         "LATR": (6 + 3, 6 + 3 + 12),
+        "LUF": (12 + 3 + 6, 81),
+        "early acknowledgement": (81, 81),
+        "flush deferred to the context switch": (
+            6 + 37,
+            6 + 57,
+        ),  # half and three quarters of 75, rounded outwards
         "RCU-freed tables": (75, 75),
+        "flush ceiling of 512 pages": (81, 81),
     }
-    few = what_if_sites(sites, 2)
-    at = few["remedy"].tolist().index("INVLPGB")
-    assert (few["calls_low"][at], few["calls_high"][at]) == (6, 81)
+    few = ends(remedies(FOUR, **{**HOW, "cpus": 3}), "calls_low", "calls_high")
+    assert few["INVLPGB"] == (6, 81), "no global ASID below four CPUs"
+
+
+def test_interrupts_are_those_of_the_calls_that_are_left_and_may_be_unknown():
+    interrupts = ends(remedies(FOUR, **HOW), "interrupts_low", "interrupts_high")
+    assert interrupts["recorded"] == (27, 27)
+    assert interrupts["batch of 8"] == (8, 10)  # a third of 24 and of 30
+    unknown = ends(remedies(FOUR, **{**HOW, "interrupts": None}), "interrupts_low", "interrupts_high")
+    assert set(unknown.values()) == {(-1, -1)}
+
+
+def test_time_left_is_the_measured_one_scaled_and_what_a_broadcast_takes():
+    share = ends(remedies(FOUR, **HOW), "share_low", "share_high")
+    per_call = 1.1e-3  # 1 ms of waiting and 0.1 of handlers, of one second
+    assert share["recorded"] == pytest.approx((81 * per_call, 81 * per_call))
+    assert share["batch of 8"] == pytest.approx((24 * per_call, 30 * per_call))
+    # Waits end a handler earlier, but where page tables are freed: 24 flushes of 0.1 ms.
+    assert share["early acknowledgement"] == pytest.approx((81 * per_call - 24e-4, 81 * per_call))
+    machine = tc.machine("zen4-epyc")
+    low, high = (
+        [getattr(machine.costs[name], end) / (machine.mhz * 1e6) for name in ("invlpgb", "tlbsync")]
+        for end in ("low", "high")
+    )
+    # 1 page is one INVLPGB, 2 as well, everything as well; 8 pages are one, 33 are five.
+    least = 25 * (low[0] + low[1])
+    most = 30 * (high[0] + high[1]) + 4 * (5 * high[0] + high[1]) + high[0] + high[1]
+    assert share["INVLPGB"] == pytest.approx((6 * per_call + least, 6 * per_call + most))
+    assert all(math.isnan(end) for end in share["flush ceiling of 512 pages"]), "no machine was named"
+    named = ends(remedies(FOUR, **HOW, machine=machine), "share_low", "share_high")
+    page, write = machine.costs["invlpg"], machine.costs["mov_cr3_flush"]
+    second = machine.mhz * 1e6
+    assert named["flush ceiling of 512 pages"] == pytest.approx(
+        (
+            81 * per_call + 3 * (40 * page.low - write.high) / second,
+            81 * per_call + 3 * (100 * page.high - write.low) / second,
+        )
+    )
+
+
+def test_without_times_nothing_is_said_of_time():
+    table = remedies(FOUR, **{**HOW, "cpu_seconds": None})
+    assert np.isnan(table["share_low"]).all()
+    assert np.isnan(table["share_high"]).all()
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+@pytest.mark.parametrize("op", ["munmap", "mprotect", "dontneed", "tables"])
+def test_batches_of_a_process_call_as_many_as_the_batched_variant_did(name: str, op: str) -> None:
+    """Per flush: predicted from the phase with one page a call, counted in the phase with ten."""
+    _, truth = read(name)
+    found = tc.shootdowns(
+        DATA / f"{name}.trace.txt.xz", process="shoot", between=(f"PH 0 op={op} pages=1 ", "PE"), batches=[8]
+    )
+    single = truth["by_phase"][f"0 op={op} pages=1 peers=3 state=spin"]
+    assert int(found.call_sites["calls"].sum()) == sum(single[f"queued cpu{cpu}"] for cpu in (1, 2, 3))
+    table = found.what_if
+    at = table["remedy"].tolist().index("batch of 8")
+    batches = -(-single["multi"] // 8)
+    ten = truth["by_phase"][f"0 op={op} pages=10 peers=3 state=spin"]
+    real = sum(ten[f"queued cpu{cpu}"] for cpu in (1, 2, 3)) / ten["multi"]
+    for end in ("calls_low", "calls_high", "interrupts_low", "interrupts_high"):
+        assert table[end][at] / batches == pytest.approx(real, rel=0.1), end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,6 +54,14 @@ def command(
         typer.Option(
             help="With --process or --all-cpus: predict kernel entries and TLB refills for this preset.",
             metavar="NAME",
+        ),
+    ] = None,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="With --process or --all-cpus: predict what is left if N flushes in a row share one (8 and 32).",
+            metavar="N",
+            show_default=False,
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -125,8 +134,10 @@ def command(
         if others := [name for name, value in given.items() if value]:
             _common.fail(f"{', '.join(others)}: of isolated CPUs, not of shootdowns of user ranges")
         form = _Form(json=json, short=short, legend=legend, html=html)
-        _shootdowns(traces or [], process, between, machine, form, merge=merge)
+        _shootdowns(traces or [], process, between, machine, batch or (8, 32), form, merge=merge)
         return
+    if batch:
+        _common.fail("--batch predicts for --process or --all-cpus: give one of them")
     if machine is not None:
         _common.fail("--machine predicts what --process or --all-cpus count: give one of them")
     if not traces:
@@ -226,6 +237,7 @@ def _shootdowns(
     process: str | None,
     between: tuple[str, str] | None,
     machine: str | None,
+    batches: Sequence[int],
     form: _Form,
     *,
     merge: bool,
@@ -242,6 +254,7 @@ def _shootdowns(
             process=process,
             between=between,
             machine=machine,
+            batches=batches,
             progress=advance,
         )
     if form.json:

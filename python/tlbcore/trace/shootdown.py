@@ -10,24 +10,29 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tlbcore import _core
 from tlbcore._core import TraceError
+from tlbcore._input.numbers import count
 from tlbcore._output.calls import kept
 from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import Result
 from tlbcore._output.table import Table
+from tlbcore.trace.remedies import remedies
+from tlbcore.trace.shootdown_tables import (
+    Rows,
+    address_spaces_table,
+    call_sites_table,
+    pairs_table,
+    threads_table,
+    victims_table,
+)
 
 if TYPE_CHECKING:
     from tlbcore.hardware import Machine
 
 __all__ = ["Shootdowns", "shootdowns"]
 
-SIZES = ("1 page", "2 to 8 pages", "9 to 33 pages", "34 to 512 pages", "over 512 pages", "not recorded")
-"""Classes of sizes. Beyond 33 pages (`tlb_single_page_flush_ceiling`) a flush drops the whole address space."""
-
-Rows = Sequence[Mapping[str, Any]]
+_TABLES = ("call_sites", "pairs", "threads", "victims", "address_spaces", "what_if")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -62,6 +67,10 @@ class Shootdowns(Result):
         `handler_ms`.
     address_spaces
         `mm`, `comm`, `flushes`, `full`, `calls`; empty without a probe on `flush_tlb_mm_range`.
+    what_if
+        What each remedy would leave, as intervals: `remedy`, `calls_low`, `calls_high` (remote calls),
+        `interrupts_low`, `interrupts_high` (-1: not recorded), `share_low`, `share_high` (of the CPUs' time; NaN: not
+        recorded, or its cost is not known), `note`. The row `recorded` is measured, all others are predicted.
     lost
         `wait_s` and `handler_s`, and both as `share` of the CPUs' time; None: not recorded.
     predicted
@@ -84,6 +93,7 @@ class Shootdowns(Result):
     threads: Table
     victims: Table
     address_spaces: Table
+    what_if: Table
     lost: Mapping[str, Any]
     predicted: Mapping[str, tuple[float, float]] | None
     missing: tuple[Mapping[str, str], ...]
@@ -92,21 +102,13 @@ class Shootdowns(Result):
     damage: str | None = None
 
     def _tables(self) -> dict[str, Mapping[str, Any]]:
-        names = ("call_sites", "pairs", "threads", "victims", "address_spaces")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in _TABLES}
 
     def _about(self) -> dict[str, Any]:
         return {
             "recording": self.path, "process": self.process, "seconds": self.seconds, "machine": self.machine,
             "damage": self.damage, "version": _core.__version__,
         }  # fmt: skip
-
-    @property
-    def what_if(self) -> Mapping[str, Any]:
-        """What remedies would leave of the remote calls, as intervals: see `tlbcore.trace.what_if.what_if_sites`."""
-        from tlbcore.trace.what_if import what_if_sites
-
-        return what_if_sites(self.call_sites, len(set(self.pairs["victim_cpu"].tolist())))
 
     def __repr__(self) -> str:
         calls = int(self.call_sites["calls"].sum())
@@ -121,7 +123,6 @@ class Shootdowns(Result):
         """Return the JSON document without its `schema` and `version`."""
         from tlbcore.trace.report.shootdowns import sentence
 
-        tables = ("call_sites", "pairs", "threads", "victims", "address_spaces")
         report = self.figures["report"]
         return {
             "trace": {
@@ -137,11 +138,10 @@ class Shootdowns(Result):
             "cpus": list(self.cpus),
             "sentence": sentence(self),
             "recorded": report["kinds"],
-            **{name: records(getattr(self, name)) for name in tables},
+            **{name: records(getattr(self, name)) for name in _TABLES},
             "lost": dict(self.lost),
             "predicted": None if self.predicted is None else dict(self.predicted),
             "machine": self.machine,
-            "what_if": records(self.what_if),
             "missing": [dict(gap) for gap in self.missing],
         }
 
@@ -166,6 +166,7 @@ def shootdowns(
     process: str | int | None = None,
     between: tuple[str, str] | None = None,
     machine: str | Machine | None = None,
+    batches: Sequence[int] = (8, 32),
     progress: Progress | bool | None = None,
 ) -> Shootdowns:
     """Read a recording in one pass and count its shootdowns of user ranges; every CPU can be a victim.
@@ -182,13 +183,15 @@ def shootdowns(
         As for `read_trace`.
     machine
         A preset for which kernel entries and refills are predicted.
+    batches
+        How many flushes in a row of one thread share one, each a row of `what_if`.
     progress
         As for `read_trace`.
 
     Raises
     ------
     TraceError
-        As `read_trace`; if no such process is in the recording, or more than one had that id.
+        As `read_trace`; if a batch is below 1; if no such process is in the recording, or more than one had that id.
     """
     names = [str(path)] if isinstance(path, (str, Path)) else [str(one) for one in path]
     if not names:
@@ -201,9 +204,10 @@ def shootdowns(
         raise TraceError(f"between: expected two texts of trace_marker: got {between!r}")
     if isinstance(process, bool) or not isinstance(process, (str, int, type(None))):
         raise TraceError(f"process: expected a name or an id: got {process!r}")
+    sizes = [count(batch, "batches", 1, 1 << 20, error=TraceError) for batch in batches]
     with shown(progress, "reading", "bytes") as advance:
         told = None if advance is None else (lambda done, _lines: advance(done, None))
-        figures = json.loads(_core.trace_shootdowns(names, told, between))
+        figures = json.loads(_core.trace_shootdowns(names, told, between, sizes))
     name = " + ".join(names)
     report = figures["report"]
     if not report["found"]:
@@ -221,21 +225,32 @@ def shootdowns(
         from tlbcore.hardware import machine as by_name
 
         whole = by_name(machine)
-    count = figures["machine_cpus"]
-    cpus = tuple(range(count)) if count else tuple(report["cpus"])
+    known = figures["machine_cpus"]
+    cpus = tuple(range(known)) if known else tuple(report["cpus"])
     rows = [row for row in report["rows"] if row["thread"] in mine]
     victims = [row for row in report["victims"] if row["thread"] in mine or _unasked(row, mine, chosen)]
     lost = _lost(report, rows, victims, len(cpus))
+    sites = call_sites_table(rows, report)
+    pairs = pairs_table([row for row in report["pairs"] if row["thread"] in mine], report)
     return Shootdowns(
         path=name,
         process=None if process is None or chosen is None else _title(process, chosen),
         seconds=report["seconds"],
         cpus=cpus,
-        call_sites=_call_sites(rows, report),
-        pairs=_pairs([row for row in report["pairs"] if row["thread"] in mine], report),
-        threads=_threads(rows, of),
-        victims=_victims(victims, of),
-        address_spaces=_address_spaces([row for row in report["mms"] if row["thread"] in mine], of),
+        call_sites=sites,
+        pairs=pairs,
+        threads=threads_table(rows, of),
+        victims=victims_table(victims, of),
+        address_spaces=address_spaces_table([row for row in report["mms"] if row["thread"] in mine], of),
+        what_if=remedies(
+            sites,
+            batches=_batches([row for row in report["batches"] if row["thread"] in mine]),
+            running=_running(victims),
+            cpus=len({*pairs["sender_cpu"].tolist(), *pairs["victim_cpu"].tolist()}),
+            interrupts=int(pairs["interrupts"].sum()) if report["kinds"]["csd"] else None,
+            cpu_seconds=None if lost["share"] is None else report["seconds"] * len(cpus),
+            machine=whole,  # type: ignore[arg-type]
+        ),
         lost=MappingProxyType(lost),
         predicted=None if whole is None else MappingProxyType(_predicted(whole, rows, victims)),  # type: ignore[arg-type]
         missing=tuple(MappingProxyType(gap) for gap in _missing(report)),
@@ -413,6 +428,27 @@ def _predicted(machine: Machine, rows: Rows, victims: Rows) -> dict[str, tuple[f
     return {"entry_s": (entry[0], entry[1]), "refill_s": (0.0, part * dropped * walk / second)}
 
 
+def _batches(rows: Rows) -> list[dict[str, Any]]:
+    """Add up what batches leave, over threads."""
+    sums: dict[tuple[int, str], dict[str, Any]] = {}
+    for row in rows:
+        key = row["batch"], row["call"]
+        one = sums.setdefault(
+            key, {"batch": row["batch"], "call": row["call"], "calls": 0, "low": 0, "high": 0}
+        )
+        for name in ("calls", "low", "high"):
+            one[name] += row[name]
+    return list(sums.values())
+
+
+def _running(victims: Rows) -> tuple[float, float]:
+    """Return the share of the calls that found the process running, at least and at most."""
+    calls = sum(row["calls"] for row in victims)
+    running = sum(row["calls"] for row in victims if row["state"] == "running")
+    unknown = sum(row["calls"] for row in victims if row["state"] == "unknown")
+    return (running / calls, (running + unknown) / calls) if calls else (0.0, 1.0)
+
+
 def _missing(report: Mapping[str, Any]) -> Iterable[dict[str, str]]:
     kinds = report["kinds"]
     if not _on(report, "syscalls", "raw_syscalls/", "syscalls/"):
@@ -453,145 +489,3 @@ def _missing(report: Mapping[str, Any]) -> Iterable[dict[str, str]]:
         yield {"question": f"{report['left_out']} counts in the tables", "because": "more rows than are kept"}
     if report["holes"]:
         yield {"question": "what was lost", "because": f"events are missing at {report['holes']} places"}
-
-
-def _csd(report: Mapping[str, Any]) -> float:
-    """Milliseconds of a nanosecond; NaN if nothing tells which function ran for whom."""
-    return 1e-6 if report["kinds"]["csd"] else np.nan
-
-
-def _call_sites(rows: Rows, report: Mapping[str, Any]) -> Table:
-    found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        key = (row["call"], row["size"], row["extent"], row["tables"], tuple(row["stack"]))
-        found.setdefault(key, []).append(row)
-
-    def total(group: Rows, name: str) -> int:
-        return sum(row[name] for row in group)
-
-    order = sorted(found, key=lambda k: (-total(found[k], "victims"), -total(found[k], "flushes"), str(k)))
-    groups = [found[key] for key in order]
-    pages = [[row["pages"] for row in group if row["pages"]] for group in groups]
-    waits = [total(group, "waits") for group in groups]
-    said = {True: "yes", False: "no", None: "not recorded"}
-    return Table(
-        {
-            "call": np.array([key[0] for key in order], dtype=np.str_),
-            "size": np.array([SIZES[key[1]] for key in order], dtype=np.str_),
-            "pages_min": np.array([min((p[0] for p in ps), default=-1) for ps in pages], dtype=np.int64),
-            "pages_max": np.array([max((p[1] for p in ps), default=-1) for ps in pages], dtype=np.int64),
-            "extent": np.array([key[2] for key in order], dtype=np.str_),
-            "tables": np.array([said[key[3]] for key in order], dtype=np.str_),
-            "flushes": np.array([total(g, "flushes") for g in groups], dtype=np.int64),
-            "shootdowns": np.array([total(g, "shootdowns") for g in groups], dtype=np.int64),
-            "calls": np.array([total(g, "victims") for g in groups], dtype=np.int64),
-            "wait_ms": np.array(
-                [
-                    total(g, "wait_ns") / 1e6 if w or not total(g, "shootdowns") else np.nan
-                    for g, w in zip(groups, waits, strict=True)
-                ]
-            ),
-            "wait_max_us": np.array(
-                [
-                    max(r["longest_ns"] for r in g) / 1e3 if w else np.nan
-                    for g, w in zip(groups, waits, strict=True)
-                ]
-            ),
-            "handler_ms": np.array([total(g, "victim_ns") * _csd(report) for g in groups], dtype=np.float64),
-            "stack": np.array([" <- ".join(key[4]) for key in order], dtype=np.str_),
-        }
-    )
-
-
-def _pairs(rows: Rows, report: Mapping[str, Any]) -> Table:
-    sums: dict[tuple[int, int], list[int]] = {}
-    for row in rows:
-        one = sums.setdefault((row["sender_cpu"], row["victim_cpu"]), [0, 0, 0])
-        for i, name in enumerate(("calls", "interrupts", "ns")):
-            one[i] += row[name]
-    order = sorted(sums)
-    return Table(
-        {
-            "sender_cpu": np.array([s for s, _ in order], dtype=np.int64),
-            "victim_cpu": np.array([v for _, v in order], dtype=np.int64),
-            "calls": np.array([sums[k][0] for k in order], dtype=np.int64),
-            "interrupts": np.array(
-                [sums[k][1] if report["kinds"]["csd"] else -1 for k in order], dtype=np.int64
-            ),
-            "handler_ms": np.array([sums[k][2] * _csd(report) for k in order], dtype=np.float64),
-        }
-    )
-
-
-def _threads(rows: Rows, of: Mapping[int, Mapping[str, Any]]) -> Table:
-    sums: dict[int, dict[str, float]] = {}
-    for row in rows:
-        one = sums.setdefault(
-            row["thread"], dict.fromkeys(("flushes", "shootdowns", "victims", "wait_ns", "waits"), 0)
-        )
-        for name in one:
-            one[name] += row[name]
-    order = sorted(sums, key=lambda t: (-sums[t]["victims"], -sums[t]["flushes"], of[t]["pid"], t))
-
-    def process_id(t: int) -> int:
-        tgid = of[t]["tgid"]
-        return -1 if tgid is None else int(tgid)
-
-    return Table(
-        {
-            "pid": np.array([of[t]["pid"] for t in order], dtype=np.int64),
-            "process_id": np.array([process_id(t) for t in order], dtype=np.int64),
-            "comm": np.array([of[t]["comm"] for t in order], dtype=np.str_),
-            "flushes": np.array([sums[t]["flushes"] for t in order], dtype=np.int64),
-            "shootdowns": np.array([sums[t]["shootdowns"] for t in order], dtype=np.int64),
-            "calls": np.array([sums[t]["victims"] for t in order], dtype=np.int64),
-            "wait_ms": np.array(
-                [
-                    sums[t]["wait_ns"] / 1e6 if sums[t]["waits"] or not sums[t]["shootdowns"] else np.nan
-                    for t in order
-                ]
-            ),
-        }
-    )
-
-
-def _victims(rows: Rows, of: Mapping[int, Mapping[str, Any]]) -> Table:
-    sums: dict[tuple[str, int, str], list[int]] = {}
-    for row in rows:
-        who = of.get(row["victim"]) if row["victim"] is not None else None
-        key = (who["comm"], who["pid"], row["state"]) if who else ("<idle>", 0, row["state"])
-        one = sums.setdefault(key, [0, 0, 0])
-        for i, name in enumerate(("calls", "interrupts", "ns")):
-            one[i] += row[name]
-    order = sorted(sums, key=lambda k: (-sums[k][0], k))
-    return Table(
-        {
-            "comm": np.array([k[0] for k in order], dtype=np.str_),
-            "pid": np.array([k[1] for k in order], dtype=np.int64),
-            "state": np.array([k[2] for k in order], dtype=np.str_),
-            "calls": np.array([sums[k][0] for k in order], dtype=np.int64),
-            "interrupts": np.array([sums[k][1] for k in order], dtype=np.int64),
-            "handler_ms": np.array([sums[k][2] / 1e6 for k in order], dtype=np.float64),
-        }
-    )
-
-
-def _address_spaces(rows: Rows, of: Mapping[int, Mapping[str, Any]]) -> Table:
-    sums: dict[str, list[int]] = {}
-    comms: dict[str, str] = {}
-    for row in rows:
-        one = sums.setdefault(row["mm"], [0, 0, 0])
-        comms[row["mm"]] = of[row["thread"]]["comm"]
-        for i, name in enumerate(("flushes", "full", "victims")):
-            one[i] += row[name]
-    order = sorted(sums, key=lambda mm: (-sums[mm][2], -sums[mm][0], mm))
-    return Table(
-        {
-            "mm": np.array(order, dtype=np.str_),
-            "comm": np.array([comms[mm] for mm in order], dtype=np.str_),
-            **{
-                name: np.array([sums[mm][i] for mm in order], dtype=np.int64)
-                for i, name in enumerate(("flushes", "full", "calls"))
-            },
-        }
-    )

@@ -17,19 +17,16 @@ import numpy as np
 from tlbcore._core import TraceError
 from tlbcore._input.numbers import count
 from tlbcore._output.table import Table
+from tlbcore.trace.remedies import GLOBAL_ASID_CPUS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tlbcore.trace import Trace
 
-__all__ = ["Flush", "user_flushes", "what_if", "what_if_sites"]
+__all__ = ["Flush", "user_flushes", "what_if"]
 
-# Linux gives a process a global ASID once it is seen on four CPUs, the flushing one included (mm_active_cpus_exceeds).
-_GLOBAL_ASID_CPUS = 4
 _SYNC = "tlb_remove_table_smp_sync"
-# Calls of which several can share a flush: process_madvise, an allocator's decay, munmap of neighbours.
-_BATCHED = ("munmap", "madvise", "process_madvise")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +147,7 @@ def what_if(
         left, low, high = _batched(flushes, batch, within_s)
         note = "pages that wait for their flush cannot be used again meanwhile"
         rows.append((f"batch of {batch}", left, left, low, high, note))
-    few = [f for f in flushes if len(_cpus_of(flushes)[f.who]) + 1 < _GLOBAL_ASID_CPUS]
+    few = [f for f in flushes if len(_cpus_of(flushes)[f.who]) + 1 < GLOBAL_ASID_CPUS]
     rows.append(
         (
             "INVLPGB",
@@ -188,64 +185,6 @@ def what_if(
             "note": [row[5] for row in rows],
         }
     )
-
-
-def what_if_sites(
-    sites: Mapping[str, Sequence[Any] | NDArray[Any]], victims: int, *, batches: Sequence[int] = (8, 32)
-) -> Mapping[str, NDArray[Any]]:
-    """Predict the same from counts by call site, of a recording in which every CPU can be a victim.
-
-    Parameters
-    ----------
-    sites
-        A row per call site: `call` (such as `madvise` or `madvise(MADV_DONTNEED)`), `extent` (`table_sync` is the
-        interrupt of `tlb_remove_table` alone), `tables` (`yes`, `no`, `not recorded`), `shootdowns`, `calls`.
-    victims
-        How many CPUs were called at all: who runs on fewer than four, the caller included, has no global ASID.
-    batches
-        As in `what_if`; only calls that can be put together are (munmap and madvise).
-
-    Returns
-    -------
-    table
-        `remedy`; `calls_low`, `calls_high` (remote calls that are left); `note`. The first row is measured.
-    """
-    rows = [
-        (str(call), str(extent), str(tables), int(shootdowns), int(calls))
-        for call, extent, tables, shootdowns, calls in zip(
-            *(list(sites[name]) for name in ("call", "extent", "tables", "shootdowns", "calls")), strict=True
-        )
-    ]
-    total = sum(row[4] for row in rows)
-    out: list[tuple[str, int, int, str]] = [("recorded", total, total, "measured")]
-    for batch in batches:
-        batch = count(batch, "batches", 1, 1 << 20, error=TraceError)
-        low = high = 0
-        for call, extent, _, shootdowns, calls in rows:
-            if shootdowns and extent != "table_sync" and call.split("(")[0] in _BATCHED:
-                left = -(-shootdowns // batch)
-                low += min(calls, left)
-                high += min(calls, left * victims)
-            else:
-                low, high = low + calls, high + calls
-        out.append(
-            (f"batch of {batch}", low, high, "of munmap and madvise; each batch calls one CPU or all of them")
-        )
-    syncs = sum(row[4] for row in rows if row[1] == "table_sync")
-    freed = sum(row[4] for row in rows if row[1] != "table_sync" and row[2] == "yes")
-    open_ = sum(row[4] for row in rows if row[1] != "table_sync" and row[2] not in ("yes", "no"))
-    asid = 0 if victims + 1 >= _GLOBAL_ASID_CPUS else total - syncs
-    out.append(
-        ("INVLPGB", syncs, syncs + asid, "AMD Zen 3, kernel 6.15, no PTI; a process on four CPUs or more")
-    )
-    out.append(("RAR", syncs, syncs, "Sapphire Rapids and later; in no kernel yet"))
-    note = "swept at ticks; frees of page tables still interrupt"
-    out.append(("LATR", syncs + freed, syncs + freed + open_, note))
-    out.append(
-        ("RCU-freed tables", total - syncs, total - syncs, "kernel 6.15; tlb_remove_table sends no interrupt")
-    )
-    names = ("remedy", "calls_low", "calls_high", "note")
-    return Table({name: [row[i] for row in out] for i, name in enumerate(names)})
 
 
 def _cpus_of(flushes: Sequence[Flush]) -> dict[str, set[int]]:

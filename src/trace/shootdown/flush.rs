@@ -42,9 +42,11 @@ impl Shootdowns {
         };
         let at = if let Some(at) = self.free.pop() {
             self.ops[at as usize] = op;
+            self.called[at as usize].clear();
             at
         } else {
             self.ops.push(op);
+            self.called.push(Vec::new());
             (self.ops.len() - 1) as u32
         };
         self.threads[task].open = Some(at);
@@ -95,6 +97,11 @@ impl Shootdowns {
         self.free.push(at);
         if !op.counted {
             return;
+        }
+        if let Where::Known(call) = op.call
+            && op.extent != Extent::TableSync
+        {
+            self.batches.flushed(op.task, call, &self.called[at as usize]);
         }
         let pages = op.asked.or(op.range);
         let key = Key {
@@ -219,6 +226,8 @@ impl Shootdowns {
         }
         op.queued += 1;
         op.held += 1;
+        self.called[at as usize].push(target);
+        let op = &mut self.ops[at as usize];
         op.last_queue_ns = e.at_ns;
         op.cpu = e.cpu; // it may have moved since
         let counted = op.counted;
@@ -250,6 +259,7 @@ impl Shootdowns {
         targets(&mut |target| {
             self.named.insert(target);
             self.ops[at as usize].queued += 1;
+            self.called[at as usize].push(target);
             if self.open
                 && let Some(pair) = slot(&mut self.pairs, (task, e.cpu, target), &mut self.left_out)
             {

@@ -4,6 +4,7 @@
 //! `flush_tlb_mm_range`, or with its own `tlb_flush` where that is not probed; the calls its thread queues next are its
 //! victims, found again on their CPUs by the call data. Memory holds counts and what is under way, never events.
 
+mod batch;
 mod call;
 mod flush;
 mod report;
@@ -204,9 +205,12 @@ pub struct Shootdowns {
     first_ns: u64,
     symbols: Symbols,
     threads: Threads,
+    batches: batch::Batches,
     cpus: Vec<Cpu>,
     named: FxHashSet<u32>,
     ops: Vec<Op>,
+    /// The CPUs that each of `ops` called.
+    called: Vec<Vec<u32>>,
     free: Vec<u32>,
     waiting: FxHashMap<(u32, u64), (u32, bool)>,
     rows: FxHashMap<Key, Sum>,
@@ -223,11 +227,12 @@ pub struct Shootdowns {
 }
 
 impl Shootdowns {
-    /// Counts everything, or what lies between two texts of `trace_marker`.
-    pub fn new(between: Option<(&str, &str)>) -> Self {
+    /// Counts everything, or what lies between two texts of `trace_marker`, and what is left if as many flushes in a row
+    /// share one.
+    pub fn new(between: Option<(&str, &str)>, batches: &[u32]) -> Self {
         let between = between.map(|(a, b)| (a.as_bytes().to_vec(), b.as_bytes().to_vec()));
         let open = between.as_ref().is_none_or(|(begin, _)| begin.is_empty());
-        Self { between, open, found: open, ..Self::default() }
+        Self { between, open, found: open, batches: batch::Batches::new(batches), ..Self::default() }
     }
 
     /// Closes what is under way at the end of the text.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::{Extent, Kinds, Pair, Shootdowns, State, Where, tasks::NOBODY};
+use super::{Extent, Kinds, Pair, Shootdowns, State, Where, batch::BatchRow, tasks::NOBODY};
 
 /// Counts of a recording.
 #[derive(Clone, Debug, Serialize)]
@@ -39,6 +39,8 @@ pub struct Report {
     pub victims: Vec<VictimRow>,
     /// Flushes by address space, if a probe prints it.
     pub mms: Vec<MmRow>,
+    /// What is left if flushes in a row share one.
+    pub batches: Vec<BatchRow>,
     /// Functions run of which no queueing was recorded.
     pub unmatched: u64,
     /// Counts that found no place in the tables.
@@ -243,6 +245,7 @@ impl Shootdowns {
             pairs: pairs.collect(),
             victims: victims.collect(),
             mms: mms.collect(),
+            batches: self.batches.rows(),
             unmatched: self.unmatched,
             left_out: self.left_out,
             holes: self.holes,

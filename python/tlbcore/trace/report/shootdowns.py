@@ -51,7 +51,10 @@ def sentence(s: Shootdowns) -> str:
             if not seen and not s.figures["report"]["switched_on"]:
                 return f"Whether {who} flushed any user range is not recorded."
             return f"No flush of a user range by {who} is in this recording."
-        return f"{who} interrupted no other CPU: {times(flushes, 'flush', 'flushes')} stayed on their own."
+        flags = " ".join(value for key, value in s.figures["notes"] if key == "flags").split()
+        broadcast = ", unless it was broadcast: this CPU has INVLPGB" if "invlpgb" in flags else ""
+        stayed = "its own CPU" if flushes == 1 else "their own CPU"
+        return f"{who} interrupted no other CPU: {times(flushes, 'flush', 'flushes')} stayed on {stayed}{broadcast}."
     first = _most(s, calls)
     cpus = times(len(s.cpus), "CPU")
     if s.lost["share"] is None:
@@ -82,7 +85,8 @@ def _most(s: Shootdowns, calls: int) -> str:
     }
     names = sorted({re.sub(r"[#\-_:/ ]*\d+$", "", of[t]["comm"]) or of[t]["comm"] for t in senders})
     named = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{percent(sums[call] / calls)} are {call}{size} by {times(len(senders), 'thread')} ({named})"
+    what = call if call != "not recorded" else "by a call that is not recorded,"
+    return f"{percent(sums[call] / calls)} are {what}{size} by {times(len(senders), 'thread')} ({named})"
 
 
 def _pages(low: int, high: int) -> str:
@@ -100,6 +104,8 @@ def shootdowns_text(s: Shootdowns) -> str:
         "In short",
         *paragraph(_capital(sentence(s)), indent="    ", first="  - "),
     ]
+    if (text := helps(s)) is not None:
+        lines += paragraph(text, indent="    ", first="  - ")
     if len(s.call_sites["call"]):
         lines += _lost(s)
         lines += _sites(s)
@@ -138,10 +144,15 @@ def _lost(s: Shootdowns) -> list[str]:
     if s.predicted is not None:
         for name, what in (("entry_s", "kernel entries and exits"), ("refill_s", "TLB refills, at most")):
             low, high = s.predicted[name]
-            text = (
-                duration(high * 1e6)
-                if name == "refill_s"
-                else f"{duration(low * 1e6)} to {duration(high * 1e6)}"
+            whole = s.seconds * len(s.cpus)
+            ends = [duration(high * 1e6)] if name == "refill_s" else [duration(e * 1e6) for e in (low, high)]
+            parts = (
+                [percent(e / whole) for e in ((high,) if name == "refill_s" else (low, high))]
+                if whole
+                else []
+            )
+            text = " to ".join(ends) + (
+                f" ({' to '.join(parts)} of {times(len(s.cpus), 'CPU')})" if parts else ""
             )
             rows.append([f"victims' {what}", text, f"predicted for {s.machine}"])
     return ["", "Time lost", *columns(rows, "<<<")]
@@ -274,8 +285,39 @@ def _what_if(s: Shootdowns) -> list[str]:
     if not int(s.call_sites["calls"].sum()):
         return []
     t = s.what_if
-    names = ("remedy", "calls_low", "calls_high", "note")
-    found = zip(*(list(t[name]) for name in names), strict=True)
-    rows = [["remedy", "remote calls left", ""]]
-    rows += [[str(remedy), span(float(low), float(high)), str(note)] for remedy, low, high, note in found]
-    return ["", "What would be left (predicted)", *columns(rows, "<><")]
+    timed = s.lost["share"] is not None
+    rows = [["remedy", "remote calls left", *(["time lost"] if timed else []), ""]]
+    for i in range(len(t["remedy"])):
+        shares = [_shares(t["share_low"][i].item(), t["share_high"][i].item())] if timed else []
+        left = span(t["calls_low"][i].item(), t["calls_high"][i].item())
+        rows.append([str(t["remedy"][i]), left, *shares, str(t["note"][i])])
+    return ["", "What would be left (predicted)", *columns(rows, "<><<" if timed else "<><")]
+
+
+def _shares(low: float, high: float) -> str:
+    if math.isnan(low) or math.isnan(high):
+        return "not known"
+    ends = percent(low), percent(high)
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+
+
+def helps(s: Shootdowns) -> str | None:
+    """Say in one sentence what the largest batch and a broadcast would leave; None if that is not recorded."""
+    t = s.what_if
+    if s.lost["share"] is None or not int(s.call_sites["calls"].sum()):
+        return None
+    of = {str(name): i for i, name in enumerate(t["remedy"].tolist())}
+    batches = [name for name in of if name.startswith("batch of ")]
+    parts = []
+    if batches:
+        i = of[batches[-1]]
+        parts.append(
+            f"in batches of {batches[-1].removeprefix('batch of ')} (munmap, madvise, mprotect) they would cost "
+            f"{_shares(t['share_low'][i].item(), t['share_high'][i].item())}"
+        )
+    i = of["INVLPGB"]
+    parts.append(
+        f"broadcast by INVLPGB {_shares(t['share_low'][i].item(), t['share_high'][i].item())}, where CPU and "
+        "kernel have it"
+    )
+    return f"Predicted: {'; '.join(parts)}."
