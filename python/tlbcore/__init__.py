@@ -28,8 +28,6 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore.checker import Bounds as Bounds
     from tlbcore.checker import Counterexample as Counterexample
     from tlbcore.checker import LitmusResult as LitmusResult
-    from tlbcore.checker import Need as Need
-    from tlbcore.checker import Repair as Repair
     from tlbcore.checker import Verdict as Verdict
     from tlbcore.checker import check as check
     from tlbcore.checker import litmus as litmus
@@ -84,6 +82,11 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore.translation import translate as translate
     from tlbcore.validation.published import Validation as Validation
     from tlbcore.validation.published import validate as validate
+    from tlbcore.verdicts import Need as Need
+    from tlbcore.verdicts import Needs as Needs
+    from tlbcore.verdicts import Repair as Repair
+    from tlbcore.verdicts import Repairs as Repairs
+    from tlbcore.verdicts import VerdictTable as VerdictTable
 
 # name -> module that defines it; one line per public name
 _EXPORTS: dict[str, str] = {
@@ -132,8 +135,11 @@ _EXPORTS: dict[str, str] = {
     "Counterexample": "tlbcore.checker",
     "Verdict": "tlbcore.checker",
     "LitmusResult": "tlbcore.checker",
-    "Need": "tlbcore.checker",
-    "Repair": "tlbcore.checker",
+    "Need": "tlbcore.verdicts",
+    "Needs": "tlbcore.verdicts",
+    "Repair": "tlbcore.verdicts",
+    "Repairs": "tlbcore.verdicts",
+    "VerdictTable": "tlbcore.verdicts",
     "necessary": "tlbcore.checker",
     "repair": "tlbcore.checker",
     "verdict_table": "tlbcore.checker",

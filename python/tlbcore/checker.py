@@ -19,18 +19,22 @@ from tlbcore._output.table import Table
 from tlbcore._output.visible import naming
 from tlbcore.kernel import machine_text
 from tlbcore.policy import Policy, as_policy, policies
-from tlbcore.simulation.repair_cost import Cost, cost_of
+from tlbcore.simulation.repair_cost import cost_of
+from tlbcore.verdicts import Need, Needs, Repair, Repairs, Row, VerdictTable
 
 __all__ = [
     "Bounds",
     "Counterexample",
     "LitmusResult",
     "Need",
+    "Needs",
     "Repair",
+    "Repairs",
     "Row",
     "Step",
     "TimedReplay",
     "Verdict",
+    "VerdictTable",
     "check",
     "litmus",
     "necessary",
@@ -1019,40 +1023,6 @@ def _one(question: _Question, progress: Told | None) -> Verdict:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Need:
-    """One op or order of a policy, and what becomes of the policy without it.
-
-    Parameters
-    ----------
-    section, place
-        Where it stands; the place is file and line.
-    what
-        What was taken away or weakened.
-    needed
-        Whether the policy is violated without it. If not: not needed within these bounds, if the check of what
-        is left was conclusive.
-    status
-        Verdict on what is left: `verified`, `violated`, or `inconclusive` where the weaker policy overflows a
-        width.
-    rule
-        The rule that breaks without it.
-    supplied_by
-        What supplies it in today's source, where that is known (SEMANTICS L3).
-    states
-        States explored.
-    """
-
-    section: str
-    place: str
-    what: str
-    needed: bool
-    status: str
-    rule: str | None
-    supplied_by: str
-    states: int
-
-
 def _edited(policy: Policy, bounds: Bounds, progress: Told | None) -> tuple[Verdict, dict[str, Any]]:
     """Return the verdict on a policy, and what is asked of its edited forms in the world of that verdict.
 
@@ -1072,10 +1042,11 @@ def _edited(policy: Policy, bounds: Bounds, progress: Told | None) -> tuple[Verd
 
 def necessary(
     policy: str | Path | Policy, *, progress: Progress | bool | None = None, **bounds: Unpack[Bounds]
-) -> tuple[Need, ...]:
+) -> Needs:
     """Weaken or remove each op, fence and order of a verified policy in turn, and check what is left.
 
-    `bounds` are the keywords of `tlbcore.Bounds`.
+    The result is a sequence of `Need`, and saved and shown like any other. `bounds` are the keywords of
+    `tlbcore.Bounds`.
 
     Raises
     ------
@@ -1094,14 +1065,14 @@ def necessary(
         return _necessary(policy, bounds, told)
 
 
-def _necessary(policy: str | Path | Policy, bounds: Bounds, progress: Told | None) -> tuple[Need, ...]:
+def _necessary(policy: str | Path | Policy, bounds: Bounds, progress: Told | None) -> Needs:
     chosen = as_policy(policy)
     verdict, request = _edited(chosen, bounds, progress)
     if verdict.status != "verified":
         raise _core.CheckError(
             f"{chosen.name} is {verdict.status} to begin with: nothing can be shown needed"
         )
-    return tuple(
+    rows = tuple(
         Need(
             section=r["section"],
             place=r["place"],
@@ -1114,35 +1085,7 @@ def _necessary(policy: str | Path | Policy, bounds: Bounds, progress: Told | Non
         )
         for r in _core.check_necessary(request, progress)
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Repair:
-    """A set of edits that makes a policy pass.
-
-    Parameters
-    ----------
-    edits
-        What was changed, in words.
-    policy
-        The edited policy.
-    verdict
-        `verified (bounded)`, or what is not bounded: such as `verified (any number of entries, the rest bounded)`.
-    states
-        States its check explored.
-    hypothesis
-        Its verdict if a future change touched recycled memory between the CR3 switch and the flush; None if D was
-        given.
-    cost
-        What it costs on a small workload, and what it still defers, as the simulator predicts.
-    """
-
-    edits: tuple[str, ...]
-    policy: Policy
-    verdict: str
-    states: int
-    hypothesis: str | None
-    cost: Cost
+    return Needs(policy=chosen, sentence=verdict.sentence, rows=rows)
 
 
 def repair(
@@ -1152,8 +1095,10 @@ def repair(
     machine: str = defaults.MACHINE,
     progress: Progress | bool | None = None,
     **bounds: Unpack[Bounds],
-) -> tuple[Repair, ...]:
+) -> Repairs:
     """Search for the smallest edits that make a policy pass its check, all of the smallest size.
+
+    The result is a sequence of `Repair`, empty if there is none, and saved and shown like any other.
 
     Edits: move a store, insert a fence or a flush, an XCHG for a plain store; with NMIs in scope also rules
     for NMIs from kernel mode (flush; save and restore; announce, flush and restore). `bounds` are the keywords of
@@ -1181,7 +1126,7 @@ def repair(
 
 def _repaired(
     policy: str | Path | Policy, bounds: Bounds, *, edits: int, machine: str, progress: Told | None
-) -> tuple[Repair, ...]:
+) -> Repairs:
     most = _bound("edits", edits, 1, 3)
     machine_text(machine)  # before a long search
     chosen = as_policy(policy)
@@ -1204,42 +1149,7 @@ def _repaired(
                 cost=cost_of(fixed, machine),
             )
         )
-    return tuple(out)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One verdict of the table: a policy in one world, under one set of bounds and assumptions.
-
-    Parameters
-    ----------
-    policy, world, defers, cpus, nmis, asids
-        What was checked where: its `flush`es or its `sync`s of text; and the bounds.
-    danger, bodies, text, invpcid
-        Assumptions D, N, T and whether INVPCID publishes.
-    status, rule, states
-        The verdict.
-    unseen
-        Witnesses that no run showed (`Verdict.witnesses`).
-    stated
-        What the policy table says, where it says something.
-    """
-
-    policy: str
-    world: str
-    defers: str
-    cpus: int
-    nmis: int
-    asids: int
-    danger: str
-    bodies: str
-    text: str
-    invpcid: str
-    status: str
-    rule: str | None
-    states: int
-    unseen: tuple[str, ...]
-    stated: str | None
+    return Repairs(policy=chosen, edits=most, machine=machine, sentence=verdict.sentence, rows=tuple(out))
 
 
 _Scope = tuple[int, int, int, str, str, str, str]
@@ -1318,7 +1228,7 @@ def _row_request(row: Row, memory: int) -> dict[str, Any]:
     }
 
 
-def verdict_table(*, memory: int = 8 * _GIB, progress: Progress | bool | None = None) -> tuple[Row, ...]:
+def verdict_table(*, memory: int = 8 * _GIB, progress: Progress | bool | None = None) -> VerdictTable:
     """Return the verdicts of every built-in policy at the standard scope.
 
     In every world it is asked about: 2 CPUs x {0, 1 NMI} x {D none, recycled} x {N none, recycled} x {1, 2 ASIDs} x
@@ -1347,7 +1257,7 @@ def verdict_table(*, memory: int = 8 * _GIB, progress: Progress | bool | None = 
                     rows += [_row(name, initiator, scope, memory, world) for scope in scopes]
         if advance is not None:
             advance(len(names), len(names))
-    return tuple(rows)
+    return VerdictTable(rows=tuple(rows))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html.parser
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,10 @@ import pytest
 
 import tlbcore as tc
 from tlbcore._output.result import InertPolicyWarning, Result
+from tlbcore.checker import _row
+from tlbcore.inspect.calibration import _result
+from tlbcore.simulation.repair_cost import Cost
+from tlbcore.validation.row import Row
 
 ROOT = Path(__file__).parents[1]
 RECORDING = ROOT / "data" / "p4.w7.trace.txt.xz"
@@ -40,6 +44,41 @@ def _swept() -> tc.Sweep:
     return tc.sweep("syscall-heavy", {"spawn_hz": [10, 100]}, fixed={"duration_s": 0.01}, replications=2)
 
 
+def _repairs() -> tc.Repairs:
+    cost = Cost(machine="broadwell-ep", syscall_extra_ns=552.5, nmi_extra_ns=0.0, deferred=0.99, ipis=0.01)
+    one = tc.Repair(
+        edits=("insert `fence`", "move a store"), policy=tc.policies["coalesce-v7-fixed"], verdict="verified (bounded)",
+        states=1234, hypothesis=None, cost=cost,
+    )  # fmt: skip
+    return tc.Repairs(
+        policy=tc.policies["coalesce-v7"],
+        edits=2,
+        machine="broadwell-ep",
+        sentence="Violated.",
+        rows=(one, one),
+    )
+
+
+def _validation() -> tc.Validation:
+    given: dict[str, Any] = {"name": "a time", "unit": "ns", "role": "prediction", "published": 200.0}
+    return tc.Validation(
+        rows=(
+            Row(number=1, computed=230.0, tolerance=0.1, **given),
+            Row(number=2, computed=None, tolerance=0.1, note="not modelled", **given),
+        )
+    )
+
+
+def _calibration() -> tc.Calibration:
+    report = {
+        "measurements": [("cpu.mhz", 3700.0, "MHz", 0.01, True, 8, 0, ""), ("walk", 11.2, "ns", 0.1, False, 3, 0, "")],
+        "pages": [16.0, 64.0], "ns": [0.0, 0.1], "cpu": 1, "others": [0], "missing": [("costs.rar", "no RAR")],
+        "taken_share": 0.01, "steal_share": None,
+    }  # fmt: skip
+    host = tc.inspect_host(ROOT / "data" / "host-zen4-guest")
+    return _result(report, host, tc.machines["zen4-epyc"], "own", None)
+
+
 MADE: dict[str, Callable[[], Result]] = {
     "simulate": lambda: tc.simulate(_load(), machine="broadwell-ep", policy="coalesce-v7"),
     "compare": _compared,
@@ -52,6 +91,19 @@ MADE: dict[str, Callable[[], Result]] = {
     "shootdowns": lambda: tc.shootdowns(RECORDING.parent / "user.p73.us7.trace.txt.xz"),
     "causes": lambda: tc.causes,
     "inspect": lambda: tc.inspect_host(cmdline="nohz_full=2-7", release="6.12.0", cpus=8),
+    "necessary": lambda: tc.necessary("lazy-tune", world="pti"),
+    "repair": _repairs,
+    "repair, none": lambda: tc.Repairs(
+        policy=tc.policies["ipi"], edits=1, machine="broadwell-ep", sentence="", rows=()
+    ),
+    "verdict table": lambda: tc.VerdictTable(
+        rows=(_row("ipi", "purge", (2, 0, 1, "none", "none", "instr", "ordered"), 1 << 30),)
+    ),
+    "validate": _validation,
+    "calibrate": _calibration,
+    "translate": lambda: tc.translate(
+        ROOT / "data" / "addresses" / "walk.lackey.txt.xz", machine="skylake-sp"
+    ),
     "miss curve": lambda: tc.miss_curve(np.array([1, 2, 1, 3]), sets=[1, 2], ways=2),
     "access": lambda: tc.Tlb("peers-64x4-1536x12").access(np.array([1, 2, 1])),
 }
@@ -77,7 +129,7 @@ def test_every_class_of_results_stands_in_this_test(made: Callable[[str], Result
     def below(cls: type) -> set[str]:
         return {cls.__name__} | {name for sub in cls.__subclasses__() for name in below(sub)}
 
-    elsewhere = {"Result", "Calibration", "Validation", "Translation", "BreakEven"}  # each in its own test
+    elsewhere = {"Result", "Listed", "BreakEven"}  # bases, and what has a test of its own below
     assert {type(made(name)).__name__ for name in MADE} == below(Result) - elsewhere
 
 
@@ -350,6 +402,63 @@ def test_completion_offers_columns_and_names(made: Callable[[str], Result]) -> N
     assert "walks" in dir(made("access"))
     for name in ("policies", "machines"):
         assert set(getattr(tc, name)._ipython_key_completions_()) == set(getattr(tc, name))
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_columns_are_completed_and_found_as_attributes_and_in_brackets(
+    name: str, made: Callable[[str], Result]
+) -> None:
+    result = made(name)
+    table = next(iter(result.tables.values()))
+    for column in table:
+        if column.isidentifier():
+            assert column in dir(result)
+        if not isinstance(result, Mapping | Sequence):
+            assert _same({column: result[column]}, {column: table[column]})  # type: ignore[index]
+            if not hasattr(type(result), column) and column not in vars(result) and name != "access":
+                assert _same({column: getattr(result, column)}, {column: table[column]})
+    with pytest.raises(AttributeError, match="nothing_of_this"):
+        result.nothing_of_this  # type: ignore[attr-defined]  # noqa: B018
+    if not isinstance(result, Mapping | Sequence):
+        with pytest.raises(KeyError, match="unknown column 'nothing_of_this'"):
+            result["nothing_of_this"]  # type: ignore[index]
+        with pytest.raises(TypeError, match="not iterable"):
+            list(result)  # type: ignore[call-overload]
+
+
+def test_what_repair_found_unpacks_and_compares_like_a_tuple(made: Callable[[str], Result]) -> None:
+    found, none = made("repair"), made("repair, none")
+    assert isinstance(found, tc.Repairs)
+    first, second = found
+    assert (first, found[-1], found[:1], len(found)) == (found.rows[0], second, (first,), 2)
+    assert found == (first, second)
+    assert found != (first,)
+    assert none == ()
+    assert not none
+    assert hash(found) == hash((first, second))
+    assert found.tables["rows"]["edits"].tolist() == ["insert `fence`; move a store"] * 2
+    assert found.tables["rows"]["policy_text"][0] == tc.policies["coalesce-v7-fixed"].text
+    assert found.tables["rows"]["deferred"].tolist() == [0.99, 0.99]
+    needs = made("necessary")
+    assert isinstance(needs, tc.Needs)
+    assert needs.tables["rows"]["needed"].tolist() == [need.needed for need in needs]
+    assert needs.policy.name == "lazy-tune"
+    assert needs.sentence.startswith("Verified")
+
+
+def test_a_loaded_validation_and_calibration_answer_as_before(
+    made: Callable[[str], Result], tmp_path: Path
+) -> None:
+    checked = tc.Validation.load(made("validate").save(tmp_path / "v"))
+    assert [row.ratio for row in checked.rows] == [1.15, None]
+    assert [row.number for row in checked.misses] == [1]
+    measured = made("calibrate")
+    assert isinstance(measured, tc.Calibration)
+    again = tc.Calibration.load(measured.save(tmp_path / "c"))
+    assert again.machine == measured.machine
+    assert again.machine.mhz == 3700
+    walk = tc.Translation.load(made("translate").save(tmp_path / "t"))
+    assert int(walk.table["accesses"].sum()) == 288 + 1453  # docs/tlb.md
 
 
 def test_a_loaded_recording_has_its_figures_and_asks_for_the_file_to_be_replayed(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, overload
 
 from tlbcore._core import ConfigError
 from tlbcore._input.names import unknown
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
 
-__all__ = ["InertPolicyWarning", "Result", "load", "rows_table"]
+__all__ = ["InertPolicyWarning", "Listed", "Result", "load", "rows_table"]
 
 Columns = Mapping[str, Any]
 _SHOWN = 12  # rows of a table in a notebook
@@ -52,7 +52,8 @@ def needed(module: str) -> Any:
 class Result:
     """Base of results: `to_pandas`, `to_xarray`, `to_parquet`, `save`, `load`, a notebook's view.
 
-    `tables` has the tables by name; each method takes the name of one, and the first of them by default.
+    `tables` has the tables by name; each method takes the name of one, and the first of them by default. A column of
+    that first one is `result["NAME"]` and, unless something else has the name, `result.NAME`.
     """
 
     #: Columns that name the rows of the first table: the dimensions of `to_xarray`.
@@ -229,6 +230,65 @@ class Result:
         if isinstance(self, Mapping):
             return [str(name) for name in self]
         return list(next(iter(self._tables().values())))
+
+    if not TYPE_CHECKING:  # type checkers shall go on refusing names that no result has
+
+        def __getitem__(self, column: str) -> np.ndarray[Any, Any]:
+            """Return a column of the main table."""
+            table = self._main()
+            if column not in table:
+                raise KeyError(unknown("column", column, table))
+            return table[column]
+
+        def __getattr__(self, name: str) -> np.ndarray[Any, Any]:
+            """Return a column of the main table: what no field is named like."""
+            own = getattr(type(self), "__dataclass_fields__", {})
+            if not name.startswith("_") and name not in own and name in (table := self._main()):
+                return table[name]
+            raise AttributeError(f"a {type(self).__name__} has neither an attribute nor a column {name!r}")
+
+        __iter__ = None  # brackets alone would make it a sequence that fails at 0
+
+    def __dir__(self) -> list[str]:
+        """Return attributes, and the columns of the main table, which are attributes too."""
+        return sorted({*super().__dir__(), *filter(str.isidentifier, self._main())})
+
+    def _main(self) -> Columns:
+        return next(iter(self._tables().values()))
+
+
+T = TypeVar("T")
+
+
+class Listed(Result, Sequence[T], Generic[T]):
+    """A result that is a sequence of rows, instances of the dataclass `_of`; equal to the tuple of them."""
+
+    rows: tuple[T, ...]
+    _of: ClassVar[type]
+
+    def _tables(self) -> Mapping[str, Columns]:
+        return {"rows": rows_table(self.rows, [field.name for field in dataclasses.fields(self._of)])}
+
+    @overload
+    def __getitem__(self, place: int) -> T: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[T, ...]: ...
+    def __getitem__(self, place: Any) -> Any:
+        return self.rows[place]
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Listed):
+            return type(self) is type(other) and self.rows == other.rows
+        return self.rows == other if isinstance(other, tuple) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.rows)
 
 
 def load(path: str | Path) -> Result:
