@@ -513,9 +513,13 @@ def stream(
     if isinstance(pattern, Mapping):
         phases: list[dict[str, Any]] = [{"pattern": dict(pattern)}]
     else:
-        phases = [
-            {"touches": _positive(touches, "touches"), "pattern": dict(each)} for touches, each in pattern
-        ]
+        try:
+            pairs = [(touches, dict(each)) for touches, each in pattern]
+        except (TypeError, ValueError):
+            raise _core.SimError(
+                f"{name}: a phase is a pair of touches and a pattern: got {pattern!r:.80}"
+            ) from None
+        phases = [{"touches": _positive(touches, "touches"), "pattern": each} for touches, each in pairs]
     return Actor(
         name=name,
         on=on,

@@ -81,6 +81,8 @@ pub struct Course {
     checkpoint: bool,
     /// How often, in seconds, a function takes one.
     every: Option<(f64, Py<PyAny>)>,
+    /// The simulated time, in picoseconds, at which each run stops as Ctrl-C would stop it.
+    until: Option<u64>,
 }
 
 impl Request {
@@ -129,7 +131,9 @@ pub fn simulate(py: Python<'_>, request: Request, course: Course) -> PyResult<Py
     let finish = |i: usize, cancel: &AtomicBool| {
         let mut run = runs[i].lock().expect("taken by one").take().expect("taken once");
         let mut saved = Instant::now();
-        run.finish(cancel, |run| {
+        let stopped = course.until.is_some_and(|at| run.advance(at, cancel) && run.now() < run.duration());
+        let at_once = AtomicBool::new(true);
+        run.finish(if stopped { &at_once } else { cancel }, |run| {
             done[i].store(run.now(), Ordering::Relaxed);
             if let Some((seconds, _)) = &course.every
                 && saved.elapsed().as_secs_f64() >= *seconds

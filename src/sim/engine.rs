@@ -153,7 +153,7 @@ struct Entries {
 }
 
 /// What a purge was: areas, and whether another one had just waited.
-#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PurgeRecord {
     /// When its request was made.
     pub time_ps: u64,

@@ -120,12 +120,16 @@ const BLOCK_RUNS: u64 = 20_000;
 /// Simulated time of the first block.
 const FIRST_BLOCK_PS: u64 = 1_000_000_000;
 
-const CHECKPOINT_VERSION: u32 = 5;
+const CHECKPOINT_VERSION: u32 = 6;
+/// Digest of the sources that decide what a run counts: a run does not go on under other rules.
+const ENGINE: &str = env!("TLBCORE_ENGINE");
 const CHECKPOINT_MARK: &[u8] = b"tlbcore checkpoint\n";
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Checkpoint {
     version: u32,
+    #[serde(default)]
+    engine: String,
     inputs: String,
     state: Saved,
 }
@@ -242,7 +246,12 @@ impl Run {
     /// The state as bytes that [`Run::resume`] takes: a mark, the digest of the rest, and the rest.
     pub fn checkpoint(&self) -> Vec<u8> {
         let state = self.engine.save();
-        let whole = Checkpoint { version: CHECKPOINT_VERSION, inputs: self.inputs(), state };
+        let whole = Checkpoint {
+            version: CHECKPOINT_VERSION,
+            engine: ENGINE.to_owned(),
+            inputs: self.inputs(),
+            state,
+        };
         let json = serde_json::to_vec(&whole).expect("plain data");
         let packed = zstd::encode_all(json.as_slice(), 1).expect("memory");
         [CHECKPOINT_MARK, Sha256::digest(&packed).as_slice(), &packed].concat()
@@ -264,6 +273,9 @@ impl Run {
         if whole.version != CHECKPOINT_VERSION {
             return Err(fail(format!("has version {}, this is {CHECKPOINT_VERSION}", whole.version)));
         }
+        if whole.engine != ENGINE {
+            return Err(fail("was written by another build, which may count otherwise".into()));
+        }
         if whole.inputs != self.inputs() {
             return Err(fail("is of a run with other inputs".into()));
         }
@@ -280,8 +292,16 @@ impl Run {
         let kernel = serde_json::to_string(&i.kernel).expect("plain data");
         let policy = crate::kernel::text::print(&i.policy);
         format!(
-            "{scenario} {kernel} {} {:?} {:?} {policy} {} {} {} {:?}",
-            i.machine.name, i.machine.costs, i.machine.geometry, i.seed, i.keep, i.full, i.bound
+            "{scenario} {kernel} {} {} {:?} {:?} {:?} {policy} {} {} {} {:?}",
+            i.machine.name,
+            i.machine.mhz,
+            i.machine.features,
+            i.machine.costs,
+            i.machine.geometry,
+            i.seed,
+            i.keep,
+            i.full,
+            i.bound
         )
     }
 
@@ -503,6 +523,8 @@ mod tests {
         assert_eq!(a.stats, b.stats);
         assert_eq!(a.by_cause, b.by_cause);
         assert_eq!(a.events, b.events);
+        assert_eq!(a.purges, b.purges);
+        assert_eq!((a.reached_ps, a.dropped, &a.violation), (b.reached_ps, b.dropped, &b.violation));
         assert!(a.latencies.each().eq(b.latencies.each()));
         assert_eq!(a.runs, b.runs);
     }
@@ -745,7 +767,12 @@ mod tests {
                 }
             }
             let mut other = Run::new(Input { seed: 2, ..input(storm(20), row.id) }).unwrap();
-            let refused = other.resume(&bytes.unwrap()).unwrap_err().to_string();
+            let bytes = bytes.unwrap();
+            let refused = other.resume(&bytes).unwrap_err().to_string();
+            assert_eq!(refused, "checkpoint: is of a run with other inputs");
+            let mut faster = input(storm(20), row.id);
+            Arc::make_mut(&mut faster.machine).mhz += 1;
+            let refused = Run::new(faster).unwrap().resume(&bytes).unwrap_err().to_string();
             assert_eq!(refused, "checkpoint: is of a run with other inputs");
         }
     }

@@ -71,7 +71,7 @@ def request(**changes: Any) -> raw.RunRequest:
     }  # fmt: skip
 
 
-COURSE: raw.RunCourse = {"progress": None, "resume": None, "checkpoint": False, "every": None}
+COURSE: raw.RunCourse = {"progress": None, "resume": None, "checkpoint": False, "every": None, "until": None}
 
 
 def test_what_a_run_gives_has_the_types_that_are_stated():

@@ -32,6 +32,7 @@ class RunCourse(TypedDict):
     resume: bytes | None
     checkpoint: bool
     every: tuple[float, Callable[[bytes], None]] | None
+    until: int | None  # stop there, in picoseconds
 
 
 class Latency(TypedDict):

@@ -265,6 +265,7 @@ def _run(
                 "resume": checkpoint.read_bytes() if checkpoint is not None and resumed else None,
                 "checkpoint": checkpoint is not None,
                 "every": every,
+                "until": None,
             },
         )
         if checkpoint is not None:

@@ -1,0 +1,151 @@
+"""What each op costs, one at a time: a price in a sum over a scenario can be swapped with another one unnoticed.
+
+Each op stands alone on the way into the kernel of one interrupt, on the made-up machine of `test_statistics`, whose
+costs all differ; a row has the costs that the op adds.
+"""
+
+from __future__ import annotations
+
+import pytest
+from test_statistics import COST, PLAIN, REQUEST, C, actor, load, machine, steps
+
+import tlbcore as tc
+
+INTEL, NO_PTI, AMD, RAR = "broadwell-ep-e5-2699v4", "cascade-lake-sp", "zen4-epyc", "sapphire-rapids"
+SERIALIZE = 100
+
+# Lines of the policy, machine, costs. `s` is a variable that all CPUs share: its line comes from another CPU's cache.
+OPS: dict[str, tuple[str, int]] = {
+    "fence": (INTEL, C.mfence),
+    "lfence": (INTEL, C.mem_l1),
+    "sfence": (INTEL, C.mem_l1),
+    "serialize": (INTEL, SERIALIZE),
+    "swapgs; swapgs": (INTEL, 2 * C.swapgs),
+    "mov gsbase, kernel": (INTEL, C.swapgs),
+    "let x = gsbase": (INTEL, PLAIN),
+    "let x = cr3": (INTEL, PLAIN),
+    "let x = 1": (INTEL, PLAIN),
+    "let x = v": (INTEL, C.mem_l1),
+    "v = 1": (INTEL, PLAIN),
+    "s = 1": (INTEL, PLAIN + C.remote_line),
+    "let x = s": (INTEL, C.mem_l1 + C.remote_line),
+    "let x = xchg v, 1": (INTEL, C.lock),
+    "let x = or v, 1": (INTEL, C.lock),
+    "let x = xchg s, 1": (INTEL, C.lock + C.remote_line),
+    "let x = cas v, 0, 1": (INTEL, C.lock),
+    "let x = cas s, 0, 1": (INTEL, C.lock + C.remote_line),
+    "mov cr3, kernel noflush": (INTEL, C.mov_cr3_noflush),
+    "mov cr3, kernel": (INTEL, C.mov_cr3_flush),
+    "mov cr3, kernel flush": (INTEL, C.mov_cr3_flush),
+    "mov cr4, pge off; mov cr4, pge on": (INTEL, C.cr4_pge_toggle),
+    "invpcid all-including-global": (INTEL, C.invpcid_all),
+    "invpcid all": (INTEL, C.invpcid_non_global),
+    "invpcid context kernel": (INTEL, C.invpcid_context),
+    "invlpgb all": (AMD, C.invlpgb),
+    "tlbsync": (AMD, C.tlbsync),
+    "invlpgb all; tlbsync": (AMD, C.invlpgb + C.tlbsync),
+    "rar others": (RAR, C.rar),
+    "cli; sti; cli": (INTEL, 3 * PLAIN),
+}
+
+
+def took(base: str, lines: str, **changed: int) -> int:
+    """Return the cycles of an interrupt that meets these lines in the entry code."""
+    body = "".join(f"  {line}\n" for line in lines.split("; ")) or "  touch percpu\n"
+    policy = tc.Policy(
+        text='policy priced\n  "One op more on the way into the kernel."\n  source "made up"\n'
+        "  var v : 2 bits, per cpu, starts 0\n  var s : 2 bits, shared, starts 0\n\n"
+        f"ct_enter\n{body}"
+    )
+    work = load(actor("spin", 0, 1, 2, 3), actor("interrupts", 2, us=100, body_ps=0, cause="tick"), us=150)
+    result = tc.simulate(work, machine=machine(base, **changed), policy=policy)
+    assert result.violation is None
+    assert bool(result.inert) == (not lines)
+    time = int(result.table["interrupt_ps"][2])
+    assert time % 1000 == 0
+    return time // 1000
+
+
+@pytest.mark.parametrize("lines", OPS)
+def test_an_op_costs_what_its_row_says(lines: str) -> None:
+    base, cycles = OPS[lines]
+    assert took(base, lines) - took(base, "") == cycles
+    assert took(base, f"{lines}; {lines}") - took(base, "") == 2 * cycles
+
+
+# The flush of one's own CPU, by the number of pages; none of them is more than the ceiling.
+@pytest.mark.parametrize(
+    ("base", "pages", "cycles"),
+    [
+        (INTEL, 1, C.invlpg),
+        (INTEL, 2, 2 * C.invlpg),
+        (INTEL, 33, 33 * C.invlpg),
+        (INTEL, 34, C.invpcid_all),
+        (INTEL, 0, C.invpcid_all),
+        (NO_PTI, 2, 2 * C.invlpg),
+    ],
+)
+def test_a_range_is_flushed_page_by_page_up_to_the_ceiling(base: str, pages: int, cycles: int) -> None:
+    work = load(actor("spin", 0, 1, 2, 3), steps("vunmap", pages, 0, us=100), us=150)
+    alone = tc.Policy(
+        text='policy alone\n  "Nobody else is asked."\n  source "made up"\n\nflush_kernel_range\n  flush_here\n'
+    )
+    result = tc.simulate(work, machine=machine(base), policy=alone)
+    assert result.table["flush_request_ps"].tolist()[0] // 1000 - cycles in (PLAIN, 2 * PLAIN)
+
+
+def test_the_sender_pays_for_its_interrupts_and_the_near_ones_come_sooner() -> None:
+    def request(**changed: int) -> int:
+        work = load(actor("spin", 0, 1, 2, 3), steps("vunmap", 3, 0, us=100), us=150)
+        return int(tc.simulate(work, machine=machine(**changed)).table["flush_request_ps"][0]) // 1000
+
+    assert request() == REQUEST
+    for name, cycles in {
+        "ipi_send": 1,  # one write for all three
+        "lock": 4,  # a call queued on each, and the target's look at its queue
+        "remote_line": 3,
+        "ipi_cross_socket": 1,
+        "remote_line_cross_socket": 1,
+        "ipi_same_socket": 0,  # the near CPU has answered long before
+        "interrupt_entry": 1,
+        "interrupt_exit": 0,  # nobody waits for it
+        "sysret": 0,
+        "swapgs": 1,
+        "mov_cr3_noflush": 1,
+        "invlpg": 3,
+        "mem_l1": 1,
+        "mfence": 0,
+        "mov_cr3_flush": 0,
+        "ipi_first": 0,  # these two are what `validate` compares with
+        "ipi_next": 0,
+    }.items():
+        assert request(**{name: COST[name] + 10}) - REQUEST == 10 * cycles, name
+
+
+def test_every_priced_cost_has_a_row() -> None:
+    """Each cost that a preset has changes some row when it is changed, or is named here with its own test."""
+    elsewhere = {
+        "nmi_entry": "test_statistics: noise",
+        "nmi_exit": "test_statistics: noise",
+        "interrupt_entry": "test_statistics: unmap",
+        "interrupt_exit": "test_statistics: unmap",
+        "syscall": "test_statistics: unmap",
+        "sysret": "test_statistics: unmap",
+        "ipi_send": "the test above",
+        "ipi_same_socket": "test_statistics: unmap",
+        "ipi_cross_socket": "the test above",
+        "remote_line_cross_socket": "the test above",
+        "invlpg": "the pages above",
+        "invpcid_address": "test_statistics: user",
+        "walk_setup": "test_statistics: deferred",
+        "mem_l2": "test_statistics: deferred",
+        "stlb_hit": "test_tlb: what a hit costs is counted by nobody on the timed machine",
+        "mem_l3": "calibration only",
+        "mem_dram": "calibration only",
+        "ipi_first": "validation only",
+        "ipi_next": "validation only",
+    }
+    for name in set(COST) - set(elsewhere):
+        dearer = {name: COST[name] + 10}
+        paid = [took(base, op, **dearer) - took(base, "", **dearer) for op, (base, _) in OPS.items()]
+        assert paid != [cycles for _, cycles in OPS.values()], f"no row is of {name}"
