@@ -1040,6 +1040,7 @@ def _edited(policy: Policy, bounds: Bounds, progress: Told | None) -> tuple[Verd
     return verdict, {**request, "trace": False, "assume": list(given.items())}
 
 
+@kept
 def necessary(
     policy: str | Path | Policy, *, progress: Progress | bool | None = None, **bounds: Unpack[Bounds]
 ) -> Needs:
@@ -1088,6 +1089,7 @@ def _necessary(policy: str | Path | Policy, bounds: Bounds, progress: Told | Non
     return Needs(policy=chosen, sentence=verdict.sentence, rows=rows)
 
 
+@kept
 def repair(
     policy: str | Path | Policy,
     *,
@@ -1228,6 +1230,7 @@ def _row_request(row: Row, memory: int) -> dict[str, Any]:
     }
 
 
+@kept
 def verdict_table(*, memory: int = 8 * _GIB, progress: Progress | bool | None = None) -> VerdictTable:
     """Return the verdicts of every built-in policy at the standard scope.
 
