@@ -37,9 +37,6 @@ LONG = {
     "src/sim/machine.rs",
     "src/sim/machine/ops.rs",
     "src/sim/machine/scripted.rs",
-    "python/tlbcore/reference/_machine.py",
-    "src/kernel/program.rs",
-    "src/kernel/text/parse.rs",
     "src/sim/run.rs",
 }
 

@@ -1,0 +1,206 @@
+//! What an op reads, writes and computes with: registers, constants, places in memory, sets of CPUs.
+
+use serde::Serialize;
+
+/// Index into [`Code::ops`].
+pub type Pc = u16;
+
+/// A frame-local register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Reg(pub u8);
+
+/// Registers per frame.
+pub const REGS: usize = 6;
+
+/// An operand: a small constant or a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Val {
+    /// A constant.
+    Imm(u8),
+    /// A register.
+    Reg(Reg),
+}
+
+/// Whose copy of a variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum At {
+    /// The one copy of a shared variable.
+    Shared,
+    /// This CPU's copy: a %gs-relative access (SEMANTICS S8).
+    Me,
+    /// The copy of the CPU the enclosing loop is at.
+    Cur,
+    /// The copy of the address space whose number the register holds.
+    Mm(Index),
+    /// This CPU's copy for the ASID that the register holds.
+    Asid(Index),
+}
+
+/// A register that chooses a copy. An enum, so that [`At`] is one byte and an [`Op`] eight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[allow(missing_docs)]
+pub enum Index {
+    R0,
+    R1,
+    R2,
+    R3,
+    R4,
+    R5,
+}
+
+impl Index {
+    /// Every one, in order.
+    pub const ALL: [Index; REGS] = [Index::R0, Index::R1, Index::R2, Index::R3, Index::R4, Index::R5];
+
+    /// The register.
+    pub const fn reg(self) -> Reg {
+        Reg(self as u8)
+    }
+}
+
+/// A memory operand: a field of a variable, and whose copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Place {
+    /// Index into [`Code::fields`].
+    pub field: u8,
+    /// Whose copy.
+    pub at: At,
+}
+
+/// Sets of CPUs a loop or an IPI ranges over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Set {
+    /// Every online CPU, this one included.
+    Online,
+    /// Every online CPU but this one.
+    Others,
+    /// `housekeeping_cpu(cpu, HK_TYPE_KERNEL_NOISE)`.
+    Housekeeping,
+    /// `tick_nohz_full_mask`.
+    NohzFull,
+    /// The mask v7's flush consults; equals `nohz_full` unless a scenario says otherwise (FACTS 1.6 f).
+    FlushMask,
+    /// What this frame collected with `put`.
+    Targets,
+    /// `mm_cpumask` of the address space this CPU's flush is about, this CPU left out.
+    MmCpumask,
+}
+
+/// Comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Cmp {
+    /// Equal.
+    Eq,
+    /// Not equal.
+    Ne,
+    /// Less (unsigned).
+    Lt,
+    /// At least (unsigned).
+    Ge,
+    /// At most (unsigned).
+    Le,
+    /// More (unsigned).
+    Gt,
+    /// Have a common bit.
+    Test,
+}
+
+/// Arithmetic on registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Alu {
+    /// Sum.
+    Add,
+    /// Difference.
+    Sub,
+    /// Bitwise and.
+    And,
+    /// Bitwise or.
+    Or,
+    /// Bitwise exclusive or.
+    Xor,
+}
+
+/// Locked read-modify-write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Rmw {
+    /// XCHG.
+    Xchg,
+    /// LOCK XADD.
+    Add,
+    /// LOCK OR, old value returned.
+    Or,
+    /// LOCK AND, old value returned.
+    And,
+    /// LOCK SUB (LOCK XADD of the negative), old value returned.
+    Sub,
+    /// LOCK XOR, old value returned.
+    Xor,
+    /// LOCK BTS: sets a bit and returns what it was (CF).
+    Bts,
+    /// LOCK BTR: clears a bit and returns what it was.
+    Btr,
+    /// LOCK BTC: turns a bit over and returns what it was.
+    Btc,
+}
+
+impl Rmw {
+    /// What memory holds after it, and what its register gets. A difference below zero and a bit beyond 63 fit no
+    /// variable: the machine that stores the value says so.
+    #[inline]
+    pub fn apply(self, old: u64, v: u64) -> (u64, u64) {
+        let bit = 1u64.checked_shl(u32::try_from(v).unwrap_or(u32::MAX));
+        let of = |new: fn(u64, u64) -> u64| {
+            bit.map_or((u64::MAX, 0), |bit| (new(old, bit), u64::from(old & bit != 0)))
+        };
+        match self {
+            Rmw::Xchg => (v, old),
+            Rmw::Add => (old.wrapping_add(v), old),
+            Rmw::Or => (old | v, old),
+            Rmw::And => (old & v, old),
+            Rmw::Sub => (old.wrapping_sub(v), old),
+            Rmw::Xor => (old ^ v, old),
+            Rmw::Bts => of(|old, bit| old | bit),
+            Rmw::Btr => of(|old, bit| old & !bit),
+            Rmw::Btc => of(|old, bit| old ^ bit),
+        }
+    }
+
+    /// Its operand is the number of a bit, and its result one bit.
+    pub const fn is_of_a_bit(self) -> bool {
+        matches!(self, Rmw::Bts | Rmw::Btr | Rmw::Btc)
+    }
+
+    /// Every one, with its word.
+    pub const ALL: [(&'static str, Rmw); 9] = [
+        ("xchg", Rmw::Xchg),
+        ("add", Rmw::Add),
+        ("or", Rmw::Or),
+        ("and", Rmw::And),
+        ("sub", Rmw::Sub),
+        ("xor", Rmw::Xor),
+        ("bts", Rmw::Bts),
+        ("btr", Rmw::Btr),
+        ("btc", Rmw::Btc),
+    ];
+
+    /// Its word.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, f)| *f == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl Cmp {
+    /// Does `a` compare so with `b`?
+    #[inline]
+    pub fn holds(self, a: u64, b: u64) -> bool {
+        match self {
+            Cmp::Eq => a == b,
+            Cmp::Ne => a != b,
+            Cmp::Lt => a < b,
+            Cmp::Ge => a >= b,
+            Cmp::Le => a <= b,
+            Cmp::Gt => a > b,
+            Cmp::Test => a & b != 0,
+        }
+    }
+}
