@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from tests.browser import CHROMIUM
+from pages.screenshots import browser
 
 import tlbcore as tc
 from tlbcore._output.html import charts, page, reports
@@ -19,6 +19,7 @@ from tlbcore.cli._common import document
 
 DATA = Path(__file__).parents[1] / "data"
 BUNDLED = Path(tc.__file__).parent / "data" / "modules.trace.txt.xz"
+CHROMIUM = browser()
 
 
 class Read(HTMLParser):

@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.browser import CHROMIUM
+from pages import screenshots
+from pages.screenshots import browser
 from tests.package.test_html import Read
 
 import tlbcore as tc
-from tlbcore._output.html import charts
+from tlbcore._output.html import charts, page
 from tlbcore.cli import main
 
-DATA = Path(__file__).parents[1] / "data"
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data"
 RECORDING = DATA / "p4.w7.trace.txt.xz"
 SHOOTDOWNS = DATA / "user.p73.us7.trace.txt.xz"
 CENSUS = DATA / "linux-6.1.192.census.json.xz"
 NEWER = DATA / "linux-6.12.117.census.json.xz"
+CHROMIUM = browser()
 BAD = "<script>\x01\u202e"  # ten characters of a task's fifteen
 
 GRID = """
@@ -256,11 +259,11 @@ def test_a_million_events_are_a_page_and_a_timeline(tmp_path):
         out.write("\n".join(head) + "\n")
         for k in range(105):
             out.write("\n".join(f"{a}{t + 61 * k:.6f}{b}" for a, t, b in parts) + "\n")
-    page, timeline = tmp_path / "big.html", tmp_path / "big.pftrace"
-    assert main(["explain", str(file), "--html", str(page), "--perfetto", str(timeline)]) == 0
-    assert page.stat().st_size < 2_000_000
+    report, timeline = tmp_path / "big.html", tmp_path / "big.pftrace"
+    assert main(["explain", str(file), "--html", str(report), "--perfetto", str(timeline)]) == 0
+    assert report.stat().st_size < 2_000_000
     assert timeline.stat().st_size < 20_000_000
-    data = json.loads(Read(page.read_text()).scripts[-2])
+    data = json.loads(Read(report.read_text()).scripts[-2])
     assert data["trace"]["events"] == 105 * 9556 > 1_000_000
     assert sum(cpu["interrupts"] for cpu in data["isolated"]) == 105 * 540
 
@@ -272,15 +275,15 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 
 def browse(file: Path, script: str, tmp_path: Path, *options: str) -> dict[str, Any]:
     """Open a page with a script at its end, which must set `seen`; return that, and fail on an error in the console."""
-    page = tmp_path / "probed.html"
+    probed = tmp_path / "probed.html"
     end = (
         f"<pre id=probe></pre><script>{{ const seen = {{}}; {script}; "
         "document.getElementById('probe').textContent = JSON.stringify(seen); }</script></body>"
     )
-    page.write_text(file.read_text().replace("</body>", end))
+    probed.write_text(file.read_text().replace("</body>", end))
     done = subprocess.run(
         [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
-         f"--user-data-dir={tmp_path / 'profile'}", *options, "--dump-dom", page.as_uri()],
+         f"--user-data-dir={tmp_path / 'profile'}", *options, "--dump-dom", probed.as_uri()],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     assert "CONSOLE" not in done.stderr, done.stderr
@@ -370,6 +373,37 @@ def test_tables_sort_and_timelines_zoom_by_keys(pages, hostile, tmp_path):
     assert seen["again"] == seen["whole"]
 
 
+def size(picture: Path) -> tuple[int, int]:
+    """Width and height of a PNG file."""
+    head = picture.read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    return int.from_bytes(head[16:20]), int.from_bytes(head[20:24])
+
+
+@needs_browser
+def test_the_pictures_of_readme_are_taken_by_a_command(tmp_path):
+    taken = screenshots.readme(str(CHROMIUM), tmp_path)
+    readme = (ROOT / "README.md").read_text()
+    for picture in taken:
+        assert f"docs/images/{picture.name}" in readme
+        kept = ROOT / "docs" / "images" / picture.name
+        assert size(picture) == size(kept) == (1100, 1000)
+        assert picture.stat().st_size > 50_000, "a page, and no empty window"
+
+
+@needs_browser
+def test_pages_are_taken_at_both_widths_in_both_themes(tmp_path):
+    taken = screenshots.every(str(CHROMIUM), tmp_path, ["check"])
+    assert sorted(path.name for path in taken) == [
+        *("check-1440-dark.png", "check-1440-light.png", "check-375-dark.png", "check-375-light.png"),
+    ]
+    assert {size(path) for path in taken} == {(1440, 1600), (500, 1600)}
+    assert len({path.read_bytes() for path in taken}) == 4
+    for command in screenshots.EVERY.values():
+        for word in command:
+            assert not word.endswith(".xz") or (ROOT / word).exists(), word
+
+
 @needs_browser
 def test_a_page_follows_light_and_dark(pages, hostile, tmp_path):
     ask = "seen.ground = getComputedStyle(document.body).backgroundColor;"
@@ -377,3 +411,31 @@ def test_a_page_follows_light_and_dark(pages, hostile, tmp_path):
     light = browse(hostile / "check.html", ask, tmp_path, "--blink-settings=preferredColorScheme=1")
     assert light["ground"] == "rgb(255, 255, 255)"
     assert dark["ground"] == "rgb(20, 23, 28)"
+
+
+def test_two_recordings_are_compared_cause_by_cause(pages):
+    read = Read(pages["pair"])
+    data = json.loads(read.scripts[-2])
+    head = next(row for row in read.rows if row[:2] == ["what", "n [1]"])
+    rows = [row for row in read.rows if len(row) == len(head) and row != head]
+    assert [row[1] for row in rows] == [f"{one['traces'][0]['n']:,}" for one in data["comparison"]]
+    assert rows[0][0] == "all"
+    assert rows[0][1] == rows[0][4] == "540", "the same recording twice"
+    assert {row[-1] for row in rows} == {"unclear"}
+
+
+def test_a_replay_s_page_has_every_figure(pages):
+    read = Read(pages["replay"])
+    table = tc.replay(tc.read_trace(RECORDING)).table
+    head = next(row for row in read.rows if row[:2] == ["policy", "cpu"])
+    rows = [row for row in read.rows if len(row) == len(head) and row != head]
+    assert [row[0] for row in rows] == table["policy"].tolist()
+    assert [int(row[head.index("interrupts low")]) for row in rows] == table["interrupts_low"].tolist()
+
+
+def test_lines_of_a_table_stay_whole_and_sentences_may_be_broken():
+    text = page.preformatted(["  a  b", "  a sentence of words", "  more", "  1  2"])
+    assert re.findall(r"<pre( class=prose)?>", text) == ["", " class=prose", ""]
+    assert "sentence of words\n  more" in text
+    deep = page.preformatted(["  a  b", "            goes on below"])
+    assert deep.count("<pre") == 1

@@ -18,6 +18,7 @@ from tlbcore._output.visible import visible
 
 Cell = str | int | float | None
 
+_DEEP = 8  # spaces: a line of a table that goes on below its last column
 _SHORT = 24  # characters that a cell keeps on one line
 
 
@@ -38,8 +39,18 @@ def section(heading: str, *parts: str) -> str:
 
 
 def preformatted(lines: Sequence[str]) -> str:
-    """Return lines of a text report as they stand there."""
-    return f"<pre>{escape(chr(10).join(lines))}</pre>"
+    """Return lines of a text report as they stand there: those of a table stay whole, others may be broken."""
+    blocks: list[tuple[bool, list[str]]] = []
+    for line in lines:
+        text = line.lstrip()
+        deep = len(line) - len(text) > _DEEP
+        row = "  " in text.rstrip() or "|" in text or (deep and bool(blocks) and blocks[-1][0])
+        if not blocks or blocks[-1][0] != row:
+            blocks.append((row, []))
+        blocks[-1][1].append(line)
+    return "\n".join(
+        f"<pre{'' if row else ' class=prose'}>{escape(chr(10).join(block))}</pre>" for row, block in blocks
+    )
 
 
 def table(
@@ -71,6 +82,25 @@ def _cell(value: Cell) -> str:
         return f'<td class="number" data-value="{value!r}">{shown}</td>'
     short = ' class="short"' if len(value) <= _SHORT else ""
     return f"<td{short}>{escape(value)}</td>"
+
+
+def rows_of(columns: Mapping[str, Any], caption: str, units: Mapping[str, str] | None = None) -> str:
+    """Return a result's table as one to sort; NaN, None and -1 in a column of numbers are empty cells."""
+    heads = [
+        f"{name} ({units[name]})" if units and units.get(name, "1") not in ("", "1") else name
+        for name in columns
+    ]
+    rows = [[_plain(value) for value in row] for row in zip(*map(list, columns.values()), strict=True)]
+    return table([head.replace("_", " ") for head in heads], rows, caption)
+
+
+def _plain(value: Any) -> Cell:
+    plain = value.item() if hasattr(value, "item") else value
+    if plain is None or plain == -1 or (isinstance(plain, float) and math.isnan(plain)):
+        return None
+    if isinstance(plain, bool):
+        return "yes" if plain else "no"
+    return plain if isinstance(plain, int | float | str) else str(plain)
 
 
 def number(value: float) -> str:
@@ -111,14 +141,14 @@ def bars(
     for i, (name, value, inert) in enumerate(zip(names, values, hollow, strict=True)):
         y = 22 * i
         missing = value is None or math.isnan(value)
-        length = 0.0 if missing else 520 * max(0.0, value or 0.0) / top
+        length = 0.0 if missing else 450 * max(0.0, value or 0.0) / top
         said = "no value" if missing else f"{number(value or 0.0)} {unit}"
         said += " (inert: mainline runs)" if inert else ""
         lines.append(
             f'<text x="0" y="{y + 15}">{escape(name)}</text>'
-            f'<rect{" class=" + chr(34) + "inert" + chr(34) if inert else ""} x="190" y="{y + 3}" '
+            f'<rect{" class=" + chr(34) + "inert" + chr(34) if inert else ""} x="280" y="{y + 3}" '
             f'width="{length:.1f}" height="15"></rect>'
-            f'<text x="{196 + length:.1f}" y="{y + 15}">{escape(said)}</text>'
+            f'<text x="{286 + length:.1f}" y="{y + 15}">{escape(said)}</text>'
         )
     return (
         f'<figure><div class="scroll"><svg class="bars" viewBox="0 0 960 {22 * len(names)}" role="img" '

@@ -15,6 +15,7 @@ from tlbcore._output.html.page import (
     number,
     page,
     preformatted,
+    rows_of,
     section,
     sections_of,
     table,
@@ -79,19 +80,7 @@ def explain(explanation: Explanation, document: Document) -> str:
 
 def explain_pair(explanations: Sequence[Explanation], compared: str, document: Document) -> str:
     """Return the page of several recordings: what differs, then each."""
-    rows: list[list[Cell]] = [list(row.values()) for row in document["comparison"]]
-    flat = [
-        [cell if isinstance(cell, str | int | float | None) else _joined(cell) for cell in row]
-        for row in rows
-    ]
-    heads = list(document["comparison"][0]) if rows else []
-    parts = [
-        section(
-            "What differs",
-            preformatted(compared.split("\n")),
-            table(heads, flat, "The same to sort.") if rows else "",
-        )
-    ]
+    parts = [section("What differs", *_compared(document["comparison"]), preformatted(compared.split("\n")))]
     for i, explanation in enumerate(explanations, 1):
         lede, one = _recording(explanation)
         head = section(explanation.trace.path, *(preformatted([line]) for line in lede))
@@ -101,10 +90,38 @@ def explain_pair(explanations: Sequence[Explanation], compared: str, document: D
     return page(f"Compared: {names}", [], parts, document)
 
 
-def _joined(cell: Any) -> str:
-    if isinstance(cell, Mapping):
-        return ", ".join(f"{key} {value}" for key, value in cell.items())
-    return ", ".join(map(str, cell))
+def _compared(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return how often what happened in each recording: bars of the most frequent, and a table of all."""
+    from tlbcore.trace import causes
+
+    if not rows:
+        return []
+    count = len(rows[0]["traces"])
+    heads = ["what"]
+    for k in range(1, count + 1):
+        heads += [f"n [{k}]", f"per hour [{k}]", f"95 % [{k}]"]
+    cells: list[list[Cell]] = []
+    for row in rows:
+        cell: list[Cell] = ["all" if row["cause"] == "all" else causes[row["cause"]].title]
+        for one in row["traces"]:
+            cell += [one["n"], one["per_hour"], _span(one["low"], one["high"])]
+        cells.append([*cell, row["ratio"], _span(row["ratio_low"], row["ratio_high"]), row["change"]])
+    often = sorted(rows, key=lambda row: -max(one["per_hour"] or 0.0 for one in row["traces"]))[:_LANES]
+    names = [
+        f"{'all' if row['cause'] == 'all' else causes[row['cause']].title} [{k}]"
+        for row in often
+        for k in range(1, count + 1)
+    ]
+    rates = [one["per_hour"] for row in often for one in row["traces"]]
+    said = "Interruptions per hour and isolated CPU, measured"
+    return [
+        bars(names, rates, "per hour", f"{said}; the most frequent.", hollow=[False] * len(names)),
+        table([*heads, "ratio", "95 % of it", "change"], cells, f"{said}. An empty cell was not recorded."),
+    ]
+
+
+def _span(low: float | None, high: float | None) -> Cell:
+    return None if low is None or high is None else f"{number(low)} to {number(high)}"
 
 
 def _recording(explanation: Explanation) -> tuple[list[str], list[str]]:
@@ -282,9 +299,16 @@ def _tails(comparison: Comparison, cpu_class: str) -> list[str]:
 
 
 def replay(replayed: Replay, document: Document) -> str:
-    """Return the page of a replay: its report, section by section."""
+    """Return the page of a replay: its report, section by section, and every figure to sort."""
     text = sections_of(str(replayed))
-    parts = [section(heading, preformatted(lines)) for heading, lines in text[1:]]
+    parts = []
+    for heading, lines in text[1:]:
+        added = ""
+        if heading.startswith("Per isolated CPU"):
+            added = rows_of(
+                replayed.table, "Predicted, from low to high; the recording leaves open what lies between."
+            )
+        parts.append(section(heading, added, preformatted(lines)))
     head, lines = text[0]
     return page(f"Replayed: {head}", [" ".join(map(str.strip, lines))], parts, document)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tlbcore._output.html.page import Cell, matrix, page, preformatted, section, sections_of, table
+from tlbcore._output.html.page import matrix, page, preformatted, rows_of, section, sections_of
 
 if TYPE_CHECKING:
     from tlbcore.trace.shootdown import Shootdowns
@@ -45,25 +44,6 @@ def shootdowns(found: Shootdowns, document: Mapping[str, Any]) -> str:
         parts,
         document,
     )
-
-
-def rows_of(columns: Mapping[str, Any], caption: str, units: Mapping[str, str] | None = None) -> str:
-    """Return a result's table as one to sort; NaN, None and -1 in a column of numbers are empty cells."""
-    heads = [
-        f"{name} ({units[name]})" if units and units.get(name, "1") not in ("", "1") else name
-        for name in columns
-    ]
-    rows = [[_cell(value) for value in row] for row in zip(*map(list, columns.values()), strict=True)]
-    return table([head.replace("_", " ") for head in heads], rows, caption)
-
-
-def _cell(value: Any) -> Cell:
-    plain = value.item() if hasattr(value, "item") else value
-    if plain is None or plain == -1 or (isinstance(plain, float) and math.isnan(plain)):
-        return None
-    if isinstance(plain, bool):
-        return "yes" if plain else "no"
-    return plain if isinstance(plain, int | float | str) else str(plain)
 
 
 def _matrix(found: Shootdowns) -> str:
