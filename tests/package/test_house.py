@@ -18,9 +18,7 @@ UNDONE = [
         for name in ("ops", "replay", "roam", "save", "scan", "skip", "stream", "tasks", "work")
     },
     {"binary/exec", "binary/memory", "binary/walk"},
-    {"tlbcore/_output/perfetto", "tlbcore/simulation/run", "tlbcore/trace", "tlbcore/trace/recording"},
     {"tlbcore/trace/explanation", "tlbcore/trace/report/explained"},
-    {"tlbcore/trace/replayed", "tlbcore/trace/report/words"},
     {"tlbcore/trace/report/shootdowns", "tlbcore/trace/shootdown"},
 ]
 MOST_LINES = 600

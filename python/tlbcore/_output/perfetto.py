@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from tlbcore import _core
 from tlbcore._output.visible import visible
 
-if TYPE_CHECKING:
-    from tlbcore.simulation.run import SimResult
-    from tlbcore.trace import Trace
+Columns = Mapping[str, NDArray[Any]]
 
 
 class _Rows:
@@ -75,18 +73,26 @@ class _Rows:
             raise OSError(f"{path}: {error}") from error
 
 
-def of_trace(trace: Trace, path: str | Path) -> None:
-    """Write a recording: slices of what took each isolated CPU, arrows from senders, areas that purges handed back."""
-    from tlbcore.trace import causes
+def of_trace(
+    path: str | Path,
+    spans: Columns,
+    calls: Columns,
+    purges: Columns,
+    *,
+    isolated: tuple[int, ...],
+    causes: Mapping[str, tuple[str, str]],
+) -> None:
+    """Write a recording: slices of what took each isolated CPU, arrows from senders, areas that purges handed back.
 
+    `causes` are titles and kinds by id.
+    """
     rows = _Rows()
-    spans, calls, purges = trace.spans, trace.calls, trace.purges
-    known = {str(cause): rows.name(causes[str(cause)].title) for cause in np.unique(spans["cause"])}
+    known = {str(cause): rows.name(causes[str(cause)][0]) for cause in np.unique(spans["cause"])}
     # Interrupts, soft interrupts and tasks overlap without nesting, so each kind has a track of its own.
     kinds = {
-        cause: f"{causes[cause].kind}s" if causes[cause].kind != "firmware" else "firmware" for cause in known
+        cause: f"{causes[cause][1]}s" if causes[cause][1] != "firmware" else "firmware" for cause in known
     }
-    for cpu in trace.isolated:
+    for cpu in isolated:
         for kind in sorted(set(kinds.values())):
             of_kind = [cause for cause in known if kinds[cause] == kind]
             mine = (spans["cpu"] == cpu) & np.isin(spans["cause"], of_kind)
@@ -95,14 +101,14 @@ def of_trace(trace: Trace, path: str | Path) -> None:
                 length = np.where(np.isnan(spans["length_us"][mine]), -1, spans["length_us"][mine] * 1e3)
                 name = np.array([known[str(cause)] for cause in spans["cause"][mine]], dtype=np.uint32)
                 rows.add(track, name, _ns(spans["at_s"][mine]), length_ns=np.rint(length).astype(np.int64))
-    _sent(rows, calls, trace.isolated)
+    _sent(rows, calls, isolated)
     if len(purges["at_s"]):
         track = rows.track("vmalloc", "areas handed back by a purge", counter=True)
         rows.add(track, rows.name("areas"), _ns(purges["at_s"]), value=purges["areas"].astype(np.float64))
     rows.write(path)
 
 
-def _sent(rows: _Rows, calls: Mapping[str, NDArray[Any]], isolated: tuple[int, ...]) -> None:
+def _sent(rows: _Rows, calls: Columns, isolated: tuple[int, ...]) -> None:
     """Add a moment at the sender and one at the target of each remote call whose ends are known, and an arrow."""
     known = np.isfinite(calls["queued_s"]) & np.isfinite(calls["ran_s"]) & (calls["sender_cpu"] >= 0)
     flow = np.arange(1, len(known) + 1, dtype=np.uint64)
@@ -120,11 +126,9 @@ def _sent(rows: _Rows, calls: Mapping[str, NDArray[Any]], isolated: tuple[int, .
             rows.add(track, name[mine], _ns(calls["ran_s"][mine]), flow=flow[mine])
 
 
-def of_simulation(result: SimResult, path: str | Path) -> None:
+def of_simulation(path: str | Path, t: Columns, *, isolated: Collection[int]) -> None:
     """Write the kept timeline of a simulation: a slice or moment per event, by CPU and kind."""
     rows = _Rows()
-    t = result.timeline
-    isolated = set(result.scenario.isolated)
     for cpu in np.unique(t["cpu"]):
         for kind in np.unique(t["kind"][t["cpu"] == cpu]):
             mine = (t["cpu"] == cpu) & (t["kind"] == kind)

@@ -240,7 +240,10 @@ class Trace(Result):
         """
         from tlbcore._output.perfetto import of_trace
 
-        of_trace(self, path)
+        of_trace(
+            path, self.spans, self.calls, self.purges, isolated=self.isolated,
+            causes={name: (cause.title, cause.kind) for name, cause in causes.items()},
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         cpus = ",".join(map(str, self.isolated)) or "none"

@@ -88,7 +88,7 @@ class Replay(Result):
     def __str__(self) -> str:
         from tlbcore.trace.report.words import replay_text
 
-        return visible(replay_text(self))
+        return visible(replay_text(self.trace, self.outcomes, self.table))
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document without its `schema` and `version`."""

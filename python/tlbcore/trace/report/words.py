@@ -13,7 +13,7 @@ from tlbcore._output.visible import visible
 from tlbcore.trace.recording import Trace
 
 if TYPE_CHECKING:
-    from tlbcore.trace.replayed import Replay
+    import numpy as np
 
 _WIDTH = 100
 
@@ -286,12 +286,14 @@ def _said_of(outcome: Mapping[str, Any]) -> list[str]:
     return [line for text in said for line in paragraph(text, indent="    ", first="  ")]
 
 
-def replay_text(r: Replay) -> str:
+def replay_text(
+    trace: Trace, outcomes: Sequence[Mapping[str, Any]], table: Mapping[str, np.ndarray[Any, Any]]
+) -> str:
     """Write the report of `tlbcore replay`."""
-    cpus = r.trace.figures["report"]["isolated"]
-    lines = opening(r.trace)
+    cpus = trace.figures["report"]["isolated"]
+    lines = opening(trace)
     if cpus:
-        lines += _baseline(cpus, r.trace)
+        lines += _baseline(cpus, trace)
         equal = all(cpu["baseline"]["executions_equal"] for cpu in cpus)
         lines += paragraph(
             "The replayed baseline executes "
@@ -301,20 +303,20 @@ def replay_text(r: Replay) -> str:
                 else "other calls than the trace."
             )
         )
-        lines += _policies(r.outcomes, cpus)
+        lines += _policies(outcomes, cpus)
         lines += ["", "Per isolated CPU (predicted)"]
-        priced = "entry_cost_ms_low" in r.table
+        priced = "entry_cost_ms_low" in table
         head = ["policy", "CPU", "deferred", "left", "entry flushes", "pending", "longest pending"]
         rows = [[*head, "entry cost ms"] if priced else head]
-        for i, (o, c) in enumerate((one, cpu) for one in r.outcomes for cpu in one["cpus"]):
+        for i, (o, c) in enumerate((one, cpu) for one in outcomes for cpu in one["cpus"]):
             cell = [span(c[k]["low"], c[k]["high"]) for k in ("deferred", "remaining", "entry_flushes")]
             cell += [seconds(c[k]["low"], c[k]["high"]) for k in ("exposure_s", "exposure_longest_s")]
             if priced:
-                ends = (float(f"{r.table[f'entry_cost_ms_{end}'][i]:.3g}") for end in ("low", "high"))
+                ends = (float(f"{table[f'entry_cost_ms_{end}'][i]:.3g}") for end in ("low", "high"))
                 cell.append(span(*ends))
             rows.append([o["policy"], str(c["cpu"]), *cell])
         lines += columns(rows, "<>>>>><" if not priced else "<>>>>>><")
-        for outcome in r.outcomes:
+        for outcome in outcomes:
             if outcome["deferred"]["high"]:
                 left = ", ".join(
                     f"{k} {span(v['low'], v['high'])}" for k, v in outcome["remaining_by_class"].items()
@@ -325,7 +327,7 @@ def replay_text(r: Replay) -> str:
                 text = f"{outcome['policy']} ({outcome['title']}) defers {gone}; leaves {left or 'nothing'}."
                 lines += paragraph(text, indent="    ", first="  ")
             lines += _said_of(outcome)
-        if any(o["deferred"]["low"] != o["deferred"]["high"] for o in r.outcomes):
+        if any(o["deferred"]["low"] != o["deferred"]["high"] for o in outcomes):
             lines += paragraph(
                 "Intervals: the trace leaves open what the CPU was doing when the call was queued, "
                 "or who asked for it."
