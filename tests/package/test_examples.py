@@ -134,6 +134,53 @@ def test_the_study_of_vmas_per_second(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("name", ["operator", "reviewer", "researcher"])
+def test_an_executed_notebook_shows_what_is_in_its_file(name: str) -> None:
+    """Runs operator.ipynb, reviewer.ipynb and researcher.ipynb, each in a kernel of its own."""
+    for package in ("nbclient", "ipykernel"):
+        pytest.importorskip(package, reason="the extra `notebook`")
+    pytest.importorskip("matplotlib", reason="the extra `plot`")
+    pytest.importorskip("pandas", reason="the extra `tables`")
+    done = subprocess.run(
+        [sys.executable, "-m", "pages.notebooks", "--check", name],
+        capture_output=True, text=True, timeout=600, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_executed_notebooks_are_stored_with_their_pictures() -> None:
+    pictures = {"operator": 4, "reviewer": 1, "researcher": 3}
+    for name, least in pictures.items():
+        text = (EXAMPLES / f"{name}.ipynb").read_text()
+        notebook = json.loads(text)
+        cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1)), (
+            "from top to bottom"
+        )
+        shown = [output for cell in cells for output in cell["outputs"]]
+        assert not [output for output in shown if output["output_type"] == "error"]
+        assert sum("image/png" in output.get("data", {}) for output in shown) >= least
+        assert "/tmp/" not in text, "nothing of the machine that ran it"
+    assert "image/svg+xml" in (EXAMPLES / "reviewer.ipynb").read_text()
+
+
+def test_a_notebook_that_shows_something_else_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nbformat = pytest.importorskip("nbformat", reason="the extra `notebook`")
+    from pages import notebooks
+
+    code = nbformat.v4.new_code_cell
+    stored = nbformat.v4.new_notebook(cells=[code("1 + 1", outputs=[nbformat.v4.new_output(
+        "execute_result", data={"text/plain": "3"}, execution_count=1)])])  # fmt: skip
+    nbformat.write(stored, tmp_path / "sum.ipynb")
+    ran = nbformat.v4.new_notebook(cells=[code("1 + 1", outputs=[nbformat.v4.new_output(
+        "execute_result", data={"text/plain": "2"}, execution_count=1)])])  # fmt: skip
+    monkeypatch.setattr(notebooks, "path_of", lambda name: tmp_path / f"{name}.ipynb")
+    monkeypatch.setattr(notebooks, "executed", lambda _: ran)
+    assert notebooks.differing("sum") == ["sum, cell 1: ['3'], and now ['2']"]
+
+
 def test_the_notebook_runs_and_shows_its_results(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("xarray", reason="the extra `tables`")
     monkeypatch.chdir(ROOT)

@@ -247,6 +247,14 @@ def test_axes_that_are_given_are_used(explained):
     assert len(plt.get_fignums()) == 1
 
 
+def test_drawing_leaves_matplotlib_s_settings_alone(explained):
+    before = dict(matplotlib.rcParams)
+    explained.plot()
+    with pytest.raises(tc.ConfigError):
+        explained.plot("nonsense")
+    assert dict(matplotlib.rcParams) == before
+
+
 def test_names_of_strangers_are_visible(compared):
     from tlbcore.plot import _canvas
 

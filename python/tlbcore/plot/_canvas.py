@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,9 +78,17 @@ def needed() -> Any:
     return library
 
 
-def style() -> Any:
+@contextmanager
+def style() -> Iterator[None]:
     """Return a context in which Matplotlib draws as `figure` does: small type, open axes."""
-    return needed().rc_context(dict(_STYLE))
+    # Not rc_context: it would also undo what a notebook's backend sets when the first figure is made.
+    settings = needed().rcParams
+    before = {name: settings[name] for name in _STYLE}
+    settings.update(_STYLE)
+    try:
+        yield
+    finally:
+        settings.update(before)
 
 
 def figure(columns: int = 1, *, height: float | None = None) -> Axes:
