@@ -86,6 +86,24 @@ def test_a_run_that_ends_while_somebody_waits_for_an_acknowledgement_is_no_deadl
         assert tc.simulate(load, machine="sapphire-rapids", seed=seed).violation is None
 
 
+def test_a_purge_that_has_to_wait_is_tried_once_a_second_and_after_a_free_however_many_there_were() -> None:
+    """Each free after a postponed purge left one more retry behind: work grew with the square of a run's length."""
+    load = tc.Scenario(
+        name="waits", duration_s=20, cpus=4, isolated=(2, 3), lazy_max_pages=100,
+        actors=(
+            tc.scenarios.spin("all"),
+            tc.Actor(name="frees", on=(0,), kind="vfree", params={
+                "gap": {"mean_ps": 10**11, "exponential": False}, "pages": 60, "then": [], "apart_ps": 0,
+                "roams_ps": None,
+            }),
+        ),
+    )  # fmt: skip
+    run = tc.simulate(load, machine=MACHINE, policy="quarantine")
+    # A free every 0.1 s, of which the second is one too many: at most one try for each of the 199, and one a second.
+    assert 19 <= run.total("purges_postponed") <= 199 + 20
+    assert run.total("purges") == run.total("purges_postponed")
+
+
 @pytest.mark.parametrize("rate", [1e12, 1.1e9])
 def test_a_rate_without_a_gap_is_refused(rate: float):
     with pytest.raises(tc.SimError, match=r"rate must be at most 1e\+09 per second"):

@@ -13,7 +13,7 @@ from tlbcore._core import TraceError
 from tlbcore._input.names import unknown
 from tlbcore.trace.recording import Trace, causes
 
-_CONDITION = re.compile(r"\s*([a-z_.]+)\s*(>=|<=|==|>|<)\s*([0-9.eE+]+)\s*")
+_CONDITION = re.compile(r"\s*([a-z_.]+)\s*(>=|<=|==|>|<)\s*([-+0-9.eE]+)\s*")
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
@@ -79,7 +79,7 @@ class Condition:
         out = []
         for cpu in trace.figures["report"]["isolated"]:
             low, high = self._range(cpu, trace)
-            if self._holds(low) != self._holds(high):
+            if self._may_hold(low, high) and not (self._holds(low) and self._holds(high)):
                 known = "" if math.isinf(low) or not low else f" (at least {_text(low)})"
                 out.append(
                     f"CPU {cpu['cpu']}: {self.figure} is not recorded{known}: {_why(cpu, self.figure)}"
@@ -88,6 +88,10 @@ class Condition:
 
     def _holds(self, value: float) -> bool:
         return _OPERATORS[self.sign](value, self.limit)
+
+    def _may_hold(self, low: float, high: float) -> bool:
+        """Tell whether it holds for some value between these two."""
+        return low <= self.limit <= high if self.sign == "==" else self._holds(low) or self._holds(high)
 
     def _range(self, cpu: Mapping[str, Any], trace: Trace) -> tuple[float, float]:
         """Return the least and the most that the figure may be."""

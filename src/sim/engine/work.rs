@@ -278,9 +278,12 @@ impl Engine {
             } else {
                 self.vmalloc.purge_postponed();
                 self.m.add(cpu, Stat::purges_postponed, 1);
-                let ready = self.m.cores[i].clock + RETRY_PS;
-                let work = Work { ready, run: Run::Drain, full: true, pages: 0, cause: Cause::Purge };
-                self.own[i].works.push(work);
+                // One work item, as `drain_vmap_work` is: whoever frees meanwhile does not multiply the tries.
+                if !self.own.iter().any(|own| own.works.iter().any(|work| work.run == Run::Drain)) {
+                    let ready = self.m.cores[i].clock + RETRY_PS;
+                    let work = Work { ready, run: Run::Drain, full: true, pages: 0, cause: Cause::Purge };
+                    self.own[i].works.push(work);
+                }
             }
             self.last_purge_end = self.m.cores[i].clock;
             // A purge that waited for the mutex may start now.

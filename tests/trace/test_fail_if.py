@@ -1,0 +1,141 @@
+"""`--fail-if` at the figure itself and just beside it, by every operator, on the first CPU and on the last.
+
+The recording is made up: on CPU 0 three timer interrupts of 4, 5 and 6 us, on CPU 3 one of 8 us, within 10 s each;
+nothing on CPU 1, and CPU 2, which keeps house, shows what else was recorded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_trace_kinds import irq, line, switch
+
+import tlbcore as tc
+from tlbcore.cli import main
+from tlbcore.trace.conditions import FIGURES, Condition
+
+TEXT = (
+    "".join(line(1.0, "user_enter: ", cpu=cpu) for cpu in (0, 1, 3))
+    + "".join(irq(1.5, vector, 3, cpu=2) for vector in ("call_function", "reschedule", "local_timer"))
+    + switch(1.6, "app-7", "S", "other-8", cpu=2)
+    + line(1.7, "softirq_entry: vec=1 [action=TIMER]", cpu=2)
+    + line(1.7, "softirq_exit: vec=1 [action=TIMER]", cpu=2)
+    + irq(2.0, "local_timer", 4, cpu=0)
+    + irq(3.0, "local_timer", 8, cpu=3)
+    + irq(4.0, "local_timer", 5, cpu=0)
+    + irq(5.0, "local_timer", 6, cpu=0)
+    + "".join(line(11.0, "user_enter: ", cpu=cpu) for cpu in (0, 1, 3))
+)
+SIGNS = {  # below, at and above the limit
+    ">": (False, False, True),
+    ">=": (False, True, True),
+    "==": (False, True, False),
+    "<=": (True, True, False),
+    "<": (True, False, False),
+}
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("made") / "trace.txt"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trace(recording: Path) -> tc.Trace:
+    return tc.read_trace(recording, isolated="0-1,3")
+
+
+# Figure, and its value on CPUs 0, 1 and 3: counts, 3,600 s / 10 s times as many an hour, times in the figure's unit.
+VALUES = {
+    "interrupts": (3, 0, 1),
+    "per_hour": (1080, 0, 360),
+    "timer": (3, 0, 1),
+    "timer.per_hour": (1080, 0, 360),
+    "timer.ms": (0.015, 0, 0.008),
+    "timer.longest_us": (6, 0, 8),
+    "longest_us": (6, 0, 8),
+    "taken_ms": (0.015, 0, 0.008),
+    "taken_percent": (0.00015, 0, 0.00008),
+}
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+@pytest.mark.parametrize("figure", VALUES)
+def test_a_condition_is_met_on_the_cpus_where_it_holds(figure: str, sign: str, trace: tc.Trace) -> None:
+    for place in range(3):
+        value = VALUES[figure][place]
+        for limit, expected in zip(
+            (value * 1.01 + 1e-6, value, value * 0.99 - 1e-6), SIGNS[sign], strict=True
+        ):
+            if limit == value and value % 1:
+                continue  # a sum of times is no number that can be written down
+            condition = Condition.parse(f"{figure} {sign} {limit:.9g}")
+            met = [int(found.split()[1].rstrip(":")) for found in condition.met(trace)]
+            wanted = (0, 1, 3)[place]
+            assert (wanted in met) is expected, f"{condition} on CPU {wanted}"
+
+
+@pytest.mark.parametrize(
+    ("condition", "status", "said"),
+    [
+        ("interrupts > 2", 1, "CPU 0: interrupts = 3 > 2"),
+        ("interrupts > 3", 0, None),
+        ("interrupts >= 3", 1, "CPU 0: interrupts = 3 >= 3"),
+        ("longest_us >= 8", 1, "CPU 3: longest_us = 8 >= 8"),
+        ("longest_us > 8", 0, None),
+        ("interrupts < 1", 1, "CPU 1: interrupts = 0 < 1"),
+        ("interrupts < 0", 0, None),
+        ("interrupts <= 0", 1, "CPU 1: interrupts = 0 <= 0"),
+        ("interrupts == 2", 0, None),
+        ("interrupts == 1", 1, "CPU 3: interrupts = 1 == 1"),
+        ("taken_percent > 1e-4", 1, "CPU 0: taken_percent = 0.00015 > 0.0001"),
+        ("taken_percent > 1.6e-4", 0, None),
+        ("per_hour > 1079", 1, "CPU 0: per_hour = 1,080 > 1079"),
+        ("per_hour > 1080", 0, None),
+    ],
+)
+def test_the_exit_status_follows(
+    condition: str, status: int, said: str | None, recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", str(recording), "--isolated", "0-1,3", "--fail-if", condition]) == status
+    shown = [
+        one.removeprefix("fail-if: ") for one in capsys.readouterr().out.splitlines() if "fail-if" in one
+    ]
+    assert len(shown) == status
+    assert said is None or said in shown
+
+
+@pytest.mark.parametrize(
+    ("condition", "is_open"),
+    [
+        ("interrupts == 5", True),  # perhaps it was five
+        ("interrupts == 0", True),
+        ("interrupts > 5", True),
+        ("interrupts >= 0", False),  # whatever it was
+        ("interrupts < 0", False),
+        ("interrupts == -1", False),
+    ],
+)
+def test_what_was_not_recorded_is_open_where_the_condition_could_hold(
+    condition: str, is_open: bool, tmp_path: Path
+) -> None:
+    """`==` was taken for false wherever it is false at both ends of what the figure may be."""
+    path = tmp_path / "trace.txt"
+    path.write_text(switch(1.0, "app-7", "R", "backup.sh-900") + switch(9.0, "backup.sh-900", "S", "app-7"))
+    found = Condition.parse(condition)
+    trace = tc.read_trace(path, isolated="2")
+    assert bool(found.open(trace)) is is_open
+    assert bool(found.met(trace)) is (condition == "interrupts >= 0")
+
+
+def test_every_figure_is_tried_here_or_where_its_events_are() -> None:
+    elsewhere = {
+        "calls",
+        "entries",
+        "lost_events",
+        "stolen_ms",
+    }  # test_trace, test_trace_kinds, test_shootdowns
+    assert {name.partition(".")[0] for name in VALUES} - {"timer"} | elsewhere == set(FIGURES)
