@@ -305,6 +305,9 @@ def _boot_cpu(facts: Facts) -> Iterator[Finding]:
         )
 
 
+_WHY_NOT = "see `dmesg | grep -iE 'housekeeping|dynticks|NO_HZ'` for why nohz_full= is not in force"
+
+
 @check
 def _nohz_full_in_force(facts: Facts) -> Iterator[Finding]:
     asked = facts.boot.nohz_full & facts.online
@@ -319,9 +322,7 @@ def _nohz_full_in_force(facts: Facts) -> Iterator[Finding]:
         found=f"the command line asks for {show_cpus(asked)} without a tick, "
         f"the kernel runs {show_cpus(facts.nohz_full) or 'none'} so (CONFIG_NO_HZ_FULL: {built})",
         reason="these CPUs keep their tick, and no deferral policy covers them",
-        remedy="see `dmesg | grep -iE 'housekeeping|dynticks|NO_HZ'`"
-        if built == "y"
-        else "use a kernel with CONFIG_NO_HZ_FULL=y",
+        remedy=_WHY_NOT if built == "y" or facts.nohz_full else "use a kernel with CONFIG_NO_HZ_FULL=y",
         source="/sys/devices/system/cpu/nohz_full",
         cpus=missing,
     )
@@ -393,7 +394,7 @@ def _isolated_with_tick(facts: Facts) -> Iterator[Finding]:
             found=f"CPUs {show_cpus(ticking)} are outside the scheduler's domains but keep the tick",
             reason="they take HZ timer interrupts a second, and flush deferral covers nohz_full CPUs only: "
             "isolcpus=domain sets housekeeping_overridden but no kernel-noise mask",
-            remedy=(advice or "keep CPU 0 out of the isolated CPUs")
+            remedy=(advice or ("keep CPU 0 out of the isolated CPUs" if 0 in ticking else _WHY_NOT))
             + (" (cannot be changed at run time)" if advice and facts.boot.settled else ""),
             source=f"{DOC}; {ISOLATION}",
             cpus=ticking,

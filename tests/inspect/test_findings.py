@@ -1,0 +1,198 @@
+# ruff: noqa: E501  # texts of findings stand as they are said
+"""What a finding says, of which CPUs, and what it advises: one fault at a time on a machine that is otherwise well.
+
+The faults of files are those of `test_inspect`; the machine isolates CPUs 2 and 3 of four.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from test_inspect import FAULTS, machine, write  # noqa: F401
+
+import tlbcore as tc
+from tlbcore.inspect.checks import lint
+
+CHECKS = Path(lint.__file__).parent
+HERE = Path(__file__).parent
+
+# Check, what was found, on which CPUs, and the remedy.
+SAID = {
+    "clocksource": ("the clock source is hpet", "", "find out in dmesg why the TSC was given up"),
+    "nohz-full-not-in-force": (
+        "the command line asks for 2-3 without a tick, the kernel runs 3 so (CONFIG_NO_HZ_FULL: unknown)",
+        "2",
+        "see `dmesg | grep -iE 'housekeeping|dynticks|NO_HZ'` for why nohz_full= is not in force",
+    ),
+    "isolated-with-tick": (
+        "CPUs 2-3 are outside the scheduler's domains but keep the tick",
+        "2-3",
+        "see `dmesg | grep -iE 'housekeeping|dynticks|NO_HZ'` for why nohz_full= is not in force",
+    ),
+    "tickless-but-balanced": (
+        "CPUs 3 run without a tick but stay in the scheduler's domains",
+        "3",
+        "echo isolated > cpuset.cpus.partition in a cgroup with CPUs 3; or boot with isolcpus=domain,managed_irq,3 instead of isolcpus=2-3",
+    ),
+    "bpf-jit-off": ("net.core.bpf_jit_enable is 0", "", "sysctl net.core.bpf_jit_enable=1"),
+    "irq-default-affinity": (
+        "new interrupts may go to CPUs 2-3",
+        "2-3",
+        "write the mask of CPUs 0-1 to /proc/irq/default_smp_affinity",
+    ),
+    "lockup-watchdog": (
+        "the lockup detector runs on CPUs 2-3",
+        "2-3",
+        "echo 0-1 > /proc/sys/kernel/watchdog_cpumask",
+    ),
+    "unbound-workqueues": (
+        "unbound workqueues may run on CPUs 2-3",
+        "2-3",
+        "write the housekeeping mask to /sys/devices/virtual/workqueue/cpumask; an isolated partition does it by itself",
+    ),
+    "rcu-expedited": (
+        "rcu_expedited is 1",
+        "",
+        "echo 0 > /sys/kernel/rcu_expedited; boot with rcupdate.rcu_normal_after_boot=1",
+    ),
+    "numa-balancing": ("kernel.numa_balancing is on", "", "sysctl kernel.numa_balancing=0"),
+    "khugepaged": (
+        "transparent huge pages are on for everyone",
+        "",
+        "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled",
+    ),
+    "ksm": ("kernel samepage merging runs", "", "echo 2 > /sys/kernel/mm/ksm/run"),
+    "swap": ("swap is on: /dev/sda2", "", "mlockall(MCL_CURRENT | MCL_FUTURE) in the workload, or no swap"),
+    "flush-ceiling": (
+        "tlb_single_page_flush_ceiling is 1 (default 33)",
+        "",
+        "echo 33 > /sys/kernel/debug/x86/tlb_single_page_flush_ceiling, unless it was meant",
+    ),
+    "kfence-static-keys": ("KFENCE samples every 100 ms", "2-3", "boot with kfence.sample_interval=0"),
+    "debug-pagealloc": ("DEBUG_PAGEALLOC is on", "", "boot with debug_pagealloc=off"),
+    "smt": ("CPUs 2 share their core with a sibling", "2", "boot with nosmt, or take the siblings offline"),
+    "cpu-frequency": ("frequency governor schedutil", "2", "cpupower -c LIST frequency-set -g performance"),
+    "no-housekeeping-cpu": (
+        "every online CPU is isolated",
+        "",
+        "keep at least one CPU per NUMA node out of the lists",
+    ),
+    "node-without-housekeeping": (
+        "node1: all of its CPUs 2-3 are isolated",
+        "2-3",
+        "leave one CPU of each node for housekeeping",
+    ),
+    "partition-invalid": (
+        "/rt: cpuset.cpus.partition is 'isolated invalid (Cpu list empty)'",
+        "",
+        "read the reason in the parentheses; its CPUs must be the parent's and no sibling's",
+    ),
+    "damon-stat": (
+        "DAMON_STAT is on",
+        "",
+        "echo N > /sys/module/damon_stat/parameters/enabled, or boot with damon_stat.enabled=N",
+    ),
+    "fair-server": (
+        "the fair server has a runtime on CPUs 2",
+        "2",
+        "echo 0 > /sys/kernel/debug/sched/fair_server/cpuN/runtime for CPUs 2; a real-time task there can then starve ordinary ones",
+    ),
+    "bpf-jit-ibpb": (
+        "the BPF JIT is on, and this CPU uses IBPB without retpolines",
+        "2-3",
+        "attach BPF filters before the isolated work starts; do not load and unload them meanwhile",
+    ),
+    "irqbalance-running": (
+        "irqbalance runs",
+        "",
+        "IRQBALANCE_BANNED_CPULIST, or stop it and set affinities by hand",
+    ),
+    "irqs-on-isolated-cpus": (
+        "1 interrupts go to isolated CPUs: 4 (ttyS0)",
+        "2",
+        "echo 0-1 > /proc/irq/N/smp_affinity_list; keep irqbalance off these CPUs",
+    ),
+    "kernel-threads": (
+        "1 kernel threads may run on isolated CPUs: khugepaged",
+        "2-3",
+        "taskset -pc 0-1 PID, or tuna; those that nohz_full= did not move were placed later or are bound by their owner",
+    ),
+    "deep-idle-states": (
+        "idle state C6 takes 133 us to leave (intel_idle)",
+        "2-3",
+        "processor.max_cstate=1 intel_idle.max_cstate=1, or cpupower idle-set -D 20",
+    ),
+    "device-interrupts-seen": (
+        "device interrupts since boot: CPU 2: 7",
+        "2",
+        "compare two copies of /proc/interrupts taken minutes apart (tlbcore explain takes the pair)",
+    ),
+}
+
+
+def row(host: tc.Host, check: str) -> tuple[str, str, str]:
+    findings = host.findings
+    (at,) = (i for i, name in enumerate(findings["check"].tolist()) if name == check)
+    return tuple(str(findings[column][at]) for column in ("found", "cpus", "remedy"))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(("check", "files", "severity"), FAULTS, ids=[fault[0] for fault in FAULTS])
+def test_a_finding_says_what_was_found_where_and_what_helps(machine, check, files, severity):  # noqa: F811
+    root = machine("p4")
+    for name, text in files.items():
+        write(root, name, text)
+    assert row(tc.inspect_host(root), check) == SAID[check]
+
+
+LINE = "nohz_full=2-3 isolcpus=domain,managed_irq,2-3"
+LINES = {
+    "systemd-affinity": (
+        f"{LINE} systemd.cpu_affinity=0,1,2",
+        ("systemd.cpu_affinity=0,1,2 lets services run on CPUs 2", "2", "systemd.cpu_affinity=0-1"),
+    ),
+    "rcu-callbacks-local": (
+        "isolcpus=domain,managed_irq,2-3",
+        ("CPUs 2-3 run their RCU callbacks themselves", "2-3", "boot with rcu_nocbs=2-3"),
+    ),
+}
+
+
+@pytest.mark.parametrize("check", LINES)
+def test_a_finding_on_the_line_alone(check: str) -> None:
+    line, said = LINES[check]
+    assert row(tc.inspect_host(cmdline=line, release="6.12.0", cpus=4), check) == said
+    well = tc.inspect_host(cmdline=f"{LINE} systemd.cpu_affinity=0,1", release="6.12.0", cpus=4)
+    assert check not in well.findings["check"].tolist()
+
+
+def test_a_kernel_without_full_dynticks_and_a_clock_that_may_stop(machine) -> None:  # noqa: F811
+    root = machine("p4")
+    before = tc.inspect_host(root).findings["check"].tolist()
+    assert "nohz-full-not-built-in" not in before
+    assert "clocksource-watched" not in before
+    write(root, "config", "CONFIG_NO_HZ_IDLE=y\nCONFIG_RCU_NOCB_CPU=y\n")
+    assert row(tc.inspect_host(root), "nohz-full-not-built-in") == (
+        "nohz_full=2-3, and CONFIG_NO_HZ_FULL is not set", "", "use a kernel with CONFIG_NO_HZ_FULL=y",
+    )  # fmt: skip
+    root = machine("p4b")
+    line = (root / "proc/cmdline").read_text()
+    write(root, "proc/cmdline", line.replace("tsc=reliable", ""))
+    info = (root / "proc/cpuinfo").read_text()
+    write(root, "proc/cpuinfo", re.sub(r"\b(nonstop_tsc|constant_tsc|tsc_known_freq)\b", "", info))
+    assert row(tc.inspect_host(root), "clocksource-watched") == (
+        "the CPU does not promise a TSC that never stops (flags constant_tsc, nonstop_tsc)", "",
+        "boot with tsc=nowatchdog or tsc=reliable, if the platform's TSC is good",
+    )  # fmt: skip
+
+
+def test_every_finding_has_a_row() -> None:
+    names = {
+        name for file in CHECKS.glob("*.py") for name in re.findall(r'check="([a-z0-9-]+)"', file.read_text())
+    }
+    assert set(SAID) == {fault[0] for fault in FAULTS}
+    assert set(SAID) <= names
+    tests = "".join(file.read_text() for file in HERE.glob("*.py"))
+    assert {name for name in names if f'"{name}"' not in tests} == set()
+    assert len(names) > 40
