@@ -8,6 +8,7 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pages.screenshots import browser
 
@@ -105,7 +106,11 @@ def test_a_recording_s_page_has_the_figures_of_its_json_and_the_words_of_its_tex
     assert data == document("explain", 1, **e.to_json())
     shown = [row for row in read.rows if len(row) == 9 and row[0].isdigit()]
     assert len(shown) == len(e.table["cpu"])
-    for row, cpu, n, per_hour in zip(shown, e.table["cpu"], e.table["n"], e.table["per_hour"], strict=True):
+    order = np.lexsort((-e.table["n"], -e.table["total_ms"], e.table["cpu"]))
+    assert [row[1] for row in shown] == [tc.causes[cause].title for cause in e.table["cause"][order].tolist()]
+    assert shown[0][1] == "scheduler tick kept", "238.6 ms of CPU 2"
+    columns = (e.table[name][order] for name in ("cpu", "n", "per_hour"))
+    for row, cpu, n, per_hour in zip(shown, *columns, strict=True):
         assert (row[0], row[3]) == (str(cpu), f"{n:,}")
         assert float(row[4].replace(",", "")) == pytest.approx(per_hour, rel=1e-3)
     words = " ".join(" ".join(read.texts).split())

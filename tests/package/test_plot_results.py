@@ -12,6 +12,7 @@ import pytest
 import tlbcore as tc
 from tlbcore._output.result import Result
 from tlbcore.plot._dispatch import _DRAWN
+from tlbcore.simulation.repair_cost import Cost
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -21,7 +22,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 DATA = Path(__file__).parents[1] / "data"
 PICTURES = DATA / "plots"
 RECORDING = DATA / "p4.w7.trace.txt.xz"
-WORDS = {"Causes", "Host", "LitmusResult"}  # results without figures to draw
+WORDS = {"Causes", "Host", "Listed", "LitmusResult"}  # results without figures to draw
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +132,34 @@ def test_a_verdict_has_the_states_of_each_search():
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {"verified"}
     broken = tc.check("coalesce-v7").plot()
     assert broken.lines[0].get_fillstyle() == "none", "a search that ended early"
+
+
+def test_what_a_policy_needs_is_filled():
+    found = tc.necessary("coalesce-v7-fixed", world="pti")
+    axes = found.plot()
+    marks = {line.get_label(): len(line.get_ydata()) for line in axes.lines}
+    assert marks["needed"] == sum(need.needed for need in found) > 0
+    assert sum(marks.values()) == len(found)
+    for line in axes.lines:
+        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True):
+            assert x == found[int(y)].states
+            assert (line.get_label() == "needed") == found[int(y)].needed
+
+
+def test_a_repair_has_a_bar_of_its_cost():
+    cost = Cost(machine="broadwell-ep", syscall_extra_ns=552.5, nmi_extra_ns=0.0, deferred=0.99, ipis=0.01)
+    given: dict[str, Any] = {
+        "policy": tc.policies["coalesce-v7"], "edits": 2, "machine": "broadwell-ep", "sentence": "Violated."
+    }  # fmt: skip
+    one = tc.Repair(
+        edits=("insert `fence`", "move a store"), policy=tc.policies["coalesce-v7-fixed"],
+        verdict="verified (bounded)", states=1234, hypothesis=None, cost=cost,
+    )  # fmt: skip
+    axes = tc.Repairs(rows=(one,), **given).plot()
+    assert [bar.get_width() for bar in axes.patches] == [552.5]
+    assert axes.get_yticklabels()[0].get_text() == "insert `fence`; move a store"
+    none = tc.Repairs(rows=(), **given).plot()
+    assert none.texts[0].get_text() == "nothing with at most 2 edits repairs coalesce-v7"
 
 
 def test_growth_is_over_cpus():

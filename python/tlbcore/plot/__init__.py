@@ -20,7 +20,7 @@ Colours are those of Okabe and Ito, and series differ by marker and dash too, so
 
 from tlbcore.plot._canvas import PALETTE, SIZES, figure, save, style
 from tlbcore.plot._dispatch import draw
-from tlbcore.plot.checked import growth, verdict
+from tlbcore.plot.checked import growth, needs, repairs, verdict, verdict_table
 from tlbcore.plot.measured import calibration, explanation, replay, shootdowns, validation
 from tlbcore.plot.simulated import break_even, comparison, heat_map, latency, sweep, timeline
 from tlbcore.plot.translated import access, miss_curve, translation
@@ -39,6 +39,8 @@ __all__ = [
     "heat_map",
     "latency",
     "miss_curve",
+    "needs",
+    "repairs",
     "replay",
     "save",
     "shootdowns",
@@ -48,4 +50,5 @@ __all__ = [
     "translation",
     "validation",
     "verdict",
+    "verdict_table",
 ]

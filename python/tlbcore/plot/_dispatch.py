@@ -23,6 +23,8 @@ _DRAWN: Mapping[str, Callable[..., Axes]] = {
     "Comparison": simulated.comparison,
     "Explanation": measured.explanation,
     "MissCurve": translated.miss_curve,
+    "Needs": checked.needs,
+    "Repairs": checked.repairs,
     "Replay": measured.replay,
     "Shootdowns": measured.shootdowns,
     "SimResult": simulated.run,
@@ -32,12 +34,16 @@ _DRAWN: Mapping[str, Callable[..., Axes]] = {
     "Translation": translated.translation,
     "Validation": measured.validation,
     "Verdict": checked.verdict,
+    "VerdictTable": checked.verdict_table,
 }
 _ROW = 0.2  # inches
 _TALL: Mapping[str, Callable[[Any], int]] = {
     "Explanation": measured.causes_of,
+    "Needs": len,
+    "Repairs": len,
     "Trace": measured.causes_of,
     "Validation": lambda result: len(result.rows),
+    "VerdictTable": lambda result: len({row.policy for row in result}),
     "Verdict": lambda result: len(result.cases or (result,)),
 }
 

@@ -1,4 +1,4 @@
-"""Verdicts: how many states each search had, and how that grows with the CPUs."""
+"""Verdicts: the states of each search and how they grow with the CPUs, what a policy needs, what repairs cost."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from tlbcore.checker import Verdict
+    from tlbcore.verdicts import Need, Needs, Repairs, VerdictTable
 
 # Status -> colour and marker; a search that stopped early has no whole number of states, and is hollow.
 _LOOK = {"verified": (0, "o", "full"), "violated": (1, "X", "none"), "inconclusive": (6, "s", "none")}
@@ -74,4 +75,63 @@ def growth(axes: Axes, verdicts: Mapping[int, Verdict]) -> Axes:
     axes.set_ylabel("states (counted)")
     _canvas.title(axes, _canvas.marked(names[0], False))
     axes.legend()
+    return axes
+
+
+def needs(axes: Axes, found: Needs) -> Axes:
+    """Draw which ops and orders a policy needs: a row each, the states that were searched, filled where it is needed.
+
+    What was left inconclusive is hollow, like what is not needed, and says so by its mark.
+    """
+    looks = (("needed", 1, "o", "full"), ("not needed", 0, "o", "none"), ("inconclusive", 6, "s", "none"))
+    for label, colour, marker, fill in looks:
+        rows = [i for i, need in enumerate(found) if _needed(need) == label]
+        if rows:
+            axes.plot(
+                [found[i].states for i in rows], rows, marker, label=label, fillstyle=fill,
+                color=_canvas.PALETTE[colour],
+            )  # fmt: skip
+    _canvas.rows(axes, [_canvas.marked(f"{need.section}: {need.what}", False) for need in found], room=60)
+    axes.set_xscale("log")
+    axes.set_xlabel("states until the answer (counted)")
+    _canvas.title(axes, f"{found.policy.name}: {sum(need.needed for need in found)} of {len(found)} needed")
+    axes.legend()
+    return axes
+
+
+def _needed(need: Need) -> str:
+    return "needed" if need.needed else "inconclusive" if need.status == "inconclusive" else "not needed"
+
+
+def repairs(axes: Axes, found: Repairs) -> Axes:
+    """Draw what repairs cost per system call beyond mainline, a bar each."""
+    if not len(found):
+        return _canvas.empty(axes, f"nothing with at most {found.edits} edits repairs {found.policy.name}")
+    axes.barh(
+        np.arange(len(found)),
+        [row.cost.syscall_extra_ns for row in found],
+        color=_canvas.PALETTE[0],
+        height=0.6,
+    )
+    _canvas.rows(axes, [_canvas.marked("; ".join(row.edits), False) for row in found], room=60)
+    axes.axvline(0, linewidth=0.8, color="black")
+    axes.set_xlabel("system call, beyond mainline (ns, predicted)")
+    _canvas.title(axes, f"Repairs of {found.policy.name} on {found.machine}")
+    return axes
+
+
+def verdict_table(axes: Axes, found: VerdictTable) -> Axes:
+    """Draw the states of every search of the verdict table, a row per policy; a hollow mark ended early."""
+    names = list(dict.fromkeys(row.policy for row in found))
+    for status, (colour, marker, fill) in _LOOK.items():
+        mine = [row for row in found if row.status == status]
+        if mine:
+            axes.plot(
+                [row.states for row in mine], [names.index(row.policy) for row in mine], marker, label=status,
+                fillstyle=fill, color=_canvas.PALETTE[colour], alpha=0.7,
+            )  # fmt: skip
+    _canvas.rows(axes, names)
+    axes.set_xscale("log")
+    axes.set_xlabel("states (counted)")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return axes
