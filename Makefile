@@ -1,6 +1,6 @@
 # Development in an active virtual environment; `.ci/run` is what a change must pass.
 
-.PHONY: dev test lint memcheck asan bench bench-compare site wheel wheel-pgo soak ci
+.PHONY: dev test lint memcheck asan tsan miri mutants mutants-rust mutants-python bench bench-compare site wheel wheel-pgo soak ci
 
 dev: ## tools, and the package as an editable install, optimised but quick to build
 	python -m pip install -q 'pip>=25.1' # knows --group; the one of Python 3.11's venv does not
@@ -36,11 +36,42 @@ memcheck: ## Valgrind over the tests of the loops with `unsafe`, and over raced 
 	PYTHONMALLOC=malloc valgrind --leak-check=no --log-file=target/raced.log python tests/raced.py 20
 	! grep -n '_core.abi3.so' target/raced.log
 
-asan: ## the address sanitizer over the same tests; needs a nightly toolchain
-	RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0 CARGO_TARGET_DIR=target/asan \
-		cargo +nightly test --lib --target x86_64-unknown-linux-gnu -- $(LOOPS)
+# Tests of what has `unsafe`, or feeds it.
+LOOPS := hw:: addresses:: trace::source
 
-LOOPS := hw::curve hw::packed hw::plain hw::batch hw::decoupled hw::mmu hw::walker addresses:: trace::source
+# The sanitizers need a nightly toolchain with rust-src, and std built by them: otherwise they see half of the program.
+SANITIZED = cargo +nightly test --locked --lib -Zbuild-std --target x86_64-unknown-linux-gnu
+
+asan: ## the address sanitizer over the tests of the loops with `unsafe`
+	RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0 CARGO_TARGET_DIR=target/asan $(SANITIZED) -- $(LOOPS)
+
+tsan: ## the thread sanitizer over the tests that use threads: pools, searches, sweeps
+	RUSTFLAGS=-Zsanitizer=thread CARGO_TARGET_DIR=target/tsan $(SANITIZED) -- $(THREADED)
+
+THREADED := pool:: check::threads check::visited sweep:: sim::run
+
+miri: ## Miri over the vector loops against their scalar twins, on short streams
+	RUSTFLAGS="-C target-feature=+avx2,+bmi1,+bmi2,+popcnt" MIRIFLAGS=-Zmiri-disable-isolation CARGO_TARGET_DIR=target/miri \
+		cargo +nightly miri test --locked --lib -- hw::fast
+
+# What a change is not noticed by: docs/testing.md. BASE is what the change is against; empty for everything.
+BASE ?= main
+MODULE ?= tlbcore/trace/conditions.py
+MUTANTS_TESTS ?= tests/trace/test_fail_if.py
+
+mutants: mutants-rust mutants-python
+
+mutants-rust: ## cargo-mutants over what changed since BASE in hw, kernel, sim, check and trace
+	$(if $(BASE),git diff $(BASE) > target/mutants.diff)
+	cargo mutants $(if $(BASE),--in-diff target/mutants.diff) --output target
+
+mutants-python: ## cosmic-ray over MODULE, judged by MUTANTS_TESTS, in a copy of the tree
+	rm -rf target/mutants-python && mkdir -p target/mutants-python && cp -r python tests pyproject.toml target/mutants-python
+	cd target/mutants-python && printf '%s\n' '[cosmic-ray]' 'module-path = "python/$(MODULE)"' 'timeout = 120.0' \
+		'excluded-modules = []' \
+		'test-command = "env PYTHONPATH=python python -m pytest -q -x -p no:cacheprovider $(MUTANTS_TESTS)"' \
+		'[cosmic-ray.distributor]' 'name = "local"' > config.toml \
+		&& cosmic-ray init config.toml session.sqlite && cosmic-ray exec config.toml session.sqlite && cr-report session.sqlite
 
 wheel: ## the wheel for the index in dist/, checked; WHEEL="--zig" for glibc 2.28 on any builder
 	.ci/wheel $(WHEEL)

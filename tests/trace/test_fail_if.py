@@ -131,6 +131,97 @@ def test_what_was_not_recorded_is_open_where_the_condition_could_hold(
     assert bool(found.met(trace)) is (condition == "interrupts >= 0")
 
 
+def decided(text: str, condition: str, tmp_path: Path) -> tuple[bool, str]:
+    """Return whether a condition surely holds on CPU 2, and why that is open, if it is."""
+    path = tmp_path / "trace.txt"
+    path.write_text(text)
+    found, trace = Condition.parse(condition), tc.read_trace(path, isolated="2")
+    why = found.open(trace)
+    return bool(found.met(trace)), why[0] if why else ""
+
+
+# Everything was recorded, on CPU 0, and CPU 2 is in user mode from 1 s to 11 s.
+KNOWN = (
+    line(1.0, "user_enter: ")
+    + "".join(irq(1.5, vector, 3, cpu=0) for vector in ("call_function", "reschedule", "local_timer"))
+    + switch(1.6, "init-1", "S", "other-8", cpu=0)
+    + line(11.0, "user_enter: ")
+)
+
+
+@pytest.mark.parametrize(
+    ("vague", "condition", "is_open"),
+    [
+        ("call_function", "user_shootdown == 0", True),  # that call may have been one
+        ("call_function", "vmalloc_purge == 0", True),
+        ("call_function", "call_unknown == 1", False),
+        ("call_function", "timer == 0", False),  # no call is a timer
+        ("call_function", "reschedule == 0", False),
+        ("call_function", "kworker == 0", False),  # nor a task
+        ("reschedule", "wakeup == 0", True),
+        ("reschedule", "signal == 0", True),
+        ("reschedule", "user_shootdown == 0", False),
+        ("local_timer", "scheduler_tick == 0", True),
+        ("local_timer", "user_shootdown == 0", False),
+        ("local_timer", "timer == 1", False),
+    ],
+)
+def test_a_vaguer_cause_may_be_the_one_that_is_asked_about(
+    vague: str, condition: str, is_open: bool, tmp_path: Path
+) -> None:
+    met, why = decided(
+        KNOWN.replace(line(11.0, "user_enter: "), irq(5.0, vague, 3) + line(11.0, "user_enter: ")),
+        condition,
+        tmp_path,
+    )
+    assert met is not is_open
+    assert bool(why) is is_open
+    assert not why or why.endswith("some interrupts have a cause that is not recorded")
+
+
+def test_less_than_a_second_gives_no_rate(tmp_path: Path) -> None:
+    def text(last: float) -> str:
+        return (
+            KNOWN.replace(line(11.0, "user_enter: "), "")
+            + irq(1.7, "local_timer", 3)
+            + line(last, "user_enter: ")
+        )
+
+    for figure in ("per_hour", "timer.per_hour"):
+        met, why = decided(text(1.9), f"{figure} > 1", tmp_path)
+        assert (met, why.endswith("less than a second was recorded")) == (False, True), why
+        assert decided(text(2.1), f"{figure} > 1", tmp_path) == (True, "")
+    assert decided(text(1.9), "interrupts == 1", tmp_path) == (True, ""), "a count needs no second"
+
+
+@pytest.mark.parametrize(("kinds", "is_open"), [("with tasks", False), ("without", True)])
+def test_tasks_are_decided_by_their_own_events(kinds: str, is_open: bool, tmp_path: Path) -> None:
+    text = KNOWN if kinds == "with tasks" else KNOWN.replace(switch(1.6, "init-1", "S", "other-8", cpu=0), "")
+    for condition in ("kworker == 0", "taken_ms == 0", "longest_us == 0", "taken_percent == 0"):
+        met, why = decided(text, condition, tmp_path)
+        assert (met, bool(why)) == (not is_open, is_open), condition
+        assert not why or "tasks" in why
+    assert decided(text, "interrupts == 0", tmp_path) == (True, "")
+
+
+def test_lost_events_are_counted_where_their_number_is_known(tmp_path: Path) -> None:
+    lost = "CPU:2 [LOST 5 EVENTS]\n"
+    for condition, met in {
+        "lost_events == 5": True,
+        "lost_events > 5": False,
+        "lost_events >= 5": True,
+    }.items():
+        assert decided(KNOWN.replace(line(11.0, "user_enter: "), lost + line(11.0, "user_enter: ")), condition,
+                       tmp_path) == (met, "")  # fmt: skip
+    assert decided(KNOWN, "lost_events == 0", tmp_path) == (True, "")
+
+
+def test_stolen_time_is_not_recorded_without_copies_of_proc_stat(tmp_path: Path) -> None:
+    met, why = decided(KNOWN, "stolen_ms > 0", tmp_path)
+    assert not met
+    assert why.endswith("no copies of /proc/stat (tlbcore record)")
+
+
 def test_every_figure_is_tried_here_or_where_its_events_are() -> None:
     elsewhere = {
         "calls",
@@ -138,4 +229,4 @@ def test_every_figure_is_tried_here_or_where_its_events_are() -> None:
         "lost_events",
         "stolen_ms",
     }  # test_trace, test_trace_kinds, test_shootdowns
-    assert {name.partition(".")[0] for name in VALUES} - {"timer"} | elsewhere == set(FIGURES)
+    assert {name.partition(".")[0] for name in VALUES} - {"timer"} | beside | elsewhere == set(FIGURES)
