@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 import tlbcore as tc
+from tlbcore._output import width
 from tlbcore._output.legend import WORDS, legend, used
 from tlbcore.cli import main
+from tlbcore.trace.report import words
 from tlbcore.trace.report.short import _line, short, short_of_shootdowns
 
 DATA = Path(__file__).parents[1] / "data"
@@ -25,6 +27,47 @@ def test_there_are_three_lines_of_100_columns(path: Path):
     lines = short(found).split("\n")
     assert len(lines) == 3
     assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.name)
+def test_reports_fit_a_terminal(path: Path, columns: int):
+    trace = tc.read_trace(path, isolated="1")
+    with width.fitted(columns):
+        texts = [
+            str(tc.explain(trace)),
+            str(tc.replay(trace)),
+            str(tc.shootdowns(path)),
+        ]
+    # The first line is the file's name, which is never cut.
+    lines = [line for text in texts for line in text.split("\n") if str(path) not in line]
+    assert [line for line in lines if len(line) > columns] == []
+
+
+def test_a_table_that_is_too_wide_stands_in_groups_behind_its_first_column():
+    rows = [["policy", "a" * 20, "b" * 20, "c"], ["ipi", "1", "2", "word " * 3]]
+    with width.fitted(40):
+        assert words.columns(rows, "<>><") == [
+            f"  policy  {'a' * 20}",
+            f"  ipi     {'1':>20}",
+            f"  policy  {'b' * 20}",
+            f"  ipi     {'2':>20}",
+            "  policy  c",
+            "  ipi     word word word",
+        ]
+        both = words.columns(rows, "<>><", keys=2)
+        assert both[2] == f"  policy  {'a' * 20}  c", "two columns say which row it is"
+        rows[1][3] = "word " * 10
+        below = words.columns(rows, "<>><")
+        assert below[-2] == "        word word word word word word", "a sentence stands below its row"
+    assert len(words.columns(rows, "<>><")) == 3, "they fit a hundred but for one word"
+
+
+def test_the_command_line_says_how_wide_a_report_is(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["explain", str(BUNDLED)]) == 0
+    assert max(map(len, capsys.readouterr().out.split("\n"))) <= 80
+    assert width.columns() == 100, "and leaves it as it was"
 
 
 def test_the_figures_are_those_of_the_report():

@@ -18,6 +18,7 @@ from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from tlbcore._output.visible import VisibleStream, drawn_on, naming, one_line, visible
+from tlbcore._output.width import fitted
 from tlbcore.cli._help import name_values
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def run(build: Callable[[], typer.Typer], arguments: list[str]) -> int:
     if sys.stdout is None:
         print("tlbcore: error: standard output is closed", file=sys.stderr)
         return BAD_INPUT
-    with _visible_output():
+    with _visible_output(), fitted(width()):
         return _run(build, arguments)
 
 

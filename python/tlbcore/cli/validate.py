@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +57,7 @@ def command(
     computed_rows = [row for row in result.rows if row.within is not None]
     print(f"\n{len(computed_rows)} computed, {len(result.misses)} outside their tolerance; inputs are marked")
     for row in result.misses:
-        print(f"outside: {row.name}: {row.note}")
+        print(textwrap.fill(f"outside: {row.name}: {row.note}", _common.width(), subsequent_indent="    "))
 
 
 def _number(value: float) -> str:

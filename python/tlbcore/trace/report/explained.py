@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlbcore import _core
 from tlbcore._input.cpus import show_cpus
+from tlbcore._output import width
 from tlbcore.trace.recording import Trace, causes
 from tlbcore.trace.report.remedies import effect, helps
 from tlbcore.trace.report.words import (
@@ -27,6 +28,7 @@ from tlbcore.trace.report.words import (
 if TYPE_CHECKING:
     from tlbcore.trace.explanation import Explanation
 
+_BESIDE = 36  # columns beside the bars of a time line: its CPU, and what a bar is
 _MANY = 2  # more isolated CPUs than this are shown together, with one line each
 _FLUSH_CLASSES = ("purge", "vunmap", "alias", "table_free", "set_memory")
 _KINDS: Mapping[str, str] = {
@@ -496,7 +498,8 @@ def _senders(trace: Trace) -> list[str]:
         if len(took):
             p50, p95 = np.percentile(took, [50, 95])
             spread = " / ".join(duration(float(us)) for us in (p50, p95, took.max()))
-            lines.append(f"    {function}: p50 / p95 / max {spread} over {n(len(took))} calls")
+            text = f"{function}: p50 / p95 / max {spread} over {n(len(took))} calls"
+            lines += paragraph(text, indent="      ", first="    ")
     return lines
 
 
@@ -507,12 +510,15 @@ def _when(cpus: Cpus) -> list[str]:
     lines = ["", "When (interrupts over the recording, each CPU on its own scale)"]
     for cpu in busy:
         t, bursts = cpu["timeline"], cpu["bursts"]
-        counts = t["counts"]
+        counts, step_s = t["counts"], t["step_s"]
+        while len(counts) > width.columns() - _BESIDE:
+            counts = [sum(counts[i : i + 2]) for i in range(0, len(counts), 2)]
+            step_s *= 2
         while counts and not counts[-1]:
             counts = counts[:-1]
         top = max(counts)
         bars = "".join(" ▁▂▃▄▅▆▇█"[math.ceil(8 * c / top)] for c in counts)
-        lines.append(f"  CPU {cpu['cpu']}  |{bars}| {duration(t['step_s'] * 1e6)} each, at most {n(top)}")
+        lines.append(f"  CPU {cpu['cpu']}  |{bars}| {duration(step_s * 1e6)} each, at most {n(top)}")
         if bursts["n"]:
             lines += paragraph(
                 f"{times(bursts['n'], 'burst')} (three or more within 10 ms of each other); the largest has "
@@ -613,7 +619,7 @@ def _helps(trace: Trace, cpus: Cpus, report: Mapping[str, Any]) -> list[str]:
     if not total:
         return []
     by = "time taken" if all_ms else "number"
-    lines = ["", f"What would help, worst first by {by} (effects are predicted from this trace)"]
+    lines = ["", f"What would help, worst first by {by} (effects predicted from this trace)"]
     for i, (cause, one) in enumerate(list(sums.items())[:8], 1):
         entry = causes[cause]
         of = f"{n(one['n'])} of {n(total)}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlbcore._input.cpus import show_cpus
+from tlbcore._output import width
 from tlbcore._output.visible import one_line
 from tlbcore.trace.recording import causes
 from tlbcore.trace.report.explained import ENOUGH_S, interference, who
@@ -16,11 +17,9 @@ if TYPE_CHECKING:
     from tlbcore.trace.explanation import Explanation
     from tlbcore.trace.shootdown import Shootdowns
 
-_WIDTH = 100
-
 
 def short(e: Explanation) -> str:
-    """Return three lines of at most 100 columns; a clause that does not fit is left out, never cut."""
+    """Return three lines that fit (100 columns at most); a clause that does not fit is left out, never cut."""
     cpus = e.trace.figures["report"]["isolated"]
     if not cpus:
         first = _line([f"{times(e.trace.events, 'event')}", "which CPUs are isolated is not known"])
@@ -64,7 +63,7 @@ def _why(e: Explanation, cpus: Sequence[Any]) -> str:
         length = f", {duration(one['ms'] * 1e3)}" if one["ms"] else ""
         by = who(cpus, cause, report) if not said else ""
         whole = f"{text} ({by}){length}" if by else f"{text}{length}"
-        said.append(whole if len(whole) <= _WIDTH - len("by: ") else f"{text}{length}")
+        said.append(whole if len(whole) <= width.columns() - len("by: ") else f"{text}{length}")
     return _line(said, start="by: ", sep="; ")
 
 
@@ -97,10 +96,10 @@ def short_of_shootdowns(s: Shootdowns) -> str:
 def _line(said: Sequence[str], *, start: str = "", sep: str = ", ") -> str:
     """Join clauses as long as they fit; the first stands in any case, if need be without its examples."""
     text = start + one_line(said[0])
-    if len(text) > _WIDTH:
+    if len(text) > width.columns():
         text = re.sub(r" \([^()]*\)", "", text)
     for clause in said[1:]:
         more = f"{sep}{one_line(clause)}"
-        if len(text) + len(more) <= _WIDTH:
+        if len(text) + len(more) <= width.columns():
             text += more
     return text

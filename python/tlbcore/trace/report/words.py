@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlbcore._input.cpus import show_cpus
+from tlbcore._output import width
 from tlbcore._output.visible import visible
 from tlbcore.trace.recording import Trace
 
 if TYPE_CHECKING:
     import numpy as np
 
-_WIDTH = 100
+_LAST = 24  # columns that the last column of a table has at least, or it stands below
 
 
 def header_json(trace: Trace) -> dict[str, Any]:
@@ -125,10 +126,39 @@ def times(count: int, one: str, several: str | None = None) -> str:
     return f"{n(count)} {one if count == 1 else several or one + 's'}"
 
 
-def columns(rows: Sequence[Sequence[str]], align: str, indent: str = "  ") -> list[str]:
-    """Lay rows out as text; `align` has `>` or `<` per column, the last column wraps under itself."""
+def columns(rows: Sequence[Sequence[str]], align: str, indent: str = "  ", keys: int = 1) -> list[str]:
+    """Lay rows out as text; `align` has `>` or `<` per column, the last column wraps under itself.
+
+    Columns that do not fit side by side stand in groups below each other, each behind the first `keys` columns again.
+    """
     rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(align))]
+    room = width.columns()
+    first = list(range(keys))
+    before = len(indent) + sum(widths[:keys]) + 2 * (keys - 1)
+    groups, used = [list(first)], before
+    for at in range(keys, len(align)):
+        # The last column may be broken at words, or stand below; the others may not.
+        last = at == len(align) - 1
+        needs = 2 + (min(widths[at], _LAST) if last else widths[at])
+        if used + needs > room and len(groups[-1]) > keys and not (last and widths[at] > _LAST):
+            groups.append(list(first))
+            used = before
+        groups[-1].append(at)
+        used += needs
+    out = []
+    for group in groups:
+        whole = (
+            group[-1] == len(align) - 1
+        )  # of the others no column may be broken: an empty one stands behind them
+        chosen = [[row[at] for at in group] + ([] if whole else [""]) for row in rows]
+        sides = "".join(align[at] for at in group) + ("" if whole else "<")
+        out += _laid([widths[at] for at in group], chosen, sides, indent)
+    return out
+
+
+def _laid(widths: Sequence[int], rows: Sequence[Sequence[str]], align: str, indent: str) -> list[str]:
+    most = width.columns()
     out = []
     for row in rows:
         head = "  ".join(
@@ -136,11 +166,11 @@ def columns(rows: Sequence[Sequence[str]], align: str, indent: str = "  ") -> li
             for cell, w, a in zip(row[:-1], widths, align, strict=False)
         )
         lead = f"{indent}{head}  "
-        room = _WIDTH - len(lead)
-        if room < 24 and len(row[-1]) > room:
+        room = most - len(lead)
+        if room < _LAST and len(row[-1]) > room:
             out.append(lead.rstrip())
             out += textwrap.wrap(
-                row[-1], _WIDTH, initial_indent=f"{indent}      ", subsequent_indent=f"{indent}      "
+                row[-1], most, initial_indent=f"{indent}      ", subsequent_indent=f"{indent}      "
             )
             continue
         wrapped = textwrap.wrap(row[-1], max(room, 1)) or [""]  # no room is no harm to a cell without text
@@ -152,7 +182,10 @@ def columns(rows: Sequence[Sequence[str]], align: str, indent: str = "  ") -> li
 def paragraph(text: str, indent: str = "  ", first: str | None = None) -> list[str]:
     """Wrap a sentence or two."""
     return textwrap.wrap(
-        visible(text), _WIDTH, initial_indent=indent if first is None else first, subsequent_indent=indent
+        visible(text),
+        width.columns(),
+        initial_indent=indent if first is None else first,
+        subsequent_indent=indent,
     )
 
 
@@ -315,7 +348,7 @@ def replay_text(
                 ends = (float(f"{table[f'entry_cost_ms_{end}'][i]:.3g}") for end in ("low", "high"))
                 cell.append(span(*ends))
             rows.append([o["policy"], str(c["cpu"]), *cell])
-        lines += columns(rows, "<>>>>><" if not priced else "<>>>>>><")
+        lines += columns(rows, "<>>>>><" if not priced else "<>>>>>><", keys=2)
         for outcome in outcomes:
             if outcome["deferred"]["high"]:
                 left = ", ".join(
