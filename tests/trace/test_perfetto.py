@@ -134,6 +134,15 @@ def test_a_simulated_timeline_has_each_kept_event(tmp_path: Path):
     assert lengths[-1] == pytest.approx(kept[-1], abs=1)
 
 
+def test_purges_of_a_simulation_are_a_counter(tmp_path: Path):
+    result = tc.simulate(tc.scenarios.rteval(duration_s=500), machine="broadwell-ep-e5-2699v4")
+    assert len(result.purges["areas"]) > 1
+    result.to_perfetto(tmp_path / "t")
+    values = Read(tmp_path / "t").values
+    assert [value for _, _, value in values] == result.purges["areas"].tolist()
+    assert [at for _, at, _ in values] == [round(ps / 1e3) for ps in result.purges["time_ps"].tolist()]
+
+
 def test_a_recording_without_isolated_cpus_is_an_empty_timeline(tmp_path: Path):
     file = tmp_path / "empty.txt"
     file.write_text("# tracer: nop\n#\n           <...>-1     [000] .....     1.000000: user_exit: \n")

@@ -126,8 +126,8 @@ def _sent(rows: _Rows, calls: Columns, isolated: tuple[int, ...]) -> None:
             rows.add(track, name[mine], _ns(calls["ran_s"][mine]), flow=flow[mine])
 
 
-def of_simulation(path: str | Path, t: Columns, *, isolated: Collection[int]) -> None:
-    """Write the kept timeline of a simulation: a slice or moment per event, by CPU and kind."""
+def of_simulation(path: str | Path, t: Columns, purges: Columns, *, isolated: Collection[int]) -> None:
+    """Write the kept timeline of a simulation: a slice or moment per event, by CPU and kind, and what purges freed."""
     rows = _Rows()
     for cpu in np.unique(t["cpu"]):
         for kind in np.unique(t["kind"][t["cpu"] == cpu]):
@@ -137,6 +137,10 @@ def of_simulation(path: str | Path, t: Columns, *, isolated: Collection[int]) ->
             length = np.where(t["duration_ps"][mine] > 0, t["duration_ps"][mine] / 1e3, -1.0)
             track = rows.track(group, str(kind).replace("_", " "))
             rows.add(track, name, _ns(t["time_ps"][mine] * 1e-12), length_ns=np.rint(length).astype(np.int64))
+    if len(purges["time_ps"]):
+        track = rows.track("vmalloc", "areas handed back by a purge", counter=True)
+        areas = purges["areas"].astype(np.float64)
+        rows.add(track, rows.name("areas"), _ns(purges["time_ps"] * 1e-12), value=areas)
     rows.write(path)
 
 

@@ -176,7 +176,7 @@ class SimResult(Result):
         """
         from tlbcore._output.perfetto import of_simulation
 
-        of_simulation(path, self.timeline, isolated=self.scenario.isolated)
+        of_simulation(path, self.timeline, self.purges, isolated=self.scenario.isolated)
 
     def replace(self, **changes: Any) -> Self:
         """Return a result with some fields changed."""
