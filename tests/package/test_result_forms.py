@@ -6,6 +6,7 @@ import html.parser
 import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from html import escape as html_escape
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +264,7 @@ def test_the_notebooks_view_is_whole_and_folds_every_table(name: str, made: Call
     }
     for key, table in result._tables().items():
         length = len(next(iter(table.values()))) if table else 0
-        assert f"<summary>{key}: {length} rows, {len(table)} columns</summary>" in page
+        assert f"<summary>{key}: {length} rows, {len(table)} columns" in page
     assert len(page) < 200_000
 
 
@@ -509,3 +510,57 @@ def test_a_result_keeps_the_machine_as_it_was_read(tmp_path: Path) -> None:
     assert "mhz = 1000" in result.machine_text
     assert result.version == tc.__version__
     assert result.to_pandas().attrs["machine_text"] == result.machine_text
+
+
+def test_a_wide_table_of_a_notebook_leaves_out_what_is_zero_everywhere(made: Callable[[str], Result]) -> None:
+    compared = made("compare")
+    page = compared._repr_html_()
+    table = next(iter(compared.tables.values()))
+    assert len(table) > 30
+    for name in ("syscall_mean_ns", "violations_per_hour"):
+        said = bool(np.nan_to_num(np.asarray(table[name])).any())
+        assert (f"<th>{name} (" in page) == said
+    assert "syscall_mean_ns" in page
+    shown = page.split("<thead><tr>")[1].split("</tr>")[0].count("<th>")
+    left = len(table) - shown
+    assert f"{len(table)} columns; {left} that are zero or empty everywhere are left out" in page
+    assert "left out" not in made("explain")._repr_html_(), "narrow tables are whole"
+
+
+@pytest.mark.parametrize("name", ["explain", "compare", "sweep", "check", "replay", "access"])
+def test_the_notebooks_view_has_the_call_that_made_it(
+    name: str, made: Callable[[str], Result], tmp_path: Path
+) -> None:
+    result = made(name)
+    call = {
+        "explain": f"tlbcore.explain(tlbcore.read_trace({str(RECORDING)!r}))",
+        "sweep": "tlbcore.sweep('syscall-heavy', {'spawn_hz': [10, 100]}, fixed={'duration_s': 0.01}, replications=2)",
+        "check": "tlbcore.check('coalesce-v7', nmis=1)",
+        "replay": f"tlbcore.replay(tlbcore.read_trace({str(RECORDING)!r}), ['ipi', 'coalesce-v7'])",
+        "compare": "tlbcore.compare(",
+        "access": "tlbcore.Tlb(...).access(...)",
+    }[name]
+    assert html_escape(call) in result._repr_html_()
+    again = tc.load(result.save(tmp_path / "saved"))
+    assert html_escape(f"tlbcore.load({str(tmp_path / 'saved')!r})") in again._repr_html_()
+
+
+def test_names_of_strangers_stay_text_in_a_notebook() -> None:
+    from tlbcore._output import calls
+    from tlbcore._output.table import Table
+
+    class Strange(Result):
+        def _tables(self) -> dict[str, Any]:
+            return {"<b>": Table({"<script>": np.array(["<img src=x>\x1b[31m\u202e"])})}
+
+        def __repr__(self) -> str:
+            return "<script>\u202e"
+
+    strange = Strange()
+    calls.note(strange, "<script>\x07")
+    page = strange._repr_html_()
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "\u202e" not in page
+    assert "\\x1b[31m\\u202e" in page
+    assert "\\x07" in page

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["InertPolicyWarning", "Listed", "Result", "load", "rows_table"]
 
 Columns = Mapping[str, Any]
+_WIDE = 30  # columns that a notebook shows whatever is in them
 _SHOWN = 12  # rows of a table in a notebook
 
 
@@ -421,8 +422,14 @@ def _short(value: Any) -> str:
 
 def _folded(name: str, columns: Columns, units: Mapping[str, str], *, opened: bool) -> str:
     """Return a table as HTML: folded, its first rows only."""
-    names = list(columns)
-    length = len(columns[names[0]]) if names else 0
+    every = list(columns)
+    length = len(columns[every[0]]) if every else 0
+    names = [column for column in every if len(every) <= _WIDE or _says_something(columns[column])]
+    left = (
+        f"; {len(every) - len(names)} that are zero or empty everywhere are left out"
+        if names != every
+        else ""
+    )
     heads = "".join(
         f"<th>{_text(column)}{f' ({_text(units[column])})' if column in units else ''}</th>"
         for column in names
@@ -434,10 +441,22 @@ def _folded(name: str, columns: Columns, units: Mapping[str, str], *, opened: bo
         body.append(f"<tr{mark}>{cells}</tr>")
     if length > _SHOWN:
         body.append(f'<tr><td colspan="{len(names)}">{length - _SHOWN} more rows</td></tr>')
+    summary = f"{_text(name)}: {length} rows, {len(every)} columns{left}"
     return (
-        f"<details{' open' if opened else ''}><summary>{_text(name)}: {length} rows, {len(names)} columns</summary>"
-        f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table></details>"
+        f"<details{' open' if opened else ''}><summary>{summary}</summary>"
+        f'<div style="overflow-x:auto"><table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div></details>"
     )
+
+
+def _says_something(values: Any) -> bool:
+    """Say whether a column has anything but zeros, NaN and empty texts in any row."""
+    import numpy as np
+
+    array = np.asarray(values)
+    if array.dtype.kind == "f":
+        return bool(np.nan_to_num(array).any())
+    return bool(array.any()) if array.dtype.kind in "iub" else any(map(bool, array.tolist()))
 
 
 def _cell(value: Any) -> str:
