@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pages import site as pages_site
 from pages.screenshots import browser
 
 pytest.importorskip("material", reason="the group `site`")
@@ -47,6 +48,22 @@ def test_reference_has_the_docstrings(site: Path):
     text = (site / "reference.html").read_text()
     for name in ("simulate", "check", "Comparison", "read_trace"):
         assert re.search(rf'id="tlbcore\.[\w.]*\.?{name}"', text), name
+    for name in ("plot.comparison", "plot.growth", "scenarios.rteval", "analysis.bisect", "op.invlpg"):
+        assert f'id="tlbcore.{name}"' in text, name
+
+
+def test_names_of_modules_are_those_that_they_have():
+    import tlbcore
+
+    for module in tlbcore._MODULES:
+        found = getattr(tlbcore, module)
+        listed = getattr(found, "__all__", None)
+        names = set(pages_site._names(module))
+        assert names
+        for name in names:
+            assert callable(getattr(found, name)), f"{module}.{name}"
+        if listed is not None:
+            assert names == {name for name in listed if callable(getattr(found, name))}
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
