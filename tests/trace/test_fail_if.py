@@ -204,6 +204,16 @@ def test_tasks_are_decided_by_their_own_events(kinds: str, is_open: bool, tmp_pa
     assert decided(text, "interrupts == 0", tmp_path) == (True, "")
 
 
+def test_an_open_condition_says_what_is_known_all_the_same(tmp_path: Path) -> None:
+    text = irq(1.0, "call_function", 5) + irq(5.0, "reschedule", 5)
+    _, why = decided(text, "interrupts > 5", tmp_path)
+    assert "interrupts is not recorded (at least 2): no events of " in why
+    _, why = decided(text, "taken_ms > 5", tmp_path)
+    assert "taken_ms is not recorded (at least 0.01): " in why
+    _, why = decided(KNOWN, "smi == 0", tmp_path)
+    assert "smi is not recorded: " in why, "firmware has events of its own"
+
+
 def test_lost_events_are_counted_where_their_number_is_known(tmp_path: Path) -> None:
     lost = "CPU:2 [LOST 5 EVENTS]\n"
     for condition, met in {
