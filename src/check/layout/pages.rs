@@ -3,7 +3,7 @@
 use super::PageInfo;
 use super::packing::width;
 use crate::check::scope::{Assume, CheckError, MAX_PAGES, Patched, Role, Scope, UNBOUNDED};
-use crate::kernel::program::{Ask, Code, Cr3, Entry, Holds, Level, Op, PageKind, Pages, Touch, Val};
+use crate::kernel::program::{Ask, Code, Cr3, Entry, Holds, Level, Op, PageKind, Pages, ProgId, Touch, Val};
 
 /// Tags a page's translations can carry: kernel half of each ASID, then user half; one for global pages.
 pub fn tags(page: &PageInfo, asids: usize) -> usize {
@@ -22,7 +22,7 @@ pub(super) fn pages(
     scope: &Scope,
     assume: Assume,
 ) -> Result<(Vec<PageInfo>, Option<[usize; 2]>), CheckError> {
-    let ops = || scope.roles.iter().flat_map(|r| [&r.first, &r.again]).flat_map(|name| code.ops_of(name));
+    let ops = || run_by(code, scope).into_iter().flat_map(|(name, _)| code.ops_of(name));
     let is_range = |op: &Op| match op {
         Op::Pte { pages, .. } | Op::Request(pages) | Op::Promise(pages) => !matches!(pages, Pages::Text(_)),
         _ => false,
@@ -55,12 +55,43 @@ pub(super) fn pages(
 
 /// Do the scope's programs write or run patched text?
 pub(super) fn has_text(code: &Code, scope: &Scope) -> bool {
-    scope
-        .roles
-        .iter()
-        .flat_map(|r| [&r.first, &r.again])
-        .flat_map(|name| code.ops_of(name))
-        .any(|op| matches!(op, Op::Pte { pages: Pages::Text(_), .. } | Op::Touch(Touch::Text)))
+    let is_text = |op: &Op| matches!(op, Op::Pte { pages: Pages::Text(_), .. } | Op::Touch(Touch::Text));
+    run_by(code, scope).into_iter().any(|(name, _)| code.ops_of(name).iter().any(is_text))
+}
+
+/// The programs that a scope runs, each with how often at most: those of its roles, the entries and device interrupts
+/// they take, NMIs, and remote calls, which every CPU may take once for each op that sends one. An op in a loop counts
+/// once, and where there is no bound one run does: what that leaves too narrow overflows, and says so.
+fn run_by<'a>(code: &'a Code, scope: &'a Scope) -> Vec<(&'a str, u64)> {
+    let times = |left: u8| if left == UNBOUNDED { 1 } else { u64::from(left) };
+    let mut out: Vec<(&str, u64)> = Vec::new();
+    for role in &scope.roles {
+        out.push((&role.first, 1));
+        out.extend(role.entries().iter().map(|name| (name.as_str(), times(role.left))));
+        if role.takes_devices() {
+            let most = times(role.left.max(role.devices));
+            out.extend(["interrupt_kernel", "interrupt_idle"].map(|name| (name, most)));
+        }
+    }
+    let nmis = u64::from(scope.nmis) + u64::from(scope.mces);
+    if nmis > 0 {
+        out.extend(["nmi", "nmi_user"].map(|name| (name, nmis)));
+    }
+    let name_of = |id: ProgId| code.programs[usize::from(id.0)].name.as_str();
+    let mut from = 0;
+    // Calls that send calls are followed once each.
+    while from < out.len() {
+        let (sender, times) = out[from];
+        from += 1;
+        for op in code.ops_of(sender) {
+            let Op::Ipi { run, .. } = *op else { continue };
+            let already = out.iter().filter(|(name, _)| *name == name_of(run)).count();
+            if already < scope.roles.len() * 2 {
+                out.push((name_of(run), times * scope.roles.len() as u64));
+            }
+        }
+    }
+    out
 }
 
 fn mapped_pages(code: &Code, scope: &Scope) -> Result<Vec<PageInfo>, CheckError> {
@@ -84,7 +115,7 @@ fn mapped_pages(code: &Code, scope: &Scope) -> Result<Vec<PageInfo>, CheckError>
         })
         .collect();
     // What the scope's programs change, where the text declares nothing of the kind: rights are the direct map's.
-    let ops = || scope.roles.iter().flat_map(|r| [&r.first, &r.again]).flat_map(|name| code.ops_of(name));
+    let ops = || run_by(code, scope).into_iter().flat_map(|(name, _)| code.ops_of(name));
     let rights = ops().any(|op| matches!(op, Op::Pte { pages: Pages::Range, v: Entry::LessRights, .. }));
     let unmaps = ops().any(|op| match op {
         Op::Pte { pages: Pages::Range, v, .. } => *v != Entry::LessRights,
@@ -163,7 +194,7 @@ pub fn renames(code: &Code, scope: &Scope) -> Result<bool, CheckError> {
         true if scope.roles.iter().any(|r| r.left == UNBOUNDED && counts(r)) => {
             Err(CheckError::Unbounded("the generation of an address space"))
         }
-        true if scope.roles.iter().any(|r| relinks(code, &r.first) || relinks(code, &r.again)) => {
+        true if run_by(code, scope).iter().any(|(name, _)| relinks(code, name)) => {
             Err(CheckError::Unbounded("an upper entry that points to one table after another"))
         }
         true if !scope.frames.is_empty() => Err(CheckError::Unbounded("the data of `frames`")),
@@ -182,10 +213,8 @@ pub(super) fn tables_left(code: &Code, scope: &Scope) -> usize {
     if renames(code, scope) == Ok(true) {
         return 1;
     }
-    let stores = |name: &str, times: u8| {
-        code.ops_of(name).iter().filter(|op| links(**op)).count() * usize::from(times)
-    };
-    scope.roles.iter().map(|r| stores(&r.first, 1) + stores(&r.again, r.left)).sum::<usize>().max(1)
+    let stores = |(name, times)| code.ops_of(name).iter().filter(|op| links(**op)).count() * times as usize;
+    run_by(code, scope).into_iter().map(stores).sum::<usize>().max(1)
 }
 
 /// The highest version the scope's programs can give one page: the initial one is 1, text counts as in [`TEXT`].
@@ -197,15 +226,13 @@ pub fn versions_needed(code: &Code, scope: &Scope) -> u64 {
     }
     let mut pages = 1;
     let mut text = [TEXT.initial + 1; 2];
-    for role in &scope.roles {
-        for (name, times) in [(&role.first, 1), (&role.again, u64::from(role.left))] {
-            for op in code.ops_of(name) {
-                match op {
-                    Op::Pte { pages: Pages::Text(_), v: Entry::Int3, .. } => {}
-                    Op::Pte { pages: Pages::Text(part), .. } => text[*part as usize] += TEXT.step * times,
-                    Op::Pte { .. } => pages += times,
-                    _ => {}
-                }
+    for (name, times) in run_by(code, scope) {
+        for op in code.ops_of(name) {
+            match op {
+                Op::Pte { pages: Pages::Text(_), v: Entry::Int3, .. } => {}
+                Op::Pte { pages: Pages::Text(part), .. } => text[*part as usize] += TEXT.step * times,
+                Op::Pte { .. } => pages += times,
+                _ => {}
             }
         }
     }
