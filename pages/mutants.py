@@ -16,6 +16,7 @@ from typing import Any
 from tlbcore import _core
 from tlbcore.checker import (
     _FLUSH_SCOPES,
+    _INVPCID,
     _TEXT_SCOPES,
     Bounds,
     Row,
@@ -128,7 +129,7 @@ def _user_questions(name: str, memory: int) -> list[tuple[int, str, dict[str, An
                 "initiator": initiator,
                 "beside": beside,
                 "trace": False,
-                "assume": [("D", "none"), ("N", "none"), ("T", "instr"), ("invpcid", "ordered")],
+                "assume": [("D", "none"), ("N", "none"), ("T", "instr"), ("invpcid", _INVPCID)],
             }
             found = _core.check_run(asked, None)
             if found["status"] == "verified":
@@ -158,7 +159,7 @@ def _besides(rows: Sequence[Row], memory: int) -> list[tuple[int, str, dict[str,
 def _assumed(row: Row) -> tuple[int, ...]:
     """Return what a row assumes, each number growing with what can happen."""
     where = ("instr", "danger", "noinstr").index(row.text)
-    worse = (row.danger == "recycled", row.bodies == "recycled", row.invpcid == "ordered")
+    worse = (row.danger == "recycled", row.bodies == "recycled", row.invpcid == _INVPCID)
     return (row.cpus, row.nmis, row.asids, where, *map(int, worse))
 
 

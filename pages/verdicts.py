@@ -15,7 +15,7 @@ from typing import Any
 
 from pages.mutants import _assumed, _covers, arguments, mutants_markdown, score
 from tlbcore import _core
-from tlbcore.checker import Row, _asked, _row_request, check, verdict_table
+from tlbcore.checker import _INVPCID, Row, _asked, _row_request, check, verdict_table
 from tlbcore.policy import policies
 
 _INTRO = """# Verdicts
@@ -25,8 +25,9 @@ the words, worlds and assumptions mean: [checking](checking.md).
 
 *verified* means: no violation in any interleaving of 2 CPUs (one housekeeping CPU that purges once or patches one
 instruction, one isolated CPU that goes to user mode and enters twice), 1 page and, in the columns with an NMI, at
-most one of them; store buffers exact; not modelled: hotplug, SMM, TLBs shared by SMT siblings, guests, FRED. Larger
-scopes are unexplored. *violated* always comes with a run, which `tlbcore check` prints.
+most one of them; store buffers exact; not modelled: hotplug, SMM, TLBs shared by SMT siblings, guests, FRED,
+top-level entries that some mm lacks. Larger scopes are unexplored. *violated* always comes with a run, which
+`tlbcore check` prints.
 
 The headline of `tlbcore check` is the column with D=none, in the worst world and, with an NMI, for the worse N.
 D=recycled is what no kernel does today: an access to recycled memory on its entry and exit paths, which a future change
@@ -218,8 +219,8 @@ def _is(row: Row, name: str, world: str, column: tuple[str, int, int, str, str])
 
 def _cell(rows: Sequence[Row]) -> str:
     of = {(r.asids, r.invpcid): r.status for r in rows}
-    base = of[1, "ordered"]
-    wide = of.get((2, "ordered"), base)
+    base = of[1, _INVPCID]
+    wide = of.get((2, _INVPCID), base)
     strong = of.get((1, "publishes"), base)
     both = of.get((2, "publishes"), wide)
     out = [base]
@@ -251,7 +252,7 @@ def _within(row: Row) -> str:
         return ", ".join([*out, f"T={row.text}"])
     out.append(f"D={row.danger}")
     out += [f"N={row.bodies}"] if row.nmis else []
-    out += ["INVPCID does not publish"] if row.invpcid == "ordered" and row.status == "violated" else []
+    out += ["INVPCID does not publish"] if row.invpcid == _INVPCID and row.status == "violated" else []
     return ", ".join(out)
 
 

@@ -637,7 +637,8 @@ def _with_table_free(
     """Ask mainline about frees of page tables too; and about those with 2 ASIDs and both forms of a flush.
 
     What a flush leaves of upper entries is those of the PCIDs that are not loaded, and pmd_free_pte_page flushes one
-    page. A policy that is mainline says nothing of its own, so that all of it is asked about.
+    page. A policy that is mainline says nothing of its own, so that all of it is asked about. The second ASID is one of
+    2 CPUs: where more were asked for, they have the ASIDs that were asked for in a question beside it.
     """
     out = list(questions)
     if _is_mainline(policy) and not any(asked["roles"] for asked, _ in questions):
@@ -646,9 +647,12 @@ def _with_table_free(
     for i, (asked, assume) in reversed(list(enumerate(out))):
         if asked["initiator"] != "table_free":
             continue
-        asked = {**asked, "asids": max(asked["asids"], 2)}
+        forms = [{**asked, "asids": 2}]
+        if asked["cpus"] > 2 and asked["asids"] == 1:
+            beside = f"{asked['about']}, 2 CPUs with 2 ASIDs"
+            forms = [asked, {**asked, "cpus": 2, "asids": 2, "about": beside}]
         ranges = [assume["range"]] if "range" in assume else ["pages", "full"]
-        out[i : i + 1] = [(asked, {**assume, "range": form}) for form in ranges]
+        out[i : i + 1] = [(form, {**assume, "range": how}) for form in forms for how in ranges]
     return out
 
 
@@ -745,34 +749,58 @@ def _others(assume: dict[str, str]) -> dict[str, str]:
 def _answers(asked: list[_Question], progress: Told | None) -> list[Verdict]:
     """Answer each question under each assumption.
 
-    What code may touch (D, N) and where text is patched (T) only add accesses, which change nothing and may only
-    break a rule. So what is verified under more of it, everything else being the same, is verified under less: the
-    harshest is searched first.
+    What code may touch (D, N) and where text is patched (T) only add accesses: an access reads, changes no entry, no
+    variable and no buffer, and caches nothing that could not be cached at that moment anyway (SEMANTICS H2). So every
+    run under fewer accesses is one under more, but for those that break a rule earlier, and what is verified under
+    more, everything else being the same, is verified under less. The harshest is searched first: all of the accesses
+    of a group of questions at once, and where that is verified the group is. With `fills=demand` an access does cache,
+    and each question is searched by itself.
     """
     for question in asked:
         for name, levels in _ACCESSES.items():
             if question.assume.get(name, levels[0]) not in levels:
                 return [_one(q, progress) for q in asked]  # the core says which there are
     found: dict[int, Verdict] = {}
+    proofs: list[tuple[_Question, Verdict]] = []
+    joined: list[_Question] = []
     for i in sorted(range(len(asked)), key=lambda i: sum(_accesses(asked[i].assume)), reverse=True):
         question = asked[i]
-        implied_by = (
-            done
-            for j, done in found.items()
-            if done.status == "verified"
-            and asked[j].request == question.request
-            and _others(asked[j].assume) == _others(question.assume)
-            and all(
-                a >= b for a, b in zip(_accesses(asked[j].assume), _accesses(question.assume), strict=True)
-            )
-        )
-        proof = next(implied_by, None)
-        found[i] = (
-            _one(question, progress)
-            if proof is None
-            else replace(proof, assume=question.assume, implied=True)
-        )
+        harsher = _joined(question, asked)
+        if harsher is not None and harsher not in joined and question.assume.get("fills") != "demand":
+            joined.append(harsher)
+            done = _one(harsher, progress, trace=False)
+            proofs += [(harsher, done)] if done.status == "verified" else []
+        proof = next((done for known, done in proofs if _implies(known, question)), None)
+        if proof is None:
+            found[i] = _one(question, progress)
+            proofs += [(question, found[i])] if found[i].status == "verified" else []
+        else:
+            found[i] = replace(proof, assume=question.assume, implied=True)
     return [found[i] for i in range(len(asked))]
+
+
+def _alike(a: _Question, b: _Question) -> bool:
+    """Whether two questions differ in what is accessed alone."""
+    return a.request == b.request and _others(a.assume) == _others(b.assume)
+
+
+def _implies(known: _Question, question: _Question) -> bool:
+    """Whether `question`, which is `known` with no other and no more accesses, need not be searched."""
+    more = zip(_accesses(known.assume), _accesses(question.assume), strict=True)
+    return (
+        _alike(known, question) and question.assume.get("fills") != "demand" and all(a >= b for a, b in more)
+    )
+
+
+def _joined(question: _Question, asked: list[_Question]) -> _Question | None:
+    """Return the question with the accesses of all that are like it; `None` if one of those has them all."""
+    alike = [q for q in asked if _alike(q, question)]
+    most = [max(levels) for levels in zip(*(_accesses(q.assume) for q in alike), strict=True)]
+    if any(_accesses(q.assume) == most for q in alike):
+        return None
+    named = zip(_ACCESSES.items(), most, strict=True)
+    more = {name: levels[i] for (name, levels), i in named if name in question.assume}
+    return replace(question, assume={**question.assume, **more}, hypothetical=True)
 
 
 # Measured over the built-in policies that pass without NMI and with D=recycled: what the third CPU and each later one
@@ -971,9 +999,9 @@ def _times(name: str, value: int | str, least: int) -> int:
     return _bound(name, value, least, 15)
 
 
-def _one(question: _Question, progress: Told | None) -> Verdict:
-    """Return the verdict on one question; its grade and core are found later, if it is the worst."""
-    asked = {**question.request, "trace": True, "assume": list(question.assume.items())}
+def _one(question: _Question, progress: Told | None, *, trace: bool = True) -> Verdict:
+    """Return the verdict on one question, a violation with its run if `trace`; grade and core are found later."""
+    asked = {**question.request, "trace": trace, "assume": list(question.assume.items())}
     found = _core.check_run(asked, progress)
     shown = found["counterexample"]
     example = None
@@ -1155,29 +1183,29 @@ def _repaired(
 
 
 _Scope = tuple[int, int, int, str, str, str, str]
+# What a question assumes of INVPCID where nothing is said.
+_INVPCID = dict(_core.check_assumptions())["invpcid"][0]
 # CPUs, NMIs, ASIDs, D, N, T, INVPCID.
 _FLUSH_SCOPES: tuple[_Scope, ...] = (
     *(
         (2, nmis, asids, danger, bodies, "instr", publishes)
         for nmis in (0, 1)
         for asids in (1, 2)
-        for publishes in ("ordered", "publishes")
+        for publishes in (_INVPCID, "publishes")
         for danger in ("none", "recycled")
         for bodies in (("none", "recycled") if nmis else ("none",))
     ),
-    *((3, 0, 1, danger, "none", "instr", "ordered") for danger in ("none", "recycled")),
+    *((3, 0, 1, danger, "none", "instr", _INVPCID) for danger in ("none", "recycled")),
 )
 # No translation and no INVPCID is part of the question.
 _TEXT_SCOPES: tuple[_Scope, ...] = tuple(
-    (2, nmis, 1, "none", "none", text, "ordered")
-    for nmis in (0, 1)
-    for text in ("instr", "danger", "noinstr")
+    (2, nmis, 1, "none", "none", text, _INVPCID) for nmis in (0, 1) for text in ("instr", "danger", "noinstr")
 )
 
 
 def _stated(stated: list[str], initiator: str, scope: _Scope) -> str | None:
     cpus, nmis, asids, danger, bodies, text, publishes = scope
-    if (cpus, asids, publishes) != (2, 1, "ordered"):
+    if (cpus, asids, publishes) != (2, 1, _INVPCID):
         return None
     if initiator == "text_poke":
         case = {(0, "instr"): 0, (0, "danger"): 1, (1, "instr"): 2}.get((nmis, text))

@@ -60,6 +60,24 @@ def parsed(text: str) -> bool:
     return True
 
 
+def assembled(text: str) -> bool:
+    """Whether it is a policy still: a line that moved may name a local before it has a value."""
+    try:
+        policy = tc.Policy(text=text)
+        _core.check_worlds(policy.text, policy.file)
+    except tc.PolicyError:
+        return False
+    return True
+
+
+def test_a_mutant_that_reads_a_local_before_its_definition_is_none() -> None:
+    lines = 'policy p\n  "p"\n\nct_enter\n  let owed = 1\n  let more = owed\n'
+    first, second = lines.splitlines()[-2:]
+
+    assert assembled(lines)
+    assert not assembled(lines.replace(f"{first}\n{second}", f"{second}\n{first}"))
+
+
 def mutants(count: int, seed: int, defers: str = "flush") -> list[tuple[str, dict[str, str]]]:
     """Return texts with the assumptions to check them under."""
     rng = random.Random(seed)
@@ -74,7 +92,7 @@ def mutants(count: int, seed: int, defers: str = "flush") -> list[tuple[str, dic
     out: list[tuple[str, dict[str, str]]] = []
     while len(out) < count:
         text = mutate(tc.policies[rng.choice(names)], rng)
-        if not parsed(text):
+        if not assembled(text):
             continue
         assume = {"invpcid": "publishes" if rng.random() < 0.3 else "ordered", "D": "none", "N": "none"}
         if defers == "flush":

@@ -10,6 +10,7 @@ import pytest
 
 import tlbcore as tc
 from tlbcore import _core
+from tlbcore.checker import _FLUSH_SCOPES
 
 # Flushes late, and touches recycled memory before it does: what `ct-late` must never do.
 RECYCLED = """policy late-and-touching
@@ -303,3 +304,63 @@ def test_places_are_files_and_functions_of_the_kernel_with_its_version() -> None
         places = [line.partition('@ "')[2] for line in text.splitlines() if '@ "' in line]
         wrong = [p for p in places if not p.startswith(("arch/x86/", "kernel/", "mm/"))]
         assert (file, wrong) == (file, [])
+
+
+@pytest.mark.parametrize("name", list(tc.policies))
+def test_what_more_accesses_imply_is_found_without_them_too(name: str) -> None:
+    verdict = tc.check(name, entries=1, nmis=1, confirm=False)
+
+    for case in verdict.cases:
+        if case.implied:
+            alone = tc.check(
+                name, entries=1, nmis=1, confirm=False, world=case.world, assume=dict(case.assume)
+            )
+            (same,) = [c for c in alone.cases if (c.asked, c.assume) == (case.asked, case.assume)]
+            assert not same.implied
+            assert same.status == case.status == "verified"
+
+
+def test_all_accesses_at_once_are_searched_first_and_stand_for_each_where_they_break_nothing() -> None:
+    both, late = (tc.check(name, entries=1, nmis=1, world="pti") for name in ("pending-bit", "ct-late"))
+
+    # N=none, N=recycled and D=recycled: one search for all three.
+    assert both.hypothesis is not None
+    assert late.hypothesis is not None
+    assert [case.implied for case in (*both.cases, both.hypothesis)] == [True, True, True]
+    assert "D=recycled, N=recycled" in both.sentence
+    # Here they break a rule together, so each is looked at: N=recycled alone does not, and stands for N=none.
+    assert late.hypothesis.status == "violated"
+    assert [(case.assume["N"], case.implied) for case in late.cases if "idle" not in case.asked] == [
+        ("none", True),
+        ("recycled", False),
+    ]
+
+
+def test_where_an_access_caches_nothing_is_implied_by_more_of_them() -> None:
+    found = tc.check("ipi", entries=1, world="pti", assume={"fills": "demand"})
+
+    assert not any(case.implied for case in found.cases)
+
+
+def test_frees_of_page_tables_have_their_second_asid_with_two_cpus() -> None:
+    """A third CPU beside a second ASID is a hundred million states of mainline; each is asked about."""
+    cases = tc.check("ipi", world="pti", cpus=3, entries=0, assume={"D": "none"}).cases
+
+    assert cases[0].asked == "purges of vmalloc"
+    tables = {(c.asked, c.assume["range"]): c.sentence for c in cases if "page tables" in c.asked}
+    for form in ("pages", "full"):
+        assert "of 3 CPUs, 1 page, 1 ASID," in " ".join(tables["frees of page tables", form].split())
+        small = tables["frees of page tables, 2 CPUs with 2 ASIDs", form]
+        assert "of 2 CPUs, 1 page, 2 ASIDs," in " ".join(small.split())
+
+
+def test_every_verdict_says_that_top_level_entries_are_no_part_of_the_model() -> None:
+    """CVE-2025-39844: a kernel mapping that one table's top level lacks is a fault that nothing here can find."""
+    assert "top-level entries that some mm lacks" in tc.check("ipi", world="pti", entries=0).sentence
+
+
+def test_the_table_of_verdicts_assumes_of_invpcid_what_a_question_does() -> None:
+    asked = tc.check("coalesce-v7-fixed", entries=0)
+
+    assert "INVPCID waits for no store" in asked.sentence
+    assert {row[6] for row in _FLUSH_SCOPES} == {"unordered", "publishes"}

@@ -1,0 +1,98 @@
+//! Runs: how a state was reached and what ends a search there, every op a move of its own.
+
+use super::{Core, Cut, End, Stop};
+use crate::check::machine::Model;
+use crate::check::model::{Action, Move};
+use crate::check::parts::Key;
+use crate::check::with_words;
+use crate::kernel::step::Violation;
+
+impl<K: Key> Core<'_, K> {
+    pub(super) fn words(&self, key: K) -> Vec<u64> {
+        let mut words = vec![0; self.m.layout.words];
+        self.parts.decode(key, &mut words);
+        words
+    }
+
+    pub(super) fn end(&self, state: usize, stop: Stop) -> End {
+        match stop {
+            Stop::Buffer => End::Cut(Cut::Buffer),
+            Stop::Shown(v) => End::Violated(v, self.path(state)),
+            Stop::Broken(mv, v) => {
+                let mut path = self.path(state);
+                path.extend(with_words!(self.m, W => self.breaking::<W>(&path, mv, v)));
+                End::Violated(v, path)
+            }
+        }
+    }
+
+    /// The moves that break `v` after a path, every op one of its own: `mv`, unless CPUs were renamed on the way, and the
+    /// ops fused with it.
+    pub(super) fn breaking<const W: usize>(&self, path: &[Move], mv: Move, v: Violation) -> Vec<Move> {
+        let plain = Model { fuse: false, ..self.m.clone() };
+        let end: [u64; W] = path
+            .iter()
+            .fold(self.m.initial(), |s, &mv| plain.after(&s, mv).expect("the path was found by running it"));
+        let (mut same, mut found) = (false, None);
+        self.m.each_successor(&end, &mut |m, next| {
+            if next == Err(v) {
+                same |= m == mv;
+                found = found.or(Some(m));
+            }
+            true
+        });
+        let mv = if same { mv } else { found.unwrap_or(mv) };
+        let (mut s, mut next, mut out) = (end, mv, Vec::new());
+        loop {
+            out.push(next);
+            match plain.after(&s, next) {
+                Some(n) => s = n,
+                None => return out,
+            }
+            next = (mv.0, Action::Step);
+        }
+    }
+
+    /// How a state was reached, every op a move of its own.
+    ///
+    /// Under symmetry the states on the way are representatives: what is followed is a run whose states they
+    /// represent.
+    pub(super) fn path(&self, to: usize) -> Vec<Move> {
+        with_words!(self.m, W => self.path_in::<W>(to))
+    }
+
+    pub(super) fn path_in<const W: usize>(&self, to: usize) -> Vec<Move> {
+        let mut goals = Vec::new();
+        let mut at = to;
+        while at != 0 {
+            goals.push(self.visited.get(at));
+            at = self.visited.parent(at);
+        }
+        let words = self.m.layout.words;
+        let plain = Model { fuse: false, ..self.m.clone() };
+        let mut s: [u64; W] = self.m.initial();
+        let mut out = Vec::new();
+        for goal in goals.into_iter().rev() {
+            let mut found = None;
+            self.m.each_successor(&s, &mut |mv, next| {
+                if let Ok(n) = next
+                    && self.parts.find(&n[..words]).is_some_and(|k| self.parts.canonical(k) == goal)
+                {
+                    found = Some((mv, n));
+                }
+                found.is_none()
+            });
+            let (mv, end) = found.expect("a state is a successor of its parent");
+            let mut next = mv;
+            loop {
+                s = plain.after(&s, next).expect("a fused move is made of plain ones");
+                out.push(next);
+                if s == end {
+                    break;
+                }
+                next = (mv.0, Action::Step);
+            }
+        }
+        out
+    }
+}
