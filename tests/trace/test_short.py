@@ -127,6 +127,13 @@ def test_forms_that_exclude_each_other_are_refused(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_of_two_recordings_each_has_its_name(capsys):
+    assert main(["explain", str(BUNDLED), str(BUNDLED), "--short"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [lines[0], lines[4]] == [f"{BUNDLED}:"] * 2
+    assert len(lines) == 8
+
+
 def test_conditions_hold_for_short_reports_too(capsys):
     assert main(["explain", str(BUNDLED), "--short", "--fail-if", "per_hour > 10"]) == 1
     assert len(capsys.readouterr().out.splitlines()) >= 3

@@ -166,6 +166,8 @@ def command(
             if short:
                 from tlbcore.trace.report.short import short as in_short
 
+                if len(traces) > 1 and not merge:
+                    print(f"{path}:")
                 print(in_short(found[-1][0]))
             elif lines is None:
                 print(found[-1][0])

@@ -38,7 +38,7 @@ def run(found: Counterexample) -> str:
         "nothing here are shown with “all moves”."
     )
     return (
-        f'<div class="run" tabindex="0"><div class="stage">'
+        f'<div class="run" tabindex="0" role="group" aria-label="The run, move by move"><div class="stage">'
         f'<div class="controls" role="group" aria-label="Moves">{buttons}'
         f'<label><input type="checkbox"> all moves</label> <output></output></div>\n'
         f'<div class="state" aria-live="polite"></div></div>\n'
