@@ -1,5 +1,7 @@
-//! The global queue: an indexed heap with one entry per CPU, keyed by (time, CPU). A CPU that owes the others
-//! nothing has no entry.
+//! The global queue: a tournament over all CPUs, keyed by (time, CPU). A CPU that owes the others nothing has no entry.
+//!
+//! Each node holds the smaller of its two children, so that a change costs one comparison per level, which no branch
+//! predictor has to guess, however many CPUs have entries.
 
 use crate::kernel::step::Cpu;
 
@@ -9,93 +11,49 @@ pub type Key = (u64, Cpu);
 /// After everything.
 pub const NEVER: u64 = u64::MAX;
 
+/// No entry: behind every entry.
+const ABSENT: u128 = packed(NEVER, Cpu::MAX);
+
+const fn packed(time: u64, cpu: Cpu) -> u128 {
+    ((time as u128) << Cpu::BITS) | cpu as u128
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Queue {
-    heap: Vec<Key>,
-    /// Index into `heap` plus one, by CPU; 0: absent.
-    place: Vec<u32>,
+    /// Node 1 is the root, the children of node i are 2i and 2i + 1, the leaves are in the upper half.
+    nodes: Vec<u128>,
 }
 
 impl Queue {
     /// Empty, for that many CPUs.
     pub fn new(cpus: usize) -> Self {
-        Queue { heap: Vec::with_capacity(cpus), place: vec![0; cpus] }
+        Queue { nodes: vec![ABSENT; 2 * cpus.next_power_of_two()] }
     }
 
     /// The first entry.
     pub fn top(&self) -> Key {
-        self.heap.first().copied().unwrap_or((NEVER, Cpu::MAX))
+        let first = self.nodes[1];
+        ((first >> Cpu::BITS) as u64, first as Cpu)
     }
 
     /// A CPU's time; [`NEVER`] if it has none.
     pub fn time_of(&self, cpu: Cpu) -> u64 {
-        match self.place[usize::from(cpu)] {
-            0 => NEVER,
-            place => self.heap[place as usize - 1].0,
-        }
+        (self.nodes[self.nodes.len() / 2 + usize::from(cpu)] >> Cpu::BITS) as u64
     }
 
     /// Gives a CPU a time, or none.
     pub fn set(&mut self, cpu: Cpu, time: u64) {
-        let at = self.place[usize::from(cpu)] as usize;
-        match (at, time) {
-            (0, NEVER) => {}
-            (0, _) => {
-                self.heap.push((time, cpu));
-                self.up(self.heap.len() - 1);
-            }
-            (_, NEVER) => {
-                let i = at - 1;
-                self.place[usize::from(cpu)] = 0;
-                let last = self.heap.pop().expect("it holds this CPU");
-                if i < self.heap.len() {
-                    self.heap[i] = last;
-                    self.down(i);
-                    self.up(self.place[usize::from(last.1)] as usize - 1);
-                }
-            }
-            _ => {
-                let i = at - 1;
-                let old = self.heap[i].0;
-                self.heap[i].0 = time;
-                if time < old { self.up(i) } else { self.down(i) }
-            }
-        }
-    }
-
-    fn up(&mut self, mut i: usize) {
-        let key = self.heap[i];
-        while i > 0 && key < self.heap[(i - 1) / 2] {
-            let above = self.heap[(i - 1) / 2];
-            self.heap[i] = above;
-            self.place[usize::from(above.1)] = i as u32 + 1;
-            i = (i - 1) / 2;
-        }
-        self.heap[i] = key;
-        self.place[usize::from(key.1)] = i as u32 + 1;
-    }
-
-    fn down(&mut self, mut i: usize) {
-        let key = self.heap[i];
-        loop {
-            let mut child = 2 * i + 1;
-            if child >= self.heap.len() {
+        let mut at = self.nodes.len() / 2 + usize::from(cpu);
+        self.nodes[at] = if time == NEVER { ABSENT } else { packed(time, cpu) };
+        while at > 1 {
+            let first = self.nodes[at].min(self.nodes[at ^ 1]);
+            at /= 2;
+            if self.nodes[at] == first {
                 break;
             }
-            if child + 1 < self.heap.len() && self.heap[child + 1] < self.heap[child] {
-                child += 1;
-            }
-            if key <= self.heap[child] {
-                break;
-            }
-            let below = self.heap[child];
-            self.heap[i] = below;
-            self.place[usize::from(below.1)] = i as u32 + 1;
-            i = child;
+            self.nodes[at] = first;
         }
-        self.heap[i] = key;
-        self.place[usize::from(key.1)] = i as u32 + 1;
     }
 }
 
