@@ -6,6 +6,7 @@ Mutants are those of `tlbcore check POLICY --necessary`. The arguments stand in 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -35,9 +36,10 @@ Written by `python -m pages.verdicts`; held against the checker and against the 
 A checker that verifies everything finds nothing. So each policy that is verified under some assumptions is weakened by
 one op at a time (an op taken away, two neighbours exchanged, a LOCKed or fenced one made plain: what `tlbcore check
 POLICY --necessary` tries), and each weaker form is checked within every scope listed, which are the harshest ones that
-the policy itself passes; policies of user ranges alone are not among them. A mutant is *caught* if one of them breaks a
-rule, or makes a value outgrow its variable (inconclusive). What survives is argued: it means the same,
-or it is not needed within these bounds and why. Where an op stands more than once, the number says which.
+the policy itself passes; of policies of user ranges alone these are flushes of user memory and frees of its tables, and
+only their own sections are weakened. A mutant is *caught* if one of them breaks a rule, or makes a value outgrow its
+variable (inconclusive). What survives is argued: it means the same, or it is not needed within these bounds and why.
+Where an op stands more than once, the number says which.
 
 CPUs, NMIs and ASIDs are those of the [verdicts](verdicts.md), each isolated CPU enters twice unless said otherwise;
 `range=pages` flushes page by page, and a program's name stands for the initiator if it is neither `purge` nor
@@ -72,13 +74,22 @@ class Score:
 
 
 def score(name: str, memory: int = 8 << 30) -> Score | None:
-    """Check the single-op mutants of a built-in policy; None if no scope verifies the policy itself."""
+    """Check the single-op mutants of a built-in policy; None if no scope verifies the policy itself.
+
+    One of user ranges alone must pass all that it is asked.
+    """
     policy = policies[name]
+    # A policy of user ranges alone is asked nothing about the kernel's, whose sections its text takes as they are.
+    alone = policy.defers == ("user",)
+    if alone and not all(_core.policy_stated(name)):
+        return None  # no policy to weaken: it is broken as it stands
     questions = _questions(name, memory)
     if not questions:
         return None
     out, seen = [], Counter[str]()
     for section, what, _, text in _core.check_mutants(policy.text, policy.file):
+        if alone and section not in _own_sections(name):
+            continue
         title = f"{section}: {what}"
         seen[title] += 1
         title += f" ({seen[title]})" if seen[title] > 1 else ""
@@ -92,13 +103,22 @@ def score(name: str, memory: int = 8 << 30) -> Score | None:
     return Score(policy=name, scopes=tuple(label for label, _ in questions), mutants=tuple(out))
 
 
+def _own_sections(name: str) -> set[str]:
+    """Return the sections that a policy, or one it is based on, writes itself."""
+    text = policies[name].text
+    own = set(re.findall(r"^(\w+)(?: @ .*)?$", text, re.MULTILINE))
+    for base in re.findall(r"^  based on (\S+)$", text, re.MULTILINE):
+        own |= _own_sections(base)
+    return own
+
+
 def _questions(name: str, memory: int) -> list[tuple[str, dict[str, Any]]]:
     """Return the harshest questions that a policy passes, by label, the smallest first."""
     policy = policies[name]
     found: list[tuple[int, str, dict[str, Any]]] = []
     for initiator in _core.check_initiators(policy.text, policy.file):
-        if initiator == "flush_mm":  # of user ranges alone: not on this page
-            return []
+        if initiator.startswith("flush_mm"):  # of user ranges: asked below, beside what runs in them
+            continue
         text = initiator == "text_poke"
         rows = [_row(name, initiator, scope, memory) for scope in (_TEXT_SCOPES if text else _FLUSH_SCOPES)]
         passed = [row for row in rows if row.status == "verified"]
