@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,11 +177,17 @@ def machine(which: str | os.PathLike[str] | Machine) -> Machine:
     if isinstance(which, Machine):
         return which
     if isinstance(which, str) and not which.endswith(".toml"):
-        return Machine(name=_core.machine_describe(which)["name"])
+        return _built_in(which)
     if not isinstance(which, (str, os.PathLike)):
         raise _core.TlbError(f"a machine is a name, a file or a Machine: got {which!r}")
     path = Path(which)
     return Machine(name=str(path), text=_read(path))
+
+
+@lru_cache(maxsize=256)
+def _built_in(name: str) -> Machine:
+    """Return a built-in machine, the same one each time: it cannot change."""
+    return Machine(name=_core.machine_describe(name)["name"])
 
 
 def _read(path: Path) -> str:

@@ -68,7 +68,7 @@ class Kernel:
     flush_ceiling: int = 33
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
+        for name, value in self._fields().items():
             if name == "flush_ceiling":
                 count(value, name, most=(1 << 32) - 1, error=_core.ConfigError)
             elif name != "pti" or value is not None:
@@ -77,7 +77,10 @@ class Kernel:
 
     def to_json(self) -> str:
         """Return the fields as a JSON object."""
-        return json.dumps(dataclasses.asdict(self))
+        return json.dumps(self._fields())
+
+    def _fields(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def replace(self, **changes: Any) -> Self:
         """Return a kernel with some fields changed."""

@@ -56,7 +56,7 @@ def test_the_page_has_every_mutant_of_every_policy_that_passes_anything() -> Non
 
 def test_a_policy_of_user_ranges_alone_is_weakened_where_it_says_something_itself() -> None:
     assert _own_sections("switch-deferred") == {"stop_receiving", "flush_tlb_mm_range_freed"}
-    assert _own_sections("latr-two-ticks") > _own_sections("latr") > {"tick", "sweep", "flush_mm"}
+    assert _own_sections("latr-two-ticks") >= _own_sections("latr") > {"tick", "sweep", "flush_mm"}
     caught, survivors = on_page()["switch-deferred"]
     assert (len(caught), len(survivors)) == (7, 0)
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -199,7 +200,8 @@ class SimResult(Result):
 
 def _result(data: dict[str, Any]) -> SimResult:
     for name in _TABLES:
-        data[name] = Table(data[name])
+        columns = data[name]
+        data[name] = Table(tuple(columns), columns.__getitem__)  # most of some 160 are never looked at
     latencies = {name: MappingProxyType(one) for name, one in data["latencies"].items()}
     data["latencies"] = MappingProxyType(latencies)
     return SimResult(**data)
@@ -212,7 +214,12 @@ def _as_scenario(load: Scenario | str) -> Scenario:
 def _as_kernel(kernel: Kernel | None) -> Kernel:
     if kernel is not None and not isinstance(kernel, Kernel):
         raise _core.ConfigError(f"kernel must be a tlbcore.Kernel: got {type(kernel).__name__}")
-    return Kernel() if kernel is None else kernel
+    return _default_kernel() if kernel is None else kernel
+
+
+@cache
+def _default_kernel() -> Kernel:
+    return Kernel()
 
 
 def _run(
