@@ -130,3 +130,26 @@ def bench_shootdowns(benchmark, policy: str, victims: int, requests: int):
     done = result.total("user_flush_requests")
     benchmark.extra_info["shootdowns"] = done * victims
     benchmark.extra_info["shootdowns_per_s"] = done * victims / seconds
+    benchmark.extra_info["s_per_hundred_thousand"] = 1e5 * seconds / (done * victims)
+
+
+def bench_threads_on_all_of_a_thousand_cpus(benchmark):
+    """Many threads unmap, and interrupt those of 1,024 CPUs, themselves amid other calls."""
+    load = scenarios.user_shootdown(cpus=1024, isolated="4-1023", rate_hz=500.0, duration_s=0.05)
+    result = benchmark(lambda: tc.simulate(load, machine="zen4-epyc", timeline=0))
+    seconds = benchmark.stats.stats.median if benchmark.stats is not None else float("nan")
+    done = result.total("interrupts_user_flush")
+    assert done > 80_000
+    benchmark.extra_info["shootdowns"] = done
+    benchmark.extra_info["s_per_hundred_thousand"] = 1e5 * seconds / done
+
+
+def bench_a_run_of_nothing(benchmark):
+    """What every run costs besides what it simulates: names in, a result out."""
+    load = scenarios.Scenario(
+        name="nothing", duration_s=1e-6, cpus=4, isolated=(2, 3), actors=(scenarios.spin("all"),)
+    )
+    result = benchmark(lambda: tc.simulate(load, machine="skylake-sp", policy="ipi", timeline=0))
+    assert result.duration_s == 1e-6
+    if benchmark.stats is not None:
+        benchmark.extra_info["us"] = benchmark.stats.stats.median * 1e6

@@ -51,6 +51,23 @@ def bench_ten_thousand_points_beyond_the_simulation(benchmark, free_points, tmp_
         benchmark.extra_info["us_per_point"] = benchmark.stats.stats.median / COUNT * 1e6
 
 
+def bench_points_of_a_millisecond(benchmark):
+    """Real ones, two policies and five seeds each: mostly what is set up anew for every row."""
+    grid = {"spawn_hz": [1000 + n for n in range(20)]}
+    fixed = {"cpus": 8, "duration_s": 1e-3}
+
+    def run() -> int:
+        return len(
+            tc.sweep(
+                "syscall-heavy", grid, policies=["ipi", "coalesce-v7"], replications=5, threads=1, fixed=fixed
+            )
+        )
+
+    assert benchmark(run) == 200
+    if benchmark.stats is not None:
+        benchmark.extra_info["us_per_point"] = benchmark.stats.stats.median / 200 * 1e6
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def bench_real_points(benchmark, threads: int):
     if threads > (os.cpu_count() or 1):

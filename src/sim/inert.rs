@@ -5,22 +5,19 @@ use std::collections::BTreeSet;
 
 use super::run::{Input, SimError, lazy_max_of};
 use super::scenario::{Do, Kind, Scenario};
-use crate::kernel::policy::{builtin, load_with};
+use crate::kernel::policy::{self, shared_builtin};
 use crate::kernel::program::{Code, Features, Op};
 
 /// Whether some program that the scenario runs differs from mainline's, or the policy *is* mainline.
 pub fn runs_what_is_replaced(input: &Input, code: &Code, features: Features) -> Result<bool, SimError> {
-    let (policy, scenario) = (&input.policy, &input.scenario);
-    if policy.sections.is_empty()
-        && policy.based_on.is_none()
-        && policy.facts.iter().all(|f| f.key == "source")
-    {
+    let (own, scenario) = (&input.policy, &input.scenario);
+    if own.sections.is_empty() && own.based_on.is_none() && own.facts.iter().all(|f| f.key == "source") {
         return Ok(true); // there is nothing that it could replace
     }
-    let mainline = load_with(&builtin("ipi")?, &scenario.programs(), features)?;
+    let mainline = policy::code(&shared_builtin("ipi")?, &scenario.programs(), features)?;
     let mut todo: Vec<String> = roots(scenario).into_iter().map(str::to_owned).collect();
     let purges = todo.iter().any(|name| name == "purge");
-    if purges && lazy_max_of(policy, scenario.cpus).is_some() {
+    if purges && lazy_max_of(own, scenario.cpus).is_some() {
         return Ok(true);
     }
     let mut seen = BTreeSet::new();

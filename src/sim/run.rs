@@ -1,5 +1,6 @@
 //! One run from inputs to results: assemble the policy for the machine, calibrate bodies, run in blocks.
 
+use std::convert::Infallible;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -375,8 +376,22 @@ fn engine(input: &Input, code: Arc<Code>, features: Features, bodies: &[u64]) ->
 /// Costs whose absence of a source makes a result an interval (SEMANTICS "Words").
 const RESTS_ON: [&str; 3] = ["invlpgb", "tlbsync", "rar"];
 
+/// Costs, by name.
+type Costs = Vec<(&'static str, Figure)>;
+
 /// What the ops of a policy take, by name.
-fn costs_of(code: &Code, machine: &Preset) -> Vec<(&'static str, Figure)> {
+fn costs_of(code: &Arc<Code>, machine: &Arc<Preset>) -> Costs {
+    type Key = (usize, usize);
+    // Both are kept with them, so that no other ones get their addresses.
+    static OF: Cache<Key, (Arc<Code>, Arc<Preset>, Costs)> = Cache::new(256);
+    let key = (Arc::as_ptr(code) as usize, Arc::as_ptr(machine) as usize);
+    let made =
+        || Ok::<_, Infallible>((Arc::clone(code), Arc::clone(machine), looked_up_costs(code, machine)));
+    let Ok((_, _, costs)) = OF.get_or(key, made);
+    costs
+}
+
+fn looked_up_costs(code: &Code, machine: &Preset) -> Costs {
     let mut used: Vec<&'static str> = vec![
         "syscall",
         "sysret",
