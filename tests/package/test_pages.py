@@ -17,6 +17,7 @@ from tests.package.test_html import Read
 
 import tlbcore as tc
 from tlbcore._output.html import charts, page
+from tlbcore._output.legend import WORDS
 from tlbcore.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -131,7 +132,7 @@ TAGS = {
         "defs",
         "marker",
     ),
-    *("desc", "span", "small", "label", "input", "details", "summary"),
+    *("dl", "dt", "dd", "desc", "span", "small", "label", "input", "details", "summary"),
 }
 
 
@@ -438,6 +439,15 @@ def test_a_replay_s_page_has_every_figure(pages):
     rows = [row for row in read.rows if len(row) == len(head) and row != head]
     assert [row[0] for row in rows] == table["policy"].tolist()
     assert [int(row[head.index("interrupts low")]) for row in rows] == table["interrupts_low"].tolist()
+
+
+def test_a_page_says_what_its_words_mean_and_no_others(pages):
+    text = pages["check"].split('<details class="words">')[1]
+    words = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text)
+    assert ("stale_access", html.escape(dict(WORDS)["stale_access"])) in words
+    assert "purge" not in dict(words) or "purge" in pages["check"].split('<details class="words">')[0]
+    assert "SMI" not in dict(words)
+    assert "shootdown" in dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", pages["process"]))
 
 
 def test_lines_of_a_table_stay_whole_and_sentences_may_be_broken():

@@ -18,6 +18,8 @@ WORDS: tuple[Word, ...] = (
     ("flush|flushes", "Removal of translations from a TLB; a remote one needs a call, or a broadcast instruction."),
     ("purge|purges", "The flush of every CPU after enough freed vmalloc memory has piled up."),
     ("shootdown|shootdowns", "A flush of a user range that asked at least one other CPU."),
+    ("waited|wait", "How long the sender of a call waited until the last CPU that it asked had answered."),
+    ("handlers|handler", "The function of a remote call, as it runs on the CPU that was asked."),
     ("hull", "The one range of addresses, from the lowest to the highest, that a purge flushes."),
     ("ranged", "A flush page by page; full ones drop everything (from 34 pages on)."),
     ("lazy", "A CPU that runs a kernel thread and keeps the last process's page tables loaded."),

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+from tlbcore._output.legend import used
 from tlbcore._output.visible import visible
 
 Cell = str | int | float | None
@@ -171,6 +172,15 @@ def sections_of(report: str) -> list[tuple[str, list[str]]]:
     return parts
 
 
+def _words(sections: Sequence[str]) -> str:
+    """Return what the words mean that a page uses, folded."""
+    text = html.unescape(re.sub(r"<script.*?</script>|<[^>]*>", " ", "\n".join(sections), flags=re.DOTALL))
+    rows = "".join(
+        f"<dt>{escape(word.split('|')[0])}</dt><dd>{escape(said)}</dd>" for word, said in used(text)
+    )
+    return f'<details class="words"><summary>Words</summary><dl>{rows}</dl></details>\n' if rows else ""
+
+
 def page(
     title: str, lede: Sequence[str], sections: Sequence[str], document: Mapping[str, Any], *, status: str = ""
 ) -> str:
@@ -199,7 +209,7 @@ def page(
 </header>
 <main>
 {chr(10).join(sections)}
-</main>
+{_words(sections)}</main>
 <footer><p>Written by tlbcore. The figures are in this page as JSON too (the element <code>#data</code>).</p></footer>
 <script type="application/json" id="data">{data}</script>
 <script>
