@@ -19,7 +19,6 @@ UNDONE = [
     },
     {"binary/exec", "binary/memory", "binary/walk"},
     {"tlbcore/trace/explanation", "tlbcore/trace/report/explained"},
-    {"tlbcore/trace/report/shootdowns", "tlbcore/trace/shootdown"},
 ]
 MOST_LINES = 600
 # What is left to be split; nothing may be added.

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from tlbcore._input.cpus import show_cpus
+from tlbcore._output.table import Table
 from tlbcore.trace.report.words import columns, duration, n, paragraph, percent, span, times
-
-if TYPE_CHECKING:
-    from tlbcore.trace.shootdown import Shootdowns
 
 _ROWS = 12
 _MATRIX = 12  # CPUs on a side; more are listed as pairs
@@ -24,7 +22,42 @@ _STATES: Mapping[str, str] = {
 }
 
 
-def sentence(s: Shootdowns) -> str:
+class _Counts(Protocol):
+    """What the report needs of `tlbcore.trace.shootdown.Shootdowns`."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def process(self) -> str | None: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def cpus(self) -> tuple[int, ...]: ...
+    @property
+    def call_sites(self) -> Table: ...
+    @property
+    def pairs(self) -> Table: ...
+    @property
+    def threads(self) -> Table: ...
+    @property
+    def victims(self) -> Table: ...
+    @property
+    def address_spaces(self) -> Table: ...
+    @property
+    def what_if(self) -> Table: ...
+    @property
+    def lost(self) -> Mapping[str, Any]: ...
+    @property
+    def predicted(self) -> Mapping[str, tuple[float, float]] | None: ...
+    @property
+    def missing(self) -> tuple[Mapping[str, str], ...]: ...
+    @property
+    def figures(self) -> Mapping[str, Any]: ...
+    @property
+    def machine(self) -> str | None: ...
+
+
+def sentence(s: _Counts) -> str:
     """Say in one sentence what shootdowns cost, and what most of them are."""
     sites = s.call_sites
     who = re.sub(r" \(.*", "", s.process) if s.process else "all processes"
@@ -66,7 +99,7 @@ def sentence(s: Shootdowns) -> str:
     return f"{who} {verb} {least}{percent(s.lost['share'])} of {cpus} to shootdowns: {first}."
 
 
-def _most(s: Shootdowns, calls: int) -> str:
+def _most(s: _Counts, calls: int) -> str:
     sites = s.call_sites
     sums: dict[str, int] = {}
     for call, count in zip(sites["call"].tolist(), sites["calls"].tolist(), strict=True):
@@ -93,7 +126,7 @@ def _pages(low: int, high: int) -> str:
     return times(low, "page") if low == high else f"{low:,} to {high:,} pages"
 
 
-def shootdowns_text(s: Shootdowns) -> str:
+def shootdowns_text(s: _Counts) -> str:
     """Write the report."""
     report = s.figures["report"]
     events = report["events"]
@@ -126,7 +159,7 @@ def _capital(text: str) -> str:
     return text if not text.startswith("all ") else text[:1].upper() + text[1:]
 
 
-def _of(value: float | None, s: Shootdowns) -> str:
+def _of(value: float | None, s: _Counts) -> str:
     if value is None:
         return "not recorded"
     whole = s.seconds * len(s.cpus)
@@ -134,7 +167,7 @@ def _of(value: float | None, s: Shootdowns) -> str:
     return f"{duration(value * 1e6)}{share}"
 
 
-def _lost(s: Shootdowns) -> list[str]:
+def _lost(s: _Counts) -> list[str]:
     rows = [
         ["senders waited", _of(s.lost["wait_s"], s), "measured"],
         ["victims' handlers", _of(s.lost["handler_s"], s), "measured"],
@@ -164,7 +197,7 @@ def _number(value: float, unit: str) -> str:
     return duration(value * {"ms": 1e3, "us": 1}[unit])
 
 
-def _sites(s: Shootdowns) -> list[str]:
+def _sites(s: _Counts) -> list[str]:
     t = s.call_sites
     rows = [["calls", "flushes", "sent", "size", "extent", "waited", "handlers", "call"]]
     merged: dict[tuple[Any, ...], list[float]] = {}
@@ -196,7 +229,7 @@ def _sites(s: Shootdowns) -> list[str]:
     return ["", title, *columns(rows, ">>><<>><"), *tail]
 
 
-def _pairs(s: Shootdowns) -> list[str]:
+def _pairs(s: _Counts) -> list[str]:
     t = s.pairs
     if not len(t["calls"]):
         return []
@@ -220,7 +253,7 @@ def _pairs(s: Shootdowns) -> list[str]:
     return [*lines, *columns(rows, "><"), *([f"  and {times(more, 'pair')} with fewer"] if more > 0 else [])]
 
 
-def _states(s: Shootdowns) -> list[str]:
+def _states(s: _Counts) -> list[str]:
     t = s.victims
     if not len(t["calls"]):
         return []
@@ -240,7 +273,7 @@ def _states(s: Shootdowns) -> list[str]:
     return ["", "What the victims' CPUs were doing (calls, share, time in handlers)", *columns(rows, ">>><")]
 
 
-def _threads(s: Shootdowns) -> list[str]:
+def _threads(s: _Counts) -> list[str]:
     t = s.threads
     rows = [["calls", "flushes", "waited", "thread"]]
     for i in range(min(len(t["pid"]), _ROWS)):
@@ -258,7 +291,7 @@ def _threads(s: Shootdowns) -> list[str]:
     ]
 
 
-def _spaces(s: Shootdowns) -> list[str]:
+def _spaces(s: _Counts) -> list[str]:
     t = s.address_spaces
     if not len(t["mm"]):
         return []
@@ -272,7 +305,7 @@ def _spaces(s: Shootdowns) -> list[str]:
     return ["", "By address space (mm)", *columns(rows, ">>><"), *tail]
 
 
-def _stacks(s: Shootdowns) -> list[str]:
+def _stacks(s: _Counts) -> list[str]:
     t = s.call_sites
     lines = []
     for i in [i for i in range(len(t["stack"])) if t["stack"][i]][:3]:
@@ -281,7 +314,7 @@ def _stacks(s: Shootdowns) -> list[str]:
     return ["", "Call chains of the first", *lines] if lines else []
 
 
-def _what_if(s: Shootdowns) -> list[str]:
+def _what_if(s: _Counts) -> list[str]:
     if not int(s.call_sites["calls"].sum()):
         return []
     t = s.what_if
@@ -301,7 +334,7 @@ def _shares(low: float, high: float) -> str:
     return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
 
 
-def helps(s: Shootdowns) -> str | None:
+def helps(s: _Counts) -> str | None:
     """Say in one sentence what the largest batch and a broadcast would leave; None if that is not recorded."""
     t = s.what_if
     if s.lost["share"] is None or not int(s.call_sites["calls"].sum()):
