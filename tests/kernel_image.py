@@ -18,11 +18,45 @@ VMALLOC_LOAD = b"\x48\xb8" + struct.pack("<Q", VMALLOC) + bytes.fromhex("488b00"
 INVPCID_ALL = bytes.fromhex("b802000000") + bytes.fromhex("660f38820424")
 
 
+DATA = RODATA + 0x200000
+MASK, FLAG, SHADOW = DATA, 0x7100, 0x7200  # tick_nohz_full_mask, kernel_cr3_loaded, cpu_tlbstate.cr4
+
+
+def gs(opcode: str, offset: int) -> bytes:
+    """An instruction with a per-CPU operand of 32 bits."""
+    return bytes.fromhex(opcode) + struct.pack("<I", offset & 0xFFFFFFFF)
+
+
+def flag_store(value: int, flag: int = FLAG) -> bytes:
+    """mov dword gs:[kernel_cr3_loaded], value."""
+    return gs("65c70425", flag) + struct.pack("<I", value)
+
+
+def flag_xchg(value: int, flag: int = FLAG) -> bytes:
+    """mov eax, value; xchg gs:[kernel_cr3_loaded], eax."""
+    return b"\xb8" + struct.pack("<I", value) + gs("65870425", flag)
+
+
+FLAG_STORE, FLAG_CLEAR, FLAG_XCHG = flag_store(1), flag_store(0), flag_xchg(1)
+# mov rax, gs:[cr4 shadow]; xor rax, 0x80; mov cr4, rax; xor rax, 0x80; mov cr4, rax
+PGE_TOGGLE = gs("65488b0425", SHADOW) + bytes.fromhex("483580000000 0f22e0 483580000000 0f22e0")
+
+
+def in_mask(then: bytes, through: bool = False, mask: int = MASK) -> bytes:
+    """`then` on CPUs of tick_nohz_full_mask: BT of its bits, or through the pointer that it is with CPUMASK_OFFSTACK."""
+    if through:
+        test = bytes.fromhex("488b0c25") + struct.pack("<I", mask & 0xFFFFFFFF)  # mov rcx, [mask]
+        test += bytes.fromhex("480fa301")  # bt [rcx], rax
+    else:
+        test = bytes.fromhex("480fa30425") + struct.pack("<I", mask & 0xFFFFFFFF)  # bt [mask], rax
+    return test + bytes([0x73, len(then)]) + then  # jae
+
+
 PER_CPU_7 = 0xFFFFFFFF82300000  # since 6.15 per-CPU symbols are addresses of the image
 
 
-def code(danger: bytes = b"", per_cpu: int = 0) -> tuple[bytes, dict[str, int]]:
-    """The text, with bytes put in before the call into context tracking; and its symbols."""
+def code(danger: bytes = b"", per_cpu: int = 0, leave: bytes = b"") -> tuple[bytes, dict[str, int]]:
+    """The text, with bytes put in before the call into context tracking, and before the CR3 write; and its symbols."""
 
     def _gs(opcode: str, offset: int) -> bytes:
         return bytes.fromhex(opcode) + struct.pack("<I", per_cpu + offset & 0xFFFFFFFF)
@@ -36,7 +70,7 @@ def code(danger: bytes = b"", per_cpu: int = 0) -> tuple[bytes, dict[str, int]]:
     entry += bytes.fromhex("50")  # push rax
     entry += danger
     calls = len(entry)
-    tail = bytes.fromhex("59")  # pop rcx
+    tail = bytes.fromhex("59") + leave  # pop rcx
     tail += bytes.fromhex("0f20df4881cf001800000f22df")  # mov rdi, cr3; or rdi, 0x1800; mov cr3, rdi
     tail += SWAPGS + bytes.fromhex("480f07")  # sysretq
     end = calls + 10 + len(tail)
@@ -62,12 +96,16 @@ def code(danger: bytes = b"", per_cpu: int = 0) -> tuple[bytes, dict[str, int]]:
         "cpu_tss_rw": per_cpu + 0x6000,
         "context_tracking.state": per_cpu + 0x7000,
     }
+    if leave:  # a kernel with the series' code
+        symbols |= {"kernel_cr3_loaded": per_cpu + FLAG, "tick_nohz_full_mask": MASK}
     return entry, symbols
 
 
 def elf(
     danger: bytes = b"",
     *,
+    leave: bytes = b"",
+    symbols: Mapping[str, int] | None = None,
     per_cpu: int = 0,
     rodata: bytes = b"",
     symtab: bool = True,
@@ -75,7 +113,8 @@ def elf(
     drop: Sequence[str] = (),
 ) -> bytes:
     """An ELF of that text; `drop` leaves sections or symbols out."""
-    text, symbols = code(danger, per_cpu)
+    text, names_of = code(danger, per_cpu, leave)
+    all_symbols = names_of | dict(symbols or {})
     release = b"Linux version 6.12.1-test (by hand)\0"
     sections: list[tuple[str, int, int, int, bytes, int, int, int]] = [
         (".text", 1, 6, TEXT, text, 0, 0, 0),
@@ -86,7 +125,7 @@ def elf(
     ]
     if symtab:
         names, table = b"\0", bytes(24)
-        for name, address in symbols.items():
+        for name, address in all_symbols.items():
             if name not in drop:
                 table += struct.pack("<IBBHQQ", len(names), 0x12, 0, 1, address, 0)
                 names += name.encode() + b"\0"
@@ -189,3 +228,13 @@ def kallsyms(layout: str) -> bytes:
         place = RODATA + len(first) + 4 * i
         relative += struct.pack("<i", address - place)
     return first + relative
+
+
+def kcore(text: bytes, slide: int) -> bytes:
+    """An ELF core that holds the kernel's text at its place, as /proc/kcore does."""
+    start = struct.pack(
+        "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 4, 62, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0
+    )
+    note = struct.pack("<IIQQQQQQ", 4, 4, 0, 0, 0, 0, 0, 0)
+    load = struct.pack("<IIQQQQQQ", 1, 5, 0x1000, TEXT + slide, 0, len(text), len(text), 0x1000)
+    return (start + note + load).ljust(0x1000, b"\0") + text

@@ -12,8 +12,10 @@ from tests import kernel_image as image
 
 import tlbcore as tc
 from tlbcore import _core, cli
+from tlbcore._input import images
 
 FEATURES = "pti,pcid,pge"
+DATA = Path(__file__).parent / "data"
 
 
 def census(data: bytes, features: str = FEATURES) -> dict:
@@ -96,6 +98,10 @@ REFUSED = {
     "cut bzImage": (image.bzimage(GZIP)[:-40], "it is truncated"),
     "damaged": (image.bzimage(XZ[:60] + bytes(40) + XZ[100:]), "the xz payload of the bzImage is damaged"),
     "lzo": (image.bzimage(b"\x89LZO" + bytes(40)), "packed with lzo .*extract-vmlinux"),
+    "packed in a way of its own": (
+        image.bzimage(b"\x01\x02" + bytes(40)),
+        "a compression that is not known here",
+    ),
     "old": (image.bzimage(GZIP, protocol=0x207), "boot protocol 2.07"),
     "arm64": (image.elf(machine=183), "machine 183 .arm64.: only x86-64"),
     "no symbols": (image.elf(symtab=False), "no kallsyms and no ELF symbols"),
@@ -125,14 +131,35 @@ def test_what_is_no_kernel_that_can_be_walked_is_named(case, tmp_path, capsys):
     ("features", "message"),
     [
         ("pti,xenpv", "Xen"),
-        ("pti,fred", "no feature `fred`|leave one out"),
-        ("ptj", "no feature `ptj`"),
+        ("pti,pge,fred", "leave one out"),
+        ("ptj", "feature `ptj`"),
         ("call_depth", "not modelled"),
     ],
 )
 def test_features_that_the_walk_cannot_be_made_for_are_refused(features, message):
     with pytest.raises(tc.ImageError, match=message):
         census(image.elf(), features)
+
+
+def feature_table() -> bytes:
+    """`x86_cap_flags` without a symbol, as in Debian's 7.3; `fpu` is the tail of another text, as linkers make it."""
+    names = {0: b"fpu", 1: b"vme", 2: b"de", 3: b"pse", 13: b"pge", 288: b"fsgsbase"}
+    texts, places = b"\0x87", {}
+    for number, name in names.items():
+        places[number] = image.RODATA + len(texts)
+        texts += name + b"\0"
+    texts += bytes(-len(texts) % 8)
+    return texts + b"".join(struct.pack("<Q", places.get(i, 0)) for i in range(400)) + bytes(8)
+
+
+def test_names_of_features_are_found_by_the_shape_of_their_table():
+    found = census(image.elf(rodata=feature_table()), "pti,pge,fsgsbase")
+
+    assert "fsgsbase" in found["features"]
+    with pytest.raises(tc.ImageError, match="no feature `fsgsbas`; did you mean `fsgsbase`"):
+        census(image.elf(rodata=feature_table()), "pti,pge,fsgsbas")
+    with pytest.raises(tc.ImageError, match=r"no table of feature names .x86_cap_flags.*srso"):
+        census(image.elf(), "pti,pge,fsgsbase")
 
 
 @pytest.mark.slow
@@ -252,6 +279,197 @@ def test_a_flush_that_the_binary_makes_itself_stands_in_the_text():
         )
     ]
     assert order == sorted(order)
+
+
+def extracted(*, danger: bytes, leave: bytes = image.FLAG_CLEAR, features: str = FEATURES) -> str:
+    shadow = {"cpu_tlbstate.cr4": image.SHADOW}
+    return _core.binary_extract(image.elf(danger, leave=leave, symbols=shadow), features)
+
+
+def section(text: str, name: str = "syscall") -> list[str]:
+    """The statements of a section without their places."""
+    body = text[text.index(f"\n{name} @") :].split("\n\n")[0].splitlines()[2:]
+    return [line.split(" @")[0][2:] for line in body]
+
+
+V7 = image.in_mask(image.INVPCID_ALL) + image.FLAG_STORE
+
+
+def test_a_kernel_with_the_series_code_has_its_test_flush_and_flag_in_the_text():
+    """v7 29/31 and 28/31: the flush on CPUs of the mask, then the flag; cleared before the CR3 write of the way out."""
+    assert section(extracted(danger=V7)) == [
+        "swapgs",
+        "touch entry",
+        "mov cr3, kernel noflush",
+        "touch percpu",
+        "touch stack",
+        "touch image",
+        "if me in flush_mask",
+        "  touch stack",
+        "  invpcid all-including-global",
+        "touch percpu",
+        "kernel_cr3_loaded = 1",
+        "touch stack",
+        "touch percpu",
+        "ct_enter",
+        "sti",
+        "body syscall",
+        "cli",
+        "ct_exit",
+        "touch stack",
+        "touch percpu",
+        "kernel_cr3_loaded = 0",
+        "mov cr3, user owed",
+        "swapgs",
+    ]
+
+
+def test_without_invpcid_the_series_toggles_pge():
+    lines = section(extracted(danger=image.in_mask(image.PGE_TOGGLE) + image.FLAG_STORE))
+
+    at = lines.index("if me in flush_mask")
+    assert lines[at + 1 : at + 4] == ["  touch percpu", "  mov cr4, pge off", "  mov cr4, pge on"]
+
+
+def test_a_mask_that_is_read_through_its_pointer_is_the_whole_mask():
+    lines = section(extracted(danger=image.in_mask(image.INVPCID_ALL, through=True) + image.FLAG_STORE))
+
+    assert "if me in nohz_full" in lines
+    assert "touch directmap" in lines
+
+
+@pytest.mark.parametrize(
+    ("danger", "status"),
+    [
+        pytest.param(V7, "violated", id="INVPCID, then the flag: v7"),
+        pytest.param(image.FLAG_STORE + image.in_mask(image.INVPCID_ALL), "violated", id="plain flag first"),
+        pytest.param(image.FLAG_XCHG + image.in_mask(image.INVPCID_ALL), "verified", id="XCHG first"),
+    ],
+)
+def test_mutants_of_the_series_code_are_told_apart(danger, status, tmp_path):
+    kernel = tmp_path / "series.kernel"
+    kernel.write_text(extracted(danger=danger))
+
+    found = tc.check(tc.policies["coalesce-v7-fixed"].on(kernel))
+
+    assert found.status == status
+    if status == "violated":
+        assert "entry_SYSCALL_64+0x" in str(found)
+
+
+def test_a_variable_with_another_symbol_is_named():
+    data = image.elf(image.FLAG_STORE, symbols={"in_kernel": image.FLAG})
+
+    text = _core.binary_extract(data, FEATURES, [("kernel_cr3_loaded", "in_kernel")])
+
+    assert "kernel_cr3_loaded = 1" in section(text)
+    with pytest.raises(tc.ImageError, match="no symbol `in_kernal`; did you mean `in_kernel`"):
+        _core.binary_extract(data, FEATURES, [("kernel_cr3_loaded", "in_kernal")])
+    with pytest.raises(tc.ImageError, match="NAME=SYMBOL"):
+        images.extract("none", FEATURES, ["kernel_cr3_loaded"])
+
+
+def test_an_operand_that_is_not_known_is_refused_with_its_place():
+    """invpcid rdx, [rsp], whose type nothing tells."""
+    with pytest.raises(tc.ImageError, match=r"invpcid of unknown type at entry_SYSCALL_64\+0x"):
+        extracted(danger=bytes.fromhex("660f38821424"))
+
+
+def proc(tmp_path: Path, text: bytes, *, slide: int = 0x12000000, kallsyms: str = "") -> Path:
+    (tmp_path / "sys/kernel").mkdir(parents=True)
+    (tmp_path / "sys/kernel/osrelease").write_text("6.12.1-test\n")
+    (tmp_path / "kcore").write_bytes(image.kcore(text, slide))
+    _, symbols = image.code(LOADS)
+    (tmp_path / "kallsyms").write_text(
+        kallsyms or "".join(f"{address + slide:016x} T {name}\n" for name, address in symbols.items())
+    )
+    return tmp_path
+
+
+# mov rax, [data]: an absolute address, which KASLR moves.
+LOADS = bytes.fromhex("488b0425") + struct.pack("<I", image.DATA & 0xFFFFFFFF)
+
+
+def moved(text: bytes, slide: int = 0x12000000) -> bytes:
+    address = image.DATA & 0xFFFFFFFF
+    return text.replace(struct.pack("<I", address), struct.pack("<I", address + slide))
+
+
+def test_the_running_text_is_compared_with_the_file_wherever_it_lies(tmp_path):
+    path = _file(tmp_path, image.elf(LOADS))
+    text, _ = image.code(LOADS)
+
+    report, same, live = images.verify(path, FEATURES, proc(tmp_path / "proc", moved(text)))
+
+    assert same, report
+    assert "0 of" in report.splitlines()[0]
+    assert "moved by 0x12000000" in report
+    assert "All 1 entries are in memory as predicted" in report
+    assert json.loads(live)["release"] == "6.12.1-test"
+
+
+def test_what_was_patched_in_memory_is_named_with_its_place(tmp_path):
+    path = _file(tmp_path, image.elf(LOADS))
+    text, _ = image.code(LOADS)
+    patched = moved(text.replace(LOADS, bytes.fromhex("0f1f840000000000")))
+
+    report, same, _ = images.verify(path, FEATURES, proc(tmp_path / "proc", patched))
+
+    assert not same
+    assert "entry_SYSCALL_64: only predicted: danger zone: load of" in report
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: (p / "kcore").unlink(), "kcore: there is none"),
+        (lambda p: (p / "kcore").write_bytes(b"\x7fELF" + bytes(100)), "no 64-bit ELF core"),
+        (lambda p: (p / "kcore").write_bytes(b""), "cannot be read"),
+        (lambda p: (p / "kallsyms").write_text("0000000000000000 T _text\n"), "run as root"),
+        (lambda p: (p / "kallsyms").write_text(""), "no symbol `_text`"),
+        (
+            lambda p: (p / "kallsyms").write_text(
+                "ffffffff91000000 T _text\nffffffff91000010 T entry_SYSCALL_64\n"
+            ),
+            "not that of the running kernel",
+        ),
+        (
+            lambda p: (p / "kallsyms").write_text("ffffffffa1000000 T _text\n"),
+            "holds no kernel text at 0xffffffffa1000000",
+        ),
+        (lambda p: (p / "sys/kernel/osrelease").write_text("6.1\n"), "but 6.1 runs"),
+    ],
+)
+def test_a_running_kernel_that_cannot_be_read_is_refused(change, message, tmp_path):
+    path = _file(tmp_path, image.elf(LOADS))
+    text, _ = image.code(LOADS)
+    where = proc(tmp_path / "proc", moved(text))
+    change(where)
+
+    with pytest.raises(tc.ImageError, match=message):
+        images.verify(path, FEATURES, where)
+
+
+def answers(found: tc.Verdict) -> dict[tuple[str, str], tuple[str, str | None]]:
+    """What each world and question got, where code that is not modelled touches nothing."""
+    cases = [case for case in (found.cases or (found,)) if case.assume.get("D", "none") == "none"]
+    return {(case.world, case.asked): (case.status, case.grade) for case in cases}
+
+
+def same_verdicts(policy: str, text: str, tmp_path: Path) -> None:
+    """Hold the paths of a kernel text against those of linux.kernel, in each question that is asked of both."""
+    path = tmp_path / "real.kernel"
+    path.write_text(text)
+    ours, theirs = answers(tc.check(policy)), answers(tc.check(tc.policies[policy].on(path)))
+    shared = ours.keys() & theirs.keys()
+    assert shared
+    assert {key: theirs[key] for key in shared} == {key: ours[key] for key in shared}
+
+
+@pytest.mark.parametrize("policy", ["ipi", "ct-late", "coalesce-v7", "coalesce-v7-fixed", "pending-bit"])
+def test_the_paths_of_6_12_give_the_verdicts_of_the_hand_written_ones(policy, tmp_path):
+    """The text that `tlbcore extract` wrote of Debian's 6.12.117."""
+    same_verdicts(policy, (DATA / "linux-6.12.117.kernel").read_text(), tmp_path)
 
 
 def test_what_is_no_kernel_text_is_refused(tmp_path, capsys):

@@ -2,8 +2,10 @@
 //!
 //! A path is cut at its ops. Between two ops only which classes of memory are touched matters, not how often, so each
 //! class stands once, at its last access there: what is stale for an earlier one is stale for it too. Ways that differ
-//! in their accesses alone are one, with the accesses of all. CR3 writes are the macros of `calling.h`, and the atomics
-//! those of context tracking, so that a policy plugs in; any other op on the TLB stands as it is.
+//! in their accesses alone are one, with the accesses of all; ways that part at a test of the nohz_full mask are `if`
+//! and `else`. CR3 writes are the macros of `calling.h`, and the atomics those of context tracking, so that a policy
+//! plugs in; any other op on the TLB stands as it is. In a kernel that has a policy's variable the policy is in the
+//! machine code: there CR3 writes, flushes, tests and stores to the variable stand in place of the macros.
 
 use super::BinaryError;
 use super::image::Image;
@@ -30,11 +32,13 @@ enum Kind {
     Nmi,
 }
 
-/// A kernel text of an image's paths.
-pub fn extract(file: Vec<u8>, features: &str) -> Result<String, BinaryError> {
+/// A kernel text of an image's paths. `variables` are pairs of a policy's variable and the symbol that holds it, beside
+/// those whose symbol has their name.
+pub fn extract(file: Vec<u8>, features: &str, variables: &[(String, String)]) -> Result<String, BinaryError> {
     let image = Image::parse(file)?;
     let symbols = Symbols::read(&image)?;
-    let kernel = Kernel::new(&image, &symbols, features)?;
+    let mut kernel = Kernel::new(&image, &symbols, features)?;
+    kernel.find_variables(variables)?;
     let release = image.release.clone().unwrap_or_else(|| "unknown".into());
     let mut out = format!(
         "kernel linux-{}\n  \"Entry and exit paths read from the machine code; what is missing here is that of linux.kernel.\"\n  \
@@ -43,6 +47,11 @@ pub fn extract(file: Vec<u8>, features: &str) -> Result<String, BinaryError> {
         image.packing,
         kernel.features.names().join(" ")
     );
+    if !kernel.variables.is_empty() {
+        let names: Vec<String> =
+            kernel.variables.iter().map(|v| format!("{} at {:#x}", v.name, v.address)).collect();
+        out.push_str(&format!("  source \"with its own policy: {}\"\n", names.join(", ")));
+    }
     let mut walker = Walker::new(&kernel);
     let entries = kernel.entries();
     for (section, name, kind) in SECTIONS {
@@ -79,7 +88,7 @@ fn section_text(
     }
     let between: &[&str] = match kind {
         Kind::Syscall => &["ct_enter", "sti", "body syscall", "cli", "ct_exit"],
-        Kind::Interrupt => &["ct_enter", "handle calls", "body interrupt", "ct_exit"],
+        Kind::Interrupt => &["ct_enter", "handle calls", "after_calls", "tick", "body interrupt", "ct_exit"],
         Kind::NmiUser | Kind::Nmi => &["ct_nmi_enter", "touch nmi", "body nmi", "ct_nmi_exit"],
     };
     for text in between {
@@ -99,13 +108,22 @@ fn lost(walked: &Walked) -> String {
     ends.take(3).collect::<Vec<_>>().join(", ")
 }
 
-/// One op, and the accesses before it since the last: class and the place of its last access.
-#[derive(Default)]
-struct Segment {
-    touches: Vec<(&'static str, String)>,
-    op: Option<(Vec<String>, String)>,
+/// What of a path its text is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Item {
+    /// An access: its class and place.
+    Touch(&'static str, String),
+    /// Statements, and the place of their instruction.
+    Op(Vec<String>, String),
+    /// A test of a set, whether this CPU is in it on this way, and the place.
+    Test(&'static str, bool, String),
+    /// A block that a test of the saved CR3 guards.
+    Open,
+    /// Its end.
+    Close,
 }
 
+/// The text of several ways through the same code.
 fn statements(
     kernel: &Kernel<'_>,
     kind: Kind,
@@ -113,58 +131,137 @@ fn statements(
     ways: &[&Path],
     inward: bool,
 ) -> Result<Vec<String>, BinaryError> {
-    let mut merged: Option<Vec<Segment>> = None;
+    let mut items: Vec<Vec<Item>> = Vec::new();
     for way in ways {
-        let segments = segments(kernel, kind, &way.steps, inward);
-        match &mut merged {
-            None => merged = Some(segments),
-            Some(all) => {
-                let ops =
-                    |s: &[Segment]| s.iter().map(|s| s.op.as_ref().map(|o| o.0.clone())).collect::<Vec<_>>();
-                if ops(all) != ops(&segments) {
-                    let differs = segments
-                        .iter()
-                        .zip(all.iter())
-                        .find(|(a, b)| a.op.as_ref().map(|o| &o.0) != b.op.as_ref().map(|o| &o.0));
-                    let place =
-                        differs.and_then(|(a, b)| a.op.as_ref().or(b.op.as_ref())).map_or("", |o| &o.1);
-                    return Err(BinaryError(format!(
-                        "{name}: two ways differ in an op on TLB or GS ({place}), on a test that the language has no word \
-                         for; see it with tlbcore census --entry, and write this path by hand"
-                    )));
-                }
-                for (into, from) in all.iter_mut().zip(segments) {
-                    for touch in from.touches {
-                        if into.touches.iter().all(|t| t.0 != touch.0) {
-                            into.touches.push(touch);
-                        }
-                    }
-                }
-            }
+        let found = items_of(kernel, kind, name, &way.steps, inward)?;
+        if !items.contains(&found) {
+            items.push(found);
         }
     }
-    let mut out = Vec::new();
-    for segment in merged.unwrap_or_default() {
-        for (class, place) in segment.touches {
-            out.push(format!("touch {class} @ \"{place}\""));
-        }
-        if let Some((texts, place)) = segment.op {
-            for text in texts {
-                // A macro of one word is a section, which has its own place.
-                let bare = text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-                out.push(if bare && text != "swapgs" && text != "lfence" {
-                    text
-                } else {
-                    format!("{text} @ \"{place}\"")
-                });
-            }
-        }
-    }
-    Ok(out)
+    let ways: Vec<&[Item]> = items.iter().map(Vec::as_slice).collect();
+    merged(name, &ways)
 }
 
-fn segments(kernel: &Kernel<'_>, kind: Kind, steps: &[Step], inward: bool) -> Vec<Segment> {
-    let mut out = vec![Segment::default()];
+fn merged(name: &str, ways: &[&[Item]]) -> Result<Vec<String>, BinaryError> {
+    let mut out = Vec::new();
+    let mut ways = ways.to_vec();
+    loop {
+        let mut touches: Vec<(&'static str, &str)> = Vec::new();
+        let mut keys = Vec::new();
+        for way in &mut ways {
+            let cut = way.iter().position(|i| !matches!(i, Item::Touch(..))).unwrap_or(way.len());
+            let mut own: Vec<(&'static str, &str)> = Vec::new();
+            for item in &way[..cut] {
+                if let Item::Touch(class, place) = item {
+                    own.retain(|t| t.0 != *class);
+                    own.push((class, place));
+                }
+            }
+            for touch in own {
+                if touches.iter().all(|t| t.0 != touch.0) {
+                    touches.push(touch);
+                }
+            }
+            keys.push(way.get(cut));
+            *way = way.get(cut + 1..).unwrap_or(&[]);
+        }
+        out.extend(touches.iter().map(|(class, place)| format!("touch {class} @ \"{place}\"")));
+        match keys[0] {
+            None if keys.iter().all(Option::is_none) => return Ok(out),
+            Some(Item::Op(texts, place))
+                if keys.iter().all(|k| matches!(k, Some(Item::Op(t, _)) if t == texts)) =>
+            {
+                out.extend(texts.iter().map(|text| placed(text, place)));
+            }
+            Some(Item::Open) if keys.iter().all(|k| *k == Some(&Item::Open)) => {
+                let mut blocks = Vec::new();
+                for way in &mut ways {
+                    let end = way.iter().position(|i| *i == Item::Close).unwrap_or(way.len());
+                    blocks.push(&way[..end]);
+                    *way = way.get(end + 1..).unwrap_or(&[]);
+                }
+                out.push("if saved_cr3 is user".into());
+                out.extend(indented(merged(name, &blocks)?));
+            }
+            Some(Item::Test(set, ..))
+                if keys.iter().all(|k| matches!(k, Some(Item::Test(s, ..)) if s == set)) =>
+            {
+                let side = |member: bool| -> Vec<&[Item]> {
+                    let chosen = ways.iter().zip(&keys);
+                    chosen
+                        .filter(|(_, k)| matches!(k, Some(Item::Test(_, m, _)) if *m == member))
+                        .map(|(way, _)| *way)
+                        .collect()
+                };
+                let (inside, outside) = (side(true), side(false));
+                if inside.is_empty() || outside.is_empty() {
+                    continue; // the other way warns
+                }
+                branch(&mut out, set, merged(name, &inside)?, merged(name, &outside)?);
+                return Ok(out);
+            }
+            _ => {
+                let place = |key: &Option<&Item>| match key {
+                    Some(Item::Op(_, place) | Item::Test(_, _, place)) => Some(place.clone()),
+                    _ => None,
+                };
+                let differs = keys.iter().filter(|k| **k != keys[0]).chain(keys.first());
+                let place = differs.filter_map(place).next().unwrap_or_default();
+                return Err(BinaryError(format!(
+                    "{name}: two ways differ in an op on TLB or GS ({place}), on a test that the language has no word \
+                     for; see it with tlbcore census --entry, and write this path by hand"
+                )));
+            }
+        }
+    }
+}
+
+/// `if` and `else`, with what both end with behind them.
+fn branch(out: &mut Vec<String>, set: &str, mut inside: Vec<String>, mut outside: Vec<String>) {
+    let mut after = Vec::new();
+    while let (Some(a), Some(b)) = (inside.last(), outside.last())
+        && a == b
+        && !a.starts_with(' ')
+    {
+        after.extend(inside.pop());
+        outside.pop();
+    }
+    let blocks = match (inside.is_empty(), outside.is_empty()) {
+        (true, true) => Vec::new(),
+        (false, true) => vec![(format!("if me in {set}"), inside)],
+        (true, false) => vec![(format!("if not me in {set}"), outside)],
+        (false, false) => vec![(format!("if me in {set}"), inside), ("else".into(), outside)],
+    };
+    for (title, block) in blocks {
+        out.push(title);
+        out.extend(indented(block));
+    }
+    out.extend(after.into_iter().rev());
+}
+
+fn indented(lines: Vec<String>) -> impl Iterator<Item = String> {
+    lines.into_iter().map(|line| format!("  {line}"))
+}
+
+fn placed(text: &str, place: &str) -> String {
+    // A macro of one word is a section, which has its own place.
+    let bare = text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if bare && text != "swapgs" && text != "lfence" {
+        text.to_owned()
+    } else {
+        format!("{text} @ \"{place}\"")
+    }
+}
+
+fn items_of(
+    kernel: &Kernel<'_>,
+    kind: Kind,
+    name: &str,
+    steps: &[Step],
+    inward: bool,
+) -> Result<Vec<Item>, BinaryError> {
+    let own = !kernel.variables.is_empty();
+    let (mut out, mut open) = (Vec::new(), false);
     for step in steps {
         let place = |what: &str| {
             let text = format!("{} {:x}{what}", kernel.symbols.place(step.at), step.at);
@@ -172,23 +269,47 @@ fn segments(kernel: &Kernel<'_>, kind: Kind, steps: &[Step], inward: bool) -> Ve
         };
         match &step.what {
             What::Access { region, way, object, .. } if !matches!(way, Way::Prefetch) => {
-                let last = out.last_mut().expect("never empty");
                 // cpu_tss_rw is part of cpu_entry_area: its page is in the user's table too.
                 let class = if object.starts_with("cpu_tss_rw") { "entry" } else { class(*region) };
-                last.touches.retain(|t| t.0 != class);
-                last.touches.push((class, place(&format!(": {object}"))));
+                out.push(Item::Touch(class, place(&format!(": {object}"))));
             }
+            What::Branch { asks: Some((set, member)), .. } => out.push(Item::Test(set, *member, place(""))),
             What::Op(op) => {
-                if let Some(texts) = op_text(op, kind, step.zone, inward) {
-                    let last = out.last_mut().expect("never empty");
-                    last.op = Some((texts, place("")));
-                    out.push(Segment::default());
+                let Some(texts) = op_text(op, kind, step.zone, inward, own) else { continue };
+                if let Some(text) =
+                    texts.iter().find(|t| t.contains("unknown") || t.starts_with("invpcid type"))
+                {
+                    return Err(BinaryError(format!(
+                        "{name}: {text} at {}: the walk cannot tell the operand, and the language has no word for that",
+                        place("")
+                    )));
+                }
+                let from_kernel = own && kind == Kind::Nmi;
+                let guarded = from_kernel && matches!(op, Op::WriteCr3 { .. } | Op::Store { .. });
+                if guarded && !open {
+                    if inward {
+                        out.push(Item::Op(vec!["let saved_cr3 = cr3".into()], place("")));
+                    }
+                    out.push(Item::Open);
+                    open = true;
+                }
+                if open && matches!(op, Op::Swapgs { .. } | Op::WriteGs { .. }) {
+                    out.push(Item::Close);
+                    open = false;
+                }
+                out.push(Item::Op(texts, place("")));
+                if open && !inward && matches!(op, Op::WriteCr3 { .. }) {
+                    out.push(Item::Close);
+                    open = false;
                 }
             }
             _ => {}
         }
     }
-    out
+    if open {
+        out.push(Item::Close);
+    }
+    Ok(out)
 }
 
 fn class(region: Region) -> &'static str {
@@ -203,28 +324,30 @@ fn class(region: Region) -> &'static str {
     }
 }
 
-/// The statements of an op; `None` for what has no effect in the model.
-fn op_text(op: &Op, kind: Kind, zone: Zone, inward: bool) -> Option<Vec<String>> {
+/// The statements of an op; `None` for what has no effect in the model. `own` where the policy is in the machine code.
+fn op_text(op: &Op, kind: Kind, zone: Zone, inward: bool, own: bool) -> Option<Vec<String>> {
     let one = |text: &str| Some(vec![text.to_owned()]);
     match op {
-        Op::WriteCr3 { user: Some(false), noflush } if inward && zone == Zone::Danger => {
-            match (kind, noflush) {
-                (Kind::Nmi, _) => one("paranoid_save"),
-                _ => one("to_kernel"),
-            }
-        }
-        Op::WriteCr3 { user: Some(true), .. } => {
-            if kind == Kind::Nmi {
-                one("paranoid_restore")
-            } else {
-                one("to_user")
-            }
-        }
+        Op::WriteCr3 { user: Some(false), .. } if inward && zone == Zone::Danger => match (own, kind) {
+            (true, _) => one("mov cr3, kernel noflush"),
+            (false, Kind::Nmi) => one("paranoid_save"),
+            (false, _) => one("to_kernel"),
+        },
+        Op::WriteCr3 { user: Some(true), .. } => match (own, kind) {
+            (true, Kind::Nmi) => one("mov cr3, saved_cr3 owed"),
+            (true, _) => one("mov cr3, user owed"),
+            (false, Kind::Nmi) => one("paranoid_restore"),
+            (false, _) => one("to_user"),
+        },
         Op::Invlpg(_) => one("invlpg range"),
-        Op::WriteCr3 { .. } | Op::WriteCr4(_) | Op::Invpcid(_) => Some(vec![op.text()]),
+        Op::WriteCr3 { .. } | Op::WriteCr4(_) | Op::Invpcid(_) | Op::Store { .. } => Some(vec![op.text()]),
         Op::Swapgs { .. } => one("swapgs"),
         Op::WriteGs { user: false } => {
-            Some(["let saved_gs = gsbase", "mov gsbase, kernel", "nmi_guard"].map(str::to_owned).to_vec())
+            let mut texts = vec!["let saved_gs = gsbase".to_owned(), "mov gsbase, kernel".to_owned()];
+            if !own {
+                texts.push("nmi_guard".into());
+            }
+            Some(texts)
         }
         Op::WriteGs { user: true } => Some(vec!["mov gsbase, saved_gs".into()]),
         Op::Lfence => one("lfence"),

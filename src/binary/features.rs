@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::BinaryError;
-use super::image::Image;
+use super::image::{Image, u64_at};
 use super::kallsyms::Symbols;
 use crate::hw::preset::Preset;
 use crate::names;
@@ -65,6 +65,13 @@ impl FeatureSet {
                 ));
             }
             if numbers.number(&name).is_none() && !PLAIN.contains(&name.as_str()) {
+                if !numbers.shown() {
+                    return Err(BinaryError(format!(
+                        "feature `{word}`: the image has no table of feature names (x86_cap_flags), so that it cannot be \
+                         told which alternatives it turns on; without it are known: {}",
+                        numbers.all.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>().join(", ")
+                    )));
+                }
                 let hint = names::hint(&name, numbers.all.iter().map(|(n, _)| n.as_str()));
                 return Err(BinaryError(format!("this kernel has no feature `{word}`{hint}")));
             }
@@ -114,24 +121,23 @@ impl Numbers {
             .iter()
             .filter_map(|(name, numbers)| Some(((*name).to_owned(), numbers[column]?)))
             .collect();
-        let shown = |list: &str, first: u16, all: &mut Vec<(String, u16)>| {
-            let Some(start) = symbols.address(list) else { return };
-            let words = symbols.next(start).map_or(0, |end| (end - start) / 8).min(32 * 32);
-            for i in 0..words {
-                let Some(pointer) = image.read(start + 8 * i, 8) else { break };
-                let pointer = u64::from_le_bytes(pointer.try_into().expect("eight"));
-                let Some(text) = image.from(pointer).filter(|_| pointer != 0) else { continue };
-                let end = memchr::memchr(0, &text[..text.len().min(64)]).unwrap_or(0);
-                if let Ok(name) = std::str::from_utf8(&text[..end])
-                    && !name.is_empty()
-                    && all.iter().all(|(n, _)| n != name)
-                {
-                    all.push((name.to_owned(), first + i as u16));
-                }
+        for (number, name) in shown(image, symbols) {
+            if all.iter().all(|(n, _)| *n != name) {
+                all.push((name, number));
             }
-        };
-        shown("x86_cap_flags", 0, &mut all);
+        }
         Self { all, borrowed: (!exact).then_some(name) }
+    }
+
+    /// Of a kernel of which nothing is known.
+    #[cfg(test)]
+    pub fn none() -> Self {
+        Self { all: Vec::new(), borrowed: None }
+    }
+
+    /// Do the tables name any feature that `/proc/cpuinfo` shows?
+    fn shown(&self) -> bool {
+        self.all.iter().any(|(name, _)| name == "fpu")
     }
 
     /// The number of a name.
@@ -143,6 +149,63 @@ impl Numbers {
     pub fn of(&self, set: &FeatureSet) -> BTreeSet<u16> {
         self.all.iter().filter(|(name, _)| set.has(name)).map(|(_, number)| *number).collect()
     }
+}
+
+/// Words of `x86_cap_flags`: 32 for each of the 20 to 24 words of bits.
+const WORDS: u64 = 32 * 32;
+
+/// `x86_cap_flags`: by number, the names that `/proc/cpuinfo` shows. Kernels that leave data out of kallsyms do not say
+/// where it is; then it is the one table whose first pointers lead to the names of the first four features.
+fn shown(image: &Image, symbols: &Symbols) -> Vec<(u16, String)> {
+    let Some(start) = symbols.address("x86_cap_flags").or_else(|| by_shape(image)) else { return Vec::new() };
+    let end = symbols.named("x86_cap_flags").and_then(|s| symbols.next(s.address)).unwrap_or(u64::MAX);
+    let words = ((end - start) / 8).min(WORDS);
+    let mut out = Vec::new();
+    for i in 0..words {
+        let Some(pointer) = image.read(start + 8 * i, 8).and_then(|b| u64_at(b, 0)) else { break };
+        if pointer == 0 {
+            continue;
+        }
+        // What follows the table is no pointer, or one to no name.
+        let Some(name) = text(image, pointer).filter(|n| is_name(n)) else { break };
+        out.push((i as u16, name.to_owned()));
+    }
+    out
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-".contains(&b))
+}
+
+fn text(image: &Image, address: u64) -> Option<&str> {
+    let bytes = image.from(address)?;
+    let bytes = &bytes[..bytes.len().min(64)];
+    std::str::from_utf8(&bytes[..memchr::memchr(0, bytes)?]).ok()
+}
+
+fn by_shape(image: &Image) -> Option<u64> {
+    const FIRST: [&str; 4] = ["fpu", "vme", "de", "pse"];
+    // The linker may make a name the tail of another text; of these one stands alone.
+    const ALONE: [(u64, &[u8]); 4] =
+        [(1, b"\0vme\0"), (13, b"\0pge\0"), (15, b"\0cmov\0"), (19, b"\0clflush\0")];
+    let rodata = image.section(".rodata")?;
+    let bytes = image.content(rodata);
+    let is_table = |table: u64| {
+        table.is_multiple_of(8)
+            && FIRST.iter().enumerate().all(|(i, first)| {
+                let pointer = image.read(table + 8 * i as u64, 8).and_then(|b| u64_at(b, 0));
+                pointer.and_then(|p| text(image, p)) == Some(first)
+            })
+    };
+    ALONE.iter().find_map(|(number, name)| {
+        memchr::memmem::find_iter(bytes, name).find_map(|at| {
+            let name = (rodata.address + at as u64 + 1).to_le_bytes();
+            memchr::memmem::find_iter(bytes, &name)
+                .map(|at| (rodata.address + at as u64).wrapping_sub(8 * number))
+                .find(|table| is_table(*table))
+        })
+    })
 }
 
 /// What a CPU preset says of its machine, with all mitigations that its facts ask for.

@@ -174,6 +174,24 @@ impl Image {
         self.content(section).get((address - section.address) as usize..)
     }
 
+    /// The same image with other bytes in one section.
+    ///
+    /// # Panics
+    ///
+    /// If they are not as many as the section has.
+    pub fn with(&self, section: &Section, bytes: &[u8]) -> Self {
+        let mut elf = self.elf.clone();
+        if let Some(at) = section.offset {
+            elf[at..at + section.size as usize].copy_from_slice(bytes);
+        }
+        Self {
+            elf,
+            sections: self.sections.clone(),
+            packing: self.packing.clone(),
+            release: self.release.clone(),
+        }
+    }
+
     /// Major and minor version, as `(6, 12)`.
     pub fn version(&self) -> Option<(u32, u32)> {
         let mut parts = self.release.as_ref()?.split(|c: char| !c.is_ascii_digit());

@@ -5,6 +5,8 @@
 //! Layouts (scripts/kallsyms.c): before 6.5 offsets and base come first and the tokens last; from 6.5 on the names come
 //! first. Before 6.15 per-CPU symbols are small absolute numbers and all others are negative offsets.
 
+use std::ops::Range;
+
 use super::BinaryError;
 use super::image::{Image, u16_at, u32_at, u64_at};
 
@@ -168,15 +170,19 @@ fn find_tokens(bytes: &[u8], address: u64) -> Option<Tables<'_>> {
 /// the markers, and where a table of that many addresses fits.
 fn find_names(image: &Image, tables: &Tables<'_>) -> Option<Found> {
     // Where the markers stand just before the tokens their last one says about where the names start.
-    let near = last_marker(tables).and_then(|(start, offset)| {
+    let near = last_marker(tables).and_then(|(start, offset, markers)| {
         let latest = start.checked_sub(offset)?;
-        find_names_in(image, tables, latest.saturating_sub(256 * 600)..latest)
+        let counts = 256 * (markers - 1) + 1..256 * markers + 1;
+        find_names_in(image, tables, latest.saturating_sub(256 * 600)..latest, &counts)
     });
-    near.or_else(|| find_names_in(image, tables, tables.before.saturating_sub(48 << 20)..tables.before))
+    near.or_else(|| {
+        let window = tables.before.saturating_sub(48 << 20)..tables.before;
+        find_names_in(image, tables, window, &(2..4 << 20))
+    })
 }
 
-/// Where `kallsyms_markers` starts, and what its last entry says, if it stands just before the tokens.
-fn last_marker(tables: &Tables<'_>) -> Option<(usize, usize)> {
+/// Where `kallsyms_markers` starts, what its last entry says, and how many it has, if it stands just before the tokens.
+fn last_marker(tables: &Tables<'_>) -> Option<(usize, usize, usize)> {
     (0..8).find_map(|gap| {
         let end = tables.before.checked_sub(gap)?;
         let last = u32_at(tables.bytes, end.checked_sub(4)?)?;
@@ -190,22 +196,27 @@ fn last_marker(tables: &Tables<'_>) -> Option<(usize, usize)> {
             }
             value = before;
         }
-        (last > 0).then_some((at, last as usize))
+        (last > 0).then_some((at, last as usize, (end - at) / 4))
     })
 }
 
-fn find_names_in(image: &Image, tables: &Tables<'_>, window: std::ops::Range<usize>) -> Option<Found> {
+fn find_names_in(
+    image: &Image,
+    tables: &Tables<'_>,
+    window: Range<usize>,
+    counts: &Range<usize>,
+) -> Option<Found> {
     let bytes = tables.bytes;
     let mut at = window.start.next_multiple_of(4);
     while at + 16 < window.end {
         let count = u32_at(bytes, at)? as usize;
-        if (2..4 << 20).contains(&count) {
+        if counts.contains(&count) {
             // Aligned to 8 bytes up to 6.x, to 4 in 7.x.
             let padded = u32_at(bytes, at + 4) == Some(0);
             for start in if padded { [at + 8, at + 4] } else { [at + 4; 2] } {
-                if names(tables, start, count.min(3)).is_some_and(|(n, _)| n.iter().all(plausible))
-                    && let Some((all, end)) = names(tables, start, count)
-                    && markers_agree(tables, start, end, count)
+                if names(tables, start, count.min(3)).is_some_and(|n| n.iter().all(plausible))
+                    && markers_agree(tables, start, count)
+                    && let Some(all) = names(tables, start, count)
                     && let Some(addresses) = addresses(image, tables, at, count)
                 {
                     return Some((all, addresses));
@@ -224,8 +235,8 @@ fn plausible((kind, name): &(u8, String)) -> bool {
     kind.is_ascii_alphabetic() && !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// Expand `count` names; `None` if they run out of the section. Also where they end.
-fn names(tables: &Tables<'_>, mut at: usize, count: usize) -> Option<(Vec<(u8, String)>, usize)> {
+/// Expand `count` names; `None` if they run out of the section.
+fn names(tables: &Tables<'_>, mut at: usize, count: usize) -> Option<Vec<(u8, String)>> {
     let mut out = Vec::with_capacity(count);
     let mut whole = Vec::new();
     for _ in 0..count {
@@ -238,7 +249,7 @@ fn names(tables: &Tables<'_>, mut at: usize, count: usize) -> Option<(Vec<(u8, S
         let (kind, name) = whole.split_first()?;
         out.push((*kind, std::str::from_utf8(name).ok()?.to_owned()));
     }
-    Some((out, at))
+    Some(out)
 }
 
 /// A name's length in tokens: one byte, or two from 128 on (6.1).
@@ -252,22 +263,21 @@ fn length(bytes: &[u8], at: &mut usize) -> Option<usize> {
     (len > 0).then_some(len)
 }
 
-/// `kallsyms_markers`: where each 256th name starts.
-fn markers_agree(tables: &Tables<'_>, start: usize, end: usize, count: usize) -> bool {
+/// `kallsyms_markers`: where each 256th name starts. Only lengths are read, since most places are none.
+fn markers_agree(tables: &Tables<'_>, start: usize, count: usize) -> bool {
     let mut expected = Vec::new();
     let mut at = start;
     for i in 0..count {
         if i % 256 == 0 {
             expected.push((at - start) as u32);
         }
-        let Some(len) = length(tables.bytes, &mut at) else { return false };
-        at += len;
+        match length(tables.bytes, &mut at) {
+            Some(len) if at + len <= tables.before => at += len,
+            _ => return false,
+        }
     }
     (0..16).any(|gap| {
-        expected
-            .iter()
-            .enumerate()
-            .all(|(i, offset)| u32_at(tables.bytes, end + gap + 4 * i) == Some(*offset))
+        expected.iter().enumerate().all(|(i, offset)| u32_at(tables.bytes, at + gap + 4 * i) == Some(*offset))
     })
 }
 

@@ -9,16 +9,14 @@
 // Addresses are u64 and offsets i64: both wrap and extend their sign as the CPU's do.
 #![allow(clippy::cast_possible_wrap, clippy::cast_lossless)]
 
-mod alu;
-mod branch;
 pub mod btf;
 pub mod census;
+pub mod difference;
 pub mod emit;
-mod exec;
 pub mod features;
 pub mod image;
 pub mod kallsyms;
-mod memory;
+pub mod live;
 pub mod patch;
 pub mod scenario;
 pub mod step;

@@ -6,7 +6,7 @@ use super::kallsyms::Symbols;
 use super::value::{ANY, Base, Val};
 
 /// What every walk assumes.
-pub const ASSUMED: [&str; 8] = [
+pub const ASSUMED: [&str; 9] = [
     "context tracking is on and says that this CPU is in user mode",
     "the CPU is online",
     "no exit work is pending",
@@ -14,6 +14,7 @@ pub const ASSUMED: [&str; 8] = [
     "no breakpoint is armed",
     "this is no confidential guest",
     "no CPU is crashing the kernel",
+    "the random offset of the task stack is 0",
     "branches that warn or panic are not followed",
 ];
 
@@ -58,8 +59,11 @@ pub struct Entry {
     pub arrival: Arrival,
 }
 
-/// Exceptions for which the CPU pushes an error code (SDM 3A 6.13).
-const WITH_CODE: [&str; 9] = [
+/// Exceptions for which the CPU pushes an error code (SDM 3A 6.13), and the two entries whose stubs push a vector in its
+/// place (`irq_entries_start`, `spurious_entries_start`).
+const WITH_CODE: [&str; 11] = [
+    "asm_common_interrupt",
+    "asm_spurious_interrupt",
     "asm_exc_double_fault",
     "asm_exc_invalid_tss",
     "asm_exc_segment_not_present",
@@ -115,7 +119,7 @@ pub fn entries(symbols: &Symbols, features: &FeatureSet) -> Vec<Entry> {
     gates.sort_unstable();
     gates.dedup();
     for name in gates {
-        let code = WITH_CODE.contains(&name) || name.ends_with("_interrupt");
+        let code = WITH_CODE.contains(&name);
         let ist = ON_IST.contains(&name);
         if name != "asm_exc_double_fault" {
             let suffix = if NMI_LIKE.contains(&name) { " (from user mode)" } else { "" };
@@ -202,6 +206,11 @@ pub(super) fn cr3(features: &FeatureSet) -> Val {
     if features.has("pti") { cr3.with_bit(11, features.has("pcid")) } else { cr3 }
 }
 
+/// CR4: global pages are on where the CPU has them.
+pub(super) fn cr4(features: &FeatureSet) -> Val {
+    if features.has("pge") { ANY.with_bit(7, true) } else { ANY }
+}
+
 /// What a variable holds when a path starts; `None` where nothing is known. Names are those of reports.
 pub(super) fn held(name: &str) -> Option<Val> {
     let known = match name {
@@ -225,6 +234,8 @@ pub(super) fn held(name: &str) -> Option<Val> {
         "pcpu_hot.preempt_count" | "__preempt_count" => Val::of(0x8000_0000),
         // No other CPU is crashing the kernel.
         "crashing_cpu" => Val::of(u64::MAX),
+        // The copy of CR4, with PGE on (`__flush_tlb_all` toggles it).
+        "cpu_tlbstate.cr4" => ANY.with_bit(7, true),
         "current->thread_info.flags"
         | "current->thread_info.syscall_work"
         | "current->kstack_offset"
@@ -233,4 +244,31 @@ pub(super) fn held(name: &str) -> Option<Val> {
         _ => return None,
     };
     Some(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::binary::features::Numbers;
+    use crate::binary::kallsyms::Symbol;
+
+    #[test]
+    fn a_vector_is_pushed_by_the_stubs_of_devices_alone() {
+        let names = ["asm_common_interrupt", "asm_spurious_interrupt", "asm_sysvec_apic_timer_interrupt"];
+        let list = names.iter().enumerate().map(|(i, name)| Symbol {
+            address: 0x1000 + 0x10 * i as u64,
+            kind: b'T',
+            name: (*name).to_owned(),
+        });
+        let symbols = Symbols::new(list.collect());
+
+        let found = entries(&symbols, &FeatureSet::parse("pti", &Numbers::none()).unwrap());
+
+        let code = |name: &str| {
+            let entry = found.iter().find(|e| e.name == name).unwrap();
+            entry.arrival == Arrival::Gate { code: true, ist: false }
+        };
+        assert!(code("asm_common_interrupt") && code("asm_spurious_interrupt"));
+        assert!(!code("asm_sysvec_apic_timer_interrupt"), "what it reads as CS would be RIP");
+    }
 }

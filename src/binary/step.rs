@@ -1,5 +1,7 @@
 //! What a path consists of: steps, each with its address and zone, and the words of reports for them.
 
+use std::rc::Rc;
+
 use serde::Serialize;
 
 /// Where on the way a step is.
@@ -155,7 +157,7 @@ pub enum What {
         /// How.
         way: Way,
         /// What is there: a variable, a field, or how the address came to be.
-        object: String,
+        object: Rc<str>,
         /// Relative to a GS base that is still the user's?
         user_gs: bool,
     },
@@ -164,19 +166,21 @@ pub enum What {
     /// A branch that the state does not decide.
     Branch {
         /// The test.
-        test: String,
+        test: Rc<str>,
         /// Does this path take it?
         taken: bool,
+        /// Where it asks whether this CPU is in a set of the language: the set, and whether it is on this path.
+        asks: Option<(&'static str, bool)>,
     },
     /// A jump label.
     Key {
         /// The key.
-        key: String,
+        key: Rc<str>,
         /// Is it on?
         on: bool,
     },
     /// A call of a function.
-    Call(String),
+    Call(Rc<str>),
 }
 
 /// Ops that matter to a TLB, and what stands beside them.
@@ -223,6 +227,15 @@ pub enum Op {
     Cli,
     /// VERW.
     Verw,
+    /// A store to a variable of a policy.
+    Store {
+        /// The policy's name for it.
+        variable: String,
+        /// What it leaves, if known.
+        value: Option<u64>,
+        /// Is it a locked instruction, or XCHG?
+        locked: bool,
+    },
     /// A call out of entry and noinstr text.
     LeavesNoinstr(String),
     /// A branch to an address that the state does not tell.
@@ -266,6 +279,10 @@ impl Op {
             Self::Sti => "sti".into(),
             Self::Cli => "cli".into(),
             Self::Verw => "verw".into(),
+            Self::Store { variable, value, locked } => {
+                let value = value.map_or("unknown".into(), |v| v.to_string());
+                if *locked { format!("xchg {variable}, {value}") } else { format!("{variable} = {value}") }
+            }
             Self::LeavesNoinstr(name) => format!("calls {name}, out of noinstr"),
             Self::Unresolved(what) => format!("branches to {what}, which the walk cannot tell"),
         }

@@ -5,8 +5,9 @@
 //! else both ways are. Each path ends at user mode, at the atomic of context tracking (the way in) or where it warns.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, InstructionInfoFactory};
+use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, InstructionInfoFactory, IntelFormatter};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::BinaryError;
@@ -14,11 +15,18 @@ use super::btf::{Btf, Type};
 use super::features::{FeatureSet, Numbers};
 use super::image::Image;
 use super::kallsyms::Symbols;
-use super::memory::Loc;
 use super::patch::Patches;
 use super::scenario::{self, Arrival, Entry};
 use super::step::{Region, Step, Way, What, Zone};
 use super::value::{ANY, Base, Flags, Val};
+
+mod alu;
+mod branch;
+mod exec;
+mod memory;
+mod reach;
+
+use memory::Loc;
 
 /// How a path ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,10 +80,26 @@ pub struct Kernel<'a> {
     pub patches: Patches,
     /// Version whose feature numbers were borrowed.
     pub borrowed: Option<&'static str>,
-    pub(super) entry_text: (u64, u64),
-    pub(super) noinstr: (u64, u64),
-    pub(super) data: u64,
+    entry_text: (u64, u64),
+    noinstr: (u64, u64),
+    data: u64,
+    /// `struct task_struct`.
+    task: Option<Type>,
+    /// Variables of policies that it has.
+    pub variables: Vec<Variable>,
 }
+
+/// A policy's variable in the machine code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// The policy's name for it.
+    pub name: String,
+    /// Its symbol's address.
+    pub address: u64,
+}
+
+/// Variables of posted series, whose symbols have the names that the policies give them (v7 28/31).
+const VARIABLES: [&str; 1] = ["kernel_cr3_loaded"];
 
 impl<'a> Kernel<'a> {
     /// Of an image, for these features.
@@ -85,17 +109,45 @@ impl<'a> Kernel<'a> {
         let patches = Patches::read(image, symbols, &numbers, &features)?;
         let range = |from: &str, to: &str| Ok::<_, BinaryError>((symbols.need(from)?, symbols.need(to)?));
         let data = image.section(".data").map_or(u64::MAX, |s| s.address);
+        let btf = Btf::read(image);
         Ok(Self {
             image,
             symbols,
-            btf: Btf::read(image),
+            task: btf.as_ref().and_then(|b| b.structure("task_struct")),
+            btf,
             features,
             patches,
             borrowed: numbers.borrowed,
             entry_text: range("__entry_text_start", "__entry_text_end")?,
             noinstr: range("__noinstr_text_start", "__noinstr_text_end")?,
             data,
+            variables: VARIABLES
+                .iter()
+                .filter_map(|name| {
+                    Some(Variable { name: (*name).to_owned(), address: symbols.address(name)? })
+                })
+                .collect(),
         })
+    }
+
+    /// The same with text that is patched already, as it runs: no alternative and no jump label is applied.
+    pub fn as_it_runs(mut self) -> Self {
+        self.patches = Patches::default();
+        self
+    }
+
+    /// Further variables of a policy, each with the symbol that holds it.
+    pub fn find_variables(&mut self, given: &[(String, String)]) -> Result<(), BinaryError> {
+        for (name, symbol) in given {
+            let address = self.symbols.address(symbol).ok_or_else(|| {
+                let near = self.symbols.all().iter().map(|s| s.name.as_str());
+                let hint = crate::names::hint(symbol, near.filter(|n| n.len().abs_diff(symbol.len()) < 4));
+                BinaryError(format!("variable `{name}`: the kernel has no symbol `{symbol}`{hint}"))
+            })?;
+            self.variables.retain(|v| v.name != *name);
+            self.variables.push(Variable { name: name.clone(), address });
+        }
+        Ok(())
     }
 
     /// The entries that the image has.
@@ -103,7 +155,12 @@ impl<'a> Kernel<'a> {
         scenario::entries(self.symbols, &self.features)
     }
 
-    pub(super) fn instrumented(&self, address: u64) -> bool {
+    /// Is it C code that must not be instrumented?
+    fn in_noinstr(&self, address: u64) -> bool {
+        (self.noinstr.0..self.noinstr.1).contains(&address)
+    }
+
+    fn instrumented(&self, address: u64) -> bool {
         let within = |(from, to): (u64, u64)| (from..to).contains(&address);
         !within(self.entry_text) && !within(self.noinstr)
     }
@@ -111,48 +168,51 @@ impl<'a> Kernel<'a> {
 
 /// Something that a pointer points to.
 #[derive(Clone, Debug)]
-pub(super) struct Object {
-    pub name: String,
-    pub kind: Option<Type>,
-    pub region: Region,
+struct Object {
+    name: Rc<str>,
+    kind: Option<Type>,
+    region: Region,
 }
 
 /// Whose GS base is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Gs {
+enum Gs {
     User,
     Kernel,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Resume {
+struct Resume {
     /// First and last byte of the replacement.
-    pub code: (u64, u64),
+    code: (u64, u64),
     /// What it replaces.
-    pub instead: u64,
+    instead: u64,
     /// Where it goes on.
-    pub back: u64,
+    back: u64,
 }
 
 /// What set the flags: an instruction, and the memory that it looked at.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Why(pub Option<Instruction>, pub Option<Loc>);
+struct Why(Option<Instruction>, Option<Loc>);
 
 /// A path under way.
 #[derive(Clone, Debug)]
-pub(super) struct State {
-    pub ip: u64,
-    pub regs: [Val; 16],
-    pub flags: Flags,
+struct State {
+    ip: u64,
+    regs: [Val; 16],
+    flags: Flags,
     /// What set the flags.
-    pub why: Why,
-    pub memory: BTreeMap<(Base, i64), (u8, Val)>,
-    pub gs: Gs,
-    pub cr3: Val,
-    pub zone: Zone,
-    pub resume: Vec<Resume>,
-    pub steps: Vec<Step>,
-    pub instructions: usize,
+    why: Why,
+    memory: BTreeMap<(Base, i64), (u8, Val)>,
+    gs: Gs,
+    cr3: Val,
+    cr4: Val,
+    /// The instruction under way, and whether it is locked.
+    at: (u64, bool),
+    zone: Zone,
+    resume: Vec<Resume>,
+    steps: Vec<Step>,
+    instructions: usize,
 }
 
 impl State {
@@ -184,6 +244,8 @@ impl State {
             // FRED delivers with the kernel's GS base.
             gs: if matches!(entry.arrival, Arrival::Fred { .. }) { Gs::Kernel } else { Gs::User },
             cr3: scenario::cr3(&kernel.features),
+            cr4: scenario::cr4(&kernel.features),
+            at: (entry.address, false),
             zone: Zone::Before,
             resume: Vec::new(),
             steps,
@@ -194,18 +256,19 @@ impl State {
     fn same(&self) -> u64 {
         use std::hash::{Hash, Hasher};
         let mut hasher = rustc_hash::FxHasher::default();
-        (self.ip, self.regs, self.flags, self.gs, self.cr3, self.zone, &self.resume, &self.memory)
+        (self.ip, self.regs, self.flags, self.gs, self.cr3, self.cr4, self.zone, &self.resume, &self.memory)
             .hash(&mut hasher);
         hasher.finish()
     }
 }
 
 /// What becomes of a path after an instruction.
-pub(super) enum Flow {
+enum Flow {
     /// It goes on at `ip`.
     On,
-    /// The branch at the first address may also go to the second.
-    Fork(u64, u64, String),
+    /// The branch at the first address may also go to the second; its test, and the set that it asks about with whether
+    /// this CPU is in it where it goes there.
+    Fork(u64, u64, Rc<str>, Option<(&'static str, bool)>),
     /// It may also go on as this.
     Split(Box<State>),
     /// It ends.
@@ -227,11 +290,15 @@ const BODY: usize = 100_000;
 
 /// Follows paths through one kernel.
 pub struct Walker<'k, 'a> {
-    pub(super) kernel: &'k Kernel<'a>,
-    pub(super) objects: Vec<Object>,
-    pub(super) by_name: FxHashMap<String, u32>,
+    kernel: &'k Kernel<'a>,
+    objects: Vec<Object>,
+    by_name: FxHashMap<Rc<str>, u32>,
     decoded: FxHashMap<u64, Instruction>,
-    pub(super) facts: InstructionInfoFactory,
+    /// What is at an offset: its name and its type.
+    named: FxHashMap<(Base, i64), (Rc<str>, Option<Type>)>,
+    /// Does a function lead to an atomic of context tracking? By its address.
+    leads: FxHashMap<u64, bool>,
+    facts: InstructionInfoFactory,
     /// Instructions walked so far.
     pub instructions: usize,
 }
@@ -244,6 +311,8 @@ impl<'k, 'a> Walker<'k, 'a> {
             objects: Vec::new(),
             by_name: FxHashMap::default(),
             decoded: FxHashMap::default(),
+            named: FxHashMap::default(),
+            leads: FxHashMap::default(),
             facts: InstructionInfoFactory::new(),
             instructions: 0,
         }
@@ -338,7 +407,7 @@ impl<'k, 'a> Walker<'k, 'a> {
             }
             match self.step(&mut state, &entry.name)? {
                 Flow::On => {}
-                Flow::Fork(at, target, test) => {
+                Flow::Fork(at, target, test, asks) => {
                     let mut other = state.clone();
                     other.ip = target;
                     if state.zone == Zone::Body {
@@ -349,8 +418,10 @@ impl<'k, 'a> Walker<'k, 'a> {
                             return Ok(0);
                         }
                     } else {
-                        let (zone, no) = (state.zone, What::Branch { test: test.clone(), taken: false });
-                        other.steps.push(Step { at, zone, what: What::Branch { test, taken: true } });
+                        let zone = state.zone;
+                        let not = asks.map(|(set, member)| (set, !member));
+                        let no = What::Branch { test: test.clone(), taken: false, asks: not };
+                        other.steps.push(Step { at, zone, what: What::Branch { test, taken: true, asks } });
                         state.steps.push(Step { at, zone, what: no });
                         pending.push(other);
                     }
@@ -382,14 +453,14 @@ impl<'k, 'a> Walker<'k, 'a> {
     }
 
     /// An address in a replacement, as the address in the running text.
-    pub(super) fn shown(&self, state: &State, address: u64) -> u64 {
+    fn shown(&self, state: &State, address: u64) -> u64 {
         match state.resume.last() {
             Some(r) if (r.code.0..r.code.1).contains(&address) => r.instead + (address - r.code.0),
             _ => address,
         }
     }
 
-    pub(super) fn decode(&mut self, ip: u64, entry: &str) -> Result<Instruction, BinaryError> {
+    fn decode(&mut self, ip: u64, entry: &str) -> Result<Instruction, BinaryError> {
         if let Some(found) = self.decoded.get(&ip) {
             return Ok(*found);
         }
@@ -412,4 +483,11 @@ impl<'k, 'a> Walker<'k, 'a> {
         self.decoded.insert(ip, instruction);
         Ok(instruction)
     }
+}
+
+/// The instruction as text.
+fn text(i: &Instruction) -> String {
+    let mut out = String::new();
+    IntelFormatter::new().format(i, &mut out);
+    out
 }

@@ -1,8 +1,11 @@
 //! Kernel images cross the boundary as bytes, censuses as JSON.
 
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
-use crate::binary::{census, emit, features};
+use crate::binary::image::Image;
+use crate::binary::kallsyms::Symbols;
+use crate::binary::{BinaryError, census, difference, emit, features, live};
 
 /// The census of an image's entry and exit paths, as JSON.
 #[pyfunction]
@@ -27,16 +30,58 @@ pub fn binary_report(census: &str, entry: Option<&str>) -> PyResult<String> {
 #[pyfunction]
 pub fn binary_compare(old: &str, new: &str) -> PyResult<(String, String, bool)> {
     let (old, new) = (census::Census::parse(old)?, census::Census::parse(new)?);
-    let found = census::compare(&old, &new);
+    let found = difference::compare(&old, &new);
     let json = serde_json::to_string(&found).expect("plain data");
     Ok((found.text(&old, &new), json, found.danger))
 }
 
-/// The paths of an image as a kernel text.
+/// The paths of an image as a kernel text; `variables` are pairs of a policy's variable and the symbol that holds it.
 #[pyfunction]
-pub fn binary_extract(py: Python<'_>, image: &[u8], features: &str) -> PyResult<String> {
+#[pyo3(signature = (image, features, variables=Vec::new()))]
+pub fn binary_extract(
+    py: Python<'_>,
+    image: &[u8],
+    features: &str,
+    variables: Vec<(String, String)>,
+) -> PyResult<String> {
     let image = image.to_vec();
-    Ok(py.detach(|| emit::extract(image, features))?)
+    Ok(py.detach(|| emit::extract(image, features, &variables))?)
+}
+
+/// The running kernel against its file: a report, whether they are the same, and the census of the running text as JSON.
+#[pyfunction]
+pub fn binary_verify(
+    py: Python<'_>,
+    image: &[u8],
+    features: &str,
+    core: &str,
+    kallsyms: &str,
+) -> PyResult<(String, bool, String)> {
+    let image = image.to_vec();
+    let found = py.detach(|| {
+        let mut file =
+            std::fs::File::open(core).map_err(|e| BinaryError(format!("{core} cannot be opened: {e}")))?;
+        live::verify(image, features, &mut file, kallsyms)
+    })?;
+    Ok((found.report, found.same, serde_json::to_string(&found.live).expect("plain data")))
+}
+
+/// An image as the ELF that it packs, and the addresses of symbols, `None` for those that it has not.
+#[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // extracted from Python by value
+pub fn binary_unpack<'py>(
+    py: Python<'py>,
+    image: &[u8],
+    names: Vec<String>,
+) -> PyResult<(Bound<'py, PyBytes>, Vec<Option<u64>>)> {
+    let image = image.to_vec();
+    let (image, found) = py.detach(|| {
+        let image = Image::parse(image)?;
+        let symbols = Symbols::read(&image)?;
+        let found = names.iter().map(|name| symbols.address(name)).collect();
+        Ok::<_, BinaryError>((image, found))
+    })?;
+    Ok((PyBytes::new(py, image.bytes()), found))
 }
 
 /// The features to walk for, as a list of names: those of this machine's /proc/cpuinfo and vulnerability files, those

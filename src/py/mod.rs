@@ -29,7 +29,10 @@ mod _core {
     use super::addresses::{AddressReader, address_columns, address_formats, address_kinds};
 
     #[pymodule_export]
-    use super::binary::{binary_census, binary_compare, binary_extract, binary_features, binary_report};
+    use super::binary::{
+        binary_census, binary_compare, binary_extract, binary_features, binary_report, binary_unpack,
+        binary_verify,
+    };
 
     #[pymodule_export]
     use super::calibrate::{calibrate_run, calibrate_stages};

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import lzma
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from tlbcore import _core
@@ -60,9 +63,37 @@ def _saved(path: str | Path, data: bytes) -> bytes:
         raise ImageError(f"{path}: damaged xz file: {error}") from None
 
 
-def extract(path: str | Path, features: str) -> str:
-    """Return the paths of an image as a kernel text."""
+def extract(path: str | Path, features: str, variables: Sequence[str] = ()) -> str:
+    """Return the paths of an image as a kernel text; `variables` are texts NAME=SYMBOL."""
+    pairs = []
+    for pair in variables:
+        name, sign, symbol = pair.partition("=")
+        if not (name and sign and symbol):
+            raise ImageError(f"a variable is NAME=SYMBOL, such as kernel_cr3_loaded=my_flag: got {pair!r}")
+        pairs.append((name, symbol))
     try:
-        return _core.binary_extract(read(path), features)
+        return _core.binary_extract(read(path), features, pairs)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
+
+
+def verify(path: str | Path, features: str, proc: Path = Path("/proc")) -> tuple[str, bool, str]:
+    """Compare an image with the running kernel: a report, whether they are the same, the running text's census."""
+    release, core = proc / "sys/kernel/osrelease", proc / "kcore"
+    if not core.exists():
+        raise ImageError(
+            f"{core}: there is none, so the running text cannot be read (CONFIG_PROC_KCORE, which micro-VMs leave out); "
+            "the file itself is walked without --verify-live"
+        )
+    if not os.access(core, os.R_OK):
+        raise ImageError(f"{core}: only root may read the running text: run as root")
+    data = read(path)
+    found = _core.binary_verify(
+        data, features, str(core), (proc / "kallsyms").read_text(encoding="ascii", errors="replace")
+    )
+    running, walked = release.read_text().strip(), json.loads(found[2])["release"]
+    if running != walked:
+        raise ImageError(
+            f"{path}: an image of Linux {walked}, but {running} runs: give the image that was booted"
+        )
+    return found

@@ -14,8 +14,15 @@ def command(
     features: census.Features = None,
     cpu: census.Cpu = None,
     this_machine: census.ThisMachine = False,
+    variable: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A policy's variable and the symbol that holds it; kernel_cr3_loaded is found by its name.",
+            metavar="NAME=SYMBOL",
+        ),
+    ] = None,
 ) -> None:
     """Write the entry and exit paths of a kernel image as a kernel text, for check --kernel."""
     from tlbcore._input import images
 
-    print(images.extract(image, census.chosen(features, cpu, this_machine)), end="")
+    print(images.extract(image, census.chosen(features, cpu, this_machine), variable or ()), end="")

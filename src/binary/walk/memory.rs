@@ -1,13 +1,15 @@
 //! Which memory an address is: its region, the name of what is there, and what is known of its content.
 
+use std::rc::Rc;
+
 use iced_x86::{Instruction, Register, UsedMemory};
 
-use super::exec::text;
-use super::image::u64_at;
-use super::scenario;
-use super::step::Region;
-use super::value::{ANY, Base, Val, mask};
-use super::walk::{Object, State, Walker};
+use super::text;
+use super::{Object, State, Walker};
+use crate::binary::image::u64_at;
+use crate::binary::scenario;
+use crate::binary::step::{Op, Region};
+use crate::binary::value::{ANY, Base, Val, mask};
 
 /// A place in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,19 +152,32 @@ impl Walker<'_, '_> {
     }
 
     /// What is there.
-    pub(super) fn name(&mut self, loc: &Loc) -> String {
+    pub(super) fn name(&mut self, loc: &Loc) -> Rc<str> {
         match loc {
-            Loc::Unknown(text) => text.clone(),
+            Loc::Unknown(text) => text.as_str().into(),
             Loc::Slot { base, off, .. } => self.slot_name(*base, *off).0,
             Loc::Indexed { base, off, .. } => {
                 let (name, _) = self.slot_name(*base, *off);
-                format!("{name}[...]")
+                format!("{name}[...]").into()
             }
         }
     }
 
     /// The name, and the type if BTF tells it.
-    fn slot_name(&self, base: Base, off: i64) -> (String, Option<u32>) {
+    fn slot_name(&mut self, base: Base, off: i64) -> (Rc<str>, Option<u32>) {
+        // One name for a whole stack.
+        let stack = matches!(base, Base::TaskStack | Base::EntryStack | Base::Ist);
+        let key = (base, if stack { 0 } else { off });
+        if let Some(found) = self.named.get(&key) {
+            return found.clone();
+        }
+        let (name, kind) = self.look_up(base, off);
+        let found: (Rc<str>, _) = (name.into(), kind);
+        self.named.insert(key, found.clone());
+        found
+    }
+
+    fn look_up(&self, base: Base, off: i64) -> (String, Option<u32>) {
         let btf = self.kernel.btf.as_ref();
         match base {
             Base::TaskStack => ("task stack".into(), None),
@@ -200,7 +215,7 @@ impl Walker<'_, '_> {
         }
     }
 
-    fn object(&mut self, name: String, kind: Option<u32>, region: Region) -> Val {
+    fn object(&mut self, name: Rc<str>, kind: Option<u32>, region: Region) -> Val {
         let number = match self.by_name.get(&name) {
             Some(n) => *n,
             None => {
@@ -219,7 +234,7 @@ impl Walker<'_, '_> {
             Loc::Slot { base, off, .. } => (*base, *off),
             Loc::Indexed { base, off, .. } => {
                 let (name, _) = self.slot_name(*base, *off);
-                return if name == "__per_cpu_offset" { Val::Ptr(Base::PerCpu, 0) } else { ANY.cut(size) };
+                return if &*name == "__per_cpu_offset" { Val::Ptr(Base::PerCpu, 0) } else { ANY.cut(size) };
             }
             Loc::Unknown(_) => return ANY.cut(size),
         };
@@ -262,16 +277,15 @@ impl Walker<'_, '_> {
             return ANY.cut(size);
         }
         let btf = self.kernel.btf.as_ref();
-        if matches!(name.as_str(), "current_task" | "pcpu_hot.current_task") {
-            let kind = btf.and_then(|b| b.structure("task_struct"));
-            return self.object("current".into(), kind, Region::DirectMap);
+        if matches!(&*name, "current_task" | "pcpu_hot.current_task") {
+            return self.object("current".into(), self.kernel.task, Region::DirectMap);
         }
         let pointee = btf.zip(kind).and_then(|(b, k)| b.pointee(k));
         let slab = btf.zip(pointee).is_some_and(|(b, p)| SLAB.contains(&b.name(p)));
         let from_slab =
             matches!(base, Base::Object(n) if self.objects[n as usize].region == Region::DirectMap);
-        // The page behind it is the same as the one of espfix's alias, mapped in the direct map.
-        let direct = (slab && from_slab) || name == "espfix_waddr";
+        // The page behind espfix's alias is in the direct map too; masks that are pointers are allocated at boot.
+        let direct = (slab && from_slab) || matches!(&*name, "espfix_waddr" | "tick_nohz_full_mask");
         self.object(name, pointee, if direct { Region::DirectMap } else { Region::Unknown })
     }
 
@@ -279,6 +293,14 @@ impl Walker<'_, '_> {
     pub(super) fn store(&mut self, state: &mut State, loc: &Loc, size: usize, value: Val) {
         let Loc::Slot { base, off, .. } = loc else { return };
         let (base, off) = (*base, *off);
+        if matches!(base, Base::PerCpu | Base::Image)
+            && let Some(variable) = self.kernel.variables.iter().find(|v| v.address == off as u64)
+        {
+            let (at, locked) = state.at;
+            let op =
+                Op::Store { variable: variable.name.clone(), value: value.constant(size.min(8)), locked };
+            self.op(state, at, op);
+        }
         // A part of a word that is known stays one word.
         let around = state
             .memory
@@ -322,7 +344,7 @@ impl Walker<'_, '_> {
     }
 
     /// An operand's place as text.
-    pub(super) fn place_text(&mut self, state: &State, i: &Instruction) -> String {
+    pub(super) fn place_text(&mut self, state: &State, i: &Instruction) -> Rc<str> {
         let loc = self.locate(state, i);
         self.name(&loc)
     }

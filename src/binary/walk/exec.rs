@@ -1,12 +1,14 @@
 //! One instruction of a path: what it computes, as far as the walk has to know, and what it accesses.
 
-use iced_x86::{ConditionCode, Formatter, Instruction, IntelFormatter, Mnemonic, OpAccess, OpKind, Register};
+use std::rc::Rc;
 
-use super::BinaryError;
+use iced_x86::{ConditionCode, Instruction, Mnemonic, OpAccess, OpKind, Register};
+
 use super::memory::Loc;
-use super::step::{Op, Step, Way, What, Zone};
-use super::value::{ANY, Base, Flags, Val, mask};
-use super::walk::{End, Flow, Gs, Resume, State, Walker, Why};
+use super::{End, Flow, Gs, Resume, State, Walker, Why, text};
+use crate::binary::BinaryError;
+use crate::binary::step::{Op, Step, Way, What, Zone};
+use crate::binary::value::{ANY, Base, Flags, Val, mask};
 
 pub(super) const RSP: usize = 4;
 pub(super) const RCX: usize = 1;
@@ -27,7 +29,7 @@ impl Walker<'_, '_> {
         if let Some(jump) = self.kernel.patches.jumps.get(&state.ip) {
             let (jump, at) = (*jump, self.shown(state, state.ip));
             let len = self.decode(state.ip, entry)?.len() as u64;
-            let key = self.kernel.symbols.place(jump.key);
+            let key = self.kernel.symbols.place(jump.key).into();
             self.note(state, at, What::Key { key, on: jump.on });
             state.ip = if jump.taken { jump.target } else { state.ip + len };
             return Ok(Flow::On);
@@ -36,6 +38,7 @@ impl Walker<'_, '_> {
         let at = self.shown(state, state.ip);
         state.ip = instruction.next_ip();
         state.instructions += 1;
+        state.at = (at, instruction.has_lock_prefix() || instruction.mnemonic() == Mnemonic::Xchg);
         self.instructions += 1;
         Ok(self.execute(state, &instruction, at))
     }
@@ -89,6 +92,7 @@ impl Walker<'_, '_> {
                         self.op(state, at, Op::ReadCr3);
                         state.cr3
                     }
+                    Register::CR4 => state.cr4,
                     _ => ANY,
                 };
                 self.set_register(state, i.op0_register(), value);
@@ -109,6 +113,7 @@ impl Walker<'_, '_> {
             }
             M::Mov if i.op0_register() == Register::CR4 => {
                 let value = self.register(state, i.op1_register());
+                state.cr4 = value;
                 self.op(state, at, Op::WriteCr4(value.bit(7)));
             }
             M::Mov if i.op0_register().is_dr() || i.op0_register().is_cr() => {}
@@ -229,7 +234,8 @@ impl Walker<'_, '_> {
                     }
                     None => {
                         let test = self.test(state, i);
-                        Flow::Fork(at, target, test)
+                        let asks = self.asks(state, i);
+                        Flow::Fork(at, target, test, asks)
                     }
                 };
             }
@@ -294,7 +300,7 @@ impl Walker<'_, '_> {
             }
             M::Invlpg => {
                 let what = self.place_text(state, i);
-                self.op(state, at, Op::Invlpg(what));
+                self.op(state, at, Op::Invlpg(what.to_string()));
             }
             M::Lfence => self.op(state, at, Op::Lfence),
             M::Mfence => self.op(state, at, Op::Mfence),
@@ -378,12 +384,29 @@ impl Walker<'_, '_> {
     }
 
     /// A branch that the state does not decide, as reports show it.
-    fn test(&mut self, state: &State, i: &Instruction) -> String {
+    fn test(&mut self, state: &State, i: &Instruction) -> Rc<str> {
         let Why(setter, memory) = state.why.clone();
         let name = text(i);
         let name = name.split(' ').next().unwrap_or("");
         let object = memory.map_or(String::new(), |loc| format!(" {{{}}}", self.name(&loc)));
-        format!("{name}: {}{object}", setter.map_or(String::new(), |s| text(&s)))
+        format!("{name}: {}{object}", setter.map_or(String::new(), |s| text(&s))).into()
+    }
+
+    /// The set that a branch asks about with BT, and whether this CPU is in it where it is taken. The posted series tests
+    /// bits of `tick_nohz_full_mask` itself; where that is a pointer the mask is what it points to.
+    fn asks(&mut self, state: &State, i: &Instruction) -> Option<(&'static str, bool)> {
+        let Why(Some(setter), Some(loc)) = state.why.clone() else { return None };
+        let member = match i.condition_code() {
+            ConditionCode::b => true,
+            ConditionCode::ae => false,
+            _ => return None,
+        };
+        if setter.mnemonic() != Mnemonic::Bt {
+            return None;
+        }
+        let name = self.name(&loc);
+        let rest = name.strip_prefix("tick_nohz_full_mask")?;
+        Some((if rest.starts_with("->") { "nohz_full" } else { "flush_mask" }, member))
     }
 
     // ---- operands --------------------------------------------------------------------------------------
@@ -497,13 +520,6 @@ impl Walker<'_, '_> {
         let operand = self.operand(state, i, 0);
         self.put(state, &operand, value);
     }
-}
-
-/// The instruction as text.
-pub(super) fn text(i: &Instruction) -> String {
-    let mut out = String::new();
-    IntelFormatter::new().format(i, &mut out);
-    out
 }
 
 /// Does a condition hold?

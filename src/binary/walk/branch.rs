@@ -2,11 +2,11 @@
 
 use iced_x86::{Instruction, Register};
 
-use super::exec::{Operand, RSP, text};
+use super::exec::{Operand, RSP};
 use super::memory::Loc;
-use super::step::{Op, Region, Way, What, Zone};
-use super::value::{ANY, Flags, Val};
-use super::walk::{End, Flow, Gs, State, Walker};
+use super::{End, Flow, Gs, State, Walker, text};
+use crate::binary::step::{Op, Region, Way, What, Zone};
+use crate::binary::value::{ANY, Flags, Val};
 
 /// Functions that do not return, or that print: a path that calls one warns.
 const NO_RETURN: [&str; 9] = [
@@ -67,7 +67,7 @@ impl Walker<'_, '_> {
     }
 
     pub(super) fn is_tracking(&mut self, loc: &Loc) -> bool {
-        matches!(self.name(loc).as_str(), "context_tracking.state.counter" | "context_tracking.state")
+        matches!(&*self.name(loc), "context_tracking.state.counter" | "context_tracking.state")
     }
 
     /// A jump out of a replacement does not come back to it.
@@ -106,7 +106,7 @@ impl Walker<'_, '_> {
     /// A jump, decided or not, to an address. In the body a function outside of noinstr is passed over.
     pub(super) fn go_on(&mut self, state: &mut State, target: u64, at: u64) -> Flow {
         self.enters(state, target);
-        if state.zone == Zone::Body && self.kernel.instrumented(target) && self.is_function(target) {
+        if state.zone == Zone::Body && self.is_function(target) && self.passed_over(target) {
             self.opaque(state);
             return self.ret(state, at);
         }
@@ -124,11 +124,13 @@ impl Walker<'_, '_> {
 
     /// Where a direct branch, or one through a known pointer, goes.
     fn target(&mut self, state: &mut State, i: &Instruction) -> Option<u64> {
-        match self.operand(state, i, 0) {
+        let to = match self.operand(state, i, 0) {
             Operand::Value(v) => v.constant(8),
             Operand::Reg(r) => self.register(state, r).constant(8),
             Operand::Memory(loc, size) => self.load(state, &loc, size).constant(8),
-        }
+        };
+        // A pointer that is filled in while the kernel boots is 0 in the file.
+        to.filter(|to| *to != 0)
     }
 
     /// The register that an indirect thunk branches through.
@@ -206,12 +208,12 @@ impl Walker<'_, '_> {
         if NO_RETURN.contains(&name.as_str()) {
             return Flow::Cut;
         }
-        if state.zone == Zone::Body && self.kernel.instrumented(target) {
+        if state.zone == Zone::Body && self.passed_over(target) {
             self.opaque(state);
             return Flow::On;
         }
         self.push(state, Val::of(i.next_ip()), at);
-        self.note(state, at, What::Call(name.clone()));
+        self.note(state, at, What::Call(name.as_str().into()));
         if self.kernel.instrumented(target) && !is_thunk(&name) {
             self.op(state, at, Op::LeavesNoinstr(name));
         }

@@ -2,10 +2,10 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
-use super::exec::{Operand, RCX, RDI, RSI};
-use super::step::Way;
-use super::value::{ANY, Flags, Val, mask};
-use super::walk::{Flow, State, Walker, Why};
+use super::exec::{Operand, RCX, RDI, RSI, RSP};
+use super::{Flow, State, Walker, Why};
+use crate::binary::step::Way;
+use crate::binary::value::{ANY, Base, Flags, Val, mask};
 
 impl Walker<'_, '_> {
     pub(super) fn arithmetic(
@@ -40,6 +40,7 @@ impl Walker<'_, '_> {
         let result = match m {
             M::Add => a.add(b).cut(size),
             M::Xor | M::Sub if same => Val::of(0),
+            M::Sub if self.random_offset(&target, a, b) => a,
             M::Sub | M::Cmp => a.sub(b).cut(size),
             M::And | M::Test => a.and(b),
             M::Or => a.or(b),
@@ -57,6 +58,12 @@ impl Walker<'_, '_> {
             self.put(state, &target, result);
         }
         if atomic { Flow::Atomic } else { Flow::On }
+    }
+
+    /// `add_random_kstack_offset`: RSP goes down by what no path tells, which may be 0.
+    fn random_offset(&self, target: &Operand, a: Val, b: Val) -> bool {
+        let rsp = matches!(target, Operand::Reg(r) if r.is_gpr64() && r.number() == RSP);
+        rsp && matches!((a, b), (Val::Ptr(Base::TaskStack, _), Val::Bits { known, value: 0 }) if known != u64::MAX)
     }
 
     pub(super) fn unary(&mut self, state: &mut State, i: &Instruction, m: Mnemonic, size: usize, at: u64) {
