@@ -43,7 +43,7 @@ PGE_TOGGLE = gs("65488b0425", SHADOW) + bytes.fromhex("483580000000 0f22e0 48358
 
 
 def in_mask(then: bytes, through: bool = False, mask: int = MASK) -> bytes:
-    """`then` on CPUs of tick_nohz_full_mask: BT of its bits, or through the pointer that it is with CPUMASK_OFFSTACK."""
+    """`then` on CPUs of tick_nohz_full_mask: BT of its bits, or through the pointer (CPUMASK_OFFSTACK)."""
     if through:
         test = bytes.fromhex("488b0c25") + struct.pack("<I", mask & 0xFFFFFFFF)  # mov rcx, [mask]
         test += bytes.fromhex("480fa301")  # bt [rcx], rax

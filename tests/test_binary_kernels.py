@@ -52,12 +52,26 @@ TABLES: dict[str, dict[str, list[str]]] = {
         "asm_exc_debug (from user mode)": ["E0 21 0 0 0 0 0", "E1 22 3 0 0 0 40", TRACKING],
         "asm_sysvec_call_function": ["E0 20 0 0 0 0 0", "E1 22 3 0 0 0 27", TRACKING, "X1 7 4 0 0 1 34"],
         "asm_common_interrupt": ["E0 19 0 0 0 0 0", "E1 22 3 0 0 0 30", TRACKING],
+        # Like other vectors of the APIC; nothing pushes a vector.
+        "asm_sysvec_apic_timer_interrupt": ["E0 20 0 0 0 0 0", "E1 22 3 0 0 0 27", TRACKING],
+        # 48 in the measured census.
+        "asm_exc_nmi (from kernel code, user CR3)": ["E0 48 0 0 0 0 0", "E1 7 9 3 1 0 0", "E2 2 6 0 0 0 0"],
         "asm_exc_debug (from kernel code, user CR3)": [
             "E0 20 0 0 0 0 0",
             "E1 21 4 1 0 0 0",
             "E2 2 6 0 0 0 0",
         ],
         "asm_exc_machine_check (from user mode)": ["E0 21 0 0 0 0 0", "E1 22 3 0 0 0 26", TRACKING],
+    },
+    # SYSCALL is counted by hand in the disassembly of 7.3-rc7: 5 pushes of the frame, 16 of registers, the call of
+    # do_syscall_64, its 4 pushes, the call of __ct_user_exit.
+    "7.3-amd64": {
+        "entry_SYSCALL_64": ["E0 0 1 0 0 0 0", "E1 0 4 0 0 0 27", TRACKING],
+        "asm_exc_divide_error": ["E0 20 0 0 0 0 0", "E1 22 3 0 0 0 27", TRACKING],
+        "asm_exc_int3": ["E0 21 0 0 0 0 0", "E1 22 3 0 0 0 29", TRACKING],
+        "asm_sysvec_call_function": ["E0 20 0 0 0 0 0", "E1 22 3 0 0 0 27", TRACKING],
+        "asm_sysvec_apic_timer_interrupt": ["E0 20 0 0 0 0 0", "E1 22 3 0 0 0 27", TRACKING],
+        "asm_common_interrupt": ["E0 19 0 0 0 0 0", "E1 22 3 0 0 0 30", TRACKING],
     },
     "6.1.": {
         "entry_SYSCALL_64": ["E0 0 1 0 0 0 0", "E1 0 5 0 0 1 28", TRACKING],
@@ -117,7 +131,9 @@ def test_each_count_is_that_of_the_table(census):
 
 def test_no_entry_leaves_the_known_regions_or_noinstr_before_the_atomic(census):
     assert len(census["entries"]) >= 40
+    assert [entry["gave_up"] for entry in census["entries"] if entry["gave_up"]] == []
     for entry in census["entries"]:
+        assert entry["reaches_tracking"]
         for zone in entry["zones"]:
             if zone["zone"] in ("before CR3", "danger zone", "context tracking"):
                 assert not {"unknown", "vmalloc"} & set(zone["counts"]), entry["name"]

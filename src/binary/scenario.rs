@@ -14,7 +14,7 @@ pub const ASSUMED: [&str; 9] = [
     "no breakpoint is armed",
     "this is no confidential guest",
     "no CPU is crashing the kernel",
-    "the random offset of the task stack is 0",
+    "the random offset of the task stack is the least",
     "branches that warn or panic are not followed",
 ];
 

@@ -38,6 +38,7 @@ pub fn binary_compare(old: &str, new: &str) -> PyResult<(String, String, bool)> 
 /// The paths of an image as a kernel text; `variables` are pairs of a policy's variable and the symbol that holds it.
 #[pyfunction]
 #[pyo3(signature = (image, features, variables=Vec::new()))]
+#[allow(clippy::needless_pass_by_value)] // extracted from Python by value
 pub fn binary_extract(
     py: Python<'_>,
     image: &[u8],

@@ -82,8 +82,8 @@ def verify(path: str | Path, features: str, proc: Path = Path("/proc")) -> tuple
     release, core = proc / "sys/kernel/osrelease", proc / "kcore"
     if not core.exists():
         raise ImageError(
-            f"{core}: there is none, so the running text cannot be read (CONFIG_PROC_KCORE, which micro-VMs leave out); "
-            "the file itself is walked without --verify-live"
+            f"{core}: there is none, so the running text cannot be read (CONFIG_PROC_KCORE, which micro-VMs "
+            "leave out); the file itself is walked without --verify-live"
         )
     if not os.access(core, os.R_OK):
         raise ImageError(f"{core}: only root may read the running text: run as root")

@@ -40,7 +40,7 @@ impl Walker<'_, '_> {
         let result = match m {
             M::Add => a.add(b).cut(size),
             M::Xor | M::Sub if same => Val::of(0),
-            M::Sub if self.random_offset(&target, a, b) => a,
+            M::Sub if self.is_random_offset(&target, a, b) => a.sub(least(b)),
             M::Sub | M::Cmp => a.sub(b).cut(size),
             M::And | M::Test => a.and(b),
             M::Or => a.or(b),
@@ -60,10 +60,10 @@ impl Walker<'_, '_> {
         if atomic { Flow::Atomic } else { Flow::On }
     }
 
-    /// `add_random_kstack_offset`: RSP goes down by what no path tells, which may be 0.
-    fn random_offset(&self, target: &Operand, a: Val, b: Val) -> bool {
+    /// `add_random_kstack_offset`: RSP goes down by what no path tells.
+    fn is_random_offset(&self, target: &Operand, a: Val, b: Val) -> bool {
         let rsp = matches!(target, Operand::Reg(r) if r.is_gpr64() && r.number() == RSP);
-        rsp && matches!((a, b), (Val::Ptr(Base::TaskStack, _), Val::Bits { known, value: 0 }) if known != u64::MAX)
+        rsp && matches!(a, Val::Ptr(Base::TaskStack, _)) && b.constant(8).is_none() && b.bits().1 < 0x1000
     }
 
     pub(super) fn unary(&mut self, state: &mut State, i: &Instruction, m: Mnemonic, size: usize, at: u64) {
@@ -159,4 +159,9 @@ impl Walker<'_, '_> {
             }
         }
     }
+}
+
+/// The least that a value may be.
+fn least(value: Val) -> Val {
+    Val::of(value.bits().1)
 }

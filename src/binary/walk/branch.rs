@@ -82,7 +82,7 @@ impl Walker<'_, '_> {
             return self.lost(state, i, at);
         };
         if let Some(register) = self.thunk(target) {
-            return match self.register(state, register).constant(8) {
+            return match self.register(state, register).constant(8).filter(|to| is_place(*to)) {
                 Some(target) => self.go(state, target),
                 None => self.lost(state, i, at),
             };
@@ -129,8 +129,7 @@ impl Walker<'_, '_> {
             Operand::Reg(r) => self.register(state, r).constant(8),
             Operand::Memory(loc, size) => self.load(state, &loc, size).constant(8),
         };
-        // A pointer that is filled in while the kernel boots is 0 in the file.
-        to.filter(|to| *to != 0)
+        to.filter(|to| is_place(*to))
     }
 
     /// The register that an indirect thunk branches through.
@@ -194,7 +193,7 @@ impl Walker<'_, '_> {
         let direct = self.target(state, i);
         let through = direct.and_then(|t| self.thunk(t));
         let target = match through {
-            Some(register) => self.register(state, register).constant(8),
+            Some(register) => self.register(state, register).constant(8).filter(|to| is_place(*to)),
             None => direct,
         };
         let Some(target) = target else {
@@ -247,6 +246,11 @@ impl Walker<'_, '_> {
             }
         }
     }
+}
+
+/// A pointer that is filled in while the kernel boots is 0 in the file.
+fn is_place(address: u64) -> bool {
+    address != 0
 }
 
 /// Thunks are kernel text outside of .noinstr.text, and belong to every path.
