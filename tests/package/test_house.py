@@ -17,12 +17,6 @@ UNDONE = [
         f"sim/engine/{name}"
         for name in ("ops", "replay", "roam", "save", "scan", "skip", "stream", "tasks", "work")
     },
-<<<<<<< HEAD
-    {"binary/exec", "binary/memory", "binary/walk"},
-=======
-    {"tlbcore/address_traces", "tlbcore/tlb"},
-    {"tlbcore/_output/perfetto", "tlbcore/simulation/run", "tlbcore/trace", "tlbcore/trace/recording"},
->>>>>>> 7a4da93 (The walk's parts are its children; entries of timers and errors push no vector, bodies are passed over, and a kernel's own policy is read from it)
     {"tlbcore/trace/explanation", "tlbcore/trace/report/explained"},
 ]
 MOST_LINES = 600

@@ -65,21 +65,15 @@ def command(
     from tlbcore import _core
     from tlbcore._input import images
 
-<<<<<<< HEAD
-    if sum(option is not None for option in (entry, against, since)) > 1:
-        _common.fail("--entry, --against and --since each ask another question: give one")
-    if entry is not None and html is not None:
-        _common.fail("--html has every entry: leave --entry out")
-    on = chosen(features, cpu, this_machine)
-=======
     if sum(option is not None for option in (entry, against, since, verify_live or None)) > 1:
         _common.fail("--entry, --against, --since and --verify-live each ask another question: give one")
+    if html is not None and (entry is not None or verify_live):
+        _common.fail("--html has every entry of IMAGE: leave --entry and --verify-live out")
     on = chosen(features, cpu, this_machine or (verify_live and features is None and cpu is None))
     if verify_live:
         report, same, live = images.verify(image, on)
         print(_json.dumps(_json.loads(live), indent=1) if json else report, end="\n" if json else "")
         return 0 if same else 1
->>>>>>> 7a4da93 (The walk's parts are its children; entries of timers and errors push no vector, bodies are passed over, and a kernel's own policy is read from it)
     found = images.census(image, on)
     if against is None and since is None:
         if not json:
