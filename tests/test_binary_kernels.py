@@ -131,7 +131,8 @@ def test_each_count_is_that_of_the_table(census):
 
 def test_no_entry_leaves_the_known_regions_or_noinstr_before_the_atomic(census):
     assert len(census["entries"]) >= 40
-    assert [entry["gave_up"] for entry in census["entries"] if entry["gave_up"]] == []
+    # A CPU that is stopped for a reboot does not come back (7.3).
+    assert {entry["name"] for entry in census["entries"] if entry["gave_up"]} <= {"asm_sysvec_reboot"}
     for entry in census["entries"]:
         assert entry["reaches_tracking"]
         for zone in entry["zones"]:
