@@ -72,6 +72,17 @@ def test_the_race_of_v7_is_found_with_its_schedule() -> None:
     assert any("fill" in step for step in found.schedule)
 
 
+@pytest.mark.parametrize(("flushes", "found"), [("flush_here", "verified"), ("fence", "violated")])
+def test_the_caller_of_vunmap_maps_the_same_addresses_again_in_both(flushes: str, found: str) -> None:
+    """Nobody else holds the page: who unmaps forgets its own translation, or keeps it and uses it."""
+    policy = tc.policies["ipi"].replace(name="alone", flush_kernel_range=flushes)
+    roles = "vunmap; isolated 0 by syscall"
+
+    assert tc.check(policy, roles="vunmap", world="pti").status == found
+    assert explore(policy, roles="vunmap").status == found
+    assert explore("ipi", roles=roles).status == tc.check("ipi", roles=roles, world="pti").status
+
+
 def test_a_search_that_grows_too_large_says_nothing() -> None:
     assert explore("ipi", limit=100).status == "inconclusive"
 

@@ -106,6 +106,22 @@ class Question:
         return wanted or (self.forall is not None and not self.forall(value))
 
 
+_MAPS_AGAIN = {"Pte": {"pages": "Range", "level": "Leaf", "v": "Fresh", "locked": False}}
+
+
+def _then_map(code: dict[str, Any], roles: Sequence[Role]) -> dict[str, Any]:
+    """Let a caller of `vunmap` rely on it by mapping the same addresses again (S3), as the role of that name does."""
+    if all(role.first != "vunmap" for role in roles):
+        return code
+    (last,) = (program["end"] - 1 for program in code["programs"] if program["name"] == "vunmap")
+    code = {**code, **{name: list(code[name]) for name in ("ops", "at", "text", "live")}}
+    for name in ("at", "text", "live"):
+        code[name] += [code[name][last]] * 2
+    code["ops"] += [_MAPS_AGAIN, code["ops"][last]]
+    code["ops"][last] = {"Jump": len(code["ops"]) - 2}
+    return code
+
+
 def of_policy(
     policy: Policy,
     *,
@@ -115,9 +131,10 @@ def of_policy(
     bounds: Mapping[str, int],
 ) -> Question:
     """Return what a check of a policy asks."""
+    played = tuple(role(word.strip()) for word in re.split("[;,]", roles) if word.strip())
     return Question(
-        code=policy.code(features),
-        roles=tuple(role(word.strip()) for word in re.split("[;,]", roles) if word.strip()),
+        code=_then_map(policy.code(features), played),
+        roles=played,
         assume=assumptions(assume),
         features=features,
         asids=bounds["asids"],
@@ -147,7 +164,7 @@ def of_litmus(text: str) -> Question:
         for i, r in who
     ]
     return Question(
-        code=code,
+        code=_then_map(code, roles),
         roles=tuple(roles),
         assume=assumptions(dict(word.split("=") for word in facts.get("assume", "").split())),
         features=features,
