@@ -24,8 +24,6 @@ MOST_LINES = 600
 LONG = {
     "python/tlbcore/checker.py",
     "python/tlbcore/scenarios.py",
-    "python/tlbcore/trace/recorder/run.py",
-    "python/tlbcore/trace/report/explained.py",
     "src/sim/engine.rs",
     "src/sim/machine.rs",
     "src/sim/machine/ops.rs",

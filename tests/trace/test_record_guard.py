@@ -14,7 +14,8 @@ from tests.trace.test_trace_record import EVENTS, Machine
 
 import tlbcore as tc
 from tlbcore.trace.recorder import guard
-from tlbcore.trace.recorder.run import Recording, record
+from tlbcore.trace.recorder.run import record
+from tlbcore.trace.recorder.settings import Recording
 
 
 @pytest.fixture
@@ -34,7 +35,8 @@ def test_a_killed_recorder_is_stopped_by_its_watchdog(tmp_path: Path):
     script = (
         "import sys; from pathlib import Path\n"
         "from tests.trace.test_trace_record import EVENTS, Machine\n"
-        "from tlbcore.trace.recorder.run import Recording, record\n"
+        "from tlbcore.trace.recorder.run import record\n"
+        "from tlbcore.trace.recorder.settings import Recording\n"
         "here = Path(sys.argv[1]); machine = Machine(here, EVENTS)\n"
         "record(Recording(out=here / 'out', isolated=(2, 3)), machine.handle, machine.root)\n"
     )

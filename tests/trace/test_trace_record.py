@@ -17,7 +17,8 @@ import tlbcore as tc
 from tlbcore.trace.conditions import Condition
 from tlbcore.trace.recorder import run as recorder
 from tlbcore.trace.recorder.process import find_processes
-from tlbcore.trace.recorder.run import Recording, Tracefs, duration_s, record
+from tlbcore.trace.recorder.run import record
+from tlbcore.trace.recorder.settings import Recording, Tracefs, duration_s, isolated_cpus, noise_us
 
 LINE = "            spin-636     [002] d....   245.802753: user_exit: \n"
 
@@ -288,7 +289,7 @@ def test_a_noise_threshold_saves_the_ring_when_something_takes_longer(machine: M
 @pytest.mark.parametrize("text", ["", "20 m", "-1us", "0", "61s", "fast"])
 def test_noise_thresholds_that_make_no_sense_are_refused(text: str):
     with pytest.raises(tc.TraceError, match="noise"):
-        recorder.noise_us(text)
+        noise_us(text)
 
 
 def test_control_groups_of_running_tasks_are_written_down(machine: Machine, tmp_path: Path):
@@ -418,11 +419,11 @@ def test_an_existing_file_is_not_overwritten(machine: Machine, tmp_path: Path):
 def test_isolated_cpus_come_from_the_machine_or_are_asked_for(machine: Machine):
     folder = machine.root / "sys/devices/system/cpu"
     with pytest.raises(tc.TraceError, match="name some with --isolated"):
-        recorder.isolated_cpus(machine.root)
+        isolated_cpus(machine.root)
     (folder / "isolated").write_text("3\n")
-    assert recorder.isolated_cpus(machine.root) == (3,)
+    assert isolated_cpus(machine.root) == (3,)
     (folder / "nohz_full").write_text("2-3\n")
-    assert recorder.isolated_cpus(machine.root) == (2, 3)
+    assert isolated_cpus(machine.root) == (2, 3)
 
 
 @pytest.mark.parametrize("text", ["", "2x", "-1", "0", "1.2.3h"])

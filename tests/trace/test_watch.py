@@ -14,7 +14,8 @@ from tlbcore._core import TraceError
 from tlbcore.cli import main
 from tlbcore.cli._common import console
 from tlbcore.cli.top import shown
-from tlbcore.trace.recorder.run import Recording, record
+from tlbcore.trace.recorder.run import record
+from tlbcore.trace.recorder.settings import Recording
 from tlbcore.trace.recorder.watch import KINDS, Reading, Watch, json_line, metrics, table, write_metrics
 
 LINES = """\

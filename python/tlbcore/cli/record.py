@@ -77,7 +77,8 @@ def command(
     from tlbcore.cli.top import shown
     from tlbcore.trace import parse_cpus
     from tlbcore.trace.recorder.process import find_processes
-    from tlbcore.trace.recorder.run import Recording, Tracefs, duration_s, isolated_cpus, noise_us, record
+    from tlbcore.trace.recorder.run import record
+    from tlbcore.trace.recorder.settings import Recording, Tracefs, duration_s, isolated_cpus, noise_us
 
     seconds = duration_s(duration) if duration is not None else None
     threshold = noise_us(noise) if noise is not None else None
@@ -134,7 +135,7 @@ def command(
 
 def _clean() -> None:
     from tlbcore.trace.recorder import guard
-    from tlbcore.trace.recorder.run import Tracefs
+    from tlbcore.trace.recorder.settings import Tracefs
 
     removed, left = guard.clean(Tracefs.find().path)
     print(

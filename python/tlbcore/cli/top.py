@@ -39,7 +39,8 @@ def command(
     import os
 
     from tlbcore.trace import parse_cpus
-    from tlbcore.trace.recorder.run import Recording, Tracefs, duration_s, isolated_cpus, record
+    from tlbcore.trace.recorder.run import record
+    from tlbcore.trace.recorder.settings import Recording, Tracefs, duration_s, isolated_cpus
 
     seconds = duration_s(duration) if duration is not None else None
     every = duration_s(interval)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlbcore import _core
 from tlbcore._input.cpus import show_cpus
-from tlbcore._output import width
 from tlbcore.trace.recording import Trace, causes
+from tlbcore.trace.report import sections
 from tlbcore.trace.report.remedies import effect, helps
 from tlbcore.trace.report.words import (
     _baseline,
@@ -21,6 +21,7 @@ from tlbcore.trace.report.words import (
     opening,
     paragraph,
     percent,
+    shares,
     span,
     times,
 )
@@ -28,7 +29,6 @@ from tlbcore.trace.report.words import (
 if TYPE_CHECKING:
     from tlbcore.trace.explanation import Explanation
 
-_BESIDE = 36  # columns beside the bars of a time line: its CPU, and what a bar is
 _MANY = 2  # more isolated CPUs than this are shown together, with one line each
 _FLUSH_CLASSES = ("purge", "vunmap", "alias", "table_free", "set_memory")
 _KINDS: Mapping[str, str] = {
@@ -62,18 +62,18 @@ def explain_text(e: Explanation) -> str:
         if len(cpus) > _MANY:
             for cpu in cpus:
                 lines += paragraph(_cpu_head(cpu), indent="      ", first="    ")
-        lines += _sent(cpus)
-        lines += _noise(cpus)
-        lines += _latencies(cpus)
-    lines += _purges(report)
+        lines += sections.sent(cpus)
+        lines += sections.noise(cpus)
+        lines += sections.latencies(cpus)
+    lines += sections.purges(report)
     if cpus:
         lines += _helps(trace, cpus, report)
         lines += [] if report["architecture"] == "aarch64" else _policies(report["policies"], cpus)
-        lines += _when(cpus)
-        lines += _senders(trace)
-        lines += _calls(cpus)
+        lines += sections.when(cpus)
+        lines += sections.senders(trace)
+        lines += sections.calls(cpus)
         lines += _baseline(cpus, trace)
-    lines += _flushes(report)
+    lines += sections.flushes(report)
     if e.missing:
         lines += ["", "What this trace cannot say"]
         for gap in e.missing:
@@ -91,16 +91,7 @@ def _groups(cpus: Cpus) -> list[Cpus]:
 
 
 def _measured(cpu: Mapping[str, Any]) -> bool:
-    return cpu["taken_ms"] is not None
-
-
-def _share(counts: Iterable[tuple[str, float]], total: float, top: int = 3) -> str:
-    ordered = sorted(counts, key=lambda item: (-item[1], item[0]))
-    return ", ".join(
-        name if count == total else f"{name} {count / total:.0%}"
-        for name, count in ordered[:top]
-        if count > 0.005 * total
-    )
+    return cpu["taken_ms"] is not None or cpu["interrupts"] is not None or bool(cpu["interference"])
 
 
 def who(cpus: Cpus, cause: str, report: Mapping[str, Any]) -> str:
@@ -111,7 +102,7 @@ def who(cpus: Cpus, cause: str, report: Mapping[str, Any]) -> str:
         kept: Counter[str] = Counter()
         for cpu in cpus:
             kept.update(cpu["tick_dependencies"])
-        return f"kept for {_share(kept.items(), kept.total())}" if kept else ""
+        return f"kept for {shares(kept.items(), kept.total())}" if kept else ""
     by_time: Counter[str] = Counter()
     by_count: Counter[str] = Counter()
     via: dict[str, None] = {}
@@ -128,7 +119,7 @@ def who(cpus: Cpus, cause: str, report: Mapping[str, Any]) -> str:
             if row["cause"] == cause:
                 via.update(dict.fromkeys(row["via"]))
     chosen: Counter[str] = by_time if by_time.total() else by_count
-    named = _share(chosen.items(), chosen.total())
+    named = shares(chosen.items(), chosen.total())
     return f"{named} through {', '.join(list(via)[:3])}" if via else named
 
 
@@ -136,7 +127,7 @@ def _owners_in_short(purges: Mapping[str, Any]) -> str:
     total = purges["unknown_areas"] + sum(o["areas"] for o in purges["charged"])
     owners = [(o["comm"], o["areas"]) for o in purges["charged"]]
     owners.append(("unknown", purges["unknown_areas"]))
-    return _share(owners, total)
+    return shares(owners, total)
 
 
 def interference(cpus: Cpus) -> dict[str, dict[str, Any]]:
@@ -282,6 +273,12 @@ def _beside(group: Cpus) -> str:
         low = sum(cpu["stolen_ms_range"][0] for cpu in known)
         high = sum(cpu["stolen_ms_range"][1] for cpu in known)
         text += f" The hypervisor took {duration(low * 1e3)} to {duration(high * 1e3)} beside (stolen time)."
+    sums = [cpu["sums"] for cpu in group if cpu["sums"]]
+    if sums:
+        periods = times(sum(s["periods"] for s in sums), "period")
+        text += f" These are sums over {periods} of osnoise: how long each kind took is not recorded."
+    if any(known["why"] == "events were lost" for cpu in group for known in cpu["knowledge"].values()):
+        text += " Events were lost: all of this is a lower limit."
     rows = [row for cpu in group for row in cpu["interference"] if row["kind"] == "firmware"]
     if any(by["name"] == "hwlat" for row in rows for by in row["by"]):
         text += " The hwlat tracer looks at one CPU at a time, part of the time: its counts and rates are lower limits."
@@ -420,7 +417,7 @@ def _of_flushes(cpus: Cpus, report: Mapping[str, Any]) -> list[str]:
         if unknown:
             said = (
                 "None of it is known to be a flush of kernel TLB entries; what a policy would change lies among "
-                f"the {n(unknown)} calls whose sender is unknown."
+                f"the {n(unknown)} interrupts whose sender is not recorded."
             )
         return paragraph(said, indent="    ", first="  ")
     if best is None:
@@ -440,176 +437,6 @@ def _of_flushes(cpus: Cpus, report: Mapping[str, Any]) -> list[str]:
         indent="    ",
         first="  ",
     )
-
-
-def _sent(cpus: Cpus) -> list[str]:
-    """Tell what was sent to CPUs whose interrupts are not recorded."""
-    lines = []
-    for cpu in cpus:
-        if cpu["interrupts"] is None and cpu["sent"]:
-            rows = [
-                f"{n(i['calls'])} {causes[i['cause']].title} ("
-                + ("a timer or interrupt there" if i["in_interrupt"] else i["comm"])
-                + ")"
-                for i in cpu["sent"][:6]
-            ]
-            lines += paragraph(
-                f"Sent to CPU {cpu['cpu']}: {'; '.join(rows)}. Whether and when they arrived is not recorded.",
-                indent="    ",
-            )
-    return lines
-
-
-def _latencies(cpus: Cpus) -> list[str]:
-    rows = [["CPU", "latency of", "n", "p50", "max"]]
-    for cpu in cpus:
-        rows += [
-            [str(cpu["cpu"]), x["context"], n(x["n"]), duration(x["p50_us"]), duration(x["max_us"])]
-            for x in cpu["latencies"]
-        ]
-    if len(rows) == 1:
-        return []
-    return ["", "How late timerlat's interrupt and thread were (measured)", *columns(rows, "><>>>")]
-
-
-def _senders(trace: Trace) -> list[str]:
-    """Who sends to whom, and how long senders waited for the isolated CPUs."""
-    import numpy as np
-
-    calls = trace.calls
-    if not len(calls["cpu"]):
-        return []
-    lines = ["", "Calls by sending and isolated CPU (measured)"]
-    senders = sorted(set(calls["sender_cpu"].tolist()))
-    targets = sorted(set(calls["cpu"].tolist()))
-    if len(targets) <= 12:
-        rows = [["from", *(f"to {cpu}" for cpu in targets), "in all"]]
-        for sender in senders:
-            mine = calls["cpu"][calls["sender_cpu"] == sender]
-            counts = [int((mine == cpu).sum()) for cpu in targets]
-            name = f"CPU {sender}" if sender >= 0 else "unknown"
-            rows.append([name, *map(n, counts), n(sum(counts))])
-        lines += columns(rows, "<" + ">" * len(targets) + "<")
-    waits = (calls["ran_s"] - calls["queued_s"]) * 1e6
-    if np.isfinite(waits).any():
-        lines.append("  What senders waited for, from queueing to running:")
-    for function in sorted(set(calls["function"].tolist())):
-        took = waits[(calls["function"] == function) & np.isfinite(waits)]
-        if len(took):
-            p50, p95 = np.percentile(took, [50, 95])
-            spread = " / ".join(duration(float(us)) for us in (p50, p95, took.max()))
-            text = f"{function}: p50 / p95 / max {spread} over {n(len(took))} calls"
-            lines += paragraph(text, indent="      ", first="    ")
-    return lines
-
-
-def _when(cpus: Cpus) -> list[str]:
-    busy = [cpu for cpu in cpus if cpu["interrupts"]][:16]
-    if not busy:
-        return []
-    lines = ["", "When (interrupts over the recording, each CPU on its own scale)"]
-    for cpu in busy:
-        t, bursts = cpu["timeline"], cpu["bursts"]
-        counts, step_s = t["counts"], t["step_s"]
-        while len(counts) > width.columns() - _BESIDE:
-            counts = [sum(counts[i : i + 2]) for i in range(0, len(counts), 2)]
-            step_s *= 2
-        while counts and not counts[-1]:
-            counts = counts[:-1]
-        top = max(counts)
-        bars = "".join(" ▁▂▃▄▅▆▇█"[math.ceil(8 * c / top)] for c in counts)
-        lines.append(f"  CPU {cpu['cpu']}  |{bars}| {duration(step_s * 1e6)} each, at most {n(top)}")
-        if bursts["n"]:
-            lines += paragraph(
-                f"{times(bursts['n'], 'burst')} (three or more within 10 ms of each other); the largest has "
-                f"{n(bursts['largest'])} interrupts, at {bursts['largest_at_s']:.3f}.",
-                indent="    ",
-            )
-    return lines
-
-
-def _noise(cpus: Sequence[Mapping[str, Any]]) -> list[str]:
-    rows = [["CPU", "kind", "n", "p50/p95/max", "in all", "what"]]
-    for cpu in cpus:
-        for x in cpu["noise"][:6]:
-            spread = "/".join(duration(x[key]) for key in ("p50_us", "p95_us", "max_us"))
-            rows.append(
-                [str(cpu["cpu"]), x["kind"], n(x["n"]), spread, duration(x["total_ms"] * 1e3), x["name"]]
-            )
-    if len(rows) == 1:
-        return []
-    return ["", "Soft interrupts, threads and osnoise events (measured)", *columns(rows, "><>>><")]
-
-
-def _calls(cpus: Sequence[Mapping[str, Any]]) -> list[str]:
-    functions: Counter[str] = Counter()
-    implied: Counter[str] = Counter()
-    classes: Counter[str] = Counter()
-    for cpu in cpus:
-        functions.update(cpu["calls_by_function"])
-        implied.update(cpu["implied_calls_by_function"])
-        classes.update(cpu["calls_by_class"])
-    if not functions and not implied:
-        return []
-    shown = [f"{name} {n(count)}" for name, count in functions.most_common()]
-    shown += [f"{name} {n(count)} (implied)" for name, count in implied.most_common()]
-    by_class = ", ".join(f"{name} {n(count)}" for name, count in classes.most_common())
-    return paragraph(
-        f"Remote calls executed there: {', '.join(shown)}. By class: {by_class}. "
-        "One interrupt may run several."
-    )
-
-
-def _flushes(report: Mapping[str, Any]) -> list[str]:
-    calls, everything = report["flush_tlb_kernel_range"], report["flush_tlb_all"]
-    if not calls["calls"] and not everything:
-        return []
-    text = (
-        f"Kernel-range flushes in all: {n(calls['calls'])} flush_tlb_kernel_range ({n(calls['full'])} full, "
-        f"{n(calls['ranged'])} of at most 33 pages) and {n(everything)} flush_tlb_all; "
-        f"{n(report['forks'])} {'fork' if report['forks'] == 1 else 'forks'}."
-    )
-    return ["", *paragraph(text, indent="")]
-
-
-def _purges(report: Mapping[str, Any]) -> list[str]:
-    p = report["purges"]
-    if not p["events"]:
-        return []
-    lines = [""]
-    if not p["effective"] + p["empty"]:
-        text = f"{n(p['events'])} lazy vmalloc purges were entered; no event says what they found."
-        return lines + paragraph(text, indent="")
-    total = p["unknown_areas"] + sum(o["areas"] for o in p["charged"])
-    text = f"{n(p['effective'])} lazy vmalloc purges flushed, {n(p['empty'])} found nothing."
-    lines += paragraph(text, indent="")
-    if total:
-        owners = []
-        for owner in p["charged"][:4]:
-            stacks = owner["stacks"] / owner["areas"]
-            kind = "all kernel stacks" if stacks == 1 else f"{stacks:.0%} kernel stacks"
-            owners.append(f"{owner['comm']} {owner['areas'] / total:.1%} ({n(owner['areas'])}, {kind})")
-        if len(p["charged"]) > 4:
-            owners.append(f"{len(p['charged']) - 4} others")
-        if p["unknown_areas"]:
-            unknown = p["unknown_areas"]
-            owners.append(f"unknown {unknown / total:.1%} ({n(unknown)}, allocated before the recording)")
-        text = (
-            f"They handed back {n(total)} areas, charged to the tasks that allocated them: "
-            f"{', '.join(owners)}. The kworker that runs a purge is not its cause."
-        )
-        lines += paragraph(text)
-        if report["has_cgroups"]:
-            groups = [(o["comm"], o["areas"]) for o in p["cgroups"]]
-            groups.append(("not told", total - sum(areas for _, areas in groups)))
-            lines += paragraph(f"By control group: {_share(groups, total, 6)}.")
-        limit = report["nr_lazy_max"]
-        if limit:
-            lines += paragraph(
-                f"The lazy list holds {n(limit)} pages before a purge (lazy_max_pages), "
-                f"or {n(limit // 5)} kernel stacks of 16 KiB."
-            )
-    return lines
 
 
 def _helps(trace: Trace, cpus: Cpus, report: Mapping[str, Any]) -> list[str]:

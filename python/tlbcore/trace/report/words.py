@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlbcore._input.cpus import show_cpus
@@ -126,6 +126,16 @@ def times(count: int, one: str, several: str | None = None) -> str:
     return f"{n(count)} {one if count == 1 else several or one + 's'}"
 
 
+def shares(counts: Iterable[tuple[str, float]], total: float, top: int = 3) -> str:
+    """Name the largest parts of a whole with their shares, those below half a percent left out."""
+    ordered = sorted(counts, key=lambda item: (-item[1], item[0]))
+    return ", ".join(
+        name if count == total else f"{name} {count / total:.0%}"
+        for name, count in ordered[:top]
+        if count > 0.005 * total
+    )
+
+
 def columns(rows: Sequence[Sequence[str]], align: str, indent: str = "  ", keys: int = 1) -> list[str]:
     """Lay rows out as text; `align` has `>` or `<` per column, the last column wraps under itself.
 
@@ -235,7 +245,8 @@ def opening(trace: Trace) -> list[str]:
             f"The trace has holes: {what}, first at {trace.path}:{first}{known}. Counts are lower limits."
         )
     if f["broken_lines"]:
-        lines += paragraph(f"{n(f['broken_lines'])} lines could not be read and are not counted:")
+        are = "is" if f["broken_lines"] == 1 else "are"
+        lines += paragraph(f"{times(f['broken_lines'], 'line')} could not be read and {are} not counted:")
         for broken in f["broken_first"][:3]:
             lines += paragraph(
                 f"{trace.path}:{broken['line']}:{broken['column']}: {broken['why']}: {broken['text']!r}",
@@ -250,7 +261,7 @@ def opening(trace: Trace) -> list[str]:
         )
     if report["backwards"]:
         lines += paragraph(
-            f"Time stamps step back {n(report['backwards'])} times: "
+            f"Time stamps step back {'once' if report['backwards'] == 1 else n(report['backwards']) + ' times'}: "
             "the trace clock does not agree between CPUs."
         )
     return lines
