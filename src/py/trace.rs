@@ -4,16 +4,19 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use numpy::PyArray1;
-use pyo3::{prelude::*, types::PyDict};
+use pyo3::{
+    prelude::*,
+    types::{PyDict, PyList, PyString},
+};
+use rustc_hash::FxHashMap;
 
 use super::errors::PolicyError;
 use crate::kernel::policy::shared;
 use crate::trace::{
     TraceError,
     analysis::{
-        Analysis, Isolated, Span,
-        cpu::{NEVER, Row},
-        poisson_95,
+        Analysis, Isolated, Span, poisson_95,
+        row::{NEVER, Row},
     },
     cause::{self, Cause},
     import::{ReadStats, Reader, Sink},
@@ -127,6 +130,25 @@ impl TraceData {
     }
 }
 
+/// A column of words, each different one made once.
+fn words<'py>(
+    py: Python<'py>,
+    column: impl Iterator<Item = impl AsRef<str>>,
+) -> PyResult<Bound<'py, PyList>> {
+    let mut made: FxHashMap<String, Bound<'py, PyString>> = FxHashMap::default();
+    let mut out = Vec::new();
+    for word in column {
+        let word = word.as_ref();
+        let known = made.get(word).cloned();
+        out.push(known.unwrap_or_else(|| {
+            let one = PyString::new(py, word);
+            made.insert(word.to_owned(), one.clone());
+            one
+        }));
+    }
+    PyList::new(py, out)
+}
+
 fn seconds(ns: u64) -> f64 {
     if ns == NEVER { f64::NAN } else { ns as f64 / 1e9 }
 }
@@ -199,18 +221,18 @@ impl TraceData {
         out.set_item("ran_s", float(&|r| seconds(r.ran_ns)))?;
         out.set_item("other_entry_s", float(&|r| seconds(r.other_ns)))?;
         out.set_item("cpu", PyArray1::from_iter(py, rows.iter().map(|r| r.cpu)))?;
-        out.set_item("function", rows.iter().map(|r| symbols.text(r.func)).collect::<Vec<_>>())?;
-        out.set_item("cause", causes.iter().map(|c| c.entry().id).collect::<Vec<_>>())?;
-        out.set_item("class", causes.iter().map(|c| c.entry().class.name()).collect::<Vec<_>>())?;
+        out.set_item("function", words(py, rows.iter().map(|r| symbols.text(r.func)))?)?;
+        out.set_item("cause", words(py, causes.iter().map(|c| c.entry().id))?)?;
+        out.set_item("class", words(py, causes.iter().map(|c| c.entry().class.name()))?)?;
         let evidence = rows.iter().map(|r| op(r).map_or("none", |o| o.evidence.name()));
-        out.set_item("evidence", evidence.collect::<Vec<_>>())?;
+        out.set_item("evidence", words(py, evidence)?)?;
         let comm = rows.iter().map(|r| op(r).map_or_else(|| "unknown".into(), |o| self.pass.initiator(o)));
-        out.set_item("initiator", comm.collect::<Vec<_>>())?;
+        out.set_item("initiator", words(py, comm)?)?;
         let sender = rows.iter().map(|r| op(r).map_or(-1, |o| i64::from(o.cpu)));
         out.set_item("sender_cpu", PyArray1::from_iter(py, sender))?;
         let inside = rows.iter().map(|r| op(r).is_some_and(|o| o.in_interrupt));
         out.set_item("in_interrupt", PyArray1::from_iter(py, inside))?;
-        out.set_item("mode", rows.iter().map(|r| r.mode.name()).collect::<Vec<_>>())?;
+        out.set_item("mode", words(py, rows.iter().map(|r| r.mode.name()))?)?;
         out.set_item("mode_sure", PyArray1::from_iter(py, rows.iter().map(|r| r.mode_sure)))?;
         out.set_item("traced", PyArray1::from_iter(py, rows.iter().map(|r| r.traced)))?;
         out.set_item("interrupt", PyArray1::from_iter(py, rows.iter().map(|r| r.irq)))?;
@@ -229,7 +251,7 @@ impl TraceData {
         let length = |s: &Span| s.length_ns.map_or(f64::NAN, |ns| ns as f64 / 1e3);
         out.set_item("length_us", PyArray1::from_iter(py, spans.iter().map(length)))?;
         out.set_item("cpu", PyArray1::from_iter(py, spans.iter().map(|s| s.cpu)))?;
-        out.set_item("cause", spans.iter().map(|s| s.cause.entry().id).collect::<Vec<_>>())?;
+        out.set_item("cause", words(py, spans.iter().map(|s| s.cause.entry().id))?)?;
         Ok(out)
     }
 

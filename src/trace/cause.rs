@@ -1,108 +1,14 @@
 //! The catalogue of what interrupts an isolated CPU: one entry per cause, with its signature in a trace, its meaning,
 //! whether a policy can defer it and why, and what helps.
 
-use serde::Serialize;
-
+pub mod class;
 pub mod signature;
 
+pub use class::{Class, Deferral, Kind};
 pub use signature::{
     is_handler, is_kernel_thread, of_call, of_callsite, of_function, of_hrtimer, of_reschedule, of_stack,
     of_task, of_work,
 };
-
-/// How a remote call is classed in tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Class {
-    /// The lazy vmalloc purge.
-    Purge,
-    /// `vunmap_range` and other immediate unmaps.
-    Vunmap,
-    /// `_vm_unmap_aliases`, before a change of attributes or on freeing executable memory.
-    Alias,
-    /// A kernel page-table page is freed.
-    TableFree,
-    /// `set_memory_*`: rights or cache attributes changed.
-    SetMemory,
-    /// Instruction patching.
-    Text,
-    /// User address spaces.
-    User,
-    /// Anything else that is known.
-    Other,
-    /// The trace cannot tell.
-    Unknown,
-}
-
-impl Class {
-    /// The word in tables and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Purge => "purge",
-            Self::Vunmap => "vunmap",
-            Self::Alias => "alias",
-            Self::TableFree => "table_free",
-            Self::SetMemory => "set_memory",
-            Self::Text => "text",
-            Self::User => "user",
-            Self::Other => "other",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// Can the interrupt be replaced by work at the next kernel entry?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deferral {
-    /// The kernel-range list of v7 30/31 (FACTS 1.2): vunmap, purge, aliases.
-    KernelRange,
-    /// Not by any policy known here; the entry says why.
-    Never,
-    /// By the text-patching half of the series (v7 25/31), which is not a TLB policy.
-    TextSync,
-    /// The trace does not tell what it is.
-    Unknown,
-}
-
-impl Deferral {
-    /// The word in tables and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::KernelRange => "kernel_range",
-            Self::Never => "never",
-            Self::TextSync => "text_sync",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// What takes the CPU from its task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// An interrupt.
-    Interrupt,
-    /// A soft interrupt, run behind an interrupt or a system call.
-    Softirq,
-    /// Another task: a kernel thread, an interrupt's thread, a second runnable task.
-    Task,
-    /// A non-maskable interrupt.
-    Nmi,
-    /// Firmware (SMI), the hardware or a hypervisor.
-    Firmware,
-}
-
-impl Kind {
-    /// The word in tables and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Interrupt => "interrupt",
-            Self::Softirq => "softirq",
-            Self::Task => "task",
-            Self::Nmi => "nmi",
-            Self::Firmware => "firmware",
-        }
-    }
-}
 
 /// What helps on some kernels only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -559,6 +465,24 @@ catalogue! {
         meaning: "an earlier interrupt already ran the calls this one was sent for",
         deferral: Unknown, "goes when the calls go",
         helps: "nothing; it goes with its cause";
+    InterruptUnnamed = "interrupt_unnamed", Unknown, "interrupt, which is not recorded",
+        signature: "the IRQ column of the osnoise tracer's table and of rtla osnoise top",
+        chain: "not recorded",
+        meaning: "interrupts were counted, whatever their vector",
+        deferral: Unknown, "depends on which they are",
+        helps: "record the events of osnoise, which name each (rtla osnoise top -t, trace-cmd record -p osnoise -e osnoise), or irq_vectors";
+    TaskUnnamed = "task_unnamed", Other, "another task, which is not recorded",
+        signature: "the THREAD column of the osnoise tracer's table and of rtla osnoise top",
+        chain: "not recorded",
+        meaning: "other threads ran on this CPU in the place of the measuring one, and were only counted",
+        deferral: Never, "a task, not a remote call",
+        helps: "record osnoise:thread_noise or sched:sched_switch, which name them";
+    NoiseUnnamed = "noise_unnamed", Other, "noise whose source is not recorded",
+        signature: "the columns NOISE and MAX of the osnoise tracer's table and of rtla",
+        chain: "not recorded",
+        meaning: "time that the measuring thread did not get, summed over every source",
+        deferral: Unknown, "depends on the source",
+        helps: "record the events of osnoise, which tell the source of each piece";
     CallFrom = "call_sender_only", Unknown, "remote call: sender known, function not recorded",
         signature: "a call interrupt right behind ipi_raise: (Function call interrupts) for this CPU, or behind smp_call_function in the function tracer",
         chain: "generic_smp_call_function_interrupt <- not recorded",
@@ -583,6 +507,7 @@ impl Cause {
             | Self::IrqThread
             | Self::RcuThread
             | Self::KernelThread
+            | Self::TaskUnnamed
             | Self::OtherTask => Kind::Task,
             Self::Softirq => Kind::Softirq,
             Self::Nmi => Kind::Nmi,

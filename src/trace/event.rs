@@ -199,6 +199,64 @@ pub enum Csd {
     Queued(u64),
 }
 
+/// What the osnoise tracer measured on one CPU: one row of its table, or of rtla's, which adds them up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NoiseSums {
+    /// Periods measured.
+    pub periods: u64,
+    /// Time measured, without the pauses between periods.
+    pub runtime_ns: u64,
+    /// Of that, taken from the measuring thread.
+    pub noise_ns: u64,
+    /// Most of it in one period.
+    pub max_period_ns: u64,
+    /// Longest single piece.
+    pub max_single_ns: u64,
+    /// How often: hardware, NMIs, interrupts, soft interrupts, threads; `None` if that was not measured.
+    pub counts: [Option<u64>; 5],
+}
+
+/// Sums of tools that print no events.
+#[derive(Clone, Copy, Debug)]
+pub enum Sum<'a> {
+    /// osnoise.
+    Noise(NoiseSums),
+    /// timerlat, through rtla.
+    Latency {
+        /// `irq`, `thread` or `user-ret`.
+        context: &'a [u8],
+        /// Measurements, if printed.
+        n: Option<u64>,
+        /// Their mean, rounded down to the tool's unit.
+        mean_ns: Option<u64>,
+        /// The longest.
+        max_ns: u64,
+        /// How long the tool ran.
+        over_ns: u64,
+    },
+    /// `perf stat`: how often an event happened on this CPU.
+    Count {
+        /// The interrupt it tells of.
+        vector: Option<Vector>,
+        /// The event, without its system.
+        name: &'a [u8],
+        /// How often.
+        n: u64,
+        /// In how much time.
+        over_ns: u64,
+    },
+}
+
+impl Sum<'_> {
+    /// How much time it covers, up to the event's own.
+    pub fn over_ns(&self) -> u64 {
+        match self {
+            Self::Noise(noise) => noise.runtime_ns,
+            Self::Latency { over_ns, .. } | Self::Count { over_ns, .. } => *over_ns,
+        }
+    }
+}
+
 /// What an event says.
 #[derive(Clone, Copy, Debug)]
 pub enum What<'a> {
@@ -395,6 +453,15 @@ pub enum What<'a> {
         context: &'a [u8],
         /// By how much.
         ns: u64,
+    },
+    /// A sum that a tool made, of many events that are not there.
+    Sum(Sum<'a>),
+    /// sched: a task is moved to another CPU, whether it runs or waits.
+    Migrate {
+        /// The task.
+        pid: u32,
+        /// Where it goes.
+        to: u32,
     },
     /// Text written to `trace_marker`.
     Marker {

@@ -155,6 +155,8 @@ impl Sink for Finder {
             | What::IpiRaise { .. }
             | What::Function { .. }
             | What::Latency { .. }
+            | What::Sum(_)
+            | What::Migrate { .. }
             | What::Marker { .. }
             | What::Stack { .. }
             | What::Noise { .. }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    analysis::{Range, cpu::Row, sender::Op},
+    analysis::{Range, row::Row, sender::Op},
     cause::{Cause, Class},
 };
 use crate::hw::Preset;
@@ -20,7 +20,7 @@ use crate::kernel::{
     text::{File, LAZY_MAX_FACTOR, PolicyError},
 };
 use crate::sim::cost::{Bound, Times};
-use crate::sim::recorded::{Ask, Costs, Played, Variant, Workload, play};
+use crate::sim::recorded::{Ask, Costs, CpuPlayed, Played, Variant, Workload, play};
 
 /// The built-in policies that are shown unless others are asked for.
 pub const HEADLINE: [&str; 4] = ["ipi", "ct-late", "coalesce-v7", "coalesce-v7-fixed"];
@@ -168,11 +168,14 @@ fn inert(file: &File, pti: bool, machine: Option<&Preset>) -> Option<String> {
 
 /// Replays the four policies that are shown by default.
 pub fn headline(recorded: &Recorded) -> Vec<Outcome> {
-    let outcome = |name: &&str| {
+    let of = |name: &&str| {
         let file = builtin(name).expect("it is in the table");
+        if recorded.workload.calls.is_empty() {
+            return outcome(recorded, &file, &[nothing(recorded)]);
+        }
         replay(recorded, &file, true, None).expect("built-in policies assemble: tested")
     };
-    HEADLINE.iter().map(outcome).collect()
+    HEADLINE.iter().map(of).collect()
 }
 
 fn programs(workload: &Workload) -> Vec<&'static str> {
@@ -251,6 +254,11 @@ pub fn replay(
         times(&mut outcome, &runs, &mainline, &preset, features);
     }
     Ok(outcome)
+}
+
+/// The run without a call: no policy has anything to do.
+fn nothing(recorded: &Recorded) -> Played {
+    Played { cpus: vec![CpuPlayed::default(); recorded.bases.len()], ..Played::default() }
 }
 
 /// Both ends of a figure over all runs.

@@ -622,13 +622,18 @@ def test_invalid_utf_8_in_a_task_name_is_replaced(tmp_path: Path):
 
 def test_time_stamps_that_step_back_are_counted_and_told(tmp_path: Path):
     path = tmp_path / "trace.txt"
-    path.write_text(ticks("NONE", "NONE") + ticks("NONE"))
+    two = ticks("NONE", "NONE") + ticks("NONE")
+    path.write_text(two)  # a whole second back: another recording
+    document = json.loads(tlbcore("explain", str(path), "--json").stdout)
+    assert (document["trace"]["timestamps_backwards"], document["trace"]["recordings"]) == (0, 2)
+    assert document["isolated"][0]["interrupts"] == 3
+    assert document["trace"]["seconds"] < 2
+    lines = ticks("NONE").splitlines(keepends=True)
+    path.write_text("".join(lines) + lines[0])  # a moment back: clocks that disagree
 
     document = json.loads(tlbcore("explain", str(path), "--json").stdout)
 
-    assert document["trace"]["timestamps_backwards"] > 0
-    assert document["isolated"][0]["interrupts"] == 3
-    assert document["trace"]["seconds"] < 2
+    assert (document["trace"]["timestamps_backwards"], document["trace"]["recordings"]) == (1, 1)
     assert "Time stamps step back" in tlbcore("explain", str(path)).stdout
 
 

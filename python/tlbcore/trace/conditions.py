@@ -138,6 +138,13 @@ class Condition:
             return lost, None not in [
                 hole["events"] for hole in trace.figures["holes"] if hole["kind"] == "lost"
             ]
+        if cpu["sums"]:  # osnoise measures all of it
+            measured = {
+                "longest_us": cpu["longest"]["us"],
+                "taken_ms": cpu["taken_ms"],
+                "taken_percent": 100.0 * cpu["taken_share"],
+            }
+            return float(measured[stem]), True
         everything = interrupts and _recorded(cpu, "tasks")
         lengths = [row["total_ms"] for row in cpu["interference"]]
         everything = everything and None not in lengths
@@ -181,13 +188,17 @@ _COULD_BE: Mapping[str, Callable[[str], bool]] = {
     "reschedule": lambda c: c in ("dl_server", "sched_resched", "wakeup", "signal"),
     "timer": lambda c: c in ("tick", "tick_kept", "scheduler_tick", "hrtimer", "hrtick"),
     "scheduler_tick": lambda c: c in ("tick", "tick_kept"),
+    "interrupt_unnamed": lambda c: causes[c].kind == "interrupt",
+    "task_unnamed": lambda c: causes[c].kind == "task",
 }
 
 
 def _hidden(cpu: Mapping[str, Any], cause: str) -> bool:
     """Tell whether interrupts that count under a vaguer cause may be of this one."""
     return any(
-        cpu["interrupts_by_cause"].get(vague, 0) > 0 and could(cause) and vague != cause
+        any(row["cause"] == vague and row["n"] for row in cpu["interference"])
+        and could(cause)
+        and vague != cause
         for vague, could in _COULD_BE.items()
     )
 

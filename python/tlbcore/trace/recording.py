@@ -172,12 +172,12 @@ class Trace(Result):
         Remote calls to isolated CPUs, one row per call in the order they were queued: `queued_s`, `ran_s`,
         `other_entry_s` (when the target next entered the kernel for another reason; NaN: not seen), `cpu`,
         `function`, `cause`, `class`, `evidence`, `initiator`, `sender_cpu` (-1: unknown), `in_interrupt`,
-        `mode`, `mode_sure`, `traced`, `interrupt`, `queued_line`, `ran_line`. The first 1,048,576.
+        `mode`, `mode_sure`, `traced`, `interrupt`, `queued_line`, `ran_line`. The first 131,072; others are counted.
     purges
         Purges of the lazy vmalloc list that purged something: `at_s`, `areas`, `span_pages`, `charged_areas`,
         `unknown_areas`, `by`, `largest_owner`, `largest_owner_areas`, `largest_cgroup` (`unknown` where the
-        recording tells none), `largest_cgroup_areas`, `line`. `charged_areas` and `unknown_areas` sum to
-        `areas`.
+        recording tells none), `largest_cgroup_areas`, `line`; the first 32,768. `charged_areas` and
+        `unknown_areas` sum to `areas`.
     figures
         Everything else, as in the JSON of `tlbcore explain`.
     damage
@@ -226,7 +226,7 @@ class Trace(Result):
     def spans(self) -> Mapping[str, np.ndarray[Any, Any]]:
         """What took isolated CPUs from their tasks, a row each: `at_s`, `length_us` (NaN: no end), `cpu`, `cause`.
 
-        The first 1,048,576 of interrupts with a remote call, and as many of everything else.
+        The first 131,072 of interrupts with a remote call, and as many of everything else.
         """
         return _columns(self.recorded.spans())
 

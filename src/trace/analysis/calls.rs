@@ -1,8 +1,10 @@
 //! Remote calls: queued by one CPU, announced by an interrupt, run by another.
 
 use super::{
-    Analysis, MARGIN_NS, MAX_ROWS,
-    cpu::{IpiKey, Mode, NEVER, NONE, Queued, Row, Sent, Unexplained},
+    Analysis, MARGIN_NS,
+    cpu::{IpiKey, Queued, Sent, Unexplained},
+    kept::Kept,
+    row::{Mode, NEVER, NONE, Row},
     sender::{Evidence, Op},
     tasks::Sym,
 };
@@ -22,11 +24,8 @@ impl Analysis {
     }
 
     pub(super) fn new_op(&mut self, e: &Event<'_>, func: Sym, cause: Cause, evidence: Evidence) -> u32 {
-        if self.ops.len() >= MAX_ROWS {
-            return NONE;
-        }
         let comm = self.sender_name(e);
-        self.ops.push(Op {
+        let op = Op {
             func,
             comm,
             pid: e.task.pid,
@@ -36,20 +35,28 @@ impl Analysis {
             line: e.line,
             cause,
             evidence,
-        });
-        self.ops.len() as u32 - 1
+        };
+        self.add_op(op)
+    }
+
+    pub(super) fn add_op(&mut self, op: Op) -> u32 {
+        if self.ops.is_full() {
+            self.rows.seal(); // a call that is kept belongs to an operation that is
+        }
+        self.ops.push(op).0
     }
 
     pub(super) fn new_row(&mut self, row: Row) -> u32 {
         if !self.may_be_isolated(row.cpu) {
             return NONE;
         }
-        if self.rows.len() >= MAX_ROWS {
-            self.rows_dropped += u64::from(row.counted);
-            return NONE;
+        let counted = row.counted;
+        let (number, gone) = self.rows.push(row);
+        self.rows_dropped += u64::from(counted && !self.rows.keeps(number));
+        if let Some(row) = gone {
+            self.fold(&row);
         }
-        self.rows.push(row);
-        self.rows.len() as u32 - 1
+        number
     }
 
     /// Queues a call for `target`; the row remembers what the target was doing.
@@ -75,11 +82,13 @@ impl Analysis {
             mode_sure: sure,
             stay_other: false,
             first: false,
+            outermost: true,
             traced: false,
             counted,
         });
+        let listed = self.rows.keeps(row);
         let cpu = self.cpu(target);
-        if row != NONE {
+        if listed {
             cpu.awaiting_other.push(row);
             cpu.awaiting_mode.push(row);
         }
@@ -113,13 +122,12 @@ impl Analysis {
         let open = context.continued(func, target);
         let announced = if kernel { context.announced.take() } else { None };
         let unannounced = context.unannounced();
-        let same =
-            |op: &u32, ops: &[Op]| ops.get(*op as usize).is_some_and(|o| o.func == func && o.cpu == e.cpu);
+        let same = |op: &u32, ops: &Kept<Op>| ops.get(*op).is_some_and(|o| o.func == func && o.cpu == e.cpu);
         let op = announced.or(open.filter(|op| same(op, &self.ops))).unwrap_or_else(|| {
             let (cause, evidence) = if kernel { unannounced } else { (cause, founded) };
             self.new_op(e, func, cause, evidence)
         });
-        if let Some(o) = self.ops.get_mut(op as usize) {
+        if let Some(o) = self.ops.get_mut(op) {
             o.func = func;
             // Since 7.3 the call site of a flush names the function that asked for it.
             if let Some(place) = from.filter(|_| kernel && o.cause == Cause::KernelFlushUnknown) {
@@ -252,10 +260,8 @@ impl Analysis {
         if let Some(b) = self.broadcasts.iter_mut().find(|b| b.op == call.op) {
             b.done.push(e.cpu);
         }
-        let cause = self
-            .ops
-            .get(call.op as usize)
-            .map_or_else(|| cause::of_function(self.symbols.bytes(func)), |op| op.cause);
+        let cause =
+            self.ops.get(call.op).map_or_else(|| cause::of_function(self.symbols.bytes(func)), |op| op.cause);
         let row = call.row;
         let cpu = self.cpu(e.cpu);
         let figures = &mut cpu.figures;
@@ -273,9 +279,10 @@ impl Analysis {
                 irq.bare = (row == NONE).then_some(cause);
             }
         }
-        if row != NONE {
-            cpu.stay_rows.push(row);
-            let r = &mut self.rows[row as usize];
+        if self.rows.keeps(row) {
+            self.cpu(e.cpu).stay_rows.push(row);
+        }
+        if let Some(r) = self.rows.get_mut(row) {
             r.ran_ns = e.at_ns;
             r.ran_line = e.line;
             r.irq = irq;
@@ -292,7 +299,8 @@ impl Analysis {
         let here = e.cpu;
         let op =
             self.broadcasts.iter().find(|b| b.func == func && !b.done.contains(&here)).map_or(NONE, |b| b.op);
-        let queued_ns = self.ops.get(op as usize).map_or(NEVER, |o| o.at_ns);
+        let op = if op == NONE { self.heard_op(e, func) } else { op };
+        let queued_ns = self.ops.get(op).map_or(NEVER, |o| o.at_ns);
         let row = self.new_row(Row {
             op,
             func,
@@ -309,10 +317,11 @@ impl Analysis {
             mode_sure: false,
             stay_other: false,
             first: false,
+            outermost: true,
             traced: true,
             counted: self.window.open,
         });
-        if row != NONE {
+        if self.rows.keeps(row) {
             self.cpu(here).awaiting_other.push(row);
         }
         (op, row)

@@ -3,82 +3,18 @@
 use std::collections::VecDeque;
 
 use hdrhistogram::Histogram;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
-use super::tasks::Sym;
-use crate::trace::{cause::Cause, event::Vector};
-
-/// What a CPU is doing, as far as a sender's decision goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Mode {
-    /// The trace does not tell.
-    #[default]
-    Unknown,
-    /// In user mode, between `user_enter` and `user_exit`.
-    User,
-    /// In the kernel.
-    Kernel,
-    /// In the idle loop, no interrupt.
-    Idle,
-}
-
-impl Mode {
-    /// The word in tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::User => "user",
-            Self::Kernel => "kernel",
-            Self::Idle => "idle",
-        }
-    }
-}
-
-/// Not known, or not happened.
-pub const NEVER: u64 = u64::MAX;
-/// No operation, no row.
-pub const NONE: u32 = u32::MAX;
-
-/// One remote call to a CPU that may be isolated.
-#[derive(Clone, Copy, Debug)]
-#[allow(clippy::struct_excessive_bools)] // facts about a call, independent of each other
-pub struct Row {
-    /// Index of the operation, or [`NONE`].
-    pub op: u32,
-    /// Function.
-    pub func: Sym,
-    /// Target.
-    pub cpu: u32,
-    /// When it was queued, or [`NEVER`].
-    pub queued_ns: u64,
-    /// When its function began, or the interrupt that must have run it; [`NEVER`] if it was not seen.
-    pub ran_ns: u64,
-    /// Line of the event that shows it run, 0 if none does.
-    pub ran_line: u64,
-    /// Line where that interrupt began, 0 unknown.
-    pub irq_line: u64,
-    /// When the target next entered the kernel for another reason, or [`NEVER`].
-    pub other_ns: u64,
-    /// Number of the interrupt that ran it, from 1 on each CPU; 0 if none did.
-    pub irq: u32,
-    /// Length of that interrupt, if this is the first call it ran; 0 unknown.
-    pub irq_len_ns: u32,
-    /// Number of the stay in the kernel it ran in, from 1; 0 unknown.
-    pub stay: u32,
-    /// What the target was doing when it was queued.
-    pub mode: Mode,
-    /// No change of that within the resolution of the trace.
-    pub mode_sure: bool,
-    /// That stay had other reasons too.
-    pub stay_other: bool,
-    /// First call of its interrupt.
-    pub first: bool,
-    /// Its own event or a probe on its function shows it run.
-    pub traced: bool,
-    /// Inside the window that is counted.
-    pub counted: bool,
-}
+use super::{
+    folded::Folded,
+    lengths::{Lengths, Times},
+    row::Mode,
+    tasks::Sym,
+};
+use crate::trace::{
+    cause::Cause,
+    event::{NoiseSums, Vector},
+};
 
 /// A call waiting in a queue.
 #[derive(Clone, Copy, Debug)]
@@ -130,45 +66,6 @@ pub struct Irq {
     pub bare: Option<Cause>,
     /// It began inside the window.
     pub counted: bool,
-}
-
-/// How long something took.
-#[derive(Clone, Debug)]
-pub struct Lengths {
-    /// Every length, in nanoseconds, with two digits.
-    pub histogram: Histogram<u64>,
-    /// What was taken from the CPU's task: nothing for what came while something else had the CPU already.
-    pub taken_ns: u64,
-    /// The longest.
-    pub max_ns: u64,
-    /// When that began.
-    pub max_at_ns: u64,
-}
-
-impl Default for Lengths {
-    fn default() -> Self {
-        Self { histogram: histogram(), taken_ns: 0, max_ns: 0, max_at_ns: 0 }
-    }
-}
-
-impl Lengths {
-    /// One of this length.
-    pub fn add(&mut self, at_ns: u64, length_ns: u64, outermost: bool) {
-        self.histogram.record(length_ns).unwrap_or_default();
-        self.taken_ns = self.taken_ns.saturating_add(if outermost { length_ns } else { 0 });
-        if length_ns >= self.max_ns {
-            (self.max_ns, self.max_at_ns) = (length_ns, at_ns);
-        }
-    }
-
-    /// Those of another.
-    pub fn extend(&mut self, other: &Self) {
-        self.histogram.add(&other.histogram).expect("same precision");
-        self.taken_ns = self.taken_ns.saturating_add(other.taken_ns);
-        if other.max_ns >= self.max_ns {
-            (self.max_ns, self.max_at_ns) = (other.max_ns, other.max_at_ns);
-        }
-    }
 }
 
 /// What the last `tick_stop` said.
@@ -331,6 +228,19 @@ impl Bursts {
     }
 }
 
+/// Latencies that were summed before.
+#[derive(Clone, Debug)]
+pub struct LatencySum {
+    /// `irq`, `thread` or `user-ret`.
+    pub context: Sym,
+    /// Measurements, if printed.
+    pub n: Option<u64>,
+    /// Their mean.
+    pub mean_ns: Option<u64>,
+    /// The longest.
+    pub max_ns: u64,
+}
+
 /// What is counted per CPU.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
@@ -368,8 +278,8 @@ pub struct Figures {
     pub quiet: Quiet,
     /// How long handlers ran, by cause; not those with rows.
     pub lengths: FxHashMap<Cause, Lengths>,
-    /// Numbers of interrupts with rows that did not take the CPU from its task: it was taken or idle already.
-    pub not_outermost: FxHashSet<u32>,
+    /// Calls that are not kept one by one, summed.
+    pub folded: Folded,
     /// What else took the CPU: soft interrupts, tasks, NMIs, firmware, by cause and name.
     pub others: FxHashMap<(Cause, Sym), Lengths>,
     /// Through what senders came to interrupt it: the function that had text patched, the timer that was armed here.
@@ -379,7 +289,7 @@ pub struct Figures {
     /// Functions of hrtimers that ran in timer interrupts.
     pub hrtimers: FxHashMap<Sym, u64>,
     /// Latencies timerlat measured, by context, in nanoseconds.
-    pub latencies: FxHashMap<Sym, Histogram<u64>>,
+    pub latencies: FxHashMap<Sym, Times>,
     /// Reschedules sent to it: cause, sender, whether that was only interrupted.
     pub sent_reschedules: FxHashMap<(Cause, Sym, bool), u64>,
     /// First event on it that is counted.
@@ -393,15 +303,30 @@ pub struct Figures {
     /// Interrupts close together.
     pub bursts: Bursts,
     /// osnoise events and soft interrupts, by kind and name, in nanoseconds.
-    pub noise: FxHashMap<(Sym, Sym), Histogram<u64>>,
+    pub noise: FxHashMap<(Sym, Sym), Times>,
     /// Ticks kept, by dependency.
     pub tick_kept: FxHashMap<Sym, u64>,
     /// Times another task was switched in, by its name.
     pub switched_to: FxHashMap<Sym, u64>,
     /// Work items run, by function.
     pub work: FxHashMap<Sym, u64>,
+    /// Rows of osnoise, added up.
+    pub sums: Option<NoiseSums>,
+    /// Latencies that were summed before.
+    pub latency_sums: Vec<LatencySum>,
+    /// Interrupts of which not even the vector is known.
+    pub unnamed: u64,
+    /// What took the CPU, how often but not for how long: soft interrupts, tasks, NMIs, firmware.
+    pub untimed: FxHashMap<Cause, u64>,
     /// Events missing on this CPU.
     pub holes: u64,
+}
+
+impl Figures {
+    /// Interrupts of every vector, and those of which none is known.
+    pub fn interrupts(&self) -> u64 {
+        self.vectors.iter().sum::<u64>() + self.unnamed
+    }
 }
 
 /// One CPU.
@@ -500,9 +425,4 @@ impl Cpu {
         self.running.extend(self.queue.drain(..));
         found
     }
-}
-
-/// A histogram of two significant digits that grows as needed.
-pub fn histogram() -> Histogram<u64> {
-    Histogram::new(2).expect("two digits are allowed")
 }

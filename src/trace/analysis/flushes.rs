@@ -3,6 +3,7 @@
 use super::{
     Analysis, Broadcast, Isolated,
     sender::{Evidence, Step, pages, probed, range},
+    tasks::Sym,
 };
 use crate::trace::{
     cause::{self, Cause},
@@ -20,17 +21,7 @@ impl Analysis {
         let open = u64::from(self.window.open);
         *self.probe_counts.entry(sym).or_default() += open;
         if cause::is_handler(function) {
-            // Its csd event, if there is one, has counted it; outside a call interrupt the sender runs it itself.
-            if self.cpu(e.cpu).calling == sym {
-                return;
-            }
-            if self.cpu(e.cpu).in_call_irq() {
-                let call = self.cpu(e.cpu).take(sym, 0);
-                self.ran(e, sym, call, true);
-            } else {
-                *self.cpu(e.cpu).figures.local.entry(sym).or_default() += open;
-            }
-            return;
+            return self.handler(e, sym);
         }
         let step = self.contexts.of(e.task.pid).probe(function, args);
         match step {
@@ -54,6 +45,21 @@ impl Analysis {
             }
             Step::Context => self.purge_probes += u64::from(function == b"__purge_vmap_area_lazy") * open,
             Step::Foreign => {}
+        }
+    }
+
+    /// A function that CPUs are asked to run begins. Its csd event, if there is one, has counted it; outside a call
+    /// interrupt the sender runs it itself.
+    pub(super) fn handler(&mut self, e: &Event<'_>, function: Sym) {
+        if self.cpu(e.cpu).calling == function {
+            return;
+        }
+        if self.cpu(e.cpu).in_call_irq() {
+            let call = self.cpu(e.cpu).take(function, 0);
+            self.ran(e, function, call, true);
+        } else {
+            let open = u64::from(self.window.open);
+            *self.cpu(e.cpu).figures.local.entry(function).or_default() += open;
         }
     }
 
@@ -89,7 +95,7 @@ impl Analysis {
         let Some(cause) = cause::of_stack(frames) else { return };
         let Some(context) = self.contexts.get(e.task.pid) else { return };
         let op = context.announced.or(context.last);
-        if let Some(op) = op.and_then(|op| self.ops.get_mut(op as usize))
+        if let Some(op) = op.and_then(|op| self.ops.get_mut(op))
             && e.at_ns.saturating_sub(op.at_ns) <= STACK_NS
             && (op.cause == Cause::KernelFlushUnknown
                 || op.cause.entry().class != cause::Class::Other

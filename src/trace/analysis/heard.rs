@@ -1,7 +1,12 @@
 //! Senders of calls that no csd event names: what a function, a call chain, a timer armed on another CPU or arm64's
 //! `ipi_raise` shows just before the interrupt.
 
-use super::{Analysis, tasks::Sym};
+use super::{
+    Analysis,
+    row::NONE,
+    sender::{Evidence, Op},
+    tasks::Sym,
+};
 use crate::trace::{
     MAX_CPUS,
     cause::{self, Cause, signature},
@@ -60,11 +65,44 @@ impl Analysis {
         });
     }
 
-    /// The function tracer shows a function that sends calls.
+    /// A function was entered, as the function tracers or a probe on it show: it sends calls, or asks for what will.
     pub(super) fn hear_function(&mut self, e: &Event<'_>, name: &[u8]) {
-        if self.kinds.csd_queue == 0 && signature::sends_calls(name) {
+        if self.kinds.csd_queue > 0 {
+            return;
+        }
+        let pid = e.task.pid;
+        if signature::sends_calls(name) {
+            let soon =
+                |asked: &&(u32, u64, Cause)| asked.0 == pid && e.at_ns.saturating_sub(asked.1) < SOON_NS;
+            let asked = self.asked.iter().rev().find(soon).map(|asked| asked.2);
+            // function_graph names no task: nobody is known without what was asked for.
+            if e.task.comm.is_empty() && asked.is_none() {
+                return;
+            }
             let comm = self.sender_name(e);
-            self.hear(e, None, Cause::CallFrom, (comm, Sym::NONE), false);
+            // on_each_cpu, smp_call_function_many and the like are entered one inside the other: one request.
+            let again = |h: &&mut Heard| {
+                h.pid == pid && h.cpu == e.cpu && !h.timer && h.target.is_none() && h.done.is_empty()
+            };
+            if let Some(same) = self.heard.iter_mut().rev().find(again)
+                && e.at_ns.saturating_sub(same.at_ns) < SOON_NS
+            {
+                same.cause = asked.unwrap_or(same.cause);
+                return;
+            }
+            self.hear(e, None, asked.unwrap_or(Cause::CallFrom), (comm, Sym::NONE), false);
+            return;
+        }
+        let symbol = self.symbols.number(name);
+        if symbol == Sym::NONE {
+            return;
+        }
+        if let Some(cause) = *self.asking.entry(symbol).or_insert_with(|| cause::of_stack(name)) {
+            self.asked.retain(|asked| asked.0 != pid);
+            if self.asked.len() >= KEPT {
+                self.asked.pop_front();
+            }
+            self.asked.push_back((pid, e.at_ns, cause));
         }
     }
 
@@ -140,6 +178,28 @@ impl Analysis {
         })?;
         heard.done.push(cpu);
         Some(heard.clone())
+    }
+
+    /// The operation behind a call that no event queued, if somebody was heard to ask this CPU for one.
+    pub(super) fn heard_op(&mut self, e: &Event<'_>, func: Sym) -> u32 {
+        if self.kinds.csd_queue > 0 {
+            return NONE;
+        }
+        let irq = self.cpu(e.cpu).irqs.last().filter(|irq| irq.vector.runs_call_queue());
+        let Some(began_ns) = irq.map(|irq| irq.at_ns) else { return NONE };
+        let Some(heard) = self.heard(e.cpu, began_ns).filter(|heard| !heard.timer) else { return NONE };
+        let by_name = cause::of_call(self.symbols.bytes(func), self.symbols.bytes(heard.comm));
+        let open = matches!(by_name, Cause::KernelFlushUnknown | Cause::CallOther);
+        let (cause, evidence) = if open && heard.cause != Cause::CallFrom {
+            (heard.cause, Evidence::Before)
+        } else {
+            (by_name, Evidence::Function)
+        };
+        if heard.via != Sym::NONE && cause == heard.cause && self.window.open {
+            *self.cpu(e.cpu).figures.vias.entry((cause, heard.via)).or_default() += 1;
+        }
+        let Heard { cpu, pid, comm, at_ns, in_interrupt, .. } = heard;
+        self.add_op(Op { func, comm, pid, cpu, in_interrupt, at_ns, line: e.line, cause, evidence })
     }
 
     /// The timer that this CPU has just armed on `target`, if that is why it kicks it.

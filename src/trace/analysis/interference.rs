@@ -7,7 +7,7 @@
 
 use super::{
     Analysis,
-    cpu::{Away, Irq, PendingTimer, TickState, histogram},
+    cpu::{Away, Irq, PendingTimer, TickState},
     tasks::Sym,
 };
 use crate::trace::{
@@ -61,7 +61,7 @@ impl Analysis {
     }
 
     /// A task runs on `here`: where it was displaced, nothing keeps it away any more.
-    fn moved_to(&mut self, here: u32, pid: u32, at_ns: u64) {
+    pub(super) fn moved_to(&mut self, here: u32, pid: u32, at_ns: u64) {
         for cpu in 0..self.cpus.len() as u32 {
             if cpu != here && self.cpus[cpu as usize].away.is_some_and(|away| away.pid == pid) {
                 self.slice_ends(cpu, at_ns);
@@ -106,7 +106,7 @@ impl Analysis {
         let open = self.window.open;
         let noises = &mut self.cpu(cpu).figures.noise;
         if open && (noises.len() < MAX_NAMES || noises.contains_key(&key)) {
-            noises.entry(key).or_insert_with(histogram).record(duration_ns).unwrap_or_default();
+            noises.entry(key).or_default().add(duration_ns);
         }
     }
 

@@ -1,10 +1,6 @@
 //! Interrupts and stays in the kernel of one CPU: when they began, why, and how long they took.
 
-use super::{
-    Analysis, MARGIN_NS,
-    cpu::{Irq, NONE, histogram},
-    tasks::Sym,
-};
+use super::{Analysis, MARGIN_NS, cpu::Irq, lengths::histogram, row::NONE, tasks::Sym};
 use crate::sim::recorded::Mark;
 use crate::trace::{
     cause::Cause,
@@ -13,7 +9,6 @@ use crate::trace::{
 
 const MAX_LINES: usize = 1000;
 const MAX_NESTED: usize = 8;
-const MAX_NOT_OUTERMOST: usize = 1 << 20;
 
 impl Analysis {
     pub(super) fn irq_entry(&mut self, e: &Event<'_>, vector: Vector, name: &[u8]) {
@@ -64,20 +59,25 @@ impl Analysis {
         self.irq_close(e, Some(innermost.unwrap_or(vector)));
     }
 
+    /// What an interrupt is for, if nothing but its vector is known.
+    pub(super) fn cause_of_vector(vector: Vector) -> Cause {
+        match vector {
+            Vector::CallFunction | Vector::CallFunctionSingle | Vector::IpiCall => Cause::CallUnknown,
+            Vector::Reschedule | Vector::IpiReschedule => Cause::RescheduleOther,
+            Vector::IrqWork | Vector::IpiIrqWork => Cause::IrqWork,
+            Vector::LocalTimer | Vector::ArchTimer => Cause::Timer,
+            Vector::Other => Cause::OtherVector,
+            Vector::Device => Cause::Device,
+            Vector::Platform => Cause::PlatformIpi,
+            Vector::Posted => Cause::PostedInterrupt,
+            Vector::IpiTimer => Cause::TimerBroadcast,
+            Vector::IpiOther => Cause::IpiOther,
+        }
+    }
+
     fn begin(&mut self, e: &Event<'_>, vector: Vector, name: &[u8]) {
         let open = self.window.open;
-        let mut cause = match vector {
-            Vector::CallFunction | Vector::CallFunctionSingle | Vector::IpiCall => None,
-            Vector::Reschedule | Vector::IpiReschedule => Some(Cause::RescheduleOther),
-            Vector::IrqWork | Vector::IpiIrqWork => Some(Cause::IrqWork),
-            Vector::LocalTimer | Vector::ArchTimer => Some(Cause::Timer),
-            Vector::Other => Some(Cause::OtherVector),
-            Vector::Device => Some(Cause::Device),
-            Vector::Platform => Some(Cause::PlatformIpi),
-            Vector::Posted => Some(Cause::PostedInterrupt),
-            Vector::IpiTimer => Some(Cause::TimerBroadcast),
-            Vector::IpiOther => Some(Cause::IpiOther),
-        };
+        let mut cause = (!vector.runs_call_queue()).then(|| Self::cause_of_vector(vector));
         let mut comm = if vector == Vector::Device { self.symbols.number(name) } else { Sym::NONE };
         let mut by_interrupt = false;
         while self.cpu(e.cpu).irqs.iter().any(|i| i.vector == vector)
@@ -160,19 +160,17 @@ impl Analysis {
         let mut irq = cpu.irqs.remove(at);
         let length = ended.map(|_| e.at_ns.saturating_sub(irq.at_ns));
         self.mark_irq(e.cpu, &irq, e.at_ns);
-        let cpu = self.cpu(e.cpu);
         if irq.first != NONE {
-            if !irq.outermost && irq.counted && cpu.figures.not_outermost.len() < MAX_NOT_OUTERMOST {
-                cpu.figures.not_outermost.insert(irq.number);
+            if let Some(row) = self.rows.get_mut(irq.first) {
+                row.irq_len_ns = u32::try_from(length.unwrap_or(0)).unwrap_or(u32::MAX);
+                row.outermost = irq.outermost;
             }
-            let row = &mut self.rows[irq.first as usize];
-            row.irq_len_ns = u32::try_from(length.unwrap_or(0)).unwrap_or(u32::MAX);
             return;
         }
         let mut cause =
             irq.cause.or(irq.bare).unwrap_or(if queue_known { Cause::CallEmpty } else { Cause::CallUnknown });
         if cause == Cause::CallUnknown {
-            cpu.stay_other = true;
+            self.cpu(e.cpu).stay_other = true;
         }
         if matches!(cause, Cause::CallUnknown | Cause::CallEmpty)
             && let Some(sender) = self.heard(e.cpu, irq.at_ns)
@@ -214,7 +212,9 @@ impl Analysis {
         let cpu = self.cpu(e.cpu);
         cpu.stay_other = true;
         for row in std::mem::take(&mut cpu.awaiting_other) {
-            self.rows[row as usize].other_ns = e.at_ns;
+            if let Some(row) = self.rows.get_mut(row) {
+                row.other_ns = e.at_ns;
+            }
         }
     }
 
@@ -235,7 +235,9 @@ impl Analysis {
             cpu.figures.returns += u64::from(open);
             let other = cpu.stay_other;
             for row in std::mem::take(&mut cpu.stay_rows) {
-                self.rows[row as usize].stay_other = other;
+                if let Some(row) = self.rows.get_mut(row) {
+                    row.stay_other = other;
+                }
             }
         } else {
             cpu.figures.entries += u64::from(open);
@@ -244,7 +246,7 @@ impl Analysis {
             cpu.stay_rows.clear();
         }
         for row in waiting {
-            let row = &mut self.rows[row as usize];
+            let Some(row) = self.rows.get_mut(row) else { continue };
             if e.at_ns.saturating_sub(row.queued_ns) <= MARGIN_NS {
                 row.mode_sure = false;
             }

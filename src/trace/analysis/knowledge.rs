@@ -135,6 +135,10 @@ impl Analysis {
         let anywhere = self.noted_kinds & kind != 0 || self.cpus.iter().any(|cpu| cpu.kinds & kind != 0);
         let (state, why) = if !anywhere {
             (State::NotRecorded, "no such event on any CPU")
+        } else if kind == FIRMWARE && self.hwlat {
+            // A CPU without a sample above the threshold was perhaps not looked at.
+            let state = if cpu.seen { State::InPart } else { State::NotRecorded };
+            (state, "the hwlat tracer looks at one CPU at a time, part of the time")
         } else if !cpu.seen && !self.noted {
             // More than the isolated CPUs was recorded, so this one most likely was, and was quiet.
             if self.elsewhere(kind) {

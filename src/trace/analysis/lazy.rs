@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use super::tasks::{Sym, Symbols, Tasks};
 
 const MAX_AREAS: usize = 1 << 20;
-const MAX_PURGES: usize = 1 << 16;
+const MAX_PURGES: usize = 1 << 15;
 const MAX_OWNERS: usize = 1 << 14;
 const OWNERS_PER_PURGE: usize = 12;
 

@@ -3,95 +3,62 @@
 
 mod calls;
 pub mod cpu;
+mod cpu_report;
 mod flushes;
+mod folded;
 mod heard;
 mod interference;
 mod interrupts;
+mod kept;
+mod kinds;
 pub mod knowledge;
 pub mod lazy;
+mod lengths;
 mod per_cpu;
 mod report;
+pub mod row;
 pub mod sender;
 mod spans;
+mod sums;
 pub mod tasks;
 mod window;
 mod workload;
 
 use std::collections::VecDeque;
 
-use cpu::{Cpu, Row};
+use cpu::Cpu;
+use kept::Kept;
+use row::Row;
 use sender::{Contexts, Evidence, Op};
 use tasks::{Sym, Symbols, Tasks};
 use window::Window;
 
 pub use super::range::{Range, poisson_95};
-pub use per_cpu::CpuReport;
+pub use cpu_report::CpuReport;
+pub use kinds::{Kinds, RangeCalls};
 pub use report::Report;
 pub use spans::Span;
 
 use super::{
-    cause::Cause,
+    cause::{self, Cause},
     event::{Csd, Event, Hole, What, for_each_cpu, for_each_number},
-    import::{Sink, scan::decimal},
+    import::{
+        Sink,
+        scan::{decimal, plain_function},
+    },
 };
 use crate::sim::recorded::Mark;
 
-/// Rows and operations kept; what comes later is counted but not replayed.
-const MAX_ROWS: usize = 1 << 20;
+/// Calls, operations and spans kept one by one; what comes later is counted, but neither listed nor replayed.
+const MAX_ROWS: usize = 1 << 17;
+/// Calls of which more may be heard, behind those.
+const ROWS_OPEN: usize = 1 << 13;
+/// Operations that they may belong to.
+const OPS_OPEN: usize = 1 << 17;
 const MAX_TASKS: usize = 1024;
 /// Time stamps have microseconds, and asm entry code runs before `user_exit` and after `user_enter`: a change this
 /// close to a decision leaves it open.
 const MARGIN_NS: u64 = 2_000;
-
-/// Which kinds of events a recording has; what is missing decides what can be said.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
-pub struct Kinds {
-    /// context_tracking.
-    pub user: u64,
-    /// irq_vectors.
-    pub vectors: u64,
-    /// csd_queue_cpu.
-    pub csd_queue: u64,
-    /// csd_function_entry.
-    pub csd_entry: u64,
-    /// ipi_send_*.
-    pub ipi: u64,
-    /// vmalloc.
-    pub vmalloc: u64,
-    /// kprobes.
-    pub probes: u64,
-    /// Stack traces.
-    pub stacks: u64,
-    /// sched_switch.
-    pub switches: u64,
-    /// System calls.
-    pub syscalls: u64,
-    /// tlb_flush.
-    pub tlb_flush: u64,
-    /// osnoise.
-    pub noise: u64,
-    /// cgroup_attach_task and cgroup_transfer_tasks.
-    pub cgroups: u64,
-    /// softirq_entry.
-    pub softirqs: u64,
-    /// tick_stop.
-    pub tick_stop: u64,
-    /// hrtimer_expire_entry.
-    pub hrtimers: u64,
-    /// Samples of the hwlat tracer, and of osnoise that no event explains.
-    pub firmware: u64,
-}
-
-/// Calls of `flush_tlb_kernel_range` seen by a probe.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
-pub struct RangeCalls {
-    /// All.
-    pub calls: u64,
-    /// More than 33 pages, so `do_flush_tlb_all` on every CPU.
-    pub full: u64,
-    /// The others.
-    pub ranged: u64,
-}
 
 /// Which CPUs are isolated.
 #[derive(Clone, Debug)]
@@ -121,8 +88,8 @@ pub struct Analysis {
     lazy: lazy::Lazy,
     log: workload::Log,
     contexts: Contexts,
-    ops: Vec<Op>,
-    rows: Vec<Row>,
+    ops: Kept<Op>,
+    rows: Kept<Row>,
     spans: Vec<Span>,
     rows_dropped: u64,
     broadcasts: VecDeque<Broadcast>,
@@ -140,12 +107,16 @@ pub struct Analysis {
     snapshots: u64,
     /// What is heard of senders that no csd event names.
     heard: VecDeque<heard::Heard>,
+    /// Functions that ask for calls, entered lately: by which thread, when, and what for.
+    asked: VecDeque<(u32, u64, Cause)>,
     /// CPUs whose task another has displaced.
     displaced: usize,
     /// The recorder noted which CPUs it recorded.
     noted: bool,
     /// Kinds of events that it noted to be on, bits of [`knowledge`].
     noted_kinds: u32,
+    /// Samples are of the hwlat tracer, which looks at one CPU at a time.
+    hwlat: bool,
 }
 
 impl Analysis {
@@ -160,8 +131,8 @@ impl Analysis {
             lazy: lazy::Lazy::default(),
             log: workload::Log::default(),
             contexts: Contexts::default(),
-            ops: Vec::new(),
-            rows: Vec::new(),
+            ops: Kept::new(MAX_ROWS, OPS_OPEN),
+            rows: Kept::new(MAX_ROWS, ROWS_OPEN),
             spans: Vec::new(),
             rows_dropped: 0,
             broadcasts: VecDeque::new(),
@@ -178,9 +149,12 @@ impl Analysis {
             cgroup_root: 0,
             snapshots: 0,
             heard: VecDeque::new(),
+            asked: VecDeque::new(),
+            asking: rustc_hash::FxHashMap::default(),
             displaced: 0,
             noted: false,
             noted_kinds: 0,
+            hwlat: false,
         }
     }
 
@@ -212,6 +186,10 @@ impl Analysis {
             self.settle(cpu, |_| true);
             self.cut_short(cpu);
         }
+        for row in self.rows.drain() {
+            self.fold(&row);
+        }
+        self.settle_sums();
     }
 
     /// Events are missing, on one CPU or on all: what was known of the state is not any more.
@@ -250,12 +228,7 @@ impl Analysis {
 
     /// Who sent an operation; a name lost at the time may have been heard since, else the thread id must do.
     pub fn initiator(&self, op: &Op) -> String {
-        let comm = if op.comm == Sym::NONE { self.tasks.known(op.pid) } else { op.comm };
-        if comm == Sym::NONE && op.pid < 1 << 22 {
-            format!("pid {}", op.pid)
-        } else {
-            self.symbols.text(comm)
-        }
+        self.name_of(folded::Who { comm: op.comm, pid: op.pid })
     }
 
     /// What a replay needs of the recording.
@@ -266,8 +239,9 @@ impl Analysis {
     /// Calls to isolated CPUs, in the order they were queued, with their operations.
     pub fn calls(&self) -> (Vec<Row>, &[Op], &Symbols) {
         let isolated = self.isolated_cpus();
-        let rows = self.rows.iter().filter(|r| r.counted && isolated.contains(&r.cpu)).copied().collect();
-        (rows, &self.ops, &self.symbols)
+        let rows =
+            self.rows.first().iter().filter(|r| r.counted && isolated.contains(&r.cpu)).copied().collect();
+        (rows, self.ops.first(), &self.symbols)
     }
 
     /// Purges that purged something, with their names.
@@ -312,6 +286,7 @@ impl Sink for Analysis {
         let from = match e.what {
             // These are written when what they tell of has ended.
             What::Noise { duration_ns: ns, .. } | What::Latency { ns, .. } => e.at_ns.saturating_sub(ns),
+            What::Sum(sum) => e.at_ns.saturating_sub(sum.over_ns()),
             _ => e.at_ns,
         };
         if open && !matches!(e.what, What::Stack { .. }) {
@@ -407,7 +382,7 @@ impl Sink for Analysis {
                 let drains = self.symbols.bytes(by).starts_with(b"kworker/") && self.lazy.was_full();
                 self.lazy.purge((start, end, areas), e.at_ns, e.line, by, &self.tasks, open);
                 if let Some((op, cause)) = self.contexts.of(e.task.pid).purged(areas, drains)
-                    && let Some(op) = self.ops.get_mut(op as usize)
+                    && let Some(op) = self.ops.get_mut(op)
                     && op.cause == Cause::KernelFlushUnknown
                 {
                     op.refine(cause, Evidence::PurgeEvent);
@@ -469,6 +444,7 @@ impl Sink for Analysis {
                 self.kinds.probes += 1;
                 if !returns {
                     self.probe(e, name, function, args);
+                    self.hear_function(e, function);
                 }
             }
             What::SyscallEntry { .. } | What::PageFault => {
@@ -496,13 +472,22 @@ impl Sink for Analysis {
                 self.kinds.ipi += 1;
                 self.ipi_raise(e, mask, vector);
             }
+            What::Function { name } if self.kinds.csd_entry == 0 && cause::is_handler(name) => {
+                let function = self.symbols.number(plain_function(name));
+                self.handler(e, function);
+            }
             What::Function { name } => self.hear_function(e, name),
+            What::Sum(sum) => self.sum(e, &sum),
+            What::Migrate { pid, to } => {
+                if self.displaced > 0 {
+                    self.moved_to(to, pid, e.at_ns);
+                }
+            }
             What::Latency { context, ns } => {
-                self.cpu(e.cpu).kinds |= knowledge::FIRMWARE;
                 let context = self.symbols.number(context);
                 let latencies = &mut self.cpu(e.cpu).figures.latencies;
                 if open {
-                    latencies.entry(context).or_insert_with(cpu::histogram).record(ns).unwrap_or_default();
+                    latencies.entry(context).or_insert_with(lengths::Times::default).add(ns);
                 }
             }
             What::Stack { frames } => {
@@ -512,6 +497,7 @@ impl Sink for Analysis {
             }
             What::Noise { kind, name, duration_ns } => {
                 let firmware = kind == b"hardware";
+                self.hwlat |= firmware && name == b"hwlat";
                 self.kinds.noise += u64::from(!firmware);
                 self.kinds.firmware += u64::from(firmware);
                 self.cpu(e.cpu).kinds |= knowledge::of_noise(kind);

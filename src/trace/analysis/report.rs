@@ -207,7 +207,7 @@ fn bases(a: &Analysis, cpus: &[u32]) -> Vec<Base> {
     cpus.iter()
         .map(|&cpu| {
             let figures = &a.cpus.get(cpu as usize).unwrap_or(&nothing).figures;
-            Base { cpu, interrupts: figures.vectors.iter().sum(), entries: figures.entries }
+            Base { cpu, interrupts: figures.interrupts(), entries: figures.entries }
         })
         .collect()
 }
@@ -258,7 +258,15 @@ fn cannot_say(a: &Analysis, cpus: &[CpuReport]) -> Vec<Missing> {
         );
     }
     let on = |kind: u32| a.noted_kinds & kind != 0;
-    if k.vectors == 0 && k.noise == 0 && !on(knowledge::EVERY_INTERRUPT) {
+    if k.sums > 0 {
+        say(
+            "which interrupts, tasks and soft interrupts they were, and how long each kind took",
+            "sums of osnoise, no events; its events tell: `rtla osnoise top -t trace.txt`, or `trace-cmd record -p osnoise -e \
+             osnoise`",
+            false,
+        );
+    }
+    if k.vectors == 0 && k.noise + k.sums == 0 && !on(knowledge::EVERY_INTERRUPT) {
         let nothing = k.csd_entry + k.csd_queue + k.ipi + k.probes + k.firmware + k.switches == 0;
         say(
             "how often a CPU was interrupted, and for how long",
@@ -266,10 +274,10 @@ fn cannot_say(a: &Analysis, cpus: &[CpuReport]) -> Vec<Missing> {
             nothing,
         );
     }
-    if k.switches == 0 && k.noise == 0 && !on(knowledge::TASKS) {
+    if k.switches == 0 && k.noise + k.sums == 0 && !on(knowledge::TASKS) {
         say("whether other tasks took the CPU from its task", "no sched_switch events", false);
     }
-    if k.softirqs == 0 && k.noise == 0 && !on(knowledge::SOFTIRQS) {
+    if k.softirqs == 0 && k.noise + k.sums == 0 && !on(knowledge::SOFTIRQS) {
         say("whether soft interrupts took time", "no softirq_entry events", false);
     }
     let timers: u64 = [Cause::Timer, Cause::SchedulerTick]

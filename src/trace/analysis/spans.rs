@@ -1,6 +1,6 @@
 //! What took a CPU, one by one: from when, for how long, why. The sums of the report are of these; a timeline shows them.
 
-use super::{Analysis, MAX_ROWS, cpu::NEVER};
+use super::{Analysis, MAX_ROWS, row::NEVER};
 use crate::trace::cause::Cause;
 
 /// One interruption of a CPU.
@@ -24,7 +24,7 @@ impl Analysis {
     }
 
     /// Interruptions of isolated CPUs, those by remote calls included, whose causes are given in the order of
-    /// [`Analysis::calls`]; sorted by time. The first 1,048,576 of either sort.
+    /// [`Analysis::calls`]; sorted by time. The first 131,072 of either sort.
     pub fn spans(&self, causes: &[Cause]) -> Vec<Span> {
         let isolated = self.isolated_cpus();
         let (rows, ..) = self.calls();

@@ -108,8 +108,9 @@ impl Analysis {
     #[inline]
     pub(super) fn passes(&mut self, at_ns: u64, from_ns: u64) {
         let stepped_back = at_ns < self.last_ns;
-        self.backwards += u64::from(stepped_back);
-        if stepped_back && self.last_ns - at_ns >= ANOTHER_NS {
+        let another = stepped_back && self.last_ns - at_ns >= ANOTHER_NS;
+        self.backwards += u64::from(stepped_back && !another);
+        if another {
             self.forget(None);
             let window = &mut self.window;
             window.boots += u64::from(!window.header);
@@ -198,6 +199,10 @@ impl Analysis {
     pub(super) fn seconds_of(&self, cpu: &Cpu) -> (f64, u64, u64) {
         let (first, last) = self.span_ns();
         let figures = &cpu.figures;
+        // Of a row of osnoise only the time counts in which it measured.
+        if let Some(sums) = &figures.sums {
+            return (sums.runtime_ns as f64 / 1e9, figures.first_ns.unwrap_or(first), last);
+        }
         let Some(own) = figures.first_ns.filter(|_| !self.no_clock) else {
             return (self.seconds(), first, last);
         };

@@ -1,13 +1,14 @@
 //! What a replay needs of a recording beside its calls: when each CPU was in the kernel, and for what.
 //!
 //! Of a stay in the kernel the first reason of its own is kept, so a system call costs three marks; what goes beyond
-//! [`MAX_MARKS`] on one CPU is forgotten, and its mode is unknown from there on.
+//! [`MAX_MARKS`] is forgotten, and modes are unknown from there on.
 
 use rustc_hash::FxHashMap;
 
 use super::{
     Analysis, MARGIN_NS,
-    cpu::{Irq, NEVER, NONE},
+    cpu::Irq,
+    row::{NEVER, NONE},
 };
 use crate::sim::recorded::{Ask, Call, Mark, Marked, Request, Target, Workload};
 use crate::trace::cause::{self, Cause, Deferral};
@@ -15,8 +16,8 @@ use crate::trace::cause::{self, Cause, Deferral};
 /// Bit of the number of an interrupt that was not recorded, where a call ran all the same.
 const PASSING: u32 = 1 << 31;
 
-/// Marks kept of one CPU.
-const MAX_MARKS: usize = 1 << 22;
+/// Marks kept of all CPUs.
+const MAX_MARKS: usize = 1 << 19;
 
 /// One CPU.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +35,7 @@ struct OneCpu {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Log {
     cpus: Vec<OneCpu>,
+    marks: usize,
 }
 
 impl Log {
@@ -43,7 +45,7 @@ impl Log {
             self.cpus.resize_with(cpu + 1, OneCpu::default);
         }
         let one = &mut self.cpus[cpu];
-        if one.marks.len() >= MAX_MARKS {
+        if self.marks >= MAX_MARKS {
             if !std::mem::replace(&mut one.full, true) {
                 one.marks.push(Marked { at_ns, counted, mark: Mark::Lost });
             }
@@ -58,6 +60,7 @@ impl Log {
             Mark::Lost => (one.own, one.idle) = (false, false),
             Mark::OwnIrq { .. } | Mark::Calls { .. } => {}
         }
+        self.marks += 1;
         one.marks.push(Marked { at_ns, counted, mark });
     }
 
@@ -161,7 +164,7 @@ impl<'a> Builder<'a> {
             _ => None,
         };
         let known: rustc_hash::FxHashSet<u32> = marks.iter().filter_map(shown).collect();
-        for (i, row) in (0_u32..).zip(&self.a.rows) {
+        for (i, row) in (0_u32..).zip(self.a.rows.first()) {
             if row.cpu == cpu && row.ran_ns != NEVER && !known.contains(&row.irq) {
                 let mark = Mark::Calls { irq: PASSING | i, end_ns: row.ran_ns };
                 marks.push(Marked { at_ns: row.ran_ns, counted: false, mark });
@@ -188,7 +191,7 @@ impl<'a> Builder<'a> {
     }
 
     fn number_of(&self, row: usize) -> (u32, u64) {
-        let r = &self.a.rows[row];
+        let r = &self.a.rows.first()[row];
         if r.ran_ns == NEVER {
             return (0, r.queued_ns);
         }
@@ -200,7 +203,7 @@ impl<'a> Builder<'a> {
     fn requests(&mut self, isolated: &[u32]) {
         // By operation, then CPU: the order in which they were begun. A call that belongs to none is one of its own.
         let mut order: Vec<(u32, u32, usize)> = Vec::new();
-        for (i, row) in self.a.rows.iter().enumerate() {
+        for (i, row) in self.a.rows.first().iter().enumerate() {
             if isolated.binary_search(&row.cpu).is_ok() {
                 order.push((row.op, row.cpu, i));
             }
@@ -209,14 +212,15 @@ impl<'a> Builder<'a> {
         let symbols = &self.a.symbols;
         let mut before: Option<(u32, u32)> = None;
         for (op, cpu, i) in order {
-            let row = self.a.rows[i];
+            let row = self.a.rows.first()[i];
             let joins = op != NONE && before.is_some_and(|(o, c)| o == op && c != cpu);
             before = Some((op, cpu));
             let (irq, began) = self.number_of(i);
             let guessed = row.queued_ns == NEVER;
             let queued_ns = if guessed { began } else { row.queued_ns };
             let name = symbols.bytes(row.func);
-            let cause = crate::trace::replay::cause_of(&row, &self.a.ops, |_| cause::of_function(name));
+            let cause =
+                crate::trace::replay::cause_of(&row, self.a.ops.first(), |_| cause::of_function(name));
             let place = self.out.calls.len();
             self.out.calls.push(Call {
                 cpu: cpu as u16,
@@ -230,7 +234,7 @@ impl<'a> Builder<'a> {
                 last.calls.end = place + 1;
                 continue;
             }
-            let known = self.a.ops.get(op as usize);
+            let known = self.a.ops.get(op);
             let ask = ask_of(cause, name == b"flush_tlb_func");
             let of_kernel = matches!(ask, Ask::Purge | Ask::Unmap | Ask::Tables | Ask::Rights | Ask::Kernel);
             self.out.requests.push(Request {

@@ -99,6 +99,10 @@ pub fn body_of<'a>(name: &'a [u8], body: &'a [u8]) -> Result<What<'a>, &'static 
             None if memchr::memmem::find(body, b" next_comm=").is_some() => return Err(RAW),
             None => return Err("sched_switch without the next task"),
         },
+        b"sched_migrate_task" => What::Migrate {
+            pid: f.get(b"pid=").and_then(pid_of).ok_or("sched_migrate_task without pid=")?,
+            to: cpu(f.get(b"dest_cpu="))?,
+        },
         b"page_fault_user" | b"page_fault_kernel" => What::PageFault,
         b"tlb_flush" => tlb_flush(body),
         b"tick_stop" => What::TickStop { dependency: f.get(b"dependency=").unwrap_or_default() },
@@ -140,6 +144,10 @@ pub fn body_of<'a>(name: &'a [u8], body: &'a [u8]) -> Result<What<'a>, &'static 
         },
         b"irq_noise" | b"softirq_noise" | b"thread_noise" | b"nmi_noise" | b"sample_threshold" => {
             noise(name, body).ok_or("osnoise event without duration")?
+        }
+        // The wakeup tracers print a switch, and a wakeup with `+`: `5:120:R ==> [003]   812:  0:R rtapp`.
+        _ if name.iter().all(u8::is_ascii_digit) && !name.is_empty() => {
+            switch_of_tracer(name, body).unwrap_or(What::Other { name: b"wakeup" })
         }
         _ if body.starts_with(b"<-") => What::Function { name: symbol(name) },
         _ if body.first() == Some(&b'(') && !name.starts_with(b"ipi_") => probe(name, body),
@@ -256,6 +264,19 @@ fn switch(body: &[u8]) -> Option<What<'_>> {
     let prev_pid = split_last(task(prev), b":").and_then(|(_, pid)| pid_of(pid));
     let (comm, pid) = split_last(task(next), b":")?;
     Some(What::Switch { prev_pid, preempted, next_comm: comm, next_pid: pid_of(pid)? })
+}
+
+/// `5` and `120:R ==> [003]   812:  0:R rtapp`: id, priority and state of the one and of the other.
+fn switch_of_tracer<'a>(prev: &[u8], body: &'a [u8]) -> Option<What<'a>> {
+    let arrow = memchr::memmem::find(body, b" ==> [")?;
+    let state = body[..arrow].trim_ascii_end().last()?;
+    let next = &body[arrow + 6..];
+    let next = next[memchr::memchr(b']', next)? + 1..].trim_ascii_start();
+    let mut parts = next.splitn(3, |b| *b == b':');
+    let next_pid = pid_of(parts.next()?)?;
+    let last = parts.nth(1)?;
+    let next_comm = &last[memchr::memchr(b' ', last)? + 1..];
+    Some(What::Switch { prev_pid: pid_of(prev), preempted: Some(*state == b'R'), next_comm, next_pid })
 }
 
 fn split_last<'a>(text: &'a [u8], at: &[u8]) -> Option<(&'a [u8], &'a [u8])> {

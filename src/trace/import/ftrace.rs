@@ -7,17 +7,20 @@
 use super::{
     Sink,
     body::body_of,
-    head::{Head, Name, header},
-    scan::{decimal, spaces, symbol},
+    head::{Head, Name, front, header},
+    scan::{decimal, number, spaces, symbol},
 };
 use crate::trace::{
     MAX_CPUS,
-    event::{Event, Hole, HoleKind, Task, What},
+    event::{Event, Hole, HoleKind, NoiseSums, Sum, Task, What},
 };
 
 pub use super::head::{Fault, stamp};
 
 const MAX_STACK: usize = 16 << 10;
+
+/// A line of the kernel log in front of, between or behind the lines of the ring's dump.
+pub(super) const KERNEL_LINE: &str = "a line of the kernel log";
 
 /// The importer: only a stack trace needs memory from one line to the next.
 #[derive(Default)]
@@ -74,6 +77,8 @@ impl Ftrace {
             }
             Some(_) => {}
         }
+        let whole = text.len();
+        let text = journal(text);
         let (head, name) = match header(text) {
             Ok(found) => found,
             Err(fault) => {
@@ -90,6 +95,16 @@ impl Ftrace {
                 {
                     return self.deliver(&text[close + 2..], found, number, to);
                 }
+                if let Some((head, sums)) =
+                    front(text).and_then(|(head, at)| Some((head, osnoise_row(&text[at..])?)))
+                {
+                    self.begun = true;
+                    let what = What::Sum(Sum::Noise(sums));
+                    let Head { task, cpu, in_interrupt, at_ns } = head;
+                    to.event(&Event { at_ns, cpu, task, in_interrupt, line: number, what });
+                    return Ok(());
+                }
+                let fault = if text.len() < whole || of_kernel_log(text) { (0, KERNEL_LINE) } else { fault };
                 return aside(text, number, to).ok_or(fault);
             }
         };
@@ -153,6 +168,42 @@ fn what(text: &[u8], name: Name) -> Result<What<'_>, Fault> {
     body_of(&text[name.start..name.end], body).map_err(|why| (from, why))
 }
 
+/// The line without what a system log puts in front of it: `Nov 23 10:00:00 node7 kernel: `.
+#[inline]
+fn journal(text: &[u8]) -> &[u8] {
+    // Names of tasks are right-aligned: hardly one begins in the first column.
+    if !text.first().is_some_and(u8::is_ascii_uppercase) && !text.starts_with(b"20") {
+        return text;
+    }
+    match memchr::memmem::find(&text[..text.len().min(96)], b" kernel: ") {
+        Some(at) => &text[at + 9..],
+        None => text,
+    }
+}
+
+/// `[  812.200000] text` or `[Mon Nov 23 10:00:00 2026] text`.
+fn of_kernel_log(text: &[u8]) -> bool {
+    text.first() == Some(&b'[')
+        && memchr::memmem::find(&text[..text.len().min(40)], b"] ").is_some()
+        && text.get(1).is_some_and(|b| b.is_ascii_digit() || *b == b' ' || b.is_ascii_uppercase())
+}
+
+/// A row of the osnoise tracer's table behind its time stamp, of Linux 5.14 to 7.0: `1000000  190  99.98100  9  18  0  1007  18
+/// 1`, in microseconds: runtime, noise, share, longest; then how often hardware, NMIs, interrupts, soft interrupts, threads.
+fn osnoise_row(text: &[u8]) -> Option<NoiseSums> {
+    let mut words = text.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
+    let mut us = || words.next().and_then(number)?.checked_mul(1000);
+    let (runtime_ns, noise_ns) = (us()?, us()?);
+    words.next().filter(|share| share.iter().all(|b| b.is_ascii_digit() || *b == b'.'))?;
+    let max_single_ns = words.next().and_then(number)?.checked_mul(1000)?;
+    let mut counts = [None; 5];
+    for count in &mut counts {
+        *count = Some(words.next().and_then(number)?);
+    }
+    let sums = NoiseSums { periods: 1, runtime_ns, noise_ns, max_period_ns: noise_ns, max_single_ns, counts };
+    words.next().is_none().then_some(sums)
+}
+
 /// The number of CPUs behind `key`.
 fn count(text: &[u8], key: &[u8]) -> Option<u32> {
     let mut at = memchr::memmem::find(text, key)? + key.len();
@@ -191,6 +242,14 @@ fn aside(text: &[u8], line: u64, to: &mut impl Sink) -> Option<()> {
     }
     let preamble =
         [&b"cpus="[..], b"version =", b"CPU ", b" => ", b"=> ", b"trace-cmd: ", b"TRACE_", b"Note: "];
+    // What Brendan Gregg's perf-tools print around the lines of trace_pipe.
+    let of_perf_tools = text == b"^C"
+        || text.starts_with(b"Ending tracing")
+        || text.starts_with(b"Tracing ") && text.ends_with(b"Ctrl-C to end.")
+        || text.starts_with(b"Tracing ") && text.ends_with(b" seconds...");
+    if of_perf_tools {
+        return Some(());
+    }
     (text.trim_ascii().is_empty() || preamble.iter().any(|p| text.starts_with(p))).then_some(())
 }
 

@@ -203,7 +203,14 @@ fn parse(text: &[u8]) -> Result<Line<'_>, Fault> {
         memchr::memrchr(b'|', text).filter(|&bar| bar > at).ok_or((at, "expected `|` in front of a call"))?;
     let before = &text[at + 1..bar];
     let duration_ns = memchr::memmem::find(before, b" us").map_or(0, |us| micros(&before[..us]));
-    Ok(Line { at_ns, cpu: first as u32, duration_ns, call: text[bar + 1..].trim_ascii() })
+    let mut call = text[bar + 1..].trim_ascii();
+    // Who called it, what it returned, or which call a brace ends: `f() { /* <-g */`, `} /* f */`.
+    if !call.starts_with(b"/*")
+        && let Some(comment) = memchr::memmem::find(call, b" /*")
+    {
+        call = call[..comment].trim_ascii_end();
+    }
+    Ok(Line { at_ns, cpu: first as u32, duration_ns, call })
 }
 
 /// `... ! 123.456` in nanoseconds.
@@ -274,6 +281,18 @@ mod tests {
                 "2 0: do_flush_tlb_all",
                 "2 12345: call_function ends",
             ]
+        );
+    }
+
+    #[test]
+    fn comments_behind_a_call_change_nothing() {
+        let text = "\
+ 2)   app-5   |               |  sysvec_call_function_single() { /* <-asm_sysvec_call_function_single */
+ 2)   app-5   |   3.000 us    |  } /* sysvec_call_function_single ret=0x0 */
+";
+        assert_eq!(
+            read(text),
+            ["clock=none", "2 0: call_function_single begins", "2 3000: call_function_single ends"]
         );
     }
 

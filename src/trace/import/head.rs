@@ -49,8 +49,20 @@ pub(super) fn header(text: &[u8]) -> Result<(Head<'_>, Name), Fault> {
     Err(furthest.unwrap_or((0, "expected `task-pid [cpu]`")))
 }
 
+/// Task, CPU and time of a line that has no event, and where the rest begins.
+pub(super) fn front(text: &[u8]) -> Option<(Head<'_>, usize)> {
+    memchr::memchr_iter(b'-', &text[..text.len().min(64)]).find_map(|dash| front_from(text, dash).ok())
+}
+
 #[inline]
 fn header_from(text: &[u8], dash: usize) -> Result<(Head<'_>, Name), Fault> {
+    let (head, at) = front_from(text, dash)?;
+    let name = name_from(text, at)?;
+    Ok((head, name))
+}
+
+#[inline]
+fn front_from(text: &[u8], dash: usize) -> Result<(Head<'_>, usize), Fault> {
     if text[..dash].trim_ascii_start().starts_with(b":-") {
         return Err((0, "expected `task-pid [cpu]`")); // perf's name of a task it does not know
     }
@@ -101,9 +113,8 @@ fn header_from(text: &[u8], dash: usize) -> Result<(Head<'_>, Name), Fault> {
         spaces(text, &mut at);
     }
     let at_ns = time(text, &mut at)?;
-    let name = name_from(text, at)?;
     let task = Task { comm: text[..dash].trim_ascii_start(), pid, tgid };
-    Ok((Head { task, cpu: cpu as u32, in_interrupt, at_ns }, name))
+    Ok((Head { task, cpu: cpu as u32, in_interrupt, at_ns }, at))
 }
 
 /// `90.774922:`; moves `*at` behind the colon and spaces.
@@ -136,7 +147,7 @@ fn time(text: &[u8], at: &mut usize) -> Result<u64, Fault> {
 
 /// The latency format (`trace-cmd report -l`, the kernel's latency tracers and its dump at an oops): the CPU stands
 /// in front of the flags without brackets, and the time may be microseconds since the beginning: `3d.h1.  123us+:`.
-fn latency(text: &[u8], dash: usize, from: usize, pid: u32) -> Result<(Head<'_>, Name), Fault> {
+fn latency(text: &[u8], dash: usize, from: usize, pid: u32) -> Result<(Head<'_>, usize), Fault> {
     let mut at = from;
     let cpu = decimal(text, &mut at).ok_or((at, "expected `[cpu]`"))?;
     if cpu >= u64::from(MAX_CPUS) {
@@ -169,9 +180,8 @@ fn latency(text: &[u8], dash: usize, from: usize, pid: u32) -> Result<(Head<'_>,
         at = stamp;
         time(text, &mut at)?
     };
-    let name = name_from(text, at)?;
     let task = Task { comm: text[..dash].trim_ascii_start(), pid, tgid: None };
-    Ok((Head { task, cpu: cpu as u32, in_interrupt, at_ns }, name))
+    Ok((Head { task, cpu: cpu as u32, in_interrupt, at_ns }, at))
 }
 
 /// Where the event's name stands, from behind the time stamp on.

@@ -11,6 +11,7 @@ mod head;
 pub mod other;
 pub mod perf;
 pub mod scan;
+pub mod sums;
 
 use std::io::Read;
 
@@ -83,10 +84,15 @@ pub struct ReadStats {
 
 impl ReadStats {
     fn broken(&mut self, line: u64, column: usize, why: &'static str, text: &[u8]) {
+        if why == ftrace::KERNEL_LINE {
+            // The dump of the ring stands in the middle of a kernel log: its other lines are no fault.
+            return self.refuse(other::recognise(text).unwrap_or(&other::KERNEL_LOG), line);
+        }
         self.broken += 1;
         match why {
             head::NO_CLOCK => self.refuse(&other::CLOCK, line),
             body::RAW => self.refuse(&other::RAW, line),
+            sums::NOISE_HISTOGRAM => self.refuse(&other::NOISE_HISTOGRAM, line),
             _ if self.events == 0 && self.broken <= LOOKED_AT => {
                 if let Some(refusal) = other::recognise(text) {
                     self.refuse(refusal, line);
@@ -132,6 +138,7 @@ enum Format {
     Ftrace(ftrace::Ftrace),
     Perf(perf::Perf),
     Graph(graph::Graph),
+    Sums(sums::Sums),
 }
 
 impl Format {
@@ -141,7 +148,15 @@ impl Format {
             Self::Ftrace(importer) => importer.line(text, number, to),
             Self::Perf(importer) => importer.line(text, number, to),
             Self::Graph(importer) => importer.line(text, number, to),
+            Self::Sums(importer) => importer.line(text, number),
             Self::Unknown(ftrace, perf) => {
+                if text.starts_with(b"# RTLA")
+                    && let Some(mut importer) = sums::Sums::recognise(text)
+                {
+                    let outcome = importer.line(text, number);
+                    *self = Self::Sums(importer);
+                    return outcome;
+                }
                 let mut first = First { to, event: false };
                 let fault = ftrace.line(text, number, &mut first).err();
                 if first.event {
@@ -158,6 +173,13 @@ impl Format {
                     *self = Self::Graph(importer);
                     return outcome;
                 }
+                if fault.is_some()
+                    && let Some(mut importer) = sums::Sums::recognise(text)
+                {
+                    let outcome = importer.line(text, number);
+                    *self = Self::Sums(importer);
+                    return outcome;
+                }
                 fault.map_or(Ok(()), Err)
             }
         }
@@ -167,6 +189,7 @@ impl Format {
     fn refused(&self) -> Option<&'static other::Refusal> {
         match self {
             Self::Perf(perf) if perf.is_deltas() => Some(&other::DELTA),
+            Self::Sums(sums) => sums.refused(),
             Self::Perf(_) | Self::Unknown(..) | Self::Ftrace(_) | Self::Graph(_) => None,
         }
     }
@@ -175,6 +198,7 @@ impl Format {
         match self {
             Self::Unknown(ftrace, _) | Self::Ftrace(ftrace) => ftrace.finish(to),
             Self::Perf(perf) => perf.finish(to),
+            Self::Sums(sums) => sums.finish(to),
             Self::Graph(_) => {}
         }
     }
@@ -247,7 +271,7 @@ impl Reader {
     pub fn machine_cpus(&self) -> Option<u32> {
         match &self.format {
             Format::Unknown(ftrace, _) | Format::Ftrace(ftrace) => ftrace.cpus,
-            Format::Perf(_) | Format::Graph(_) => None,
+            Format::Perf(_) | Format::Graph(_) | Format::Sums(_) => None,
         }
     }
 
@@ -329,8 +353,7 @@ impl Reader {
         // One damaged line may look like anything; a text is refused for what one line in a thousand says.
         if let Some((refusal, line, count)) = self.stats.refused
             && self.done
-            && count > self.stats.events / 1000
-            && (self.stats.events == 0 || count > 2)
+            && (self.stats.events == 0 || refusal.of_events && count > 2 && count > self.stats.events / 1000)
         {
             return Err(TraceError::Unsupported {
                 path: self.path.clone(),
@@ -340,7 +363,8 @@ impl Reader {
             });
         }
         let nothing = self.stats.broken > 0 || self.stats.hole_count > 0;
-        if self.stats.events == 0 && (self.done || self.stats.lines > HOPELESS_AFTER) && nothing {
+        let hopeless = self.stats.lines > HOPELESS_AFTER && matches!(self.format, Format::Unknown(..));
+        if self.stats.events == 0 && (self.done || hopeless) && nothing {
             self.done = true;
             let first = self.stats.broken_first.first().map(|b| b.text.chars().take(60).collect());
             return Err(TraceError::NoTrace {

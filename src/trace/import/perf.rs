@@ -10,7 +10,7 @@ use super::{
 };
 use crate::trace::{
     MAX_CPUS,
-    event::{Event, Task, What},
+    event::{Event, Hole, HoleKind, Task, What},
 };
 
 const MAX_STACK: usize = 16 << 10;
@@ -47,6 +47,18 @@ impl Perf {
             return Ok(());
         }
         self.finish(to);
+        if let Some(at) = memchr::memmem::find(text, b": PERF_RECORD_LOST") {
+            // `app 5 [002] 15.000000: PERF_RECORD_LOST lost 42` of perf script --show-lost-events.
+            let mut digit = memchr::memmem::rfind(&text[at..], b"lost ").map_or(text.len(), |l| at + l + 5);
+            let hole = Hole {
+                kind: HoleKind::Lost,
+                cpu: bracketed(text),
+                events: decimal(text, &mut digit),
+                line: number,
+            };
+            to.hole(&hole);
+            return Ok(());
+        }
         let (event, owner) = event(text, number)?;
         self.owner = Some(owner);
         self.events += 1;
@@ -90,6 +102,13 @@ fn frame(text: &[u8]) -> Option<&[u8]> {
     Some(plain_function(symbol(&name[..memchr::memchr(b' ', name).unwrap_or(name.len())])))
 }
 
+/// The CPU in brackets.
+fn bracketed(text: &[u8]) -> Option<u32> {
+    let mut at = memchr::memchr(b'[', text)? + 1;
+    let cpu = decimal(text, &mut at).filter(|cpu| *cpu < u64::from(MAX_CPUS))?;
+    (text.get(at) == Some(&b']')).then_some(cpu as u32)
+}
+
 type Owner = (u64, u32, u32, u64);
 
 fn event(text: &[u8], line: u64) -> Result<(Event<'_>, Owner), Fault> {
@@ -117,6 +136,11 @@ fn event(text: &[u8], line: u64) -> Result<(Event<'_>, Owner), Fault> {
         let comm = who[..space].trim_ascii();
         at += 1;
         spaces(text, &mut at);
+        if text.get(at).is_some_and(|b| b.is_ascii_alphabetic() || *b == b'.') {
+            // A column of flags.
+            at += memchr::memchr(b' ', &text[at..]).ok_or((at, "expected a time stamp"))?;
+            spaces(text, &mut at);
+        }
         let seconds = decimal(text, &mut at).ok_or((at, "expected a time stamp"))?;
         if text.get(at) != Some(&b'.') {
             return Err((at, "expected a time stamp"));
@@ -156,8 +180,6 @@ fn event(text: &[u8], line: u64) -> Result<(Event<'_>, Owner), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::event::Hole;
-
     #[derive(Default)]
     struct Seen(Vec<String>);
 
@@ -176,7 +198,23 @@ mod tests {
             };
             self.0.push(format!("{comm}/{} cpu{} {}: {what}", e.task.pid, e.cpu, e.at_ns));
         }
-        fn hole(&mut self, _: &Hole) {}
+        fn hole(&mut self, hole: &Hole) {
+            self.0.push(format!("lost {:?} on {:?}", hole.events, hole.cpu));
+        }
+    }
+
+    #[test]
+    fn what_perf_lost_is_a_hole_and_a_column_of_flags_is_skipped() {
+        let text = "\
+             app     5 [002] d.h.  10.000000:          irq_vectors:local_timer_entry: vector=236
+             app     5 [002]    15.000000: PERF_RECORD_LOST lost 42
+";
+        let (mut seen, mut perf) = (Seen::default(), Perf::default());
+        for (n, line) in text.lines().enumerate() {
+            perf.line(line.as_bytes(), n as u64 + 1, &mut seen).expect("parses");
+        }
+        assert!(seen.0[0].starts_with("app/5 cpu2 10000000000: IrqEntry"), "{}", seen.0[0]);
+        assert_eq!(seen.0[1], "lost Some(42) on Some(2)");
     }
 
     #[test]

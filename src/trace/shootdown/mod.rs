@@ -417,6 +417,8 @@ impl Sink for Shootdowns {
             | What::IpiRaise { .. }
             | What::Function { .. }
             | What::Latency { .. }
+            | What::Sum(_)
+            | What::Migrate { .. }
             | What::Noise { .. }
             | What::Other { .. } => {}
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 
@@ -45,13 +46,19 @@ def _managed(facts: Facts) -> bool:
     return has(facts.version, (5, 6), el8=193) is not False
 
 
+def _flags_in(word: str) -> list[str]:
+    """Return the flags that a word holds or, misspelt, was meant to be."""
+    found = [flag for flag in FLAGS if flag in word]
+    return found or difflib.get_close_matches(word, FLAGS, n=1, cutoff=0.7)
+
+
 def _repaired(made: Decision, facts: Facts) -> str | None:
     """Guess what a refused or half-read `isolcpus=` was meant to be."""
     words = made.value.split(",")
     flags: list[str] = []
     spans: list[str] = []
     for word in words:
-        parts = [flag for flag in FLAGS if flag in word]
+        parts = _flags_in(word)
         if parts:
             flags += parts
         elif re.match(r"[\dN]", word):
@@ -81,7 +88,7 @@ def _isolation_options(facts: Facts) -> Iterator[Finding]:
             lost = [
                 flag
                 for flag in FLAGS
-                if any(flag in word for word in made.skipped) and flag not in made.flags
+                if any(flag in _flags_in(word) for word in made.skipped) and flag not in made.flags
             ]
             lost = [flag for flag in lost if flag != "nohz" or not facts.nohz_full]
             yield Finding(
