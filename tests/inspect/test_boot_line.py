@@ -174,6 +174,22 @@ def test_the_same_list_for_everything_is_in_force_everywhere(listed, release):
     assert read.settled
 
 
+@pytest.mark.parametrize(
+    ("flags", "meant"),
+    [
+        ("domain,mangaed_irq", "domain,managed_irq"),
+        ("domian,managed_irq", "domain,managed_irq"),
+        ("domain,xyz", "domain"),
+    ],
+)
+def test_a_misspelt_flag_is_written_right_in_the_remedy(flags: str, meant: str):
+    host = tc.inspect_host(cmdline=f"isolcpus={flags},2-7 nohz_full=2-7", release="6.12.5", cpus=8)
+
+    (finding,) = (f for name, f in findings(host).items() if name == "isolcpus-unknown-flag")
+    assert finding["remedy"] == f"write isolcpus={meant},2-7"
+    assert finding["severity"] == ("error" if meant != "domain" else "warning")
+
+
 # The hosts: what is found, what helps, which CPUs.
 
 HOST_FINDINGS = {
