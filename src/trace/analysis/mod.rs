@@ -109,6 +109,8 @@ pub struct Analysis {
     heard: VecDeque<heard::Heard>,
     /// Functions that ask for calls, entered lately: by which thread, when, and what for.
     asked: VecDeque<(u32, u64, Cause)>,
+    /// What functions ask for, of those met.
+    asking: rustc_hash::FxHashMap<Sym, Option<Cause>>,
     /// CPUs whose task another has displaced.
     displaced: usize,
     /// The recorder noted which CPUs it recorded.
