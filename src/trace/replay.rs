@@ -20,7 +20,7 @@ use crate::kernel::{
     text::{File, LAZY_MAX_FACTOR, PolicyError},
 };
 use crate::sim::cost::{Bound, Times};
-use crate::sim::recorded::{Ask, Costs, CpuPlayed, Played, Variant, Workload, play};
+use crate::sim::recorded::{Ask, Costs, Played, Variant, Workload, play};
 
 /// The built-in policies that are shown unless others are asked for.
 pub const HEADLINE: [&str; 4] = ["ipi", "ct-late", "coalesce-v7", "coalesce-v7-fixed"];
@@ -168,14 +168,11 @@ fn inert(file: &File, pti: bool, machine: Option<&Preset>) -> Option<String> {
 
 /// Replays the four policies that are shown by default.
 pub fn headline(recorded: &Recorded) -> Vec<Outcome> {
-    let of = |name: &&str| {
+    let outcome = |name: &&str| {
         let file = builtin(name).expect("it is in the table");
-        if recorded.workload.calls.is_empty() {
-            return outcome(recorded, &file, &[nothing(recorded)]);
-        }
         replay(recorded, &file, true, None).expect("built-in policies assemble: tested")
     };
-    HEADLINE.iter().map(of).collect()
+    HEADLINE.iter().map(outcome).collect()
 }
 
 fn programs(workload: &Workload) -> Vec<&'static str> {
@@ -254,11 +251,6 @@ pub fn replay(
         times(&mut outcome, &runs, &mainline, &preset, features);
     }
     Ok(outcome)
-}
-
-/// The run without a call: no policy has anything to do.
-fn nothing(recorded: &Recorded) -> Played {
-    Played { cpus: vec![CpuPlayed::default(); recorded.bases.len()], ..Played::default() }
 }
 
 /// Both ends of a figure over all runs.

@@ -97,7 +97,7 @@ def test_call_chains_of_old_kernels_have_a_cause(tmp_path: Path, kernel: str):
 
 
 def test_headline_policies_are_those_of_replay(tmp_path: Path):
-    """The report leaves a replay out where no call was recorded; the figures are those of the replay all the same."""
+    """What the report says of policies is what a replay says: they are one function, whatever is left out for speed."""
     for path in sorted(DATA.glob("*.trace.txt.xz")):
         try:
             trace = tc.read_trace(path)
