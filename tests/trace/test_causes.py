@@ -109,6 +109,9 @@ ELSEWHERE = {
     "hrtimer": "test_trace_kinds.py",
     "smi": "test_trace_cases.py",
     "call_sender_only": "test_trace_cases.py",
+    "interrupt_unnamed": "test_trace_sums.py",
+    "task_unnamed": "test_trace_sums.py",
+    "noise_unnamed": "test_trace_sums.py",
     "call_empty": "test_causes.py",
 }
 
