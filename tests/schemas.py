@@ -85,6 +85,9 @@ COMMANDS: dict[str, tuple[str, list[list[str]]]] = {
             ["explain", f"{DATA}/q4.w8lost.trace.txt.xz"],
             ["explain", f"{DATA}/rt4.w4spin.trace.txt.xz"],
             ["explain", f"{DATA}/dat.p73.us8.v7.trace.dat"],
+            ["explain", f"{DATA}/sums/rtla-osnoise-top.txt", "--isolated", "2-3"],
+            ["explain", f"{DATA}/sums/rtla-timerlat-top.txt", "--isolated", "2"],
+            ["explain", f"{DATA}/sums/perf-stat.txt", "--isolated", "2-3"],
         ],
     ),
     "inspect": (
