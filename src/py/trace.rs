@@ -188,6 +188,12 @@ impl TraceData {
         .to_string()
     }
 
+    /// The recording under the policies that are shown by default, as JSON.
+    fn policies(&self, py: Python<'_>) -> String {
+        let outcomes = py.detach(|| replay::headline(self.recorded.get_or_init(|| self.pass.recorded())));
+        serde_json::json!(outcomes).to_string()
+    }
+
     /// The recording under a policy's text, as JSON; with a machine's text, times too.
     #[pyo3(signature = (text, file, pti=true, machine=None))]
     fn replay(

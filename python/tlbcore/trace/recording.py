@@ -206,7 +206,10 @@ class Trace(Result):
         }  # fmt: skip
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return sealed(_made, (type(self), {**self.__dict__, "_data": None}))
+        report = self.figures["report"]
+        report["policies"]  # a saved trace cannot make them any more
+        figures = MappingProxyType({**self.figures, "report": dict(report)})
+        return sealed(_made, (type(self), {**self.__dict__, "figures": figures, "_data": None}))
 
     @property
     def recorded(self) -> _core.TraceData:
@@ -248,6 +251,20 @@ class Trace(Result):
     def __repr__(self) -> str:
         cpus = ",".join(map(str, self.isolated)) or "none"
         return f"<Trace {self.path}: {self.events} events, {self.seconds:.3f} s, isolated {cpus}>"
+
+
+class _Report(dict[str, Any]):
+    """The report, without `policies` until they are asked for: replays take longer than the reading."""
+
+    def __init__(self, report: Mapping[str, Any], data: _core.TraceData) -> None:
+        super().__init__(report)
+        self._data: _core.TraceData | None = data
+
+    def __missing__(self, key: str) -> Any:
+        if key != "policies" or self._data is None:
+            raise KeyError(key)
+        self[key] = json.loads(self._data.policies())
+        return self[key]
 
 
 def _columns(found: Mapping[str, object]) -> Mapping[str, np.ndarray[Any, Any]]:
@@ -309,7 +326,7 @@ def read_trace(
         told = None if advance is None else (lambda done, _lines: advance(done, None))
         data = _core.trace_read(names, given, told, between)
     figures = json.loads(data.figures())
-    report = figures["report"]
+    report = figures["report"] = _Report(figures["report"], data)
     if not report["window_found"]:
         assert between is not None
         raise TraceError(

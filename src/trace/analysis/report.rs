@@ -15,7 +15,7 @@ use super::{
 use crate::trace::{
     cause::{self, Cause},
     event::Vector,
-    replay::{self, Base, Outcome, Recorded},
+    replay::{self, Base, Recorded},
 };
 
 /// An owner of purged areas.
@@ -131,8 +131,6 @@ pub struct Report {
     pub nr_lazy_max: Option<u64>,
     /// Per isolated CPU.
     pub isolated: Vec<CpuReport>,
-    /// Those of [`replay::HEADLINE`].
-    pub policies: Vec<Outcome>,
     /// Calls beyond what is kept for replay.
     pub calls_not_kept: u64,
     /// Time stamps that step back.
@@ -153,7 +151,6 @@ pub(super) fn build(a: &Analysis) -> Report {
         .iter()
         .map(|&cpu| per_cpu::one(a, cpu, a.cpus.get(cpu as usize).unwrap_or(&nothing), &rows, &causes))
         .collect();
-    let policies = replay::headline(&recorded(a));
     Report {
         events: a.events,
         seconds,
@@ -178,7 +175,6 @@ pub(super) fn build(a: &Analysis) -> Report {
         vmalloc_traffic: a.lazy.traffic,
         nr_lazy_max: a.lazy.nr_lazy_max,
         isolated: cpus,
-        policies,
         calls_not_kept: a.rows_dropped,
         backwards: a.backwards,
     }

@@ -68,7 +68,7 @@ def explain_text(e: Explanation) -> str:
     lines += sections.purges(report)
     if cpus:
         lines += _helps(trace, cpus, report)
-        lines += [] if report["architecture"] == "aarch64" else _policies(report["policies"], cpus)
+        lines += _policies(report["policies"], cpus) if _deferrable(cpus, report) else []
         lines += sections.when(cpus)
         lines += sections.senders(trace)
         lines += sections.calls(cpus)
@@ -88,6 +88,13 @@ def _groups(cpus: Cpus) -> list[Cpus]:
     known = [cpu for cpu in cpus if _measured(cpu)]
     unknown = [cpu for cpu in cpus if not _measured(cpu)]
     return [group for group in (known, unknown) if group]
+
+
+def _deferrable(cpus: Cpus, report: Mapping[str, Any]) -> bool:
+    """Tell whether a policy could change anything: else there is nothing to replay."""
+    classes = {name for cpu in cpus for name in cpu["calls_by_class"]}
+    classes |= {causes[cause].call_class for cpu in cpus for cause in cpu["interrupts_by_cause"]}
+    return report["architecture"] != "aarch64" and not classes.isdisjoint((*_FLUSH_CLASSES, "unknown"))
 
 
 def _measured(cpu: Mapping[str, Any]) -> bool:
@@ -411,7 +418,6 @@ def _of_flushes(cpus: Cpus, report: Mapping[str, Any]) -> list[str]:
 
     flushes, unknown = count(_FLUSH_CLASSES), count(("unknown",))
     of_unknown_caller = sum(cpu["interrupts_by_cause"].get("kernel_flush_unknown", 0) for cpu in cpus)
-    best = next((o for o in report["policies"] if o["policy"] == "coalesce-v7-fixed"), None)
     if not flushes and not of_unknown_caller:
         said = "None of it is a flush of kernel TLB entries: no policy here would change it."
         if unknown:
@@ -420,6 +426,7 @@ def _of_flushes(cpus: Cpus, report: Mapping[str, Any]) -> list[str]:
                 f"the {n(unknown)} interrupts whose sender is not recorded."
             )
         return paragraph(said, indent="    ", first="  ")
+    best = next((o for o in report["policies"] if o["policy"] == "coalesce-v7-fixed"), None)
     if best is None:
         return []
     seconds = sum(cpu["seconds"] for cpu in cpus)
