@@ -17,7 +17,6 @@ UNDONE = [
         f"sim/engine/{name}"
         for name in ("ops", "replay", "roam", "save", "scan", "skip", "stream", "tasks", "work")
     },
-    {"tlbcore/trace/explanation", "tlbcore/trace/report/explained"},
 ]
 MOST_LINES = 600
 # What is left to be split; nothing may be added.

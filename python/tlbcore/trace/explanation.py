@@ -61,7 +61,7 @@ class Explanation(Result):
     def __str__(self) -> str:
         from tlbcore.trace.report.explained import explain_text
 
-        return visible(explain_text(self))
+        return visible(explain_text(self.trace, self.missing))
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document without its `schema` and `version`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tlbcore import _core
 from tlbcore._input.cpus import show_cpus
@@ -26,9 +26,6 @@ from tlbcore.trace.report.words import (
     times,
 )
 
-if TYPE_CHECKING:
-    from tlbcore.trace.explanation import Explanation
-
 _MANY = 2  # more isolated CPUs than this are shown together, with one line each
 _FLUSH_CLASSES = ("purge", "vunmap", "alias", "table_free", "set_memory")
 _KINDS: Mapping[str, str] = {
@@ -48,14 +45,13 @@ ENOUGH_S = 1.0
 Cpus = Sequence[Mapping[str, Any]]
 
 
-def explain_text(e: Explanation) -> str:
+def explain_text(trace: Trace, missing: Sequence[Mapping[str, str]]) -> str:
     """Write the report of `tlbcore explain`."""
-    trace = e.trace
     report = trace.figures["report"]
     cpus: Cpus = report["isolated"]
     lines = opening(trace)
     if cpus:
-        lines += ["", "In short", *_in_short(e)]
+        lines += ["", "In short", *_in_short(trace)]
         lines += ["", "What took the isolated CPUs from their tasks (measured; most time first)"]
         for group in _groups(cpus):
             lines += _table(group, report)
@@ -74,9 +70,9 @@ def explain_text(e: Explanation) -> str:
         lines += sections.calls(cpus)
         lines += _baseline(cpus, trace)
     lines += sections.flushes(report)
-    if e.missing:
+    if missing:
         lines += ["", "What this trace cannot say"]
-        for gap in e.missing:
+        for gap in missing:
             lines += paragraph(f"{gap['question']}: {gap['because']}.", indent="    ", first="  - ")
     return "\n".join(lines)
 
@@ -258,9 +254,9 @@ def _recorded_kinds(cpu: Mapping[str, Any]) -> list[str]:
     return [_KINDS[kind] for kind, known in cpu["knowledge"].items() if known["state"] != "not_recorded"]
 
 
-def _in_short(e: Explanation) -> list[str]:
+def _in_short(trace: Trace) -> list[str]:
     """Two or three sentences per group of CPUs: how much, what and by whom, what a policy would leave."""
-    report = e.trace.figures["report"]
+    report = trace.figures["report"]
     cpus: Cpus = report["isolated"]
     lines = []
     for group in _groups(cpus):
