@@ -201,12 +201,12 @@ fn merged(name: &str, ways: &[&[Item]]) -> Result<Vec<String>, BinaryError> {
                 return Ok(out);
             }
             _ => {
-                let place = |key: &Option<&Item>| match key {
+                let place = |key: Option<&Item>| match key {
                     Some(Item::Op(_, place) | Item::Test(_, _, place)) => Some(place.clone()),
                     _ => None,
                 };
                 let differs = keys.iter().filter(|k| **k != keys[0]).chain(keys.first());
-                let place = differs.filter_map(place).next().unwrap_or_default();
+                let place = differs.copied().find_map(place).unwrap_or_default();
                 return Err(BinaryError(format!(
                     "{name}: two ways differ in an op on TLB or GS ({place}), on a test that the language has no word \
                      for; see it with tlbcore census --entry, and write this path by hand"

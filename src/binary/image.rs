@@ -179,6 +179,7 @@ impl Image {
     /// # Panics
     ///
     /// If they are not as many as the section has.
+    #[must_use]
     pub fn with(&self, section: &Section, bytes: &[u8]) -> Self {
         let mut elf = self.elf.clone();
         if let Some(at) = section.offset {

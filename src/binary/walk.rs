@@ -131,6 +131,7 @@ impl<'a> Kernel<'a> {
     }
 
     /// The same with text that is patched already, as it runs: no alternative and no jump label is applied.
+    #[must_use]
     pub fn as_it_runs(mut self) -> Self {
         self.patches = Patches::default();
         self

@@ -489,7 +489,7 @@ impl Sink for Analysis {
                 let context = self.symbols.number(context);
                 let latencies = &mut self.cpu(e.cpu).figures.latencies;
                 if open {
-                    latencies.entry(context).or_insert_with(lengths::Times::default).add(ns);
+                    latencies.entry(context).or_default().add(ns);
                 }
             }
             What::Stack { frames } => {

@@ -77,7 +77,9 @@ pub(super) fn one(a: &Analysis, number: u32, cpu: &Cpu, rows: &[Row], causes: &[
     for (cause, at) in f.lines.iter().chain(&calls.lines) {
         lines.entry(cause.entry().id).or_default().extend(at);
     }
-    lines.values_mut().for_each(|at| at.truncate(LINES_SHOWN));
+    for at in lines.values_mut() {
+        at.truncate(LINES_SHOWN);
+    }
     let mut by_class: BTreeMap<&'static str, u64> = BTreeMap::new();
     for (cause, n) in &calls.calls {
         *by_class.entry(cause.entry().class.name()).or_default() += n;

@@ -42,6 +42,9 @@ enum Row {
     Count(Vec<u8>, u64, Option<u64>),
 }
 
+/// CPU and context of a column of a histogram, and what its rows say: number, mean, longest.
+type Column = (u32, &'static [u8], [Option<u64>; 3]);
+
 /// The importer.
 #[derive(Debug)]
 pub struct Sums {
@@ -50,8 +53,8 @@ pub struct Sums {
     over_ns: u64,
     /// What the tool's times are multiples of.
     unit_ns: u64,
-    /// CPU and context of each column of a histogram, and what its rows say: number, mean, longest.
-    columns: Vec<(u32, &'static [u8], [Option<u64>; 3])>,
+    /// Of a histogram.
+    columns: Vec<Column>,
     /// `perf stat -C 2` counts one CPU and prints no column for it.
     only_cpu: Option<u32>,
     /// What follows is not about tables.
