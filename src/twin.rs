@@ -65,6 +65,7 @@ pub fn setup(model: &Model) -> Result<Setup, &'static str> {
         global: p.global,
         user_mapped: p.user_mapped,
         present: p.present,
+        handed_on: p.kind == PageKind::Vmalloc,
     };
     Ok(Setup {
         tasks: model

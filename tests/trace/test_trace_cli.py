@@ -161,7 +161,7 @@ def test_only_vectors_gives_vector_known_sender_unknown(tmp_path: Path):
     assert "Isolated CPUs: 2 (deduced: no other CPU was recorded)" in run.stdout
     assert "remote call: vector known, sender unknown" in run.stdout
     assert "CPU 2: 10 interrupts" in run.stdout
-    assert "what a policy would change lies among" in run.stdout
+    assert "what a policy would change lies among" in " ".join(run.stdout.split())
     assert "who sent 5 call interrupts and what they ran" in run.stdout
     assert tlbcore("replay", str(path)).returncode == 0
 
@@ -451,7 +451,9 @@ def test_the_catalogue_is_printed_whole_or_in_part_and_the_page_is_what_it_print
     assert {"vmalloc_purge", "percpu_reclaim", "khugepaged", "dl_server"} <= {row["id"] for row in rows}
     assert all(all(value for key, value in row.items() if key != "remedies") for row in rows)
     assert "collapse_huge_page" in tlbcore("causes", "khugepaged").stdout
-    assert len(tlbcore("causes").stdout.splitlines()) == len(rows) + 1
+    lines = tlbcore("causes").stdout.splitlines()
+    # A long title goes on in its column.
+    assert sum(not line.startswith(" ") for line in lines) == len(rows) + 1
     fails("did you mean 'khugepaged'", "causes", "khugepage")
 
 
@@ -498,7 +500,7 @@ def test_a_tick_kept_for_a_dependency_is_told_from_a_residual_one(tmp_path: Path
 
     # The first is kept by the dependency told right behind it, the third by the one told in front of it.
     assert cpu["interrupts_by_cause"] == {"tick_kept": 3, "tick": 1}
-    assert "kept for SCHED" in run.stdout
+    assert "kept for SCHED" in " ".join(run.stdout.split())
 
 
 def test_tasks_and_work_items_that_ran_there_are_told(tmp_path: Path):

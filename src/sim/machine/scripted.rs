@@ -28,6 +28,8 @@ pub struct Tracked {
     pub user_mapped: bool,
     /// Mapped at the start.
     pub present: bool,
+    /// Its address goes to somebody else when it is mapped again: vmalloc.
+    pub handed_on: bool,
 }
 
 /// What the machine assumes, and what its code touches.
@@ -207,7 +209,12 @@ impl Scripted {
                 self.t.change(field, owner, |_| v)?;
             }
             Stored::Entry { page, v } => {
+                // S3: an address that is mapped again was handed on, whatever its unmapper has promised by then.
+                let mapped_before = self.version[page] > 1;
                 self.version[page] += 1;
+                if v == Entry::Fresh && self.pages[page].handed_on && !self.mapped[page] && mapped_before {
+                    self.dead[page] = self.dead[page].max(self.version[page]);
+                }
                 self.mapped[page] = !matches!(v, Entry::None | Entry::Int3);
             }
             Stored::Ack(call) => {
