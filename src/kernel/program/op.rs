@@ -30,7 +30,7 @@ pub enum Cond {
 pub enum Pages {
     /// The range of the flush request in whose service this program runs.
     Range,
-    /// One declared page, index into [`Code::pages`].
+    /// One declared page, index into [`Code::pages`](super::Code::pages).
     One(u8),
     /// A part of the instruction that text patching rewrites.
     Text(Part),
@@ -219,7 +219,7 @@ pub enum Ask {
     AsidFor(Val),
 }
 
-/// Index into [`Code::programs`].
+/// Index into [`Code::programs`](super::Code::programs).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, serde::Deserialize)]
 pub struct ProgId(pub u8);
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Index into [`Code::ops`].
+/// Index into [`Code::ops`](super::Code::ops).
 pub type Pc = u16;
 
 /// A frame-local register.
@@ -36,7 +36,7 @@ pub enum At {
     Asid(Index),
 }
 
-/// A register that chooses a copy. An enum, so that [`At`] is one byte and an [`Op`] eight.
+/// A register that chooses a copy. An enum, so that [`At`] is one byte and an [`Op`](super::Op) eight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[allow(missing_docs)]
 pub enum Index {
@@ -61,7 +61,7 @@ impl Index {
 /// A memory operand: a field of a variable, and whose copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Place {
-    /// Index into [`Code::fields`].
+    /// Index into [`Code::fields`](super::Code::fields).
     pub field: u8,
     /// Whose copy.
     pub at: At,

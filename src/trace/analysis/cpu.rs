@@ -25,7 +25,7 @@ pub struct Queued {
     pub csd: u64,
     /// Operation.
     pub op: u32,
-    /// Row, or [`NONE`].
+    /// Row, or [`NONE`](super::row::NONE).
     pub row: u32,
     /// Line where it was queued.
     pub line: u64,
