@@ -1,4 +1,4 @@
-"""The checker: verify a policy within stated bounds, or get the shortest interleaving that breaks it."""
+"""The checker: verify a policy within stated bounds, or get an interleaving that breaks it."""
 
 from __future__ import annotations
 
@@ -106,7 +106,9 @@ def _timed(request: dict[str, Any], store_buffer: int, schedule: str, machine: s
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Counterexample:
-    """The shortest run that breaks a rule. `print` shows one lane per CPU in at most 72 columns.
+    """A run that breaks a rule, the shortest on the entry paths that the search follows.
+
+    `print` shows one lane per CPU in at most 72 columns.
 
     Parameters
     ----------
@@ -243,7 +245,7 @@ class Verdict(Result):
     states, transitions, depth
         Size of the explored graph. A violated search stops early.
     counterexample
-        If violated: the shortest run that breaks a rule under the assumptions of `core` and no others.
+        If violated: a run that breaks a rule under the assumptions of `core` and no others.
     grade
         If violated: `window exists` (the run needs an assumption about code that nobody has seen do it), `a
         speculative walk suffices` (no code touches it: hardware may), or `an access in the window is known`.

@@ -23,7 +23,7 @@ _COMMANDS: dict[str, str] = {
     "causes": "What interrupts isolated CPUs: the catalogue.",
     "words": "What the words of reports mean.",
     "replay": "What would have happened in a recording under other policies.",
-    "check": "Verify a policy within bounds, or print the shortest violation.",
+    "check": "Verify a policy within bounds, or print a violation.",
     "litmus": "Run litmus tests: small programs with their verdict inside.",
     "new": "Write a litmus test to start from.",
     "repair": "Search for the smallest change that makes a policy pass its check.",

@@ -74,7 +74,7 @@ def command(
         ),
     ] = False,
 ) -> int:
-    """Verify a policy within bounds, or print the shortest violation."""
+    """Verify a policy within bounds, or print a violation."""
     given = _common.given(ctx)
     if every:
         if policy or necessary:
