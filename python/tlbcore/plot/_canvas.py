@@ -120,7 +120,7 @@ def save(axes: Axes, file: str | Path) -> Path:
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("pdf", "svg", "png"):
         raise ConfigError(f"{path}: a figure is written as .pdf, .svg or .png")
-    whole: Figure = axes.figure  # type: ignore[assignment]
+    whole: Figure = axes.figure  # type: ignore[assignment, unused-ignore]
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]
     out = io.BytesIO()
     with library.rc_context({**_STYLE, **_FILES}):
