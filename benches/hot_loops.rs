@@ -15,8 +15,9 @@ use tlbcore::hw::curve::{self, Question};
 use tlbcore::hw::{Geometry, Kind, PageSize, Pcid, Preset};
 use tlbcore::kernel::config::Config;
 use tlbcore::kernel::policy::shared_builtin;
+use tlbcore::sim::Input;
 use tlbcore::sim::cost::Bound;
-use tlbcore::sim::run::{Input, Run};
+use tlbcore::sim::run::Run;
 use tlbcore::sim::scenario::Scenario;
 use tlbcore::sim::stats::Stat;
 

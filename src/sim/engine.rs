@@ -1,16 +1,18 @@
 //! The loop. [`Engine::run_until`] takes the first CPU of the global queue and runs it until the next one's time;
 //! `Engine::run` is one CPU's own timeline, the same code whether the CPU is driven or lazily brought forward.
 //!
-//! Reading order: `class` (what an op is to the loop), `ops` (a program is carried forward), `frames` (programs
+//! Reading order: `build` (time 0), `class` (what an op is to the loop), `ops` (a program is carried forward), `frames` (programs
 //! begin and end), `work` (what initiators do), `stream` (user pages), `scan` and `skip` (what is jumped over),
 //! `replay` (what is known but for its misses), `save`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+mod build;
 mod class;
 mod frames;
 mod ops;
+mod queued;
 mod replay;
 mod roam;
 mod save;
@@ -25,40 +27,23 @@ pub use save::Saved;
 
 use super::draw::Draws;
 use super::latencies::Latencies;
-use super::machine::{Timed, looks_up};
+use super::machine::Timed;
 use super::queue::{Key, NEVER};
 use super::scenario::{Gap, Kind as ActorKind, Path, Scenario};
 use super::stats::{Cause, Stat, Window};
-use crate::kernel::program::{Code, Op, Pc, ProgId, Touch};
+use crate::kernel::program::{Code, Pc, ProgId};
 use crate::kernel::step::{Cpu, Frame};
 use crate::kernel::vmalloc::{Area, Vmalloc};
-use crate::names;
-use class::{Class, Known, class_of, next_that_does, only_looks, reads_cur};
-use replay::{Courses, is_replayable};
+use class::{Class, Known};
+use queued::Work;
+use replay::Courses;
 use scan::Turn;
 use skip::{Memo, Patience};
 use stream::Streaming;
 use watch::Watch;
-use work::Work;
 
 /// Frames of a CPU: task, kernel work in it, interrupt, NMI.
 const DEPTH: usize = 5;
-
-/// Programs that only initiators run, or they alone ask for.
-pub const INITIATORS: [&str; 12] = [
-    "purge",
-    "vunmap",
-    "table_free",
-    "set_memory",
-    "text_poke",
-    "text_breakpoint",
-    "switch_mm",
-    "enter_lazy",
-    "flush_mm",
-    "flush_mm_tables",
-    "flush_all",
-    "sync_table_free",
-];
 
 /// Why a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -235,232 +220,6 @@ pub struct Kernel {
 }
 
 impl Engine {
-    /// Ready at time 0. `base_bodies` by actor: what the entry code leaves of a system call.
-    pub fn new(
-        code: Arc<Code>,
-        mut m: Timed,
-        scenario: &Scenario,
-        seed: u64,
-        kernel: Kernel,
-        base_bodies: &[u64],
-        skip: bool,
-    ) -> Result<Self, String> {
-        let find = |name: &str| {
-            code.program(name).ok_or_else(|| format!("policy `{}` has no program `{name}`", code.name))
-        };
-        let mut paths = [find("syscall")?; Path::ALL.len()];
-        for path in Path::ALL {
-            paths[path as usize] = find(path.program())?;
-        }
-        let entries = Entries {
-            enter_user: find("enter_user")?,
-            paths,
-            interrupt: find("interrupt")?,
-            interrupt_kernel: find("interrupt_kernel")?,
-            interrupt_idle: find("interrupt_idle")?,
-            nmi_user: find("nmi_user")?,
-            nmi: find("nmi")?,
-            idle: find("idle")?,
-            purge: find("purge")?,
-        };
-        let mut programs = Vec::new();
-        for actor in &scenario.actors {
-            programs.push(match &actor.kind {
-                ActorKind::Chain { steps, .. } => {
-                    let find = |name: &str| {
-                        let hint = names::hint(name, code.programs.iter().map(|p| p.name.as_str()));
-                        find(name).map_err(|e| format!("actor {:?}: {e}{hint}", actor.name))
-                    };
-                    steps.iter().map(|s| find(&s.program)).collect::<Result<Vec<_>, _>>()?
-                }
-                _ => Vec::new(),
-            });
-        }
-        let n = usize::from(scenario.cpus);
-        let act = Act {
-            frame: Frame::new(0),
-            why: Why::Enter,
-            began: 0,
-            body_left: NEVER,
-            body_ps: 0,
-            entered: 0,
-            window: Window::Other,
-            cause: Cause::Other,
-            from: 0,
-            if_on: true,
-            entry_code: false,
-            in_call_irq: false,
-            loop_next: 0,
-            user_left: NEVER,
-        };
-        let mut own = vec![
-            Own {
-                acts: [act; DEPTH],
-                actors: Vec::new(),
-                works: Vec::new(),
-                rcu_at: NEVER,
-                rcu: Vec::new(),
-                rcu_next: Vec::new(),
-                foreground: None,
-                idle: true,
-                base_body: 0,
-                by: Path::Syscall,
-                faults: false,
-                memo: None,
-                patience: Patience::default(),
-                replayable: false,
-                courses: Courses::default(),
-                stream: None,
-            };
-            n
-        ];
-        let mut refill_pages = vec![(0, 0); n];
-        for (i, actor) in scenario.actors.iter().enumerate() {
-            for cpu in scenario.cpus_of(&actor.on) {
-                let o = &mut own[usize::from(cpu)];
-                if actor.kind.is_foreground() {
-                    o.foreground = Some(o.actors.len());
-                    o.idle = matches!(actor.kind, ActorKind::Idle);
-                    o.base_body = base_bodies[i];
-                    match actor.kind {
-                        ActorKind::Syscalls { kernel_pages, user_pages, by, .. } => {
-                            o.by = by;
-                            refill_pages[usize::from(cpu)] = (kernel_pages, user_pages);
-                        }
-                        ActorKind::Spin { user_pages } => refill_pages[usize::from(cpu)] = (0, user_pages),
-                        _ => {}
-                    }
-                }
-                o.faults |= matches!(actor.kind, ActorKind::Faults { .. });
-                o.actors.push(ActorState {
-                    actor: i as u16,
-                    next: NEVER,
-                    draws: Draws::new(seed, cpu, i as u16),
-                    alive: Vec::new(),
-                    exiting: false,
-                    mms: Vec::new(),
-                    at: 0,
-                    pulled: None,
-                    arrives: 0,
-                });
-            }
-        }
-        for o in &mut own {
-            o.replayable = !o.faults && is_replayable(&code, paths[o.by as usize]);
-        }
-        let mut class: Vec<Class> = code.ops.iter().map(|op| class_of(*op)).collect();
-        if m.vars_of(0).len() <= 4 {
-            for (pc, class) in class.iter_mut().enumerate() {
-                if only_looks(&code, pc) {
-                    *class = Class::Scan;
-                }
-            }
-        }
-        // Entry code that looks at others must run in the global order: then every CPU is driven. Who has taken a remote
-        // call is driven until it is acknowledged.
-        let mut called = vec![false; code.programs.len()];
-        for op in &code.ops {
-            if let Op::Ipi { run, .. } = *op {
-                called[usize::from(run.0)] = true;
-            }
-        }
-        m.all_driven = code.programs.iter().zip(called).any(|(p, called)| {
-            !called
-                && !INITIATORS.contains(&p.name.as_str())
-                && (p.start..p.end).any(|pc| class[usize::from(pc)] == Class::Cross)
-        });
-        tasks::start(&code, &mut m, &mut own, scenario);
-        let does = next_that_does(&code, &m.times.op, |touch| match touch {
-            Touch::Read(_) | Touch::Write(_) => true, // the table may not map the page
-            Touch::Zone(_) | Touch::Text => m.tlbs.is_some() && looks_up(touch),
-        });
-        let known = code
-            .ops
-            .iter()
-            .zip(class)
-            .zip(does)
-            .map(|((op, class), does)| Known { class, reads_cur: reads_cur(*op), does })
-            .collect();
-        let looks_pages_up = m.tlbs.is_some();
-        let mut engine = Engine {
-            tasks: tasks::Programs::of(&code),
-            kernel,
-            roamers: scenario
-                .actors
-                .iter()
-                .any(|a| matches!(a.kind, ActorKind::Vfree { roams_ps: Some(_), .. })),
-            known,
-            turns: Vec::new(),
-            entries,
-            scenario: scenario.clone(),
-            m,
-            own,
-            vmalloc: Vmalloc::new(u32::from(scenario.cpus), kernel.lazy_max.or(scenario.lazy_max_pages)),
-            tail: false,
-            draining: None,
-            last_purge_end: 0,
-            purges: Vec::new(),
-            forks: 0,
-            latencies: Latencies::default(),
-            runs: 0,
-            work: 0,
-            replayed: 0,
-            skip,
-            replays: looks_pages_up,
-            streams: false,
-            blocked: false,
-            refill_pages,
-            housekeeping: (0..scenario.cpus).filter(|c| !scenario.is_isolated(*c)).collect(),
-            class_of_cpu: (0..scenario.cpus).map(|c| u8::from(!scenario.is_isolated(c))).collect(),
-            now: 0,
-            halted: false,
-            programs,
-            code,
-        };
-        engine.attach_streams();
-        for cpu in 0..scenario.cpus {
-            engine.start(cpu);
-        }
-        Ok(engine)
-    }
-
-    fn start(&mut self, cpu: Cpu) {
-        let i = usize::from(cpu);
-        for k in 0..self.own[i].actors.len() {
-            let gap = match self.kind(cpu, k) {
-                ActorKind::Idle
-                | ActorKind::Spin { .. }
-                | ActorKind::Syscalls { .. }
-                | ActorKind::Stream { .. } => continue,
-                ActorKind::Interrupts { gap, .. }
-                | ActorKind::Faults { gap, .. }
-                | ActorKind::Nmis { gap, .. }
-                | ActorKind::Forks { gap, .. }
-                | ActorKind::Vfree { gap, .. }
-                | ActorKind::Tasks { gap, .. }
-                | ActorKind::Chain { gap, .. } => *gap,
-            };
-            if let ActorKind::Vfree { roams_ps: Some(_), .. } = self.kind(cpu, k) {
-                let id = usize::from(self.own[i].actors[k].actor);
-                if self.scenario.cpus_of(&self.scenario.actors[id].on).first() != Some(&cpu) {
-                    continue;
-                }
-            }
-            let a = &mut self.own[i].actors[k];
-            a.next = draw_gap(&mut a.draws, gap);
-        }
-        self.refresh(cpu);
-        if self.is_idle_cpu(cpu) {
-            // Between two turns of idle it is never quiet: the next turn is to begin.
-            self.m.cores[i].fg_next = 0;
-        } else {
-            self.push(cpu, self.entries.enter_user, Why::Enter, Cause::Other, 0);
-        }
-        self.m.note_quiet(cpu);
-        let demand = self.m.demand(cpu);
-        self.m.queue.set(cpu, demand);
-    }
-
     fn kind(&self, cpu: Cpu, k: usize) -> &ActorKind {
         &self.scenario.actors[usize::from(self.own[usize::from(cpu)].actors[k].actor)].kind
     }

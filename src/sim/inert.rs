@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::run::{Input, SimError, lazy_max_of};
+use super::error::SimError;
+use super::input::{Input, lazy_max_of};
 use super::scenario::{Do, Kind, Scenario};
 use crate::kernel::policy::{self, shared_builtin};
 use crate::kernel::program::{Code, Features, Op};

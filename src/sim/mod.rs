@@ -13,11 +13,14 @@
 pub mod cost;
 pub mod draw;
 pub mod engine;
+mod error;
 pub mod figures;
 mod inert;
+mod input;
 pub mod latencies;
 pub mod machine;
 pub mod outlook;
+mod prepare;
 pub mod queue;
 pub mod recorded;
 mod refuse;
@@ -28,5 +31,7 @@ pub mod stats;
 pub mod stream;
 pub mod timeline;
 
-pub use run::{Input, Output, SimError, simulate};
+pub use error::SimError;
+pub use input::Input;
+pub use run::{Output, simulate};
 pub use scenario::Scenario;

@@ -7,14 +7,30 @@ use serde::{Deserialize, Serialize};
 
 mod tasks;
 
+pub(super) use tasks::PROGRAMS as TASK_PROGRAMS;
 pub use tasks::{Do, TaskStep};
 
-use super::engine::INITIATORS;
-use super::run::SimError;
+use super::error::SimError;
 use super::stats::Cause;
 use super::stream::{self, Phase};
 use crate::kernel::assemble::ENTRIES;
 use crate::kernel::step::Cpu;
+
+/// Programs that only initiators run, or they alone ask for.
+pub const INITIATORS: [&str; 12] = [
+    "purge",
+    "vunmap",
+    "table_free",
+    "set_memory",
+    "text_poke",
+    "text_breakpoint",
+    "switch_mm",
+    "enter_lazy",
+    "flush_mm",
+    "flush_mm_tables",
+    "flush_all",
+    "sync_table_free",
+];
 
 /// Time between events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -353,7 +369,7 @@ impl Scenario {
         for actor in &self.actors {
             match &actor.kind {
                 Kind::Chain { steps, .. } => out.extend(steps.iter().map(|s| s.program.as_str())),
-                Kind::Tasks { .. } => out.extend(super::engine::tasks::PROGRAMS),
+                Kind::Tasks { .. } => out.extend(tasks::PROGRAMS),
                 Kind::Idle | Kind::Spin { .. } | Kind::Syscalls { .. } | Kind::Interrupts { .. } => {}
                 Kind::Faults { .. } => {}
                 Kind::Nmis { .. } | Kind::Forks { .. } | Kind::Vfree { .. } | Kind::Stream { .. } => {}

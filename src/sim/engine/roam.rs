@@ -118,7 +118,8 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::super::super::cost::Bound;
-    use super::super::super::run::{Input, Output, Run};
+    use super::super::super::input::Input;
+    use super::super::super::run::{Output, Run};
     use super::super::super::scenario::Scenario;
     use super::super::super::stats::Stat;
     use crate::hw::Preset;

@@ -4,15 +4,12 @@
 //! flush is in `contexts.kernel`.
 
 use super::super::machine::Timed;
-use super::super::scenario::{Do, Kind as ActorKind, Scenario};
+use super::super::scenario::{Do, Kind as ActorKind, Scenario, TASK_PROGRAMS};
 use super::super::stats::{Cause, Stat};
-use super::work::{Run, Work, is_full};
+use super::queued::{Run, Task, Work, is_full};
 use super::{ActorState, Engine, Own};
 use crate::kernel::program::{Code, ProgId};
 use crate::kernel::step::Cpu;
-
-/// Programs of `contexts.kernel` that turns start.
-pub const PROGRAMS: [&str; 4] = ["switch_mm", "enter_lazy", "flush_mm", "flush_mm_tables"];
 
 /// Where they start.
 #[derive(Clone, Copy, Debug)]
@@ -26,32 +23,9 @@ pub(super) struct Programs {
 impl Programs {
     /// `None`: the code has no memory contexts.
     pub(super) fn of(code: &Code) -> Option<Self> {
-        let [switch, sleep, flush, flush_tables] = PROGRAMS.map(|name| code.program(name));
+        let [switch, sleep, flush, flush_tables] = TASK_PROGRAMS.map(|name| code.program(name));
         Some(Programs { switch: switch?, sleep: sleep?, flush: flush?, flush_tables: flush_tables? })
     }
-}
-
-/// What a turn queued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(super) enum Task {
-    Switch {
-        actor: u16,
-    },
-    Sleep,
-    Unmap {
-        actor: u16,
-        tables: bool,
-    },
-    Exec {
-        actor: u16,
-    },
-    Migrate {
-        actor: u16,
-    },
-    /// `exit_mmap` of an address space that nobody uses any more.
-    TearDown {
-        mm: u16,
-    },
 }
 
 /// Creates each actor's address spaces and loads the first one on every CPU, as if it had run there for long.

@@ -3,9 +3,8 @@
 use super::super::queue::NEVER;
 use super::super::scenario::{Gap, Kind as ActorKind};
 use super::super::stats::{Cause, Stat};
-use super::tasks::Task;
-use super::{Engine, Kernel, PurgeRecord, Why, draw_gap};
-use crate::kernel::program::ProgId;
+use super::queued::{Run, Task, Work, is_full};
+use super::{Engine, PurgeRecord, Why, draw_gap};
 use crate::kernel::step::Cpu;
 use crate::kernel::vmalloc::Area;
 
@@ -14,43 +13,6 @@ const RETRY_PS: u64 = 1_000_000_000_000;
 
 /// `ready` of work that waits for the purge mutex.
 const BLOCKED: u64 = NEVER - 1;
-
-/// Kernel work an initiator does.
-#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
-pub(super) struct Work {
-    pub(super) ready: u64,
-    run: Run,
-    full: bool,
-    pages: u32,
-    cause: Cause,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(super) enum Run {
-    /// `drain_vmap_area_work`.
-    Drain,
-    /// A program; `true` when it consumes the lazy list (`_vm_unmap_aliases`).
-    Program(ProgId, bool),
-    /// A process does something to its address space.
-    Task(Task),
-}
-
-impl Work {
-    pub(super) fn new(ready: u64, run: Run, full: bool, pages: u32, cause: Cause) -> Self {
-        Work { ready, run, full, pages, cause }
-    }
-}
-
-impl Run {
-    fn purges(self) -> bool {
-        matches!(self, Run::Drain | Run::Program(_, true))
-    }
-}
-
-/// Are so many pages flushed as a whole? 0 stands for more than any ceiling.
-pub(super) fn is_full(kernel: &Kernel, pages: u32) -> bool {
-    pages == 0 || u64::from(pages) > kernel.flush_ceiling
-}
 
 impl Engine {
     /// Handles what is due among private kernel events, and says whether a program is to run.

@@ -3,63 +3,16 @@
 //! Invariant: an op that other CPUs could notice runs only when every CPU it concerns has been brought to its time
 //! (the engine sees to that before it calls `step`), so methods here never advance anyone.
 
-use super::super::stats::{Cause, FlushKind, Stat};
+use super::super::stats::{Cause, Stat};
 use super::super::timeline::{Event, Kind};
 use super::tlb::ENTRY_PAGES;
 use super::{Core, FieldAt, Reached, Request, Step, Timed, USER};
-use crate::hw::Pcid;
-use crate::hw::invalidate::{Invpcid as HwInvpcid, Scope};
 use crate::kernel::program::{
-    Ask, At, Cr3, Entry, Feature, Invpcid, Level, NoFlush, Op, Pages, Pc, PcidOf, ProgId, Set, Slot, Touch,
-    Zone,
+    Ask, At, Cr3, Entry, Feature, Level, NoFlush, Op, Pages, Pc, ProgId, Set, Slot, Touch, Zone,
 };
-use crate::kernel::smp::Call;
 use crate::kernel::step::{Cpu, Invalidate, Machine, Order, Violation};
 
 impl Timed {
-    /// Everything cached on `cpu` is gone. `took`: time of the instruction, counted if entry code did it.
-    fn flushed(&mut self, cpu: Cpu, took: u64, architectural: bool) {
-        self.emptied(cpu);
-        let c = &mut self.cores[usize::from(cpu)];
-        let debt = &mut self.debts[usize::from(cpu)];
-        let (owed, entry) = (debt.owed, c.entry_code && c.call.is_none());
-        debt.flushed_at = c.clock;
-        debt.owed = false;
-        if let Some(log) = &mut self.log {
-            log.flushed(c.clock);
-        }
-        c.cold = self.tlbs.is_none();
-        let (working, in_call, clock) = (c.working > 0, c.call.is_some(), c.clock);
-        c.flushed_by = if architectural {
-            FlushKind::Other
-        } else if in_call {
-            FlushKind::Remote
-        } else if entry {
-            FlushKind::Entry
-        } else if working {
-            FlushKind::Local
-        } else {
-            FlushKind::Other
-        };
-        let kind = c.flushed_by;
-        if owed {
-            self.close_exposure(cpu);
-        }
-        match kind {
-            FlushKind::Other => {}
-            FlushKind::Remote => self.add(cpu, Stat::remote_flushes, 1),
-            FlushKind::Local => self.add(cpu, Stat::local_flushes, 1),
-            FlushKind::Entry => {
-                let which = if owed { Stat::entry_flushes_needed } else { Stat::entry_flushes_unneeded };
-                self.add(cpu, which, 1);
-                self.add(cpu, Stat::entry_flush_ps, took);
-                if owed {
-                    self.event(cpu, clock, took, Kind::EntryFlush, Cause::Other, 0);
-                }
-            }
-        }
-    }
-
     fn check(&self, cpu: Cpu, f: FieldAt, at: At) -> Result<(), Violation> {
         let c = &self.cores[usize::from(cpu)];
         if c.cr3 & USER != 0 && !f.user_mapped && self.has_pti() {
@@ -113,22 +66,12 @@ impl Timed {
         }
     }
 
-    fn current_request(&self, cpu: Cpu) -> Request {
+    pub(super) fn current_request(&self, cpu: Cpu) -> Request {
         let c = &self.cores[usize::from(cpu)];
         match c.call {
             Some(call) => self.cores[usize::from(call.from)].request,
             None => c.request,
         }
-    }
-
-    /// When an interrupt sent now would be taken.
-    fn delivery(&mut self, from: Cpu, to: Cpu, now: u64) -> u64 {
-        let near = self.socket[usize::from(from)] == self.socket[usize::from(to)];
-        let extra = match &mut self.extra_ipi {
-            Some((mean, draws)) => draws.exponential(*mean),
-            None => 0,
-        };
-        now + extra + if near { self.times.ipi.0 } else { self.times.ipi.1 }
     }
 }
 
@@ -259,109 +202,12 @@ impl Machine for Timed {
 
     #[inline]
     fn mov_cr3(&mut self, cpu: Cpu, cr3: u64, keep: NoFlush) -> Result<(), Violation> {
-        let pcid = self.features.has(Feature::Pcid);
-        self.serialised(cpu);
-        let c = &mut self.cores[usize::from(cpu)];
-        c.cr3 = cr3;
-        let kernel = cr3 & USER == 0;
-        let flushes = match keep {
-            NoFlush::Flush => true,
-            NoFlush::Keep => !pcid,
-            NoFlush::Owed => {
-                let bit = 1 << (cr3 >> 8 & 7);
-                let owed = c.owe_user & bit != 0;
-                c.owe_user &= !bit;
-                if owed && pcid {
-                    c.clock += self.times.cr3_flush_extra;
-                    self.stats[usize::from(cpu)][Stat::user_pcid_flushes as usize] += 1;
-                }
-                owed || !pcid
-            }
-        };
-        if self.tlbs.is_some() {
-            let switch = Step::Switch { asid: (cr3 >> 8) as u16 & 0xff, user: !kernel, keep: !flushes };
-            self.on_tlb(cpu, switch);
-        }
-        if flushes && self.tlbs.is_some() {
-            // Also where only the user half leaves, which no flush of the kernel's counts.
-            self.cores[usize::from(cpu)].flushed_by = FlushKind::Other;
-            self.emptied(cpu);
-        }
-        if kernel && self.has_pti() {
-            self.view_begins(cpu);
-        } else if self.has_pti() {
-            self.view_ends(cpu);
-        }
-        // Without PCIDs each write drops every non-global translation, vmalloc's among them while PTI is on.
-        if flushes && self.has_pti() && (kernel || !pcid) {
-            let took = self.times.cr3_flush_extra;
-            self.flushed(cpu, took, !(pcid && keep == NoFlush::Flush));
-        }
+        self.loads_cr3(cpu, cr3, keep);
         Ok(())
     }
 
     fn invalidate(&mut self, cpu: Cpu, what: Invalidate) -> Result<(), Violation> {
-        if self.tlbs.is_some() {
-            match what {
-                Invalidate::Cr4Pge(on) => {
-                    self.on_tlb(cpu, Step::Pge(on));
-                }
-                Invalidate::Invpcid(kind @ (Invpcid::AllGlobal | Invpcid::All), ..) => {
-                    let kind = if kind == Invpcid::All {
-                        HwInvpcid::AllNonGlobal
-                    } else {
-                        HwInvpcid::AllIncludingGlobal
-                    };
-                    self.on_tlb(cpu, Step::Apply(Scope::invpcid(kind)));
-                }
-                Invalidate::Invpcid(Invpcid::Context, half, _) => {
-                    let asid = (self.cores[usize::from(cpu)].cr3 >> 8) as u16 & 0xff;
-                    let pcid = Pcid(asid + if half == PcidOf::Kernel { 1 } else { 0x801 });
-                    self.on_tlb(cpu, Step::Apply(Scope::invpcid(HwInvpcid::SingleContext(pcid))));
-                }
-                // vmalloc pages are in nobody's working set here.
-                Invalidate::Invpcid(Invpcid::Address, ..) | Invalidate::Page(_) => {}
-                Invalidate::Broadcast { .. } | Invalidate::BroadcastAll => {}
-            }
-        }
-        match what {
-            Invalidate::Cr4Pge(true) => {} // the change to off has emptied everything
-            Invalidate::Cr4Pge(false) => {
-                self.flushed(cpu, self.times.cr4_pge, false);
-            }
-            Invalidate::Invpcid(Invpcid::AllGlobal, ..) => self.flushed(cpu, self.times.invpcid.0, false),
-            Invalidate::Invpcid(Invpcid::All, ..) => self.flushed(cpu, self.times.invpcid.1, false),
-            Invalidate::Invpcid(Invpcid::Context, PcidOf::Kernel, _) => {
-                self.flushed(cpu, self.times.invpcid.2, false);
-            }
-            Invalidate::Invpcid(Invpcid::Context, PcidOf::User, _) => self.emptied(cpu),
-            Invalidate::Invpcid(Invpcid::Address, PcidOf::User, _) => {
-                // The user half of pages whose kernel half is counted.
-                let request = self.current_request(cpu);
-                let extra = u64::from(request.pages.saturating_sub(1)) * self.times.invpcid_address;
-                self.cores[usize::from(cpu)].clock += extra;
-            }
-            Invalidate::Invpcid(Invpcid::Address, ..) | Invalidate::Page(_) => {
-                let request = self.current_request(cpu);
-                let extra = u64::from(request.pages.saturating_sub(1)) * self.times.invlpg;
-                let c = &mut self.cores[usize::from(cpu)];
-                c.clock += extra;
-                if !request.user {
-                    self.debts[usize::from(cpu)].served = request.id;
-                }
-                let stat = if c.call.is_some() { Stat::remote_flushes } else { Stat::local_flushes };
-                self.add(cpu, stat, 1);
-            }
-            Invalidate::Broadcast { .. } => {
-                let request = self.current_request(cpu);
-                // Up to eight pages per instruction (CPUID 8000_0008h.EDX + 1).
-                let extra = u64::from(request.pages.saturating_sub(1) / 8) * self.times.invlpgb;
-                let c = &mut self.cores[usize::from(cpu)];
-                c.clock += extra;
-                c.broadcast = Some(c.broadcast == Some(true));
-            }
-            Invalidate::BroadcastAll => self.cores[usize::from(cpu)].broadcast = Some(true),
-        }
+        self.invalidated(cpu, what);
         Ok(())
     }
 
@@ -405,40 +251,7 @@ impl Machine for Timed {
     }
 
     fn load_mm(&mut self, cpu: Cpu, cr3: u64, keep: NoFlush) -> Result<(), Violation> {
-        let pcid = self.features.has(Feature::Pcid);
-        let c = &mut self.cores[usize::from(cpu)];
-        let (from, to) = ((c.cr3 >> 16) as u16, (cr3 >> 16) as u16);
-        let flushes = keep != NoFlush::Keep || !pcid;
-        c.cr3 = cr3;
-        let (in_call, working) = (c.call.is_some(), c.request.user && c.working > 0);
-        if flushes {
-            c.cold = self.tlbs.is_none();
-            c.flushed_by = if in_call {
-                FlushKind::Remote
-            } else if working {
-                FlushKind::Local
-            } else {
-                FlushKind::Other
-            };
-            self.emptied(cpu);
-        }
-        if let Some(tlbs) = &mut self.tlbs {
-            tlbs[usize::from(cpu)].switch((cr3 >> 8) as u16 & 0xff, false, !flushes);
-        }
-        if from != to {
-            self.contexts.loaded(from, to)?;
-            self.add(cpu, Stat::mm_switches, 1);
-            self.add(cpu, Stat::mm_switches_flushed, u64::from(flushes));
-        } else if in_call {
-            self.add(cpu, Stat::remote_flushes, 1);
-        } else if working {
-            self.add(cpu, Stat::local_flushes, 1);
-        }
-        // Without PCIDs each write drops every non-global translation, the kernel's too while PTI is on.
-        if !pcid && self.has_pti() {
-            self.flushed(cpu, 0, true);
-        }
-        Ok(())
+        self.loads_mm(cpu, cr3, keep)
     }
 
     fn ask(&mut self, cpu: Cpu, what: Ask, v: u64) -> Result<u64, Violation> {
@@ -586,46 +399,7 @@ impl Machine for Timed {
     }
 
     fn ipi(&mut self, cpu: Cpu, to: Set, run: ProgId) {
-        let Request { id: request, user, mm, .. } = self.cores[usize::from(cpu)].request;
-        let mut called = std::mem::take(&mut self.scratch);
-        called.clear();
-        let mut sent = 0;
-        let mut next = self.next_member(cpu, to, 0);
-        while let Some(who) = next {
-            if who != cpu {
-                let empty = self.cores[usize::from(who)].calls.add(Call { from: cpu, run, request });
-                sent += u32::from(empty);
-                called.push((who, empty));
-            }
-            next = self.next_member(cpu, to, who + 1);
-        }
-        if user && to == Set::Targets {
-            let others = self.contexts.members(mm) - u64::from(self.contexts.has(mm, cpu));
-            self.add(cpu, Stat::lazy_skips, others.saturating_sub(called.len() as u64));
-        }
-        let c = &mut self.cores[usize::from(cpu)];
-        c.clock += self.times.queue_call * called.len() as u64;
-        if sent > 0 {
-            c.clock += self.times.send;
-        }
-        c.acks_left += called.len() as u32;
-        c.sent += sent;
-        let now = c.clock;
-        self.add(cpu, Stat::ipi_rounds, u64::from(sent > 0));
-        self.add(cpu, Stat::calls_queued, called.len() as u64);
-        self.add(cpu, Stat::ipis_sent, u64::from(sent));
-        for &(who, empty) in &called {
-            if empty {
-                let at = self.delivery(cpu, who, now);
-                let c = &mut self.cores[usize::from(who)];
-                c.irq_at = c.irq_at.min(at);
-                c.resume = 0;
-                self.note_quiet(who);
-            }
-            let demand = self.demand(who);
-            self.queue.set(who, demand);
-        }
-        self.scratch = called;
+        self.send_calls(cpu, to, run);
     }
 
     #[inline]
@@ -634,28 +408,10 @@ impl Machine for Timed {
     }
 
     fn take_call(&mut self, cpu: Cpu) -> Option<ProgId> {
-        let c = &mut self.cores[usize::from(cpu)];
-        if !c.in_call_irq {
-            return None;
-        }
-        let call = c.calls.take()?;
-        c.call = Some(call);
-        self.add(cpu, Stat::calls_executed, 1);
-        Some(call.run)
+        self.next_call(cpu)
     }
 
     fn ack(&mut self, cpu: Cpu) {
-        let c = &mut self.cores[usize::from(cpu)];
-        let Some(call) = c.call.take() else { return };
-        let near = self.socket[usize::from(cpu)] == self.socket[usize::from(call.from)];
-        let seen = c.clock + if near { self.times.line.0 } else { self.times.line.1 };
-        let s = &mut self.cores[usize::from(call.from)];
-        s.acks_left -= 1;
-        s.acked_at = s.acked_at.max(seen);
-        if s.acks_left == 0 && s.waiting {
-            s.waiting = false;
-            let demand = self.demand(call.from);
-            self.queue.set(call.from, demand);
-        }
+        self.acknowledge(cpu);
     }
 }

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Programs of `contexts.kernel` that turns start.
+pub const PROGRAMS: [&str; 4] = ["switch_mm", "enter_lazy", "flush_mm", "flush_mm_tables"];
+
 /// One step of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "do", rename_all = "snake_case")]

@@ -1,0 +1,246 @@
+//! From a policy's code and a scenario to CPUs that are ready at time 0.
+
+use std::sync::Arc;
+
+use super::super::draw::Draws;
+use super::super::latencies::Latencies;
+use super::super::machine::{Timed, looks_up};
+use super::super::queue::NEVER;
+use super::super::scenario::{INITIATORS, Kind as ActorKind, Path, Scenario};
+use super::super::stats::{Cause, Window};
+use super::class::{Class, Known, class_of, next_that_does, only_looks, reads_cur};
+use super::replay::{Courses, is_replayable};
+use super::skip::Patience;
+use super::{Act, ActorState, DEPTH, Engine, Entries, Kernel, Own, Why, draw_gap, tasks};
+use crate::kernel::program::{Code, Op, Touch};
+use crate::kernel::step::{Cpu, Frame};
+use crate::kernel::vmalloc::Vmalloc;
+use crate::names;
+
+impl Engine {
+    /// Ready at time 0. `base_bodies` by actor: what the entry code leaves of a system call.
+    pub fn new(
+        code: Arc<Code>,
+        mut m: Timed,
+        scenario: &Scenario,
+        seed: u64,
+        kernel: Kernel,
+        base_bodies: &[u64],
+        skip: bool,
+    ) -> Result<Self, String> {
+        let find = |name: &str| {
+            code.program(name).ok_or_else(|| format!("policy `{}` has no program `{name}`", code.name))
+        };
+        let mut paths = [find("syscall")?; Path::ALL.len()];
+        for path in Path::ALL {
+            paths[path as usize] = find(path.program())?;
+        }
+        let entries = Entries {
+            enter_user: find("enter_user")?,
+            paths,
+            interrupt: find("interrupt")?,
+            interrupt_kernel: find("interrupt_kernel")?,
+            interrupt_idle: find("interrupt_idle")?,
+            nmi_user: find("nmi_user")?,
+            nmi: find("nmi")?,
+            idle: find("idle")?,
+            purge: find("purge")?,
+        };
+        let mut programs = Vec::new();
+        for actor in &scenario.actors {
+            programs.push(match &actor.kind {
+                ActorKind::Chain { steps, .. } => {
+                    let find = |name: &str| {
+                        let hint = names::hint(name, code.programs.iter().map(|p| p.name.as_str()));
+                        find(name).map_err(|e| format!("actor {:?}: {e}{hint}", actor.name))
+                    };
+                    steps.iter().map(|s| find(&s.program)).collect::<Result<Vec<_>, _>>()?
+                }
+                _ => Vec::new(),
+            });
+        }
+        let n = usize::from(scenario.cpus);
+        let act = Act {
+            frame: Frame::new(0),
+            why: Why::Enter,
+            began: 0,
+            body_left: NEVER,
+            body_ps: 0,
+            entered: 0,
+            window: Window::Other,
+            cause: Cause::Other,
+            from: 0,
+            if_on: true,
+            entry_code: false,
+            in_call_irq: false,
+            loop_next: 0,
+            user_left: NEVER,
+        };
+        let mut own = vec![
+            Own {
+                acts: [act; DEPTH],
+                actors: Vec::new(),
+                works: Vec::new(),
+                rcu_at: NEVER,
+                rcu: Vec::new(),
+                rcu_next: Vec::new(),
+                foreground: None,
+                idle: true,
+                base_body: 0,
+                by: Path::Syscall,
+                faults: false,
+                memo: None,
+                patience: Patience::default(),
+                replayable: false,
+                courses: Courses::default(),
+                stream: None,
+            };
+            n
+        ];
+        let mut refill_pages = vec![(0, 0); n];
+        for (i, actor) in scenario.actors.iter().enumerate() {
+            for cpu in scenario.cpus_of(&actor.on) {
+                let o = &mut own[usize::from(cpu)];
+                if actor.kind.is_foreground() {
+                    o.foreground = Some(o.actors.len());
+                    o.idle = matches!(actor.kind, ActorKind::Idle);
+                    o.base_body = base_bodies[i];
+                    match actor.kind {
+                        ActorKind::Syscalls { kernel_pages, user_pages, by, .. } => {
+                            o.by = by;
+                            refill_pages[usize::from(cpu)] = (kernel_pages, user_pages);
+                        }
+                        ActorKind::Spin { user_pages } => refill_pages[usize::from(cpu)] = (0, user_pages),
+                        _ => {}
+                    }
+                }
+                o.faults |= matches!(actor.kind, ActorKind::Faults { .. });
+                o.actors.push(ActorState {
+                    actor: i as u16,
+                    next: NEVER,
+                    draws: Draws::new(seed, cpu, i as u16),
+                    alive: Vec::new(),
+                    exiting: false,
+                    mms: Vec::new(),
+                    at: 0,
+                    pulled: None,
+                    arrives: 0,
+                });
+            }
+        }
+        for o in &mut own {
+            o.replayable = !o.faults && is_replayable(&code, paths[o.by as usize]);
+        }
+        let mut class: Vec<Class> = code.ops.iter().map(|op| class_of(*op)).collect();
+        if m.vars_of(0).len() <= 4 {
+            for (pc, class) in class.iter_mut().enumerate() {
+                if only_looks(&code, pc) {
+                    *class = Class::Scan;
+                }
+            }
+        }
+        // Entry code that looks at others must run in the global order: then every CPU is driven. Who has taken a remote
+        // call is driven until it is acknowledged.
+        let mut called = vec![false; code.programs.len()];
+        for op in &code.ops {
+            if let Op::Ipi { run, .. } = *op {
+                called[usize::from(run.0)] = true;
+            }
+        }
+        m.all_driven = code.programs.iter().zip(called).any(|(p, called)| {
+            !called
+                && !INITIATORS.contains(&p.name.as_str())
+                && (p.start..p.end).any(|pc| class[usize::from(pc)] == Class::Cross)
+        });
+        tasks::start(&code, &mut m, &mut own, scenario);
+        let does = next_that_does(&code, &m.times.op, |touch| match touch {
+            Touch::Read(_) | Touch::Write(_) => true, // the table may not map the page
+            Touch::Zone(_) | Touch::Text => m.tlbs.is_some() && looks_up(touch),
+        });
+        let known = code
+            .ops
+            .iter()
+            .zip(class)
+            .zip(does)
+            .map(|((op, class), does)| Known { class, reads_cur: reads_cur(*op), does })
+            .collect();
+        let looks_pages_up = m.tlbs.is_some();
+        let mut engine = Engine {
+            tasks: tasks::Programs::of(&code),
+            kernel,
+            roamers: scenario
+                .actors
+                .iter()
+                .any(|a| matches!(a.kind, ActorKind::Vfree { roams_ps: Some(_), .. })),
+            known,
+            turns: Vec::new(),
+            entries,
+            scenario: scenario.clone(),
+            m,
+            own,
+            vmalloc: Vmalloc::new(u32::from(scenario.cpus), kernel.lazy_max.or(scenario.lazy_max_pages)),
+            tail: false,
+            draining: None,
+            last_purge_end: 0,
+            purges: Vec::new(),
+            forks: 0,
+            latencies: Latencies::default(),
+            runs: 0,
+            work: 0,
+            replayed: 0,
+            skip,
+            replays: looks_pages_up,
+            streams: false,
+            blocked: false,
+            refill_pages,
+            housekeeping: (0..scenario.cpus).filter(|c| !scenario.is_isolated(*c)).collect(),
+            class_of_cpu: (0..scenario.cpus).map(|c| u8::from(!scenario.is_isolated(c))).collect(),
+            now: 0,
+            halted: false,
+            programs,
+            code,
+        };
+        engine.attach_streams();
+        for cpu in 0..scenario.cpus {
+            engine.start(cpu);
+        }
+        Ok(engine)
+    }
+
+    fn start(&mut self, cpu: Cpu) {
+        let i = usize::from(cpu);
+        for k in 0..self.own[i].actors.len() {
+            let gap = match self.kind(cpu, k) {
+                ActorKind::Idle
+                | ActorKind::Spin { .. }
+                | ActorKind::Syscalls { .. }
+                | ActorKind::Stream { .. } => continue,
+                ActorKind::Interrupts { gap, .. }
+                | ActorKind::Faults { gap, .. }
+                | ActorKind::Nmis { gap, .. }
+                | ActorKind::Forks { gap, .. }
+                | ActorKind::Vfree { gap, .. }
+                | ActorKind::Tasks { gap, .. }
+                | ActorKind::Chain { gap, .. } => *gap,
+            };
+            if let ActorKind::Vfree { roams_ps: Some(_), .. } = self.kind(cpu, k) {
+                let id = usize::from(self.own[i].actors[k].actor);
+                if self.scenario.cpus_of(&self.scenario.actors[id].on).first() != Some(&cpu) {
+                    continue;
+                }
+            }
+            let a = &mut self.own[i].actors[k];
+            a.next = draw_gap(&mut a.draws, gap);
+        }
+        self.refresh(cpu);
+        if self.is_idle_cpu(cpu) {
+            // Between two turns of idle it is never quiet: the next turn is to begin.
+            self.m.cores[i].fg_next = 0;
+        } else {
+            self.push(cpu, self.entries.enter_user, Why::Enter, Cause::Other, 0);
+        }
+        self.m.note_quiet(cpu);
+        let demand = self.m.demand(cpu);
+        self.m.queue.set(cpu, demand);
+    }
+}

@@ -1,0 +1,91 @@
+//! Remote calls: they are queued and sent, taken and acknowledged.
+
+use super::super::stats::Stat;
+use super::{Request, Timed};
+use crate::kernel::program::{ProgId, Set};
+use crate::kernel::smp::Call;
+use crate::kernel::step::Cpu;
+
+impl Timed {
+    /// When an interrupt sent now would be taken.
+    fn delivery(&mut self, from: Cpu, to: Cpu, now: u64) -> u64 {
+        let near = self.socket[usize::from(from)] == self.socket[usize::from(to)];
+        let extra = match &mut self.extra_ipi {
+            Some((mean, draws)) => draws.exponential(*mean),
+            None => 0,
+        };
+        now + extra + if near { self.times.ipi.0 } else { self.times.ipi.1 }
+    }
+
+    /// `smp_call_function_many_cond`: the members of a set get a call, and an interrupt where none is pending.
+    pub(super) fn send_calls(&mut self, cpu: Cpu, to: Set, run: ProgId) {
+        let Request { id: request, user, mm, .. } = self.cores[usize::from(cpu)].request;
+        let mut called = std::mem::take(&mut self.scratch);
+        called.clear();
+        let mut sent = 0;
+        let mut next = self.next_member(cpu, to, 0);
+        while let Some(who) = next {
+            if who != cpu {
+                let empty = self.cores[usize::from(who)].calls.add(Call { from: cpu, run, request });
+                sent += u32::from(empty);
+                called.push((who, empty));
+            }
+            next = self.next_member(cpu, to, who + 1);
+        }
+        if user && to == Set::Targets {
+            let others = self.contexts.members(mm) - u64::from(self.contexts.has(mm, cpu));
+            self.add(cpu, Stat::lazy_skips, others.saturating_sub(called.len() as u64));
+        }
+        let c = &mut self.cores[usize::from(cpu)];
+        c.clock += self.times.queue_call * called.len() as u64;
+        if sent > 0 {
+            c.clock += self.times.send;
+        }
+        c.acks_left += called.len() as u32;
+        c.sent += sent;
+        let now = c.clock;
+        self.add(cpu, Stat::ipi_rounds, u64::from(sent > 0));
+        self.add(cpu, Stat::calls_queued, called.len() as u64);
+        self.add(cpu, Stat::ipis_sent, u64::from(sent));
+        for &(who, empty) in &called {
+            if empty {
+                let at = self.delivery(cpu, who, now);
+                let c = &mut self.cores[usize::from(who)];
+                c.irq_at = c.irq_at.min(at);
+                c.resume = 0;
+                self.note_quiet(who);
+            }
+            let demand = self.demand(who);
+            self.queue.set(who, demand);
+        }
+        self.scratch = called;
+    }
+
+    /// The next call of this CPU, taken.
+    pub(super) fn next_call(&mut self, cpu: Cpu) -> Option<ProgId> {
+        let c = &mut self.cores[usize::from(cpu)];
+        if !c.in_call_irq {
+            return None;
+        }
+        let call = c.calls.take()?;
+        c.call = Some(call);
+        self.add(cpu, Stat::calls_executed, 1);
+        Some(call.run)
+    }
+
+    /// `csd_unlock`: who sent the call sees that it is over.
+    pub(super) fn acknowledge(&mut self, cpu: Cpu) {
+        let c = &mut self.cores[usize::from(cpu)];
+        let Some(call) = c.call.take() else { return };
+        let near = self.socket[usize::from(cpu)] == self.socket[usize::from(call.from)];
+        let seen = c.clock + if near { self.times.line.0 } else { self.times.line.1 };
+        let s = &mut self.cores[usize::from(call.from)];
+        s.acks_left -= 1;
+        s.acked_at = s.acked_at.max(seen);
+        if s.acks_left == 0 && s.waiting {
+            s.waiting = false;
+            let demand = self.demand(call.from);
+            self.queue.set(call.from, demand);
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! Laws of runs: what neither skipping, nor chunks, nor checkpoints change, and time that adds up.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::super::cost::Bound;
+use super::super::input::Input;
+use super::super::scenario::{Kind, On, Path, Scenario};
+use super::super::stats::Stat;
+use super::{Output, Run, simulate};
+use crate::hw::Preset;
+use crate::kernel::config::Config;
+use crate::kernel::policy::{POLICIES, shared_builtin};
+
+fn scenario(json: &str) -> Scenario {
+    Scenario::parse(json).unwrap()
+}
+
+fn storm(duration_ms: u64) -> Scenario {
+    scenario(&format!(
+        r#"{{"name": "storm", "duration_ps": {}, "cpus": 4, "isolated": [2, 3],
+        "rcu_ps": 2000000000, "lazy_max_pages": 500,
+        "actors": [
+          {{"name": "forks", "on": "housekeeping", "kind": "forks", "gap": {{"mean_ps": 50000000, "exponential": true}}, "batch": 24}},
+          {{"name": "loop", "on": {{"cpus": [2]}}, "kind": "syscalls", "gap": {{"mean_ps": 400000}}, "base_ps": 770000, "kernel_pages": 12, "user_pages": 4}},
+          {{"name": "spin", "on": {{"cpus": [0, 1, 3]}}, "kind": "spin"}},
+          {{"name": "tick", "on": "all", "kind": "interrupts", "gap": {{"mean_ps": 300000000, "exponential": true}}, "body_ps": 1000000, "cause": "tick"}},
+          {{"name": "perf", "on": "isolated", "kind": "nmis", "gap": {{"mean_ps": 70000000, "exponential": true}}, "body_ps": 500000}}
+        ]}}"#,
+        duration_ms * 1_000_000_000
+    ))
+}
+
+fn input(scenario: Scenario, policy: &str) -> Input {
+    Input {
+        scenario,
+        machine: Preset::builtin("broadwell-ep-e5-2699v4").unwrap(),
+        kernel: Config::default(),
+        policy: shared_builtin(policy).unwrap(),
+        seed: 1,
+        skip: true,
+        keep: 64,
+        full: false,
+        bound: Bound::Best,
+    }
+}
+
+fn total(o: &Output, stat: Stat, isolated: bool) -> u64 {
+    (0..o.stats.len()).filter(|&c| o.isolated[c] == isolated).map(|c| o.stats[c][stat as usize]).sum()
+}
+
+fn same(a: &Output, b: &Output) {
+    assert_eq!(a.stats, b.stats);
+    assert_eq!(a.by_cause, b.by_cause);
+    assert_eq!(a.events, b.events);
+    assert_eq!(a.purges, b.purges);
+    assert_eq!((a.reached_ps, a.dropped, &a.violation), (b.reached_ps, b.dropped, &b.violation));
+    assert!(a.latencies.each().eq(b.latencies.each()));
+    assert_eq!(a.runs, b.runs);
+}
+
+#[test]
+fn mainline_interrupts_every_isolated_cpu_at_each_purge_and_deferral_none() {
+    let ipi = simulate(input(storm(200), "ipi")).unwrap();
+    assert!(total(&ipi, Stat::purges, false) > 5, "{}", total(&ipi, Stat::purges, false));
+    assert_eq!(total(&ipi, Stat::calls_executed, true), 2 * total(&ipi, Stat::flush_requests, false));
+    assert_eq!(total(&ipi, Stat::deferrals, true), 0);
+    let v7 = simulate(input(storm(200), "coalesce-v7")).unwrap();
+    // The CPU that spins is interrupted only if a tick or an NMI had just brought it into the kernel.
+    let calls = |o: &Output| o.stats[3][Stat::calls_executed as usize];
+    assert!(calls(&v7) * 4 < calls(&ipi), "{} {}", calls(&v7), calls(&ipi));
+    assert!(total(&v7, Stat::deferrals, true) > 0);
+    assert!(total(&v7, Stat::entry_flushes_needed, true) > 0);
+    assert!(v7.stats[2][Stat::entry_flushes_unneeded as usize] > 1000, "v7 flushes at every entry");
+    assert!(v7.stats[2][Stat::syscalls as usize] < ipi.stats[2][Stat::syscalls as usize]);
+}
+
+#[test]
+fn skipping_changes_nothing() {
+    for row in POLICIES {
+        let fast = simulate(input(storm(20), row.id)).unwrap();
+        let slow = simulate(Input { skip: false, ..input(storm(20), row.id) }).unwrap();
+        same(&fast, &slow);
+        assert!(fast.stats[2][Stat::syscalls as usize] > 1000, "{}", row.id);
+    }
+}
+
+#[test]
+fn skipping_changes_nothing_while_pages_are_looked_up() {
+    for row in POLICIES {
+        let full = Input { full: true, ..input(storm(10), row.id) };
+        let mut fast = Run::new(full.clone()).unwrap();
+        fast.finish(&AtomicBool::new(false), |_| {});
+        assert!(fast.engine.work * 2 < fast.engine.runs, "{}: most calls repeat", row.id);
+        same(&fast.output(), &simulate(Input { skip: false, ..full }).unwrap());
+    }
+}
+
+#[test]
+fn replaying_changes_nothing() {
+    // Pages that fit the first level, that fit the second, and more than both hold; and every entry path.
+    let sizes = [(10, 4), (200, 100), (1500, 300)].map(|pages| (pages, Path::Syscall));
+    for ((kernel, user), path) in sizes.into_iter().chain(Path::ALL.map(|path| ((40, 40), path))) {
+        let mut load = storm(4);
+        for actor in &mut load.actors {
+            match &mut actor.kind {
+                Kind::Syscalls { kernel_pages, user_pages, by, .. } => {
+                    (*kernel_pages, *user_pages, *by) = (kernel, user, path);
+                }
+                Kind::Nmis { gap, .. } => gap.mean_ps = 700_000_000,
+                _ => {}
+            }
+        }
+        let (mut all, mut replayed) = (0, 0);
+        for row in POLICIES {
+            let full = Input { full: true, ..input(load.clone(), row.id) };
+            for skip in [false, true] {
+                let run = |replays| {
+                    let mut run = Run::new(Input { skip, ..full.clone() }).unwrap();
+                    run.engine.replays = replays;
+                    run.finish(&AtomicBool::new(false), |_| {});
+                    (run.output(), run.engine.replayed)
+                };
+                let ((each, none), (fast, some)) = (run(false), run(true));
+                same(&fast, &each);
+                assert_eq!(none, 0);
+                all += u32::from(!skip);
+                replayed += u32::from(!skip && some * 2 > each.stats[2][Stat::syscalls as usize]);
+            }
+        }
+        assert!(replayed * 10 > all * 8, "{path:?}, {kernel} pages: {replayed} of {all} policies");
+    }
+}
+
+#[test]
+fn at_any_time_a_cpu_is_in_the_state_that_interpreting_leaves() {
+    for row in POLICIES {
+        let full = Input { full: true, skip: false, ..input(storm(2), row.id) };
+        let mut runs = [false, true].map(|replays| {
+            let mut run = Run::new(full.clone()).unwrap();
+            run.engine.replays = replays;
+            run
+        });
+        for step in 1..=300 {
+            let [each, fast] = &mut runs;
+            for run in [&mut *each, &mut *fast] {
+                run.advance(step * 6_700_000, &AtomicBool::new(false));
+            }
+            for (cpu, (a, b)) in each.engine.m.cores.iter().zip(&fast.engine.m.cores).enumerate() {
+                assert_eq!(format!("{a:?}"), format!("{b:?}"), "{}: CPU {cpu} after step {step}", row.id);
+            }
+            assert_eq!(format!("{:?}", each.engine.m.debts), format!("{:?}", fast.engine.m.debts));
+        }
+        assert!(runs[1].engine.replayed > 500, "{}", row.id);
+    }
+}
+
+#[test]
+fn a_flush_at_each_entry_is_followed_by_a_walk_per_page_and_mainline_by_none() {
+    let alone = scenario(
+        r#"{"name": "alone", "duration_ps": 1000000000, "cpus": 2, "isolated": [1], "actors": [
+          {"name": "loop", "on": {"cpus": [1]}, "kind": "syscalls", "gap": {"mean_ps": 1000000}, "base_ps": 770000, "kernel_pages": 10, "user_pages": 4}]}"#,
+    );
+    let walks = |policy| {
+        let o = simulate(Input { full: true, skip: false, ..input(alone.clone(), policy) }).unwrap();
+        let [first, last] = [100_000_000, 1_000_000_000].map(|end| {
+            let mut run = Run::new(Input { full: true, ..input(alone.clone(), policy) }).unwrap();
+            run.advance(end, &AtomicBool::new(false));
+            let o = run.output();
+            let row = o.stats[1];
+            (row[Stat::syscalls as usize], row[Stat::refill_misses as usize])
+        });
+        assert_eq!(o.stats[1][Stat::refill_misses as usize], last.1);
+        (last.0 - first.0, last.1 - first.1)
+    };
+    let (calls, misses) = walks("ipi");
+    assert!(calls > 300 && misses == 0, "{calls} {misses}");
+    // 10 pages of the body, 4 of the user, the stack, and the entry page, which is global: the flush includes those.
+    // Either end of the measured time may fall amid a call.
+    let (calls, misses) = walks("coalesce-v7");
+    assert!(misses.abs_diff(calls * 16) < 16, "{calls} {misses}");
+}
+
+/// A task that only spins, a stream of `pattern` every microsecond, and a full flush every 10 ms.
+fn streaming(pattern: &str, duration_ms: u64) -> Input {
+    let json = format!(
+        r#"{{"name": "stream", "duration_ps": {}, "cpus": 2, "isolated": [1], "actors": [
+          {{"name": "spin", "on": "all", "kind": "spin"}},
+          {{"name": "purge", "on": {{"cpus": [0]}}, "kind": "chain", "gap": {{"mean_ps": 10000000000}}, "steps": [{{"program": "purge", "pages": 0, "cause": "purge"}}]}},
+          {{"name": "stream", "on": "isolated", "kind": "stream", "gap": {{"mean_ps": 1000000}}, "phases": [{{"pattern": {pattern}}}]}}]}}"#,
+        duration_ms * 1_000_000_000
+    );
+    Input { full: true, ..input(scenario(&json), "ipi") }
+}
+
+#[test]
+fn a_stream_over_pages_that_fit_misses_each_once_per_flush() {
+    for pattern in [
+        r#"{"sequential": {"pages": 40}}"#,
+        r#"{"chase": {"pages": 40}}"#,
+        r#"{"weighted": {"weights": [9, 9, 9, 9, 9, 9, 9, 9, 9, 9]}}"#,
+        r#"{"array": {"pages": [5, 7, 5, 123456, 9, 7]}}"#,
+    ] {
+        let o = simulate(streaming(pattern, 205)).unwrap();
+        let row = o.stats[1];
+        let get = |s: Stat| row[s as usize];
+        let pages = if pattern.contains("40") {
+            40
+        } else if pattern.contains("weights") {
+            10
+        } else {
+            4
+        };
+        assert_eq!(get(Stat::remote_flushes), 20);
+        assert_eq!(get(Stat::stream_first), pages, "{pattern}");
+        assert_eq!(get(Stat::stream_evicted), 0, "{pattern}");
+        assert_eq!(
+            get(Stat::refill_misses_remote),
+            20 * pages + 20 * 2,
+            "{pattern}: stack and entry page too"
+        );
+        assert!((204_000..205_001).contains(&get(Stat::stream_touches)), "{}", get(Stat::stream_touches));
+    }
+}
+
+#[test]
+fn a_stream_over_more_pages_than_the_tlb_holds_misses_without_any_flush() {
+    let o = simulate(streaming(r#"{"chase": {"pages": 4000}}"#, 20)).unwrap();
+    let row = o.stats[1];
+    assert_eq!(row[Stat::stream_first as usize], 4000);
+    assert!(row[Stat::stream_evicted as usize] > 10_000);
+    assert!(row[Stat::stream_ps as usize] > 0);
+}
+
+#[test]
+fn neither_chunks_nor_skipping_change_a_stream() {
+    for row in POLICIES {
+        let zipf = r#"{"weighted": {"weights": [900, 450, 300, 225, 180, 150, 129, 112, 100, 90]}}"#;
+        let mut load = storm(10);
+        load.actors.extend(streaming(zipf, 1).scenario.actors.into_iter().filter(|a| a.name == "stream"));
+        let input = Input { full: true, ..input(load, row.id) };
+        let whole = simulate(input.clone()).unwrap();
+        assert!(whole.stats[3][Stat::stream_touches as usize] > 8_000, "{}", row.id);
+        same(&whole, &simulate(Input { skip: false, ..input.clone() }).unwrap());
+        let (mut run, mut at) = (Run::new(input).unwrap(), 0);
+        while at < 10_000_000_000 {
+            at += 777_777_777;
+            assert!(run.advance(at, &AtomicBool::new(false)));
+        }
+        same(&whole, &run.output());
+    }
+}
+
+#[test]
+fn a_stream_where_no_page_is_looked_up_or_no_user_runs_is_refused() {
+    let chase = r#"{"chase": {"pages": 4}}"#;
+    let refused = Run::new(Input { full: false, ..streaming(chase, 1) }).unwrap_err().to_string();
+    assert!(refused.contains("actor \"stream\" is an access stream: it needs detail"), "{refused}");
+    let mut load = streaming(chase, 1).scenario;
+    load.actors[0].on = On::Housekeeping;
+    assert!(load.check().unwrap_err().to_string().contains("CPU 1 has no user mode"));
+    let mut load = streaming(chase, 1).scenario;
+    load.actors.push(load.actors[2].clone());
+    assert!(load.check().unwrap_err().to_string().contains("one stream per CPU"));
+}
+
+#[test]
+fn chunks_change_nothing() {
+    for row in POLICIES {
+        let whole = simulate(input(storm(20), row.id)).unwrap();
+        let mut run = Run::new(input(storm(20), row.id)).unwrap();
+        let (mut at, never) = (0, AtomicBool::new(false));
+        while at < 20_000_000_000 {
+            at += 7_777_777;
+            assert!(run.advance(at, &never));
+        }
+        same(&whole, &run.output());
+    }
+}
+
+#[test]
+fn a_checkpoint_goes_on_to_the_same_end_in_another_run() {
+    for row in POLICIES {
+        let whole = simulate(input(storm(20), row.id)).unwrap();
+        let never = AtomicBool::new(false);
+        let mut bytes = None;
+        for end in [3_333_333_333, 9_999_999_999, 13_131_313_131, 20_000_000_000] {
+            let mut run = Run::new(input(storm(20), row.id)).unwrap();
+            if let Some(bytes) = &bytes {
+                let bytes: &Vec<u8> = bytes;
+                run.resume(bytes).unwrap();
+            }
+            run.advance(end, &never);
+            bytes = Some(run.checkpoint());
+            if end == 20_000_000_000 {
+                same(&whole, &run.output());
+            }
+        }
+        let mut other = Run::new(Input { seed: 2, ..input(storm(20), row.id) }).unwrap();
+        let bytes = bytes.unwrap();
+        let refused = other.resume(&bytes).unwrap_err().to_string();
+        assert_eq!(refused, "checkpoint: is of a run with other inputs");
+        let mut faster = input(storm(20), row.id);
+        Arc::make_mut(&mut faster.machine).mhz += 1;
+        let refused = Run::new(faster).unwrap().resume(&bytes).unwrap_err().to_string();
+        assert_eq!(refused, "checkpoint: is of a run with other inputs");
+    }
+}
+
+#[test]
+fn a_run_that_looks_pages_up_goes_on_from_any_point_to_the_same_end() {
+    let never = AtomicBool::new(false);
+    for (row, policy) in POLICIES.iter().enumerate() {
+        let pattern = [
+            r#"{"weighted": {"weights": [900, 450, 300, 225, 180, 150, 129, 112, 100, 90]}}"#,
+            r#"{"chase": {"pages": 90}}"#,
+            r#"{"array": {"pages": [5, 7, 5, 123456, 9, 7]}}"#,
+        ][row % 3];
+        let mut load = storm(8);
+        load.actors.extend(streaming(pattern, 1).scenario.actors.into_iter().filter(|a| a.name == "stream"));
+        let input = Input { full: true, ..input(load, policy.id) };
+        let whole = simulate(input.clone()).unwrap();
+        assert!(whole.stats[2][Stat::stream_touches as usize] > 1_000, "{}", policy.id);
+        let (mut run, mut at) = (Run::new(input.clone()).unwrap(), 0);
+        while at < 8_000_000_000 {
+            at += 777_777_777;
+            assert!(run.advance(at, &never));
+            let bytes = run.checkpoint();
+            run = Run::new(input.clone()).unwrap();
+            run.resume(&bytes).unwrap();
+        }
+        same(&whole, &run.output());
+        // One of another detail is refused.
+        let refused =
+            Run::new(Input { full: false, scenario: storm(8), ..input }).unwrap().resume(&run.checkpoint());
+        assert!(refused.unwrap_err().to_string().contains("other inputs"));
+    }
+}
+
+#[test]
+fn a_set_cancel_stops_at_once_and_keeps_what_there_is() {
+    let mut run = Run::new(input(storm(100), "ipi")).unwrap();
+    let cancel = AtomicBool::new(false);
+    run.advance(50_000_000_000, &cancel);
+    cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+    run.finish(&cancel, |_| {});
+    let out = run.output();
+    assert!(out.interrupted && out.reached_ps == 50_000_000_000);
+    assert!(out.stats[2][Stat::syscalls as usize] > 0);
+}
+
+#[test]
+fn time_adds_up() {
+    for row in POLICIES {
+        let o = simulate(input(storm(50), row.id)).unwrap();
+        for (cpu, row) in o.stats.iter().enumerate().filter(|(c, _)| o.isolated[*c]) {
+            let sum = row[Stat::user_ps as usize]
+                + row[Stat::kernel_ps as usize]
+                + row[Stat::interrupt_ps as usize];
+            assert_eq!(sum, o.reached_ps, "CPU {cpu}");
+        }
+    }
+}
+
+#[test]
+fn pti_off_makes_coalescing_inert_and_free() {
+    let machine = Preset::builtin("cascade-lake-sp").unwrap();
+    let ipi = simulate(Input { machine: machine.clone(), ..input(storm(20), "ipi") }).unwrap();
+    let v7 = simulate(Input { machine, ..input(storm(20), "coalesce-v7") }).unwrap();
+    assert!(v7.notes[0].contains("inert"), "{:?}", v7.notes);
+    assert_eq!(ipi.stats, v7.stats);
+}
+
+#[test]
+fn the_base_of_a_system_call_is_met_under_mainline() {
+    let o = simulate(input(storm(20), "ipi")).unwrap();
+    let row = &o.stats[2];
+    let mean = row[Stat::kernel_ps as usize] / row[Stat::syscalls as usize];
+    assert!((765_000..790_000).contains(&mean), "{mean}");
+}
