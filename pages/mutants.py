@@ -15,17 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tlbcore import _core
-from tlbcore.checker import (
-    _FLUSH_SCOPES,
-    _INVPCID,
-    _TEXT_SCOPES,
-    Bounds,
-    Row,
-    _asked,
-    _request,
-    _row,
-    _row_request,
-)
+from tlbcore.checker import Bounds, Row
+from tlbcore.checker.question import asked_of, request_of
+from tlbcore.checker.table import FLUSH_SCOPES, INVPCID, TEXT_SCOPES, row_of, row_request
 from tlbcore.policy import policies
 
 _INTRO = """# Mutants
@@ -120,15 +112,15 @@ def _questions(name: str, memory: int) -> list[tuple[str, dict[str, Any]]]:
         if initiator.startswith("flush_mm"):  # of user ranges: asked below, beside what runs in them
             continue
         text = initiator == "text_poke"
-        rows = [_row(name, initiator, scope, memory) for scope in (_TEXT_SCOPES if text else _FLUSH_SCOPES)]
+        rows = [row_of(name, initiator, scope, memory) for scope in (TEXT_SCOPES if text else FLUSH_SCOPES)]
         passed = [row for row in rows if row.status == "verified"]
         hardest = [r for r in passed if not any(_covers(r, o) for o in passed)]
         for row in hardest:
             if text and row.nmis:
-                asked = {**_row_request(row, memory), "entries": _TEXT_ENTRIES}
+                asked = {**row_request(row, memory), "entries": _TEXT_ENTRIES}
                 found.append((row.states, f"{_label(row)}, 1 entry", asked))
             else:
-                found.append((row.states, _label(row), _row_request(row, memory)))
+                found.append((row.states, _label(row), row_request(row, memory)))
         if not text and hardest:
             found += _besides(hardest, memory)
     found += _user_questions(name, memory)
@@ -140,16 +132,16 @@ def _user_questions(name: str, memory: int) -> list[tuple[int, str, dict[str, An
     policy = policies[name]
     world = _core.check_worlds(policy.text, policy.file)[0]
     out = []
-    for initiator, about, beside in _asked(policy.text, policy.file):
+    for initiator, about, beside in asked_of(policy.text, policy.file):
         if not initiator.startswith("flush_mm"):
             continue
         for nmis in (0, 1):
             asked = {
-                **_request(policy, Bounds(nmis=nmis, memory=memory, world=world)),
+                **request_of(policy, Bounds(nmis=nmis, memory=memory, world=world)),
                 "initiator": initiator,
                 "beside": beside,
                 "trace": False,
-                "assume": [("D", "none"), ("N", "none"), ("T", "instr"), ("invpcid", _INVPCID)],
+                "assume": [("D", "none"), ("N", "none"), ("T", "instr"), ("invpcid", INVPCID)],
             }
             found = _core.check_run(asked, None)
             if found["status"] == "verified":
@@ -161,7 +153,7 @@ def _besides(rows: Sequence[Row], memory: int) -> list[tuple[int, str, dict[str,
     """Return what else a policy passes: ranges flushed page by page, a second round, what no policy may defer."""
     two = [r for r in rows if r.cpus == 2] or [replace(r, cpus=2) for r in rows]
     row = min(two, key=lambda r: (r.nmis, r.danger != "recycled", -r.asids))
-    asked = _row_request(row, memory)
+    asked = row_request(row, memory)
     calm = {**asked, "nmis": 0}
     twice = replace(row, nmis=0)
     questions = [
@@ -179,7 +171,7 @@ def _besides(rows: Sequence[Row], memory: int) -> list[tuple[int, str, dict[str,
 def _assumed(row: Row) -> tuple[int, ...]:
     """Return what a row assumes, each number growing with what can happen."""
     where = ("instr", "danger", "noinstr").index(row.text)
-    worse = (row.danger == "recycled", row.bodies == "recycled", row.invpcid == _INVPCID)
+    worse = (row.danger == "recycled", row.bodies == "recycled", row.invpcid == INVPCID)
     return (row.cpus, row.nmis, row.asids, where, *map(int, worse))
 
 

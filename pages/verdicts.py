@@ -15,7 +15,9 @@ from typing import Any
 
 from pages.mutants import _assumed, _covers, arguments, mutants_markdown, score
 from tlbcore import _core
-from tlbcore.checker import _INVPCID, Row, _asked, _row_request, check, verdict_table
+from tlbcore.checker import Row, check, verdict_table
+from tlbcore.checker.question import asked_of
+from tlbcore.checker.table import INVPCID, row_request
 from tlbcore.policy import policies
 
 _INTRO = """# Verdicts
@@ -137,7 +139,9 @@ def _user_ranges() -> str:
     ]
     table = []
     for name, policy in policies.items():
-        if not any(initiator.startswith("flush_mm") for initiator, _, _ in _asked(policy.text, policy.file)):
+        if not any(
+            initiator.startswith("flush_mm") for initiator, _, _ in asked_of(policy.text, policy.file)
+        ):
             continue
         calm, nmi = judged_by_question(name), judged_by_question(name, nmis=1)
         cells = []
@@ -219,8 +223,8 @@ def _is(row: Row, name: str, world: str, column: tuple[str, int, int, str, str])
 
 def _cell(rows: Sequence[Row]) -> str:
     of = {(r.asids, r.invpcid): r.status for r in rows}
-    base = of[1, _INVPCID]
-    wide = of.get((2, _INVPCID), base)
+    base = of[1, INVPCID]
+    wide = of.get((2, INVPCID), base)
     strong = of.get((1, "publishes"), base)
     both = of.get((2, "publishes"), wide)
     out = [base]
@@ -252,12 +256,12 @@ def _within(row: Row) -> str:
         return ", ".join([*out, f"T={row.text}"])
     out.append(f"D={row.danger}")
     out += [f"N={row.bodies}"] if row.nmis else []
-    out += ["INVPCID does not publish"] if row.invpcid == _INVPCID and row.status == "violated" else []
+    out += ["INVPCID does not publish"] if row.invpcid == INVPCID and row.status == "violated" else []
     return ", ".join(out)
 
 
 def _reason(row: Row) -> str:
-    found = _core.check_run({**_row_request(row, 8 << 30), "trace": True}, None)
+    found = _core.check_run({**row_request(row, 8 << 30), "trace": True}, None)
     shown = found["counterexample"]
     assert shown is not None  # asked of violated rows
     steps = shown["steps"]

@@ -10,7 +10,7 @@ import pytest
 
 import tlbcore as tc
 from tlbcore import _core
-from tlbcore.checker import _FLUSH_SCOPES
+from tlbcore.checker.table import FLUSH_SCOPES
 
 # Flushes late, and touches recycled memory before it does: what `ct-late` must never do.
 RECYCLED = """policy late-and-touching
@@ -363,4 +363,4 @@ def test_the_table_of_verdicts_assumes_of_invpcid_what_a_question_does() -> None
     asked = tc.check("coalesce-v7-fixed", entries=0)
 
     assert "INVPCID waits for no store" in asked.sentence
-    assert {row[6] for row in _FLUSH_SCOPES} == {"unordered", "publishes"}
+    assert {row[6] for row in FLUSH_SCOPES} == {"unordered", "publishes"}

@@ -15,7 +15,7 @@ import pytest
 
 import tlbcore as tc
 from tlbcore._output.result import InertPolicyWarning, Result
-from tlbcore.checker import _row
+from tlbcore.checker.table import row_of
 from tlbcore.inspect.calibration import _result
 from tlbcore.simulation.repair_cost import Cost
 from tlbcore.validation.row import Row
@@ -98,7 +98,7 @@ MADE: dict[str, Callable[[], Result]] = {
         policy=tc.policies["ipi"], edits=1, machine="broadwell-ep", sentence="", rows=()
     ),
     "verdict table": lambda: tc.VerdictTable(
-        rows=(_row("ipi", "purge", (2, 0, 1, "none", "none", "instr", "ordered"), 1 << 30),)
+        rows=(row_of("ipi", "purge", (2, 0, 1, "none", "none", "instr", "ordered"), 1 << 30),)
     ),
     "validate": _validation,
     "calibrate": _calibration,
@@ -378,6 +378,14 @@ def test_a_file_of_another_version_that_cannot_be_read_says_so(tmp_path: Path) -
     file.write_bytes(files._MAGIC + files._digest(data) + data)
     with pytest.raises(tc.ConfigError, match=r"tlbcore 9\.9\.9 wrote it, this is"):
         tc.load(file)
+
+
+@pytest.mark.parametrize("name", ["Counterexample", "LitmusResult", "Step", "TimedReplay", "Verdict"])
+def test_a_result_of_the_checker_that_was_saved_before_it_was_a_room_is_found(name: str) -> None:
+    from tlbcore import checker
+
+    assert pickle.loads(f"ctlbcore.checker\n{name}\n.".encode()) is getattr(checker, name)
+    assert name in checker.__all__
 
 
 def test_a_nested_seal_is_opened_as_carefully(tmp_path: Path) -> None:
