@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import signal
 import threading
 import time
@@ -227,6 +228,14 @@ def test_a_scenario_is_data_that_can_be_changed_and_pickled():
     assert pickle.loads(pickle.dumps(load)) == load
     assert load.replace(duration_s=1.0).duration_s == 1.0
     assert json.loads(load.to_json())["isolated"] == list(range(18, 44))
+
+
+def test_a_scenario_pickled_when_all_of_it_was_one_module_is_read():
+    load = scenarios.rteval()
+    today = pickle.dumps(load, protocol=0)
+    one_file = re.sub(rb"tlbcore\.scenarios\.\w+", b"tlbcore.scenarios", today)
+    assert one_file != today
+    assert pickle.loads(one_file) == load
 
 
 def test_compare_prints_five_policies_by_default(capsys):

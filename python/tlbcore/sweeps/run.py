@@ -435,7 +435,8 @@ def _engine() -> str:
     """Return a digest of all that decides what a built-in scenario of given parameters comes to."""
     from tlbcore import scenarios
 
-    return _digest(_core.engine() + Path(scenarios.__file__).read_text())
+    files = sorted(Path(scenarios.__file__).parent.glob("*.py"))
+    return _digest(_core.engine() + "".join(file.read_text() for file in files))
 
 
 @dataclass(frozen=True, kw_only=True)
