@@ -1,7 +1,10 @@
 //! Perfetto traces: slices, flows and counters on named tracks, as the protobuf that ui.perfetto.dev opens.
 //!
 //! The messages are the few fields of `perfetto/trace/trace_packet.proto` and `track_event.proto` that this needs, with
-//! their published numbers; a test decodes what is written with the messages that Perfetto itself publishes.
+//! their published numbers; a test decodes what is written with the messages that Perfetto itself publishes. `chrome` has
+//! the same as JSON.
+
+mod chrome;
 
 use std::io::{self, Write};
 
@@ -82,19 +85,63 @@ const INSTANT: i32 = 3;
 const COUNTER: i32 = 4;
 const SEQUENCE: u32 = 1;
 
+/// How a trace is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Perfetto's own.
+    Protobuf,
+    /// Chrome's trace events.
+    Json,
+}
+
 /// Writes a trace.
 ///
-/// Slices of one track must nest in Perfetto, so one that would outlast the slice it begins in ends with it. Happenings of
-/// one track are written in the order of their times, longer ones first.
+/// Slices of one track must nest in a viewer, so one that would outlast the slice it begins in ends with it.
 ///
 /// # Panics
 ///
 /// If a happening names a track or a name that is not there.
 pub fn write(
     out: &mut dyn Write,
+    form: Form,
     tracks: &[Track],
     names: &[String],
     mut happenings: Vec<Happening>,
+) -> io::Result<()> {
+    happenings.sort_by_key(|h| (h.track, h.at_ns, std::cmp::Reverse(h.length_ns)));
+    nest(&mut happenings);
+    match form {
+        Form::Protobuf => protobuf(out, tracks, names, &happenings),
+        Form::Json => {
+            happenings.sort_by_key(|h| h.at_ns);
+            chrome::write(out, tracks, names, &happenings)
+        }
+    }
+}
+
+/// Shortens slices, in the order of tracks and times, that would outlast the one they begin in.
+fn nest(happenings: &mut [Happening]) {
+    let mut open: Vec<u64> = Vec::new();
+    let mut track = None;
+    for h in happenings {
+        if track.replace(h.track) != Some(h.track) {
+            open.clear();
+        }
+        while open.pop_if(|end| *end <= h.at_ns).is_some() {}
+        let Some(length) = h.length_ns else { continue };
+        let end = h.at_ns.saturating_add(length);
+        let end = open.last().map_or(end, |outer| end.min(*outer));
+        h.length_ns = Some(end - h.at_ns);
+        open.push(end);
+    }
+}
+
+/// Happenings of one track are written in the order of their times, longer ones first.
+fn protobuf(
+    out: &mut dyn Write,
+    tracks: &[Track],
+    names: &[String],
+    happenings: &[Happening],
 ) -> io::Result<()> {
     for (i, track) in tracks.iter().enumerate() {
         put(
@@ -110,7 +157,6 @@ pub fn write(
             },
         )?;
     }
-    happenings.sort_by_key(|h| (h.track, h.at_ns, std::cmp::Reverse(h.length_ns)));
     let mut open: Vec<u64> = Vec::new();
     for (i, h) in happenings.iter().enumerate() {
         if i > 0 && happenings[i - 1].track != h.track {
@@ -124,8 +170,7 @@ pub fn write(
             None => INSTANT,
         };
         if let (Some(length), false) = (h.length_ns, counter) {
-            let end = h.at_ns.saturating_add(length);
-            open.push(open.last().map_or(end, |outer| end.min(*outer)));
+            open.push(h.at_ns.saturating_add(length));
         }
         let event = TrackEvent {
             kind: Some(kind),
@@ -181,7 +226,7 @@ mod tests {
     fn written(tracks: &[Track], happenings: Vec<Happening>) -> Vec<TracePacket> {
         let mut out = Vec::new();
         let names = ["a", "b"].map(String::from);
-        write(&mut out, tracks, &names, happenings).unwrap();
+        write(&mut out, Form::Protobuf, tracks, &names, happenings).unwrap();
         Trace::decode(&out[..]).unwrap().packet
     }
 
@@ -213,6 +258,25 @@ mod tests {
             (20, SLICE_END, ""),
         ];
         assert_eq!(got, want.map(|(at, kind, name)| (at, kind, name.to_owned())));
+    }
+
+    #[test]
+    fn as_json_it_has_the_same_slices_values_and_arrows() {
+        let tracks = [track(false), Track { parent: Some(0), ..track(true) }];
+        let value = Happening { length_ns: None, value: 2.5, track: 1, ..slice(3, 0, 0) };
+        let flow = |happening| Happening { flow: 7, ..happening };
+        let mut out = Vec::new();
+        let names = ["a", "b"].map(String::from);
+        let all = vec![flow(slice(5, 10, 1)), flow(slice(0, 10, 0)), value];
+        write(&mut out, Form::Json, &tracks, &names, all).unwrap();
+        let read: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        let events = read["traceEvents"].as_array().unwrap();
+        let of = |ph: &str| events.iter().filter(|e| e["ph"] == ph).collect::<Vec<_>>();
+        let slices: Vec<_> = of("X").iter().map(|e| (e["ts"].clone(), e["dur"].clone())).collect();
+        assert_eq!(slices, [(0.0.into(), 0.01.into()), (0.005.into(), 0.005.into())]);
+        assert_eq!((&of("s")[0]["ts"], &of("f")[0]["ts"]), (&0.0.into(), &0.005.into()));
+        assert_eq!(of("C")[0]["args"]["value"], 2.5);
+        assert_eq!(of("M").len(), 4);
     }
 
     #[test]

@@ -307,8 +307,8 @@ impl Census {
         out
     }
 
-    /// As text: rows of equal counts once.
-    pub fn text(&self) -> String {
+    /// As text: rows of equal counts once. Where the table is wider than so many columns, what a zone accesses is listed.
+    pub fn text(&self, room: Option<usize>) -> String {
         let mut out = format!(
             "Linux {} ({}), with {}\n\n",
             or_unknown(&self.release),
@@ -320,23 +320,28 @@ impl Census {
             .map(|r| r.name())
             .filter(|r| self.entries.iter().any(|e| e.zones.iter().any(|z| z.counts.contains_key(*r))))
             .collect();
+        let tables: Vec<String> = self.entries.iter().map(|e| e.table(&regions)).collect();
+        let head =
+            regions.iter().fold(format!("{:18}", "accesses"), |head, r| format!("{head} {r:>14}")) + "  ops";
+        let widest = tables.iter().flat_map(|t| t.lines()).map(str::len).fold(head.len(), usize::max);
+        let narrow = room.filter(|room| widest > *room);
         let mut groups: Vec<(Vec<&EntryRow>, String)> = Vec::new();
-        for entry in &self.entries {
-            let table = entry.table(&regions);
+        for (entry, table) in self.entries.iter().zip(tables) {
+            let table = narrow.map_or(table, |room| entry.list(&regions, room));
             match groups.iter_mut().find(|(_, t)| *t == table) {
                 Some((members, _)) => members.push(entry),
                 None if entry.zones.is_empty() => {} // listed below as not walked
                 None => groups.push((vec![entry], table)),
             }
         }
-        out.push_str(&format!("{:18}", "accesses"));
-        for region in &regions {
-            out.push_str(&format!(" {region:>14}"));
-        }
-        out.push_str("  ops\n");
+        out.push_str(if narrow.is_some() { "Accesses by region; TLB ops" } else { &head });
+        out.push('\n');
         for (members, table) in &groups {
             let names: Vec<&str> = members.iter().map(|e| e.name.as_str()).collect();
-            out.push_str(&format!("\n{}\n{table}", wrapped(&names)));
+            out.push_str(&format!(
+                "\n{}\n{table}",
+                wrapped(&names, room.map_or(MOST, |room| room.min(MOST)))
+            ));
         }
         out.push_str(&format!(
             "\n{} entries, {} of them walked to the atomic of context tracking in every way.\n",
@@ -418,12 +423,15 @@ fn is_foreign(region: &str) -> bool {
     region == Region::Unknown.name() || region == Region::Vmalloc.name()
 }
 
-pub(super) fn wrapped(names: &[&str]) -> String {
+/// Columns of a list of names, at most.
+pub(super) const MOST: usize = 110;
+
+pub(super) fn wrapped(names: &[&str], room: usize) -> String {
     let mut out = String::new();
     let mut width = 0;
     for (i, name) in names.iter().enumerate() {
         let text = if i + 1 < names.len() { format!("{name}, ") } else { (*name).to_owned() };
-        if width + text.len() > 110 && width > 0 {
+        if width + text.len() > room && width > 0 {
             out = format!("{}\n", out.trim_end());
             width = 0;
         }
@@ -433,27 +441,63 @@ pub(super) fn wrapped(names: &[&str]) -> String {
     out
 }
 
+impl ZoneRow {
+    /// Its ops, each once.
+    fn op_names(&self) -> Vec<&str> {
+        let mut ops: Vec<&str> = Vec::new();
+        for op in &self.ops {
+            if !ops.contains(&op.op.as_str()) {
+                ops.push(&op.op);
+            }
+        }
+        ops
+    }
+}
+
 impl EntryRow {
+    /// What each zone accesses, without the regions that it leaves alone.
+    fn list(&self, regions: &[&str], room: usize) -> String {
+        let mut out = String::new();
+        for zone in &self.zones {
+            let accessed = regions.iter().filter(|r| zone.counts.contains_key(**r));
+            let mut parts: Vec<String> =
+                accessed.map(|r| format!("{r} {}", cell(zone.counts.get(*r)))).collect();
+            if parts.is_empty() {
+                parts.push("no access".into());
+            }
+            let ops = zone.op_names();
+            let said = parts.join(", ") + if ops.is_empty() { "" } else { "; " } + &ops.join("; ");
+            let words: Vec<&str> = said.split_inclusive([',', ';']).map(str::trim).collect();
+            let mut line = format!("  {:16}", zone.zone);
+            for word in words {
+                if line.len() + 1 + word.len() > room && line.trim_end().len() > 18 {
+                    out.push_str(&format!("{}\n", line.trim_end()));
+                    line = " ".repeat(18);
+                }
+                line.push_str(&format!(" {word}"));
+            }
+            out.push_str(&format!("{}\n", line.trim_end()));
+        }
+        out
+    }
+
     fn table(&self, regions: &[&str]) -> String {
         let mut out = String::new();
         for zone in &self.zones {
             out.push_str(&format!("  {:16}", zone.zone));
             for region in regions {
-                let cell = match zone.counts.get(*region) {
-                    None => "0".into(),
-                    Some([least, most]) if least == most => most.to_string(),
-                    Some([least, most]) => format!("{least}-{most}"),
-                };
-                out.push_str(&format!(" {cell:>14}"));
+                out.push_str(&format!(" {:>14}", cell(zone.counts.get(*region))));
             }
-            let mut ops: Vec<&str> = Vec::new();
-            for op in &zone.ops {
-                if !ops.contains(&op.op.as_str()) {
-                    ops.push(&op.op);
-                }
-            }
-            out = format!("{out}  {}", ops.join("; ")).trim_end().to_owned() + "\n";
+            out = format!("{out}  {}", zone.op_names().join("; ")).trim_end().to_owned() + "\n";
         }
         out
+    }
+}
+
+fn cell(counts: Option<&[u32; 2]>) -> String {
+    match counts {
+        None => "0".into(),
+        Some([least, most]) if least == most => most.to_string(),
+        Some([least, most]) => format!("{least}-{most}"),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::census::{Census, EntryRow, or_unknown, wrapped};
+use super::census::{Census, EntryRow, MOST, or_unknown, wrapped};
 use super::step::Region;
 
 /// What one census has that the other has not.
@@ -136,7 +136,7 @@ impl Difference {
         {
             if !names.is_empty() {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                out.push_str(&format!("\n{title}\n  {}\n", wrapped(&names)));
+                out.push_str(&format!("\n{title}\n  {}\n", wrapped(&names, MOST)));
             }
         }
         out.push_str(&list("Added (! in a danger zone)", &self.added, "!"));

@@ -15,14 +15,14 @@ pub fn binary_census(py: Python<'_>, image: &[u8], features: &str) -> PyResult<S
     Ok(serde_json::to_string(&found).expect("plain data"))
 }
 
-/// A census as text; of one entry, access by access, if it is named.
+/// A census as text that fits so many columns; of one entry, access by access, if it is named.
 #[pyfunction]
-#[pyo3(signature = (census, entry=None))]
-pub fn binary_report(census: &str, entry: Option<&str>) -> PyResult<String> {
+#[pyo3(signature = (census, entry=None, columns=None))]
+pub fn binary_report(census: &str, entry: Option<&str>, columns: Option<usize>) -> PyResult<String> {
     let found = census::Census::parse(census)?;
     Ok(match entry {
         Some(name) => found.entry_text(name)?,
-        None => found.text(),
+        None => found.text(columns),
     })
 }
 

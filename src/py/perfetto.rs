@@ -9,9 +9,9 @@ use std::{
 use numpy::{PyReadonlyArray1, PyUntypedArrayMethods as _};
 use pyo3::{exceptions::PyValueError, prelude::*};
 
-use crate::perfetto::{Happening, Track, write};
+use crate::perfetto::{Form, Happening, Track, write};
 
-/// Write a Perfetto trace: tracks as `(name, parent or -1, is a counter)`, and one row per slice, instant or value.
+/// Write a Perfetto trace, as JSON if the file's name ends in `.json`: tracks as `(name, parent or -1, is a counter)`, and one row per slice, instant or value.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)] // one column each
 pub fn perfetto_write(
@@ -51,7 +51,9 @@ pub fn perfetto_write(
     }
     py.detach(|| {
         let mut out = BufWriter::with_capacity(1 << 20, File::create(&path)?);
-        write(&mut out, &tracks, &names, happenings)?;
+        let json = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("json"));
+        let form = if json { Form::Json } else { Form::Protobuf };
+        write(&mut out, form, &tracks, &names, happenings)?;
         out.flush()
     })?;
     Ok(())

@@ -95,16 +95,17 @@ fn run(
     }
 }
 
-/// Flushes of user ranges in a recording, as JSON; `error` in it says where it is damaged, if it is.
+/// Flushes of user ranges in a recording, as JSON (`error` in it says where it is damaged, if it is), and the first of
+/// them one by one, as columns.
 #[pyfunction]
 #[pyo3(signature = (paths, progress=None, between=None, batches=Vec::new()))]
-pub fn trace_shootdowns(
-    py: Python<'_>,
+pub fn trace_shootdowns<'py>(
+    py: Python<'py>,
     paths: Vec<String>,
-    progress: Option<&Bound<'_, PyAny>>,
+    progress: Option<&Bound<'py, PyAny>>,
     between: Option<(String, String)>,
     batches: Vec<u32>,
-) -> PyResult<String> {
+) -> PyResult<(String, Bound<'py, PyDict>)> {
     let mut reader = open(&paths)?;
     let markers = between.as_ref().map(|(begin, end)| (begin.as_str(), end.as_str()));
     let mut pass = Shootdowns::new(markers, &batches);
@@ -118,7 +119,29 @@ pub fn trace_shootdowns(
         "notes": reader.stats.notes,
         "report": pass.report(),
     });
-    Ok(document.to_string())
+    Ok((document.to_string(), spans_of(py, &pass)?))
+}
+
+/// System calls that flushed, flushes and handlers, a row each.
+fn spans_of<'py>(py: Python<'py>, pass: &Shootdowns) -> PyResult<Bound<'py, PyDict>> {
+    let rows: Vec<_> = pass.spans().collect();
+    let number = |id: Option<u32>| id.filter(|id| *id != u32::MAX).map_or(-1, i64::from);
+    let out = PyDict::new(py);
+    out.set_item("kind", words(py, rows.iter().map(|s| s.what.words().0))?)?;
+    out.set_item("what", words(py, rows.iter().map(|s| s.what.words().1))?)?;
+    out.set_item("at_s", PyArray1::from_iter(py, rows.iter().map(|s| seconds(s.at_ns))))?;
+    let length = |ns: Option<u64>| ns.map_or(f64::NAN, |ns| ns as f64 / 1e3);
+    out.set_item("length_us", PyArray1::from_iter(py, rows.iter().map(|s| length(s.length_ns))))?;
+    out.set_item("cpu", PyArray1::from_iter(py, rows.iter().map(|s| i64::from(s.cpu))))?;
+    out.set_item("thread", PyArray1::from_iter(py, rows.iter().map(|s| number(Some(s.thread)))))?;
+    let asked = |of: fn((u64, u32, u32)) -> u32| {
+        PyArray1::from_iter(py, rows.iter().map(move |s| number(s.asked.map(of))))
+    };
+    let asked_s = rows.iter().map(|s| s.asked.map_or(f64::NAN, |(at, ..)| seconds(at)));
+    out.set_item("asked_s", PyArray1::from_iter(py, asked_s))?;
+    out.set_item("sender_cpu", asked(|(_, cpu, _)| cpu))?;
+    out.set_item("sender", asked(|(_, _, thread)| thread))?;
+    Ok(out)
 }
 
 impl TraceData {
@@ -214,6 +237,45 @@ impl TraceData {
             Ok(outcome) => Ok(serde_json::json!(outcome).to_string()),
             Err(error) => Err(PolicyError::new_err(error.to_string())),
         }
+    }
+
+    /// Deferred requests that wait on each isolated CPU under a policy's text, a row per change: what the recording
+    /// leaves open is taken in the policy's favour, then against it.
+    fn levels<'py>(
+        &self,
+        py: Python<'py>,
+        text: &str,
+        file: &str,
+        pti: bool,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let policy = shared(file, text)?;
+        let found = py.detach(|| {
+            let recorded = self.recorded.get_or_init(|| self.pass.recorded());
+            let cpus: Vec<u32> = recorded.bases.iter().map(|base| base.cpu).collect();
+            replay::levels(recorded, &policy, pti).map(|both| (cpus, both))
+        });
+        let (cpus, [favour, against]) = found.map_err(|error| PolicyError::new_err(error.to_string()))?;
+        let mut rows: Vec<(u64, u32, bool, u32)> = Vec::new();
+        for (in_favour, levels) in [(true, favour), (false, against)] {
+            for (cpu, changes) in cpus.iter().zip(levels) {
+                rows.extend(changes.into_iter().map(|(at, value)| (at, *cpu, in_favour, value)));
+            }
+        }
+        let out = PyDict::new(py);
+        out.set_item("at_s", PyArray1::from_iter(py, rows.iter().map(|r| seconds(r.0))))?;
+        out.set_item("cpu", PyArray1::from_iter(py, rows.iter().map(|r| r.1)))?;
+        out.set_item("in_favour", PyArray1::from_iter(py, rows.iter().map(|r| r.2)))?;
+        out.set_item("value", PyArray1::from_iter(py, rows.iter().map(|r| r.3)))?;
+        Ok(out)
+    }
+
+    /// Pages on the lazy list after each free.
+    fn lazy_pages<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let rows = self.pass.lazy_pages();
+        let out = PyDict::new(py);
+        out.set_item("at_s", PyArray1::from_iter(py, rows.iter().map(|r| seconds(r.0))))?;
+        out.set_item("pages", PyArray1::from_iter(py, rows.iter().map(|r| r.1)))?;
+        Ok(out)
     }
 
     /// Remote calls to isolated CPUs: one row per call, in the order they were queued.

@@ -27,6 +27,7 @@ pub use save::Saved;
 
 use super::draw::Draws;
 use super::latencies::Latencies;
+use super::levels::Level;
 use super::machine::Timed;
 use super::queue::{Key, NEVER};
 use super::scenario::{Gap, Kind as ActorKind, Path, Scenario};
@@ -168,6 +169,8 @@ pub struct Engine {
     pub m: Timed,
     own: Vec<Own>,
     vmalloc: Vmalloc,
+    /// Pages on its lazy list and in the running purge, as they change.
+    pub lazy: Level,
     /// The purge that runs was queued while another one waited.
     tail: bool,
     /// Where `drain_vmap_area_work` runs.

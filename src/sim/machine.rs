@@ -1,6 +1,7 @@
 //! The timed machine: one CPU's state (here), what an op does to it (`ops`), and its TLB (`tlb`).
 
 use super::cost::Times;
+use super::levels::Level;
 use super::queue::{NEVER, Queue};
 use super::stats::{Cause, FlushKind, N_CAUSES, Row, STATS, Stat, Window};
 use super::timeline::{Event, Kind, Timeline};
@@ -186,6 +187,8 @@ pub struct Timed {
     pub times: Times,
     /// Events by CPU.
     pub timelines: Vec<Timeline>,
+    /// By CPU and [`Pending`](super::levels::Pending): what was deferred there and is still to be done.
+    pub levels: Vec<[Level; 2]>,
     fields: Vec<FieldAt>,
     pub(super) vars: usize,
     pub(super) values: Vec<u16>,
@@ -324,6 +327,7 @@ impl Timed {
             queue: Queue::new(n),
             times,
             timelines: vec![Timeline::new(layout.keep); n],
+            levels: vec![[Level::new(layout.keep), Level::new(layout.keep)]; n],
             fields,
             vars: init.len(),
             values: init.iter().copied().cycle().take(init.len() * n).collect(),

@@ -18,6 +18,7 @@ pub mod figures;
 mod inert;
 mod input;
 pub mod latencies;
+pub mod levels;
 pub mod machine;
 pub mod outlook;
 mod prepare;

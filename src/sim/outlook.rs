@@ -121,7 +121,8 @@ impl On<'_> {
             times: Times::new(&self.code, self.preset, self.features, bound),
             features: self.features,
         };
-        play(w, &self.code, costs, Variant { favour: true, unknown: Ask::Purge, tables: false })
+        let variant = Variant { favour: true, unknown: Ask::Purge, tables: false, levels: false };
+        play(w, &self.code, costs, variant)
     }
 
     fn spares(&self, ask: Ask) -> Spares {

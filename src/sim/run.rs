@@ -11,6 +11,7 @@ use super::error::SimError;
 use super::inert::runs_what_is_replaced;
 use super::input::Input;
 use super::latencies::Latencies;
+use super::levels::Change;
 use super::prepare::{Costs, assemble, costs_of, engine, entry_ps};
 use super::scenario::Kind;
 use super::stats::{N_CAUSES, Row};
@@ -31,6 +32,8 @@ pub struct Output {
     pub events: Vec<Event>,
     /// Events that the rings dropped.
     pub dropped: u64,
+    /// What was pending on each CPU and on the lazy list, as it changed; by time, CPU and order.
+    pub levels: Vec<Change>,
     /// Purges.
     pub purges: Vec<PurgeRecord>,
     /// How long things took.
@@ -189,6 +192,11 @@ impl Run {
         let m = engine.m;
         let mut events: Vec<Event> = m.timelines.iter().flat_map(|t| t.events().copied()).collect();
         events.sort_by_key(|e| (e.time_ps, e.cpu));
+        let mut levels: Vec<Change> = engine.lazy.changes(None, 2).collect();
+        for (cpu, pending) in (0..).zip(&m.levels) {
+            levels.extend(pending.iter().zip(0..).flat_map(|(level, what)| level.changes(Some(cpu), what)));
+        }
+        levels.sort_by_key(|c| (c.time_ps, c.cpu, c.what));
         Output {
             isolated: (0..self.input.scenario.cpus).map(|c| self.input.scenario.is_isolated(c)).collect(),
             dropped: m.timelines.iter().map(|t| t.dropped).sum(),
@@ -198,6 +206,7 @@ impl Run {
             stats: m.stats,
             by_cause: m.by_cause,
             events,
+            levels,
             purges: engine.purges,
             latencies: engine.latencies,
             runs: engine.runs,

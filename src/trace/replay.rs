@@ -218,6 +218,40 @@ pub fn replay(
     pti: bool,
     machine: Option<&Preset>,
 ) -> Result<Outcome, ReplayError> {
+    let Ran { runs, inert, mainline, preset, features } = ran(recorded, file, pti, machine, false)?;
+    let mut outcome = outcome(recorded, file, &runs);
+    outcome.inert = inert;
+    if machine.is_some() {
+        times(&mut outcome, &runs, &mainline, &preset, features);
+    }
+    Ok(outcome)
+}
+
+/// How many deferred requests wait on each isolated CPU, in the order of the workload's targets, from when on: first
+/// with what the recording leaves open taken as the policy would like it, then the other way.
+pub fn levels(recorded: &Recorded, file: &File, pti: bool) -> Result<[Vec<Vec<(u64, u32)>>; 2], ReplayError> {
+    let mut runs = ran(recorded, file, pti, None, true)?.runs;
+    let against = runs.pop().expect("the run against the policy is the last");
+    Ok([runs.swap_remove(0).levels, against.levels])
+}
+
+/// The runs of a policy and what they were made with.
+struct Ran {
+    /// In favour of it, one or several; then against it.
+    runs: Vec<Played>,
+    inert: Option<String>,
+    mainline: Code,
+    preset: Preset,
+    features: Features,
+}
+
+fn ran(
+    recorded: &Recorded,
+    file: &File,
+    pti: bool,
+    machine: Option<&Preset>,
+    levels: bool,
+) -> Result<Ran, ReplayError> {
     not_modelled(file)?;
     let w = &recorded.workload;
     let inert = inert(file, pti, machine);
@@ -236,21 +270,18 @@ pub fn replay(
     }
     let mut runs = Vec::new();
     for unknown in kinds {
-        runs.push(play(w, &code, costs(Bound::Low), Variant { favour: true, unknown, tables: false }));
+        let variant = Variant { favour: true, unknown, tables: false, levels };
+        runs.push(play(w, &code, costs(Bound::Low), variant));
     }
     // Of a flush of a user range nobody recorded whether it freed page tables, which a policy may leave to mainline.
     let tables = code.lines_of("flush_mm") != mainline.lines_of("flush_mm");
-    runs.push(play(w, &code, costs(Bound::High), Variant { favour: false, unknown: Ask::Other, tables }));
+    let variant = Variant { favour: false, unknown: Ask::Other, tables, levels };
+    runs.push(play(w, &code, costs(Bound::High), variant));
     if runs.iter().any(|r| r.endless) {
         let why = "its entry code runs without end, or waits for others in a loop";
         return Err(ReplayError::NotModelled(file.name.clone(), why));
     }
-    let mut outcome = outcome(recorded, file, &runs);
-    outcome.inert = inert;
-    if machine.is_some() {
-        times(&mut outcome, &runs, &mainline, &preset, features);
-    }
-    Ok(outcome)
+    Ok(Ran { runs, inert, mainline, preset, features })
 }
 
 /// Both ends of a figure over all runs.

@@ -26,7 +26,7 @@ CHROMIUM = browser()
 class Read(HTMLParser):
     """What a page holds: its tables as rows of texts, its links, and that its elements are closed in order."""
 
-    VOID = frozenset({"meta", "input", "link", "br", "img", "hr"})
+    VOID = frozenset({"meta", "input", "link", "br", "img", "hr", "wbr"})
 
     def __init__(self, text: str) -> None:
         super().__init__()

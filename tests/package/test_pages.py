@@ -132,7 +132,7 @@ TAGS = {
         "defs",
         "marker",
     ),
-    *("dl", "dt", "dd", "desc", "span", "small", "label", "input", "details", "summary"),
+    *("dl", "dt", "dd", "desc", "span", "small", "label", "input", "details", "summary", "wbr"),
 }
 
 
@@ -306,6 +306,8 @@ def test_a_page_runs_without_error_and_fits_a_telephone(kind: str, pages, hostil
         hostile / f"{kind}.html",
         "const usable = document.querySelectorAll('button, a, input, summary, [tabindex]');"
         "seen.focus = [...usable].every(e => e.tabIndex >= 0);"
+        "seen.scrolled = [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth)"
+        ".every(e => e.tabIndex === 0 || e.closest('.run'));"
         "seen.named = [...document.querySelectorAll('[role=img], [role=group], nav')]"
         ".every(e => e.getAttribute('aria-label'));"
         "const frame = document.createElement('iframe'); frame.style.cssText = 'width:375px;height:700px;border:0';"
@@ -318,9 +320,46 @@ def test_a_page_runs_without_error_and_fits_a_telephone(kind: str, pages, hostil
         "--window-size=1500,1000",
     )
     assert seen["focus"]
+    assert seen["scrolled"], "keys reach whatever scrolls"
     assert seen["named"], "what is a picture or a group has a name for a screen reader"
     assert seen["narrow"] <= 375, "wide tables scroll within themselves"
     assert seen["wide"] <= 1440
+
+
+@needs_browser
+def test_paper_has_every_column_and_nothing_folded(pages, tmp_path):
+    """Prints show no scroll bars: what is wider than the sheet is lost. All pages stand in frames of A4's width."""
+    printed = {kind: text.replace("@media print", "@media all") for kind, text in pages.items()}
+    assert all(printed[kind] != text for kind, text in pages.items())
+    host = tmp_path / "host.html"
+    inside = json.dumps(printed).replace("<", "\\u003c")
+    host.write_text(f"<!DOCTYPE html><body><script id=all type='application/json'>{inside}</script></body>")
+    seen = browse(
+        host,
+        "for (const [kind, text] of Object.entries(JSON.parse(document.getElementById('all').textContent))) {"
+        "const frame = document.createElement('iframe'); frame.style.cssText = 'width:717px;height:900px;border:0';"
+        "document.body.append(frame); const view = frame.contentWindow, inner = frame.contentDocument;"
+        "inner.open(); inner.write(text); inner.close(); view.dispatchEvent(new Event('beforeprint'));"
+        "const lost = [...inner.querySelectorAll('td, th, pre, svg')].filter(e => e.clientWidth)"
+        ".filter(e => e.getBoundingClientRect().right > 718).map(e => e.outerHTML.slice(0, 60));"
+        "seen[kind] = {wide: inner.documentElement.scrollWidth, lost: lost.slice(0, 3),"
+        "open: [...inner.querySelectorAll('details')].every(d => d.open),"
+        "ink: view.getComputedStyle(inner.body).color, ground: view.getComputedStyle(inner.body).backgroundColor,"
+        "scheme: view.getComputedStyle(inner.documentElement).colorScheme}; frame.remove(); }",
+        tmp_path,
+        "--blink-settings=preferredColorScheme=0",
+    )
+    assert set(seen) == set(KINDS)
+    for kind, one in seen.items():
+        assert one == {
+            "wide": one["wide"],
+            "lost": [],
+            "open": True,
+            "scheme": "light",
+            "ink": "rgb(0, 0, 0)",
+            "ground": "rgb(255, 255, 255)",
+        }, kind
+        assert one["wide"] <= 717, kind
 
 
 @needs_browser

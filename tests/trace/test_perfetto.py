@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import lzma
+import re
 from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +60,10 @@ class Read:
             for flow in e.flow_ids:
                 self.flows[flow].append((track, at))
         assert not any(open_.values()), "every slice ends"
+
+    def counter(self, track: str) -> list[tuple[int, float]]:
+        """When a counter changed, and what it was from then on."""
+        return [(at, value) for name, at, value in self.values if name == track]
 
 
 @pytest.mark.parametrize("file", [BUNDLED, DATA / "p4.w7.trace.txt.xz", DATA / "rt4.w4spin.trace.txt.xz"])
@@ -114,9 +122,8 @@ def test_an_arrow_leads_from_each_sender_to_its_target(tmp_path: Path):
 def test_purges_are_a_counter(tmp_path: Path):
     trace = tc.read_trace(BUNDLED)
     trace.to_perfetto(tmp_path / "t")
-    values = Read(tmp_path / "t").values
-    assert [value for _, _, value in values] == trace.purges["areas"].tolist()
-    assert {track for track, _, _ in values} == {"vmalloc / areas handed back by a purge"}
+    values = Read(tmp_path / "t").counter("vmalloc / areas handed back by a purge")
+    assert [value for _, value in values] == trace.purges["areas"].tolist()
 
 
 def test_a_simulated_timeline_has_each_kept_event(tmp_path: Path):
@@ -138,9 +145,9 @@ def test_purges_of_a_simulation_are_a_counter(tmp_path: Path):
     result = tc.simulate(tc.scenarios.rteval(duration_s=500), machine="broadwell-ep-e5-2699v4")
     assert len(result.purges["areas"]) > 1
     result.to_perfetto(tmp_path / "t")
-    values = Read(tmp_path / "t").values
-    assert [value for _, _, value in values] == result.purges["areas"].tolist()
-    assert [at for _, at, _ in values] == [round(ps / 1e3) for ps in result.purges["time_ps"].tolist()]
+    values = Read(tmp_path / "t").counter("vmalloc / areas handed back by a purge")
+    assert [value for _, value in values] == result.purges["areas"].tolist()
+    assert [at for at, _ in values] == [round(ps / 1e3) for ps in result.purges["time_ps"].tolist()]
 
 
 def test_a_recording_without_isolated_cpus_is_an_empty_timeline(tmp_path: Path):
@@ -161,3 +168,117 @@ def test_the_command_writes_it_and_refuses_two(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "u").exists()
     assert main(["explain", str(BUNDLED), "--perfetto", "/nowhere/t"]) == 2
     assert "/nowhere/t" in capsys.readouterr().err
+
+
+def above_zero(changes: list[tuple[int, float]]) -> float:
+    """Seconds with a counter above zero."""
+    return sum(after - at for (at, value), (after, _) in pairwise(changes) if value > 0) / 1e9
+
+
+@pytest.mark.parametrize("file", [BUNDLED, DATA / "p4.w5s.trace.txt.xz", DATA / "p4.w3i.trace.txt.xz"])
+def test_what_waits_under_a_policy_is_a_counter_that_is_up_for_as_long_as_the_replay_says(
+    file: Path, tmp_path: Path
+):
+    trace = tc.read_trace(file)
+    policies = ["ipi", "ct-late", "coalesce-v7"]
+    trace.to_perfetto(tmp_path / "t", policies=policies)
+    read = Read(tmp_path / "t")
+    table = tc.replay(trace, policies).table
+    waited = []
+    for policy, cpu, low, high in zip(
+        *(table[name] for name in ("policy", "cpu", "exposure_low_s", "exposure_high_s")), strict=True
+    ):
+        here = f"CPU {cpu} (isolated) / deferred under {policy}"
+        ways = ["", ", the open taken in its favour", ", the open taken against it"]
+        up = [above_zero(changes) for way in ways if (changes := read.counter(here + way))]
+        # One counter if both ways are the same; none of a way in which nothing waits.
+        assert max(up, default=0.0) == pytest.approx(high, abs=1e-6), here
+        assert low - 1e-6 <= min(up, default=0.0), here
+        waited += up
+        assert policy != "ipi" or not up, "mainline defers nothing"
+    assert sum(waited) > 1
+
+
+def test_pages_on_the_lazy_list_are_a_counter_of_what_each_free_recorded(tmp_path: Path):
+    trace = tc.read_trace(BUNDLED)
+    trace.to_perfetto(tmp_path / "t")
+    found = Read(tmp_path / "t").counter("vmalloc / lazily freed pages")
+    with lzma.open(BUNDLED, "rt") as stream:
+        frees = re.findall(r"(\d+\.\d+): free_vmap_area_noflush: .*nr_lazy=(\d+)", stream.read())
+    assert [(at, value) for at, value in found] == [
+        (round(float(at) * 1e9), float(pages)) for at, pages in frees
+    ]
+    assert len(found) > 100
+
+
+def test_what_a_simulation_deferred_is_a_counter_that_each_deferral_raises(tmp_path: Path):
+    result = tc.simulate(
+        tc.scenarios.spawn_storm(duration_s=20, rate_hz=2000),
+        machine="broadwell-ep",
+        policy="ct-late",
+        timeline=100_000,
+    )
+    result.to_perfetto(tmp_path / "t")
+    read, levels = Read(tmp_path / "t"), result.levels
+    rises = 0
+    for cpu in (2, 3):
+        counter = read.counter(f"CPU {cpu} (isolated) / deferred flushes")
+        mine = (levels["cpu"] == cpu) & (levels["level"] == "deferred_flushes")
+        assert [value for _, value in counter] == levels["value"][mine].tolist()
+        # It goes up by one at a time and down to nothing: a flush makes up for all.
+        steps = [after - before for (_, before), (_, after) in pairwise([(0, 0.0), *counter])]
+        assert all(step == 1 or after == 0 for step, (_, after) in zip(steps, counter, strict=True))
+        rises += steps.count(1)
+    kept = result.timeline
+    assert rises == int(((kept["kind"] == "deferral") & np.isin(kept["cpu"], (2, 3))).sum()) > 0
+    lazy = read.counter("vmalloc / lazily freed pages")
+    assert len(lazy) > 100
+    most = max(value for _, value in lazy)
+    assert most >= 24_576, "lazy_max_pages() of four CPUs is passed before a purge"
+
+
+def test_a_name_that_ends_in_json_is_written_as_chrome_s_trace_events(tmp_path: Path):
+    trace = tc.read_trace(BUNDLED)
+    trace.to_perfetto(tmp_path / "t")
+    trace.to_perfetto(tmp_path / "t.json")
+    read = Read(tmp_path / "t")
+    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    slices = [(e["name"], round(e["ts"] * 1e3), round(e["dur"] * 1e3)) for e in events if e["ph"] == "X"]
+    assert sorted(slices) == sorted((name, at, length) for _, name, at, length in read.slices)
+    values = [(round(e["ts"] * 1e3), e["args"]["value"]) for e in events if e["ph"] == "C"]
+    assert sorted(values) == sorted((at, value) for _, at, value in read.values)
+    starts = {e["id"]: e["ts"] for e in events if e["ph"] == "s"}
+    ends = {e["id"]: e["ts"] for e in events if e["ph"] == "f"}
+    assert starts.keys() == ends.keys() == read.flows.keys()
+    assert all(starts[flow] <= ends[flow] for flow in starts)
+
+
+SHOOTDOWNS = DATA / "user.p73.us7.trace.txt.xz"
+
+
+@pytest.mark.parametrize("process", ["wander", None])
+def test_the_timeline_of_shootdowns_leads_from_calls_to_whom_they_interrupt(
+    process: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    file = tmp_path / "t"
+    which = ["--all-cpus"] if process is None else ["--process", process]
+    assert main(["explain", str(SHOOTDOWNS), *which, "--perfetto", str(file)]) == 0
+    assert f"{file}: written" in capsys.readouterr().err
+    found, read = tc.shootdowns(SHOOTDOWNS, process=process), Read(file)
+    flushes = [(track, name) for track, name, *_ in (*read.slices, *[(m[0], m[1], 0, 0) for m in read.moments])
+               if name.startswith(("flush: ", "wait for")) and track.startswith("threads")]  # fmt: skip
+    assert len(flushes) == int(found.call_sites["flushes"].sum()) > 0
+    calls = {name for track, name, *_ in read.slices if track.startswith("threads / wander")}
+    assert "munmap" in calls
+    # Each call of the matrix is an arrow from a thread to the CPU that ran it, which begins inside of a system call.
+    assert len(read.flows) == int(found.pairs["interrupts"].sum()) > 0
+    to: Counter[str] = Counter()
+    for ends in read.flows.values():
+        (asked, at), (ran, after) = sorted(ends, key=lambda end: end[0].startswith("CPU"))
+        assert asked.startswith("threads / ")
+        assert at <= after
+        to[ran] += 1
+    victims: Counter[str] = Counter()
+    for cpu, n in zip(found.pairs["victim_cpu"], found.pairs["interrupts"], strict=True):
+        victims[f"CPU {cpu} / flushes for others"] += int(n)
+    assert to == victims

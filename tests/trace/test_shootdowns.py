@@ -383,9 +383,7 @@ def test_a_name_that_is_not_there_is_told_with_near_ones():
     fails("tells a container's", "explain", path, "--process", "7")
     fails("leave out --process", "explain", path, "--process", "shoot", "--all-cpus")
     fails("--isolated: of isolated CPUs", "explain", path, "--process", "shoot", "--isolated", "2-3")
-    fails(
-        "--perfetto: of isolated CPUs", "explain", path, "--process", "shoot", "--perfetto", "/nowhere/page"
-    )
+    fails("/nowhere/page: no such", "explain", path, "--process", "shoot", "--perfetto", "/nowhere/page")
     fails("give one of them", "explain", path, "--machine", "skylake-sp")
     with pytest.raises(tc.TraceError, match="expected a name or an id: got True"):
         tc.shootdowns(path, process=True)

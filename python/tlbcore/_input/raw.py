@@ -58,6 +58,15 @@ class Timeline(TypedDict):
     other: NDArray[np.uint32]
 
 
+class Levels(TypedDict):
+    """What was pending, in order of time."""
+
+    time_ps: NDArray[np.uint64]
+    cpu: NDArray[np.int32]
+    level: list[str]
+    value: NDArray[np.uint64]
+
+
 class Purges(TypedDict):
     """Purges in order of time."""
 
@@ -76,6 +85,7 @@ class RawRun(TypedDict):
     figures: dict[str, list[str] | NDArray[np.uint64] | NDArray[np.float64]]
     timeline: Timeline
     timeline_dropped: int
+    levels: Levels
     purges: Purges
     latencies: dict[str, Latency]
     costs: list[tuple[str, int, int, int, str]]
@@ -325,6 +335,22 @@ class RawSpans(TypedDict):
     length_us: NDArray[np.float64]
     cpu: NDArray[np.uint32]
     cause: list[str]
+
+
+class RawLevels(TypedDict):
+    """What would wait on isolated CPUs under a policy, a row per change."""
+
+    at_s: NDArray[np.float64]
+    cpu: NDArray[np.uint32]
+    in_favour: NDArray[np.bool_]
+    value: NDArray[np.uint32]
+
+
+class RawLazyPages(TypedDict):
+    """Pages on the lazy list, a row per free."""
+
+    at_s: NDArray[np.float64]
+    pages: NDArray[np.uint64]
 
 
 class RawPurges(TypedDict):

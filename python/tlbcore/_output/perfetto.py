@@ -1,4 +1,4 @@
-"""Timelines for ui.perfetto.dev: what took each CPU, who sent it, what was handed back."""
+"""Timelines for ui.perfetto.dev: what took each CPU, who sent it, what was pending, what was handed back."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ from tlbcore import _core
 from tlbcore._output.visible import visible
 
 Columns = Mapping[str, NDArray[Any]]
+
+_LEVELS = {
+    "deferred_flushes": "deferred flushes",
+    "deferred_syncs": "deferred syncs of patched text",
+    "lazy_pages": "lazily freed pages",
+}
 
 
 class _Rows:
@@ -81,10 +87,12 @@ def of_trace(
     *,
     isolated: tuple[int, ...],
     causes: Mapping[str, tuple[str, str]],
+    lazy: Columns,
+    deferred: Mapping[str, Columns],
 ) -> None:
-    """Write a recording: slices of what took each isolated CPU, arrows from senders, areas that purges handed back.
+    """Write a recording: slices of what took each isolated CPU, arrows from senders, the lazy list, what would wait.
 
-    `causes` are titles and kinds by id.
+    `causes` are titles and kinds by id; `deferred` is what each policy would have left to be made up for.
     """
     rows = _Rows()
     known = {str(cause): rows.name(causes[str(cause)][0]) for cause in np.unique(spans["cause"])}
@@ -102,10 +110,31 @@ def of_trace(
                 name = np.array([known[str(cause)] for cause in spans["cause"][mine]], dtype=np.uint32)
                 rows.add(track, name, _ns(spans["at_s"][mine]), length_ns=np.rint(length).astype(np.int64))
     _sent(rows, calls, isolated)
+    for policy, levels in deferred.items():
+        _waiting(rows, policy, levels, isolated)
+    if len(lazy["at_s"]):
+        track = rows.track("vmalloc", "lazily freed pages", counter=True)
+        rows.add(track, rows.name("pages"), _ns(lazy["at_s"]), value=lazy["pages"].astype(np.float64))
     if len(purges["at_s"]):
         track = rows.track("vmalloc", "areas handed back by a purge", counter=True)
         rows.add(track, rows.name("areas"), _ns(purges["at_s"]), value=purges["areas"].astype(np.float64))
     rows.write(path)
+
+
+def _waiting(rows: _Rows, policy: str, levels: Columns, isolated: tuple[int, ...]) -> None:
+    """Add a counter per CPU of what would wait there, two where what is not recorded decides about it."""
+    for cpu in isolated:
+        both = []
+        for in_favour in (True, False):
+            mine = (levels["cpu"] == cpu) & (levels["in_favour"] == in_favour)
+            both.append((_ns(levels["at_s"][mine]), levels["value"][mine].astype(np.float64)))
+        same = all(np.array_equal(one, other) for one, other in zip(*both, strict=True))
+        words = [""] if same else [", the open taken in its favour", ", the open taken against it"]
+        for word, (at, value) in zip(words, both, strict=False):
+            if len(at):
+                name = f"deferred under {policy}{word}"
+                track = rows.track(f"CPU {cpu} (isolated)", name, counter=True)
+                rows.add(track, rows.name("requests"), at, value=value)
 
 
 def _sent(rows: _Rows, calls: Columns, isolated: tuple[int, ...]) -> None:
@@ -126,8 +155,10 @@ def _sent(rows: _Rows, calls: Columns, isolated: tuple[int, ...]) -> None:
             rows.add(track, name[mine], _ns(calls["ran_s"][mine]), flow=flow[mine])
 
 
-def of_simulation(path: str | Path, t: Columns, purges: Columns, *, isolated: Collection[int]) -> None:
-    """Write the kept timeline of a simulation: a slice or moment per event, by CPU and kind, and what purges freed."""
+def of_simulation(
+    path: str | Path, t: Columns, levels: Columns, purges: Columns, *, isolated: Collection[int]
+) -> None:
+    """Write the kept timeline of a simulation: events by CPU and kind, what was pending, and what purges freed."""
     rows = _Rows()
     for cpu in np.unique(t["cpu"]):
         for kind in np.unique(t["kind"][t["cpu"] == cpu]):
@@ -137,10 +168,44 @@ def of_simulation(path: str | Path, t: Columns, purges: Columns, *, isolated: Co
             length = np.where(t["duration_ps"][mine] > 0, t["duration_ps"][mine] / 1e3, -1.0)
             track = rows.track(group, str(kind).replace("_", " "))
             rows.add(track, name, _ns(t["time_ps"][mine] * 1e-12), length_ns=np.rint(length).astype(np.int64))
+    for cpu in np.unique(levels["cpu"]) if "cpu" in levels else ():
+        for level in np.unique(levels["level"][levels["cpu"] == cpu]):
+            mine = (levels["cpu"] == cpu) & (levels["level"] == level)
+            group = "vmalloc" if cpu < 0 else f"CPU {cpu}{' (isolated)' if int(cpu) in isolated else ''}"
+            track = rows.track(group, _LEVELS[str(level)], counter=True)
+            at = _ns(levels["time_ps"][mine] * 1e-12)
+            rows.add(track, rows.name("value"), at, value=levels["value"][mine].astype(np.float64))
     if len(purges["time_ps"]):
         track = rows.track("vmalloc", "areas handed back by a purge", counter=True)
         areas = purges["areas"].astype(np.float64)
         rows.add(track, rows.name("areas"), _ns(purges["time_ps"] * 1e-12), value=areas)
+    rows.write(path)
+
+
+def of_shootdowns(path: str | Path, spans: Columns, threads: Mapping[int, str]) -> None:
+    """Write user shootdowns: calls and flushes by thread, what ran for them by CPU, and arrows to it.
+
+    `threads` are the names of those that are shown as senders, by number.
+    """
+    rows = _Rows()
+    names = np.array([rows.name(str(what)) for what in spans["what"]], dtype=np.uint32)
+    at = _ns(spans["at_s"])
+    length = np.where(np.isnan(spans["length_us"]), -1, np.rint(spans["length_us"] * 1e3)).astype(np.int64)
+    for thread, name in threads.items():
+        mine = np.isin(spans["kind"], ("call", "flush")) & (spans["thread"] == thread)
+        if mine.any():
+            rows.add(rows.track("threads", name), names[mine], at[mine], length_ns=length[mine])
+    ran = (spans["kind"] == "handler") & np.isin(spans["sender"], list(threads))
+    flow = np.arange(1, len(ran) + 1, dtype=np.uint64)
+    for thread, name in threads.items():
+        mine = ran & (spans["sender"] == thread)
+        asks = np.array([rows.name(f"asks CPU {cpu}") for cpu in spans["cpu"][mine]], dtype=np.uint32)
+        if mine.any():
+            rows.add(rows.track("threads", name), asks, _ns(spans["asked_s"][mine]), flow=flow[mine])
+    for cpu in np.unique(spans["cpu"][ran]):
+        mine = ran & (spans["cpu"] == cpu)
+        track = rows.track(f"CPU {cpu}", "flushes for others")
+        rows.add(track, names[mine], at[mine], length_ns=length[mine], flow=flow[mine])
     rows.write(path)
 
 

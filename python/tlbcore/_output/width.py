@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,3 +26,25 @@ def fitted(room: int) -> Iterator[None]:
         yield
     finally:
         _columns.reset(before)
+
+
+def wrapped(text: str, room: int) -> str:
+    """Return text in which no line is longer than `room`, broken at blanks; what follows is indented by two more.
+
+    A word that is longer stands whole: names are never cut.
+
+    >>> print(wrapped("  of one line two are made", 16))
+      of one line
+        two are made
+    """
+    lines = []
+    for line in text.split("\n"):
+        if len(line) <= room:
+            lines.append(line)
+            continue
+        indent = line[: len(line) - len(line.lstrip())]
+        lines += textwrap.wrap(
+            line.strip(), room, initial_indent=indent, subsequent_indent=f"{indent}  ",
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+    return "\n".join(lines)

@@ -103,11 +103,11 @@ def _application(arguments: list[str]) -> typer.Typer:
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     for name, line in _COMMANDS.items():
         if name != chosen:
-            app.command(name, help=line)(stand_in)
+            app.command(name, help=line, short_help=line)(stand_in)
             continue
         module = import_module(f"tlbcore.cli.{name.replace('-', '_')}")
         if hasattr(module, "app"):
-            app.add_typer(module.app, name=name, help=line)
+            app.add_typer(module.app, name=name, help=line, short_help=line)
         else:
             app.command(name)(module.command)
     return app

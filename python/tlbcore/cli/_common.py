@@ -18,7 +18,7 @@ from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from tlbcore._output.visible import VisibleStream, drawn_on, naming, one_line, visible
-from tlbcore._output.width import fitted
+from tlbcore._output.width import fitted, wrapped
 from tlbcore.cli._help import name_values
 
 if TYPE_CHECKING:
@@ -340,6 +340,11 @@ def without_inert_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InertPolicyWarning)
         yield
+
+
+def say(text: str) -> None:
+    """Print text, its lines broken at blanks where they are longer than `width()`."""
+    print(wrapped(text, width()))
 
 
 def note(message: str) -> None:

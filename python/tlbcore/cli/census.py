@@ -72,12 +72,15 @@ def command(
     on = chosen(features, cpu, this_machine or (verify_live and features is None and cpu is None))
     if verify_live:
         report, same, live = images.verify(image, on)
-        print(_json.dumps(_json.loads(live), indent=1) if json else report, end="\n" if json else "")
+        if json:
+            print(_json.dumps(_json.loads(live), indent=1))
+        else:
+            _common.say(report.rstrip("\n"))
         return 0 if same else 1
     found = images.census(image, on)
     if against is None and since is None:
         if not json:
-            print(_core.binary_report(found, entry), end="")
+            _common.say(_core.binary_report(found, entry, _common.width()).rstrip("\n"))
         elif entry is not None:
             _common.fail("--json holds every entry: leave --entry out")
         else:
@@ -102,5 +105,5 @@ def command(
     if json:
         _common.print_document(whole)
     else:
-        print(text, end="")
+        _common.say(text.rstrip("\n"))
     return 1 if danger else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 from importlib.resources import as_file, files
 from typing import Any
@@ -22,7 +21,12 @@ def command() -> None:
         for done, part in enumerate(parts):
             advance(done, len(parts))
             shown.append(part())
-    print("\n\n".join(shown))
+    _common.say("\n\n".join(shown))
+
+
+def _heading(question: str, command: str) -> str:
+    """Put the command that answers a question at the end of its line."""
+    return f"{question}{command:>{min(_common.width(), 90) - len(question)}}"
 
 
 def _explained() -> str:
@@ -32,7 +36,7 @@ def _explained() -> str:
         trace = tc.read_trace(path, between=("GT_BEGIN", "GT_END"))
     table, calls = tc.explain(trace).table, tc.explain(trace).initiators
     lines = [
-        "1. Who interrupted the isolated CPUs?                             tlbcore explain TRACE",
+        _heading("1. Who interrupted the isolated CPUs?", "tlbcore explain TRACE"),
         f"   A real kernel (6.12), CPUs 2-3 isolated; elsewhere a module is loaded and unloaded for"
         f" {trace.seconds:.0f} s.",
     ]
@@ -59,32 +63,41 @@ def _explained() -> str:
 
 def _compared() -> str:
     import tlbcore as tc
+    from tlbcore.trace.report.words import columns, paragraph
 
     load = tc.scenarios.trading(duration_s=30, calls_hz=1000, spawn_hz=2000)
     comparison = tc.compare(load, machine="broadwell-ep-e5-2699v4", policies=POLICIES)
     table = comparison.table
     lines = [
-        "2. What does a policy cost, and whom?                           tlbcore compare --scenario trading",
-        "   16 CPUs of an E5-2699 v4: 8 isolated ones make 1,000 system calls/s each, the others 2,000 forks/s",
-        "   together. Per CPU (predicted):",
-        "   policy             IPIs/h  interference us/h  system call ns  initiator waits us",
+        _heading("2. What does a policy cost, and whom?", "tlbcore compare --scenario trading"),
+        *paragraph(
+            "16 CPUs of an E5-2699 v4: 8 isolated ones make 1,000 system calls/s each, the others 2,000 forks/s "
+            "together. Per CPU (predicted):",
+            indent="   ",
+        ),
     ]
+    rows = [["policy", "IPIs/h", "interference us/h", "system call ns", "sender waits us"]]
     for policy in POLICIES:
         here = [i for i, name in enumerate(table["policy"]) if name == policy]
         isolated, housekeeping, _ = here
-        lines.append(
-            f"   {policy:<17} {table['ipis_per_hour'][isolated]:7,.0f}"
-            f"  {table['interference_us_per_hour'][isolated]:17,.0f}"
-            f"  {table['syscall_mean_ns'][isolated]:14,.0f}  {table['wait_mean_us'][housekeeping]:18.2f}"
+        rows.append(
+            [
+                policy,
+                f"{table['ipis_per_hour'][isolated]:,.0f}",
+                f"{table['interference_us_per_hour'][isolated]:,.0f}",
+                f"{table['syscall_mean_ns'][isolated]:,.0f}",
+                f"{table['wait_mean_us'][housekeeping]:.2f}",
+            ]
         )
-    return "\n".join(lines)
+    return "\n".join(lines + columns(rows, "<>>>>", indent="   "))
 
 
 def _checked() -> str:
     import tlbcore as tc
     from tlbcore.checker import HYPOTHESIS
+    from tlbcore.trace.report.words import paragraph
 
-    lines = ["3. Is it safe?                                                    tlbcore check POLICY"]
+    lines = [_heading("3. Is it safe?", "tlbcore check POLICY")]
     shown: Any = None
     for name in CHECKED:
         verdict = tc.check(name)
@@ -96,7 +109,7 @@ def _checked() -> str:
             and verdict.hypothesis.status == "violated"
         ):
             bounded += f" {HYPOTHESIS}: {verdict.hypothesis.status}."
-        lines += textwrap.wrap(bounded, 96, initial_indent="   ", subsequent_indent="     ")
+        lines += paragraph(bounded, first="   ", indent="     ")
     lines.append("   The interleaving that breaks coalesce-v7:")
     # The lanes; where each op stands in the patch is in `tlbcore check coalesce-v7`.
     lines.append(str(shown).split("\n\n")[0])

@@ -66,7 +66,12 @@ def command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     perfetto: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write a timeline that ui.perfetto.dev opens.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write a timeline that ui.perfetto.dev opens; as JSON of Chrome's trace events if FILE ends in "
+            ".json.",
+        ),
     ] = None,
     html: Annotated[
         Path | None,
@@ -129,11 +134,10 @@ def command(
             "--lines": lines,
             "--fail-if": fail_if,
             "--interrupts": interrupts,
-            "--perfetto": perfetto,
         }
         if others := [name for name, value in given.items() if value]:
             _common.fail(f"{', '.join(others)}: of isolated CPUs, not of shootdowns of user ranges")
-        form = _Form(json=json, short=short, legend=legend, html=html)
+        form = _Form(json=json, short=short, legend=legend, html=html, perfetto=perfetto)
         _shootdowns(traces or [], process, between, machine, batch or (8, 32), form, merge=merge)
         return
     if batch:
@@ -232,6 +236,7 @@ class _Form:
     short: bool
     legend: bool
     html: Path | None
+    perfetto: Path | None
 
 
 def _shootdowns(
@@ -269,6 +274,9 @@ def _shootdowns(
         print(found)
     if form.legend:
         _common.print_legend(str(found))
+    if form.perfetto is not None:
+        found.to_perfetto(form.perfetto)
+        print(f"{form.perfetto}: written", file=sys.stderr)
     if form.html is not None:
         from tlbcore._output.html.shootdowns import shootdowns as page
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tlbcore._output.width import wrapped
 from tlbcore.cli import _common
 
 if TYPE_CHECKING:
@@ -160,7 +161,9 @@ def _show(console: Console, host: Host) -> None:
         heading = Text(f"{severity}: ", style=style) + Text(f"{found['found'][at]}  [{check}]")
         console.print(heading)
         for name in ("reason", "remedy", "source"):
-            console.print(Text(f"    {name:7} {found[name][at]}"), soft_wrap=True)
+            # No wrapping inside a remedy's command: it is copied.
+            text = f"    {name:7} {found[name][at]}"
+            console.print(Text(text if name == "remedy" else wrapped(text, console.width)), soft_wrap=True)
     if host.not_checked:
         checks: dict[str, list[str]] = {}
         for check, file in host.not_checked:

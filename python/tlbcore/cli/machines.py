@@ -46,7 +46,7 @@ def command(
         flags = (one.meltdown, one.pcid, one.invpcid, one.invlpgb_extra is not None)
         table.add_row(one.name, *("yes" if flag else "-" for flag in flags), one.title)
     _common.print_table(table)
-    print("\nPTI: on unless turned off. `tlbcore machines NAME` shows where each number comes from.")
+    _common.say("\nPTI: on unless turned off. `tlbcore machines NAME` shows where each number comes from.")
 
 
 def _summary(one: Machine) -> dict[str, object]:
@@ -68,11 +68,11 @@ def _summary(one: Machine) -> dict[str, object]:
 def _show(one: Machine) -> None:
     from rich.table import Table
 
-    print(f"{one.name}: {one.title}")
+    _common.say(f"{one.name}: {one.title}")
     if one.signature:
         print(f"CPUID {one.signature}")
     if one.aliases:
-        print(f"also: {', '.join(one.aliases)}")
+        _common.say(f"also: {', '.join(one.aliases)}")
     sections: dict[str, list[tuple[str, str, str, str]]] = {"TLB": []}
     for fact in one.facts:
         section, _, key = fact.key.partition(".")

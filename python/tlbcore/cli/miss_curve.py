@@ -59,6 +59,6 @@ def command(
         shown.add_column(name.replace("_", " "), justify="right")
     for row in zip(*(curve[name] for name in curve), strict=True):
         shown.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
-    print(f"{trace.path} ({trace.format}): {curve.accesses} accesses, 4096-byte pages, exact LRU")
-    _common.console().print(shown)
+    _common.say(f"{trace.path} ({trace.format}): {curve.accesses} accesses, 4096-byte pages, exact LRU")
+    _common.print_table(shown)
     said(trace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,14 @@ def command(
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    perfetto: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write a timeline that ui.perfetto.dev opens, with what would wait on each isolated CPU under "
+            "each policy; as JSON of Chrome's trace events if FILE ends in .json.",
+        ),
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Also write the report as one self-contained page of HTML."),
@@ -57,6 +66,9 @@ def command(
         _common.print_json("replay", 1, **result.to_json())
     else:
         print(result)
+    if perfetto is not None:
+        whole.to_perfetto(perfetto, policies=policies)
+        print(f"{perfetto}: written", file=sys.stderr)
     if html is not None:
         from tlbcore._output.html import reports
 

@@ -85,5 +85,7 @@ def _show(found: Translation) -> None:
         shown.add_column(name.replace("_", " "), justify="left" if name == "kind" else "right", no_wrap=True)
     for row in zip(*(found.table[name] for name in names), strict=True):
         shown.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
-    print(f"{found.path} ({found.format}) on {found.machine.name}, {found.page_size}-byte pages (predicted)")
-    _common.console().print(shown)
+    _common.say(
+        f"{found.path} ({found.format}) on {found.machine.name}, {found.page_size}-byte pages (predicted)"
+    )
+    _common.print_table(shown)

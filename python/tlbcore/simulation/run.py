@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -37,7 +37,7 @@ from tlbcore.simulation.figures import as_figure, statistics
 __all__ = ["SimResult", "simulate"]
 
 
-_TABLES = ("table", "figures", "timeline", "purges", "costs")
+_TABLES = ("table", "figures", "timeline", "levels", "purges", "costs")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -55,6 +55,10 @@ class SimResult(Result):
         The last events of each CPU in order of time: `time_ps`, `duration_ps`, `cpu`, `kind`, `cause`,
         `other` (another CPU, or a number of interrupts). `timeline_dropped` counts those the rings no
         longer hold.
+    levels
+        What was pending, a row per change, and the last of each as for `timeline`: `time_ps`, `cpu` (-1: of the
+        machine), `level` (`deferred_flushes` and `deferred_syncs` that a CPU had not made up for, `lazy_pages` of
+        vmalloc) and `value`, how many from then on.
     purges
         One row per purge: `time_ps`, `cpu`, `areas`, `hull_pages`, `forks` so far, and whether it was a `tail`.
     figures
@@ -105,6 +109,7 @@ class SimResult(Result):
     costs: Mapping[str, NDArray[Any]]
     unsourced: tuple[str, ...] = ()
     inert: tuple[str, ...] = ()
+    levels: Mapping[str, NDArray[Any]] = field(default_factory=lambda: Table({}))
     machine_text: str = ""
     version: str = _core.__version__
 
@@ -114,7 +119,8 @@ class SimResult(Result):
         rows = [{"latency": name, **one} for name, one in self.latencies.items()]
         latencies = {key: np.array([row[key] for row in rows]) for key in rows[0]}
         return {
-            "table": self.table, "figures": self.figures, "timeline": self.timeline, "purges": self.purges,
+            "table": self.table, "figures": self.figures, "timeline": self.timeline, "levels": self.levels,
+            "purges": self.purges,
             "latencies": latencies, "costs": self.costs,
         }  # fmt: skip
 
@@ -168,16 +174,17 @@ class SimResult(Result):
         return float(self.figures[name][classes.index(cpu_class)])
 
     def to_perfetto(self, path: str | Path) -> None:
-        """Write the kept timeline for ui.perfetto.dev: a slice or moment per event, by CPU and kind.
+        """Write the kept timeline for ui.perfetto.dev: events by CPU and kind, and what was pending as counters.
 
         Parameters
         ----------
         path
-            The file; replaced if it exists. `OSError` if it cannot be written.
+            The file, as JSON of Chrome's trace events if its name ends in `.json`; replaced if it exists. `OSError`
+            if it cannot be written.
         """
         from tlbcore._output.perfetto import of_simulation
 
-        of_simulation(path, self.timeline, self.purges, isolated=self.scenario.isolated)
+        of_simulation(path, self.timeline, self.levels, self.purges, isolated=self.scenario.isolated)
 
     def replace(self, **changes: Any) -> Self:
         """Return a result with some fields changed."""
@@ -199,6 +206,7 @@ class SimResult(Result):
 
 
 def _result(data: dict[str, Any]) -> SimResult:
+    data.setdefault("levels", {})  # of a result that was saved before there were some
     for name in _TABLES:
         columns = data[name]
         data[name] = Table(tuple(columns), columns.__getitem__)  # most of some 160 are never looked at
@@ -309,6 +317,7 @@ def result_of(
             "figures": raw["figures"],
             "timeline": raw["timeline"],
             "timeline_dropped": raw["timeline_dropped"],
+            "levels": raw["levels"],
             "purges": raw["purges"],
             "latencies": raw["latencies"],
             "duration_s": raw["reached_ps"] * 1e-12,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import Result, _made, rows_table
 from tlbcore._output.table import Table
 from tlbcore.trace.stolen import stolen_ms
+
+if TYPE_CHECKING:
+    from tlbcore.policy import Policy
 
 __all__ = ["Cause", "PartialTraceError", "Trace", "causes", "parse_cpus", "read_trace"]
 
@@ -233,19 +236,42 @@ class Trace(Result):
         """
         return _columns(self.recorded.spans())
 
-    def to_perfetto(self, path: str | Path) -> None:
+    def deferred(self, policy: str | Path | Policy) -> Mapping[str, np.ndarray[Any, Any]]:
+        """Return what would have waited on each isolated CPU under a policy, a row per change.
+
+        Columns: `at_s`, `cpu`, `in_favour` (what the recording leaves open is taken as the policy would like it, or
+        the other way), `value`: how many deferred requests the CPU has not made up for from then on. The times with
+        some are the `exposure_s` of `replay`.
+
+        Raises
+        ------
+        PolicyError
+            For a policy that is not known, or one that a recording says nothing about.
+        """
+        from tlbcore.policy import as_policies
+
+        (one,) = as_policies([policy])
+        return _columns(self.recorded.levels(one.text, one.file, True))
+
+    def to_perfetto(self, path: str | Path, *, policies: Sequence[str | Path | Policy] = ()) -> None:
         """Write a timeline for ui.perfetto.dev: what took each isolated CPU, arrows from senders, purges.
 
         Parameters
         ----------
         path
-            The file; replaced if it exists. `OSError` if it cannot be written.
+            The file, as JSON of Chrome's trace events if its name ends in `.json`; replaced if it exists. `OSError`
+            if it cannot be written.
+        policies
+            For each a counter per isolated CPU: what would wait there to be made up for (`deferred`).
         """
         from tlbcore._output.perfetto import of_trace
+        from tlbcore.policy import as_policies
 
         of_trace(
             path, self.spans, self.calls, self.purges, isolated=self.isolated,
             causes={name: (cause.title, cause.kind) for name, cause in causes.items()},
+            lazy=_columns(self.recorded.lazy_pages()),
+            deferred={one.name: self.deferred(one) for one in as_policies(policies)},
         )  # fmt: skip
 
     def __repr__(self) -> str:

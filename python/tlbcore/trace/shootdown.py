@@ -10,6 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tlbcore import _core
 from tlbcore._core import TraceError
 from tlbcore._input.numbers import count
@@ -78,8 +80,14 @@ class Shootdowns(Result):
         pairs low, high; None without a machine.
     missing
         Questions the recording leaves open, with what is missing.
+    spans
+        System calls that flushed, their flushes, and what ran for them on other CPUs, a row each: `kind` (`call`,
+        `flush`, `handler`), `what`, `at_s`, `length_us` (NaN: no end), `cpu`, `thread` (a number of `figures`; -1:
+        none) and, of a handler, `asked_s`, `sender_cpu`, `sender`. The first 131,072 of each kind, of all processes.
     figures
         Everything, as counted, of all processes.
+    senders
+        The threads that are shown, as `name (id)`, by their number.
     damage
         Why reading ended early, or None.
     """
@@ -100,6 +108,21 @@ class Shootdowns(Result):
     figures: Mapping[str, Any] = field(repr=False)
     machine: str | None = None
     damage: str | None = None
+    spans: Mapping[str, Any] = field(default_factory=lambda: Table({}), repr=False)
+    senders: Mapping[int, str] = field(default_factory=dict, repr=False)
+
+    def to_perfetto(self, path: str | Path) -> None:
+        """Write a timeline for ui.perfetto.dev: system calls and flushes of each thread, arrows to whom they interrupt.
+
+        Parameters
+        ----------
+        path
+            The file, as JSON of Chrome's trace events if its name ends in `.json`; replaced if it exists. `OSError`
+            if it cannot be written.
+        """
+        from tlbcore._output.perfetto import of_shootdowns
+
+        of_shootdowns(path, self.spans, self.senders)
 
     def _tables(self) -> dict[str, Mapping[str, Any]]:
         return {name: getattr(self, name) for name in _TABLES}
@@ -207,7 +230,8 @@ def shootdowns(
     sizes = [count(batch, "batches", 1, 1 << 20, error=TraceError) for batch in batches]
     with shown(progress, "reading", "bytes") as advance:
         told = None if advance is None else (lambda done, _lines: advance(done, None))
-        figures = json.loads(_core.trace_shootdowns(names, told, between, sizes))
+        text, spans = _core.trace_shootdowns(names, told, between, sizes)
+    figures = json.loads(text)
     name = " + ".join(names)
     report = figures["report"]
     if not report["found"]:
@@ -257,6 +281,8 @@ def shootdowns(
         figures=MappingProxyType(figures),
         machine=None if whole is None else getattr(whole, "name", str(whole)),
         damage=figures["error"],
+        spans=Table({name: np.asarray(column) for name, column in spans.items()}),
+        senders=MappingProxyType({row: f"{t['comm']} ({t['pid']})" for row, t in of.items() if row in mine}),
     )
 
 

@@ -165,6 +165,7 @@ impl Engine {
             .map(|((op, class), does)| Known { class, reads_cur: reads_cur(*op), does })
             .collect();
         let looks_pages_up = m.tlbs.is_some();
+        let lazy = m.levels[0][0].clone(); // nothing yet, and as many changes are kept
         let mut engine = Engine {
             tasks: tasks::Programs::of(&code),
             kernel,
@@ -179,6 +180,7 @@ impl Engine {
             m,
             own,
             vmalloc: Vmalloc::new(u32::from(scenario.cpus), kernel.lazy_max.or(scenario.lazy_max_pages)),
+            lazy,
             tail: false,
             draining: None,
             last_purge_end: 0,

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::latencies::{Durations, SavedDurations};
+use super::super::levels::Level;
 use super::super::machine::{Contexts, Core, CpuTlb, Debt, SavedTlb};
 use super::super::stats::{N_CAUSES, STATS};
 use super::super::timeline::Timeline;
@@ -52,6 +53,8 @@ pub struct Saved {
     by_cause: Vec<[u64; N_CAUSES]>,
     queue: Vec<u64>,
     timelines: Vec<Timeline>,
+    levels: Vec<[Level; 2]>,
+    lazy: Level,
     values: Vec<u16>,
     shared: Vec<u16>,
     targets: Vec<u64>,
@@ -114,6 +117,8 @@ impl Engine {
             debts: e.m.debts,
             by_cause: e.m.by_cause,
             timelines: e.m.timelines,
+            levels: e.m.levels,
+            lazy: e.lazy,
             values: e.m.values,
             shared: e.m.shared,
             targets: e.m.targets,
@@ -143,6 +148,7 @@ impl Engine {
             && saved.own.len() == self.own.len()
             && saved.queue.len() == self.own.len()
             && saved.timelines.len() == self.own.len()
+            && saved.levels.len() == self.own.len()
             && saved.by_cause.len() == self.own.len()
             && saved.durations.len() == self.latencies.each().count()
             && saved.stats.len() == self.own.len()
@@ -208,6 +214,8 @@ impl Engine {
         }
         self.m.by_cause = saved.by_cause;
         self.m.timelines = saved.timelines;
+        self.m.levels = saved.levels;
+        self.lazy = saved.lazy;
         self.m.values = saved.values;
         self.m.shared = saved.shared;
         self.m.targets = saved.targets;

@@ -150,7 +150,9 @@ impl Engine {
     }
 
     pub(super) fn vfree(&mut self, cpu: Cpu, area: Area, at: u64) {
-        if self.vmalloc.vfree(area) {
+        let queue = self.vmalloc.vfree(area);
+        self.lazy.set(at, self.vmalloc.lazy_nr());
+        if queue {
             let ready = at + self.scenario.work_delay_ps;
             let work = Work { ready, run: Run::Drain, full: true, pages: 0, cause: Cause::Purge };
             // A work that runs is queued again where it runs, wherever it was asked for: `__queue_work`.
@@ -237,6 +239,7 @@ impl Engine {
             self.draining = self.draining.filter(|on| *on != cpu);
             if self.m.cores[i].promised {
                 self.vmalloc.purge_ends();
+                self.lazy.set(self.m.cores[i].clock, self.vmalloc.lazy_nr());
             } else {
                 self.vmalloc.purge_postponed();
                 self.m.add(cpu, Stat::purges_postponed, 1);

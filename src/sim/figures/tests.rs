@@ -20,6 +20,7 @@ fn run(stats: &[(Stat, [u64; 3])]) -> Output {
         by_cause: vec![],
         isolated: vec![false, true, true],
         events: vec![],
+        levels: vec![],
         dropped: 0,
         purges: vec![],
         latencies: latencies(),

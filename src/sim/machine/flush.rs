@@ -1,5 +1,6 @@
 //! What empties a CPU's TLB, and as what it is counted.
 
+use super::super::levels::Pending;
 use super::super::stats::{Cause, FlushKind, Stat};
 use super::super::timeline::Kind;
 use super::{Step, Timed, USER};
@@ -35,6 +36,7 @@ impl Timed {
         };
         let kind = c.flushed_by;
         if owed {
+            self.levels[usize::from(cpu)][Pending::Flushes as usize].set(clock, 0);
             self.close_exposure(cpu);
         }
         match kind {

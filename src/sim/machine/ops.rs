@@ -3,6 +3,7 @@
 //! Invariant: an op that other CPUs could notice runs only when every CPU it concerns has been brought to its time
 //! (the engine sees to that before it calls `step`), so methods here never advance anyone.
 
+use super::super::levels::Pending;
 use super::super::stats::{Cause, Stat};
 use super::super::timeline::{Event, Kind};
 use super::tlb::ENTRY_PAGES;
@@ -385,6 +386,7 @@ impl Machine for Timed {
                 }
             }
             if self.keeps_events {
+                self.levels[who][Pending::Flushes as usize].rise(now);
                 self.timelines[who].push(Event {
                     time_ps: now,
                     duration_ps: 0,

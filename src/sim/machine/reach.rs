@@ -1,5 +1,6 @@
 //! Whom a flush reaches without a remote call, and whether a flush of a user range reached everyone that it must.
 
+use super::super::levels::Pending;
 use super::super::stats::{FlushKind, Stat};
 use super::{Core, Request, Timed};
 use crate::kernel::program::Set;
@@ -24,6 +25,7 @@ impl Timed {
         if full {
             debt.flushed_at = debt.flushed_at.max(at);
             debt.owed = false;
+            self.levels[usize::from(cpu)][Pending::Flushes as usize].set(at, 0);
             c.flushed_by = FlushKind::Other;
             c.cold = self.tlbs.is_none();
             if let Some(tlbs) = &mut self.tlbs {

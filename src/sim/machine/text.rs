@@ -1,5 +1,6 @@
 //! Syncs of text patching (SEMANTICS S7): who has serialised since one was asked for, and who still has to.
 
+use super::super::levels::Pending;
 use super::super::stats::{Cause, Stat};
 use super::super::timeline::Kind;
 use super::Timed;
@@ -16,6 +17,8 @@ impl Timed {
         }
         if c.sync_owed {
             c.sync_owed = false;
+            let at = c.clock;
+            self.levels[usize::from(cpu)][Pending::Syncs as usize].set(at, 0);
             self.add(cpu, Stat::syncs_caught_up, 1);
         }
     }
@@ -43,6 +46,7 @@ impl Timed {
             c.sync_owed = true;
             self.add(who, Stat::sync_deferrals, 1);
             if self.keeps_events {
+                self.levels[usize::from(who)][Pending::Syncs as usize].rise(now);
                 self.event(who, now, 0, Kind::Deferral, Cause::TextPoke, u32::from(cpu));
             }
         }

@@ -158,4 +158,6 @@ pub struct Variant {
     pub unknown: Ask,
     /// Flushes of user ranges free page tables too, which is not recorded.
     pub tables: bool,
+    /// What is pending on each CPU is kept as it changes.
+    pub levels: bool,
 }

@@ -1,6 +1,7 @@
 //! The run: visits of requests and steps of CPUs in the order of their times.
 
 mod calls;
+mod own;
 mod senders;
 
 use std::cmp::Reverse;
@@ -15,7 +16,7 @@ use crate::kernel::step::{Cpu, Frame, NO_PC, Outcome, step};
 use crate::sim::cost::Times;
 use crate::sim::machine::{Layout, Timed};
 use crate::sim::stats::Stat;
-use calls::Pending;
+use own::Own;
 use senders::Work;
 
 /// Clocks number the steps of a run this far apart, so that what ops take stays between two of them.
@@ -68,6 +69,8 @@ pub struct Played {
     pub spared: Vec<bool>,
     /// By target.
     pub cpus: Vec<CpuPlayed>,
+    /// By target, if asked for: how many requests wait there to be made up for, from when on.
+    pub levels: Vec<Vec<(u64, u32)>>,
     /// Lines of requests that called a CPU for which the recording has no call; the first hundred.
     pub more_lines: Vec<u64>,
     /// How many such calls.
@@ -93,27 +96,6 @@ pub struct Costs {
     pub times: Times,
     /// What the code was assembled for.
     pub features: Features,
-}
-
-/// One isolated CPU.
-#[derive(Clone, Debug)]
-pub(super) struct Own {
-    pub(super) cpu: Cpu,
-    /// Its program, halfway; `None` in user mode.
-    pub(super) base: Option<Frame>,
-    pub(super) stay: u32,
-    /// The stay counts.
-    pub(super) counted: bool,
-    /// The last stay that happened.
-    pub(super) happened: u32,
-    pub(super) idle: Option<Frame>,
-    pub(super) idle_irq: Option<Frame>,
-    /// A stay that begins as soon as a call waits which this interrupt ran.
-    pub(super) armed: Option<(u32, u32, bool)>,
-    pub(super) pending: Vec<Pending>,
-    /// Since when something is pending there.
-    pub(super) owes_since: u64,
-    pub(super) out: CpuPlayed,
 }
 
 /// Why a program stands still.
@@ -274,6 +256,7 @@ impl<'a> Player<'a> {
             armed: None,
             pending: Vec::new(),
             owes_since: NEVER,
+            levels: Vec::new(),
             out: CpuPlayed::default(),
         };
         Player {
@@ -490,6 +473,9 @@ impl<'a> Player<'a> {
         if !owes && o.owes_since != NEVER {
             let from = std::mem::replace(&mut o.owes_since, NEVER);
             o.out.pending(from, self.now.min(self.w.end_ns), self.w.begin_ns);
+            if self.variant.levels {
+                o.level(self.now.min(self.w.end_ns), 0);
+            }
         }
     }
 
@@ -557,6 +543,9 @@ impl<'a> Player<'a> {
             let o = &mut self.own[t];
             if o.owes_since != NEVER {
                 o.out.pending(o.owes_since, self.w.end_ns, self.w.begin_ns);
+                if let Some((_, value)) = o.levels.last().copied() {
+                    o.level(self.w.end_ns, value); // it waits to the end
+                }
             }
         }
         // The recording ends before the acknowledgements of some come.
@@ -566,6 +555,7 @@ impl<'a> Player<'a> {
         let ran = (0..).zip(&self.ran).filter(|(_, times)| **times > 0);
         self.out.counted_ops = ran.map(|(pc, times)| (pc, *times)).collect();
         self.out.cpus = self.own.iter().map(|o| o.out).collect();
+        self.out.levels = self.own.into_iter().map(|o| o.levels).collect();
         self.out
     }
 }

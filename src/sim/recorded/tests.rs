@@ -20,7 +20,7 @@ fn run_text(w: &Workload, file: &File, favour: bool) -> Played {
     let code = load_with(file, &["flush_mm"], features).unwrap();
     let preset = Preset::builtin("skylake-sp").unwrap();
     let costs = Costs { times: Times::new(&code, &preset, features, Bound::Best), features };
-    play(w, &code, costs, Variant { favour, unknown: Ask::Purge, tables: false })
+    play(w, &code, costs, Variant { favour, unknown: Ask::Purge, tables: false, levels: false })
 }
 
 fn run(w: &Workload, policy: &str) -> [Played; 2] {

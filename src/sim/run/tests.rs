@@ -53,6 +53,7 @@ fn same(a: &Output, b: &Output) {
     assert_eq!(a.stats, b.stats);
     assert_eq!(a.by_cause, b.by_cause);
     assert_eq!(a.events, b.events);
+    assert_eq!(a.levels, b.levels);
     assert_eq!(a.purges, b.purges);
     assert_eq!((a.reached_ps, a.dropped, &a.violation), (b.reached_ps, b.dropped, &b.violation));
     assert!(a.latencies.each().eq(b.latencies.each()));

@@ -7,7 +7,10 @@ use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
-use super::tasks::{Sym, Symbols, Tasks};
+use super::{
+    MAX_ROWS,
+    tasks::{Sym, Symbols, Tasks},
+};
 
 const MAX_AREAS: usize = 1 << 20;
 const MAX_PURGES: usize = 1 << 15;
@@ -90,6 +93,8 @@ pub struct Lazy {
     peaks: (u64, u64),
     /// Areas allocated and freed.
     pub traffic: (u64, u64),
+    /// Pages on the list after each counted free, from when on; the first 131,072.
+    pub levels: Vec<(u64, u64)>,
 }
 
 impl Lazy {
@@ -106,8 +111,11 @@ impl Lazy {
     }
 
     /// An area goes to the lazy list.
-    pub fn free(&mut self, start: u64, nr_lazy: u64, nr_lazy_max: u64) {
+    pub fn free(&mut self, start: u64, (nr_lazy, nr_lazy_max): (u64, u64), at_ns: u64, counted: bool) {
         self.traffic.1 += 1;
+        if counted && self.levels.len() < MAX_ROWS {
+            self.levels.push((at_ns, nr_lazy));
+        }
         self.peaks.0 = self.peaks.0.max(nr_lazy);
         self.nr_lazy_max = (nr_lazy_max > 0).then_some(nr_lazy_max).or(self.nr_lazy_max);
         if self.list.len() >= MAX_AREAS {
@@ -240,9 +248,9 @@ mod tests {
             let group = if i < 2 { service } else { Sym::NONE };
             lazy.alloc(i << 20, 20480, 16384, 10, if i < 4 { a } else { b }, group);
         }
-        (0..5).for_each(|i| lazy.free(i << 20, 5, 24576));
+        (0..5).for_each(|i| lazy.free(i << 20, (5, 24576), i, true));
         lazy.detach();
-        lazy.free(5 << 20, 5, 24576); // freed while the flush waits: the next purge's
+        lazy.free(5 << 20, (5, 24576), 6, true); // freed while the flush waits: the next purge's
         lazy.purge((0, 1 << 30, 7), 1, 1, a, &tasks, true);
         let row = &lazy.purges[0];
         assert_eq!(row.charged.iter().map(|(c, n)| (*c, n.areas)).collect::<Vec<_>>(), [(a, 4), (b, 1)]);
@@ -258,7 +266,7 @@ mod tests {
     fn a_name_heard_after_the_allocation_is_used() {
         let (mut symbols, mut tasks, mut lazy) = (Symbols::default(), Tasks::default(), Lazy::default());
         lazy.alloc(4096, 8192, 1, 77, Sym::NONE, Sym::NONE);
-        lazy.free(4096, 1, 1);
+        lazy.free(4096, (1, 1), 0, true);
         tasks.named(77, symbols.number(b"late"));
         lazy.purge((0, 1, 1), 1, 1, Sym::NONE, &tasks, true);
         assert_eq!(by_areas(&lazy.charged, &symbols)[0].0, "late");

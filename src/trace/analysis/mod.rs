@@ -246,6 +246,11 @@ impl Analysis {
         (rows, self.ops.first(), &self.symbols)
     }
 
+    /// Pages on the lazy list after each free, from when on.
+    pub fn lazy_pages(&self) -> &[(u64, u64)] {
+        &self.lazy.levels
+    }
+
     /// Purges that purged something, with their names.
     pub fn purges(&self) -> (&[lazy::PurgeRow], &Symbols) {
         (&self.lazy.purges, &self.symbols)
@@ -375,7 +380,7 @@ impl Sink for Analysis {
             }
             What::FreeArea { start, nr_lazy, nr_lazy_max } => {
                 self.kinds.vmalloc += 1;
-                self.lazy.free(start, nr_lazy, nr_lazy_max);
+                self.lazy.free(start, (nr_lazy, nr_lazy_max), e.at_ns, open);
             }
             What::Purge { start, end, areas } => {
                 self.kinds.vmalloc += 1;

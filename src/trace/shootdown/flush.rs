@@ -37,6 +37,8 @@ impl Shootdowns {
             last_end_ns: 0,
             victim_ns: 0,
             stack: Sym::NONE,
+            began_ns: e.at_ns,
+            began_on: e.cpu,
             counted: self.open,
             closed: false,
         };
@@ -51,6 +53,7 @@ impl Shootdowns {
         };
         self.threads[task].open = Some(at);
         self.threads[task].used = true;
+        self.threads[task].flushed |= self.open;
         at
     }
 
@@ -98,6 +101,7 @@ impl Shootdowns {
         if !op.counted {
             return;
         }
+        self.keep_flush(&op);
         if let Where::Known(call) = op.call
             && op.extent != Extent::TableSync
         {
@@ -231,7 +235,7 @@ impl Shootdowns {
         op.last_queue_ns = e.at_ns;
         op.cpu = e.cpu; // it may have moved since
         let counted = op.counted;
-        if let Some((old, _)) = self.waiting.insert((target, csd), (at, counted)) {
+        if let Some((old, ..)) = self.waiting.insert((target, csd), (at, counted, e.at_ns)) {
             self.let_go(old); // it never showed: lost
         }
         if counted && let Some(pair) = slot(&mut self.pairs, (task, e.cpu, target), &mut self.left_out) {

@@ -8,6 +8,7 @@ mod batch;
 mod call;
 mod flush;
 mod report;
+mod spans;
 mod tasks;
 mod victim;
 
@@ -21,6 +22,7 @@ use super::{
 };
 
 pub use report::Report;
+pub use spans::{Span, What as SpanOf};
 
 /// A step back this far is another recording, not clocks of CPUs that disagree.
 const ANOTHER_NS: u64 = 1_000_000_000;
@@ -137,6 +139,8 @@ struct Op {
     last_end_ns: u64,
     victim_ns: u64,
     stack: Sym,
+    began_ns: u64,
+    began_on: u32,
     counted: bool,
     closed: bool,
 }
@@ -148,6 +152,7 @@ struct Running {
     sender: Id,
     sender_cpu: u32,
     victim: Id,
+    queued_ns: u64,
     at_ns: u64,
     reason: Option<u8>,
     counted: bool,
@@ -212,12 +217,14 @@ pub struct Shootdowns {
     /// The CPUs that each of `ops` called.
     called: Vec<Vec<u32>>,
     free: Vec<u32>,
-    waiting: FxHashMap<(u32, u64), (u32, bool)>,
+    /// By target and call data: the flush, whether it counts, and when it was queued.
+    waiting: FxHashMap<(u32, u64), (u32, bool, u64)>,
     rows: FxHashMap<Key, Sum>,
     pairs: FxHashMap<(Id, u32, u32), Pair>,
     victims: FxHashMap<(Id, Id, State), Pair>,
     mms: FxHashMap<(Id, u64), OfMm>,
     last_stackable: FxHashMap<u32, u32>,
+    spans: spans::Spans,
     kinds: Kinds,
     unmatched: u64,
     left_out: u64,
@@ -333,9 +340,11 @@ impl Sink for Shootdowns {
                 let task = self.thread(e);
                 if task != NOBODY {
                     self.close(task);
+                    self.call_ends(task, None);
                     let (call, creates, executes) = call::of_event(name, args);
                     let thread = &mut self.threads[task];
                     (thread.call, thread.creates, thread.fault) = (Some(call), creates, false);
+                    thread.called = Some((e.at_ns, e.cpu));
                     if executes {
                         self.threads.executes(task);
                     }
@@ -346,6 +355,7 @@ impl Sink for Shootdowns {
                 let task = self.thread(e);
                 if task != NOBODY {
                     self.close(task);
+                    self.call_ends(task, Some(e.at_ns));
                     let thread = &mut self.threads[task];
                     (thread.call, thread.creates, thread.fault) = (None, call::Creates::Unknown, false);
                 }

@@ -39,6 +39,10 @@ pub struct Thread {
     pub last_ns: u64,
     /// System call in progress.
     pub call: Option<Call>,
+    /// When and where it began.
+    pub called: Option<(u64, u32)>,
+    /// Something counted was flushed in it.
+    pub flushed: bool,
     /// What that creates.
     pub creates: Creates,
     /// A page fault was the last way into the kernel that was recorded.
@@ -198,6 +202,7 @@ impl Threads {
     pub fn forget(&mut self) {
         for thread in &mut self.all {
             thread.call = None;
+            thread.flushed = false;
             thread.fault = false;
             thread.open = None;
         }

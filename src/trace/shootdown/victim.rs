@@ -45,13 +45,21 @@ impl Shootdowns {
             Csd::Local => {}
             Csd::Queued(data) => {
                 let found = self.waiting.remove(&(e.cpu, data));
-                let Some((op, counted)) = found else {
+                let Some((op, counted, queued_ns)) = found else {
                     self.unmatched += u64::from(self.open);
                     return;
                 };
                 let (sender, sender_cpu) = (self.ops[op as usize].task, self.ops[op as usize].cpu);
-                let running =
-                    Running { op, sender, sender_cpu, victim, at_ns: e.at_ns, reason: None, counted };
+                let running = Running {
+                    op,
+                    sender,
+                    sender_cpu,
+                    victim,
+                    queued_ns,
+                    at_ns: e.at_ns,
+                    reason: None,
+                    counted,
+                };
                 self.cpu(e.cpu).running = Some(running);
             }
         }
@@ -84,6 +92,7 @@ impl Shootdowns {
         };
         if run.counted {
             self.add(&run, e.cpu, state, ns, interrupted);
+            self.keep_handler(&run, e.cpu, state, ns);
         }
         if !keep {
             self.let_go(run.op); // else when the interrupt ends

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from tlbcore._output.html.page import escape, number
+from tlbcore._output.html.page import escape, number, scroller
 
 COLOURS = 7  # classes s0 to s6 of the style sheet: the colours of Okabe and Ito
 _DASHES = ("", "6 3", "2 2", "8 3 2 3", "1 3", "10 4", "4 4")
@@ -102,7 +102,7 @@ def lines(series: Sequence[Line], x: str, y: str, caption: str, *, zero: bool = 
     out.append(f'<text x="385" y="290" text-anchor="middle">{escape(x)}</text>')
     out.append(f'<text x="80" y="12">{escape(y)}</text>')
     return (
-        f'<figure><div class="scroll"><svg class="chart" viewBox="0 0 960 300" role="img" '
+        f'<figure>{scroller(caption)}<svg class="chart" viewBox="0 0 960 300" role="img" '
         f'aria-label="{escape(caption)}">{"".join(out)}</svg></div>'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )

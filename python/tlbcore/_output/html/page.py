@@ -62,17 +62,24 @@ def table(
     `marks` is a CSS class per row.
     """
     out = [
-        '<div class="scroll"><table class="sortable">',
+        scroller(caption) + '<table class="sortable">',
         f"<caption>{escape(caption)}</caption>",
         "<thead><tr>",
     ]
-    out += [f'<th scope="col"><button type="button">{escape(head)}</button></th>' for head in heads]
+    # A long name may be broken at its underscores.
+    names = [escape(head).replace("_", "_<wbr>") for head in heads]
+    out += [f'<th scope="col"><button type="button">{name}</button></th>' for name in names]
     out.append("</tr></thead><tbody>")
     for i, row in enumerate(rows):
         mark = f' class="{marks[i]}"' if i < len(marks) and marks[i] else ""
         out.append(f"<tr{mark}>{''.join(map(_cell, row))}</tr>")
     out.append("</tbody></table></div>")
     return "\n".join(out)
+
+
+def scroller(caption: str) -> str:
+    """Open what a wide table scrolls in: keys reach it, and it has a name when read aloud."""
+    return f'<div class="scroll" role="group" tabindex="0" aria-label="{escape(caption)}">'
 
 
 def _cell(value: Cell) -> str:
@@ -120,7 +127,7 @@ def matrix(
 ) -> str:
     """Return counts of rows by columns, darker where there are more."""
     top = max((count for _, counts in rows for count in counts), default=0) or 1
-    out = ['<div class="scroll"><table>', f"<caption>{escape(caption)}</caption>", "<thead><tr>"]
+    out = [scroller(caption) + "<table>", f"<caption>{escape(caption)}</caption>", "<thead><tr>"]
     out += [f'<th scope="col">{escape(head)}</th>' for head in (corner, *columns)]
     out.append("</tr></thead><tbody>")
     for name, counts in rows:
@@ -152,7 +159,7 @@ def bars(
             f'<text x="{286 + length:.1f}" y="{y + 15}">{escape(said)}</text>'
         )
     return (
-        f'<figure><div class="scroll"><svg class="bars" viewBox="0 0 960 {22 * len(names)}" role="img" '
+        f'<figure>{scroller(caption)}<svg class="bars" viewBox="0 0 960 {22 * len(names)}" role="img" '
         f'aria-label="{escape(caption)}">{"".join(lines)}</svg></div>'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tlbcore._output.html.page import escape
+from tlbcore._output.html.page import escape, scroller
 from tlbcore._output.interleaving.diagram import svg
 from tlbcore._output.interleaving.held import states
 
@@ -46,5 +46,5 @@ def run(found: Counterexample) -> str:
         f"<thead><tr>{heads}</tr></thead>\n<tbody>{''.join(rows)}</tbody></table></div>\n"
         f'<p>{escape(found.closing)}</p><script type="application/json">{held}</script></div>'
         f'<details class="diagram"><summary>As a sequence diagram</summary>'
-        f'<div class="scroll">{drawn}</div></details>'
+        f"{scroller('The run as a sequence diagram')}{drawn}</div></details>"
     )

@@ -20,6 +20,18 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+// Paper: what is folded is open, and a table of many columns is a list per row, so that its cells carry their heads.
+const folded = [...document.querySelectorAll("details:not([open])")];
+addEventListener("beforeprint", () => {
+  for (const one of folded) one.open = true;
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const heads = [...table.querySelectorAll("thead th")].map((head) => head.textContent);
+    if (heads.length <= 12) continue;
+    table.classList.add("many");
+    for (const row of table.tBodies[0].rows) heads.forEach((head, i) => { row.cells[i].dataset.head = head; });
+  }
+});
+addEventListener("afterprint", () => { for (const one of folded) one.open = false; });
 // Timelines: Ctrl and the wheel, + and - zoom about the middle; arrows and dragging move; 0 shows all. All lanes go along.
 for (const figure of document.querySelectorAll("figure.zoom")) {
   const width = Number(figure.dataset.width), step = Number(figure.dataset.step), height = 100;

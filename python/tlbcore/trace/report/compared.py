@@ -91,9 +91,10 @@ def _change(first: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, Any]
 
 def comparison_text(explanations: Sequence[Explanation]) -> str:
     """Write a comparison of recordings, first against last."""
-    lines = [
-        "Before and after: per hour and isolated CPU, with 95 % intervals (measured); ratio: last by first"
-    ]
+    lines = paragraph(
+        "Before and after: per hour and isolated CPU, with 95 % intervals (measured); ratio: last by first",
+        first="",
+    )
     for i, e in enumerate(explanations, 1):
         lines.append(f"  [{i}] {e.trace.path}")
     kernels = {value for e in explanations for key, value in e.trace.figures["notes"] if key == "version"}

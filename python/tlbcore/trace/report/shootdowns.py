@@ -175,7 +175,7 @@ def _lost(s: _Counts) -> list[str]:
     if s.lost["longest_wait_us"] is not None:
         rows.insert(1, ["longest wait", duration(s.lost["longest_wait_us"]), "measured"])
     if s.predicted is not None:
-        for name, what in (("entry_s", "kernel entries and exits"), ("refill_s", "TLB refills, at most")):
+        for name, what in (("entry_s", "entries and exits"), ("refill_s", "refills, at most")):
             low, high = s.predicted[name]
             whole = s.seconds * len(s.cpus)
             ends = [duration(high * 1e6)] if name == "refill_s" else [duration(e * 1e6) for e in (low, high)]
@@ -185,7 +185,7 @@ def _lost(s: _Counts) -> list[str]:
                 else []
             )
             text = " to ".join(ends) + (
-                f" ({' to '.join(parts)} of {times(len(s.cpus), 'CPU')})" if parts else ""
+                f" ({' to '.join(dict.fromkeys(parts))} of {times(len(s.cpus), 'CPU')})" if parts else ""
             )
             rows.append([f"victims' {what}", text, f"predicted for {s.machine}"])
     return ["", "Time lost", *columns(rows, "<<<")]

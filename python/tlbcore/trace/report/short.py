@@ -98,6 +98,8 @@ def _line(said: Sequence[str], *, start: str = "", sep: str = ", ") -> str:
     text = start + one_line(said[0])
     if len(text) > width.columns():
         text = re.sub(r" \([^()]*\)", "", text)
+    while len(text) > width.columns() and sep == "; " and ", " in text:
+        text = text.rpartition(", ")[0]
     for clause in said[1:]:
         more = f"{sep}{one_line(clause)}"
         if len(text) + len(more) <= width.columns():

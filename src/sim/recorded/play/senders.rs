@@ -153,16 +153,35 @@ impl Player<'_> {
                 debt.owed = true; // nobody relies on it, and it is not done
             }
             let c = &mut self.m.cores[usize::from(cpu)];
-            if !(debt.owed || c.sync_owed) || self.own[t].owes_since != NEVER {
+            if !(debt.owed || c.sync_owed) {
                 continue;
             }
-            match row {
-                Some(row) if !self.sent[row as usize] => {
-                    self.own[t].owes_since = self.w.calls[row as usize].queued_ns;
-                }
-                None if complete => self.own[t].owes_since = work.began_ns,
+            let from = match row {
+                Some(row) if !self.sent[row as usize] => Some(self.w.calls[row as usize].queued_ns),
+                None if complete => Some(work.began_ns),
                 // It ran the call; or the request is not known to concern it.
-                Some(_) | None => (debt.owed, c.sync_owed) = (false, false),
+                Some(_) | None => None,
+            };
+            let o = &mut self.own[t];
+            let first = o.owes_since == NEVER;
+            if first {
+                match from {
+                    Some(from) => o.owes_since = from,
+                    None => (debt.owed, c.sync_owed) = (false, false),
+                }
+            }
+            if let (true, Some(from)) = (self.variant.levels, from) {
+                let waits = if work.text {
+                    c.sync_owed && c.serialised_at < request.at
+                } else {
+                    debt.owed && debt.flushed_at < request.at && debt.served != request.id
+                };
+                if first {
+                    o.level(from, 1);
+                } else if waits {
+                    let before = o.levels.last().map_or(0, |(_, value)| *value);
+                    o.level(from, before + 1);
+                }
             }
         }
     }

@@ -1,0 +1,41 @@
+//! One isolated CPU in a run: where its program is, which calls wait there, and what it has not made up for.
+
+use super::CpuPlayed;
+use super::calls::Pending;
+use crate::kernel::step::{Cpu, Frame};
+
+/// Changes of what is pending that are kept of a CPU.
+const MOST_LEVELS: usize = 1 << 17;
+
+/// One isolated CPU.
+#[derive(Clone, Debug)]
+pub(in crate::sim::recorded) struct Own {
+    pub(in crate::sim::recorded) cpu: Cpu,
+    /// Its program, halfway; `None` in user mode.
+    pub(in crate::sim::recorded) base: Option<Frame>,
+    pub(in crate::sim::recorded) stay: u32,
+    /// The stay counts.
+    pub(in crate::sim::recorded) counted: bool,
+    /// The last stay that happened.
+    pub(in crate::sim::recorded) happened: u32,
+    pub(in crate::sim::recorded) idle: Option<Frame>,
+    pub(in crate::sim::recorded) idle_irq: Option<Frame>,
+    /// A stay that begins as soon as a call waits which this interrupt ran.
+    pub(in crate::sim::recorded) armed: Option<(u32, u32, bool)>,
+    pub(in crate::sim::recorded) pending: Vec<Pending>,
+    /// Since when something is pending there.
+    pub(in crate::sim::recorded) owes_since: u64,
+    /// How many requests are, as it changes; empty unless asked for.
+    pub(in crate::sim::recorded) levels: Vec<(u64, u32)>,
+    pub(in crate::sim::recorded) out: CpuPlayed,
+}
+
+impl Own {
+    /// So many requests wait here from now on. Times do not go back: what began before the last change begins with it.
+    pub(in crate::sim::recorded) fn level(&mut self, at_ns: u64, value: u32) {
+        if self.levels.len() < MOST_LEVELS {
+            let at_ns = self.levels.last().map_or(at_ns, |(last, _)| at_ns.max(*last));
+            self.levels.push((at_ns, value));
+        }
+    }
+}
