@@ -236,6 +236,23 @@ def test_a_difference_s_page_has_what_was_added(pages):
     )
 
 
+@pytest.mark.parametrize("kind", ["explain", "process", "replay"])
+def test_names_in_a_timeline_are_text(kind: str, hostile, tmp_path):
+    file = tmp_path / "t.json"
+    assert main([*words(kind, hostile), "--perfetto", str(file)]) == 0
+    text = file.read_text()
+    assert not any(ord(char) < 32 and char != "\n" for char in text)
+    assert "\u202e" not in text
+    assert "\\u202e" not in text.replace("\\\\u202e", ""), "nor written as JSON writes it"
+    names = {event["name"] for event in json.loads(text)["traceEvents"]} | {
+        event["args"]["name"]
+        for event in json.loads(text)["traceEvents"]
+        if event["ph"] == "M" and "name" in event["args"]
+    }
+    if kind == "process":
+        assert any("<script>\\x01\\u202e" in name for name in names)
+
+
 def test_entry_and_html_are_refused(capsys, tmp_path):
     assert main(["census", str(CENSUS), "--entry", "entry_SYSCALL_64", "--html", str(tmp_path / "x")]) == 2
     assert "--html has every entry" in capsys.readouterr().err
