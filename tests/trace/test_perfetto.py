@@ -237,6 +237,20 @@ def test_what_a_simulation_deferred_is_a_counter_that_each_deferral_raises(tmp_p
     assert most >= 24_576, "lazy_max_pages() of four CPUs is passed before a purge"
 
 
+def test_deferred_syncs_of_patched_text_are_a_counter_too(tmp_path: Path):
+    load = tc.scenarios.text_poke(
+        duration_s=1, cpus=4, isolated="2-3", static_keys_hz=20, kprobes_hz=20, calls_hz=2000
+    )
+    result = tc.simulate(load, machine="broadwell-ep", policy="text-defer-v7", timeline=10_000)
+    result.to_perfetto(tmp_path / "t")
+    read = Read(tmp_path / "t")
+    counters = [read.counter(f"CPU {cpu} (isolated) / deferred syncs of patched text") for cpu in (2, 3)]
+    rises = [[v for (_, u), (_, v) in pairwise([(0, 0.0), *changes]) if v == u + 1] for changes in counters]
+    assert sum(map(len, rises)) == result.total("sync_deferrals", isolated=True) > 50
+    falls = sum(value == 0 for changes in counters for _, value in changes)
+    assert falls == result.total("syncs_caught_up", isolated=True)
+
+
 def test_a_name_that_ends_in_json_is_written_as_chrome_s_trace_events(tmp_path: Path):
     trace = tc.read_trace(BUNDLED)
     trace.to_perfetto(tmp_path / "t")
