@@ -11,7 +11,7 @@ import pytest
 import tlbcore as tc
 from tlbcore import cli
 from tlbcore._output.width import wrapped
-from tlbcore.cli import main
+from tlbcore.cli import _common, main
 
 DATA = Path(__file__).parents[1] / "data"
 LITMUS = Path(__file__).parents[1] / "litmus"
@@ -121,6 +121,34 @@ def test_a_census_in_wide_columns_is_a_table_and_in_narrow_ones_a_list_of_the_sa
     some = ", ".join(f"{head} {n}" for head, n in zip(heads, counts, strict=True) if n != "0")
     assert some == "per-CPU 5, direct map 1, task stack 28"
     assert next(line for line in narrow if line.startswith("  danger zone")).split("  ")[-1].startswith(some)
+
+
+def test_the_table_of_top_and_a_command_line_without_blanks_are_broken_and_not_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    from tlbcore.trace.recorder.watch import KINDS, Reading, Row, table
+
+    monkeypatch.setenv("COLUMNS", "60")
+    rows = tuple(
+        Row(
+            cpu=2,
+            kind=kind,
+            name="a_kernel_function_with_a_long_name",
+            count=10**9,
+            seconds=0.1,
+            longest_s=0.1,
+        )
+        for kind in KINDS
+    )
+    reading = Reading(time=1.0, seconds=1.0, cpus=(2,), rows=rows, recorded=dict.fromkeys(KINDS, True))
+    _common.console().print(table(reading, None))
+    shown = capsys.readouterr().out
+    fits(shown, 60)
+    assert main(["inspect", "--root", str(DATA / "host-p4")]) == 0
+    shown = capsys.readouterr().out
+    fits(shown, 60)
+    line = (DATA / "host-p4" / "proc" / "cmdline").read_text().strip()
+    assert max(line.split(), key=len) in "".join(part.strip() for part in shown.splitlines())
 
 
 def test_lines_are_broken_at_blanks_and_words_stay_whole():

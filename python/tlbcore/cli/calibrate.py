@@ -60,7 +60,7 @@ def command(
         return
     _show(found)
     if out is not None:
-        print(f"\nwritten to {out}: tlbcore machines {out} shows every number with its mark and source")
+        _common.say(f"\nwritten to {out}: tlbcore machines {out} shows every number with its mark and source")
 
 
 def _show(found: Calibration) -> None:
@@ -84,12 +84,12 @@ def _show(found: Calibration) -> None:
         table.add_row(*(Text(cell) for cell in cells))
     _common.print_table(table)
     if not math.isnan(found.getpid_ns):
-        print(
+        _common.say(
             f"\ngetpid: predicted {found.getpid_predicted_ns:.0f} ns from the other calls without work, "
             "measured "
             f"{found.getpid_ns:.0f} ns: {found.getpid_error:+.0%}"
         )
-    print(
+    _common.say(
         f"\ninherited from {found.base.name} ({found.base_why}): {len(found.inherited)} numbers, among them"
     )
     costs = [

@@ -100,7 +100,7 @@ def _show(console: Console, host: Host) -> None:
 
     facts = Table(box=None, pad_edge=False, show_header=False)
     facts.add_column(no_wrap=True)
-    facts.add_column()
+    facts.add_column(overflow="fold")
     cpu, kernel = host.cpu, host.kernel
     where = f"{len(host.online)} online ({show_cpus(frozenset(host.online))})"
     if cpu is not None:
@@ -146,7 +146,7 @@ def _show(console: Console, host: Host) -> None:
         console.print("\n[b]What each policy would do here, were it in this kernel[/b]")
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
-    table.add_column()
+    table.add_column(overflow="fold")
     for (verdict, spares, cost, reason), names in _grouped(host.policies).items():
         extra = f" Spares CPUs {spares}." if spares else ""
         table.add_row(Text(verdict), Text(f"{', '.join(names)}: {reason}{extra}{cost}"))

@@ -254,9 +254,9 @@ def table(reading: Reading, before: Reading | None) -> Table:
             more + (f", and {reading.lost_unknown} times an unknown number" if reading.lost_unknown else "")
         )
     out = RichTable(box=None, pad_edge=False, caption="; ".join(notes), caption_justify="left")
-    out.add_column("CPU", justify="right")
+    out.add_column("CPU", justify="right", overflow="fold")
     for name in ("per s", "in all", "time taken", "longest"):
-        out.add_column(name, justify="right")
+        out.add_column(name, justify="right", overflow="fold")
     out.add_column("most time", overflow="fold")
     out.add_column("most calls from", overflow="fold")
     for cpu in reading.cpus:
