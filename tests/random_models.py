@@ -290,6 +290,7 @@ class Draft:
             lambda: [rng.choice(("cli", "sti", "swapgs"))],
             lambda: [f"if {rng.choice(('flag', 'inside & 2', 'x'))}\n    {rng.choice(self.flush(p))}"],
             lambda: ["flag = 1"],
+            lambda: [f"if either\n    {rng.choice(self.flush(p))}"],
             lambda: [f"request {p}", f"promise {p}"],
             lambda: [f"free table {p}"] if self.tables else [f"read {p}"],
         ]

@@ -3,9 +3,10 @@
 //! A path is cut at its ops. Between two ops only which classes of memory are touched matters, not how often, so each
 //! class stands once, at its last access there: what is stale for an earlier one is stale for it too. Ways that differ
 //! in their accesses alone are one, with the accesses of all; ways that part at a test of the nohz_full mask are `if`
-//! and `else`. CR3 writes are the macros of `calling.h`, and the atomics those of context tracking, so that a policy
-//! plugs in; any other op on the TLB stands as it is. In a kernel that has a policy's variable the policy is in the
-//! machine code: there CR3 writes, flushes, tests and stores to the variable stand in place of the macros.
+//! and `else`, and ways that part at any other test are `if either`: no state of the model decides it. CR3 writes are the
+//! macros of `calling.h`, and the atomics those of context tracking, so that a policy plugs in; any other op on the TLB
+//! stands as it is. In a kernel that has a policy's variable the policy is in the machine code: there CR3 writes, flushes,
+//! tests and stores to the variable stand in place of the macros.
 
 use super::BinaryError;
 use super::image::Image;
@@ -148,6 +149,7 @@ fn merged(name: &str, ways: &[&[Item]]) -> Result<Vec<String>, BinaryError> {
     loop {
         let mut touches: Vec<(&'static str, &str)> = Vec::new();
         let mut keys = Vec::new();
+        let mut from_here = Vec::new();
         for way in &mut ways {
             let cut = way.iter().position(|i| !matches!(i, Item::Touch(..))).unwrap_or(way.len());
             let mut own: Vec<(&'static str, &str)> = Vec::new();
@@ -163,6 +165,7 @@ fn merged(name: &str, ways: &[&[Item]]) -> Result<Vec<String>, BinaryError> {
                 }
             }
             keys.push(way.get(cut));
+            from_here.push(&way[cut..]);
             *way = way.get(cut + 1..).unwrap_or(&[]);
         }
         out.extend(touches.iter().map(|(class, place)| format!("touch {class} @ \"{place}\"")));
@@ -197,27 +200,38 @@ fn merged(name: &str, ways: &[&[Item]]) -> Result<Vec<String>, BinaryError> {
                 if inside.is_empty() || outside.is_empty() {
                     continue; // the other way warns
                 }
-                branch(&mut out, set, merged(name, &inside)?, merged(name, &outside)?);
+                let tests = [format!("me in {set}"), format!("not me in {set}")];
+                branch(&mut out, &tests, merged(name, &inside)?, merged(name, &outside)?);
                 return Ok(out);
             }
             _ => {
-                let place = |key: Option<&Item>| match key {
-                    Some(Item::Op(_, place) | Item::Test(_, _, place)) => Some(place.clone()),
-                    _ => None,
-                };
-                let differs = keys.iter().filter(|k| **k != keys[0]).chain(keys.first());
-                let place = differs.copied().find_map(place).unwrap_or_default();
-                return Err(BinaryError(format!(
-                    "{name}: two ways differ in an op on TLB or GS ({place}), on a test that the language has no word \
-                     for; see it with tlbcore census --entry, and write this path by hand"
-                )));
+                // They part at a test of something that is not modelled: either way is possible.
+                let (like, other): (Vec<&[Item]>, Vec<&[Item]>) =
+                    from_here.into_iter().partition(|way| alike(way.first(), keys[0]));
+                let either = ["either".to_owned(), "either".to_owned()];
+                branch(&mut out, &either, merged(name, &like)?, merged(name, &other)?);
+                return Ok(out);
             }
         }
     }
 }
 
-/// `if` and `else`, with what both end with behind them.
-fn branch(out: &mut Vec<String>, set: &str, mut inside: Vec<String>, mut outside: Vec<String>) {
+/// Do ways that go on like this part later, or never?
+fn alike(a: Option<&Item>, b: Option<&Item>) -> bool {
+    match (a, b) {
+        (Some(Item::Op(a, _)), Some(Item::Op(b, _))) => a == b,
+        (Some(Item::Test(a, ..)), Some(Item::Test(b, ..))) => a == b,
+        _ => a == b,
+    }
+}
+
+/// `if` and `else`, with what both end with behind them. `tests` are the test and its contrary.
+fn branch(
+    out: &mut Vec<String>,
+    [test, contrary]: &[String; 2],
+    mut inside: Vec<String>,
+    mut outside: Vec<String>,
+) {
     let mut after = Vec::new();
     while let (Some(a), Some(b)) = (inside.last(), outside.last())
         && a == b
@@ -228,9 +242,9 @@ fn branch(out: &mut Vec<String>, set: &str, mut inside: Vec<String>, mut outside
     }
     let blocks = match (inside.is_empty(), outside.is_empty()) {
         (true, true) => Vec::new(),
-        (false, true) => vec![(format!("if me in {set}"), inside)],
-        (true, false) => vec![(format!("if not me in {set}"), outside)],
-        (false, false) => vec![(format!("if me in {set}"), inside), ("else".into(), outside)],
+        (false, true) => vec![(format!("if {test}"), inside)],
+        (true, false) => vec![(format!("if {contrary}"), outside)],
+        (false, false) => vec![(format!("if {test}"), inside), ("else".into(), outside)],
     };
     for (title, block) in blocks {
         out.push(title);

@@ -55,7 +55,12 @@ impl Model {
     /// Does this move happen some day, if nothing else does?
     pub fn happens(&self, (cpu, action): Move) -> bool {
         match action {
-            Action::Step | Action::Pick(_) | Action::Drain | Action::Irq | Action::Switch => true,
+            Action::Step
+            | Action::Pick(_)
+            | Action::Take(_)
+            | Action::Drain
+            | Action::Irq
+            | Action::Switch => true,
             Action::Enter | Action::EnterBy(_) => self.role(usize::from(cpu)).left != UNBOUNDED,
             Action::Use | Action::Device | Action::Nmi | Action::Mce => false,
             Action::Fill(_) | Action::FillUpper(_) | Action::Drop(_) => false,

@@ -139,6 +139,8 @@ pub struct Abs<'a, const W: usize> {
     pub level: usize,
     /// Which CPU a loop goes to next.
     pub pick: Option<Cpu>,
+    /// Which way the next op goes if nothing decides it.
+    pub takes: bool,
     /// What was seen.
     pub seen: u32,
     /// CPUs whose words were read or written beside those of the one that acts, a bit each.
@@ -251,7 +253,7 @@ impl<'a, const W: usize> Abs<'a, W> {
     /// Start a transition.
     #[inline]
     pub fn new(m: &'a Model, s: [u64; W]) -> Self {
-        Abs { m, s, level: 0, pick: None, seen: 0, others: 0, fault: None }
+        Abs { m, s, level: 0, pick: None, takes: true, seen: 0, others: 0, fault: None }
     }
 
     #[inline]

@@ -21,6 +21,8 @@ pub enum Action {
     Step,
     /// Go on with this CPU in a loop over a set.
     Pick(u8),
+    /// Take the first way (or the other) of a branch that nothing decides.
+    Take(bool),
     /// The oldest buffered store becomes visible.
     Drain,
     /// Start the next round or entry from where the CPU rests, an entry by the first of its paths.

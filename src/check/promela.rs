@@ -192,6 +192,9 @@ impl Writer<'_> {
                     reg(to)
                 )
             }
+            Op::Unless { c: Cond::Either, to } => {
+                format!("if :: true -> skip :: true -> goto {} fi", label(to))
+            }
             Op::Unless { c, to } => format!("if :: {} -> skip :: else -> goto {} fi", cond(c), label(to)),
             Op::Jump(to) => format!("goto {}", label(to)),
             Op::Loop(set) => format!("rem = {}", mask(set)),
@@ -388,6 +391,7 @@ fn cond(c: Cond) -> String {
         Cond::Cr3User => "cr3k[me] == 0".into(),
         Cond::RegUser(r) => format!("{} == 0", reg(r)),
         Cond::RangeFull => "true".into(),
+        Cond::Either => unreachable!("written as two guards"),
     }
 }
 

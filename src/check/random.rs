@@ -65,7 +65,7 @@ impl Gen {
     fn line(&mut self) -> String {
         let page = self.page();
         let locked = if self.rng.one_in(2) { " locked" } else { "" };
-        match self.rng.below(40) {
+        match self.rng.below(41) {
             0..=2 => format!(
                 "pte {page} = {}{locked}",
                 self.rng.pick(&["none", "none", "fresh", "less-rights", "initial"])
@@ -122,6 +122,10 @@ impl Gen {
             36 if self.requested => format!("free table {page}"),
             37 => "body syscall".into(),
             38 if self.user => "let m = mm to flush\nflush info m, 1".into(),
+            39 => {
+                let (yes, no) = (self.simple(page), self.simple(page));
+                format!("if either\n  {yes}\nelse\n  {no}")
+            }
             _ => self.simple(page),
         }
     }

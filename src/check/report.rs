@@ -117,12 +117,13 @@ fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepVi
     let c = &model.layout.cpus[cpu];
     let mut source = None;
     let what = match action {
-        Action::Step | Action::Pick(_) => match op {
+        Action::Step | Action::Pick(_) | Action::Take(_) => match op {
             Some((pc, _)) => {
                 source = Some(model.code.source(pc));
                 let text = model.code.text[usize::from(pc)].clone();
                 match action {
                     Action::Pick(w) => format!("{text}: cpu {w}"),
+                    Action::Take(first) => format!("{text}: {}", if first { "yes" } else { "no" }),
                     _ => text,
                 }
             }
@@ -344,7 +345,9 @@ fn closing(model: &Model, replay: &Replay, moves: &[Move], rule: Violation) -> S
     let cpu = usize::from(cpu);
     let s = &replay.states[replay.states.len() - 1];
     let at = match (action, next_op(model, s, cpu)) {
-        (Action::Step | Action::Pick(_), Some((pc, _))) => format!(" at {}", model.code.source(pc)),
+        (Action::Step | Action::Pick(_) | Action::Take(_), Some((pc, _))) => {
+            format!(" at {}", model.code.source(pc))
+        }
         _ => String::new(),
     };
     let sh = &model.layout.shared;

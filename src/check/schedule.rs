@@ -17,6 +17,7 @@ pub fn format(model: &Model, moves: &[Move]) -> String {
         let word = match action {
             Action::Step => "step".into(),
             Action::Pick(c) => format!("pick:{c}"),
+            Action::Take(first) => format!("take:{}", if first { "yes" } else { "no" }),
             Action::Drain => "drain".into(),
             Action::Enter => "enter".into(),
             Action::EnterBy(i) => {
@@ -74,6 +75,11 @@ pub fn parse(model: &Model, text: &str) -> Result<Vec<Move>, CheckError> {
         let action = match name {
             "step" => Action::Step,
             "pick" => Action::Pick(about.parse().map_err(|_| bad("a CPU stands after `pick:`"))?),
+            "take" => match about {
+                "yes" => Action::Take(true),
+                "no" => Action::Take(false),
+                _ => return Err(bad("`yes` or `no` stands after `take:`")),
+            },
             "drain" => Action::Drain,
             "enter" if about.is_empty() => Action::Enter,
             "enter" => {
@@ -98,7 +104,7 @@ pub fn parse(model: &Model, text: &str) -> Result<Vec<Move>, CheckError> {
             "drop" => Action::Drop(page()?),
             _ => {
                 return Err(bad(
-                    "actions are step, pick, drain, enter, device, use, switch, irq, nmi, mce, fill, fill-upper and drop",
+                    "actions are step, pick, take, drain, enter, device, use, switch, irq, nmi, mce, fill, fill-upper and drop",
                 ));
             }
         };

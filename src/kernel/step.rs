@@ -169,6 +169,10 @@ pub trait Machine {
     fn contains(&self, cpu: Cpu, set: Set, who: Cpu) -> bool;
     /// Has the set no member?
     fn is_empty(&self, cpu: Cpu, set: Set) -> bool;
+    /// Which way an undecided branch goes. A machine that explores both says which.
+    fn decides(&self, _cpu: Cpu) -> bool {
+        true
+    }
     /// Start a loop.
     fn start_loop(&mut self, cpu: Cpu, set: Set);
     /// Next member not visited yet. A machine that explores orders decides which.
@@ -457,5 +461,6 @@ fn holds<M: Machine>(c: Cond, f: &Frame, m: &M, cpu: Cpu) -> bool {
         Cond::Cr3User => m.cr3_is_user(cpu, m.cr3(cpu)),
         Cond::RegUser(r) => m.cr3_is_user(cpu, f.regs[usize::from(r.0)]),
         Cond::RangeFull => m.range_is_full(cpu),
+        Cond::Either => m.decides(cpu),
     }
 }

@@ -9,7 +9,7 @@ use super::cost::{Bound, Times};
 use super::machine::scripted::{Rules, Scripted, Tracked};
 use super::machine::{Layout, Timed};
 use crate::hw::{Mmu, Preset};
-use crate::kernel::program::{Code, DELIVERED, Features, Op, Pc, ProgId, Slot, Zone};
+use crate::kernel::program::{Code, Cond, DELIVERED, Features, Op, Pc, ProgId, Slot, Zone};
 use crate::kernel::step::{Cpu, Frame, NO_PC, Outcome, Violation, step};
 
 /// What one CPU does.
@@ -255,6 +255,16 @@ impl<'a> Player<'a> {
                 };
                 self.step(cpu, pick)
             }
+            "take" => {
+                self.m.takes = match about {
+                    "yes" => Some(true),
+                    "no" => Some(false),
+                    _ => return Err(unreadable("`yes` or `no` stands after `take:`")),
+                };
+                let done = self.step(cpu, None);
+                self.m.takes = None;
+                done
+            }
             "drain" => Ok(self.m.drain(who)?),
             "enter" => self.enter(cpu, about),
             "device" => self.device(cpu),
@@ -307,6 +317,9 @@ impl<'a> Player<'a> {
             if !self.m.unvisited(who, of).contains(&next) {
                 return Ok(false);
             }
+        }
+        if matches!(op, Op::Unless { c: Cond::Either, .. }) != self.m.takes.is_some() {
+            return Ok(false);
         }
         self.m.pick = pick;
         let mut frame = active.frame;

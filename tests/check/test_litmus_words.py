@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import tlbcore as tc
-from tlbcore.reference.explorer import explore
+from tlbcore import _core
+from tlbcore.reference.explorer import explore, explore_litmus
 
 # An op on a variable of 4 bits that holds 5, its operand, what memory and the register hold then.
 LOCKED = [
@@ -114,3 +117,77 @@ to_kernel
     load = tc.scenarios.syscall_heavy(duration_s=0.001)
     assert tc.simulate(load, machine="skylake-sp", policy=policy).total("syscalls") > 0
     assert tc.check(policy, assume={"D": "none"}).status == explore(policy).status == "verified"
+
+
+def undecided(ask: str, body: str) -> str:
+    lines = "\n".join(f"  {line}" for line in body.splitlines())
+    return f'litmus a\n  exists "{ask}"\n  var v : 4 bits, shared, starts 0\n\ncpu 0\n{lines}\n'
+
+
+@pytest.mark.parametrize(
+    ("body", "ends"),
+    [
+        ("if either\n  v = 1\nelse\n  v = 2", {1, 2}),
+        ("if not either\n  v = 1", {0, 1}),
+        ("if either and either\n  v = 1\nelse\n  v = 2", {1, 2}),
+        ("loop\n  inc v\n  if either or v == 3\n    break", {1, 2, 3}),
+        ("if either\n  v = 1\nif v == 1\n  v = 4", {0, 4}),
+    ],
+)
+def test_an_undecided_branch_goes_every_way_in_every_search(body: str, ends: set[int]) -> None:
+    for end in range(5):
+        text = undecided(f"v == {end}", body)
+        wanted = "allowed" if end in ends else "forbidden"
+        assert tc.litmus(text).found == tc.litmus(text, reduce=False).found == wanted, end
+        assert explore_litmus(text).found == wanted, end
+
+
+def test_the_run_says_which_way_was_taken() -> None:
+    for end, word in ((1, "yes"), (2, "no")):
+        shown = tc.litmus(undecided(f"v == {end}", "if either\n  v = 1\nelse\n  v = 2"))
+        assert f"0.take:{word}" in shown.schedule.split()
+        assert f"if either: {word}" in shown.text
+
+
+def test_a_run_with_undecided_branches_is_carried_out_again_by_both_machines() -> None:
+    text = """policy p
+  "Flushes on one way, which nothing decides."
+  based on coalesce-v7-fixed
+
+flush_all_here
+  if not either
+    invpcid all-including-global
+"""
+    run = tc.check(tc.Policy(text=text)).counterexample
+    assert "take:yes" in run.schedule
+    assert run.replay() == run.rule
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("while either\n  fence", "4:9: `either` stands in `if` alone"),
+        ("while not (v or either)\n  fence", "`either` stands in `if` alone"),
+        ("let either = 1", "`either` is a test that nothing decides"),
+    ],
+)
+def test_an_undecided_branch_is_no_loop_and_no_name(body: str, message: str) -> None:
+    lines = "\n".join(f"  {line}" for line in body.splitlines())
+    with pytest.raises(tc.PolicyError, match=re.escape(message)):
+        _core.policy_code(f"policy p\n  var v : 1 bit, per cpu\nto_kernel\n{lines}\n", "p", [])
+
+
+def test_the_timed_machine_goes_the_first_way() -> None:
+    """One policy that flushes on its first way, and one that does on its second."""
+    head = 'policy {}\n  "x"\n  based on coalesce-v7-fixed\n\nflush_all_here\n  if either\n'
+    flush, none = "    invpcid all-including-global\n", "    lfence\n"
+    first = tc.Policy(text=head.format("first") + flush + "  else\n" + none)
+    second = tc.Policy(text=head.format("second") + none + "  else\n" + flush)
+    load = tc.scenarios.syscall_heavy(duration_s=0.001)
+    flushes = {
+        p.name: tc.simulate(load, machine="skylake-sp", policy=p).total("entry_flushes")
+        for p in (first, second)
+    }
+    assert flushes["first"] > flushes["second"]
+    assert tc.check(second).status == tc.check(first).status == "violated"
+    assert ":: true -> skip :: true -> goto" in first.promela()

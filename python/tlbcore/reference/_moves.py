@@ -135,6 +135,10 @@ def _steps(m: Model, s: State, i: int) -> Iterator[tuple[str, bool, Make]]:
         if not left:
             yield label, True, partial(ops.visit, s, i, f, None, arg["done"])
         return
+    if name == "Unless" and arg["c"] == "Either":  # nothing decides it
+        for pc in (f.pc + 1, arg["to"]):
+            yield f"{label} to {pc}", True, partial(ops.jump, s, i, f, pc)
+        return
     in_body = f.level == 0 and (name, arg) == ("Body", "Syscall")
     if m.asids > 1 and m.roles[i].user and in_body and not cpu.buffer:
         yield f"cpu {i}: switch", True, partial(translations.switch_asid, m, s, i)

@@ -76,7 +76,7 @@ def _value(f: Frame, v: dict[str, int]) -> int:
     return v["Imm"] if "Imm" in v else f.regs[v["Reg"]]
 
 
-def _jump(s: State, i: int, f: Frame, pc: int) -> State:
+def jump(s: State, i: int, f: Frame, pc: int) -> State:
     return with_cpu(s, i, frames=(*s.cpus[i].frames[:-1], f._replace(pc=pc)))
 
 
@@ -89,8 +89,8 @@ def _set(f: Frame, reg: int, value: int) -> Frame:
 def visit(s: State, i: int, f: Frame, who: int | None, done: int) -> State:
     """Go on with a CPU in a loop over a set, or leave the loop."""
     if who is None:
-        return _jump(s, i, f._replace(cur=-1, visited=frozenset()), done)
-    return _jump(s, i, f._replace(cur=who, visited=f.visited | {who}), f.pc + 1)
+        return jump(s, i, f._replace(cur=-1, visited=frozenset()), done)
+    return jump(s, i, f._replace(cur=who, visited=f.visited | {who}), f.pc + 1)
 
 
 def _leave(m: Model, s: State, i: int, f: Frame) -> State:
@@ -99,7 +99,7 @@ def _leave(m: Model, s: State, i: int, f: Frame) -> State:
     if f.ret != NO_PC:
         s = memory.buffered(m, s, i, ("ack", cpu.serving), 0, None)
         s = with_cpu(s, i, serving=-1)
-        return _jump(s, i, f._replace(ret=NO_PC), f.ret)
+        return jump(s, i, f._replace(ret=NO_PC), f.ret)
     if f.iret:  # H4 (c), H5
         s = with_cpu(s, i, fetched=(None, None), blocked=False)
     return with_cpu(s, i, frames=cpu.frames[:-1])
@@ -167,7 +167,7 @@ def execute(m: Model, s: State, i: int) -> State:
         done = group(m, s, i, f, name, arg)
         if done is not None:
             s, f, pc = done
-            return _jump(s, i, f, pc)
+            return jump(s, i, f, pc)
     raise NotImplementedError(name)
 
 
@@ -326,10 +326,10 @@ def _ipi(m: Model, s: State, i: int, to: frozenset[int], run: int) -> State:
 def _handle_calls(m: Model, s: State, i: int, f: Frame) -> State:
     """Run the oldest queued call, and come back here; go on when there is none."""
     if not s.cpus[i].queue:
-        return _jump(s, i, f, f.pc + 1)
+        return jump(s, i, f, f.pc + 1)
     (run, sender), rest = s.cpus[i].queue[0], s.cpus[i].queue[1:]
     s = with_cpu(s, i, queue=rest, serving=sender)
-    return _jump(s, i, f._replace(ret=f.pc), m.starts[run])
+    return jump(s, i, f._replace(ret=f.pc), m.starts[run])
 
 
 def _ask(m: Model, s: State, i: int, f: Frame, what: Any) -> tuple[State, int]:

@@ -71,6 +71,10 @@ impl<const W: usize> Machine for Abs<'_, W> {
         self.members(set, cpu) == 0
     }
 
+    fn decides(&self, _: Cpu) -> bool {
+        self.takes
+    }
+
     fn start_loop(&mut self, cpu: Cpu, _: Set) {
         let b = self.f(cpu).visited;
         self.set(b, 0);

@@ -6,7 +6,7 @@ use super::{Action, Expansion};
 use crate::check::layout::{Bits, Device, is_delivered, tags};
 use crate::check::machine::{Abs, CR3_USER, Model, Seen};
 use crate::check::scope::{Fills, Rest, Role, UNBOUNDED};
-use crate::kernel::program::{Op, PageKind, Slot, Touch};
+use crate::kernel::program::{Cond, Op, PageKind, Slot, Touch};
 use crate::kernel::step::{Outcome, Violation};
 
 /// Where moves of one CPU in one state go to. `Break` says that the taker has seen enough.
@@ -90,6 +90,15 @@ where
             for w in (0..m.layout.cpus.len()).filter(|w| choices >> w & 1 != 0) {
                 self.will(Action::Pick(w as u8), |a| {
                     a.pick = Some(w as u16);
+                    a.run(cpu, level);
+                })?;
+            }
+            return Continue(());
+        }
+        if matches!(op, Op::Unless { c: Cond::Either, .. }) {
+            for way in [true, false] {
+                self.will(Action::Take(way), |a| {
+                    a.takes = way;
                     a.run(cpu, level);
                 })?;
             }

@@ -92,6 +92,7 @@ impl Assembler<'_> {
                         }
                     },
                     Test::RangeFull => Cond::RangeFull,
+                    Test::Either(_) => Cond::Either,
                     other => unreachable!("folded or handled above: {other:?}"),
                 };
                 self.unless(c, sense, label);
@@ -137,5 +138,15 @@ impl Assembler<'_> {
             _ => false,
         };
         fixed && !leaves(body) && !any(body, &assigns)
+    }
+}
+
+/// Where a test says `either`.
+pub(super) fn undecided(test: &Test) -> Option<Loc> {
+    match test {
+        Test::Either(at) => Some(*at),
+        Test::Not(t) => undecided(t),
+        Test::And(a, b) | Test::Or(a, b) => undecided(a).or_else(|| undecided(b)),
+        _ => None,
     }
 }

@@ -11,6 +11,9 @@ impl Assembler<'_> {
     }
 
     pub(super) fn define(&mut self, name: &str, at: Loc) -> Result2<Reg> {
+        if name == "either" {
+            return self.fail(at, "`either` is a test that nothing decides; a local needs a name of its own");
+        }
         if let Some(r) = self.local(name) {
             self.over[usize::from(r.0)] = false;
             return Ok(r);

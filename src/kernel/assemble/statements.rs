@@ -1,5 +1,6 @@
 //! Statements to ops: one function per kind of block, one arm per kind of line.
 
+use super::conditions::undecided;
 use super::{Assembler, Label, Result2, is_plain, leaves};
 use crate::kernel::program::{Cr3, Fence, NoFlush, Op, Pc, ProgId, Val};
 use crate::kernel::text::{Stmt, StmtKind, statement};
@@ -36,6 +37,9 @@ impl Assembler<'_> {
                 }
             },
             StmtKind::While(test, body) => {
+                if let Some(at) = undecided(test) {
+                    return self.fail(at, "`either` stands in `if` alone: nothing would end this loop");
+                }
                 if self.never_changes(test, body) {
                     return self.fail(
                         s.at,

@@ -23,6 +23,8 @@ pub enum Cond {
     RegUser(Reg),
     /// The requested range is flushed as a whole (more than `tlb_single_page_flush_ceiling`, FACTS 2.5).
     RangeFull,
+    /// Nothing that is modelled decides it: both ways are explored, and the timed machine goes the first.
+    Either,
 }
 
 /// Which pages an op is about.

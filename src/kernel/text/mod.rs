@@ -242,6 +242,8 @@ pub enum Test {
     IsUser(Value),
     /// `range is full`.
     RangeFull,
+    /// `either`: undecided.
+    Either(Loc),
     /// `feature NAME`.
     Feature(String, Loc),
     /// `not`.

@@ -204,6 +204,7 @@ fn test(t: &Test) -> String {
         Test::Empty(set, _) => format!("{set} is empty"),
         Test::IsUser(v) => format!("{} is user", value(v)),
         Test::RangeFull => "range is full".into(),
+        Test::Either(_) => "either".into(),
         Test::Feature(name, _) => format!("feature {name}"),
         Test::Not(t) => format!("not {}", nested(t)),
         Test::And(a, b) => format!("{} and {}", nested(a), nested(b)),

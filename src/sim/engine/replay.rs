@@ -65,7 +65,7 @@ fn is_known(op: Op) -> bool {
         Op::Unless { c, .. } => {
             let fixed = |set| !matches!(set, Set::Targets | Set::MmCpumask);
             match c {
-                Cond::Cmp(..) | Cond::Cr3User | Cond::RegUser(_) => true,
+                Cond::Cmp(..) | Cond::Cr3User | Cond::RegUser(_) | Cond::Either => true,
                 Cond::MeIn(set) => fixed(set),
                 Cond::CurIn(_) | Cond::CurIsMe | Cond::Empty(_) | Cond::RangeFull => false,
             }

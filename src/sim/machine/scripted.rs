@@ -92,6 +92,8 @@ pub struct Scripted {
     pub level: usize,
     /// The CPU a loop goes to next.
     pub pick: Option<Cpu>,
+    /// Which way an undecided branch goes.
+    pub takes: Option<bool>,
 }
 
 impl Scripted {
@@ -113,6 +115,7 @@ impl Scripted {
             visited: vec![[0; 3]; n],
             level: 0,
             pick: None,
+            takes: None,
             pages,
             t,
         };
@@ -316,7 +319,6 @@ impl Scripted {
             .collect()
     }
 }
-
 impl Timed {
     /// A remote call's interrupt is pending and may be taken.
     pub fn takes_irq(&self, cpu: Cpu) -> bool {

@@ -152,6 +152,8 @@ rows! {
         None, [Breaks(LOOKS), Breaks(LOOKS), Breaks(LOOKS), Moot, Breaks(LOOKS), Moot, Moot];
     Shared: "locked ops, waits, full fences, other loads, `mm_cpumask`, remote calls, `cli`, marks of owed flushes",
         None, [Breaks(SHARED), Moot, Moot, Moot, Moot, Moot, Breaks(SHARED)];
+    Undecided: "`if either`",
+        None, [Breaks("which way it goes is a move of its own"), Moot, Moot, Moot, Moot, Moot, Moot];
     Promises: "page-table entries, `promise`, `free table`, `free mm`",
         None, [Breaks(SHARED), Breaks(SHARED), Breaks(SHARED), Moot, Breaks(SHARED), Breaks(SHARED), Moot];
 }
@@ -164,6 +166,7 @@ fn in_mask(c: Cond) -> bool {
 fn class_of(op: Op) -> Class {
     match op {
         Op::Unless { c, .. } if in_mask(c) => Class::Shared,
+        Op::Unless { c: Cond::Either, .. } => Class::Undecided,
         Op::Each { of: Set::MmCpumask, .. } | Op::Mask { .. } => Class::Shared,
         Op::Unless { c: Cond::Cr3User, .. } => Class::OwnRegisters,
         Op::Move { .. }

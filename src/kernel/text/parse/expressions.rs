@@ -124,6 +124,9 @@ impl Cursor<'_> {
             let (name, at) = self.word("a feature")?;
             return Ok(Test::Feature(name, at));
         }
+        if self.take_word("either") {
+            return Ok(Test::Either(at));
+        }
         if self.take_word("me") {
             self.expect_word("in")?;
             let (set, at) = self.word("a CPU set")?;

@@ -68,6 +68,10 @@ impl Machine for Scripted {
         self.t.is_empty(cpu, set)
     }
 
+    fn decides(&self, _: Cpu) -> bool {
+        self.takes.unwrap_or(true)
+    }
+
     fn start_loop(&mut self, cpu: Cpu, _: Set) {
         self.visited[usize::from(cpu)][self.level] = 0;
     }
