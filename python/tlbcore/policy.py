@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,19 +130,40 @@ class Policy:
         lines = "\n".join(f"  {line}" for line in header)
         return Policy(text=_core.policy_replace(self.text, name, lines, bodies))
 
-    def on(self, kernel: str | Path) -> Policy:
-        """Return this policy on the paths of a kernel text, such as `tlbcore extract` writes.
+    @property
+    def linux(self) -> str:
+        """The version of Linux that what the policy does not replace is written from, such as `6.12`."""
+        return _core.policy_linux(self.text, self.file)
 
-        Sections of the file that neither the policy nor one that it is based on replaces take the place of those of
-        `linux.kernel`.
+    def on(self, kernel: str | Path) -> Policy:
+        """Return this policy on another version of Linux, or on the paths of a kernel text.
+
+        Parameters
+        ----------
+        kernel
+            A version, `"6.12"` or `"7.3"`: the text's header says it then (`linux "7.3"`). Or a file such as `tlbcore
+            extract` writes: its sections that neither the policy nor one that it is based on replaces take the place
+            of those of `linux.kernel`.
 
         Raises
         ------
         PolicyError
-            If the file is no kernel text, or the policy does not assemble on it.
+            If there is no such version, the file is no kernel text, or the policy does not assemble on it.
         OSError
             If the file cannot be read.
+
+        Examples
+        --------
+        >>> import tlbcore as tc
+        >>> tc.policies["ipi"].linux, tc.policies["ipi"].on("7.3").linux
+        ('6.12', '7.3')
         """
+        if isinstance(kernel, str) and re.fullmatch(r"[0-9]+\.[0-9]+", kernel):
+            return Policy(
+                text=_core.policy_on_linux(self.text, self.file, kernel),
+                file=self.file,
+                programs=self.programs,
+            )
         file = Path(kernel)
         text = file.read_text(encoding="utf-8", errors="replace")
         return Policy(

@@ -6,7 +6,7 @@
 
 use super::scope::{Assume, CheckError, Scope};
 use super::{Counts, Question, SECOND, Status, check_confirmed};
-use crate::kernel::policy::{builtin, initiators, kernel, load_with, with_question};
+use crate::kernel::policy::{builtin, initiators, kernel, kernels, load_with, with_question};
 use crate::kernel::program::{Code, Copies, Features};
 use crate::kernel::text::{Expr, File, Loc, Section, Stmt, StmtKind, print, statement, statements};
 use crate::kernel::{program::Rmw, step::Violation, text::Value};
@@ -143,14 +143,20 @@ fn sections(file: &File) -> Vec<(String, Section)> {
     for file in &chain {
         file.sections.iter().for_each(|s| add(file, s));
     }
-    let kernel = kernel();
     let counts: Vec<&str> = initiators(file)
         .into_iter()
         .flat_map(|i| if i == "text_poke" { &TEXT_SECTIONS[..] } else { &KERNEL_SECTIONS[..] })
         .copied()
         .collect();
-    kernel.sections.iter().filter(|s| counts.contains(&s.name.as_str())).for_each(|s| add(kernel, s));
+    for kernel in newer(file).into_iter().chain([kernel()]) {
+        kernel.sections.iter().filter(|s| counts.contains(&s.name.as_str())).for_each(|s| add(kernel, s));
+    }
     out
+}
+
+/// What the version of Linux that it stands on has in place of the kernel's sections.
+fn newer(file: &File) -> Option<&'static File> {
+    kernels(file).ok().and_then(|k| k.newer)
 }
 
 /// A policy with one section replaced.

@@ -36,7 +36,8 @@ pub enum LitmusError {
 }
 
 /// Header lines beside those every text has.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
+    "linux",
     "verdict",
     "exists",
     "forall",

@@ -5,7 +5,6 @@ use super::machine::{CR3_USER, Model};
 use super::model::{Action, Move};
 use super::schedule::{self, Replay};
 use super::scope::{CheckError, Rest};
-use crate::kernel::policy;
 use crate::kernel::program::{At, Copies, Entry, Index, Level, Op, PageKind, Pc, Place};
 use crate::kernel::step::Violation;
 
@@ -42,6 +41,8 @@ pub struct Counterexample {
     pub schedule: String,
     /// Lane headings.
     pub lanes: Vec<String>,
+    /// The version of Linux that the kernel's own places are of.
+    pub linux: String,
     /// The moves.
     pub steps: Vec<StepView>,
     /// One sentence on what went wrong.
@@ -54,7 +55,14 @@ pub fn explain(model: &Model, moves: &[Move], rule: Violation) -> Result<Counter
     let steps = moves.iter().enumerate().map(|(i, &mv)| view(model, &replay, i, mv)).collect::<Vec<_>>();
     let lanes = model.scope.roles.iter().enumerate().map(|(i, r)| format!("cpu {i} {}", r.name)).collect();
     let closing = closing(model, &replay, moves, rule);
-    Ok(Counterexample { rule, schedule: schedule::format(model, moves), lanes, steps, closing })
+    Ok(Counterexample {
+        rule,
+        schedule: schedule::format(model, moves),
+        lanes,
+        linux: model.code.linux.clone(),
+        steps,
+        closing,
+    })
 }
 
 /// The op a CPU is about to execute in a state.
@@ -507,7 +515,7 @@ impl Counterexample {
             let what: Vec<String> = s.changes.iter().flat_map(|c| wrap(c, changed)).collect();
             row(&s.number.to_string(), &cells, &what);
         }
-        out.push_str(&format!("\nwhere (*.kernel: Linux {})\n", policy::kernel_version()));
+        out.push_str(&format!("\nwhere (*.kernel: Linux {})\n", self.linux));
         let mut shown: Vec<(String, String)> = Vec::new();
         for s in self.steps.iter().filter(|s| s.shown) {
             let Some(source) = &s.source else { continue };

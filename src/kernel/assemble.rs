@@ -48,13 +48,35 @@ pub const ENTRIES: [(&str, &str); 25] = [
     ("sync_table_free", "wait until no CPU walks page tables without a lock"),
 ];
 
-/// Assemble `file` for a machine with `features`. `kernel` supplies what no policy defines; `find` finds the
-/// policy a file is `based on`; `contexts` is the part of the kernel about memory contexts, included when the text
-/// uses it or `wants` one of its programs. `keep` names locals, by section, whose values at its end are asked about.
+/// What a policy stands on.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernels {
+    /// The version of Linux.
+    pub version: &'static str,
+    /// What differs there, if anything.
+    pub newer: Option<&'static File>,
+    /// Memory contexts, of the oldest version.
+    pub contexts: &'static File,
+    /// Everything else, of the oldest version.
+    pub kernel: &'static File,
+}
+
+impl Kernels {
+    /// The files in which a section is looked for, first to last.
+    pub fn files<'a>(&self) -> impl Iterator<Item = &'a File> + use<'a> {
+        self.newer
+            .into_iter()
+            .chain([self.contexts, self.kernel])
+            .map(|file: &'static File| -> &'a File { file })
+    }
+}
+
+/// Assemble `file` for a machine with `features`. `kernels` supply what no policy defines; `find` finds the
+/// policy a file is `based on`; the part about memory contexts is included when the text uses it or `wants` one of its
+/// programs. `keep` names locals, by section, whose values at its end are asked about.
 pub fn assemble(
     file: &File,
-    kernel: &File,
-    contexts: &File,
+    kernels: &Kernels,
     (wants, keep): (&[&str], &[(String, String)]),
     find: &dyn Fn(&str) -> Result<File, String>,
     features: Features,
@@ -62,7 +84,7 @@ pub fn assemble(
     let bases = bases(file, find)?;
     let mut chain = vec![file];
     chain.extend(&bases);
-    let section_of_contexts = |name: &str| contexts.section(name).is_some();
+    let section_of_contexts = |name: &str| kernels.contexts.section(name).is_some();
     let used = chain.iter().flat_map(|f| &f.sections).any(|s| {
         section_of_contexts(&s.name)
             || any(
@@ -71,9 +93,11 @@ pub fn assemble(
             )
     });
     if used || wants.iter().any(|n| section_of_contexts(n)) {
-        chain.push(contexts);
+        chain.extend(kernels.files());
+    } else {
+        chain.extend(kernels.newer);
+        chain.push(kernels.kernel);
     }
-    chain.push(kernel);
     Assembler { keep, ..Assembler::new(chain, features) }.run(wants)
 }
 
@@ -96,12 +120,12 @@ fn bases(file: &File, find: &dyn Fn(&str) -> Result<File, String>) -> Result<Vec
 /// and not of assembling it: a policy that is weakened on purpose may leave sections behind.
 pub fn unused<'a>(
     file: &'a File,
-    kernel: &[&File],
+    kernels: &Kernels,
     run: &[&str],
     find: &dyn Fn(&str) -> Result<File, String>,
 ) -> Result<Vec<&'a Section>, PolicyError> {
     let bases = bases(file, find)?;
-    let replaced = |name: &str| bases.iter().chain(kernel.iter().copied()).any(|f| f.section(name).is_some());
+    let replaced = |name: &str| bases.iter().chain(kernels.files()).any(|f| f.section(name).is_some());
     let entered = |name: &str| name.starts_with("cpu ") || ENTRIES.iter().any(|(n, _)| *n == name);
     let named = |name: &str| file.sections.iter().any(|s| names_section(&s.body, name));
     let known = |s: &&Section| {
@@ -113,13 +137,13 @@ pub fn unused<'a>(
 /// Refuses a text with a section that nothing uses.
 pub fn all_used(
     file: &File,
-    kernel: &[&File],
+    kernels: &Kernels,
     run: &[&str],
     find: &dyn Fn(&str) -> Result<File, String>,
 ) -> Result<(), PolicyError> {
-    let Some(section) = unused(file, kernel, run, find)?.first().copied() else { return Ok(()) };
+    let Some(section) = unused(file, kernels, run, find)?.first().copied() else { return Ok(()) };
     let bases = bases(file, find)?;
-    let others = bases.iter().chain(kernel.iter().copied()).flat_map(|f| &f.sections);
+    let others = bases.iter().chain(kernels.files()).flat_map(|f| &f.sections);
     let all = ENTRIES.iter().map(|e| e.0).chain(others.map(|o| o.name.as_str()));
     let hint = hint(&section.name, all);
     Err(PolicyError {
@@ -167,6 +191,7 @@ impl<'a> Assembler<'a> {
     fn new(chain: Vec<&'a File>, features: Features) -> Self {
         let code = Code {
             name: chain[0].name.clone(),
+            linux: String::new(),
             ops: Vec::new(),
             at: Vec::new(),
             text: Vec::new(),

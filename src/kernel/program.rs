@@ -171,6 +171,8 @@ pub struct Program {
 pub struct Code {
     /// Policy name.
     pub name: String,
+    /// The version of Linux that what the policy does not replace is written from.
+    pub linux: String,
     /// All ops of all programs.
     pub ops: Vec<Op>,
     /// Where each op comes from.

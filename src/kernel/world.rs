@@ -1,8 +1,8 @@
 //! Worlds: what machine, boot configuration and kernel version a question is about.
 //!
 //! A world's name is a set of features: `pti`, `nopti`, `nopti+invlpgb`, `nopcid`. It starts from [`Features::PTI_PCID`]
-//! and each word adds a feature, or takes it away with `no` in front; behind `@` stands the kernel version that the
-//! programs are written from. Two names of one set are one world, printed one way.
+//! and each word adds a feature, or takes it away with `no` in front; behind `@` stands the version of Linux that the
+//! programs are written from; who asks puts the policy on it. Two names of one set are one world, printed one way.
 
 use super::program::{Code, Cr3, Feature, Features, Op};
 use super::text::{File, PolicyError};
@@ -24,11 +24,8 @@ impl World {
     /// Read a name such as `nopti+invlpgb` or `pti@6.12`.
     pub fn parse(name: &str) -> Result<World, String> {
         let (words, version) = name.split_once('@').map_or((name, None), |(w, v)| (w, Some(v)));
-        let written = policy::kernel_version();
-        if let Some(other) = version.filter(|v| *v != written) {
-            return Err(format!(
-                "world `{name}`: there are no programs of Linux {other}; these are: {written}"
-            ));
+        if let Some(Err(why)) = version.map(policy::version) {
+            return Err(format!("world `{name}`: {why}"));
         }
         let mut features = Features::PTI_PCID;
         let mut said: Vec<(Feature, bool)> = Vec::new();
@@ -171,7 +168,7 @@ mod tests {
             ("", "`` is no feature"),
             ("pti+nopti", "has a feature and has it not"),
             ("pti+invlpgb", "Linux does not use INVLPGB under PTI"),
-            ("pti@5.4", "no programs of Linux 5.4; these are: 6.12"),
+            ("pti@5.4", "no programs of Linux 5.4; these are: 6.12, 7.3"),
         ] {
             let error = World::parse(name).unwrap_err();
             assert!(error.contains(said), "{error}");

@@ -195,7 +195,7 @@ fn counterexample<'py>(
     out.set_item("schedule", &x.schedule)?;
     out.set_item("text", x.text())?;
     out.set_item("closing", &x.closing)?;
-    out.set_item("kernel", format!("Linux {}", policy::kernel_version()))?;
+    out.set_item("kernel", format!("Linux {}", answer.model.code.linux))?;
     out.set_item("lanes", &x.lanes)?;
     let mut steps = Vec::new();
     for s in &x.steps {
@@ -266,6 +266,14 @@ pub fn check_worlds(text: &str, file: &str) -> PyResult<Vec<String>> {
 pub fn check_world(text: &str, file: &str, name: &str) -> PyResult<(String, Vec<String>)> {
     let world = World::parse(name).map_err(CheckError::Assumption)?;
     let file = policy::shared(file, text)?;
+    let stands_on = policy::kernels(&file)?.version;
+    if let Some((_, version)) = name.split_once('@')
+        && version != stands_on
+    {
+        let why =
+            format!("world `{name}`: {} stands on Linux {stands_on}; put it on {version} first", file.name);
+        return Err(CheckError::Assumption(why).into());
+    }
     match world::used(&file, world)? {
         Use::Runs => Ok((world.name(), Vec::new())),
         Use::Inert(lacks) => Ok((world.name(), lacks)),

@@ -39,8 +39,26 @@ pub fn policy_parsed() -> u64 {
 
 /// The files of the kernel's own paths, by name.
 #[pyfunction]
-pub fn policy_kernel() -> [(&'static str, &'static str); 2] {
-    policy::KERNEL_FILES
+pub fn policy_kernel() -> Vec<(&'static str, &'static str)> {
+    policy::KERNEL_FILES.into_iter().chain(policy::newer_files()).collect()
+}
+
+/// The versions of Linux that policies can stand on, oldest first.
+#[pyfunction]
+pub fn policy_versions() -> Vec<&'static str> {
+    policy::versions().collect()
+}
+
+/// A policy's text on another version of Linux.
+#[pyfunction]
+pub fn policy_on_linux(text: &str, file: &str, version: &str) -> PyResult<String> {
+    Ok(text::print(&policy::on_linux(&*policy::shared(file, text)?, version)?))
+}
+
+/// The version of Linux that a text stands on.
+#[pyfunction]
+pub fn policy_linux(text: &str, file: &str) -> PyResult<&'static str> {
+    Ok(policy::kernels(&*policy::shared(file, text)?)?.version)
 }
 
 /// Parse and assemble a text, some of whose sections are programs of roles; returns its header and canonical form.

@@ -6,16 +6,20 @@ use std::collections::BTreeSet;
 use super::error::SimError;
 use super::input::{Input, lazy_max_of};
 use super::scenario::{Do, Kind, Scenario};
-use crate::kernel::policy::{self, shared_builtin};
+use crate::kernel::policy;
 use crate::kernel::program::{Code, Features, Op};
+use crate::kernel::text::LINUX;
 
 /// Whether some program that the scenario runs differs from mainline's, or the policy *is* mainline.
 pub fn runs_what_is_replaced(input: &Input, code: &Code, features: Features) -> Result<bool, SimError> {
     let (own, scenario) = (&input.policy, &input.scenario);
-    if own.sections.is_empty() && own.based_on.is_none() && own.facts.iter().all(|f| f.key == "source") {
+    if own.sections.is_empty()
+        && own.based_on.is_none()
+        && own.facts.iter().all(|f| ["source", LINUX].contains(&f.key.as_str()))
+    {
         return Ok(true); // there is nothing that it could replace
     }
-    let mainline = policy::code(&shared_builtin("ipi")?, &scenario.programs(), features)?;
+    let mainline = policy::code(&policy::mainline(own)?, &scenario.programs(), features)?;
     let mut todo: Vec<String> = roots(scenario).into_iter().map(str::to_owned).collect();
     let purges = todo.iter().any(|name| name == "purge");
     if purges && lazy_max_of(own, scenario.cpus).is_some() {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::cost::{Bound, Times, name_of};
 use super::recorded::{Ask, Call, Costs, Mark, Marked, Played, Request, Target, Variant, Workload, play};
 use crate::hw::Preset;
-use crate::kernel::policy::{builtin, load_with};
+use crate::kernel::policy::{load_with, mainline};
 use crate::kernel::program::{Code, Features};
 use crate::kernel::text::{File, PolicyError};
 
@@ -143,7 +143,7 @@ impl On<'_> {
 pub fn outlook(file: &File, features: Features, preset: &Preset) -> Result<Outlook, PolicyError> {
     const WANTS: [&str; 1] = ["flush_mm"];
     let policy = On { code: load_with(file, &WANTS, features)?, preset, features };
-    let mainline = On { code: load_with(&builtin("ipi")?, &WANTS, features)?, preset, features };
+    let mainline = On { code: load_with(&*mainline(file)?, &WANTS, features)?, preset, features };
     let flush = policy.spares(Ask::Purge);
     let sync = policy.spares(Ask::Sync);
     let owed = if sync.user && !flush.user { Ask::Sync } else { Ask::Purge };

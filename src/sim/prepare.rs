@@ -34,7 +34,7 @@ pub fn assemble(
     kernel.check()?;
     let features = kernel.features(&machine.features, isolated);
     let notes = kernel.inert(&policy.name, &policy.needs, &machine.features, isolated);
-    let mainline = shared_builtin("ipi")?;
+    let mainline = policy::mainline(policy)?;
     let code = policy::code(if notes.is_empty() { policy } else { &mainline }, programs, features)?;
     refuse(&code, &machine.features)?;
     Ok((code, features, notes))

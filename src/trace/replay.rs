@@ -15,7 +15,7 @@ use super::{
 };
 use crate::hw::Preset;
 use crate::kernel::{
-    policy::{builtin, load_with},
+    policy::{builtin, load_with, mainline as mainline_of},
     program::{Code, Feature, Features, Op as MicroOp},
     text::{File, LAZY_MAX_FACTOR, PolicyError},
 };
@@ -258,7 +258,7 @@ fn ran(
     let none = Vec::new();
     let features = features_for(if inert.is_some() { &none } else { &file.needs }, pti, machine);
     let wants = programs(w);
-    let mainline = load_with(&builtin("ipi")?, &wants, features)?;
+    let mainline = load_with(&*mainline_of(file)?, &wants, features)?;
     let code = if inert.is_some() { mainline.clone() } else { load_with(file, &wants, features)? };
     let preset = machine
         .cloned()

@@ -112,6 +112,9 @@ def checked(
 ) -> Verdict:
     """Return what `check` does; `progress` is what the core calls."""
     chosen = as_policy(policy, programs=programs_in(bounds))
+    if "@" in (world := bounds.get("world") or ""):
+        name, version = world.split("@", 1)
+        chosen, bounds = chosen.on(version), {**bounds, "world": name}
     given, note = of_effect(bounds, assumed(bounds))
     asked = [
         question
@@ -184,7 +187,8 @@ def _of_mainline(worst: Verdict, question: Question, progress: Told | None) -> l
     6.12's `switch_mm_irqs_off` leaves `mm_cpumask` of the previous mm before it loads the next CR3, and a walk in
     between may go through a table that is freed meanwhile.
     """
-    mainline = policies["ipi"]
+    stands_on = _core.policy_linux(question.request["text"], question.request["file"])
+    mainline = policies["ipi"].on(stands_on)
     if not question.request["initiator"].startswith("flush_mm") or worst.counterexample is None:
         return []
     request = {**question.request, "text": mainline.text, "file": mainline.file}

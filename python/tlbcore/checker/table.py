@@ -47,7 +47,10 @@ def _stated(stated: list[str], initiator: str, scope: _Scope) -> str | None:
 
 
 def row_of(name: str, initiator: str, scope: _Scope, memory: int, world: str = "") -> Row:
-    """Check one built-in policy within one scope and world: the first one it is asked about, if none is named."""
+    """Check one built-in policy within one scope and world: the first one it is asked about, if none is named.
+
+    Behind `@` a world says the version of Linux, if it is not the oldest.
+    """
     cpus, nmis, asids, danger, bodies, text, publishes = scope
     stated = ["verified" if v else "violated" for v in _core.policy_stated(name)]
     row = Row(
@@ -79,9 +82,11 @@ def row_of(name: str, initiator: str, scope: _Scope, memory: int, world: str = "
 
 def row_request(row: Row, memory: int) -> dict[str, Any]:
     """Return the question of a row."""
-    bounds = Bounds(cpus=row.cpus, nmis=row.nmis, asids=row.asids, memory=memory, world=row.world)
+    world, _, version = row.world.partition("@")
+    policy = policies[row.policy].on(version) if version else policies[row.policy]
+    bounds = Bounds(cpus=row.cpus, nmis=row.nmis, asids=row.asids, memory=memory, world=world)
     return {
-        **request_of(policies[row.policy], bounds),
+        **request_of(policy, bounds),
         "initiator": "text_poke" if row.defers == "sync" else "purge",
         "trace": False,
         "assume": [("D", row.danger), ("N", row.bodies), ("T", row.text), ("invpcid", row.invpcid)],
@@ -89,7 +94,9 @@ def row_request(row: Row, memory: int) -> dict[str, Any]:
 
 
 @kept
-def verdict_table(*, memory: int = 8 * GIB, progress: Progress | bool | None = None) -> VerdictTable:
+def verdict_table(
+    *, memory: int = 8 * GIB, linux: str | None = None, progress: Progress | bool | None = None
+) -> VerdictTable:
     """Return the verdicts of every built-in policy at the standard scope.
 
     In every world it is asked about: 2 CPUs x {0, 1 NMI} x {D none, recycled} x {N none, recycled} x {1, 2 ASIDs} x
@@ -100,8 +107,15 @@ def verdict_table(*, memory: int = 8 * GIB, progress: Progress | bool | None = N
     ----------
     memory
         Bytes one search may hold.
+    linux
+        The version of Linux that the policies stand on, such as `"7.3"`; the one they are written for if left out.
     progress
         Called with (policies done, policies in all).
+
+    Raises
+    ------
+    PolicyError
+        If there are no texts of that version.
     """
     rows: list[Row] = []
     names = list(policies)
@@ -109,13 +123,14 @@ def verdict_table(*, memory: int = 8 * GIB, progress: Progress | bool | None = N
         for done, name in enumerate(names):
             if advance is not None:
                 advance(done, len(names))
-            policy = policies[name]
+            policy = policies[name] if linux is None else policies[name].on(linux)
+            newer = f"@{linux}" if linux is not None and linux != policies[name].linux else ""
             for world in _core.check_worlds(policy.text, policy.file):
                 for initiator in initiators_of(policy.text, policy.file):
                     if initiator == "flush_mm":
                         continue  # `check` asks them all there is to ask
                     scopes = TEXT_SCOPES if initiator == "text_poke" else FLUSH_SCOPES
-                    rows += [row_of(name, initiator, scope, memory, world) for scope in scopes]
+                    rows += [row_of(name, initiator, scope, memory, world + newer) for scope in scopes]
         if advance is not None:
             advance(len(names), len(names))
     return VerdictTable(rows=tuple(rows))

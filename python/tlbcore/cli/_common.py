@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, NoReturn, TextIO, cast
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import typer
     from rich.console import Console
     from rich.table import Table
+
+    from tlbcore.policy import Policy
 
 BAD_INPUT = 2
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h
@@ -180,6 +182,25 @@ def given(context: typer.Context) -> set[str]:
     """Return the names of the parameters that the command line gives."""
     named = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in named.items() if source is not None and source.name == "COMMANDLINE"}
+
+
+def known_version(version: str) -> None:
+    """Fail where there are no texts of a version of Linux."""
+    from tlbcore import _core
+
+    if version not in (known := _core.policy_versions()):
+        fail(f"--kernel-version takes {' or '.join(known)}: got {version!r}")
+
+
+def standing_on(asked: Sequence[Any], version: str | None, paths: Path | None) -> list[Policy]:
+    """Return the policies on a version of Linux (`--kernel-version`) and the paths of a file (`--kernel`)."""
+    from tlbcore.policy import as_policy
+
+    chosen = [as_policy(one) for one in asked]
+    if version is not None:
+        known_version(version)
+        chosen = [one.on(version) for one in chosen]
+    return chosen if paths is None else [one.on(paths) for one in chosen]
 
 
 def print_json(schema: str, version: int, **fields: object) -> None:

@@ -31,6 +31,10 @@ def command(
             metavar="FILE", help="Paths of a kernel text (`tlbcore extract`) in place of linux.kernel's."
         ),
     ] = None,
+    kernel_version: Annotated[
+        str | None,
+        typer.Option(help="Linux whose texts the policies stand on: 6.12 or 7.3.", metavar="VERSION"),
+    ] = None,
     memory: _bounds.Memory = "auto",
     reduce: Annotated[
         bool, typer.Option("--reduce/--no-reduce", help="Fuse ops that commute with everything.")
@@ -80,17 +84,15 @@ def command(
         if policy or necessary:
             _common.fail("--all checks every policy: leave the policy and --necessary out")
         _refuse_forms(html, svg, mail=mail, step=step, why="--all is a table")
-        _bounds.refuse(given - {"every", "memory", "json"}, "--all has its own bounds")
-        return _table(_bounds.size(memory), json)
+        _bounds.refuse(given - {"every", "memory", "json", "kernel_version"}, "--all has its own bounds")
+        return _table(_bounds.size(memory), json, kernel_version)
     if not policy:
         _common.fail("name a policy, or ask for --all")
     if json + mail + step > 1:
         _common.fail("--json, --mail and --step each print it their way: give one")
     asked: Any = policy
-    if kernel is not None:
-        from tlbcore.policy import as_policy
-
-        asked = as_policy(policy).on(kernel)
+    if kernel is not None or kernel_version is not None:
+        asked = _common.standing_on([policy], kernel_version, kernel)[0]
     bounds = _bounds.bounds(
         ctx,
         cpus=cpus,
@@ -205,12 +207,15 @@ def _necessary(policy: Any, json: bool, bounds: dict[str, Any]) -> int:
     return 0
 
 
-def _table(memory: int, json: bool) -> int:
+def _table(memory: int, json: bool, linux: str | None) -> int:
     """Print the verdict table; exit status 1 if a verdict differs from the policy table's."""
     from tlbcore.checker import verdict_table
 
+    if linux is not None:
+        _common.known_version(linux)
+
     with _common.progress("checking", "policies") as advance:
-        rows = verdict_table(memory=memory, progress=advance)
+        rows = verdict_table(memory=memory, linux=linux, progress=advance)
     wrong = [row for row in rows if row.stated is not None and row.stated != row.status]
     if json:
         _common.print_json("verdicts", 1, rows=[vars(row) for row in rows], differing=len(wrong))

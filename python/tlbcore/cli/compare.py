@@ -48,6 +48,10 @@ def command(
             help="Paths of a kernel text (`tlbcore extract`) in place of linux.kernel's.",
         ),
     ] = None,
+    kernel_version: Annotated[
+        str | None,
+        typer.Option(help="Linux whose texts the policies stand on: 6.12 or 7.3.", metavar="VERSION"),
+    ] = None,
     pti: Annotated[str, typer.Option(help="on, off or auto (the CPU decides).")] = "auto",
     all_figures: Annotated[
         bool, typer.Option("--all-figures", help="Every quantile, and all CPUs together.")
@@ -70,10 +74,8 @@ def command(
     if pti not in states:
         _common.fail(f"--pti takes on, off or auto: got {pti!r}")
     asked: list[Any] = list(policy or DEFAULT_POLICIES)
-    if paths is not None:
-        from tlbcore.policy import as_policy
-
-        asked = [as_policy(one).on(paths) for one in asked]
+    if paths is not None or kernel_version is not None:
+        asked = _common.standing_on(asked, kernel_version, paths)
     given: dict[str, Any] = {"duration_s": duration, "cpus": cpus, "isolated": isolated}
     load = by_name(scenario, **{name: value for name, value in given.items() if value is not None})
     kernel = Kernel(pti=states[pti], broadcast_tlb_flush=True)

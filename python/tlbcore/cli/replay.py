@@ -40,6 +40,10 @@ def command(
             help="Paths of a kernel text (`tlbcore extract`) in place of linux.kernel's.",
         ),
     ] = None,
+    kernel_version: Annotated[
+        str | None,
+        typer.Option(help="Linux whose texts the policies stand on: 6.12 or 7.3.", metavar="VERSION"),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     perfetto: Annotated[
         Path | None,
@@ -58,8 +62,8 @@ def command(
     from tlbcore.trace.replayed import check_policies, replay
 
     policies = check_policies(policy)
-    if paths is not None:
-        policies = check_policies([one.on(paths) for one in policies])
+    if paths is not None or kernel_version is not None:
+        policies = check_policies(_common.standing_on(policies, kernel_version, paths))
     whole, damage = _trace.read(trace, isolated)
     result = replay(whole, policies, machine=machine)
     if json:

@@ -3,7 +3,6 @@
 use crate::check::machine::{Model, Seen};
 use crate::check::scope::{Rest, Scope, UNBOUNDED, USER_ENTRIES};
 use crate::check::{Answer, Cut, End};
-use crate::kernel::policy;
 use crate::kernel::program::{Op, PageKind};
 use crate::kernel::world::World;
 
@@ -110,8 +109,7 @@ pub fn sentence(answer: &Answer) -> String {
         assumed.insert(0, format!("T={}", m.assume.text.name()));
     }
     let assumed = assumed.join(", ");
-    let world =
-        format!("world {} of Linux {}", World { features: m.features }.name(), policy::kernel_version());
+    let world = format!("world {} of Linux {}", World { features: m.features }.name(), m.code.linux);
     let buffers = if m.assume.store_buffers { "store buffers exact; " } else { "" };
     if let (End::Complete, Some(why)) = (&answer.end, answer.is_empty()) {
         return format!(

@@ -1,15 +1,17 @@
 //! The policy table. A new policy is one text file and one row here.
 
 mod questions;
+mod versions;
 
 use std::sync::{Arc, LazyLock};
 
 use super::assemble::{self, assemble};
 use super::program::{Code, Features};
-use super::text::{File, Loc, PolicyError, parse};
+use super::text::{Fact, File, LINUX, Loc, PolicyError, parse, print};
 use crate::cache::Cache;
 use crate::names;
 pub use questions::{Asked, asked_as, not_asked, questions, with_question};
+pub use versions::{kernels, newer_files, version, versions};
 
 /// One built-in policy.
 #[derive(Clone, Copy, Debug)]
@@ -132,6 +134,15 @@ pub fn shared_builtin(name: &str) -> Result<Arc<File>, PolicyError> {
     }
 }
 
+/// What runs where a policy does not: mainline, of the version of Linux that it stands on.
+pub fn mainline(beside: &File) -> Result<Arc<File>, PolicyError> {
+    let (own, version) = (shared_builtin("ipi")?, kernels(beside)?.version);
+    if version == kernels(&own)?.version {
+        return Ok(own);
+    }
+    shared(&own.file, &print(&on_linux(&own, version)?))
+}
+
 /// What a policy defers, by the initiators that rely on it: `purge` for flushes of the kernel range, `text_poke` for
 /// syncs of patched text, or both; `flush_mm` if it is about user ranges alone. Any other one that defers nothing counts
 /// as one of flushes. What it is asked is in [`questions`].
@@ -188,7 +199,7 @@ pub fn load(file: &File, features: Features) -> Result<Code, PolicyError> {
 
 /// The same, with the kernel programs of these names among those that are not always there.
 pub fn load_with(file: &File, wants: &[&str], features: Features) -> Result<Code, PolicyError> {
-    assemble(file, kernel(), contexts(), (wants, &[]), &base, features)
+    load_keeping(file, wants, &[], features)
 }
 
 /// The same, with these locals, by section, kept to the end of their programs: a litmus test asks about them.
@@ -198,7 +209,10 @@ pub fn load_keeping(
     keep: &[(String, String)],
     features: Features,
 ) -> Result<Code, PolicyError> {
-    assemble(file, kernel(), contexts(), (wants, keep), &base, features)
+    let kernels = kernels(file)?;
+    let mut code = assemble(file, &kernels, (wants, keep), &base, features)?;
+    kernels.version.clone_into(&mut code.linux);
+    Ok(code)
 }
 
 /// A policy that another one is based on.
@@ -232,14 +246,25 @@ pub fn on_kernel(policy: &File, paths: &File) -> Result<File, PolicyError> {
     Ok(out)
 }
 
+/// A policy on another version of Linux: its header says which.
+pub fn on_linux(policy: &File, name: &str) -> Result<File, PolicyError> {
+    let at = Loc { line: 1, col: 1 };
+    let found = version(name).map_err(|message| PolicyError { file: policy.file.clone(), at, message })?;
+    let mut out = policy.clone();
+    out.facts.retain(|f| f.key != LINUX);
+    out.facts.push(Fact { at, key: LINUX.into(), text: found.into() });
+    load(&out, Features::PTI_PCID)?;
+    Ok(out)
+}
+
 /// Refuses a text with a section that nothing uses, and that is none of those that roles run.
 pub fn all_used(file: &File, run: &[&str]) -> Result<(), PolicyError> {
-    assemble::all_used(file, &[kernel(), contexts()], run, &base)
+    assemble::all_used(file, &kernels(file)?, run, &base)
 }
 
 /// Names of the sections that nothing uses.
 pub fn unused(file: &File) -> Result<Vec<String>, PolicyError> {
-    let found = assemble::unused(file, &[kernel(), contexts()], &[], &base)?;
+    let found = assemble::unused(file, &kernels(file)?, &[], &base)?;
     Ok(found.into_iter().map(|s| s.name.clone()).collect())
 }
 

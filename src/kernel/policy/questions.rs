@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{builtin, contexts, kernel};
+use super::{builtin, contexts, kernel, kernels};
 use crate::kernel::text::{File, Section, Stmt, StmtKind, parse};
 
 /// A question: a program that relies on flushes or syncs, and what runs beside it.
@@ -110,9 +110,11 @@ pub fn not_asked(file: &File) -> Vec<String> {
 
 /// Names of the sections that run when one of `roots` does, remote calls included.
 fn used_by(chain: &[File], roots: &[&str]) -> BTreeSet<String> {
+    // A version that there is not is an error where the policy is assembled.
+    let kernels: Vec<&File> =
+        kernels(&chain[0]).map_or_else(|_| vec![contexts(), kernel()], |k| k.files().collect());
     let find = |name: &str| -> Option<&Section> {
-        let kernels = [contexts(), kernel()];
-        chain.iter().chain(kernels).find_map(|f| f.section(name))
+        chain.iter().chain(kernels.iter().copied()).find_map(|f| f.section(name))
     };
     let mut seen: BTreeSet<String> = BTreeSet::new();
     let mut todo: Vec<String> = roots.iter().map(|r| (*r).to_string()).collect();

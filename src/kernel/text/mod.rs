@@ -8,7 +8,7 @@ mod lex;
 mod parse;
 mod print;
 
-pub use parse::{LAZY_MAX_FACTOR, parse, parsed, statements};
+pub use parse::{LAZY_MAX_FACTOR, LINUX, parse, parsed, statements};
 pub use print::{print, statement};
 
 use super::program::{Alu, Cmp, Copies, Holds, PageKind, Rmw};

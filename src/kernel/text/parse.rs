@@ -14,6 +14,9 @@ mod statements;
 
 use cursor::Cursor;
 
+/// The header line that says which version of Linux a policy or test stands on.
+pub const LINUX: &str = "linux";
+
 /// The header line that multiplies `lazy_max_pages()`.
 pub const LAZY_MAX_FACTOR: &str = "lazy_max_factor";
 
@@ -166,8 +169,11 @@ impl<'a> Parser<'a> {
 
     /// What a policy may state beside its program.
     fn fact(&self, key: &str, at: Loc, text: &str, value: Loc) -> Result<(), PolicyError> {
+        if key == LINUX {
+            return Ok(()); // whether there is such a version is known where the kernel's texts are
+        }
         if key != LAZY_MAX_FACTOR {
-            let hint = names::hint(key, ["source", "limits", LAZY_MAX_FACTOR]);
+            let hint = names::hint(key, ["source", "limits", LINUX, LAZY_MAX_FACTOR]);
             return self.fail(at, format!("`{key}` is no header line of a policy{hint}"));
         }
         match text.parse::<u32>() {
