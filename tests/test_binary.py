@@ -338,6 +338,42 @@ def test_a_mask_that_is_read_through_its_pointer_is_the_whole_mask():
     assert "touch directmap" in lines
 
 
+def where_nothing_decides(then: bytes) -> bytes:
+    """`then` where a per-CPU variable that nobody knows is not 0: cmp dword gs:[0x7300], 0; je."""
+    return image.gs("65833c25", 0x7300) + b"\0" + bytes([0x74, len(then)]) + then
+
+
+def test_ways_that_part_at_a_test_of_anything_else_are_undecided():
+    lines = section(extracted(danger=where_nothing_decides(image.INVPCID_ALL) + image.FLAG_STORE))
+
+    at = lines.index("if either")
+    assert lines[at - 1 : at + 4] == [
+        "touch stack",
+        "if either",
+        "  invpcid all-including-global",
+        "  touch percpu",
+        "kernel_cr3_loaded = 1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("danger", "status"),
+    [
+        pytest.param(image.FLAG_XCHG + image.INVPCID_ALL, "verified", id="always"),
+        pytest.param(image.FLAG_XCHG + where_nothing_decides(image.INVPCID_ALL), "violated", id="on one way"),
+    ],
+)
+def test_a_flush_on_one_of_two_ways_is_not_enough(danger, status, tmp_path):
+    kernel = tmp_path / "series.kernel"
+    kernel.write_text(extracted(danger=danger))
+
+    found = tc.check(tc.policies["coalesce-v7-fixed"].on(kernel))
+
+    assert found.status == status
+    if status == "violated":
+        assert "if either: no" in str(found)
+
+
 @pytest.mark.parametrize(
     ("danger", "status"),
     [

@@ -64,7 +64,7 @@ _KNOWN = {
     "frames",
     "features",
 }
-_SAID = {"verdict", "source", "limits", "states", "note"}  # of no effect on a run
+_SAID = {"linux", "verdict", "source", "limits", "states", "note"}  # of no effect on a run
 
 
 @dataclass(frozen=True, kw_only=True)
