@@ -75,7 +75,9 @@ def fits(text: str, room: int) -> None:
         assert not line.endswith("...") or "Usage:" in line, line
 
 
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "repair" else name for name in SHOWN]
+)
 def test_what_a_command_prints_fits_eighty_columns(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
