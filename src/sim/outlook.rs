@@ -195,6 +195,7 @@ pub fn outlook(file: &File, features: Features, preset: &Preset) -> Result<Outlo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::policy::builtin;
     use crate::kernel::program::Feature;
 
     fn of(policy: &str) -> Outlook {
