@@ -140,10 +140,10 @@ fn statements(
         }
     }
     let ways: Vec<&[Item]> = items.iter().map(Vec::as_slice).collect();
-    merged(name, &ways)
+    Ok(merged(&ways))
 }
 
-fn merged(name: &str, ways: &[&[Item]]) -> Result<Vec<String>, BinaryError> {
+fn merged(ways: &[&[Item]]) -> Vec<String> {
     let mut out = Vec::new();
     let mut ways = ways.to_vec();
     loop {
@@ -170,7 +170,7 @@ fn merged(name: &str, ways: &[&[Item]]) -> Result<Vec<String>, BinaryError> {
         }
         out.extend(touches.iter().map(|(class, place)| format!("touch {class} @ \"{place}\"")));
         match keys[0] {
-            None if keys.iter().all(Option::is_none) => return Ok(out),
+            None if keys.iter().all(Option::is_none) => return out,
             Some(Item::Op(texts, place))
                 if keys.iter().all(|k| matches!(k, Some(Item::Op(t, _)) if t == texts)) =>
             {
@@ -184,7 +184,7 @@ fn merged(name: &str, ways: &[&[Item]]) -> Result<Vec<String>, BinaryError> {
                     *way = way.get(end + 1..).unwrap_or(&[]);
                 }
                 out.push("if saved_cr3 is user".into());
-                out.extend(indented(merged(name, &blocks)?));
+                out.extend(indented(merged(&blocks)));
             }
             Some(Item::Test(set, ..))
                 if keys.iter().all(|k| matches!(k, Some(Item::Test(s, ..)) if s == set)) =>
@@ -201,16 +201,16 @@ fn merged(name: &str, ways: &[&[Item]]) -> Result<Vec<String>, BinaryError> {
                     continue; // the other way warns
                 }
                 let tests = [format!("me in {set}"), format!("not me in {set}")];
-                branch(&mut out, &tests, merged(name, &inside)?, merged(name, &outside)?);
-                return Ok(out);
+                branch(&mut out, &tests, merged(&inside), merged(&outside));
+                return out;
             }
             _ => {
                 // They part at a test of something that is not modelled: either way is possible.
                 let (like, other): (Vec<&[Item]>, Vec<&[Item]>) =
                     from_here.into_iter().partition(|way| alike(way.first(), keys[0]));
                 let either = ["either".to_owned(), "either".to_owned()];
-                branch(&mut out, &either, merged(name, &like)?, merged(name, &other)?);
-                return Ok(out);
+                branch(&mut out, &either, merged(&like), merged(&other));
+                return out;
             }
         }
     }

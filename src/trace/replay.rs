@@ -20,7 +20,7 @@ use crate::kernel::{
     text::{File, LAZY_MAX_FACTOR, PolicyError},
 };
 use crate::sim::cost::{Bound, Times};
-use crate::sim::recorded::{Ask, Costs, Played, Variant, Workload, play};
+use crate::sim::recorded::{Ask, Costs, Levels, Played, Variant, Workload, play};
 
 /// The built-in policies that are shown unless others are asked for.
 pub const HEADLINE: [&str; 4] = ["ipi", "ct-late", "coalesce-v7", "coalesce-v7-fixed"];
@@ -229,7 +229,7 @@ pub fn replay(
 
 /// How many deferred requests wait on each isolated CPU, in the order of the workload's targets, from when on: first
 /// with what the recording leaves open taken as the policy would like it, then the other way.
-pub fn levels(recorded: &Recorded, file: &File, pti: bool) -> Result<[Vec<Vec<(u64, u32)>>; 2], ReplayError> {
+pub fn levels(recorded: &Recorded, file: &File, pti: bool) -> Result<[Levels; 2], ReplayError> {
     let mut runs = ran(recorded, file, pti, None, true)?.runs;
     let against = runs.pop().expect("the run against the policy is the last");
     Ok([runs.swap_remove(0).levels, against.levels])

@@ -19,7 +19,7 @@ mod timeline;
 
 use crate::kernel::step::Cpu;
 
-pub use play::{Costs, CpuPlayed, Played, Player, play};
+pub use play::{Costs, CpuPlayed, Levels, Played, Player, play};
 
 /// Not known, or not happened.
 pub const NEVER: u64 = u64::MAX;

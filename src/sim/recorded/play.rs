@@ -62,6 +62,9 @@ impl CpuPlayed {
     }
 }
 
+/// By target: how many requests wait there to be made up for, from when on.
+pub type Levels = Vec<Vec<(u64, u32)>>;
+
 /// What came of the whole.
 #[derive(Clone, Debug, Default)]
 pub struct Played {
@@ -69,8 +72,8 @@ pub struct Played {
     pub spared: Vec<bool>,
     /// By target.
     pub cpus: Vec<CpuPlayed>,
-    /// By target, if asked for: how many requests wait there to be made up for, from when on.
-    pub levels: Vec<Vec<(u64, u32)>>,
+    /// Empty unless asked for.
+    pub levels: Levels,
     /// Lines of requests that called a CPU for which the recording has no call; the first hundred.
     pub more_lines: Vec<u64>,
     /// How many such calls.
