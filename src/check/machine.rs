@@ -45,6 +45,8 @@ pub struct Model {
     pub nothing_user: bool,
     /// By op: what must still hold where it is fused ([`super::model`]).
     pub fusing: Vec<u32>,
+    /// By op: nothing need happen behind it ([`super::model`]).
+    pub behind: Vec<bool>,
     /// Cached leaves are evicted also where ops are fused: what they map has data (SEMANTICS H2).
     pub evicts: bool,
     /// Page-table isolation is on.

@@ -100,6 +100,8 @@ pub struct Answer {
     pub shortest: bool,
     /// States of the search without reductions that came to the same, if there was one.
     pub confirmed: Option<u64>,
+    /// States of that search, also where it was given up.
+    pub second: u64,
     /// The search with reductions had missed this violation: a fault of the checker.
     pub missed: bool,
 }
@@ -215,15 +217,16 @@ pub fn check_confirmed(
         over |= c.states > most;
         !over && go_on(c)
     })?;
+    let states = second.counts.states;
     Ok(match second.end {
         End::Complete => {
             let seen = answer.counts.seen | second.counts.seen;
             let counts = Counts { seen, ..answer.counts };
-            Answer { confirmed: Some(second.counts.states), counts, ..answer }
+            Answer { confirmed: Some(states), second: states, counts, ..answer }
         }
-        End::Violated(..) => Answer { missed: true, ..second },
+        End::Violated(..) => Answer { missed: true, second: states, ..second },
         End::Cut(Cut::Stopped) if !over => second,
-        End::Cut(_) => answer,
+        End::Cut(_) => Answer { second: states, ..answer },
     })
 }
 
@@ -304,6 +307,7 @@ fn explore(
         ends,
         shortest: true,
         confirmed: None,
+        second: 0,
         missed: false,
     }
 }

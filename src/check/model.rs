@@ -12,7 +12,7 @@ use super::property::Quantity;
 use super::scope::{Assume, CheckError, Scope, UNBOUNDED};
 use crate::kernel::program::{Code, Feature, Features, Holds, PageKind, Zone};
 use crate::kernel::step::Violation;
-pub use fusing::{CELLS, Need, ROWS, Row, Why};
+pub use fusing::{BEHIND, CELLS, Need, ROWS, Row, Why};
 
 /// One thing that can happen on one CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,6 +92,7 @@ impl Model {
             renamed,
             nothing_user,
             fusing: Vec::new(),
+            behind: Vec::new(),
             evicts: asks_data || faults,
             code,
             scope: scope.clone(),
@@ -116,6 +117,7 @@ impl Model {
             model.checked_zones |= u16::from(checks) << zone as u8;
         }
         model.fusing = model.code.ops.iter().map(|&op| model.fusing_of(op)).collect();
+        model.behind = model.code.ops.iter().map(|&op| model.nothing_behind(op)).collect();
         Ok(model)
     }
 

@@ -165,6 +165,7 @@ fn verdict<'py>(py: Python<'py>, answer: &Answer, traced: bool) -> PyResult<Boun
     out.set_item("states", answer.counts.states)?;
     out.set_item("transitions", answer.counts.transitions)?;
     out.set_item("depth", answer.counts.depth)?;
+    out.set_item("second", answer.second)?;
     out.set_item("bytes", answer.bytes)?;
     out.set_item("store_buffer", answer.buffer)?;
     out.set_item("bits_per_cpu", &answer.model.layout.bits.0)?;

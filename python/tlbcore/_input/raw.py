@@ -176,6 +176,7 @@ class RawVerdict(TypedDict):
     states: int
     transitions: int
     depth: int
+    second: int
     bytes: int
     store_buffer: int
     bits_per_cpu: list[int]

@@ -24,8 +24,8 @@ def _others(assume: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in assume.items() if name not in _ACCESSES}
 
 
-def answers_to(asked: list[Question], progress: Told | None) -> list[Verdict]:
-    """Answer each question under each assumption.
+def answers_to(asked: list[Question], progress: Told | None, *, confirm: int = 0) -> list[Verdict]:
+    """Answer each question under each assumption, and confirm passes as long as that has `confirm` states in all.
 
     What code may touch (D, N) and where text is patched (T) only add accesses: an access reads, changes no entry, no
     variable and no buffer, and caches nothing that could not be cached at that moment anyway (SEMANTICS H2). So every
@@ -34,10 +34,19 @@ def answers_to(asked: list[Question], progress: Told | None) -> list[Verdict]:
     of a group of questions at once, and where that is verified the group is. With `fills=demand` an access does cache,
     and each question is searched by itself.
     """
+    left = confirm
+
+    def answer(question: Question, *, trace: bool = True) -> Verdict:
+        nonlocal left
+        confirmed = replace(question, request={**question.request, "confirm": left})
+        verdict, states = _searched(confirmed, progress, trace=trace)
+        left -= min(left, states)
+        return verdict
+
     for question in asked:
         for name, levels in _ACCESSES.items():
             if question.assume.get(name, levels[0]) not in levels:
-                return [answer_to(q, progress) for q in asked]  # the core says which there are
+                return [answer(q) for q in asked]  # the core says which there are
     found: dict[int, Verdict] = {}
     proofs: list[tuple[Question, Verdict]] = []
     joined: list[Question] = []
@@ -46,11 +55,11 @@ def answers_to(asked: list[Question], progress: Told | None) -> list[Verdict]:
         harsher = _joined(question, asked)
         if harsher is not None and harsher not in joined and question.assume.get("fills") != "demand":
             joined.append(harsher)
-            done = answer_to(harsher, progress, trace=False)
+            done = answer(harsher, trace=False)
             proofs += [(harsher, done)] if done.status == "verified" else []
         proof = next((done for known, done in proofs if _implies(known, question)), None)
         if proof is None:
-            found[i] = answer_to(question, progress)
+            found[i] = answer(question)
             proofs += [(question, found[i])] if found[i].status == "verified" else []
         else:
             found[i] = replace(proof, assume=question.assume, implied=True)
@@ -81,8 +90,13 @@ def _joined(question: Question, asked: list[Question]) -> Question | None:
     return replace(question, assume={**question.assume, **more}, hypothetical=True)
 
 
-def answer_to(question: Question, progress: Told | None, *, trace: bool = True) -> Verdict:
-    """Return the verdict on one question, a violation with its run if `trace`; grade and core are found later."""
+def answer_to(question: Question, progress: Told | None) -> Verdict:
+    """Return the verdict on one question, a violation with its run; grade and core are found later."""
+    return _searched(question, progress, trace=True)[0]
+
+
+def _searched(question: Question, progress: Told | None, *, trace: bool) -> tuple[Verdict, int]:
+    """Return the verdict on one question, and how many states the search had that was to confirm it."""
     asked = {**question.request, "trace": trace, "assume": list(question.assume.items())}
     found = _core.check_run(asked, progress)
     shown = found["counterexample"]
@@ -113,7 +127,7 @@ def answer_to(question: Question, progress: Told | None, *, trace: bool = True) 
     sentence = found["sentence"]
     if question.inert:
         sentence += f" {question.name} is inert there: it needs {', '.join(question.inert)}, and what runs is mainline."
-    return Verdict(
+    verdict = Verdict(
         policy=question.name,
         status=found["status"],
         sentence=sentence,
@@ -131,3 +145,4 @@ def answer_to(question: Question, progress: Told | None, *, trace: bool = True) 
         bits_shared=found["bits_shared"],
         asked=question.request["about"],
     )
+    return verdict, found["second"]

@@ -64,8 +64,8 @@ def check(
         Treat interchangeable CPUs alike and fuse ops that commute with everything else. Verdicts are the
         same without, slower.
     confirm
-        Confirm a pass of the reduced search by one without reductions: `None` where that has no more than about a
-        million states (a second or so), `True` whatever it takes. The sentence says whether it was.
+        Confirm a pass of the reduced search by one without reductions: `None` as long as these have no more than half
+        a million states in all (a few tenths of a second), `True` whatever it takes. The sentence says whether it was.
     threads
         Threads of one search, 1 to 64; one per CPU, up to 8, if left out. Small searches run on one. The verdict, its
         schedule and every count are the same for any number.
@@ -122,8 +122,7 @@ def checked(
         for question in questions_in(chosen, world, inert, bounds, given, reduce=reduce, threads=threads)
     ]
     most = _CONFIRMED if confirm is None else _ANY if flag(confirm, "confirm", _core.CheckError) else 0
-    asked = [replace(question, request={**question.request, "confirm": most}) for question in asked]
-    answers = list(zip(answers_to(asked, progress), asked, strict=True))
+    answers = list(zip(answers_to(asked, progress, confirm=most), asked, strict=True))
     found = [(verdict, question) for verdict, question in answers if not question.hypothetical]
     beyond = [verdict for verdict, question in answers if question.hypothetical]
     beyond = [replace(v, grade="window exists") if v.status == "violated" else v for v in beyond]
@@ -146,8 +145,8 @@ def checked(
     )
 
 
-# States of an unreduced search that confirms: about a second's worth, and any number.
-_CONFIRMED = 1 << 20
+# States of the unreduced searches that confirm what one call finds: a few tenths of a second's worth, and any number.
+_CONFIRMED = 1 << 19
 _ANY = 1 << 62
 
 

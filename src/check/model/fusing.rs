@@ -6,20 +6,28 @@
 //! other CPUs do, and what happens to this one by itself: walks that cache, evictions, drains, interrupts, NMIs. A walk may
 //! itself be the violation (S6, S9), so `t` must not take from `X` what it walks through.
 //!
-//! [`ROWS`] holds the proof: for each class of ops what it [`Need`]s, and an argument for each rule. The code below
-//! asks for the needs and for nothing else, the page on checking prints the table, and `random` holds the reduced
+//! Likewise the op behind it may be carried out at once after an op `a` where every run `.. a X t ..` has a run
+//! `.. X a t ..` that does the same, or in which `a` itself breaks a rule (`a` is a right mover). Both fit together as long
+//! as what happens at once is first such ops, then any one op, then left movers: `X` between the first ones goes to the
+//! front, `X` between the last ones to the end, and neither comes back.
+//!
+//! [`ROWS`] and [`BEHIND`] hold the proof: for each class of ops what it [`Need`]s, and an argument for each rule. The code
+//! below asks for the needs and for nothing else, the page on checking prints the tables, and `random` holds the reduced
 //! search against the plain one over all rules.
 
 mod table;
 
-use table::row_of;
-pub use table::{CELLS, Need, ROWS, Row, Why};
+pub use table::{BEHIND, CELLS, Need, ROWS, Row, Why};
+use table::{behind, row_of};
 
 use crate::check::layout::Device;
 use crate::check::machine::{Abs, Model, Seen};
-use crate::kernel::program::{Ask, At, Op, Place, Slot, Touch, Zone};
+use crate::check::scope::{Fills, Rest};
+use crate::kernel::program::{Ask, At, Op, Pc, Place, Slot, Touch, Zone};
 use crate::kernel::step::{NO_PC, Outcome, Violation};
 
+/// Ops that happen at once at most: a loop of local ops may have no end.
+const MOST: usize = 200;
 /// Of an op that is never fused.
 const NEVER: u32 = u32::MAX;
 
@@ -38,16 +46,23 @@ impl Model {
 
     /// Can an NMI, a machine check or an interrupt arrive on this CPU now, or before its next op?
     fn disturbed<const W: usize>(&self, a: &Abs<'_, W>, cpu: usize, top: usize) -> bool {
-        let c = &self.layout.cpus[cpu];
+        self.interrupted(a, cpu, top) || self.hit(a, cpu)
+    }
+
+    /// Can an NMI or a machine check arrive on this CPU now?
+    fn hit<const W: usize>(&self, a: &Abs<'_, W>, cpu: usize) -> bool {
         let shared = &self.layout.shared;
-        let open = top == 0 && a.get(c.irqs) != 0;
-        if open && (c.irq.exists() || self.devices[cpu].iter().any(|d| matches!(d, Device::Runs(_)))) {
-            return true;
-        }
         if !self.assume.nmis_arrive || self.role(cpu).deaf {
             return false;
         }
         a.get(shared.mces) > 0 || a.get(shared.nmis) > 0 && !self.nmis_blocked(a, cpu)
+    }
+
+    /// Can an interrupt arrive on this CPU now, or before its next op?
+    fn interrupted<const W: usize>(&self, a: &Abs<'_, W>, cpu: usize, top: usize) -> bool {
+        let c = &self.layout.cpus[cpu];
+        let open = top == 0 && a.get(c.irqs) != 0;
+        open && (c.irq.exists() || self.devices[cpu].iter().any(|d| matches!(d, Device::Runs(_))))
     }
 
     /// May a device interrupt look at what this CPU can reach now? It changes nothing, so only ops that change what it
@@ -90,10 +105,19 @@ impl Model {
             Need::NoMmFreed => !self.layout.shared.freed_mms.exists(),
             Need::NoText => self.layout.text.is_none(),
             Need::NoTextIfSerialises if self.layout.text.is_none() => true,
-            Need::Undisturbed | Need::OneChoice | Need::OwnRequest | Need::NoCallOut => return None,
+            Need::FillsAtAnyTime => self.assume.fills == Fills::Speculative,
+            Need::AnyRule => self.scope.sought.is_none(),
+            Need::Undisturbed | Need::Uninterrupted | Need::SameNmi | Need::OneChoice => return None,
+            Need::OwnRequest | Need::NoCallOut => return None,
             Need::Unwatched | Need::SoleWriter | Need::NoTextIfSerialises => return None,
             Need::NotARemoteCall | Need::DrainedIfIret => return None,
         })
+    }
+
+    /// Need nothing happen behind this op, wherever it is carried out?
+    pub(super) fn nothing_behind(&self, op: Op) -> bool {
+        let holds = |&need: &Need| self.always(need, op) == Some(true);
+        behind(op).is_some_and(|row| row.needs.is_some_and(|needs| needs.iter().all(holds)))
     }
 
     /// Does no other CPU, and no page, give a way to a CPU's copy of this variable?
@@ -123,6 +147,16 @@ impl Model {
         }
         let needed = |need: Need| needs & 1 << need as u8 != 0;
         if needed(Need::Undisturbed) && self.disturbed(a, cpu, top) {
+            return false;
+        }
+        if needed(Need::Uninterrupted) && self.interrupted(a, cpu, top) {
+            return false;
+        }
+        // In user mode it comes by another path, and the return from one decides whether the next is blocked.
+        if needed(Need::SameNmi)
+            && (at.nmi || top == 0 && self.role(cpu).rest == Rest::User)
+            && self.hit(a, cpu)
+        {
             return false;
         }
         if needed(Need::Unwatched) && self.watched(a, cpu, top) {
@@ -157,9 +191,51 @@ impl Model {
         full && matches!(a.next_op(cpu, top).1, Op::Store { .. })
     }
 
+    /// Can something happen before the next op, at `to`, that could not before the op carried out last, at `from`? What
+    /// depends on the place is a switch of ASIDs and which interrupt a device sends; and an op that is a choice, or waits
+    /// for the store buffer where it stands, is none to be carried out at once.
+    fn begins<const W: usize>(&self, a: &Abs<'_, W>, cpu: usize, top: usize, from: Pc) -> bool {
+        let c = &self.layout.cpus[cpu];
+        let f = &c.frames[top];
+        let at = &f.locations[a.get(f.at) as usize - 1];
+        let open = top == 0 && a.get(c.irqs) != 0;
+        match at.op {
+            Op::Body(Slot::Syscall) if self.layout.asids > 1 => return true,
+            Op::Each { .. } => return true,
+            Op::Return if at.iret && a.get(c.pending) != 0 => return true,
+            _ => {}
+        }
+        open && self.code.is_idle_at(from) != self.code.is_idle_at(at.pc)
+            || self.deepest && self.overfills(a, cpu, top)
+    }
+
+    /// Behind an op at `from` that was carried out alone: go on as long as nothing need happen behind the last one.
+    pub(super) fn ahead<const W: usize>(
+        &self,
+        a: &mut Abs<'_, W>,
+        cpu: usize,
+        top: usize,
+        mut from: Pc,
+    ) -> Option<Violation> {
+        for _ in 0..MOST {
+            if !self.behind[usize::from(from)] || self.begins(a, cpu, top, from) {
+                return None;
+            }
+            from = a.next_op(cpu, top).0;
+            match a.run(cpu, top) {
+                Outcome::Next => {}
+                Outcome::Done | Outcome::Wait => return None,
+                Outcome::Violated(v) => return Some(v),
+            }
+            if a.seen & (Seen::FULL | Seen::OVERFLOW) != 0 {
+                return None;
+            }
+        }
+        None
+    }
+
     /// Carry out local ops until there is none.
     pub(super) fn tail<const W: usize>(&self, a: &mut Abs<'_, W>, cpu: usize) -> Option<Violation> {
-        const MOST: usize = 200;
         for _ in 0..MOST {
             let top = a.top(cpu)?;
             if !self.local(a, cpu, top) || self.deepest && self.overfills(a, cpu, top) {

@@ -77,7 +77,7 @@ where
         let (m, cpu) = (self.m, self.cpu);
         let c = &m.layout.cpus[cpu];
         let f = &c.frames[level];
-        let (_, op) = Abs::new(m, *self.s).next_op(cpu, level);
+        let (pc, op) = Abs::new(m, *self.s).next_op(cpu, level);
         if let Op::Each { of, .. } = op {
             let mut probe = Abs::new(m, *self.s);
             probe.level = level;
@@ -114,6 +114,7 @@ where
                 self.e.others |= a.others;
                 return Continue(());
             }
+            Outcome::Next if m.fuse => m.ahead(&mut a, cpu, level, pc),
             Outcome::Next | Outcome::Done => None,
             Outcome::Violated(v) => Some(v),
         };

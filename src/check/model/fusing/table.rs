@@ -1,6 +1,7 @@
 //! The proof: op x rules x what makes it commute.
 //!
 //! Invariant: an op whose row has no needs listed is never fused, and a row with needs has an argument for every rule.
+//! [`ROWS`] are the ops that happen with the one before them, [`BEHIND`] those that happen with the one behind them.
 
 use crate::kernel::program::{At, Cond, Cr3, Fence, Invpcid, NoFlush, Op, Place, Set, Touch, Zone};
 
@@ -10,6 +11,10 @@ use crate::kernel::program::{At, Cond, Cr3, Fence, Invpcid, NoFlush, Op, Place, 
 pub enum Need {
     /// No interrupt, NMI or machine check can arrive on this CPU before the op: what only this CPU's ops change stays.
     Undisturbed,
+    /// No interrupt can arrive on this CPU before the op; an NMI or a machine check may.
+    Uninterrupted,
+    /// An NMI or a machine check that can arrive before the op runs the same program behind it.
+    SameNmi,
     /// No device interrupt looks at what this CPU can reach: with which CR3, GSBASE and IF it does is not to be passed over.
     Unwatched,
     /// A loop has one CPU to go to, or none.
@@ -42,6 +47,10 @@ pub enum Need {
     NotARemoteCall,
     /// It is no IRET, or nothing is buffered.
     DrainedIfIret,
+    /// Walks and fetches come at any time, not only where an access is next.
+    FillsAtAnyTime,
+    /// Whatever rule breaks ends the run: none is passed over in search of another one.
+    AnyRule,
 }
 
 /// Why a rule loses nothing, or why it would.
@@ -55,6 +64,9 @@ pub enum Why {
     Opens,
     /// Under the table that is loaded before it nothing is walked, evicted or fetched: there is no such X.
     NoX,
+    /// It changes nothing, or only keeps interrupts away: whatever X could do behind it, X can do before it. A rule that
+    /// it breaks there is broken in a run of the machine.
+    Earlier,
     /// What would break it is ruled out by a need.
     Ruled,
     /// This breaks it: not fused.
@@ -71,6 +83,7 @@ impl Why {
             Own => "o",
             Opens => "p",
             NoX => "x",
+            Earlier => "e",
             Ruled => "n",
             Breaks(_) => "**no**",
             Moot => "",
@@ -93,11 +106,11 @@ pub struct Row {
 }
 
 use Need::{
-    Buffered, DrainedIfIret, NoCallOut, NoMmFreed, NoPageOfZone, NoSwitch, NoText, NoTextIfSerialises,
-    NotARemoteCall, NothingInUserTable, OneChoice, OwnCopy, OwnRequest, Pcid, SoleWriter, Undisturbed,
-    Unwatched,
+    AnyRule, Buffered, DrainedIfIret, FillsAtAnyTime, NoCallOut, NoMmFreed, NoPageOfZone, NoSwitch, NoText,
+    NoTextIfSerialises, NotARemoteCall, NothingInUserTable, OneChoice, OwnCopy, OwnRequest, Pcid, SameNmi,
+    SoleWriter, Undisturbed, Uninterrupted, Unwatched,
 };
-use Why::{Apart, Breaks, Moot, NoX, Opens, Own, Ruled};
+use Why::{Apart, Breaks, Earlier, Moot, NoX, Opens, Own, Ruled};
 
 /// Why an op is not fused that changes what other CPUs see, or looks at what they change.
 const SHARED: &str = "others write what it reads, or read what it writes";
@@ -122,7 +135,7 @@ rows! {
     OwnRegisters: "`swapgs`, reading and writing GSBASE, reading CR3, `if cr3 is user`",
         Some(&[Undisturbed, Unwatched]), [Apart, Apart, Apart, Own, Apart, Apart, Opens];
     Sti: "`sti`",
-        Some(&[Undisturbed]), [Opens, Opens, Opens, Opens, Opens, Opens, Opens];
+        Some(&[Uninterrupted]), [Opens, Opens, Opens, Opens, Opens, Opens, Opens];
     OwnContexts: "questions about this CPU's ASIDs and the request it serves",
         Some(&[Undisturbed, OwnRequest]), [Apart, Apart, Apart, Apart, Apart, Apart, Opens];
     Info: "filling `flush_tlb_info`",
@@ -142,7 +155,7 @@ rows! {
     Request: "`request`",
         Some(&[Undisturbed, SoleWriter]), [Ruled, Apart, Ruled, Apart, Apart, Apart, Opens];
     Return: "end of a program",
-        Some(&[Undisturbed, Unwatched, NotARemoteCall, DrainedIfIret, NoTextIfSerialises]), [Opens, Opens, Ruled, Opens, Opens, Opens, Opens];
+        Some(&[Uninterrupted, SameNmi, Unwatched, NotARemoteCall, DrainedIfIret, NoTextIfSerialises]), [Opens, Opens, Ruled, Opens, Opens, Opens, Opens];
     FlushAll: "`invpcid all-including-global`, `mov cr4`",
         None, [Moot, Breaks("a walk between them may go through a freed table"), Breaks("`mov cr4` serialises: code fetched between them is gone"), Moot,
             Breaks("a walk between them may be through a freed mm"), Breaks("a CPU held between them what a promise made dead"), Moot];
@@ -212,12 +225,41 @@ pub fn row_of(op: Op) -> &'static Row {
     &ROWS[class_of(op) as usize]
 }
 
-/// The table as the page on checking prints it.
+/// The proof table of the ops that happen with the op behind them.
+pub const BEHIND: &[Row] = &[
+    Row {
+        ops: "touches of zones, `run text`, bodies",
+        needs: Some(&[FillsAtAnyTime, AnyRule]),
+        why: [Earlier, Earlier, Earlier, Earlier, Earlier, Apart, Apart],
+    },
+    Row {
+        ops: "`cli`",
+        needs: Some(&[]),
+        why: [Earlier, Earlier, Earlier, Earlier, Earlier, Earlier, Apart],
+    },
+    Row {
+        ops: "moves and arithmetic of locals, branches on them and on fixed sets, `lfence`, `sfence`",
+        needs: Some(&[]),
+        why: [Apart; 7],
+    },
+];
+
+/// The row of an op behind which nothing need happen.
+pub fn behind(op: Op) -> Option<&'static Row> {
+    match op {
+        Op::Touch(Touch::Zone(_) | Touch::Text) | Op::Body(_) => Some(&BEHIND[0]),
+        Op::Irq(false) => Some(&BEHIND[1]),
+        Op::Each { .. } | Op::Loop(_) | Op::Clear | Op::Put => None,
+        _ => (class_of(op) == Class::Registers).then_some(&BEHIND[2]),
+    }
+}
+
+/// A table as the page on checking prints it.
 #[cfg(test)]
-fn printed() -> String {
+fn printed(rows: &[Row]) -> String {
     let mut out =
         format!("| Op | {} | Needs, or why not |\n|---|{}---|\n", CELLS.join(" | "), "---|".repeat(7));
-    for row in ROWS {
+    for row in rows {
         let cells: Vec<&str> = row.why.iter().map(|w| w.letter()).collect();
         let last = match row.needs {
             Some(needs) => needs.iter().map(|n| format!("`{n:?}`")).collect::<Vec<_>>().join(", "),
@@ -250,11 +292,20 @@ mod tests {
                 None => assert!(broken, "{}", row.ops),
             }
         }
+        for row in BEHIND {
+            assert!(
+                row.needs.is_some() && !row.why.iter().any(|w| matches!(w, Moot | Breaks(_))),
+                "{}",
+                row.ops
+            );
+        }
     }
 
     #[test]
-    fn the_page_on_checking_prints_the_table() {
+    fn the_page_on_checking_prints_the_tables() {
         let page = include_str!("../../../../docs/checking.md");
-        assert!(page.contains(&printed()), "docs/checking.md should hold:\n{}", printed());
+        for table in [printed(ROWS), printed(BEHIND)] {
+            assert!(page.contains(&table), "docs/checking.md should hold:\n{table}");
+        }
     }
 }
