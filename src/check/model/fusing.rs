@@ -23,7 +23,7 @@ use table::{behind, row_of};
 use crate::check::layout::Device;
 use crate::check::machine::{Abs, Model, Seen};
 use crate::check::scope::{Fills, Rest};
-use crate::kernel::program::{Ask, At, Op, Pc, Place, Slot, Touch, Zone};
+use crate::kernel::program::{Ask, At, Cond, Op, Pc, Place, Slot, Touch, Zone};
 use crate::kernel::step::{NO_PC, Outcome, Violation};
 
 /// Ops that happen at once at most: a loop of local ops may have no end.
@@ -201,7 +201,7 @@ impl Model {
         let open = top == 0 && a.get(c.irqs) != 0;
         match at.op {
             Op::Body(Slot::Syscall) if self.layout.asids > 1 => return true,
-            Op::Each { .. } => return true,
+            Op::Each { .. } | Op::Unless { c: Cond::Either, .. } => return true,
             Op::Return if at.iret && a.get(c.pending) != 0 => return true,
             _ => {}
         }
