@@ -658,7 +658,7 @@ fn an_op_behind_which_something_must_happen_is_found_out() {
                 *behind |= such(*op);
             }
         };
-        if !(0..2_000).any(|seed| is_found_out(&stirred(seed), &spoil)) {
+        if !(0..8_000).any(|seed| is_found_out(&stirred(seed), &spoil)) {
             missed.push(what);
         }
     }
