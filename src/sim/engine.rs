@@ -3,7 +3,7 @@
 //!
 //! Reading order: `build` (time 0), `class` (what an op is to the loop), `ops` (a program is carried forward), `frames` (programs
 //! begin and end), `work` (what initiators do), `stream` (user pages), `scan` and `skip` (what is jumped over),
-//! `replay` (what is known but for its misses), `save`.
+//! `replay` (what is known but for its misses), `volley` (one call to many), `save`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +20,7 @@ mod scan;
 mod skip;
 mod stream;
 pub mod tasks;
+mod volley;
 mod watch;
 mod work;
 
@@ -41,6 +42,7 @@ use replay::Courses;
 use scan::Turn;
 use skip::{Memo, Patience};
 use stream::Streaming;
+use volley::Rehearsals;
 use watch::Watch;
 
 /// Frames of a CPU: task, kernel work in it, interrupt, NMI.
@@ -208,6 +210,16 @@ pub struct Engine {
     tasks: Option<tasks::Programs>,
     /// Some process moves between CPUs.
     roamers: bool,
+    /// Calls to many CPUs in user mode may be carried out at once.
+    volleys: bool,
+    rehearsals: Rehearsals,
+    /// Interrupts taken in volleys.
+    hit: u64,
+    /// Room for whoever is early in the queue, and for how often each effect was met by class of CPU.
+    early: Vec<Key>,
+    hits: Vec<[u64; 2]>,
+    /// The CPUs that are not isolated, 64 a word.
+    housekeeping_words: Vec<u64>,
     kernel: Kernel,
 }
 
@@ -220,6 +232,8 @@ pub struct Kernel {
     pub vmap_stack: bool,
     /// `tlb_single_page_flush_ceiling`.
     pub flush_ceiling: u64,
+    /// Nothing that runs differs from mainline.
+    pub is_mainline: bool,
 }
 
 impl Engine {
@@ -333,6 +347,7 @@ impl Engine {
     /// Runs one CPU up to `stop`. Driven, it executes what others notice and stops when nobody waits for it;
     /// otherwise it stops before what others would notice, which by the order of the queue lies beyond `stop`.
     fn run(&mut self, cpu: Cpu, stop: Key, driven: bool) {
+        self.m.settle_volleys(cpu);
         self.forward(cpu, stop, driven);
         self.m.note_quiet(cpu);
     }
@@ -381,6 +396,12 @@ impl Engine {
                     }
                     self.run_scan(cpu, top, due.min(limit.0), driven);
                 }
+                Class::ScanMask => {
+                    if (c.clock, cpu) >= limit || !driven {
+                        return;
+                    }
+                    self.run_scan(cpu, top, due.min(limit.0), true);
+                }
                 Class::Body => {
                     if !self.run_body(cpu, top, due, limit, driven) {
                         return;
@@ -395,7 +416,7 @@ impl Engine {
                     if (c.clock, cpu) >= limit || !driven {
                         return;
                     }
-                    self.run_cross(cpu, top, pc);
+                    self.run_cross(cpu, top, pc, stop.0);
                 }
             }
         }

@@ -19,6 +19,7 @@ pub mod scripted;
 mod sets;
 mod text;
 mod tlb;
+mod volley;
 
 pub use contexts::Contexts;
 pub use reach::Reached;
@@ -27,6 +28,7 @@ pub use record::Step;
 pub use sets::Look;
 pub(super) use tlb::looks_up;
 pub use tlb::{CpuTlb, SavedTlb};
+pub use volley::{Asked, Effect, Shape, Shot, Shots, Volleys};
 
 /// A request for a flush, held by its initiator until it is consumed.
 #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
@@ -133,7 +135,7 @@ pub struct Core {
 impl Core {
     /// In user mode, when something happens to it; else 0. Bringing it to an earlier time would change nothing.
     #[inline]
-    fn quiet_until(&self) -> u64 {
+    pub(super) fn quiet_until(&self) -> u64 {
         if self.depth > 0 {
             return 0;
         }
@@ -212,6 +214,10 @@ pub struct Timed {
     pub contexts: Contexts,
     /// Fields `is_lazy` and `ctx_gen`, where the code has them.
     lag: Option<(usize, usize)>,
+    /// Variable `tlb_gen`, where the code has it.
+    tlb_gen: Option<usize>,
+    /// What volleys have done.
+    pub volleys: Volleys,
     /// By declared page: is it in the user table too?
     pub(super) user_mapped: Vec<bool>,
     /// First violation.
@@ -344,6 +350,8 @@ impl Timed {
             all_driven: false,
             contexts: Contexts::new(code, n),
             lag,
+            tlb_gen: named("tlb_gen"),
+            volleys: Volleys::default(),
             user_mapped: code
                 .pages
                 .iter()

@@ -40,6 +40,13 @@ pub fn assemble(
     Ok((code, features, notes))
 }
 
+/// Is this mainline's code, whatever policy it came from?
+fn is_mainline(code: &Arc<Code>, scenario: &Scenario, features: Features) -> Result<bool, SimError> {
+    let mainline = policy::code(&shared_builtin("ipi")?, &scenario.programs(), features)?;
+    let same = |a: &Code, b: &Code| (&a.ops, &a.vars, &a.fields) == (&b.ops, &b.vars, &b.fields);
+    Ok(Arc::ptr_eq(code, &mainline) || same(code, &mainline))
+}
+
 /// An engine at time 0. `bodies` by actor: what the entry code leaves of a system call.
 pub fn engine(
     input: &Input,
@@ -68,6 +75,7 @@ pub fn engine(
         lazy_max: lazy_max_of(&input.policy, s.cpus),
         vmap_stack: input.kernel.vmap_stack,
         flush_ceiling: u64::from(input.kernel.flush_ceiling),
+        is_mainline: input.skip && is_mainline(&code, s, features)?,
     };
     Engine::new(code, m, s, input.seed, kernel, bodies, input.skip).map_err(SimError::Scenario)
 }

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use super::super::draw::Draws;
 use super::super::latencies::Latencies;
-use super::super::machine::{Timed, looks_up};
+use super::super::machine::{Shot, Timed, looks_up};
 use super::super::queue::NEVER;
 use super::super::scenario::{INITIATORS, Kind as ActorKind, Path, Scenario};
 use super::super::stats::{Cause, Window};
-use super::class::{Class, Known, class_of, next_that_does, only_looks, reads_cur};
+use super::class::{Class, Known, class_of, next_that_does, only_looks, reads_cur, registers};
 use super::replay::{Courses, is_replayable};
 use super::skip::Patience;
+use super::volley::{Rehearsals, then_waits};
 use super::{Act, ActorState, DEPTH, Engine, Entries, Kernel, Own, Why, draw_gap, tasks};
-use crate::kernel::program::{Code, Op, Touch};
+use crate::kernel::program::{Code, Op, Set, Touch};
 use crate::kernel::step::{Cpu, Frame};
 use crate::kernel::vmalloc::Vmalloc;
 use crate::names;
@@ -135,7 +136,8 @@ impl Engine {
         if m.vars_of(0).len() <= 4 {
             for (pc, class) in class.iter_mut().enumerate() {
                 if only_looks(&code, pc) {
-                    *class = Class::Scan;
+                    let of_mask = matches!(code.ops[pc], Op::Each { of: Set::MmCpumask, .. });
+                    *class = if of_mask { Class::ScanMask } else { Class::Scan };
                 }
             }
         }
@@ -150,7 +152,7 @@ impl Engine {
         m.all_driven = code.programs.iter().zip(called).any(|(p, called)| {
             !called
                 && !INITIATORS.contains(&p.name.as_str())
-                && (p.start..p.end).any(|pc| class[usize::from(pc)] == Class::Cross)
+                && (p.start..p.end).any(|pc| matches!(class[usize::from(pc)], Class::Cross | Class::ScanMask))
         });
         tasks::start(&code, &mut m, &mut own, scenario);
         let does = next_that_does(&code, &m.times.op, |touch| match touch {
@@ -162,13 +164,38 @@ impl Engine {
             .iter()
             .zip(class)
             .zip(does)
-            .map(|((op, class), does)| Known { class, reads_cur: reads_cur(*op), does })
+            .enumerate()
+            .map(|(pc, ((op, class), does))| Known {
+                class,
+                reads_cur: reads_cur(*op),
+                touched: if matches!(class, Class::Scan | Class::ScanMask) {
+                    registers(&code, pc)
+                } else {
+                    0
+                },
+                then_waits: matches!(op, Op::Ipi { .. }) && then_waits(&code, pc),
+                does,
+            })
             .collect();
         let looks_pages_up = m.tlbs.is_some();
         let lazy = m.levels[0][0].clone(); // nothing yet, and as many changes are kept
+        let mut housekeeping_words = vec![0; n.div_ceil(64)];
+        for cpu in (0..n).filter(|cpu| !scenario.is_isolated(*cpu as Cpu)) {
+            housekeeping_words[cpu / 64] |= 1u64 << (cpu % 64);
+        }
+        let volleys = skip && kernel.is_mainline && !looks_pages_up && m.extra_ipi.is_none() && !m.all_driven;
+        if volleys {
+            m.volleys.shots = vec![Shot::default(); n];
+        }
         let mut engine = Engine {
             tasks: tasks::Programs::of(&code),
             kernel,
+            volleys,
+            rehearsals: Rehearsals::default(),
+            hit: 0,
+            early: Vec::new(),
+            hits: Vec::new(),
+            housekeeping_words,
             roamers: scenario
                 .actors
                 .iter()

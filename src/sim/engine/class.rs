@@ -1,6 +1,6 @@
 //! What kind of step each op is to the engine, known once the policy is assembled.
 
-use crate::kernel::program::{At, Code, Cond, Op, Pc, Set, Touch};
+use crate::kernel::program::{At, Code, Cond, Op, Pc, Set, Touch, Val};
 
 /// What kind of step an op is to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(super) enum Class {
     Acks,
     /// Head of a loop over CPUs that only looks at them.
     Scan,
+    /// The same over `mm_cpumask`, which others change.
+    ScanMask,
 }
 
 /// What the engine knows of an op before it runs.
@@ -26,6 +28,10 @@ pub(super) struct Known {
     pub(super) class: Class,
     /// It reads or writes a variable of the loop's CPU.
     pub(super) reads_cur: bool,
+    /// Head of a loop that only looks: the registers it touches, a bit each.
+    pub(super) touched: u8,
+    /// A call after which the sender waits before it does anything else that concerns others.
+    pub(super) then_waits: bool,
     /// The first op from it on that does something.
     pub(super) does: Pc,
 }
@@ -69,7 +75,22 @@ pub(super) fn only_looks(code: &Code, head: usize) -> bool {
         }
         Op::Move { .. } | Op::MoveWide { .. } | Op::Alu { .. } | Op::Put => true,
         _ => false,
-    }) && !matches!(code.ops[head], Op::Each { of: Set::Targets | Set::MmCpumask, .. })
+    }) && !matches!(code.ops[head], Op::Each { of: Set::Targets, .. })
+}
+
+/// The registers that a loop which only looks touches, a bit each.
+pub(super) fn registers(code: &Code, head: usize) -> u8 {
+    let Op::Each { done, .. } = code.ops[head] else { return 0 };
+    let of = |v: Val| if let Val::Reg(r) = v { 1 << r.0 } else { 0 };
+    (head + 1..usize::from(done)).fold(0, |all, pc| {
+        all | match code.ops[pc] {
+            Op::Load { to, .. } | Op::MoveWide { to, .. } => 1 << to.0,
+            Op::Move { to, v } => 1 << to.0 | of(v),
+            Op::Alu { to, a, b, .. } => 1 << to.0 | 1 << a.0 | of(b),
+            Op::Unless { c: Cond::Cmp(_, a, b), .. } => 1 << a.0 | of(b),
+            _ => 0,
+        }
+    })
 }
 
 /// The first op from each on that does something: in programs, touches that are not looked up take no time and change

@@ -45,7 +45,8 @@ impl Engine {
                                 return;
                             }
                         }
-                        Class::Mask | Class::Body | Class::Cross | Class::Acks | Class::Scan => return,
+                        Class::Mask | Class::Body | Class::Cross | Class::Acks => return,
+                        Class::Scan | Class::ScanMask => return,
                     }
                 }
                 Outcome::Done => return self.pop(cpu),
@@ -80,7 +81,7 @@ impl Engine {
     }
 
     /// One op that others notice: first everyone it concerns is brought to its time.
-    pub(super) fn run_cross(&mut self, cpu: Cpu, top: usize, pc: Pc) {
+    pub(super) fn run_cross(&mut self, cpu: Cpu, top: usize, pc: Pc, stop: u64) {
         let i = usize::from(cpu);
         match self.code.ops[usize::from(pc)] {
             Op::Load { from: p, .. }
@@ -94,6 +95,8 @@ impl Engine {
                 self.bring(who, cpu);
             }
             Op::Ipi { to, .. } => {
+                self.volley(cpu, pc, stop);
+                self.m.had_are_targets(cpu, false);
                 let mut next = self.m.next_member(cpu, to, 0);
                 while let Some(who) = next {
                     self.bring(who, cpu);
@@ -101,10 +104,13 @@ impl Engine {
                 }
             }
             Op::Promise(_) if self.m.cores[i].request.user => {
-                for who in 0..self.scenario.cpus {
+                let now = self.m.cores[i].clock;
+                let mut next = self.m.next_to_bring(0, now);
+                while let Some(who) = next {
                     if self.m.in_set(cpu, Set::MmCpumask, who) {
                         self.bring(who, cpu);
                     }
+                    next = self.m.next_to_bring(who + 1, now);
                 }
             }
             Op::Tlbsync | Op::Rar(_) | Op::Promise(_) => {
@@ -129,6 +135,10 @@ impl Engine {
                 frame.pc += 1;
                 self.violated(cpu, pc, v);
             }
+        }
+        if !self.m.volleys.had.is_empty() {
+            self.m.had_are_targets(cpu, true);
+            self.m.volleys.had.clear();
         }
     }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::latencies::{Durations, SavedDurations};
 use super::super::levels::Level;
-use super::super::machine::{Contexts, Core, CpuTlb, Debt, SavedTlb};
+use super::super::machine::{Contexts, Core, CpuTlb, Debt, SavedTlb, Shot};
 use super::super::stats::{N_CAUSES, STATS};
 use super::super::timeline::Timeline;
 use super::replay::Courses;
@@ -207,6 +207,7 @@ impl Engine {
             }
         }
         self.blocked = true; // or not: then nobody is woken
+        self.m.volleys.shots.fill(Shot::default());
         self.m.cores = saved.cores;
         self.m.debts = saved.debts;
         for cpu in 0..self.scenario.cpus {

@@ -12,6 +12,7 @@ use crate::kernel::step::{Cpu, Machine, Outcome};
 pub(super) struct Turn {
     pc: Pc,
     me: bool,
+    /// Of the registers that the loop touches.
     before: [u64; REGS],
     after: [u64; REGS],
     look: Look,
@@ -25,6 +26,12 @@ impl Engine {
     pub(super) fn run_scan(&mut self, cpu: Cpu, top: usize, until: u64, driven: bool) {
         let i = usize::from(cpu);
         let head = self.own[i].acts[top].frame.pc;
+        let touched = self.known[usize::from(head)].touched;
+        let of_loop = |regs: &[u64; REGS]| {
+            let mut of = *regs;
+            (0..REGS).filter(|r| touched >> r & 1 == 0).for_each(|r| of[r] = 0);
+            of
+        };
         let Op::Each { of, .. } = self.code.ops[usize::from(head)] else { unreachable!("the class says so") };
         if !driven || !self.skip {
             return self.run_private(cpu, top, until, driven);
@@ -40,15 +47,16 @@ impl Engine {
             let frame = &mut self.own[i].acts[top].frame;
             let (sets, me) = (self.m.sets_of(who), who == cpu);
             let vars = self.m.packed_vars(who);
+            let found = of_loop(&frame.regs);
             let known = self.turns.iter().find(|t| {
-                (t.pc, t.me, t.look.sets, t.look.vars) == (head, me, sets, vars) && t.before == frame.regs
+                (t.pc, t.me, t.look.sets, t.look.vars) == (head, me, sets, vars) && t.before == found
             });
             if let Some(turn) = known {
                 if now + turn.look.cost >= until {
                     self.m.cores[i].loop_next = place;
                     return self.run_private(cpu, top, until, true);
                 }
-                frame.regs = turn.after;
+                (0..REGS).filter(|r| touched >> r & 1 == 1).for_each(|r| frame.regs[r] = turn.after[r]);
                 frame.cur = who;
                 self.m.cores[i].clock = now + turn.look.cost;
                 if turn.look.put {
@@ -61,7 +69,7 @@ impl Engine {
                 continue;
             }
             self.m.cores[i].loop_next = place;
-            let (before, was) = (frame.regs, self.m.is_target(cpu, who));
+            let (before, was) = (found, self.m.is_target(cpu, who));
             loop {
                 if one(&self.code, frame, &mut self.m, cpu) != Outcome::Next {
                     return; // a rule was broken: the op by op way reports it
@@ -75,7 +83,7 @@ impl Engine {
                     return;
                 }
             }
-            let after = self.own[i].acts[top].frame.regs;
+            let after = of_loop(&self.own[i].acts[top].frame.regs);
             let cost = self.m.cores[i].clock - now;
             let put = self.m.is_target(cpu, who);
             if !was && self.turns.len() < TURNS {

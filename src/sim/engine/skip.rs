@@ -189,7 +189,7 @@ impl Engine {
                         return false;
                     }
                 }
-                Class::Cross | Class::Acks => return false,
+                Class::Cross | Class::Acks | Class::ScanMask => return false,
             }
         }
         self.m.cores[i].clock < until
@@ -197,6 +197,7 @@ impl Engine {
 
     /// Writes what was jumped over and replayed into the statistics.
     pub(super) fn settle(&mut self, cpu: Cpu) {
+        self.m.settle_volleys(cpu);
         let i = usize::from(cpu);
         let class = usize::from(self.class_of_cpu[i]);
         self.latencies.settle();

@@ -9,7 +9,7 @@ use crate::kernel::step::Cpu;
 impl Timed {
     /// When an interrupt sent now would be taken.
     fn delivery(&mut self, from: Cpu, to: Cpu, now: u64) -> u64 {
-        let near = self.socket[usize::from(from)] == self.socket[usize::from(to)];
+        let near = self.is_near(from, to);
         let extra = match &mut self.extra_ipi {
             Some((mean, draws)) => draws.exponential(*mean),
             None => 0,
@@ -22,7 +22,8 @@ impl Timed {
         let Request { id: request, user, mm, .. } = self.cores[usize::from(cpu)].request;
         let mut called = std::mem::take(&mut self.scratch);
         called.clear();
-        let mut sent = 0;
+        let had = self.volleys.count();
+        let mut sent = had;
         let mut next = self.next_member(cpu, to, 0);
         while let Some(who) = next {
             if who != cpu {
@@ -34,10 +35,10 @@ impl Timed {
         }
         if user && to == Set::Targets {
             let others = self.contexts.members(mm) - u64::from(self.contexts.has(mm, cpu));
-            self.add(cpu, Stat::lazy_skips, others.saturating_sub(called.len() as u64));
+            self.add(cpu, Stat::lazy_skips, others.saturating_sub(called.len() as u64 + u64::from(had)));
         }
         let c = &mut self.cores[usize::from(cpu)];
-        c.clock += self.times.queue_call * called.len() as u64;
+        c.clock += self.times.queue_call * (called.len() as u64 + u64::from(had));
         if sent > 0 {
             c.clock += self.times.send;
         }
@@ -45,7 +46,7 @@ impl Timed {
         c.sent += sent;
         let now = c.clock;
         self.add(cpu, Stat::ipi_rounds, u64::from(sent > 0));
-        self.add(cpu, Stat::calls_queued, called.len() as u64);
+        self.add(cpu, Stat::calls_queued, called.len() as u64 + u64::from(had));
         self.add(cpu, Stat::ipis_sent, u64::from(sent));
         for &(who, empty) in &called {
             if empty {
@@ -77,8 +78,8 @@ impl Timed {
     pub(super) fn acknowledge(&mut self, cpu: Cpu) {
         let c = &mut self.cores[usize::from(cpu)];
         let Some(call) = c.call.take() else { return };
-        let near = self.socket[usize::from(cpu)] == self.socket[usize::from(call.from)];
-        let seen = c.clock + if near { self.times.line.0 } else { self.times.line.1 };
+        let (clock, near) = (c.clock, self.is_near(cpu, call.from));
+        let seen = clock + if near { self.times.line.0 } else { self.times.line.1 };
         let s = &mut self.cores[usize::from(call.from)];
         s.acks_left -= 1;
         s.acked_at = s.acked_at.max(seen);

@@ -162,6 +162,22 @@ impl Contexts {
         self.mms[usize::from(mm)].mask[usize::from(cpu) / 64] >> (cpu % 64) & 1 == 1
     }
 
+    /// `mm_cpumask`, 64 CPUs a word.
+    #[inline]
+    pub fn mask_of(&self, mm: u16) -> &[u64] {
+        &self.mms[usize::from(mm)].mask
+    }
+
+    /// How many CPUs are in `mm_cpumask` from `from` on.
+    pub fn members_from(&self, mm: u16, from: Cpu) -> u64 {
+        let words = self.mask_of(mm).iter().enumerate().skip(usize::from(from) / 64);
+        let count = |(n, word): (usize, &u64)| {
+            let bits = if n == usize::from(from) / 64 { word & u64::MAX << (from % 64) } else { *word };
+            u64::from(bits.count_ones())
+        };
+        words.map(count).sum()
+    }
+
     /// How many CPUs are in `mm_cpumask`.
     pub fn members(&self, mm: u16) -> u64 {
         self.mms[usize::from(mm)].mask.iter().map(|w| u64::from(w.count_ones())).sum()

@@ -372,6 +372,11 @@ impl Machine for Timed {
         if request.user {
             return self.user_promise(cpu, request);
         }
+        for who in 0..self.volleys.shots.len() {
+            if self.debts[who].flushed_at < request.at && self.debts[who].served != request.id {
+                self.settle_volleys(who as Cpu);
+            }
+        }
         for (who, debt) in self.debts.iter_mut().enumerate() {
             if debt.flushed_at >= request.at || debt.served == request.id {
                 continue;

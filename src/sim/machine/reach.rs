@@ -20,6 +20,7 @@ pub enum Reached {
 impl Timed {
     /// A CPU carried out a broadcast it never saw.
     pub(super) fn broadcast_reached(&mut self, cpu: Cpu, at: u64, full: bool, id: u32) {
+        self.settle_volleys(cpu);
         let c = &mut self.cores[usize::from(cpu)];
         let debt = &mut self.debts[usize::from(cpu)];
         if full {
@@ -40,6 +41,7 @@ impl Timed {
     /// Every translation of an address space is gone from a CPU, which never saw the broadcast that took it. Of a few
     /// pages nothing is counted, as of INVLPG: their refills are the workload's.
     pub(super) fn lost_mm(&mut self, cpu: Cpu, mm: u16) {
+        self.settle_volleys(cpu);
         let asids = self.contexts.slots_of(cpu, mm);
         let i = usize::from(cpu);
         if let Some(tlbs) = &mut self.tlbs {
@@ -93,8 +95,9 @@ impl Timed {
     pub(super) fn user_promise(&mut self, cpu: Cpu, request: Request) -> Result<(), Violation> {
         let Some((is_lazy, ctx_gen)) = self.lag else { return Ok(()) };
         let mut at = 0;
-        while let Some(who) = self.contexts.next_in(request.mm, at) {
+        while let Some(who) = self.next_behind(request.mm, at, request.generation) {
             at = who + 1;
+            self.settle_volleys(who);
             match request.reached {
                 Reached::Everyone => break,
                 Reached::Others if who != cpu => continue,

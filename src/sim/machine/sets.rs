@@ -90,6 +90,31 @@ impl Timed {
         }
     }
 
+    /// How many targets a frame collected.
+    pub fn count_targets(&self, cpu: Cpu) -> u64 {
+        self.words_of(cpu).iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+
+    /// The targets a frame collected, 64 CPUs a word.
+    #[inline]
+    pub fn words_of(&self, cpu: Cpu) -> &[u64] {
+        &self.targets[usize::from(cpu) * self.words..][..self.words]
+    }
+
+    /// Those who have had the call that is being sent are, or are no longer, among the targets.
+    pub fn had_are_targets(&mut self, cpu: Cpu, are: bool) {
+        let targets = &mut self.targets[usize::from(cpu) * self.words..][..self.words];
+        for (word, had) in targets.iter_mut().zip(&self.volleys.had) {
+            *word = if are { *word | had } else { *word & !had };
+        }
+    }
+
+    /// Are both CPUs on one socket?
+    #[inline]
+    pub fn is_near(&self, cpu: Cpu, other: Cpu) -> bool {
+        self.socket[usize::from(cpu)] == self.socket[usize::from(other)]
+    }
+
     /// The sets a CPU is in, packed.
     pub fn sets_of(&self, cpu: Cpu) -> u8 {
         self.sets[usize::from(cpu)]
@@ -112,7 +137,8 @@ impl Timed {
             Set::Housekeeping => HOUSEKEEPING,
             Set::NohzFull => NOHZ_FULL,
             Set::FlushMask => FLUSH_MASK,
-            Set::Targets | Set::MmCpumask => return None,
+            Set::MmCpumask => return self.repeat_in_mask(cpu, look, until),
+            Set::Targets => return None,
         };
         let targets = &mut self.targets[usize::from(cpu) * self.words..][..self.words];
         let (stride, vars) = (self.vars, self.values.get(first * self.vars..).unwrap_or(&[]));
@@ -139,6 +165,47 @@ impl Timed {
                 break; // this CPU itself
             }
             place += 1;
+        }
+        let c = &mut self.cores[usize::from(cpu)];
+        (c.clock, c.loop_next) = (clock, place);
+        last
+    }
+
+    /// The same for the CPUs of an address space.
+    fn repeat_in_mask(&mut self, cpu: Cpu, look: Look, until: u64) -> Option<Cpu> {
+        let c = &self.cores[usize::from(cpu)];
+        let (mut clock, mut place, mut last) = (c.clock, c.loop_next, None);
+        let targets = &mut self.targets[usize::from(cpu) * self.words..][..self.words];
+        let (stride, values) = (self.vars, &self.values);
+        let vars = |who: usize| match stride {
+            2 => u64::from(values[2 * who]) << 16 | u64::from(values[2 * who + 1]),
+            _ => pack(&values[who * stride..][..stride]),
+        };
+        let mask = self.contexts.mask_of(c.request.mm);
+        'words: for word in usize::from(place) / 64..mask.len() {
+            let mut bits = mask[word];
+            if word == usize::from(place) / 64 {
+                bits &= u64::MAX << (place % 64);
+            }
+            if word == usize::from(cpu) / 64 {
+                bits &= !(1 << (cpu % 64));
+            }
+            while bits != 0 {
+                let bit = bits.trailing_zeros();
+                bits &= bits - 1;
+                let who = 64 * word + bit as usize;
+                let same = self.quiet[who] > clock
+                    && self.sets[who] == look.sets
+                    && vars(who) == look.vars
+                    && clock + look.cost < until;
+                if !same {
+                    break 'words;
+                }
+                clock += look.cost;
+                last = Some(who as Cpu);
+                place = who as Cpu + 1;
+                targets[word] |= u64::from(look.put) << bit;
+            }
         }
         let c = &mut self.cores[usize::from(cpu)];
         (c.clock, c.loop_next) = (clock, place);

@@ -33,6 +33,7 @@ impl Timed {
 
     /// It goes on: whoever has not serialised since then was left out, and may hold text it fetched before.
     pub(super) fn sync_promised(&mut self, cpu: Cpu) {
+        self.settle_all_volleys();
         let (request, now, sent) = {
             let c = &self.cores[usize::from(cpu)];
             (c.request, c.clock, c.sent)
