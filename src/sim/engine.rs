@@ -232,7 +232,7 @@ pub struct Kernel {
     pub vmap_stack: bool,
     /// `tlb_single_page_flush_ceiling`.
     pub flush_ceiling: u64,
-    /// Nothing that runs differs from mainline.
+    /// Nothing that runs differs from mainline 6.12, whose remote calls `volley` knows.
     pub is_mainline: bool,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Why nobody can tell it from one interrupt after the other:
 //!
-//! - Only mainline's programs are taken this way ([`Kernel::is_mainline`]). What their interrupts do to a CPU in user
+//! - Only the programs of mainline 6.12 are taken this way ([`Kernel::is_mainline`](super::Kernel)). What their interrupts do to a CPU in user
 //!   mode follows from how it looks ([`Shape`]), from what is asked ([`Asked`]) and from the *differences* of
 //!   generations: a handler only compares them and subtracts them. So it is the same, time by time, for every CPU of
 //!   a shape. It is found out once, on a real one that is put back as it was (`rehearse`), and kept only if the CPU
@@ -68,7 +68,7 @@ fn is_own(op: Op) -> bool {
         Op::Store { to, .. } => matches!(to.at, At::Asid(_)),
         Op::Unless { c, .. } => match c {
             Cond::Cmp(..) | Cond::Cr3User | Cond::RegUser(_) | Cond::RangeFull => true,
-            Cond::MeIn(_) | Cond::CurIn(_) | Cond::CurIsMe | Cond::Empty(_) => false,
+            Cond::MeIn(_) | Cond::CurIn(_) | Cond::CurIsMe | Cond::Empty(_) | Cond::Either => false,
         },
         Op::Ask { what, .. } => matches!(what, Ask::InfoMm | Ask::InfoGen | Ask::LoadedAsid),
         Op::Move { .. } | Op::MoveWide { .. } | Op::Alu { .. } | Op::Jump(_) | Op::Fence(_) | Op::Irq(_) => {
@@ -338,7 +338,7 @@ impl Engine {
         let before =
             (self.m.cores[i].clone(), self.m.debts[i], self.m.stats[i], self.m.by_cause[i], self.own[i].acts);
         let generation = self.m.generation_of(who);
-        let timeline = self.m.timelines[i].clone();
+        let (timeline, levels) = (self.m.timelines[i].clone(), self.m.levels[i].clone());
         let latencies = std::mem::take(&mut self.latencies);
         let counters = (self.runs, self.work, self.m.violation, self.m.queue.time_of(call.from));
         let sender = (self.m.cores[s].acks_left, self.m.cores[s].acked_at);
@@ -351,7 +351,7 @@ impl Engine {
         if let Some(generation) = generation {
             self.m.set_generation(who, generation);
         }
-        self.m.timelines[i] = timeline;
+        (self.m.timelines[i], self.m.levels[i]) = (timeline, levels);
         self.latencies = latencies;
         (self.runs, self.work, self.m.violation) = (counters.0, counters.1, counters.2);
         self.m.queue.set(call.from, counters.3);

@@ -77,6 +77,7 @@ fn same(a: &Output, b: &Output, of: &str) {
     assert_eq!(a.stats, b.stats, "{of}");
     assert_eq!(a.by_cause, b.by_cause, "{of}");
     assert_eq!(a.events, b.events, "{of}");
+    assert_eq!(a.levels, b.levels, "{of}");
     assert_eq!(a.purges, b.purges, "{of}");
     assert_eq!(
         (a.reached_ps, a.dropped, &a.violation, a.runs),
