@@ -2,11 +2,11 @@
 //!
 //! Why nobody can tell it from one interrupt after the other:
 //!
-//! - Only the programs of mainline 6.12 are taken this way ([`Kernel::is_mainline`](super::Kernel)). What their interrupts do to a CPU in user
-//!   mode follows from how it looks ([`Shape`]), from what is asked ([`Asked`]) and from the *differences* of
-//!   generations: a handler only compares them and subtracts them. So it is the same, time by time, for every CPU of
-//!   a shape. It is found out once, on a real one that is put back as it was (`rehearse`), and kept only if the CPU
-//!   ends in the shape it began in.
+//! - Only the programs of mainline 6.12 are taken this way ([`Kernel::is_mainline`](super::Kernel)). What their
+//!   interrupts do to a CPU in user mode follows from how it looks ([`Shape`]), from what is asked
+//!   ([`Asked`](super::super::machine::Asked)) and from the *differences* of generations: a handler only compares them
+//!   and subtracts them. So it is the same, time by time, for every CPU of a shape. It is found out once, on a real one
+//!   that is put back as it was (`rehearse`), and kept only if the CPU ends in the shape it began in.
 //! - On the way (looked at op by op in `rehearse`) nothing is written but the CPU itself and its `ctx_gen`, and nothing
 //!   is read of others but `tlb_gen` and the request, which stand until the acknowledgements are in: the sender
 //!   goes from its call to its wait without touching them. So the victims do not see each other.
@@ -113,8 +113,8 @@ pub(super) fn then_waits(code: &Code, pc: usize) -> bool {
 }
 
 impl Engine {
-    /// The call at `pc` is about to be sent: carries it out for those whom it finds in user mode, and notes that they have
-    /// had it. `stop`: nothing may end later.
+    /// The call at `pc` is about to be sent: carries it out for those whom it finds in user mode, and notes that they
+    /// have had it. `stop`: nothing may end later.
     pub(super) fn volley(&mut self, cpu: Cpu, pc: Pc, stop: u64) {
         let Op::Ipi { to: Set::Targets, run } = self.code.ops[usize::from(pc)] else { return };
         if !self.volleys || !self.known[usize::from(pc)].then_waits {
@@ -241,8 +241,8 @@ impl Engine {
         self.m.volleys.had = had;
     }
 
-    /// The effect that a call has on a CPU, if it is known and nothing comes between; what was counted of the CPU is of this
-    /// effect then, or nothing.
+    /// The effect that a call has on a CPU, if it is known and nothing comes between; what was counted of the CPU is of
+    /// this effect then, or nothing.
     #[inline]
     fn effect_on(&mut self, who: Cpu, call: &Shots, at: u64) -> Option<usize> {
         let shot = self.m.volleys.shots[usize::from(who)];
