@@ -8,7 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use tlbcore::trace::{
     analysis::{Analysis, Isolated},
-    import::Reader,
+    event::{Event, Hole},
+    import::{Reader, Sink},
     source,
 };
 
@@ -103,4 +104,84 @@ fn a_damaged_recording_is_read_to_its_end_or_refused_and_never_panics() {
         }
     }
     assert!(read * 10 >= cases * 9, "nearly every damaged recording still says something: {read} of {cases}");
+}
+
+/// All that a sink is told, in order.
+#[derive(Default)]
+struct Told(Vec<String>);
+
+impl Sink for Told {
+    fn event(&mut self, event: &Event<'_>) {
+        self.0.push(format!("{event:?}"));
+    }
+    fn hole(&mut self, hole: &Hole) {
+        self.0.push(format!("{hole:?}"));
+    }
+    fn note(&mut self, key: &[u8], value: &[u8]) {
+        self.0.push(format!("{key:?} {value:?}"));
+    }
+    fn piece(&mut self) {
+        self.0.push("piece".into());
+    }
+}
+
+/// What reading a text on so many threads, so many bytes at once, tells and ends with.
+fn told(text: &[u8], threads: usize, at_once: usize) -> (Vec<String>, String, String) {
+    let mut told = Told::default();
+    let source = Box::new(std::io::Cursor::new(text.to_vec()));
+    let mut reader = Reader::new("cut", source).at_once(at_once);
+    let outcome = reader.run_on(threads, &mut told, &mut |_, _| true);
+    let mut stats = reader.stats;
+    let mut unknown: Vec<_> = stats.unknown.drain().collect();
+    unknown.sort();
+    (told.0, format!("{outcome:?}"), format!("{stats:?} {unknown:?}"))
+}
+
+#[test]
+fn threads_and_cuts_change_nothing() {
+    let mut texts: Vec<Vec<u8>> =
+        ["q4.w8lost.trace.txt.xz", "k61.w3i.trace.txt.xz", "p4b.w5.head.report.txt.xz"]
+            .map(|name| recording(name).into_iter().take(50_000).collect())
+            .into();
+    // The second part begins in the middle of whatever it is: call chains, comments, another header.
+    texts.push([&texts[1][..20_000], b"\n", &texts[0][..9_000], b"\r\n", &texts[1][..9_000]].concat());
+    let chain = b"\tffffffff8faae744 flush_tlb_kernel_range+0x4 ([kernel.kallsyms])\n".repeat(3);
+    let perf = (0..200u32).flat_map(|n| {
+        let head = format!(
+            "  app {n} [002] {n}.000001: csd:csd_queue_cpu: cpu=2 callsite=a+0x2 func=f csd=0xffff8aaa\n"
+        );
+        [head.as_bytes(), &chain[..chain.len() / 3 * (n as usize % 4)], &b"\n"[..n as usize % 2]].concat()
+    });
+    texts.push(perf.collect());
+    let cases: u64 = std::env::var("TLBCORE_FUZZ_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    for seed in 0..cases {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut text = texts[seed as usize % texts.len()].clone();
+        if seed % 3 > 0 {
+            damage(&mut text, &mut rng);
+        }
+        let whole = told(&text, 1, 1 << 20);
+        let (threads, at_once) = (1 + below(&mut rng, 4), 1 + below(&mut rng, 1 << below(&mut rng, 14)));
+        let cut = told(&text, threads, at_once);
+        assert!(cut == whole, "seed {seed}: {threads} threads, {at_once} bytes at once");
+    }
+}
+
+#[test]
+fn a_sink_that_panics_ends_the_reading_on_every_thread() {
+    struct Fails(u32);
+    impl Sink for Fails {
+        fn event(&mut self, _: &Event<'_>) {
+            self.0 += 1;
+            assert!(self.0 < 300, "it had enough");
+        }
+        fn hole(&mut self, _: &Hole) {}
+    }
+    let text = recording("p4.w7.trace.txt.xz");
+    let end = std::panic::catch_unwind(move || {
+        let mut reader = Reader::new("text", Box::new(std::io::Cursor::new(text))).at_once(1000);
+        reader.run_on(4, &mut Fails(0), &mut |_, _| true).map_err(|e| e.to_string())
+    });
+    let text = *end.expect_err("it panics").downcast::<String>().expect("words");
+    assert!(text.contains("it had enough"), "{text}");
 }

@@ -1,7 +1,6 @@
 //! Recordings cross the boundary as JSON figures and as columns.
 
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 use numpy::PyArray1;
 use pyo3::{
@@ -34,8 +33,6 @@ pub struct TraceData {
     /// What a replay needs, once one was asked for.
     recorded: OnceLock<replay::Recorded>,
 }
-
-const BETWEEN_SIGNALS: Duration = Duration::from_millis(40);
 
 /// Reads a recording, or several of one machine in the order of time, to its end, or to where it is damaged (then `error` says so).
 #[pyfunction]
@@ -72,26 +69,26 @@ fn run(
     pass: &mut (impl Sink + Send),
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Option<String>> {
-    loop {
-        let step = py.detach(|| {
-            let start = Instant::now();
-            loop {
-                match reader.pump(pass) {
-                    Ok(true) if start.elapsed() < BETWEEN_SIGNALS => {}
-                    other => return other,
-                }
-            }
-        });
-        match step {
-            Ok(true) => {}
-            Ok(false) => return Ok(None),
-            Err(e @ TraceError::Damaged { .. }) => return Ok(Some(e.to_string())),
-            Err(e) => return Err(e.into()),
-        }
-        py.check_signals()?;
-        if let Some(progress) = progress {
-            progress.call1((reader.stats.bytes, reader.stats.lines))?;
-        }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let progress = progress.map(|progress| progress.clone().unbind());
+    let mut stopped = None;
+    let outcome = py.detach(|| {
+        reader.run_on(threads, pass, &mut |bytes, lines| {
+            let told = Python::attach(|py| {
+                py.check_signals()?;
+                progress.as_ref().map_or(Ok(()), |progress| progress.call1(py, (bytes, lines)).map(drop))
+            });
+            stopped = told.err();
+            stopped.is_none()
+        })
+    });
+    if let Some(error) = stopped {
+        return Err(error);
+    }
+    match outcome {
+        Ok(_) => Ok(None),
+        Err(e @ TraceError::Damaged { .. }) => Ok(Some(e.to_string())),
+        Err(e) => Err(e.into()),
     }
 }
 

@@ -64,13 +64,15 @@ pub enum Vector {
     IpiIrqWork,
     /// arm64: CPU stop, backtrace, or an inter-processor interrupt whose `ipi_entry` was not recorded.
     IpiOther,
-    /// The per-CPU timer of an architecture without a local APIC (`arch_timer`).
+    /// arm64: the per-CPU timer (`arch_timer`).
     ArchTimer,
+    /// RISC-V: the per-CPU timer.
+    RiscvTimer,
 }
 
 impl Vector {
     /// How many there are.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = 16;
     /// All of them, in the order of their numbers here.
     pub const ALL: [Vector; Self::COUNT] = [
         Self::CallFunction,
@@ -88,6 +90,7 @@ impl Vector {
         Self::IpiIrqWork,
         Self::IpiOther,
         Self::ArchTimer,
+        Self::RiscvTimer,
     ];
 
     /// The trace system's word for it.
@@ -108,6 +111,7 @@ impl Vector {
             Self::IpiIrqWork => "ipi_irq_work",
             Self::IpiOther => "ipi_other",
             Self::ArchTimer => "arch_timer",
+            Self::RiscvTimer => "riscv_timer",
         }
     }
 
@@ -118,7 +122,7 @@ impl Vector {
 
     /// Is it the CPU's own timer?
     pub fn is_timer(self) -> bool {
-        matches!(self, Self::LocalTimer | Self::ArchTimer)
+        matches!(self, Self::LocalTimer | Self::ArchTimer | Self::RiscvTimer)
     }
 
     /// Does only x86 have it?
@@ -138,7 +142,8 @@ impl Vector {
             | Self::IpiTimer
             | Self::IpiIrqWork
             | Self::IpiOther
-            | Self::ArchTimer => false,
+            | Self::ArchTimer
+            | Self::RiscvTimer => false,
         }
     }
 
@@ -183,7 +188,8 @@ impl Vector {
     /// By the name of an `irq_handler_entry`.
     pub fn of_device(name: &[u8]) -> Self {
         match name {
-            b"arch_timer" | b"arch_sys_timer" | b"arch_mem_timer" | b"riscv-timer" => Self::ArchTimer,
+            b"arch_timer" | b"arch_sys_timer" | b"arch_mem_timer" => Self::ArchTimer,
+            b"riscv-timer" => Self::RiscvTimer,
             b"IPI" => Self::IpiOther,
             _ => Self::Device,
         }
@@ -455,7 +461,7 @@ pub enum What<'a> {
         ns: u64,
     },
     /// A sum that a tool made, of many events that are not there.
-    Sum(Sum<'a>),
+    Sum(&'a Sum<'a>),
     /// sched: a task is moved to another CPU, whether it runs or waits.
     Migrate {
         /// The task.

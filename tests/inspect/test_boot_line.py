@@ -457,6 +457,18 @@ def test_the_release_is_taken_from_the_image_where_none_is_given():
     assert "boot-list-refused" in findings(tc.inspect_host(cmdline=line, cpus=4))
 
 
+@pytest.mark.parametrize(
+    ("image", "shown"),
+    [
+        ("(hd0,gpt2)/vmlinuz-5.14.0-427.el9.x86_64", "vmlinuz-5.14.0-427.el9.x86_64 (BOOT_IMAGE)"),
+        ("/linux", "not given (--kernel)"),
+    ],
+)
+def test_the_kernel_that_is_used_is_the_one_shown(image: str, shown: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["inspect", "--cmdline", f"BOOT_IMAGE={image} nohz_full=2-3"]) in (0, 1, None)
+    assert shown in capsys.readouterr().out
+
+
 # An aarch64 machine.
 
 

@@ -331,7 +331,7 @@ def test_every_layout_of_the_tools_says_the_same(tmp_path: Path, option: str):
     [
         ('{"a": 1}', "looks like JSON"),
         ("           CPU0       CPU1\n  0:   1 2 timer\n", "--interrupts BEFORE AFTER"),
-        ("[12:34:56.789012345] (+0.1) host irq_handler_entry: { cpu_id = 2 }\n", "LTTng"),
+        ("[00012345678901] (+000000000010) host irq_handler_entry: { cpu_id = 2 }\n", "LTTng"),
         ("Attaching 3 probes...\n@us[2]: 17\n", "bpftrace"),
         ("  Timer Latency\n  0 00:00:01   |   IRQ Timer Latency\n", "rtla"),
         (
@@ -705,3 +705,120 @@ def test_a_tick_stopped_for_idle_runs_again_with_the_task(tmp_path: Path):
     assert cpu["interrupts_idle"] == 1
     shown = tlbcore("explain", str(tmp_path / "trace.txt"), "--isolated", "2").stdout
     assert "This machine runs without nohz_full=" in " ".join(shown.split())
+
+
+# LTTng, as babeltrace prints it. The shapes of lines are those of published prints; names of interrupt events are
+# lttng-modules' own, UNVERIFIED against a print.
+
+
+def lttng(*events: tuple[int, float, str, str]) -> str:
+    lines = []
+    for cpu, at, name, fields in events:
+        clock = f"{int(at) // 3600:02}:{int(at) // 60 % 60:02}:{at % 60:012.9f}"
+        lines.append(f"[{clock}] (+0.000001000) node-7 {name}: {{ cpu_id = {cpu} }}, {{ {fields} }}\n")
+    return "".join(lines)
+
+
+def test_an_lttng_recording_is_read_and_what_it_has_not_is_said(tmp_path: Path):
+    switch = (
+        'prev_comm = "{}", prev_tid = {}, prev_prio = 20, prev_state = {}, next_comm = "{}", next_tid = {}'
+    )
+    events = [(0, 86000.0, "sched_switch", switch.format("swapper/0", 0, 0, "sh", 9) + ", next_prio = 20")]
+    for n in range(10):
+        at = 86390.0 + 2 * n  # past midnight
+        events.append((3, at % 86400, "x86_irq_vectors_call_function_entry", "vector = 252"))
+        events.append((3, at % 86400 + 4e-6, "x86_irq_vectors_call_function_exit", "vector = 252"))
+    events.append(
+        (3, 20.0, "sched_switch", switch.format("app", 700, 0, "kworker/3:1", 31) + ", next_prio = 20")
+    )
+    events.append(
+        (3, 20.03, "sched_switch", switch.format("kworker/3:1", 31, 1, "app", 700) + ", next_prio = 20")
+    )
+    path = tmp_path / "lttng.txt"
+    path.write_text(lttng(*events))
+    trace = tc.read_trace(path, isolated="3")
+    (cpu,) = trace.figures["report"]["isolated"]
+    assert trace.figures["broken_lines"] == 0
+    assert trace.seconds == pytest.approx(420.03)
+    assert cpu["interrupts_by_vector"]["call_function"] == 10
+    by_cause = {row["cause"]: row for row in cpu["interference"]}
+    assert by_cause["kworker"]["total_ms"] == pytest.approx(30)
+    assert cpu["knowledge"]["tasks"]["state"] == "recorded"
+    assert cpu["knowledge"]["softirqs"]["state"] == "not_recorded"
+    text = " ".join(str(tc.explain(tc.read_trace(path, isolated="3"))).split())
+    assert "Soft interrupts: not recorded." in text
+    assert "sender unknown" in text
+
+
+# What is not recorded is told in the line that needs it, whatever else is.
+
+
+def of_app(cpu: int, at: float, what: str) -> str:
+    return f"             app-700     [{cpu:03}] d.h.. {at:12.6f}: {what}\n"
+
+
+def in_short(path: Path) -> str:
+    text = " ".join(str(tc.explain(tc.read_trace(path, isolated="3"))).split())
+    return text[text.index("In short") : text.index("What took")]
+
+
+def test_nmis_alone_say_nothing_of_tasks_and_interrupts(tmp_path: Path):
+    path = tmp_path / "nmis.txt"
+    nmi = "nmi_handler: perf_event_nmi_handler() delta_ns: 5120 handled: 1"
+    path.write_text("# tracer: nop\n" + "".join(of_app(3, 10.0 + n, nmi) for n in range(5)))
+    said = in_short(path)
+    assert "5x non-maskable interrupt" in said
+    assert "Interrupts: not recorded. Other tasks and soft interrupts: not recorded." in said
+    report = tc.read_trace(path, isolated="3").figures["report"]
+    questions = [missing["question"] for missing in report["cannot_say"]]
+    assert "whether other tasks took the CPU from its task" in questions
+    assert "of what was recorded" in " ".join(str(tc.explain(tc.read_trace(path, isolated="3"))).split())
+
+
+def test_devices_alone_say_nothing_of_flushes(tmp_path: Path):
+    path = tmp_path / "devices.txt"
+    pairs = [
+        of_app(3, 10.0 + n, "irq_handler_entry: irq=30 name=dwc3")
+        + of_app(3, 10.000014 + n, "irq_handler_exit: irq=30 ret=handled")
+        for n in range(10)
+    ]
+    path.write_text("# tracer: nop\n" + "".join(pairs))
+    said = in_short(path)
+    assert (
+        "Remote calls, reschedules, timer interrupts, other tasks and soft interrupts: not recorded." in said
+    )
+    assert "None of it is a flush" not in said
+    assert "is not recorded: no event would show a remote call" in said
+
+
+def test_riscv_is_neither_arm64_nor_x86(tmp_path: Path):
+    path = tmp_path / "riscv.txt"
+    pairs = [
+        of_app(3, 10.0 + n / 10, "irq_handler_entry: irq=5 name=riscv-timer")
+        + of_app(3, 10.000004 + n / 10, "irq_handler_exit: irq=5 ret=handled")
+        + of_app(3, 10.01 + n / 10, "irq_handler_entry: irq=6 name=IPI")
+        + of_app(3, 10.010004 + n / 10, "irq_handler_exit: irq=6 ret=handled")
+        for n in range(20)
+    ]
+    path.write_text("# tracer: nop\n" + "".join(pairs))
+    report = tc.read_trace(path, isolated="3").figures["report"]
+    assert report["architecture"] == "riscv64"
+    (cpu,) = report["isolated"]
+    assert cpu["interrupts_by_vector"]["riscv_timer"] == 20
+    text = str(tc.explain(tc.read_trace(path, isolated="3")))
+    assert "TLBI" not in text
+    assert "the policies here are of x86-64" in " ".join(text.split())
+
+
+def test_perf_script_without_the_task_is_read(tmp_path: Path):
+    path = tmp_path / "perf.txt"
+    path.write_text(
+        "".join(
+            f"[003] {100 + n}.000000: irq_vectors:local_timer_entry: vector=236\n"
+            f"[003] {100 + n}.000004: irq_vectors:local_timer_exit: vector=236\n"
+            for n in range(10)
+        )
+    )
+    trace = tc.read_trace(path, isolated="3")
+    assert trace.figures["broken_lines"] == 0
+    assert trace.figures["report"]["isolated"][0]["interrupts"] == 10

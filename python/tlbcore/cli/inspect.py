@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 _TURN = {True: "yes", False: "no", None: "unknown"}
 
 
+def _booted(cmdline: str) -> str:
+    """Name the kernel by the image that the boot loader wrote into the line."""
+    from tlbcore._input.boot_line import Release
+
+    image = next((word for word in cmdline.split() if word.startswith("BOOT_IMAGE=")), "")
+    if Release.of(image) is None:
+        return "not given (--kernel)"
+    return image.removeprefix("BOOT_IMAGE=").rpartition("/")[2] + " (BOOT_IMAGE)"
+
+
 def command(
     root: Annotated[
         Path | None, typer.Option("--root", help="A directory of collected files instead of this machine.")
@@ -112,7 +122,7 @@ def _show(console: Console, host: Host) -> None:
     else:
         line(
             "kernel",
-            f"{kernel.release or 'not given (--kernel)'}; CPUs 0-{max(host.online)} taken for all there are",
+            f"{kernel.release or _booted(kernel.cmdline)}; CPUs 0-{max(host.online)} taken for all there are",
         )
     line("", " ".join(kernel.cmdline.split()))
     for at, option in enumerate(host.boot["option"].tolist()):

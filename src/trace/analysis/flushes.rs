@@ -11,6 +11,8 @@ use crate::trace::{
 };
 
 const MAX_BROADCASTS: usize = 64;
+/// Call chains remembered: of one machine a few dozen differ.
+const MAX_CHAINS: usize = 4096;
 /// A call chain is recorded with its event; the two are stamped one after the other.
 const STACK_NS: u64 = 1_000_000;
 
@@ -90,9 +92,22 @@ impl Analysis {
         }
     }
 
+    /// What a call chain says; few different ones occur.
+    pub(super) fn of_stack(&mut self, frames: &[u8]) -> Option<Cause> {
+        if let Some(known) = self.chains.get(frames) {
+            return *known;
+        }
+        if self.chains.len() >= MAX_CHAINS {
+            self.chains.clear();
+        }
+        let cause = cause::of_stack(frames);
+        self.chains.insert(frames.into(), cause);
+        cause
+    }
+
     /// A call chain belongs to the latest operation of its task, if that was just now.
     pub(super) fn stack(&mut self, e: &Event<'_>, frames: &[u8]) {
-        let Some(cause) = cause::of_stack(frames) else { return };
+        let Some(cause) = self.of_stack(frames) else { return };
         let Some(context) = self.contexts.get(e.task.pid) else { return };
         let op = context.announced.or(context.last);
         if let Some(op) = op.and_then(|op| self.ops.get_mut(op))

@@ -111,7 +111,7 @@ impl Analysis {
         if self.kinds.csd_queue > 0 || !signature::sends_calls(frames) {
             return;
         }
-        let cause = cause::of_stack(frames).unwrap_or(Cause::CallFrom);
+        let cause = self.of_stack(frames).unwrap_or(Cause::CallFrom);
         let comm = self.sender_name(e);
         let user = signature::patched_for(frames).filter(|_| cause == Cause::TextSync);
         let via = user.map_or(Sym::NONE, |user| self.symbols.number(user));

@@ -54,7 +54,7 @@ impl Analysis {
         if std::mem::take(&mut self.cpu(e.cpu).wrapped) {
             return;
         }
-        let of_device = |v: Vector| matches!(v, Vector::Device | Vector::ArchTimer);
+        let of_device = |v: Vector| matches!(v, Vector::Device | Vector::ArchTimer | Vector::RiscvTimer);
         let innermost = self.cpu(e.cpu).irqs.iter().rev().find(|i| of_device(i.vector)).map(|i| i.vector);
         self.irq_close(e, Some(innermost.unwrap_or(vector)));
     }
@@ -65,7 +65,7 @@ impl Analysis {
             Vector::CallFunction | Vector::CallFunctionSingle | Vector::IpiCall => Cause::CallUnknown,
             Vector::Reschedule | Vector::IpiReschedule => Cause::RescheduleOther,
             Vector::IrqWork | Vector::IpiIrqWork => Cause::IrqWork,
-            Vector::LocalTimer | Vector::ArchTimer => Cause::Timer,
+            Vector::LocalTimer | Vector::ArchTimer | Vector::RiscvTimer => Cause::Timer,
             Vector::Other => Cause::OtherVector,
             Vector::Device => Cause::Device,
             Vector::Platform => Cause::PlatformIpi,

@@ -25,8 +25,10 @@ pub struct Kinds {
     pub syscalls: u64,
     /// tlb_flush.
     pub tlb_flush: u64,
-    /// osnoise.
+    /// osnoise, apart from NMIs, which have an event of their own.
     pub noise: u64,
+    /// nmi_handler and nmi_noise.
+    pub nmis: u64,
     /// cgroup_attach_task and cgroup_transfer_tasks.
     pub cgroups: u64,
     /// softirq_entry.

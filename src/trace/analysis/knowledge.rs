@@ -77,7 +77,7 @@ pub(super) fn of_vector(vector: Vector) -> u32 {
             CALLS | RESCHEDULES | IRQ_WORK
         }
         Vector::IpiOther => DEVICES,
-        Vector::ArchTimer => TIMERS | DEVICES,
+        Vector::ArchTimer | Vector::RiscvTimer => TIMERS | DEVICES,
     }
 }
 

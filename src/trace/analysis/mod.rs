@@ -111,6 +111,8 @@ pub struct Analysis {
     asked: VecDeque<(u32, u64, Cause)>,
     /// What functions ask for, of those met.
     asking: rustc_hash::FxHashMap<Sym, Option<Cause>>,
+    /// What call chains say, of those met.
+    chains: rustc_hash::FxHashMap<Box<[u8]>, Option<Cause>>,
     /// CPUs whose task another has displaced.
     displaced: usize,
     /// The recorder noted which CPUs it recorded.
@@ -153,6 +155,7 @@ impl Analysis {
             heard: VecDeque::new(),
             asked: VecDeque::new(),
             asking: rustc_hash::FxHashMap::default(),
+            chains: rustc_hash::FxHashMap::default(),
             displaced: 0,
             noted: false,
             noted_kinds: 0,
@@ -484,7 +487,7 @@ impl Sink for Analysis {
                 self.handler(e, function);
             }
             What::Function { name } => self.hear_function(e, name),
-            What::Sum(sum) => self.sum(e, &sum),
+            What::Sum(sum) => self.sum(e, sum),
             What::Migrate { pid, to } => {
                 if self.displaced > 0 {
                     self.moved_to(to, pid, e.at_ns);
@@ -505,7 +508,8 @@ impl Sink for Analysis {
             What::Noise { kind, name, duration_ns } => {
                 let firmware = kind == b"hardware";
                 self.hwlat |= firmware && name == b"hwlat";
-                self.kinds.noise += u64::from(!firmware);
+                self.kinds.nmis += u64::from(kind == b"nmi");
+                self.kinds.noise += u64::from(!firmware && kind != b"nmi");
                 self.kinds.firmware += u64::from(firmware);
                 self.cpu(e.cpu).kinds |= knowledge::of_noise(kind);
                 self.noise(e, kind, name, duration_ns);

@@ -93,7 +93,7 @@ pub struct Report {
     pub window: Option<(String, String)>,
     /// The marker that opens it occurs.
     pub window_found: bool,
-    /// `x86_64` or `aarch64`, where events of only one of them occur.
+    /// `x86_64`, `aarch64` or `riscv64`, where events of only one of them occur.
     pub architecture: Option<&'static str>,
     /// Recordings that stand one behind the other in the text.
     pub recordings: u64,
@@ -191,10 +191,13 @@ fn architecture(a: &Analysis) -> Option<&'static str> {
     let has = |which: fn(Vector) -> bool| {
         Vector::ALL.iter().any(|v| which(*v) && a.cpus.iter().any(|c| c.figures.vectors[*v as usize] > 0))
     };
-    match (has(Vector::is_x86), has(|v| !v.is_x86() && !matches!(v, Vector::Device))) {
-        (true, false) => Some("x86_64"),
-        (false, true) => Some("aarch64"),
-        (true, true) | (false, false) => None,
+    // Several have an interrupt that is only called `IPI`.
+    let arm = |v: Vector| !v.is_x86() && !matches!(v, Vector::Device | Vector::IpiOther | Vector::RiscvTimer);
+    match (has(Vector::is_x86), has(arm), has(|v| v == Vector::RiscvTimer)) {
+        (true, false, false) => Some("x86_64"),
+        (false, true, false) => Some("aarch64"),
+        (false, false, true) => Some("riscv64"),
+        _ => None,
     }
 }
 
@@ -263,7 +266,7 @@ fn cannot_say(a: &Analysis, cpus: &[CpuReport]) -> Vec<Missing> {
         );
     }
     if k.vectors == 0 && k.noise + k.sums == 0 && !on(knowledge::EVERY_INTERRUPT) {
-        let nothing = k.csd_entry + k.csd_queue + k.ipi + k.probes + k.firmware + k.switches == 0;
+        let nothing = k.nmis + k.csd_entry + k.csd_queue + k.ipi + k.probes + k.firmware + k.switches == 0;
         say(
             "how often a CPU was interrupted, and for how long",
             "no irq_vectors events (on arm64: no irq_handler_entry and ipi_entry)",
@@ -316,7 +319,7 @@ fn cannot_say(a: &Analysis, cpus: &[CpuReport]) -> Vec<Missing> {
             false,
         );
     }
-    let of_x86 = architecture(a) != Some("aarch64");
+    let of_x86 = !matches!(architecture(a), Some("aarch64" | "riscv64"));
     if k.vmalloc == 0 && of_x86 {
         say(
             "whose freed areas filled the lazy list",

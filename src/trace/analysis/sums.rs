@@ -79,7 +79,7 @@ impl Analysis {
     /// The end of the pass: sums count if no event tells more.
     pub(super) fn settle_sums(&mut self) {
         let k = &self.kinds;
-        if k.sums == 0 || k.noise + k.vectors + k.switches + k.softirqs > 0 {
+        if k.sums == 0 || k.noise + k.nmis + k.vectors + k.switches + k.softirqs > 0 {
             self.kinds.sums = 0;
             self.cpus.iter_mut().for_each(|cpu| cpu.figures.sums = None);
             return;

@@ -5,7 +5,7 @@
 //! pads event names; stack traces follow their event on lines of their own, sometimes after other CPUs' events.
 
 use super::{
-    Sink,
+    Lexed, Sink,
     body::body_of,
     head::{Head, Name, front, header},
     scan::{decimal, number, spaces, symbol},
@@ -26,6 +26,7 @@ pub(super) const KERNEL_LINE: &str = "a line of the kernel log";
 #[derive(Default)]
 pub struct Ftrace {
     stack: Option<StackHead>,
+    comm: Vec<u8>,
     frames: Vec<u8>,
     /// An event was seen since the last header.
     begun: bool,
@@ -37,23 +38,99 @@ struct StackHead {
     at_ns: u64,
     cpu: u32,
     pid: u32,
-    comm: Vec<u8>,
     line: u64,
+}
+
+/// What a line says by itself, whatever stands in front of it; the rest is for [`Ftrace::plain`].
+#[inline]
+pub(super) fn lex(text: &[u8]) -> Lexed<'_> {
+    if text.starts_with(b" => ") || text.starts_with(b"=> ") {
+        return frame(text).map_or(Lexed::Plain(text), |name| Lexed::Frame { text, name });
+    }
+    match text.first() {
+        None | Some(b'#') => return Lexed::Plain(text),
+        Some(_) => {}
+    }
+    let inner = journal(text);
+    let Ok((head, name)) = header(inner) else { return Lexed::Plain(text) };
+    if head.task.comm.starts_with(b"=> ") {
+        return Lexed::Plain(text); // a frame, if a stack is open
+    }
+    if is_stack(inner, name) {
+        return Lexed::Stack(head);
+    }
+    let Ok(what) = what(inner, name) else { return Lexed::Plain(text) };
+    let Head { task, cpu, in_interrupt, at_ns } = head;
+    Lexed::Event(Event { at_ns, cpu, task, in_interrupt, line: 0, what })
+}
+
+/// `<stack trace>` stands in place of `event: body`, or behind trace-cmd's `kernel_stack:`.
+#[inline]
+fn is_stack(text: &[u8], name: Name) -> bool {
+    name.start == name.end || text[name.start..name.end] == *b"kernel_stack"
+}
+
+/// The function of a frame; trace-cmd leaves out the first space and adds the address in brackets.
+#[inline]
+fn frame(text: &[u8]) -> Option<&[u8]> {
+    let frame = text.trim_ascii_start().strip_prefix(b"=> ")?.trim_ascii();
+    Some(symbol(&frame[..memchr::memchr(b' ', frame).unwrap_or(frame.len())]))
 }
 
 impl Ftrace {
     /// Reads one line and delivers what it says.
     #[inline]
     pub fn line(&mut self, text: &[u8], number: u64, to: &mut impl Sink) -> Result<(), Fault> {
+        self.apply(&mut lex(text), number, to)
+    }
+
+    /// Delivers what a line says, in the order of the lines.
+    #[inline]
+    pub(super) fn apply(
+        &mut self,
+        lexed: &mut Lexed<'_>,
+        number: u64,
+        to: &mut impl Sink,
+    ) -> Result<(), Fault> {
+        match lexed {
+            Lexed::Event(event) => {
+                self.finish(to);
+                self.begun = true;
+                event.line = number;
+                to.event(event);
+            }
+            Lexed::Frame { name, .. } if self.stack.is_some() => self.push(name),
+            Lexed::Stack(head) => {
+                self.finish(to);
+                self.open(head, number);
+            }
+            Lexed::Frame { text, .. } | Lexed::Plain(text) => return self.plain(text, number, to),
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, name: &[u8]) {
+        if self.frames.len() < MAX_STACK {
+            self.frames.extend_from_slice(name);
+            self.frames.push(b'\n');
+        }
+    }
+
+    fn open(&mut self, head: &Head<'_>, line: u64) {
+        self.begun = true;
+        let &Head { at_ns, cpu, task, .. } = head;
+        self.comm.clear();
+        self.comm.extend_from_slice(task.comm);
+        self.stack = Some(StackHead { at_ns, cpu, pid: task.pid, line });
+        self.frames.clear();
+    }
+
+    /// A line of which [`lex`] does not tell what it is.
+    #[cold]
+    fn plain(&mut self, text: &[u8], number: u64, to: &mut impl Sink) -> Result<(), Fault> {
         if self.stack.is_some() {
-            // trace-cmd leaves out the first space and adds the address in brackets.
-            if let Some(frame) = text.trim_ascii_start().strip_prefix(b"=> ") {
-                if self.frames.len() < MAX_STACK {
-                    let frame = frame.trim_ascii();
-                    let name = &frame[..memchr::memchr(b' ', frame).unwrap_or(frame.len())];
-                    self.frames.extend_from_slice(symbol(name));
-                    self.frames.push(b'\n');
-                }
+            if let Some(name) = frame(text) {
+                self.push(name);
                 return Ok(());
             }
             self.finish(to);
@@ -99,7 +176,8 @@ impl Ftrace {
                     front(text).and_then(|(head, at)| Some((head, osnoise_row(&text[at..])?)))
                 {
                     self.begun = true;
-                    let what = What::Sum(Sum::Noise(sums));
+                    let sum = Sum::Noise(sums);
+                    let what = What::Sum(&sum);
                     let Head { task, cpu, in_interrupt, at_ns } = head;
                     to.event(&Event { at_ns, cpu, task, in_interrupt, line: number, what });
                     return Ok(());
@@ -119,19 +197,11 @@ impl Ftrace {
         number: u64,
         to: &mut impl Sink,
     ) -> Result<(), Fault> {
-        self.begun = true;
-        if name.start == name.end || text[name.start..name.end] == *b"kernel_stack" {
-            // `<stack trace>` stands in place of `event: body`, or behind trace-cmd's `kernel_stack:`.
-            self.stack = Some(StackHead {
-                at_ns: head.at_ns,
-                cpu: head.cpu,
-                pid: head.task.pid,
-                comm: head.task.comm.to_vec(),
-                line: number,
-            });
-            self.frames.clear();
+        if is_stack(text, name) {
+            self.open(&head, number);
             return Ok(());
         }
+        self.begun = true;
         let what = what(text, name)?;
         to.event(&Event {
             at_ns: head.at_ns,
@@ -145,12 +215,13 @@ impl Ftrace {
     }
 
     /// Delivers a stack trace that the end of the text or another line has closed.
+    #[inline]
     pub fn finish(&mut self, to: &mut impl Sink) {
         if let Some(head) = self.stack.take() {
             to.event(&Event {
                 at_ns: head.at_ns,
                 cpu: head.cpu,
-                task: Task { comm: &head.comm, pid: head.pid, tgid: None },
+                task: Task { comm: &self.comm, pid: head.pid, tgid: None },
                 in_interrupt: None,
                 line: head.line,
                 what: What::Stack { frames: &self.frames },

@@ -1,6 +1,6 @@
 //! The front of a line of trace text: task, CPU, flags and time, in every layout the kernel and trace-cmd print.
 
-use super::scan::{decimal, spaces};
+use super::scan::{decimal, spaces, to_space};
 use crate::trace::{MAX_CPUS, event::Task};
 
 /// Column (from 0) and what was expected there.
@@ -63,7 +63,10 @@ fn header_from(text: &[u8], dash: usize) -> Result<(Head<'_>, Name), Fault> {
 
 #[inline]
 fn front_from(text: &[u8], dash: usize) -> Result<(Head<'_>, usize), Fault> {
-    if text[..dash].trim_ascii_start().starts_with(b":-") {
+    let mut first = 0;
+    spaces(text, &mut first);
+    let comm = text[first.min(dash)..dash].trim_ascii_start();
+    if comm.starts_with(b":-") {
         return Err((0, "expected `task-pid [cpu]`")); // perf's name of a task it does not know
     }
     let mut at = dash + 1;
@@ -108,12 +111,11 @@ fn front_from(text: &[u8], dash: usize) -> Result<(Head<'_>, usize), Fault> {
     if !text.get(at).is_some_and(u8::is_ascii_digit) {
         // irqs-off, need-resched, hardirq/softirq, preempt depth, migrate disable
         in_interrupt = text.get(at + 2).map(|b| matches!(b, b'h' | b'H' | b'z' | b'Z' | b's'));
-        let len = memchr::memchr(b' ', &text[at.min(text.len())..]).ok_or((at, "expected a time stamp"))?;
-        at += len;
+        at = to_space(text, at).ok_or((at, "expected a time stamp"))?;
         spaces(text, &mut at);
     }
     let at_ns = time(text, &mut at)?;
-    let task = Task { comm: text[..dash].trim_ascii_start(), pid, tgid };
+    let task = Task { comm, pid, tgid };
     Ok((Head { task, cpu: cpu as u32, in_interrupt, at_ns }, at))
 }
 

@@ -1,20 +1,26 @@
 //! Text of a recording, cut into lines and handed to the importer of its format; one file per format.
 //!
 //! A line that is not understood is counted, the first few are kept with file, line, column and text, and reading goes
-//! on. Memory is one buffer, however long the recording.
+//! on. Memory is a buffer per thread, however long the recording.
 
 mod body;
+mod chunks;
 pub mod dat;
 pub mod ftrace;
 pub mod graph;
 mod head;
+mod lines;
+pub mod lttng;
 pub mod other;
+mod parallel;
 pub mod perf;
 pub mod scan;
 pub mod sums;
 
-use std::io::Read;
+use std::io::{self, Read};
 
+use chunks::{Chunk, Chunks};
+use lines::Lines;
 use rustc_hash::FxHashMap;
 
 use super::{
@@ -23,7 +29,8 @@ use super::{
     source,
 };
 
-const BUFFER: usize = 1 << 20;
+/// Read at once; the same on every thread.
+const CHUNK: usize = 1 << 17;
 const LONGEST_LINE: usize = 1 << 16;
 const BROKEN_KEPT: usize = 20;
 const HOLES_KEPT: usize = 1000;
@@ -42,6 +49,23 @@ pub trait Sink {
     fn note(&mut self, _key: &[u8], _value: &[u8]) {}
     /// Another recording begins in the same text.
     fn piece(&mut self) {}
+}
+
+/// What a line says by itself, whatever stood in front of it: what threads find out side by side.
+enum Lexed<'a> {
+    /// An event, without its number.
+    Event(Event<'a>),
+    /// The head of a call chain.
+    Stack(head::Head<'a>),
+    /// A frame of one, if one is open.
+    Frame {
+        /// The line.
+        text: &'a [u8],
+        /// Its function.
+        name: &'a [u8],
+    },
+    /// Any other line.
+    Plain(&'a [u8]),
 }
 
 /// A line that could not be read.
@@ -138,6 +162,7 @@ enum Format {
     Ftrace(ftrace::Ftrace),
     Perf(perf::Perf),
     Graph(graph::Graph),
+    Lttng(lttng::Lttng),
     Sums(sums::Sums),
 }
 
@@ -148,6 +173,7 @@ impl Format {
             Self::Ftrace(importer) => importer.line(text, number, to),
             Self::Perf(importer) => importer.line(text, number, to),
             Self::Graph(importer) => importer.line(text, number, to),
+            Self::Lttng(importer) => importer.line(text, number, to),
             Self::Sums(importer) => importer.line(text, number),
             Self::Unknown(ftrace, perf) => {
                 if text.starts_with(b"# RTLA")
@@ -155,6 +181,12 @@ impl Format {
                 {
                     let outcome = importer.line(text, number);
                     *self = Self::Sums(importer);
+                    return outcome;
+                }
+                if lttng::Lttng::recognises(text) {
+                    let mut importer = lttng::Lttng::default();
+                    let outcome = importer.line(text, number, to);
+                    *self = Self::Lttng(importer);
                     return outcome;
                 }
                 let mut first = First { to, event: false };
@@ -190,7 +222,7 @@ impl Format {
         match self {
             Self::Perf(perf) if perf.is_deltas() => Some(&other::DELTA),
             Self::Sums(sums) => sums.refused(),
-            Self::Perf(_) | Self::Unknown(..) | Self::Ftrace(_) | Self::Graph(_) => None,
+            Self::Perf(_) | Self::Unknown(..) | Self::Ftrace(_) | Self::Graph(_) | Self::Lttng(_) => None,
         }
     }
 
@@ -199,7 +231,7 @@ impl Format {
             Self::Unknown(ftrace, _) | Self::Ftrace(ftrace) => ftrace.finish(to),
             Self::Perf(perf) => perf.finish(to),
             Self::Sums(sums) => sums.finish(to),
-            Self::Graph(_) => {}
+            Self::Graph(_) | Self::Lttng(_) => {}
         }
     }
 }
@@ -232,11 +264,9 @@ impl<S: Sink> Sink for First<'_, S> {
 /// A recording being read.
 pub struct Reader {
     path: String,
-    source: Box<dyn Read + Send>,
-    buffer: Vec<u8>,
-    filled: usize,
-    done: bool,
-    skipping: bool,
+    chunks: Chunks,
+    chunk: Chunk,
+    size: usize,
     format: Format,
     /// What was met so far.
     pub stats: ReadStats,
@@ -257,21 +287,26 @@ impl Reader {
     pub fn new(path: &str, source: Box<dyn Read + Send>) -> Self {
         Self {
             path: path.to_owned(),
-            source,
-            buffer: vec![0; BUFFER],
-            filled: 0,
-            done: false,
-            skipping: false,
+            chunks: Chunks::new(source),
+            chunk: Chunk::default(),
+            size: CHUNK,
             format: Format::Unknown(ftrace::Ftrace::default(), perf::Perf::default()),
             stats: ReadStats::default(),
         }
+    }
+
+    /// Reads this many bytes at once; what is read does not depend on it.
+    #[must_use]
+    pub fn at_once(mut self, bytes: usize) -> Self {
+        self.size = bytes.max(1);
+        self
     }
 
     /// CPUs of the machine, if the recording says.
     pub fn machine_cpus(&self) -> Option<u32> {
         match &self.format {
             Format::Unknown(ftrace, _) | Format::Ftrace(ftrace) => ftrace.cpus,
-            Format::Perf(_) | Format::Graph(_) | Format::Sums(_) => None,
+            Format::Perf(_) | Format::Graph(_) | Format::Lttng(_) | Format::Sums(_) => None,
         }
     }
 
@@ -281,63 +316,28 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads about one buffer; false at the end. After an error what came before it has been delivered.
+    /// Reads one chunk; false at the end. After an error what came before it has been delivered.
     pub fn pump(&mut self, sink: &mut impl Sink) -> Result<bool, TraceError> {
-        if self.done {
+        if self.chunks.done {
             return Ok(false);
         }
-        let error = loop {
-            match self.source.read(&mut self.buffer[self.filled..]) {
-                Ok(0) => {
-                    self.done = true;
-                    break None;
-                }
-                Ok(n) => {
-                    self.filled += n;
-                    self.stats.bytes += n as u64;
-                    if self.filled > BUFFER / 2 {
-                        break None;
-                    }
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => {
-                    self.done = true;
-                    break Some(e);
-                }
-            }
-        };
-        if self.stats.lines == 0 && memchr::memchr(0, &self.buffer[..self.filled.min(4096)]).is_some() {
-            self.done = true;
+        let error = self.chunks.fill(&mut self.chunk, self.size);
+        if self.stats.lines == 0 && self.chunk.is_binary() {
+            self.chunks.done = true;
             return Err(TraceError::Binary {
                 path: self.path.clone(),
                 what: "holds binary data, not trace text".into(),
             });
         }
-        let mut at = 0;
-        let buffer = std::mem::take(&mut self.buffer);
-        let text = &buffer[..self.filled];
-        while let Some(len) = memchr::memchr(b'\n', &text[at..]) {
-            self.line(&text[at..at + len], sink);
-            at += len + 1;
-        }
-        if self.filled - at > LONGEST_LINE {
-            if !self.skipping {
-                self.too_long(self.stats.lines + 1, &text[at..]);
-            }
-            self.skipping = true;
-            at = self.filled;
-        }
-        if self.done && at < self.filled {
-            self.last_line(&text[at..], sink);
-            at = self.filled;
-        }
-        let filled = self.filled;
-        self.buffer = buffer;
-        self.buffer.copy_within(at..filled, 0);
-        self.filled -= at;
-        if self.done {
-            self.format.finish(&mut Delivery { stats: &mut self.stats, sink });
-        }
+        self.stats.bytes = self.chunks.bytes;
+        let mut lines = Lines { format: &mut self.format, stats: &mut self.stats, sink };
+        lines.chunk(&self.chunk, self.chunks.done);
+        self.ended(error)
+    }
+
+    /// After a chunk: is there more, and if not, was it a recording?
+    fn ended(&mut self, error: Option<io::Error>) -> Result<bool, TraceError> {
+        let done = self.chunks.done;
         if let Some(e) = error {
             let mut reason = e.to_string();
             if !reason.starts_with("trace.dat ") {
@@ -345,14 +345,12 @@ impl Reader {
             }
             return Err(TraceError::Damaged { path: self.path.clone(), reason, lines: self.stats.lines });
         }
-        if self.done
-            && let Some(refusal) = self.format.refused()
-        {
+        if done && let Some(refusal) = self.format.refused() {
             self.stats.refused = Some((refusal, 1, u64::MAX));
         }
         // One damaged line may look like anything; a text is refused for what one line in a thousand says.
         if let Some((refusal, line, count)) = self.stats.refused
-            && self.done
+            && done
             && (self.stats.events == 0 || refusal.of_events && count > 2 && count > self.stats.events / 1000)
         {
             return Err(TraceError::Unsupported {
@@ -364,8 +362,8 @@ impl Reader {
         }
         let nothing = self.stats.broken > 0 || self.stats.hole_count > 0;
         let hopeless = self.stats.lines > HOPELESS_AFTER && matches!(self.format, Format::Unknown(..));
-        if self.stats.events == 0 && (self.done || hopeless) && nothing {
-            self.done = true;
+        if self.stats.events == 0 && (done || hopeless) && nothing {
+            self.chunks.done = true;
             let first = self.stats.broken_first.first().map(|b| b.text.chars().take(60).collect());
             return Err(TraceError::NoTrace {
                 path: self.path.clone(),
@@ -373,104 +371,6 @@ impl Reader {
                 first: first.unwrap_or_default(),
             });
         }
-        Ok(!self.done)
-    }
-
-    #[inline]
-    fn line(&mut self, text: &[u8], sink: &mut impl Sink) {
-        self.stats.lines += 1;
-        if self.skipping {
-            self.skipping = false;
-            return;
-        }
-        let text = text.strip_suffix(b"\r").unwrap_or(text);
-        let number = self.stats.lines;
-        if text.len() > LONGEST_LINE {
-            return self.too_long(number, text); // however the text was cut into buffers
-        }
-        let mut to = Delivery { stats: &mut self.stats, sink };
-        if let Err((column, why)) = self.format.line(text, number, &mut to) {
-            self.stats.broken(number, column, why, text);
-        }
-    }
-
-    fn too_long(&mut self, number: u64, text: &[u8]) {
-        self.stats.broken(number, LONGEST_LINE, "line is longer than 64 KiB", text);
-    }
-
-    /// A recording that was cut ends in mid-line: whatever of it is not a whole event is a hole, not an error.
-    fn last_line(&mut self, text: &[u8], sink: &mut impl Sink) {
-        if self.skipping {
-            return;
-        }
-        self.stats.lines += 1;
-        let number = self.stats.lines;
-        let mut known = OnlyKnown { to: Delivery { stats: &mut self.stats, sink }, cut: false };
-        let fault = self.format.line(text, number, &mut known).err();
-        let cut = fault.is_some() || known.cut;
-        if let Some((column, why)) = fault.filter(|_| self.stats.events == 0) {
-            self.stats.broken(number, column, why, text); // no recording that was cut: there is none
-        } else if cut {
-            let hole = Hole { kind: HoleKind::Cut, cpu: None, events: None, line: number };
-            Delivery { stats: &mut self.stats, sink }.hole(&hole);
-        }
-    }
-}
-
-struct Delivery<'s, S: Sink> {
-    stats: &'s mut ReadStats,
-    sink: &'s mut S,
-}
-
-impl<S: Sink> Sink for Delivery<'_, S> {
-    #[inline]
-    fn event(&mut self, event: &Event<'_>) {
-        self.stats.event(event);
-        self.sink.event(event);
-    }
-
-    fn hole(&mut self, hole: &Hole) {
-        self.stats.hole(hole);
-        self.sink.hole(hole);
-    }
-
-    fn note(&mut self, key: &[u8], value: &[u8]) {
-        if self.stats.notes.len() < NOTES_KEPT {
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            self.stats.notes.push((text(key), text(value)));
-        }
-        self.sink.note(key, value);
-    }
-
-    fn piece(&mut self) {
-        self.sink.piece();
-    }
-}
-
-/// For a line without its newline: half an event name would be an unknown event.
-struct OnlyKnown<'s, S: Sink> {
-    to: Delivery<'s, S>,
-    cut: bool,
-}
-
-impl<S: Sink> Sink for OnlyKnown<'_, S> {
-    fn event(&mut self, event: &Event<'_>) {
-        if matches!(event.what, What::Other { .. }) {
-            self.cut = true;
-        } else {
-            self.to.event(event);
-        }
-    }
-
-    fn hole(&mut self, hole: &Hole) {
-        self.to.hole(hole);
-    }
-
-    fn note(&mut self, key: &[u8], value: &[u8]) {
-        self.to.note(key, value);
-    }
-
-    fn piece(&mut self) {
-        self.to.piece();
+        Ok(!done)
     }
 }

@@ -55,9 +55,8 @@ static INTERRUPTS: Refusal = Refusal {
     of_events: false,
 };
 static BABELTRACE: Refusal = Refusal {
-    looks: "babeltrace's print of an LTTng recording",
-    instead: "record with ftrace: `tlbcore record --out trace.txt`, or `trace-cmd record -e irq_vectors -e irq -e sched \
-              -e ipi -e csd` and `trace-cmd report > trace.txt`",
+    looks: "babeltrace's print of an LTTng recording with options that leave out times or CPUs, or spell names out",
+    instead: "print it as it is without options: `babeltrace2 DIR > trace.txt`",
     of_events: false,
 };
 static BPFTRACE: Refusal = Refusal {
@@ -144,7 +143,7 @@ pub fn recognise(text: &[u8]) -> Option<&'static Refusal> {
             return Some(&WEB_PAGE);
         }
         b'@' if inner.contains(&b':') => return Some(&BPFTRACE),
-        _ if has(b"cpu_id = ") && has(b"name = ") => return Some(&BABELTRACE),
+        _ if has(b"{ cpu_id = ") => return Some(&BABELTRACE),
         _ => {}
     }
     let mut words = inner.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());

@@ -3,7 +3,7 @@
 //! Bodies are libtraceevent's, as in `trace-cmd report`; a probe set with `perf probe` carries its function's name.
 
 use super::{
-    Sink,
+    Lexed, Sink,
     body::body_of,
     ftrace::Fault,
     scan::{decimal, hex, plain_function, spaces, symbol},
@@ -29,21 +29,62 @@ pub struct Perf {
     last_ns: u64,
 }
 
+/// What a line says by itself; the rest is for [`Perf::plain`].
+pub(super) fn lex(text: &[u8]) -> Lexed<'_> {
+    if let Some(name) = frame(text) {
+        return Lexed::Frame { text, name };
+    }
+    match event(text) {
+        Ok(event) if !text.starts_with(b"#") => Lexed::Event(event),
+        _ => Lexed::Plain(text),
+    }
+}
+
 impl Perf {
     /// Reads one line and delivers what it says.
     pub fn line(&mut self, text: &[u8], number: u64, to: &mut impl Sink) -> Result<(), Fault> {
+        self.apply(&mut lex(text), number, to)
+    }
+
+    /// Delivers what a line says, in the order of the lines.
+    pub(super) fn apply(
+        &mut self,
+        lexed: &mut Lexed<'_>,
+        number: u64,
+        to: &mut impl Sink,
+    ) -> Result<(), Fault> {
+        match lexed {
+            Lexed::Event(event) => {
+                self.finish(to);
+                event.line = number;
+                self.owner = Some((event.at_ns, event.cpu, event.task.pid, number));
+                self.events += 1;
+                self.back += u64::from(event.at_ns < self.last_ns);
+                self.last_ns = event.at_ns;
+                self.comm.clear();
+                self.comm.extend_from_slice(event.task.comm);
+                to.event(event);
+                Ok(())
+            }
+            Lexed::Frame { name, .. } => {
+                if self.owner.is_some() && self.frames.len() < MAX_STACK {
+                    self.frames.extend_from_slice(name);
+                    self.frames.push(b'\n');
+                }
+                Ok(())
+            }
+            Lexed::Stack(_) => Ok(()), // of the kernel's own text
+            Lexed::Plain(text) => self.plain(text, number, to),
+        }
+    }
+
+    #[cold]
+    fn plain(&mut self, text: &[u8], number: u64, to: &mut impl Sink) -> Result<(), Fault> {
         if text.trim_ascii().is_empty() {
             self.finish(to);
             return Ok(());
         }
         if text.starts_with(b"#") {
-            return Ok(());
-        }
-        if let Some(frame) = frame(text) {
-            if self.owner.is_some() && self.frames.len() < MAX_STACK {
-                self.frames.extend_from_slice(frame);
-                self.frames.push(b'\n');
-            }
             return Ok(());
         }
         self.finish(to);
@@ -59,15 +100,7 @@ impl Perf {
             to.hole(&hole);
             return Ok(());
         }
-        let (event, owner) = event(text, number)?;
-        self.owner = Some(owner);
-        self.events += 1;
-        self.back += u64::from(event.at_ns < self.last_ns);
-        self.last_ns = event.at_ns;
-        self.comm.clear();
-        self.comm.extend_from_slice(event.task.comm);
-        to.event(&event);
-        Ok(())
+        event(text).map(|_| ())
     }
 
     /// Are the times differences? perf script sorts by time, so real ones hardly ever step back.
@@ -109,9 +142,7 @@ fn bracketed(text: &[u8]) -> Option<u32> {
     (text.get(at) == Some(&b']')).then_some(cpu as u32)
 }
 
-type Owner = (u64, u32, u32, u64);
-
-fn event(text: &[u8], line: u64) -> Result<(Event<'_>, Owner), Fault> {
+fn event(text: &[u8]) -> Result<Event<'_>, Fault> {
     const WANT: &str = "expected `task pid [cpu] time: event:`";
     for open in memchr::memchr_iter(b'[', &text[..text.len().min(80)]) {
         let mut at = open + 1;
@@ -120,20 +151,26 @@ fn event(text: &[u8], line: u64) -> Result<(Event<'_>, Owner), Fault> {
             continue;
         }
         let who = text[..open].trim_ascii_end();
-        let Some(space) = memchr::memrchr(b' ', who) else { continue };
+        // `perf script -F tid,cpu,time,event,trace` has no name, and without tid no task at all.
+        let space = memchr::memrchr(b' ', who).map_or(0, |space| space + 1);
+        let nobody = who.is_empty();
         // `pid`, or `pid/tid`; the thread is what ftrace calls pid.
-        let ids = &who[space + 1..];
+        let ids = &who[space..];
         let slash = memchr::memchr(b'/', ids);
         let thread = slash.map_or(ids, |s| &ids[s + 1..]);
         let mut end = 0;
         // perf knows of no task for some samples: `:-1    -1/-1   [002]`.
-        let pid = if thread == b"-1" { Some(u64::from(NOBODY)) } else { decimal(thread, &mut end) };
+        let pid = match thread {
+            b"-1" => Some(u64::from(NOBODY)),
+            b"" if nobody => Some(u64::from(u32::MAX).wrapping_sub(cpu)),
+            _ => decimal(thread, &mut end),
+        };
         let Some(pid) = pid.filter(|_| end == thread.len() || thread == b"-1") else { continue };
         if cpu >= u64::from(MAX_CPUS) {
             return Err((open + 1, "CPU number is beyond 8191"));
         }
-        let pid = u32::try_from(pid).map_err(|_| (space + 1, "task id does not fit 32 bits"))?;
-        let comm = who[..space].trim_ascii();
+        let pid = u32::try_from(pid).map_err(|_| (space, "task id does not fit 32 bits"))?;
+        let comm = if space == 0 { b"<...>" } else { who[..space].trim_ascii() };
         at += 1;
         spaces(text, &mut at);
         if text.get(at).is_some_and(|b| b.is_ascii_alphabetic() || *b == b'.') {
@@ -167,12 +204,16 @@ fn event(text: &[u8], line: u64) -> Result<(Event<'_>, Owner), Fault> {
         let rest = &text[at..];
         let token = &rest[..memchr::memchr(b' ', rest).unwrap_or(rest.len())];
         let token = token.strip_suffix(b":").ok_or((at, "expected `system:event:`"))?;
-        let name = memchr::memchr(b':', token).map_or(token, |colon| &token[colon + 1..]);
+        let colon = memchr::memchr(b':', token);
+        if nobody && colon.is_none() {
+            return Err((at, "expected `system:event:`")); // of any log
+        }
+        let name = colon.map_or(token, |colon| &token[colon + 1..]);
         let body = rest[token.len() + 1..].trim_ascii_start();
         let what = body_of(name, body).map_err(|why| (text.len() - body.len(), why))?;
         let task = Task { comm: if comm == b":-1" { b"<...>" } else { comm }, pid, tgid: None };
         let cpu = cpu as u32;
-        return Ok((Event { at_ns, cpu, task, in_interrupt: None, line, what }, (at_ns, cpu, pid, line)));
+        return Ok(Event { at_ns, cpu, task, in_interrupt: None, line: 0, what });
     }
     Err((0, WANT))
 }
@@ -241,6 +282,21 @@ mod tests {
                 "spin/636 cpu2 1600000000: UserExit",
             ]
         );
+    }
+
+    #[test]
+    fn columns_of_the_task_may_be_left_out() {
+        let text = "\
+[003] 100.000000: irq_vectors:local_timer_entry: vector=236
+  700 [003] 100.000004: irq_vectors:local_timer_exit: vector=236
+";
+        let (mut seen, mut perf) = (Seen::default(), Perf::default());
+        for (n, line) in text.lines().enumerate() {
+            perf.line(line.as_bytes(), n as u64 + 1, &mut seen).expect("parses");
+        }
+        assert!(seen.0[0].starts_with("<...>/4294967292 cpu3 100000000000: IrqEntry"), "{}", seen.0[0]);
+        assert!(seen.0[1].starts_with("<...>/700 cpu3 100000004000: IrqExit"), "{}", seen.0[1]);
+        assert!(Perf::default().line(b"[003] 100.5: something: failed", 1, &mut Seen::default()).is_err());
     }
 
     #[test]

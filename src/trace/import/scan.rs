@@ -1,8 +1,43 @@
 //! Small byte scanners: numbers, symbols and `key=value` fields, without regular expressions or allocation.
 
+/// Eight bytes from `at` on, the first lowest.
+#[inline]
+fn word(text: &[u8], at: usize) -> Option<u64> {
+    let bytes = text.get(at..)?.first_chunk::<8>()?;
+    Some(u64::from_le_bytes(*bytes))
+}
+
+/// A byte eight times.
+const fn each(byte: u8) -> u64 {
+    byte as u64 * 0x0101_0101_0101_0101
+}
+
 /// Digits from `*at` on; moves `*at` behind them.
+///
+/// Up to seven of them are read eight bytes at once: a byte that is no digit has its high bit set in `others`, the digits
+/// before the first of those move up so that zeros stand in front, and three steps add up pairs, fours, eights.
 #[inline]
 pub fn decimal(text: &[u8], at: &mut usize) -> Option<u64> {
+    if let Some(bytes) = word(text, *at) {
+        let digits = bytes ^ each(b'0');
+        let others = ((digits & each(0x7f)) + each(0x76) | digits) & each(0x80);
+        if others != 0 {
+            let bits = others.trailing_zeros() & !7;
+            if bits == 0 {
+                return None;
+            }
+            *at += bits as usize / 8;
+            let v = digits << (64 - bits);
+            let v = (v.wrapping_mul(10) + (v >> 8)) & 0x00ff_00ff_00ff_00ff;
+            let v = (v.wrapping_mul(100) + (v >> 16)) & 0x0000_ffff_0000_ffff;
+            return Some((v.wrapping_mul(10_000) + (v >> 32)) & 0xffff_ffff);
+        }
+    }
+    decimal_by_bytes(text, at)
+}
+
+/// The same, byte by byte: at the end of the text, and for longer numbers.
+fn decimal_by_bytes(text: &[u8], at: &mut usize) -> Option<u64> {
     let digits = text.get(*at..)?;
     let mut value = 0u64;
     let mut len = 0;
@@ -26,9 +61,32 @@ pub fn decimal(text: &[u8], at: &mut usize) -> Option<u64> {
 /// Moves `*at` behind spaces.
 #[inline]
 pub fn spaces(text: &[u8], at: &mut usize) {
+    while let Some(bytes) = word(text, *at) {
+        let others = bytes ^ each(b' ');
+        if others != 0 {
+            *at += others.trailing_zeros() as usize / 8;
+            return;
+        }
+        *at += 8;
+    }
     while text.get(*at) == Some(&b' ') {
         *at += 1;
     }
+}
+
+/// Where the next space stands, from `at` on.
+#[inline]
+pub fn to_space(text: &[u8], at: usize) -> Option<usize> {
+    if let Some(bytes) = word(text, at) {
+        // The lowest byte that is zero is found exactly; borrows only reach the ones above.
+        let others = bytes ^ each(b' ');
+        let found = others.wrapping_sub(each(1)) & !others & each(0x80);
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let rest = text.get(at..)?;
+    memchr::memchr(b' ', rest).map(|len| at + len)
 }
 
 /// A whole token as a decimal number.
@@ -36,6 +94,18 @@ pub fn number(token: &[u8]) -> Option<u64> {
     let mut at = 0;
     decimal(token, &mut at).filter(|_| at == token.len())
 }
+
+/// Values of hexadecimal digits; 16 for any other byte.
+const HEX: [u8; 256] = {
+    let mut table = [16; 256];
+    let mut value = 0;
+    while value < 16 {
+        table[b"0123456789abcdef"[value] as usize] = value as u8;
+        table[b"0123456789ABCDEF"[value] as usize] = value as u8;
+        value += 1;
+    }
+    table
+};
 
 /// A token as an address: with or without `0x`; `(nil)` is 0.
 pub fn hex(token: &[u8]) -> Option<u64> {
@@ -46,7 +116,13 @@ pub fn hex(token: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 16 {
         return None;
     }
-    digits.iter().try_fold(0u64, |v, &b| Some(v << 4 | u64::from((b as char).to_digit(16)?)))
+    let (mut value, mut wrong) = (0, 0);
+    for b in digits {
+        let digit = HEX[usize::from(*b)];
+        wrong |= digit;
+        value = value << 4 | u64::from(digit & 15);
+    }
+    (wrong < 16).then_some(value)
 }
 
 /// A symbol without `+0x24/0x40`.
@@ -70,7 +146,7 @@ impl<'a> Fields<'a> {
         let from = if self.0.starts_with(key) { key.len() } else { find_key(self.0, key)? + key.len() };
         let rest = &self.0[from..];
         let rest = rest.strip_prefix(b" ").unwrap_or(rest);
-        let end = memchr::memchr(b' ', rest).unwrap_or(rest.len());
+        let end = to_space(rest, 0).unwrap_or(rest.len());
         self.0 = rest.get(end + 1..).unwrap_or_default();
         let value = &rest[..end];
         Some(value.strip_suffix(b",").unwrap_or(value))
@@ -96,6 +172,37 @@ mod tests {
         assert_eq!(f.get(b"size=").and_then(number), Some(20480));
         assert_eq!(Fields(b"xcpu=1 cpu=2").get(b"cpu="), Some(&b"2"[..]));
         assert_eq!(Fields(b"cpu=1").get(b"func="), None);
+    }
+
+    #[test]
+    fn eight_bytes_at_once_are_as_one_after_the_other() {
+        let mut seed = 1u64;
+        let mut below = |n: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % n
+        };
+        for _ in 0..20_000 {
+            let len = below(24) as usize;
+            let kind = below(3);
+            let text: Vec<u8> = (0..len)
+                .map(|_| match below(if kind == 0 { 30 } else { 6 }) {
+                    0 => below(256) as u8,
+                    1 => b"/:\x00\xb0 "[below(5) as usize],
+                    _ if kind == 1 => b' ',
+                    _ => b'0' + below(10) as u8,
+                })
+                .collect();
+            let from = below(4) as usize;
+            let (mut fast, mut slow) = (from, from);
+            assert_eq!(decimal(&text, &mut fast), decimal_by_bytes(&text, &mut slow), "{text:?} {from}");
+            assert_eq!(fast, slow, "{text:?} {from}");
+            fast = from;
+            spaces(&text, &mut fast);
+            let rest = text.get(from..).unwrap_or_default();
+            assert_eq!(fast, from + rest.iter().take_while(|b| **b == b' ').count(), "{text:?} {from}");
+            let space = rest.iter().position(|b| *b == b' ').map(|len| from + len);
+            assert_eq!(to_space(&text, from), space, "{text:?} {from}");
+        }
     }
 
     #[test]

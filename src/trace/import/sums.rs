@@ -402,7 +402,7 @@ impl Sums {
                 task,
                 in_interrupt: None,
                 line: *line,
-                what: What::Sum(sum),
+                what: What::Sum(&sum),
             });
         }
     }

@@ -116,7 +116,8 @@ pub enum Creates {
 pub fn of_event(name: &[u8], args: &[u8]) -> (Call, Creates, bool) {
     let raw = name == b"sys_enter";
     let number = raw.then(|| number(args)).flatten();
-    let stem = name.strip_prefix(b"sys_enter_").unwrap_or_default();
+    let stem = name.strip_prefix(b"sys_enter_").or_else(|| name.strip_prefix(b"syscall_entry_"));
+    let stem = stem.unwrap_or_default();
     let found = CALLS.iter().find(|(nr, event, ..)| {
         if raw {
             number == Some(*nr)

@@ -11,12 +11,13 @@ from tlbcore import _core
 from tlbcore._input.cpus import show_cpus
 from tlbcore.trace.recording import Trace, causes
 from tlbcore.trace.report import sections
-from tlbcore.trace.report.remedies import effect, helps
+from tlbcore.trace.report.remedies import NOT_X86, effect, helps
 from tlbcore.trace.report.words import (
     _baseline,
     _policies,
     columns,
     duration,
+    listed,
     n,
     opening,
     paragraph,
@@ -90,7 +91,7 @@ def _deferrable(cpus: Cpus, report: Mapping[str, Any]) -> bool:
     """Tell whether a policy could change anything: else there is nothing to replay."""
     classes = {name for cpu in cpus for name in cpu["calls_by_class"]}
     classes |= {causes[cause].call_class for cpu in cpus for cause in cpu["interrupts_by_cause"]}
-    return report["architecture"] != "aarch64" and not classes.isdisjoint((*_FLUSH_CLASSES, "unknown"))
+    return report["architecture"] not in NOT_X86 and not classes.isdisjoint((*_FLUSH_CLASSES, "unknown"))
 
 
 def _measured(cpu: Mapping[str, Any]) -> bool:
@@ -335,8 +336,12 @@ def _headline_of_kernel(group: Cpus, report: Mapping[str, Any]) -> str:
     text += _rate(group)
     if one["interrupts"] is None:
         text += " Interrupts: not recorded."
-    elif "other tasks" in unknown:
-        text += " Other tasks: not recorded."
+    # A recording of devices alone has a number of interrupts, and says nothing of most of them.
+    vectors = [_KINDS[kind] for kind in ("calls", "reschedules", "timers")]
+    absent = vectors if one["interrupts"] is not None and set(vectors) <= set(unknown) else []
+    absent += [kind for kind in ("other tasks", "soft interrupts") if kind in unknown]
+    if absent:
+        text += f" {listed(absent).capitalize()}: not recorded."
     return text
 
 
@@ -400,6 +405,12 @@ def _of_flushes(cpus: Cpus, report: Mapping[str, Any]) -> list[str]:
             indent="    ",
             first="  ",
         )
+    if report["architecture"] == "riscv64":
+        return paragraph(
+            "On RISC-V flushes of other CPUs' TLBs go through firmware or interrupts; the policies here are of x86-64.",
+            indent="    ",
+            first="  ",
+        )
     everything = sum(cpu["interrupts"] or 0 for cpu in cpus)
     if not everything:
         return []
@@ -416,6 +427,12 @@ def _of_flushes(cpus: Cpus, report: Mapping[str, Any]) -> list[str]:
     of_unknown_caller = sum(cpu["interrupts_by_cause"].get("kernel_flush_unknown", 0) for cpu in cpus)
     if not flushes and not of_unknown_caller:
         said = "None of it is a flush of kernel TLB entries: no policy here would change it."
+        vectors = ("calls", "reschedules", "timers")
+        if not any(cpu["knowledge"][kind]["state"] != "not_recorded" for cpu in cpus for kind in vectors):
+            said = (
+                "Whether flushes of kernel TLB entries interrupted them, which a policy here would change, is not "
+                "recorded: no event would show a remote call."
+            )
         if unknown:
             said = (
                 "None of it is known to be a flush of kernel TLB entries; what a policy would change lies among "
@@ -461,7 +478,7 @@ def _helps(trace: Trace, cpus: Cpus, report: Mapping[str, Any]) -> list[str]:
         said = effect(cause, cpus)
         if said:
             lines += paragraph(said, indent="     ")
-        if report["architecture"] == "aarch64":
+        if report["architecture"] in NOT_X86:
             continue
         if entry.deferral == "kernel_range":
             best = next((o for o in report["policies"] if o["policy"] == "coalesce-v7-fixed"), None)

@@ -10,6 +10,8 @@ from tlbcore.trace.recording import Cause, Trace
 from tlbcore.trace.report.words import n, percent
 
 _ENOUGH_S = 1.0
+# Architectures on which no policy and no instruction named here exists.
+NOT_X86 = ("aarch64", "riscv64")
 # What goes with a cause: a deadline server kicks the CPU, and the kick keeps one tick for the scheduler.
 _FOLLOWS: Mapping[str, tuple[str, ...]] = {
     "dl_server": ("nohz_kick", "tick_kept"),
@@ -56,7 +58,7 @@ def helps(entry: Cause, trace: Trace) -> list[str]:
         lines.append("This machine runs without nohz_full=: its tick runs while a task does.")
     for kernels, text in entry.remedies:
         if kernels == "x86":
-            if architecture != "aarch64":
+            if architecture not in NOT_X86:
                 lines.append(f"Helps: {text}.")
         elif kernel is None:
             lines.append(f"On {kernels}: {text}.")
@@ -89,7 +91,13 @@ def effect(cause: str, cpus: Sequence[Mapping[str, Any]]) -> str:
 
     text = f"Effect: without it {rate(total - alone)} interruptions per hour and CPU instead of {rate(total)}"
     if total_ms:
-        text += f", {share(total_ms - alone_ms)} of the time instead of {share(total_ms)}"
+        left, now = share(total_ms - alone_ms), share(total_ms)
+        text += f", {left} of the time " + ("as before" if left == now else f"instead of {now}")
+    unknown = {
+        kind for cpu in cpus for kind, known in cpu["knowledge"].items() if known["state"] == "not_recorded"
+    }
+    if unknown & {"calls", "timers", "tasks", "softirqs"}:
+        text += ", of what was recorded"
     if follow:
         text += f"; down to {rate(total - chain)}"
         text += f" and {share(total_ms - chain_ms)}" if total_ms else ""

@@ -117,6 +117,15 @@ def percent(share: float) -> str:
     return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
 
 
+def listed(words: Sequence[str]) -> str:
+    """Return words as in a sentence.
+
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
 def times(count: int, one: str, several: str | None = None) -> str:
     """Format a number of things.
 
@@ -207,7 +216,9 @@ def opening(trace: Trace) -> list[str]:
         f" between markers {report['window'][0]!r} and {report['window'][1]!r}" if report["window"] else ""
     )
     machine = f"; machine of {f['machine_cpus']} CPUs" if f["machine_cpus"] else ""
-    known = {"x86_64": "; x86-64", "aarch64": "; arm64"}.get(report["architecture"], "")
+    known = {"x86_64": "; x86-64", "aarch64": "; arm64", "riscv64": "; RISC-V"}.get(
+        report["architecture"], ""
+    )
     lines += paragraph(
         f"{duration(trace.seconds * 1e6) if trace.seconds else 'No clock'} and {times(trace.events, 'event')}"
         f"{where}{machine}{known}."
