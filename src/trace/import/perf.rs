@@ -170,7 +170,7 @@ fn event(text: &[u8]) -> Result<Event<'_>, Fault> {
             return Err((open + 1, "CPU number is beyond 8191"));
         }
         let pid = u32::try_from(pid).map_err(|_| (space, "task id does not fit 32 bits"))?;
-        let comm = if space == 0 { b"<...>" } else { who[..space].trim_ascii() };
+        let comm = who[..space].trim_ascii();
         at += 1;
         spaces(text, &mut at);
         if text.get(at).is_some_and(|b| b.is_ascii_alphabetic() || *b == b'.') {
@@ -211,7 +211,8 @@ fn event(text: &[u8]) -> Result<Event<'_>, Fault> {
         let name = colon.map_or(token, |colon| &token[colon + 1..]);
         let body = rest[token.len() + 1..].trim_ascii_start();
         let what = body_of(name, body).map_err(|why| (text.len() - body.len(), why))?;
-        let task = Task { comm: if comm == b":-1" { b"<...>" } else { comm }, pid, tgid: None };
+        let task =
+            Task { comm: if comm.is_empty() || comm == b":-1" { b"<...>" } else { comm }, pid, tgid: None };
         let cpu = cpu as u32;
         return Ok(Event { at_ns, cpu, task, in_interrupt: None, line: 0, what });
     }

@@ -46,6 +46,14 @@ pub struct Format {
 }
 
 impl Format {
+    /// The number of the event whose format this is.
+    pub fn number(text: &[u8]) -> Result<u16, Fault> {
+        let mut lines = text.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
+        let id = lines.find_map(|line| line.strip_prefix(b"ID: "));
+        let id = id.and_then(|id| std::str::from_utf8(id).ok()?.trim().parse().ok());
+        id.ok_or("an event format has no ID".into())
+    }
+
     /// Reads a format.
     pub fn parse(text: &[u8], long: usize) -> Result<Self, Fault> {
         let mut out = Self::default();

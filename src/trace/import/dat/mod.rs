@@ -24,10 +24,9 @@ use bytes::{Bytes, Fault};
 use chunk::Pages;
 use file::{Buffer, Contents};
 use format::Format;
-use render::Printer;
 use ring::{Common, Layout, Ring};
 use symbols::Symbols;
-use text::{Clock, Text};
+use text::{Clock, Printing, Text};
 
 /// How a `trace.dat` begins.
 pub const MAGIC: &[u8] = b"\x17\x08\x44tracing";
@@ -50,20 +49,25 @@ pub fn open(bytes: Bytes) -> Result<Box<dyn Read + Send>, Fault> {
     if contents.formats.len() > MOST_FORMATS {
         return Err(format!("claims {} event formats", contents.formats.len()));
     }
-    for text in &contents.formats {
-        let format = Format::parse(text, contents.long)?;
-        if common.is_none() {
-            common = Some(Common::of(&format)?);
+    // Of the thousands that a kernel has few occur: the others are not looked into.
+    for text in contents.formats {
+        let id = Format::number(&text)?;
+        let of_stack = memchr::memmem::find(&text, b"name: kernel_stack\n").is_some();
+        if common.is_none() || of_stack {
+            let format = Format::parse(&text, contents.long)?;
+            if common.is_none() {
+                common = Some(Common::of(&format)?);
+            }
+            if format.name == b"kernel_stack" {
+                let field = format.find(b"caller").ok_or("kernel_stack has no frames")?;
+                stack = Some((id, format.fields[field].at, contents.long));
+            }
         }
-        let id = usize::from(format.id);
-        if format.name == b"kernel_stack" {
-            let field = format.find(b"caller").ok_or("kernel_stack has no frames")?;
-            stack = Some((format.id, format.fields[field].at, contents.long));
-        }
+        let id = usize::from(id);
         if printers.len() <= id {
-            printers.resize_with(id + 1, || None);
+            printers.resize_with(id + 1, || Printing::Unknown);
         }
-        printers[id] = Some(Box::new(Printer::new(format, contents.long)));
+        printers[id] = Printing::Format(text);
     }
     let bytes = Arc::new(bytes);
     let held = Arc::default();
@@ -76,6 +80,7 @@ pub fn open(bytes: Bytes) -> Result<Box<dyn Read + Send>, Fault> {
     let out = format!("# tracer: nop\n#\n# trace.dat   #P:{cpus}\n");
     Ok(Box::new(Text {
         printers,
+        long: contents.long,
         common: common.ok_or("holds no event formats")?,
         stack,
         symbols: Symbols::new(contents.symbols),

@@ -2,6 +2,11 @@
 
 use rustc_hash::FxHashMap;
 
+use crate::trace::import::scan::hex;
+
+/// Bytes of a line, as far as space is made for its symbol.
+const LINE: usize = 40;
+
 /// Symbols by address, and what was asked for before.
 #[derive(Default)]
 pub struct Symbols {
@@ -14,18 +19,23 @@ pub struct Symbols {
 impl Symbols {
     /// Reads `ADDRESS TYPE NAME [MODULE]` lines.
     pub fn new(text: Vec<u8>) -> Self {
-        let mut sorted = Vec::new();
+        let mut sorted = Vec::with_capacity(text.len() / LINE);
         let mut at = 0;
-        for line in text.split(|b| *b == b'\n') {
+        while at < text.len() {
             let start = at;
-            at += line.len() + 1;
-            let digits = memchr::memchr(b' ', line).unwrap_or(0);
-            let address =
-                std::str::from_utf8(&line[..digits]).ok().and_then(|d| u64::from_str_radix(d, 16).ok());
+            let end = memchr::memchr(b'\n', &text[at..]).map_or(text.len(), |len| at + len);
+            let line = &text[start..end];
+            at = end + 1;
+            // The kernel prints sixteen digits, a 32-bit one eight.
+            let digits = match line.get(16) {
+                Some(b' ') => 16,
+                _ => memchr::memchr(b' ', line).unwrap_or(0),
+            };
+            let address = hex(&line[..digits]);
             let (Some(address), Some(name)) = (address.filter(|a| *a != 0), line.get(digits + 3..)) else {
                 continue;
             };
-            let len = name.iter().position(u8::is_ascii_whitespace).unwrap_or(name.len());
+            let len = memchr::memchr3(b'\t', b' ', b'\r', name).unwrap_or(name.len());
             if let Ok(start) = u32::try_from(start + digits + 3) {
                 sorted.push((address, start, len as u32));
             }

@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     bytes::Fault,
+    format::Format,
     render::{Printer, decimal},
     ring::{Common, Lost, Ring},
     symbols::Symbols,
@@ -38,10 +39,22 @@ impl Clock {
     }
 }
 
+/// How an event is printed.
+pub enum Printing {
+    /// The recording has no format of it.
+    Unknown,
+    /// By this format, which no event has asked for yet.
+    Format(Vec<u8>),
+    /// As its format says.
+    Known(Box<Printer>),
+}
+
 /// Reads as text.
 pub struct Text {
     /// By the number of the event.
-    pub printers: Vec<Option<Box<Printer>>>,
+    pub printers: Vec<Printing>,
+    /// Bytes of a `long`.
+    pub long: usize,
     /// How the common head is laid out.
     pub common: Common,
     /// Where `kernel_stack` keeps its frames: its number, first byte, bytes of a frame.
@@ -142,16 +155,12 @@ impl Text {
             Some(comm) => comm,
             None => b"<...>",
         };
-        for _ in comm.len()..16 {
-            out.push(b' ');
-        }
+        out.extend_from_slice(&[b' '; 16][comm.len().min(16)..]);
         out.extend_from_slice(comm);
         out.push(b'-');
         let from = out.len();
         decimal(u64::from(pid), out);
-        for _ in out.len() - from..7 {
-            out.push(b' ');
-        }
+        out.extend_from_slice(&[b' '; 7][(out.len() - from).min(7)..]);
         out.extend_from_slice(b" [");
         for limit in [100, 10] {
             if ring.cpu < limit {
@@ -166,12 +175,12 @@ impl Text {
         decimal(ns / 1_000_000_000, out);
         out.push(b'.');
         let mut fraction = ns % 1_000_000_000;
-        let from = out.len();
-        out.extend_from_slice(b"000000000");
-        for place in (from..out.len()).rev() {
-            out[place] += (fraction % 10) as u8;
+        let mut digits = [b'0'; 9];
+        for digit in digits.iter_mut().rev() {
+            *digit += (fraction % 10) as u8;
             fraction /= 10;
         }
+        out.extend_from_slice(&digits);
         out.extend_from_slice(b": ");
         if let Some((_, from, size)) = self.stack.filter(|(stack, ..)| *stack == id) {
             out.extend_from_slice(b"<stack trace>\n");
@@ -186,7 +195,18 @@ impl Text {
             }
             return;
         }
-        if let Some(Some(printer)) = self.printers.get(usize::from(id)) {
+        if let Some(printing) = self.printers.get_mut(usize::from(id))
+            && let Printing::Format(text) = printing
+        {
+            *printing = match Format::parse(text, self.long) {
+                Ok(format) => Printing::Known(Box::new(Printer::new(format, self.long))),
+                Err(fault) => {
+                    self.fault = self.fault.take().or(Some(fault));
+                    Printing::Unknown
+                }
+            };
+        }
+        if let Some(Printing::Known(printer)) = self.printers.get(usize::from(id)) {
             // The kernel's list of names is short; events that name a task fill it up, as trace-cmd does.
             for (pid, comm) in printer.tasks(data) {
                 self.comms.entry(pid).or_insert_with(|| clean(comm));
