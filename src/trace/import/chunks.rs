@@ -6,6 +6,9 @@ use std::io::{self, Read};
 
 use super::LONGEST_LINE;
 
+/// Bytes of a recording that tell text from other data.
+pub(super) const LOOKED_AT: usize = 4096;
+
 /// Where chunks come from.
 pub(super) struct Chunks {
     source: Box<dyn Read + Send>,
@@ -42,7 +45,7 @@ impl Chunk {
 impl Chunk {
     /// Text has no zero byte; the first of a recording shows what it is.
     pub(super) fn is_binary(&self) -> bool {
-        memchr::memchr(0, &self.buffer[..self.filled.min(4096)]).is_some()
+        memchr::memchr(0, &self.buffer[..self.filled.min(LOOKED_AT)]).is_some()
     }
 }
 

@@ -321,8 +321,11 @@ impl Reader {
         if self.chunks.done {
             return Ok(false);
         }
-        let error = self.chunks.fill(&mut self.chunk, self.size);
-        if self.stats.lines == 0 && self.chunk.is_binary() {
+        let begins = self.chunks.bytes == 0;
+        // What the file is shows in its first bytes, however few are read at once.
+        let size = if begins { self.size.max(chunks::LOOKED_AT) } else { self.size };
+        let error = self.chunks.fill(&mut self.chunk, size);
+        if begins && self.chunk.is_binary() {
             self.chunks.done = true;
             return Err(TraceError::Binary {
                 path: self.path.clone(),
