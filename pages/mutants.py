@@ -16,7 +16,7 @@ from typing import Any
 
 from tlbcore import _core
 from tlbcore.checker import Bounds, Row
-from tlbcore.checker.question import asked_of, request_of
+from tlbcore.checker.question import asked_of, request_of, tried
 from tlbcore.checker.table import FLUSH_SCOPES, INVPCID, TEXT_SCOPES, row_of, row_request
 from tlbcore.policy import policies
 
@@ -170,7 +170,7 @@ def _besides(rows: Sequence[Row], memory: int) -> list[tuple[int, str, dict[str,
 
 def _assumed(row: Row) -> tuple[int, ...]:
     """Return what a row assumes, each number growing with what can happen."""
-    where = ("instr", "danger", "noinstr").index(row.text)
+    where = tried("text_poke")["T"].index(row.text)
     worse = (row.danger == "recycled", row.bodies == "recycled", row.invpcid == INVPCID)
     return (row.cpus, row.nmis, row.asids, where, *map(int, worse))
 

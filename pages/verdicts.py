@@ -16,7 +16,7 @@ from typing import Any
 from pages.mutants import _assumed, _covers, arguments, mutants_markdown, score
 from tlbcore import _core
 from tlbcore.checker import Row, check, verdict_table
-from tlbcore.checker.question import asked_of
+from tlbcore.checker.question import asked_of, tried
 from tlbcore.checker.table import INVPCID, row_request
 from tlbcore.policy import policies
 
@@ -58,7 +58,7 @@ _USER_QUESTIONS = (
 _TEXT_COLUMNS = tuple(
     (f"{'NMI' if nmis else 'no NMI'}, T={text}", nmis, text)
     for nmis in (0, 1)
-    for text in ("instr", "danger", "noinstr")
+    for text in tried("text_poke")["T"]
 )
 
 

@@ -16,6 +16,8 @@ from tlbcore import _core
 __all__ = ["FEATURES", "Policy", "as_policy", "policies"]
 
 # An Intel server with PTI on and isolated CPUs configured: the machine of the series' measurements.
+# What the Promela form knows of D.
+PROMELA_DANGER = ("none", "recycled")
 FEATURES = ("pti", "pcid", "invpcid", "housekeeping_overridden", "context_tracking")
 
 
@@ -220,7 +222,7 @@ class Policy:
         PolicyError
             If the scope is out of bounds or an op has no Promela form.
         """
-        if danger not in ("none", "recycled"):
+        if danger not in PROMELA_DANGER:
             raise _core.PolicyError(f"danger must be `none` or `recycled`: got `{danger}`")
         return _core.policy_promela(self.text, self.file, isolated, entries, danger == "recycled")
 

@@ -29,7 +29,7 @@ pub struct Ask {
     pub initiator: String,
     /// Scope.
     pub scope: Scope,
-    /// Assumptions, each set of which must hold.
+    /// Assumptions, under each set of which it must hold; one that is implied by an earlier one is not searched.
     pub assume: Vec<Assume>,
 }
 
@@ -72,7 +72,11 @@ impl Bounds {
         out: &mut Judged,
         go_on: &mut dyn FnMut(&Counts) -> bool,
     ) -> Result<bool, CheckError> {
+        let mut held: Vec<Assume> = Vec::new();
         for &assume in &ask.assume {
+            if held.iter().any(|harsher| harsher.implies(&assume)) {
+                continue;
+            }
             let question = Question {
                 code,
                 features: self.features,
@@ -91,6 +95,7 @@ impl Bounds {
                 out.rule = answer.violation().map(|v| v.0);
                 return Ok(false);
             }
+            held.push(assume);
         }
         Ok(true)
     }

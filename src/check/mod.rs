@@ -4,9 +4,10 @@
 //! op does to it), [`model`] (what can happen next), [`explore`] (breadth-first search; on [`parts`], a state as one
 //! number, [`answers`], what is known of a CPU's moves, and [`visited`], the set of states), [`endless`] (loops that
 //! nothing ends), [`schedule`] (a run as text, and its replay), [`report`] (counterexamples and verdicts for people), [`reduce`] (symmetry),
-//! [`litmus`] (tests with their verdict inside).
+//! [`litmus`] (tests with their verdict inside), [`cases`] (which assumptions are tried for which question).
 
 pub mod answers;
+pub mod cases;
 pub mod edit;
 pub mod endless;
 pub mod explore;

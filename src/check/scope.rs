@@ -307,8 +307,8 @@ impl Scope {
     }
 }
 
-/// What code of a class touches (SEMANTICS A2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What code of a class touches (SEMANTICS A2), from the fewest accesses to the most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Touches {
     /// Nothing that is ever unmapped.
     None,
@@ -329,7 +329,8 @@ impl Touches {
     }
 }
 
-/// Where an instruction may stand that is patched at run time (SEMANTICS S7; FACTS 1.2, v7 25).
+/// Where an instruction may stand that is patched at run time (SEMANTICS S7; FACTS 1.2, v7 25), from the fewest places
+/// to the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Patched {
     /// In ordinary kernel code and in bodies of NMIs: `.noinstr.text` is never patched, as objtool enforces.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use pyo3::{prelude::*, types::PyDict};
 
+use crate::check::cases::{self, Named};
 use crate::check::edit::{self, Ask, Bounds};
 use crate::check::litmus::{self, Litmus, Observed};
 use crate::check::{
-    self, Answer, Assume, CheckError, Counts, Move, Patched, Question, Rest, Role, Scope, Status, Touches,
-    UNBOUNDED, report, schedule,
+    self, Answer, Assume, CheckError, Counts, Move, Question, Rest, Role, Scope, Status, Touches, UNBOUNDED,
+    report, schedule,
 };
 use crate::hw::Preset;
 use crate::kernel::program::{Code, Feature, Features};
@@ -98,11 +99,7 @@ impl Request {
     }
 
     fn assumptions(&self) -> Result<Assume, CheckError> {
-        let mut assume = Assume::default();
-        for (name, value) in &self.assume {
-            assume.set(name, value)?;
-        }
-        Ok(assume)
+        Assume::named(&self.assume)
     }
 }
 
@@ -302,6 +299,51 @@ pub fn check_questions(
     Ok((rows.collect(), policy::not_asked(&file)))
 }
 
+/// What is tried for the question of an initiator where nothing is fixed: the values of D, N and T.
+#[pyfunction]
+pub fn check_tried(initiator: &str) -> PyResult<Vec<(&'static str, Vec<&'static str>)>> {
+    let none = || CheckError::Assumption(format!("no question has the initiator `{initiator}`"));
+    let row = cases::tried(initiator).ok_or_else(none)?;
+    Ok(vec![
+        ("D", std::iter::once(row.danger).chain(row.hypothesis).map(Touches::name).collect()),
+        ("N", row.bodies.iter().map(|b| b.name()).collect()),
+        ("T", row.text.iter().map(|t| t.name()).collect()),
+    ])
+}
+
+/// The cases of the question of an initiator, or of roles: what each assumes, and whether today's kernel does not do it.
+#[pyfunction]
+pub fn check_cases(initiator: &str, given: Named, nmis: bool) -> PyResult<Vec<(Named, bool)>> {
+    let cases = cases::cases(initiator, &given, nmis)?;
+    Ok(cases.into_iter().map(|case| (case.assume, case.hypothetical)).collect())
+}
+
+/// The initiator whose question it is what CPUs with these roles are asked.
+#[pyfunction]
+pub fn check_initiator_of(roles: &str) -> PyResult<&'static str> {
+    Ok(cases::initiator_of(&litmus::roles(roles)?))
+}
+
+/// Is what is verified under `known` verified under `other`?
+#[pyfunction]
+pub fn check_implies(known: Named, other: Named) -> PyResult<bool> {
+    Ok(Assume::named(&known)?.implies(&Assume::named(&other)?))
+}
+
+/// How much code touches under some assumptions: D, N and T, each from 0 for the fewest accesses.
+#[pyfunction]
+pub fn check_accesses(assume: Named) -> PyResult<[usize; 3]> {
+    Ok(Assume::named(&assume)?.accesses())
+}
+
+/// The accesses of all that are like the first, as values of D, N and T; `None` if one of those has them all.
+#[pyfunction]
+pub fn check_joined(assumes: Vec<Named>) -> PyResult<Option<Vec<(&'static str, &'static str)>>> {
+    let all = assumes.iter().map(|a| Assume::named(a)).collect::<Result<Vec<_>, _>>()?;
+    let most = cases::joined(&all);
+    Ok(most.map(|m| vec![("D", m.danger.name()), ("N", m.nmi.name()), ("T", m.text.name())]))
+}
+
 /// Names and values of the assumption flags.
 #[pyfunction]
 pub fn check_assumptions() -> Vec<(&'static str, Vec<&'static str>)> {
@@ -367,23 +409,12 @@ fn bounds(request: &Request) -> PyResult<Bounds> {
 }
 
 fn ask(request: &Request) -> Result<Ask, CheckError> {
-    let given = request.assumptions()?;
-    let fixed = |name: &str| request.assume.iter().any(|(n, _)| n == name);
-    let mut assume = vec![given];
     let scope = request.scope()?;
-    let is_text = |r: &Role| r.first.starts_with("text_");
-    let flushes = scope.roles.iter().any(|r| r.own != 0 && !is_text(r));
-    if scope.roles.iter().any(is_text) && !fixed("T") {
-        assume.extend([Patched::Danger, Patched::Noinstr].map(|text| Assume { text, ..given }));
-    }
-    if flushes && !fixed("D") {
-        assume.extend(assume.clone().into_iter().map(|a| Assume { danger: Touches::Recycled, ..a }));
-    }
-    if flushes && !fixed("N") && (request.nmis > 0 || request.mces > 0) {
-        assume.extend(assume.clone().into_iter().map(|a| Assume { nmi: Touches::Recycled, ..a }));
-    }
+    let about =
+        if request.roles.is_empty() { request.initiator.as_str() } else { cases::initiator_of(&scope.roles) };
+    let cases = cases::cases(about, &request.assume, request.nmis > 0 || request.mces > 0)?;
     // The harshest first: most candidates fail there.
-    assume.reverse();
+    let assume = cases.iter().rev().map(|case| Assume::named(&case.assume)).collect::<Result<_, _>>()?;
     Ok(Ask { initiator: request.initiator.clone(), scope, assume })
 }
 

@@ -8,31 +8,13 @@ from tlbcore import _core
 from tlbcore.checker.question import Question, Told
 from tlbcore.checker.verdict import Counterexample, Step, Verdict
 
-# From the fewest accesses to the most.
-_ACCESSES = {
-    "D": ("none", "directmap", "recycled"),
-    "N": ("none", "directmap", "recycled"),
-    "T": ("instr", "danger", "noinstr"),
-}
-
-
-def _accesses(assume: dict[str, str]) -> list[int]:
-    return [levels.index(assume.get(name, levels[0])) for name, levels in _ACCESSES.items()]
-
-
-def _others(assume: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in assume.items() if name not in _ACCESSES}
-
 
 def answers_to(asked: list[Question], progress: Told | None, *, confirm: int = 0) -> list[Verdict]:
     """Answer each question under each assumption, and confirm passes as long as that has `confirm` states in all.
 
-    What code may touch (D, N) and where text is patched (T) only add accesses: an access reads, changes no entry, no
-    variable and no buffer, and caches nothing that could not be cached at that moment anyway (SEMANTICS H2). So every
-    run under fewer accesses is one under more, but for those that break a rule earlier, and what is verified under
-    more, everything else being the same, is verified under less. The harshest is searched first: all of the accesses
-    of a group of questions at once, and where that is verified the group is. With `fills=demand` an access does cache,
-    and each question is searched by itself.
+    What is verified under more accesses, everything else being the same, is verified under fewer: `src/check/cases.rs`
+    says why. So the harshest is searched first: all of the accesses of a group of questions at once, and where that is
+    verified the group is.
     """
     left = confirm
 
@@ -43,17 +25,14 @@ def answers_to(asked: list[Question], progress: Told | None, *, confirm: int = 0
         left -= min(left, states)
         return verdict
 
-    for question in asked:
-        for name, levels in _ACCESSES.items():
-            if question.assume.get(name, levels[0]) not in levels:
-                return [answer(q) for q in asked]  # the core says which there are
     found: dict[int, Verdict] = {}
     proofs: list[tuple[Question, Verdict]] = []
     joined: list[Question] = []
-    for i in sorted(range(len(asked)), key=lambda i: sum(_accesses(asked[i].assume)), reverse=True):
+    accesses = [sum(_core.check_accesses(_named(question))) for question in asked]
+    for i in sorted(range(len(asked)), key=lambda i: accesses[i], reverse=True):
         question = asked[i]
         harsher = _joined(question, asked)
-        if harsher is not None and harsher not in joined and question.assume.get("fills") != "demand":
+        if harsher is not None and harsher not in joined and _implies(harsher, question):
             joined.append(harsher)
             done = answer(harsher, trace=False)
             proofs += [(harsher, done)] if done.status == "verified" else []
@@ -66,28 +45,22 @@ def answers_to(asked: list[Question], progress: Told | None, *, confirm: int = 0
     return [found[i] for i in range(len(asked))]
 
 
-def _alike(a: Question, b: Question) -> bool:
-    """Whether two questions differ in what is accessed alone."""
-    return a.request == b.request and _others(a.assume) == _others(b.assume)
+def _named(question: Question) -> list[tuple[str, str]]:
+    return list(question.assume.items())
 
 
 def _implies(known: Question, question: Question) -> bool:
-    """Whether `question`, which is `known` with no other and no more accesses, need not be searched."""
-    more = zip(_accesses(known.assume), _accesses(question.assume), strict=True)
-    return (
-        _alike(known, question) and question.assume.get("fills") != "demand" and all(a >= b for a, b in more)
-    )
+    """Whether `question` need not be searched if `known` is verified."""
+    return known.request == question.request and _core.check_implies(_named(known), _named(question))
 
 
 def _joined(question: Question, asked: list[Question]) -> Question | None:
     """Return the question with the accesses of all that are like it; `None` if one of those has them all."""
-    alike = [q for q in asked if _alike(q, question)]
-    most = [max(levels) for levels in zip(*(_accesses(q.assume) for q in alike), strict=True)]
-    if any(_accesses(q.assume) == most for q in alike):
+    same = [_named(q) for q in asked if q.request == question.request]
+    more = _core.check_joined([_named(question), *same])
+    if more is None:
         return None
-    named = zip(_ACCESSES.items(), most, strict=True)
-    more = {name: levels[i] for (name, levels), i in named if name in question.assume}
-    return replace(question, assume={**question.assume, **more}, hypothetical=True)
+    return replace(question, assume={**question.assume, **dict(more)}, hypothetical=True)
 
 
 def answer_to(question: Question, progress: Told | None) -> Verdict:

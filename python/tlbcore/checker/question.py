@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from tlbcore import _core
@@ -76,8 +76,8 @@ class Question:
     hypothetical: bool = False
 
 
-# What is asked about memory that may be recycled.
-_RECYCLED = ("purge", "vunmap", "table_free", "flush_all_asked")
+# A question, what is assumed of it, and whether the kernel does not do that.
+_Case = tuple[dict[str, Any], dict[str, str], bool]
 
 
 def worlds_of(policy: Policy, bounds: Bounds) -> list[tuple[str, tuple[str, ...]]]:
@@ -104,19 +104,13 @@ def questions_in(
     """Return what is asked of a policy in one world; where it is inert, of mainline."""
     subject = policies["ipi"] if inert else policy
     request = {**request_of(subject, bounds, reduce=reduce, threads=threads), "world": world}
-    out = []
-    for asked, assume in _with_table_free(policy, _questions(subject, request, given)):
-        question = Question(name=policy.name, request=asked, assume=assume, inert=inert)
-        out.append(question)
-        harmless = assume.get("N", "none") == given.get("N", "none") and asked["initiator"] in _RECYCLED
-        if "D" not in given and "T" not in assume and harmless:
-            out.append(replace(question, assume={**assume, "D": "recycled"}, hypothetical=True))
-    return out
+    return [
+        Question(name=policy.name, request=asked, assume=assume, inert=inert, hypothetical=hypothetical)
+        for asked, assume, hypothetical in _with_table_free(policy, _questions(subject, request, given))
+    ]
 
 
-def _with_table_free(
-    policy: Policy, questions: list[tuple[dict[str, Any], dict[str, str]]]
-) -> list[tuple[dict[str, Any], dict[str, str]]]:
+def _with_table_free(policy: Policy, questions: list[_Case]) -> list[_Case]:
     """Ask mainline about frees of page tables too; and about those with 2 ASIDs and both forms of a flush.
 
     What a flush leaves of upper entries is those of the PCIDs that are not loaded, and pmd_free_pte_page flushes one
@@ -124,10 +118,10 @@ def _with_table_free(
     2 CPUs: where more were asked for, they have the ASIDs that were asked for in a question beside it.
     """
     out = list(questions)
-    if _is_mainline(policy) and not any(asked["roles"] for asked, _ in questions):
+    if _is_mainline(policy) and not any(asked["roles"] for asked, *_ in questions):
         about = {"initiator": "table_free", "beside": "", "about": "frees of page tables"}
-        out += [({**asked, **about}, assume) for asked, assume in questions if asked["initiator"] == "purge"]
-    for i, (asked, assume) in reversed(list(enumerate(out))):
+        out += [({**asked, **about}, a, h) for asked, a, h in questions if asked["initiator"] == "purge"]
+    for i, (asked, assume, hypothetical) in reversed(list(enumerate(out))):
         if asked["initiator"] != "table_free":
             continue
         forms = [{**asked, "asids": 2}]
@@ -135,7 +129,7 @@ def _with_table_free(
             beside = f"{asked['about']}, 2 CPUs with 2 ASIDs"
             forms = [asked, {**asked, "cpus": 2, "asids": 2, "about": beside}]
         ranges = [assume["range"]] if "range" in assume else ["pages", "full"]
-        out[i : i + 1] = [(form, {**assume, "range": how}) for form in forms for how in ranges]
+        out[i : i + 1] = [(form, {**assume, "range": how}, hypothetical) for form in forms for how in ranges]
     return out
 
 
@@ -157,32 +151,25 @@ def initiators_of(text: str, file: str) -> tuple[str, ...]:
     return tuple(_core.check_initiators(text, file))
 
 
-def _questions(
-    policy: Policy, request: dict[str, Any], given: dict[str, str]
-) -> list[tuple[dict[str, Any], dict[str, str]]]:
+@functools.cache
+def tried(initiator: str) -> dict[str, list[str]]:
+    """Return the values of D, N and T that an initiator's question is tried with where nothing is fixed."""
+    return dict(_core.check_tried(initiator))
+
+
+def _questions(policy: Policy, request: dict[str, Any], given: dict[str, str]) -> list[_Case]:
     """Return what is asked of a policy: its initiators, each under every assumption that is not given."""
-    roles = [role.strip().removeprefix("isolated ") for role in request["roles"].replace(",", ";").split(";")]
     rows = list(asked_of(policy.text, policy.file))
     if request["roles"]:
-        text = any(r.startswith("text_") for r in roles)
-        rows = [("text_poke" if text else "purge", f"the roles {request['roles'].strip()}", "")]
+        rows = [(_core.check_initiator_of(request["roles"]), f"the roles {request['roles'].strip()}", "")]
     _refuse_idle(policy, request, given, [initiator for initiator, _, _ in rows])
     out = []
     for initiator, about, beside in rows:
         about = f"{about}, idle CPUs" if beside == "idle" else about
         asked = {**request, "initiator": initiator, "beside": beside, "about": about}
-        if initiator.startswith("text_"):
-            where = [given["T"]] if "T" in given else ["instr", "danger", "noinstr"]
-            rest = {"D": given.get("D", "none"), "N": given.get("N", "none")}
-            out += [(asked, {**given, **rest, "T": text}) for text in where]
-        else:
-            # User memory is no business of NMIs.
-            most = {"set_memory": "directmap", "flush_mm": "none", "flush_mm_tables": "none"}
-            touched = list(dict.fromkeys(["none", most.get(initiator, "recycled")]))
-            nmis = request["nmis"] or request["mces"]
-            bodies = [given["N"]] if "N" in given else touched if nmis else ["none"]
-            flushes = {k: v for k, v in given.items() if k != "T"}
-            out += [(asked, {**flushes, "D": given.get("D", "none"), "N": n}) for n in bodies]
+        nmis = bool(request["nmis"] or request["mces"])
+        for assume, hypothetical in _core.check_cases(initiator, list(given.items()), nmis):
+            out.append((asked, dict(assume), hypothetical))
     return out
 
 
@@ -190,7 +177,8 @@ def _refuse_idle(
     policy: Policy, request: dict[str, Any], given: dict[str, str], initiators: list[str]
 ) -> None:
     """Refuse bounds and assumptions that nothing asked of this policy depends on."""
-    if all(initiator.startswith("text_") for initiator in initiators):
+    about_text = [bool(tried(initiator)["T"]) for initiator in initiators]
+    if all(about_text):
         about = f"{policy.name} is asked about syncs of text alone"
         if request["pages"] != 1:
             raise _core.CheckError(f"pages={request['pages']} is about flushes, and {about}")
@@ -199,7 +187,7 @@ def _refuse_idle(
                 raise _core.CheckError(
                     f"{name}={given[name]} is about flushes, and {about}: T says where text is patched"
                 )
-    elif not any(initiator.startswith("text_") for initiator in initiators) and "T" in given:
+    elif not any(about_text) and "T" in given:
         raise _core.CheckError(
             f"T={given['T']} is about patched text, and {policy.name} is asked about flushes alone"
         )

@@ -8,13 +8,14 @@ from typing import Any
 from tlbcore import _core
 from tlbcore._output.calls import kept
 from tlbcore._output.progress import Progress, shown
-from tlbcore.checker.question import GIB, Bounds, initiators_of, request_of
+from tlbcore.checker.question import GIB, Bounds, initiators_of, request_of, tried
 from tlbcore.policy import policies
 from tlbcore.verdicts import Row, VerdictTable
 
 _Scope = tuple[int, int, int, str, str, str, str]
 # What a question assumes of INVPCID where nothing is said.
 INVPCID = dict(_core.check_assumptions())["invpcid"][0]
+_PURGE, _TEXT = tried("purge"), tried("text_poke")
 # CPUs, NMIs, ASIDs, D, N, T, INVPCID.
 FLUSH_SCOPES: tuple[_Scope, ...] = (
     *(
@@ -22,14 +23,14 @@ FLUSH_SCOPES: tuple[_Scope, ...] = (
         for nmis in (0, 1)
         for asids in (1, 2)
         for publishes in (INVPCID, "publishes")
-        for danger in ("none", "recycled")
-        for bodies in (("none", "recycled") if nmis else ("none",))
+        for danger in _PURGE["D"]
+        for bodies in (_PURGE["N"] if nmis else _PURGE["N"][:1])
     ),
-    *((3, 0, 1, danger, "none", "instr", INVPCID) for danger in ("none", "recycled")),
+    *((3, 0, 1, danger, "none", "instr", INVPCID) for danger in _PURGE["D"]),
 )
 # No translation and no INVPCID is part of the question.
 TEXT_SCOPES: tuple[_Scope, ...] = tuple(
-    (2, nmis, 1, "none", "none", text, INVPCID) for nmis in (0, 1) for text in ("instr", "danger", "noinstr")
+    (2, nmis, 1, "none", "none", text, INVPCID) for nmis in (0, 1) for text in _TEXT["T"]
 )
 
 

@@ -106,10 +106,13 @@ def _values(command: str, name: str) -> list[tuple[str, str]]:
         "pti": ("on", "off", "auto"),
         "to": ("promela",),
         "shell": tuple(_SCRIPTS),
-        "danger": ("none", "recycled"),
     }
     if name in fixed:
         return [(value, "") for value in fixed[name]]
+    if name == "danger":
+        from tlbcore.policy import PROMELA_DANGER
+
+        return [(value, "") for value in PROMELA_DANGER]
     if name == "policy":
         from tlbcore.policy import policies
 

@@ -10,7 +10,7 @@ use super::program::{Code, Features};
 use super::text::{Fact, File, LINUX, Loc, PolicyError, parse, print};
 use crate::cache::Cache;
 use crate::names;
-pub use questions::{Asked, asked_as, not_asked, questions, with_question};
+pub use questions::{Asked, asked_as, initiators_asked, not_asked, questions, with_question};
 pub use versions::{kernels, newer_files, version, versions};
 
 /// One built-in policy.

@@ -35,6 +35,11 @@ const ALL: [Asked; 11] = [
     asked("flush_mm_tables", "frees of user page tables, lazy CPUs", Some("run_process_lazily")),
 ];
 
+/// The initiators of all questions.
+pub fn initiators_asked() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|asked| asked.initiator)
+}
+
 /// The program that is run where another one is asked about: one that also does what its caller relies on it for.
 pub fn asked_as(program: &str) -> &str {
     match program {
