@@ -20,7 +20,7 @@ const fn each(byte: u8) -> u64 {
 pub fn decimal(text: &[u8], at: &mut usize) -> Option<u64> {
     if let Some(bytes) = word(text, *at) {
         let digits = bytes ^ each(b'0');
-        let others = ((digits & each(0x7f)) + each(0x76) | digits) & each(0x80);
+        let others = (((digits & each(0x7f)) + each(0x76)) | digits) & each(0x80);
         if others != 0 {
             let bits = others.trailing_zeros() & !7;
             if bits == 0 {
