@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import os
 import struct
 import subprocess
 import sys
@@ -339,7 +340,7 @@ def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_prints_the_table_and_json(tmp_path: Path) -> None:
     machine = "peers-64x4-1536x12"
-    shown = run("tlb", str(WALK), "--machine", machine)
+    shown = run("tlb", str(WALK), "--machine", machine, env={**os.environ, "COLUMNS": "100"})
     assert shown.returncode == 0, shown.stderr
     words = [line.split() for line in shown.stdout.splitlines()]
     assert ["0", "load", "288", "0", "288", "192", "96", "96", "0.3333"] in words

@@ -114,6 +114,8 @@ def checked(
     chosen = as_policy(policy, programs=programs_in(bounds))
     if "@" in (world := bounds.get("world") or ""):
         name, version = world.split("@", 1)
+        if version not in _core.policy_versions():
+            _core.check_world(chosen.text, chosen.file, world)  # says which there are
         chosen, bounds = chosen.on(version), {**bounds, "world": name}
     given, note = of_effect(bounds, assumed(bounds))
     asked = [
