@@ -48,7 +48,7 @@ asan: ## the address sanitizer over the tests of the loops with `unsafe`
 tsan: ## the thread sanitizer over the tests that use threads: pools, searches, sweeps
 	RUSTFLAGS=-Zsanitizer=thread CARGO_TARGET_DIR=target/tsan $(SANITIZED) -- $(THREADED)
 
-THREADED := pool:: check::threads check::visited sweep:: sim::run
+THREADED := pool:: check::visited sweep:: sim::run
 
 miri: ## Miri over the vector loops against their scalar twins, on short streams
 	RUSTFLAGS="-C target-feature=+avx2,+bmi1,+bmi2,+popcnt" MIRIFLAGS=-Zmiri-disable-isolation CARGO_TARGET_DIR=target/miri \

@@ -16,10 +16,10 @@ use super::answers::{Answers, Asked, Pair};
 use super::machine::{Model, Seen};
 use super::model::{Expansion, Move};
 use super::parts::{Full, Key, Parts};
-use super::threads::{Crew, with_crew};
 use super::visited::{Candidates, Piece, Recent, Shard, Visited};
 use super::with_words;
 use crate::kernel::step::Violation;
+use crate::pool::{Crew, with_crew};
 
 mod runs;
 mod steps;

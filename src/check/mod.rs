@@ -23,7 +23,6 @@ pub mod reduce;
 pub mod report;
 pub mod schedule;
 pub mod scope;
-pub mod threads;
 pub mod visited;
 mod zone;
 
@@ -34,6 +33,7 @@ pub use scope::{Assume, CheckError, Fills, InvpcidOrder, Patched, Rest, Role, Sc
 
 use crate::kernel::program::{Code, Features};
 use crate::kernel::step::Violation;
+use crate::pool;
 use endless::Ends;
 use explore::{Pause, Search};
 
@@ -282,7 +282,7 @@ fn explore(
     go_on: &mut dyn FnMut(&Counts) -> bool,
 ) -> Answer {
     let threads = match question.threads {
-        0 => threads::available().min(8),
+        0 => pool::available().min(8),
         n => n,
     };
     let mut narrow: Search<'_, u64> = Search::new(&model, question.memory, !question.plain, threads);
