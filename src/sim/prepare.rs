@@ -34,8 +34,8 @@ pub fn assemble(
     kernel.check()?;
     let features = kernel.features(&machine.features, isolated);
     let notes = kernel.inert(&policy.name, &policy.needs, &machine.features, isolated);
-    let mainline = policy::mainline(policy)?;
-    let code = policy::code(if notes.is_empty() { policy } else { &mainline }, programs, features)?;
+    let runs = if notes.is_empty() { Arc::clone(policy) } else { policy::mainline(policy)? };
+    let code = policy::code(&runs, programs, features)?;
     refuse(&code, &machine.features)?;
     Ok((code, features, notes))
 }

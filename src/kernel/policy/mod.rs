@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use super::assemble::{self, assemble};
 use super::program::{Code, Features};
-use super::text::{Fact, File, LINUX, Loc, PolicyError, parse, print};
+use super::text::{Fact, File, LINUX, Loc, PolicyError, parse};
 use crate::cache::Cache;
 use crate::names;
 pub use questions::{Asked, asked_as, initiators_asked, not_asked, questions, with_question};
@@ -136,11 +136,12 @@ pub fn shared_builtin(name: &str) -> Result<Arc<File>, PolicyError> {
 
 /// What runs where a policy does not: mainline, of the version of Linux that it stands on.
 pub fn mainline(beside: &File) -> Result<Arc<File>, PolicyError> {
+    static NEWER: Cache<&str, Arc<File>> = Cache::new(8);
     let (own, version) = (shared_builtin("ipi")?, kernels(beside)?.version);
-    if version == kernels(&own)?.version {
+    if version == kernel_version() {
         return Ok(own);
     }
-    shared(&own.file, &print(&on_linux(&own, version)?))
+    NEWER.get_or(version, || Ok(Arc::new(on_linux(&own, version)?)))
 }
 
 /// What a policy defers, by the initiators that rely on it: `purge` for flushes of the kernel range, `text_poke` for

@@ -2,12 +2,15 @@
 
 use std::sync::LazyLock;
 
-use super::{bases, contexts, kernel, kernel_version};
+use super::{contexts, kernel, kernel_version, shared_builtin};
 use crate::kernel::assemble::Kernels;
 use crate::kernel::text::{File, LINUX, PolicyError, parse};
 
 /// Newer versions than that of the whole texts, oldest first: version, file, text.
 const NEWER: [(&str, &str, &str); 1] = [("7.3", "linux-7.3.kernel", include_str!("linux-7.3.kernel"))];
+
+/// How long a chain of bases is followed; one that goes round is refused where it is assembled.
+const DEEPEST: usize = 64;
 
 /// The versions there are texts of, oldest first.
 pub fn versions() -> impl Iterator<Item = &'static str> {
@@ -30,13 +33,20 @@ pub fn version(name: &str) -> Result<&'static str, String> {
 /// What a policy stands on: what it, or the nearest that it is based on, says with `linux "VERSION"`, else the oldest.
 pub fn kernels(file: &File) -> Result<Kernels, PolicyError> {
     let all = |version, newer| Kernels { version, newer, contexts: contexts(), kernel: kernel() };
-    let based = bases(file);
-    let mut said = [file].into_iter().chain(&based).filter(|f| !f.is_kernel());
-    let Some((of, fact)) = said.find_map(|f| Some((f, f.facts.iter().find(|x| x.key == LINUX)?))) else {
-        return Ok(all(kernel_version(), None));
+    let says = |file: &File| {
+        let fact = file.facts.iter().find(|fact| fact.key == LINUX)?;
+        Some((file.file.clone(), fact.clone()))
     };
-    let version =
-        version(&fact.text).map_err(|message| PolicyError { file: of.file.clone(), at: fact.at, message })?;
+    // Asked at every run: bases are looked at where they are kept, not copied.
+    let (mut said, mut base) = (says(file), file.based_on.clone());
+    for _ in 0..DEEPEST {
+        let Some(next) = base.filter(|_| said.is_none()).and_then(|name| shared_builtin(&name).ok()) else {
+            break;
+        };
+        (said, base) = (says(&next), next.based_on.clone());
+    }
+    let Some((of, fact)) = said else { return Ok(all(kernel_version(), None)) };
+    let version = version(&fact.text).map_err(|message| PolicyError { file: of, at: fact.at, message })?;
     Ok(all(version, NEWER.iter().position(|n| n.0 == version).map(|i| &FILES[i])))
 }
 
