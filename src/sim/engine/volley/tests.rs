@@ -50,13 +50,16 @@ fn scenario(draws: &mut Draws, cpus: u64) -> Scenario {
     };
     let text = format!(
         r#"{{"name": "threads", "duration_ps": {}, "cpus": {cpus}, "isolated": [{}], "sockets": {}, "actors": [
-            {{"name": "spin", "on": {{"cpus": [{}]}}, "kind": "spin", "user_pages": {}}}{last},
+            {{"name": "spin", "on": {{"cpus": [{}]}}, "kind": "spin", "user_pages": {}}},
+            {{"name": "spin more", "on": {{"cpus": [{}]}}, "kind": "spin", "user_pages": {}}}{last},
             {{"name": "threads", "on": {{"cpus": [{}]}}, "kind": "tasks", "gap": {{"mean_ps": {gap}, "exponential": true}},
               "processes": {}, "shared": {shared}, "also_on": {}, "steps": [{unmap}{more}]}}{others}]}}"#,
         gap * 12,
         list(senders, cpus),
         1 + draws.below(2),
-        list(0, spins),
+        list(0, spins / 2),
+        draws.below(3) * 16,
+        list(spins / 2, spins),
         draws.below(3) * 16,
         list(0, senders),
         if shared { 1 } else { 2 },
