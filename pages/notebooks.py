@@ -39,18 +39,20 @@ def executed(path: Path) -> Any:
 
 
 def shown(notebook: Any) -> list[list[str]]:
-    """Return the texts that each cell of code shows: what it prints, and its result."""
+    """Return the texts that each cell of code shows: what it prints, however many pieces it came in, and its result."""
     out = []
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
-        texts = []
-        for output in cell.outputs:
-            if output.output_type == "stream" and output.name == "stdout":
-                texts.append(str(output.text))
-            if output.output_type == "execute_result" and "image/png" not in output.data:
-                texts.append(str(output.data.get("text/plain", "")))
-        out.append(texts)
+        printed = "".join(
+            str(each.text) for each in cell.outputs if each.output_type == "stream" and each.name == "stdout"
+        )
+        results = [
+            str(each.data.get("text/plain", ""))
+            for each in cell.outputs
+            if each.output_type == "execute_result" and "image/png" not in each.data
+        ]
+        out.append([printed] * bool(printed) + results)
     return out
 
 

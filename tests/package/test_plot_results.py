@@ -27,6 +27,7 @@ WORDS = {"Causes", "Host", "Listed", "LitmusResult"}  # results without figures 
 
 @pytest.fixture(autouse=True)
 def _closed():
+    plt.close("all")  # what another file's tests left open
     yield
     plt.close("all")
 
