@@ -185,6 +185,9 @@ pub struct Preset {
     pub signature: String,
     /// Core frequency in MHz: what nanoseconds are converted with.
     pub mhz: u32,
+    /// How many lines of other CPUs are under way at once where a sender looks at one CPU after the other. `None`: the
+    /// lines of other CPUs are not told apart.
+    pub lines_at_once: Option<u32>,
     /// What it can do.
     pub features: Features,
     /// Its TLB, SMT siblings idle.
@@ -208,6 +211,9 @@ const TEXTS: &[(&str, &str)] = texts![
     "_amd",
     "haswell-ep-e5-2699v3",
     "haswell-e3-1231v3",
+    "haswell-ep-calls",
+    "latr-2x8",
+    "latr-8x15",
     "broadwell-ep-e5-2699v4",
     "broadwell-ex-e7-8890v4",
     "skylake-sp",

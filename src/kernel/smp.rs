@@ -15,6 +15,9 @@ pub struct Call {
     pub run: ProgId,
     /// The driver's number of the request it serves.
     pub request: u32,
+    /// How many CPUs have the same call and come after this one, on the sender's socket and on others: the sender
+    /// waits for one after the other.
+    pub behind: (Cpu, Cpu),
 }
 
 /// The queue of one CPU.

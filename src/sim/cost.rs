@@ -84,8 +84,14 @@ pub struct Times {
     pub invpcid: (u64, u64, u64),
     /// CR4.PGE off and on.
     pub cr4_pge: u64,
-    /// Queueing one remote call.
-    pub queue_call: u64,
+    /// Queueing one remote call, same socket and other socket.
+    pub queue_call: (u64, u64),
+    /// Lines of other CPUs are told apart ([`Preset::lines_at_once`]): those on another socket take longer, and
+    /// acknowledgements are read one after the other, in the order of CPUs (`csd_lock_wait` in
+    /// `smp_call_function_many_cond`).
+    pub apart: bool,
+    /// What a load from, and a change of, a line on another socket takes beyond one on the same.
+    pub far: (u64, u64),
     /// Sending one interrupt.
     pub send: u64,
     /// From sending to taking, same socket and other socket.
@@ -120,6 +126,14 @@ impl Times {
                 Bound::High => figure.high,
             })
         };
+        // Loads of a loop over CPUs do not wait for each other.
+        let at_once = u64::from(cpu.lines_at_once.unwrap_or(1));
+        let looked = |line: u64| (line + at_once / 2) / at_once;
+        let look = |at: At| match at {
+            At::Me | At::Asid(_) => 0,
+            At::Cur => looked(of(c.remote_line)),
+            At::Shared | At::Mm(_) => of(c.remote_line),
+        };
         let remote = |at: At| match at {
             At::Me | At::Asid(_) => 0,
             At::Shared | At::Cur | At::Mm(_) => of(c.remote_line),
@@ -132,7 +146,7 @@ impl Times {
                     Op::Move { .. } | Op::MoveWide { .. } | Op::Alu { .. } => PLAIN,
                     Op::Unless { .. } | Op::Jump(_) => PLAIN,
                     Op::Loop(_) | Op::Each { .. } | Op::Clear | Op::Put => PLAIN,
-                    Op::Load { from, .. } => of(c.mem_l1) + remote(from.at),
+                    Op::Load { from, .. } => of(c.mem_l1) + look(from.at),
                     Op::Store { to, .. } => PLAIN + remote(to.at),
                     Op::Rmw { at, .. } | Op::Cas { at, .. } => of(c.lock) + remote(at.at),
                     Op::Await { at, .. } => of(c.mem_l1) + remote(at.at),
@@ -172,6 +186,8 @@ impl Times {
             .collect();
         // After a full flush the paging-structure caches are empty too; most walks then read the PDE and the PTE.
         let walk = of(c.walk_setup) + 2 * of(c.mem_l2);
+        let near = of(c.remote_line);
+        let far = if cpu.lines_at_once.is_some() { near.max(of(c.remote_line_cross_socket)) } else { near };
         Times {
             op,
             syscall: (ps(of(c.syscall)), ps(of(c.sysret))),
@@ -183,7 +199,9 @@ impl Times {
             invpcid_address: ps(of(c.invpcid_address)),
             invpcid: (ps(of(c.invpcid_all)), ps(of(c.invpcid_non_global)), ps(of(c.invpcid_context))),
             cr4_pge: ps(of(c.cr4_pge_toggle)),
-            queue_call: ps(of(c.lock) + of(c.remote_line)),
+            queue_call: (ps(of(c.lock) + near), ps(of(c.lock) + far)),
+            apart: cpu.lines_at_once.is_some(),
+            far: (ps(looked(far) - looked(near)), ps(far - near)),
             send: ps(of(c.ipi_send)),
             ipi: (ps(of(c.ipi_same_socket)), ps(of(c.ipi_cross_socket))),
             line: (ps(of(c.remote_line)), ps(of(c.remote_line_cross_socket))),

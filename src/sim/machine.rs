@@ -94,6 +94,8 @@ pub struct Core {
     pub acks_left: u32,
     /// When the last acknowledgement reached it.
     pub acked_at: u64,
+    /// What reading the acknowledgements takes that it waits for, where that is told apart.
+    pub reads: u64,
     /// Remote calls.
     pub calls: CallQueue,
     /// Its request was consumed.
@@ -262,6 +264,7 @@ impl Timed {
             call: None,
             acks_left: 0,
             acked_at: 0,
+            reads: 0,
             calls: CallQueue::default(),
             promised: false,
             request: Request {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from tests.geometry import one_tlb
@@ -63,15 +65,33 @@ def test_a_page_of_a_madvise_under_pti_costs_what_two_flushes_cost(rows):
     assert ["its flush takes 866" in row["note"] for row in calls] == [True, False]
 
 
+def test_the_published_curves_of_shootdowns_are_met_in_shape_and_their_levels_said_apart(rows):
+    found = {
+        text: (one(rows, text)["computed"], one(rows, text)["ratio"])
+        for text in (
+            "what 2 threads add", "what 4 threads add", "3 victims cost over", "each further victim on one socket",
+            "munmap on 16 cores", "munmap on 120 cores", "shape: 120 cores",
+        )
+    }  # fmt: skip
+    computed = [value for value, _ in found.values()]
+    assert computed == pytest.approx([649, 883, 1.362, 117.4, 5527, 51_050, 9.236], rel=1e-3)
+    assert [round(ratio, 2) for _, ratio in found.values()] == [1.15, 1.17, 1.01, 1.2, 0.92, 0.64, 0.69]
+    assert all(one(rows, text)["within"] for text in found)
+    # The published level lies within what the costs' intervals allow.
+    assert "25918 to 93243" in one(rows, "munmap on 120")["note"]
+    page = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
+    for ratio, figure in zip(
+        (r for _, r in found.values()), ("649", "883", "1.36", "117", "5.5", "51", "9.2"), strict=True
+    ):
+        assert re.search(rf"\| {re.escape(figure)}( \([^|]*\))? \| {ratio:.2f} \|", page), figure
+
+
 def test_every_row_of_numbers_is_shown_and_misses_are_not_hidden(rows):
     assert {row["number"] for row in rows} == {2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
     assert {row["role"] for row in rows} == {"input", "fitted", "prediction", "consistency"}
     missed = [row for row in rows if row["within"] is False]
     assert [row["name"] for row in missed] == [
-        "what 2 threads add to a madvise, Haswell, concurrent flushes (AMIT19)",
-        "what 4 threads add to a madvise, Haswell, concurrent flushes (AMIT19)",
         "getpid on isolated CPUs under v7, Gold 6248, pti=on",
-        "munmap on 120 cores and 8 sockets (LATR)",
     ]
     assert all(row["note"] for row in missed)
 

@@ -71,7 +71,7 @@ def test_a_part_finds_its_machine_with_the_published_sizes(part):
 
 
 def test_every_machine_is_some_part_of_the_tables_or_named_here():
-    others = {"haswell-e3-1231v3", "peers-64x4-1536x12"}
+    others = {"haswell-e3-1231v3", "peers-64x4-1536x12", "haswell-ep-calls", "latr-2x8", "latr-8x15"}
     assert {name for name, _ in PARTS.values()} | others == set(tc.machines)
 
 
@@ -95,6 +95,9 @@ def test_features_follow_the_tables():
     assert [m.name for m in intel if m.meltdown] == [
         "haswell-ep-e5-2699v3",
         "haswell-e3-1231v3",
+        "haswell-ep-calls",
+        "latr-2x8",
+        "latr-8x15",
         "broadwell-ep-e5-2699v4",
         "broadwell-ex-e7-8890v4",
         "skylake-sp",
@@ -105,7 +108,7 @@ def test_features_follow_the_tables():
         "zen4-epyc",
         "zen5-epyc",
     ]
-    assert [m.name for m in intel if not m.invpcid] == ["haswell-e3-1231v3"]
+    assert [m.name for m in intel if not m.invpcid] == ["haswell-e3-1231v3", "latr-8x15"]
     assert not tc.machines["zen2-epyc"].pcid
 
 

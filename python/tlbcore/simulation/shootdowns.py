@@ -6,6 +6,7 @@ from tlbcore import scenarios
 from tlbcore._input.vocabulary import Costs
 from tlbcore.hardware import Machine
 from tlbcore.kernel import Kernel
+from tlbcore.policy import Policy
 from tlbcore.simulation.run import SimResult, simulate
 
 __all__ = ["shootdown", "shootdown_ns"]
@@ -15,7 +16,7 @@ def shootdown(
     victims: int,
     *,
     machine: str | Machine,
-    policy: str = "ipi",
+    policy: str | Policy = "ipi",
     requests: int = 20,
     pages: int = 1,
     sockets: int = 1,

@@ -20,6 +20,7 @@ const VALUES: &[(&str, &str)] = &[
     ("cpu.meltdown", "affected by Meltdown: PTI on by default"),
     ("cpu.invlpg_erratum", "INVLPG leaves globals while PCIDs are on"),
     ("cpu.tce", "translation cache extension"),
+    ("cpu.lines_at_once", "lines of other CPUs a sender looks at at once; 0: not told apart"),
     ("walker.table_levels", "levels of the page tables"),
     ("walker.walkers", "page walkers"),
     ("walker.overlap", "divisor for overlapped walks"),
@@ -225,6 +226,10 @@ impl Draft {
             return Err(fail(format!("walker.overlap must be between 1 and 100: got {overlap}")));
         }
         plain("walker.walkers")?;
+        let at_once = plain("cpu.lines_at_once")?;
+        if !(0.0..=100.0).contains(&at_once) {
+            return Err(fail(format!("cpu.lines_at_once must be between 0 and 100: got {at_once}")));
+        }
         let costs = Costs::read(figure, (overlap * 10.0).round() as u32)?;
         let psc = Psc {
             pde: plain("walker.pde")? as u32,
@@ -269,6 +274,7 @@ impl Draft {
             vendor: self.vendor,
             signature: self.signature,
             mhz: mhz as u32,
+            lines_at_once: (at_once >= 1.0).then_some(at_once as u32),
             features,
             geometry: Arc::new(geometry),
             costs: Arc::new(costs),

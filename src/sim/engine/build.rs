@@ -184,6 +184,7 @@ impl Engine {
             housekeeping_words[cpu / 64] |= 1u64 << (cpu % 64);
         }
         let volleys = skip && kernel.is_mainline && !looks_pages_up && m.extra_ipi.is_none() && !m.all_driven;
+        let volleys = volleys && !m.times.apart;
         if volleys {
             m.volleys.shots = vec![Shot::default(); n];
         }

@@ -149,7 +149,7 @@ impl Engine {
             c.wait_from = c.clock;
         }
         c.waiting = c.acks_left > 0;
-        let until = if c.waiting { NEVER } else { c.clock.max(c.acked_at) };
+        let until = if c.waiting { NEVER } else { c.clock.max(c.acked_at).max(c.wait_from + c.reads) };
         // Acknowledged, it does nothing before this: asking it for its time again would not move it.
         c.resume = if c.waiting { 0 } else { due.min(until) };
         if due <= until && due != NEVER {
@@ -167,7 +167,7 @@ impl Engine {
             return false;
         }
         let waited = until - std::mem::replace(&mut c.wait_from, NEVER);
-        c.acked_at = 0;
+        (c.acked_at, c.reads) = (0, 0);
         self.m.add(cpu, Stat::wait_ps, waited);
         let longest = &mut self.m.stats[usize::from(cpu)][Stat::wait_max_ps as usize];
         *longest = (*longest).max(waited);

@@ -124,7 +124,7 @@ impl Engine {
         let targets = self.m.count_targets(cpu) - u64::from(self.m.is_target(cpu, cpu));
         let times = &self.m.times;
         let c = &self.m.cores[usize::from(cpu)];
-        let now = c.clock + times.op[usize::from(pc)] + times.queue_call * targets + times.send;
+        let now = c.clock + times.op[usize::from(pc)] + times.queue_call.0 * targets + times.send;
         let at = (now + times.ipi.0, now + times.ipi.1);
         let call = Shots { from: cpu, asked, id: c.request.id, generation: c.request.generation, at };
         let known = self.m.volleys.effects.iter().filter(|e| e.asked == asked);
@@ -370,7 +370,7 @@ impl Engine {
         let c = &mut self.m.cores[i];
         c.clock = at;
         c.irq_at = at;
-        c.calls.add(Call { from: call.from, run: call.asked.run, request: call.id });
+        c.calls.add(Call { from: call.from, run: call.asked.run, request: call.id, behind: (0, 0) });
         self.take_interrupt(who, at);
         while self.m.cores[i].depth > 0 {
             let pc = self.own[i].acts[0].frame.pc;

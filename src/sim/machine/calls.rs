@@ -24,10 +24,23 @@ impl Timed {
         called.clear();
         let had = self.volleys.count();
         let mut sent = had;
+        let (mut behind, mut reads) = ((0, 0), 0);
+        if self.times.apart {
+            behind = self.called(cpu, to);
+            let (queue, line) = (self.times.queue_call, self.times.line);
+            let (near, far) = (u64::from(behind.0), u64::from(behind.1));
+            reads = near * line.0 + far * line.1;
+            self.cores[usize::from(cpu)].clock += near * queue.0 + far * queue.1;
+        }
         let mut next = self.next_member(cpu, to, 0);
         while let Some(who) = next {
             if who != cpu {
-                let empty = self.cores[usize::from(who)].calls.add(Call { from: cpu, run, request });
+                if self.times.apart {
+                    let which = if self.is_near(cpu, who) { &mut behind.0 } else { &mut behind.1 };
+                    *which -= 1;
+                }
+                let call = Call { from: cpu, run, request, behind };
+                let empty = self.cores[usize::from(who)].calls.add(call);
                 sent += u32::from(empty);
                 called.push((who, empty));
             }
@@ -38,7 +51,10 @@ impl Timed {
             self.add(cpu, Stat::lazy_skips, others.saturating_sub(called.len() as u64 + u64::from(had)));
         }
         let c = &mut self.cores[usize::from(cpu)];
-        c.clock += self.times.queue_call * (called.len() as u64 + u64::from(had));
+        if !self.times.apart {
+            c.clock += self.times.queue_call.0 * (called.len() as u64 + u64::from(had));
+        }
+        c.reads += reads;
         if sent > 0 {
             c.clock += self.times.send;
         }
@@ -62,6 +78,19 @@ impl Timed {
         self.scratch = called;
     }
 
+    /// How many get a call that this CPU sends to a set, on its socket and on others.
+    fn called(&self, cpu: Cpu, to: Set) -> (Cpu, Cpu) {
+        let (mut near, mut far) = (0, 0);
+        let mut next = self.next_member(cpu, to, 0);
+        while let Some(who) = next {
+            if who != cpu {
+                *if self.is_near(cpu, who) { &mut near } else { &mut far } += 1;
+            }
+            next = self.next_member(cpu, to, who + 1);
+        }
+        (near, far)
+    }
+
     /// The next call of this CPU, taken.
     pub(super) fn next_call(&mut self, cpu: Cpu) -> Option<ProgId> {
         let c = &mut self.cores[usize::from(cpu)];
@@ -79,7 +108,9 @@ impl Timed {
         let c = &mut self.cores[usize::from(cpu)];
         let Some(call) = c.call.take() else { return };
         let (clock, near) = (c.clock, self.is_near(cpu, call.from));
-        let seen = clock + if near { self.times.line.0 } else { self.times.line.1 };
+        let line = self.times.line;
+        let then = u64::from(call.behind.0) * line.0 + u64::from(call.behind.1) * line.1;
+        let seen = clock + then + if near { line.0 } else { line.1 };
         let s = &mut self.cores[usize::from(call.from)];
         s.acks_left -= 1;
         s.acked_at = s.acked_at.max(seen);

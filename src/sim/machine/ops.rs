@@ -91,6 +91,9 @@ impl Machine for Timed {
     fn read(&mut self, cpu: Cpu, field: u8, at: At, of: Cpu) -> Result<u64, Violation> {
         let f = self.fields[usize::from(field)];
         self.check(cpu, f, at)?;
+        if at == At::Cur && !self.is_near(cpu, of) {
+            self.cores[usize::from(cpu)].clock += self.times.far.0;
+        }
         if f.context {
             return self.context(cpu, f.var, at, of).map(|v| *v);
         }
@@ -114,6 +117,9 @@ impl Machine for Timed {
     ) -> Result<u64, Violation> {
         let resolved = self.fields[usize::from(field)];
         self.check(cpu, resolved, at)?;
+        if at == At::Cur && !self.is_near(cpu, of) {
+            self.cores[usize::from(cpu)].clock += self.times.far.1;
+        }
         if resolved.context {
             let word = self.context(cpu, resolved.var, at, of)?;
             let old = *word;

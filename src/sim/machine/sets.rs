@@ -115,6 +115,11 @@ impl Timed {
         self.socket[usize::from(cpu)] == self.socket[usize::from(other)]
     }
 
+    /// Does a look at a CPU take longer where that is on another socket?
+    pub fn looks_differ(&self) -> bool {
+        self.times.far.0 > 0 && self.socket.last() > self.socket.first()
+    }
+
     /// The sets a CPU is in, packed.
     pub fn sets_of(&self, cpu: Cpu) -> u8 {
         self.sets[usize::from(cpu)]
