@@ -15,7 +15,8 @@ from typing import Any
 
 from pages.mutants import _assumed, _covers, arguments, mutants_markdown, score
 from tlbcore import _core
-from tlbcore.checker import Row, check, verdict_table
+from tlbcore._output.worlds import LEGEND, heading
+from tlbcore.checker import Cell, Row, check, verdict_table, world_table
 from tlbcore.checker.question import asked_of, tried
 from tlbcore.checker.table import INVPCID, row_request
 from tlbcore.policy import policies
@@ -27,7 +28,7 @@ the words, worlds and assumptions mean: [checking](checking.md).
 
 *verified* means: no violation in any interleaving of 2 CPUs (one housekeeping CPU that purges once or patches one
 instruction, one isolated CPU that goes to user mode and enters twice), 1 page and, in the columns with an NMI, at
-most one of them; store buffers exact; not modelled: hotplug, SMM, TLBs shared by SMT siblings, guests, FRED,
+most one of them; store buffers exact; not modelled: hotplug, SMM, TLBs shared by SMT siblings, guests,
 top-level entries that some mm lacks. Larger scopes are unexplored. *violated* always comes with a run, which
 `tlbcore check` prints.
 
@@ -62,11 +63,11 @@ _TEXT_COLUMNS = tuple(
 )
 
 
-def verdicts_markdown(rows: Sequence[Row] | None = None) -> str:
-    """Return the text of `docs/verdicts.md`."""
+def verdicts_markdown(rows: Sequence[Row] | None = None, by_world: str | None = None) -> str:
+    """Return the text of `docs/verdicts.md`; `by_world` is the part with the table of worlds, if that is known."""
     rows = verdict_table() if rows is None else rows
     worlds = _worlds(rows)
-    out = [_INTRO]
+    out = [_INTRO, worlds_markdown(world_table()) if by_world is None else by_world]
     for world in dict.fromkeys(row.world for row in rows if row.defers == "flush"):
         out.append(f"## Flushes of the kernel range, world {world}\n")
         table = [
@@ -126,6 +127,30 @@ def verdicts_markdown(rows: Sequence[Row] | None = None) -> str:
         for n, p in policies.items()
     ]
     out.append(_table(["policy", "what", "source", "needs", "limits"], table))
+    return "\n".join(out) + "\n"
+
+
+def worlds_markdown(cells: Sequence[Cell]) -> str:
+    """Return the part with every policy in every world and version: the table that `check --all` prints."""
+    out = [
+        "## Policies by worlds and versions\n",
+        "What `tlbcore check NAME --world WORLD --kernel-version VERSION` says, with and without `--nmis 1`, of "
+        "everything that\nthe policy is asked. `tlbcore check --all` prints this table. The worlds are `pti`, `nopti`, "
+        "`pti+nopcid`, `nopti+invlpgb`\nand `nopti+fred`.\n",
+    ]
+    out += [f"- `{word}`: {meaning}" for word, meaning in LEGEND.items()]
+    columns = list(dict.fromkeys((cell.world, cell.linux) for cell in cells))
+    words = {(cell.policy, cell.world, cell.linux): cell.word for cell in cells}
+    names = list(dict.fromkeys(cell.policy for cell in cells))
+    heads = ["policy", *(f"{heading(world)} {linux}" for world, linux in columns)]
+    out.append("")
+    out.append(_table(heads, [[f"`{name}`", *(words[name, *c] for c in columns)] for name in names]))
+    out.append("")
+    for needs in dict.fromkeys(cell.inert for cell in cells if cell.inert):
+        inert = [cell for cell in cells if cell.inert == needs]
+        where = ", ".join(f"`{world}`" for world in dict.fromkeys(cell.world for cell in inert))
+        which = ", ".join(f"`{name}`" for name in dict.fromkeys(cell.policy for cell in inert))
+        out.append(f"- Inert in {where}, for they need {needs}: {which}.")
     return "\n".join(out) + "\n"
 
 

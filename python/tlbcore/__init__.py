@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore.checker import necessary as necessary
     from tlbcore.checker import repair as repair
     from tlbcore.checker import verdict_table as verdict_table
+    from tlbcore.checker import world_table as world_table
     from tlbcore.hardware import Machine as Machine
     from tlbcore.hardware import machine as machine
     from tlbcore.hardware import machines as machines
@@ -87,6 +88,7 @@ if TYPE_CHECKING:  # the same list for type checkers, tested against the table b
     from tlbcore.verdicts import Repair as Repair
     from tlbcore.verdicts import Repairs as Repairs
     from tlbcore.verdicts import VerdictTable as VerdictTable
+    from tlbcore.verdicts import WorldTable as WorldTable
 
 # name -> module that defines it; one line per public name
 _EXPORTS: dict[str, str] = {
@@ -140,9 +142,11 @@ _EXPORTS: dict[str, str] = {
     "Repair": "tlbcore.verdicts",
     "Repairs": "tlbcore.verdicts",
     "VerdictTable": "tlbcore.verdicts",
+    "WorldTable": "tlbcore.verdicts",
     "necessary": "tlbcore.checker",
     "repair": "tlbcore.checker",
     "verdict_table": "tlbcore.checker",
+    "world_table": "tlbcore.checker",
     "check": "tlbcore.checker",
     "litmus": "tlbcore.checker",
     "Policy": "tlbcore.policy",

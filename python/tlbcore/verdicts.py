@@ -1,4 +1,4 @@
-"""What `necessary`, `repair` and `verdict_table` return: rows, and what they depend on."""
+"""What `necessary`, `repair`, `verdict_table` and `world_table` return: rows, and what they depend on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tlbcore._output.table import Table
 from tlbcore.policy import Policy
 from tlbcore.simulation.repair_cost import Cost
 
-__all__ = ["Need", "Needs", "Repair", "Repairs", "Row", "VerdictTable"]
+__all__ = ["Cell", "Need", "Needs", "Repair", "Repairs", "Row", "VerdictTable", "WorldTable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,3 +211,73 @@ class VerdictTable(Listed[Row]):
 
     def __repr__(self) -> str:
         return f"<VerdictTable of {len(self)} verdicts>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What `check` says of a policy in one world, on one version of Linux.
+
+    Parameters
+    ----------
+    policy, world, linux
+        What was checked where.
+    status
+        The worst verdict without an NMI.
+    nmi
+        The worst verdict without an NMI and with one.
+    known, nmi_known
+        The same where code does only what it was seen to do: without the assumptions N and T.
+    inert
+        The features that the policy needs and the world lacks, so that mainline runs; empty where it runs.
+    states
+        States of all searches.
+    """
+
+    policy: str
+    world: str
+    linux: str
+    status: str = ""
+    nmi: str = ""
+    known: str = ""
+    nmi_known: str = ""
+    inert: str = ""
+    states: int = 0
+
+    @property
+    def word(self) -> str:
+        """The cell of the table.
+
+        `ok`: verified, also with an NMI; `nmi`: violated with an NMI only; `bad`: violated without one; `?`: a limit
+        was met. A star says that the violation needs code to do what nobody has seen it do.
+        """
+        if self.inert:
+            return "-"
+        if self.status == "violated":
+            return "bad" if self.known == "violated" else "bad*"
+        if self.nmi == "violated":
+            return "nmi" if self.nmi_known == "violated" else "nmi*"
+        return "ok" if self.nmi == "verified" else "?"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class WorldTable(Listed[Cell]):
+    """The verdict on every built-in policy in every world and version of Linux: a sequence of `Cell`.
+
+    `print` shows policies by worlds in 80 columns.
+    """
+
+    rows: tuple[Cell, ...]
+    version: str = _core.__version__
+
+    _of = Cell
+
+    def _about(self) -> dict[str, Any]:
+        return {"version": self.version}
+
+    def __repr__(self) -> str:
+        return f"<WorldTable of {len(self)} verdicts>"
+
+    def __str__(self) -> str:
+        from tlbcore._output.worlds import as_text
+
+        return as_text(self)

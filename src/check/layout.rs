@@ -132,7 +132,7 @@ pub struct CpuFields {
     pub less: [[Bits; 4]; MAX_PAGES],
     /// Cached upper entries, by page and PCID: the G bit is none of theirs (SEMANTICS H3).
     pub upper: [[Bits; 4]; MAX_PAGES],
-    /// NMIs are blocked until an IRET; where machine checks nest, whose IRET unblocks them.
+    /// NMIs are blocked until an IRET, without FRED; where machine checks nest, whose IRET unblocks them.
     pub nmi_blocked: Bits,
     /// Variables, this CPU's copies.
     pub vars: Vec<Bits>,

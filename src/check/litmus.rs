@@ -341,6 +341,10 @@ impl Litmus {
                 feature.map(|f| all.with(f))
             })?,
         };
+        if features.has(Feature::Pti) && features.has(Feature::Fred) {
+            let why = "Linux switches `fred` off under `pti`: leave one out";
+            return Err(header.bad("features", why).into());
+        }
         let roles = header.roles()?;
         let run: Vec<&str> = roles.iter().flat_map(|r| [r.first.as_str(), r.again.as_str()]).collect();
         let asked = Asked::of(&header)?;

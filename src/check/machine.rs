@@ -379,7 +379,7 @@ impl<'a, const W: usize> Abs<'a, W> {
         let f = &c.frames[level];
         if f.locations[self.get(f.at) as usize - 1].iret {
             self.drop_text(cpu);
-            self.set(c.nmi_blocked, 0); // any IRET unblocks NMIs (SEMANTICS H5)
+            self.set(c.nmi_blocked, 0); // any IRET unblocks NMIs, and no other return (SEMANTICS H5)
         }
         for b in [f.at, f.area, f.cur, f.visited, f.targets, f.mce] {
             self.set(b, 0);

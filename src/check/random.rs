@@ -246,7 +246,7 @@ fn text(seed: u64) -> String {
     let features = if pti {
         "pti pcid invpcid"
     } else {
-        rng.pick(&["pcid invpcid", "pcid invpcid invlpgb", "invpcid", "pcid"])
+        rng.pick(&["pcid invpcid", "pcid invpcid invlpgb", "invpcid", "pcid", "pcid invpcid fred"])
     };
     let _ = writeln!(out, "  features \"{features}\"\n  asids \"{asids}\"");
     let nmis = usize::from(rng.one_in(4)) * (1 + usize::from(rng.one_in(4)));

@@ -7,7 +7,7 @@
 //! Here: which sections count, and programs. Then `names`, `values` and `conditions` (what stands in a line),
 //! `statements` and `ops` (lines), `liveness` (after all programs).
 
-use super::program::{Code, Copies, Features, Field, Op, Page, Pc, Program, Reg, Span, Val, Var};
+use super::program::{Code, Copies, Feature, Features, Field, Op, Page, Pc, Program, Reg, Span, Val, Var};
 use super::text::{File, Loc, Name, PolicyError, Section, Stmt, StmtKind};
 use crate::names::hint;
 
@@ -55,6 +55,8 @@ pub struct Kernels {
     pub version: &'static str,
     /// What differs there, if anything.
     pub newer: Option<&'static File>,
+    /// What differs where FRED delivers events.
+    pub fred: &'static File,
     /// Memory contexts, of the oldest version.
     pub contexts: &'static File,
     /// Everything else, of the oldest version.
@@ -92,6 +94,7 @@ pub fn assemble(
                 &|k| matches!(k, StmtKind::Use(n) | StmtKind::Ipi(_, n) if section_of_contexts(n)),
             )
     });
+    chain.extend(features.has(Feature::Fred).then_some(kernels.fred));
     if used || wants.iter().any(|n| section_of_contexts(n)) {
         chain.extend(kernels.files());
     } else {
@@ -192,6 +195,7 @@ impl<'a> Assembler<'a> {
         let code = Code {
             name: chain[0].name.clone(),
             linux: String::new(),
+            fred: features.has(Feature::Fred),
             ops: Vec::new(),
             at: Vec::new(),
             text: Vec::new(),

@@ -138,8 +138,8 @@ pub struct Span {
     pub place: u16,
 }
 
-/// Names of programs that an interrupt or exception starts: they end in IRET, which publishes and serialises. SYSRET and
-/// the return of a function do neither (SEMANTICS H4).
+/// Names of programs that an interrupt or exception starts. Without FRED they end in IRET, which publishes and serialises;
+/// ERETS, ERETU, SYSRET and the return of a function do neither (SEMANTICS H4).
 pub const DELIVERED: [&str; 8] = [
     "exception",
     "exception_espfix",
@@ -173,6 +173,8 @@ pub struct Code {
     pub name: String,
     /// The version of Linux that what the policy does not replace is written from.
     pub linux: String,
+    /// Whether FRED delivers events, and ERETS and ERETU end what it delivers: they neither publish nor serialise.
+    pub fred: bool,
     /// All ops of all programs.
     pub ops: Vec<Op>,
     /// Where each op comes from.
@@ -199,6 +201,11 @@ impl Code {
     /// The program of that name.
     pub fn program(&self, name: &str) -> Option<ProgId> {
         self.programs.iter().position(|p| p.name == name).map(|i| ProgId(i as u8))
+    }
+
+    /// Does a program end in IRET?
+    pub fn ends_by_iret(&self, program: &str) -> bool {
+        !self.fred && DELIVERED.contains(&program)
     }
 
     /// The ops of the program of that name; none if there is none.

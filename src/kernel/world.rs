@@ -55,6 +55,9 @@ impl World {
         if features.has(Feature::Pti) && features.has(Feature::Invlpgb) {
             return Err(format!("world `{name}`: Linux does not use INVLPGB under PTI: say `nopti+invlpgb`"));
         }
+        if features.has(Feature::Pti) && features.has(Feature::Fred) {
+            return Err(format!("world `{name}`: Linux switches FRED off under PTI: say `nopti+fred`"));
+        }
         Ok(World { features })
     }
 
@@ -148,6 +151,7 @@ mod tests {
             ("nopcid", "pti+nopcid"),
             ("nopti+invlpgb", "nopti+invlpgb"),
             ("invlpgb+nopti", "nopti+invlpgb"),
+            ("fred+nopti", "nopti+fred"),
             ("pti+nopcid+noinvpcid", "pti+nopcid+noinvpcid"),
             ("pti@6.12", "pti"),
         ] {
@@ -168,6 +172,7 @@ mod tests {
             ("", "`` is no feature"),
             ("pti+nopti", "has a feature and has it not"),
             ("pti+invlpgb", "Linux does not use INVLPGB under PTI"),
+            ("fred", "Linux switches FRED off under PTI: say `nopti+fred`"),
             ("pti@5.4", "no programs of Linux 5.4; these are: 6.12, 7.3"),
         ] {
             let error = World::parse(name).unwrap_err();

@@ -40,7 +40,7 @@ pub fn policy_parsed() -> u64 {
 /// The files of the kernel's own paths, by name.
 #[pyfunction]
 pub fn policy_kernel() -> Vec<(&'static str, &'static str)> {
-    policy::KERNEL_FILES.into_iter().chain(policy::newer_files()).collect()
+    policy::KERNEL_FILES.into_iter().chain(policy::other_files()).collect()
 }
 
 /// The versions of Linux that policies can stand on, oldest first.

@@ -9,7 +9,7 @@ use super::cost::{Bound, Times};
 use super::machine::scripted::{Rules, Scripted, Tracked};
 use super::machine::{Layout, Timed};
 use crate::hw::{Mmu, Preset};
-use crate::kernel::program::{Code, Cond, DELIVERED, Features, Op, Pc, ProgId, Slot, Zone};
+use crate::kernel::program::{Code, Cond, Features, Op, Pc, ProgId, Slot, Zone};
 use crate::kernel::step::{Cpu, Frame, NO_PC, Outcome, Violation, step};
 
 /// What one CPU does.
@@ -214,7 +214,7 @@ impl<'a> Player<'a> {
     }
 
     fn start_at(&mut self, cpu: usize, level: usize, start: Pc, nmi: bool) {
-        let iret = self.code.program_of(start).is_some_and(|p| DELIVERED.contains(&p.name.as_str()));
+        let iret = self.code.program_of(start).is_some_and(|p| self.code.ends_by_iret(&p.name));
         self.frames[cpu][level] = Some(Active { frame: Frame::new(start), nmi, iret });
     }
 

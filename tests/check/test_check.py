@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages.verdicts import litmus_markdown, verdicts_markdown
+from pages.verdicts import litmus_markdown, verdicts_markdown, worlds_markdown
 
 import tlbcore as tc
 from tlbcore import _core, op
-from tlbcore.checker import Row
+from tlbcore._output.worlds import heading
+from tlbcore.checker import Cell, Row
+from tlbcore.checker.worlds import WORLDS, cell_of
+from tlbcore.cli import main
 
+ROOT = Path(__file__).parents[2]
 SOURCES = {f"{name}.policy": _core.policy_text(name) for name in tc.policies} | dict(_core.policy_kernel())
 
 
@@ -209,11 +213,70 @@ def rows() -> tuple[Row, ...]:
     return tc.verdict_table()
 
 
-def test_the_pages_of_verdicts_and_litmus_tests_are_what_is_computed(rows: tuple[Row, ...]) -> None:
-    root = Path(__file__).parents[2]
+def by_world() -> str:
+    """The part of the page with the table of worlds, as it stands there."""
+    page = (ROOT / "docs" / "verdicts.md").read_text()
+    _, head, rest = page.partition("## Policies by worlds and versions")
+    part, _, _ = rest.partition("\n## ")
+    return head + part
 
-    assert (root / "docs" / "verdicts.md").read_text() == verdicts_markdown(rows), "run pages.verdicts"
-    assert (root / "docs" / "litmus.md").read_text() == litmus_markdown(root / "tests" / "litmus")
+
+def test_the_pages_of_verdicts_and_litmus_tests_are_what_is_computed(rows: tuple[Row, ...]) -> None:
+    assert (ROOT / "docs" / "verdicts.md").read_text() == verdicts_markdown(rows, by_world()), (
+        "run pages.verdicts"
+    )
+    assert (ROOT / "docs" / "litmus.md").read_text() == litmus_markdown(ROOT / "tests" / "litmus")
+
+
+@pytest.mark.slow
+def test_the_table_of_worlds_is_what_is_computed() -> None:
+    assert by_world() == worlds_markdown(tc.world_table())
+
+
+@pytest.mark.parametrize(
+    ("policy", "world", "linux", "word"),
+    [
+        ("ipi", "pti", "6.12", "ok"),
+        ("ipi", "nopti", "6.12", "bad"),
+        ("ipi", "nopti+invlpgb", "6.12", "bad"),
+        ("ipi", "nopti+invlpgb", "7.3", "ok"),
+        ("coalesce-v7", "nopti+fred", "7.3", "-"),
+        ("coalesce-v7-fixed", "pti", "6.12", "nmi*"),
+        ("pending-bit-plain", "pti+nopcid", "6.12", "ok"),
+        ("pending-bit-plain", "nopti+fred", "6.12", "bad"),
+        ("track-cr3-invpcid", "pti", "7.3", "nmi"),
+    ],
+)
+def test_cells_of_the_table_of_worlds_are_in_the_page(policy: str, world: str, linux: str, word: str) -> None:
+    table = [line.strip("| ").split(" | ") for line in by_world().splitlines() if line.startswith("|")]
+    column = table[0].index(f"{heading(world)} {linux}")
+    line = next(line for line in table if line[0] == f"`{policy}`")
+
+    assert cell_of(policy, world, linux).word == word
+    assert line[column] == word
+
+
+def test_the_table_of_worlds_fits_80_columns_and_says_what_is_inert(capsys, monkeypatch) -> None:
+    cells = [
+        Cell(
+            policy=name, world=world, linux=linux, inert="pti" * ("pti" in policy.needs and world != "pti"),
+            status="verified", nmi="violated", known="verified", nmi_known="verified",
+        )
+        for name, policy in tc.policies.items()
+        for world in WORLDS.values()
+        for linux in ("6.12", "7.3")
+    ]  # fmt: skip
+    table = tc.WorldTable(rows=tuple(cells))
+    monkeypatch.setattr("tlbcore.checker.world_table", lambda **_: table)
+    monkeypatch.setattr("tlbcore.checker.verdict_table", lambda **_: [])
+
+    assert main(["check", "--all"]) == 0
+    shown = capsys.readouterr().out
+
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "coalesce-v7                 nmi* nmi* -    -" in shown
+    assert "-    inert: the world lacks what the policy needs" in shown
+    assert "0 differ from the policy table" in shown
 
 
 def test_every_verified_row_names_its_witnesses_and_a_dead_translation_is_no_failure() -> None:

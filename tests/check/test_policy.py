@@ -142,6 +142,6 @@ def test_show_with_the_kernels_own_paths_prints_each_of_its_files():
 
     assert tc.policies["ipi"].text.rstrip() in shown
     files = dict(_core.policy_kernel())
-    assert list(files) == ["linux.kernel", "contexts.kernel", "linux-7.3.kernel"]
+    assert list(files) == ["linux.kernel", "contexts.kernel", "linux-7.3.kernel", "linux-fred.kernel"]
     for text in files.values():
         assert text.rstrip() in shown

@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 DATA = Path(__file__).parents[1] / "data"
 PICTURES = DATA / "plots"
 RECORDING = DATA / "p4.w7.trace.txt.xz"
-WORDS = {"Causes", "Host", "Listed", "LitmusResult"}  # results without figures to draw
+WORDS = {"Causes", "Host", "Listed", "LitmusResult", "WorldTable"}  # results without figures to draw
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ import pytest
 import tlbcore as tc
 from tlbcore._output.result import InertPolicyWarning, Result
 from tlbcore.checker.table import row_of
+from tlbcore.checker.worlds import cell_of
 from tlbcore.inspect.calibration import _result
 from tlbcore.simulation.repair_cost import Cost
 from tlbcore.validation.row import Row
@@ -100,6 +101,7 @@ MADE: dict[str, Callable[[], Result]] = {
     "verdict table": lambda: tc.VerdictTable(
         rows=(row_of("ipi", "purge", (2, 0, 1, "none", "none", "instr", "ordered"), 1 << 30),)
     ),
+    "world table": lambda: tc.WorldTable(rows=(cell_of("ipi", "pti", "6.12"),)),
     "validate": _validation,
     "calibrate": _calibration,
     "translate": lambda: tc.translate(

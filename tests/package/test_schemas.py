@@ -95,7 +95,9 @@ def test_a_row_of_the_verdict_table_is_printed_as_the_schema_has_it(capsys, monk
         policy="ipi", world="pti", defers="purge", cpus=2, nmis=0, asids=1, danger="none", bodies="none",
         text="instr", invpcid="ordered", status="violated", rule="stale_access", states=7, unseen=(), stated="verified",
     )  # fmt: skip
+    cell = checker.Cell(policy="ipi", world="pti", linux="6.12", status="verified")
     monkeypatch.setattr(checker, "verdict_table", lambda **_: [row])
+    monkeypatch.setattr(checker, "world_table", lambda **_: [cell])
     assert main(["check", "--all", "--json"]) == 1
     assert follows(json.loads(capsys.readouterr().out), schema("verdicts"))
 

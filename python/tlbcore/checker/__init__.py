@@ -6,11 +6,13 @@ from tlbcore.checker.question import Bounds
 from tlbcore.checker.search import check
 from tlbcore.checker.table import verdict_table
 from tlbcore.checker.verdict import HYPOTHESIS, Counterexample, Step, TimedReplay, Verdict
-from tlbcore.verdicts import Need, Needs, Repair, Repairs, Row, VerdictTable
+from tlbcore.checker.worlds import world_table
+from tlbcore.verdicts import Cell, Need, Needs, Repair, Repairs, Row, VerdictTable, WorldTable
 
 __all__ = [
     "HYPOTHESIS",
     "Bounds",
+    "Cell",
     "Counterexample",
     "LitmusResult",
     "Need",
@@ -22,9 +24,11 @@ __all__ = [
     "TimedReplay",
     "Verdict",
     "VerdictTable",
+    "WorldTable",
     "check",
     "litmus",
     "necessary",
     "repair",
     "verdict_table",
+    "world_table",
 ]

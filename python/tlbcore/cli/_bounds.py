@@ -25,8 +25,8 @@ Roles = Annotated[
 World = Annotated[
     str,
     typer.Option(
-        help="Machine and kernel as features: pti, nopti, nopti+invlpgb, nopcid, ...; left out: pti if the policy "
-        "needs it, otherwise the worst of those it runs in."
+        help="Machine and kernel as features: pti, nopti, nopti+invlpgb, nopti+fred, nopcid, ...; left out: pti "
+        "if the policy needs it, otherwise the worst of those it runs in."
     ),
 ]
 Memory = Annotated[

@@ -50,7 +50,10 @@ def command(
         int | None, typer.Option(help="Threads of one search; one per CPU when left out.", min=1)
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="The verdict table: every policy under every standard assumption.")
+        bool,
+        typer.Option(
+            "--all", help="The verdict table: every policy in every world, on every version of Linux."
+        ),
     ] = False,
     necessary: Annotated[
         bool, typer.Option("--necessary", help="Weaken or remove each op in turn: which are needed?")
@@ -209,27 +212,22 @@ def _necessary(policy: Any, json: bool, bounds: dict[str, Any]) -> int:
 
 def _table(memory: int, json: bool, linux: str | None) -> int:
     """Print the verdict table; exit status 1 if a verdict differs from the policy table's."""
-    from tlbcore.checker import verdict_table
+    from tlbcore.checker import verdict_table, world_table
 
     if linux is not None:
         _common.known_version(linux)
 
     with _common.progress("checking", "policies") as advance:
         rows = verdict_table(memory=memory, linux=linux, progress=advance)
+        cells = world_table(memory=memory, linux=linux, progress=advance)
     wrong = [row for row in rows if row.stated is not None and row.stated != row.status]
     if json:
-        _common.print_json("verdicts", 1, rows=[vars(row) for row in rows], differing=len(wrong))
+        plain = {"rows": [vars(row) for row in rows], "cells": [vars(cell) for cell in cells]}
+        _common.print_json("verdicts", 1, **plain, differing=len(wrong))
         return 1 if wrong else 0
-    lines: list[tuple[str, ...]] = [
-        ("policy", "world", "NMIs", "D", "N", "T", "ASIDs", "INVPCID", "CPUs", "states", "verdict")
-    ]
-    for r in rows:
-        note = "" if r.stated in (None, r.status) else f" (stated: {r.stated})"
-        rule = f": {r.rule}" if r.rule else ""
-        bounds = (r.policy, r.world, r.nmis, r.danger, r.bodies, r.text, r.asids, r.invpcid, r.cpus, r.states)
-        lines.append((*map(str, bounds), f"{r.status}{rule}{note}"))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print(" ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    print(f"{len(rows)} verdicts, {len(wrong)} differ from the policy table")
+    print(cells)
+    for row in wrong:
+        print(f"{row.policy}, {row.world}: {row.status}, and the policy table states {row.stated}")
+    searched = len(rows) + 2 * sum(not cell.inert for cell in cells)
+    print(f"{searched} verdicts, {len(wrong)} differ from the policy table")
     return 1 if wrong else 0

@@ -13,8 +13,9 @@ __all__ = ["PARTS", "Model", "Region"]
 
 PARTS = ("Head", "Tail")
 
-# Programs that the hardware starts, and that end in IRET; SYSRET and the return of a function publish nothing (H4).
-_IRET = (
+# Programs that the hardware starts. Without FRED they end in IRET; ERETS, ERETU, SYSRET and the return of a function
+# publish nothing (H4).
+_DELIVERED = (
     "exception",
     "exception_espfix",
     "exception_bad_iret",
@@ -50,6 +51,7 @@ class Model:
         self.starts = [p["start"] for p in code["programs"]]
         self.roles, self.assume, self.asids = question.roles, question.assume, question.asids
         self.pti, self.pcid = "pti" in question.features, "pcid" in question.features
+        self.fred = "fred" in question.features
         self.frames = question.frames or {}
         run = [op for role in self.roles for name in (role.first, *role.paths) for op in self.ops_of(name)]
         about = [arg["pages"] if name == "Pte" else arg for name, arg in map(named, run) if name in _ABOUT]
@@ -134,7 +136,7 @@ class Model:
     def frame(self, kind: str, program: str, level: int, *, irq: bool = False) -> Frame:
         start, _ = self.programs[program]
         nobody: frozenset[int] = frozenset()
-        return Frame(kind, level, program in _IRET, start, NO_PC, -1, nobody, nobody, (0,) * 6, irq)
+        return Frame(kind, level, program in _DELIVERED, start, NO_PC, -1, nobody, nobody, (0,) * 6, irq)
 
     def first(self) -> State:
         """Every CPU is about to run its first program, with `init_mm` loaded and up to date."""

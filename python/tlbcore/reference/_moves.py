@@ -42,7 +42,7 @@ def _enter(m: Model, s: State, i: int, *, drained: bool) -> Iterator[tuple[str, 
     fewer = None if left is None else left - 1
     for path in m.roles[i].paths:
         frame = m.frame("task", path, 0, irq=not m.roles[i].user)
-        if drained or not frame.iret:
+        if drained or not frame.delivered:
             entered = partial(with_cpu, s, i, left=fewer, frames=(frame,))
             yield f"cpu {i}: enter by {path}", left is not None, entered  # any number of times may be none
 

@@ -64,7 +64,7 @@ def _publishes(m: Model, s: State, i: int, f: Frame, name: str, arg: Any) -> boo
         case "Pte":
             return bool(arg["locked"])
         case "Return":
-            return f.ret == NO_PC and f.iret
+            return f.ret == NO_PC and f.delivered and not m.fred
         case _:
             return False
 
@@ -100,8 +100,10 @@ def _leave(m: Model, s: State, i: int, f: Frame) -> State:
         s = memory.buffered(m, s, i, ("ack", cpu.serving), 0, None)
         s = with_cpu(s, i, serving=-1)
         return jump(s, i, f._replace(ret=NO_PC), f.ret)
-    if f.iret:  # H4 (c), H5
+    if f.delivered and not m.fred:  # H4 (c), H5
         s = with_cpu(s, i, fetched=(None, None), blocked=False)
+    elif f.kind == "nmi" and m.fred:  # only its own return unblocks NMIs
+        s = with_cpu(s, i, blocked=False)
     return with_cpu(s, i, frames=cpu.frames[:-1])
 
 

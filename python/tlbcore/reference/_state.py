@@ -60,7 +60,7 @@ class Frame(NamedTuple):
 
     kind: str  # task, interrupt, nmi, mce
     level: int  # 0 from user mode or the task itself, else one more than what it interrupts
-    iret: bool
+    delivered: bool
     pc: int
     ret: int
     cur: int

@@ -199,8 +199,9 @@ impl Layout {
                 c.upper[p][t] = a.take(if self.tables && mapped { plan.version_bits } else { 0 });
             }
         }
-        // Without a machine check in it, an NMI is over with its own IRET.
-        let nested = plan.scope.mces > 0 && plan.scope.nmis > 1 && !plan.scope.roles[cpu].deaf;
+        // Without a machine check in it, an NMI is over with its own IRET. ERETS of another event does not unblock NMIs.
+        let nested =
+            !plan.code.fred && plan.scope.mces > 0 && plan.scope.nmis > 1 && !plan.scope.roles[cpu].deaf;
         c.nmi_blocked = a.take(u32::from(nested));
         for v in &plan.code.vars {
             let here = v.copies == Copies::Cpu;

@@ -147,7 +147,7 @@ fn shape(code: &Code, path: &Path, irqs: bool, checks: Checks<'_>) -> Shape {
     };
     let sets = |op: Op| matches!(op, Op::SetGs(_));
     let sure = !range.clone().any(|pc| sets(code.ops[pc]) || jumped_over(pc, code.ops[pc]));
-    let mut kernel_gs = false;
+    let mut kernel_gs = code.fred;
     let mut out = Shape { checks: vec![Vec::new()], ..Shape::default() };
     let effect = |out: &mut Shape, e: Effect| {
         out.effects.push(e);

@@ -86,7 +86,7 @@ pub(super) fn frame(
             visited: ambient.visited[at],
             targets: ambient.targets[at],
             nmi: NMI_PROGRAMS.contains(&program),
-            iret: code.ops[at] == Op::Return && ret == NO_PC && DELIVERED.contains(&program),
+            iret: code.ops[at] == Op::Return && ret == NO_PC && code.ends_by_iret(program),
         });
     }
     let plain = n * rets.iter().position(|&r| r == NO_PC).unwrap_or(0);

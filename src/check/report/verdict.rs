@@ -120,7 +120,7 @@ pub fn sentence(answer: &Answer) -> String {
     match &answer.end {
         End::Complete => format!(
             "V{}: no violation in any interleaving of {bounds}, {world}; {buffers}{} states, none truncated; \
-             assuming {assumed}; not modelled: hotplug, SMM, TLBs shared by SMT siblings, guests, FRED, top-level \
+             assuming {assumed}; not modelled: hotplug, SMM, TLBs shared by SMT siblings, guests, top-level \
              entries that some mm lacks; larger scopes \
              unexplored.{}",
             &verified(scope)[1..],

@@ -11,7 +11,7 @@ use super::text::{Fact, File, LINUX, Loc, PolicyError, parse};
 use crate::cache::Cache;
 use crate::names;
 pub use questions::{Asked, asked_as, initiators_asked, not_asked, questions, with_question};
-pub use versions::{kernels, newer_files, version, versions};
+pub use versions::{kernels, other_files, version, versions};
 
 /// One built-in policy.
 #[derive(Clone, Copy, Debug)]

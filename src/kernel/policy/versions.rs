@@ -9,6 +9,9 @@ use crate::kernel::text::{File, LINUX, PolicyError, parse};
 /// Newer versions than that of the whole texts, oldest first: version, file, text.
 const NEWER: [(&str, &str, &str); 1] = [("7.3", "linux-7.3.kernel", include_str!("linux-7.3.kernel"))];
 
+/// Where FRED delivers events, whatever the version.
+const FRED: (&str, &str) = ("linux-fred.kernel", include_str!("linux-fred.kernel"));
+
 /// How long a chain of bases is followed; one that goes round is refused where it is assembled.
 const DEEPEST: usize = 64;
 
@@ -17,9 +20,9 @@ pub fn versions() -> impl Iterator<Item = &'static str> {
     [kernel_version()].into_iter().chain(NEWER.iter().map(|n| n.0))
 }
 
-/// The files of newer versions, with the names that messages call them by.
-pub fn newer_files() -> impl Iterator<Item = (&'static str, &'static str)> {
-    NEWER.iter().map(|n| (n.1, n.2))
+/// The files of what differs, by version and with FRED, with the names that messages call them by.
+pub fn other_files() -> impl Iterator<Item = (&'static str, &'static str)> {
+    NEWER.iter().map(|n| (n.1, n.2)).chain([FRED])
 }
 
 /// That version's name as it is kept here, or what versions there are.
@@ -32,7 +35,8 @@ pub fn version(name: &str) -> Result<&'static str, String> {
 
 /// What a policy stands on: what it, or the nearest that it is based on, says with `linux "VERSION"`, else the oldest.
 pub fn kernels(file: &File) -> Result<Kernels, PolicyError> {
-    let all = |version, newer| Kernels { version, newer, contexts: contexts(), kernel: kernel() };
+    let all =
+        |version, newer| Kernels { version, newer, fred: &FRED_FILE, contexts: contexts(), kernel: kernel() };
     let says = |file: &File| {
         let fact = file.facts.iter().find(|fact| fact.key == LINUX)?;
         Some((file.file.clone(), fact.clone()))
@@ -49,6 +53,9 @@ pub fn kernels(file: &File) -> Result<Kernels, PolicyError> {
     let version = version(&fact.text).map_err(|message| PolicyError { file: of, at: fact.at, message })?;
     Ok(all(version, NEWER.iter().position(|n| n.0 == version).map(|i| &FILES[i])))
 }
+
+static FRED_FILE: LazyLock<File> =
+    LazyLock::new(|| parse(FRED.0, FRED.1).expect("the embedded file parses: tested"));
 
 static FILES: LazyLock<Vec<File>> = LazyLock::new(|| {
     NEWER.iter().map(|(_, file, text)| parse(file, text).expect("the embedded file parses: tested")).collect()
@@ -82,10 +89,29 @@ mod tests {
             for version in versions() {
                 let file = on_linux(&builtin(row.id).unwrap(), version).unwrap();
                 assert_eq!(kernels(&file).unwrap().version, version, "{}", row.id);
-                for world in ["pti", "nopti", "nopti+invlpgb", "nopti+rar"] {
+                for world in ["pti", "nopti", "nopti+invlpgb", "nopti+rar", "nopti+fred"] {
                     let code = load(&file, World::parse(world).unwrap().features);
                     assert_eq!(code.unwrap_or_else(|e| panic!("{e}")).linux, version);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn with_fred_no_program_swaps_gs_or_writes_cr3_on_its_way_and_each_section_replaces_another() {
+        assert_eq!(FRED_FILE.name, "linux-fred");
+        for section in &FRED_FILE.sections {
+            let old = kernel().section(&section.name);
+            assert!(old.is_some_and(|old| old != section), "{}", section.name);
+            assert!(section.place.is_some(), "{} has no place", section.name);
+        }
+        let by_hand = |op: &Op| matches!(op, Op::SwapGs | Op::SetGs(_) | Op::MovCr3 { .. });
+        for (world, fred) in [("nopti+fred", true), ("nopti", false)] {
+            let code = load(&builtin("ipi").unwrap(), World::parse(world).unwrap().features).unwrap();
+            assert_eq!(code.fred, fred);
+            for name in ["syscall", "exception", "exception_bad_iret", "interrupt", "nmi_user", "nmi"] {
+                assert_eq!(code.ops_of(name).iter().any(by_hand), !fred, "{world}: {name}");
+                assert_eq!(code.ends_by_iret(name), !fred && name != "syscall", "{world}: {name}");
             }
         }
     }

@@ -25,11 +25,13 @@ pub enum Feature {
     HousekeepingOverridden = 32,
     /// Context tracking is active on `nohz_full` CPUs.
     ContextTracking = 64,
+    /// Events are delivered by FRED; Linux switches it off under PTI.
+    Fred = 128,
 }
 
 impl Feature {
     /// Every feature with the name the policy language gives it.
-    pub const ALL: [(&'static str, Feature); 7] = [
+    pub const ALL: [(&'static str, Feature); 8] = [
         ("pti", Feature::Pti),
         ("pcid", Feature::Pcid),
         ("invpcid", Feature::Invpcid),
@@ -37,6 +39,7 @@ impl Feature {
         ("rar", Feature::Rar),
         ("housekeeping_overridden", Feature::HousekeepingOverridden),
         ("context_tracking", Feature::ContextTracking),
+        ("fred", Feature::Fred),
     ];
 
     /// By name.
