@@ -75,8 +75,8 @@ def _amit19() -> Iterator[Row]:
     (one, three), (one_pti, three_pti) = of(False), of(True)
     why = "derived: madvise and touch of one page with more threads less that with one, on a Haswell that is not named"
     pti = (
-        "PTI is taken as off [OWN]: on a Skylake with it the madvise alone is 2119 cycles (AMITPTI), here madvise and fault "
-        "are 663 ns"
+        "PTI is taken as off [OWN]: on a Skylake with it the madvise alone is 2119 cycles (AMITPTI), here madvise and "
+        "fault are 663 ns"
     )
     for threads, published, computed, with_pti in ((2, 562.0, one, one_pti), (4, 758.0, three, three_pti)):
         yield Row(
