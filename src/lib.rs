@@ -34,6 +34,7 @@ mod bounded;
 mod cache;
 mod names;
 pub mod pool;
+mod room;
 
 #[cfg(feature = "python")]
 mod py;

@@ -14,6 +14,7 @@ use super::scope::UNBOUNDED;
 use super::visited::Numbers;
 use super::with_words;
 use crate::kernel::program::{Op, Pc};
+use crate::room::room;
 
 /// What came of a search's states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +118,7 @@ fn ends_in<K: Key, const W: usize>(
 ) -> Ends {
     let n = search.visited.count();
     let fixed = Numbers::<K>::bytes(n) + n * (size_of::<bool>() + size_of::<usize>());
-    if fixed > limit {
+    if fixed > limit || room(2 * fixed).is_err() {
         return Ends::Memory;
     }
     let Some(number) = search.visited.numbers(go_on) else { return Ends::Stopped };
@@ -127,7 +128,8 @@ fn ends_in<K: Key, const W: usize>(
         if i.is_multiple_of(SLICE) {
             number.of_all(&to, &mut next);
             to.clear();
-            if fixed + next.len() * size_of::<u32>() > limit {
+            let more = next.len() * size_of::<u32>();
+            if fixed + more > limit || room((1 << 20) + 2 * more).is_err() {
                 return Ends::Memory;
             }
             if !go_on() {

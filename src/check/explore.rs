@@ -20,6 +20,7 @@ use super::visited::{Candidates, Piece, Recent, Shard, Visited};
 use super::with_words;
 use crate::kernel::step::Violation;
 use crate::pool::{Crew, with_crew};
+use crate::room::room;
 
 mod runs;
 mod steps;
@@ -66,6 +67,9 @@ pub struct Counts {
 const BLOCK: usize = 1 << 16;
 /// States found from which on the set is in shards, and more than one thread may be worth it.
 const WIDE: usize = 1 << 15;
+/// Bytes that are asked for before a block is expanded: at first, and for each of its states (their candidates and answers,
+/// while what holds them is moved to twice the room).
+const NEEDS: (usize, usize) = (4 << 20, 1 << 10);
 /// States of a block and answers to find out below which one thread takes a step alone.
 const WORTH: (usize, usize) = (2048, 256);
 
@@ -355,6 +359,9 @@ impl<'a, K: Key> Search<'a, K> {
                 return pause;
             }
             self.cut(pieces(self.threads));
+            if self.starved() {
+                return Pause::Done(End::Cut(Cut::Memory));
+            }
         }
         let this = &*self;
         with_crew(
@@ -393,7 +400,11 @@ impl<'a, K: Key> Search<'a, K> {
                 {
                     return Some(Pause::Done(End::Cut(Cut::Memory)));
                 }
-                core.level_end.min((core.next / BLOCK + 1) * BLOCK)
+                let to = core.level_end.min((core.next / BLOCK + 1) * BLOCK);
+                if room(NEEDS.0 + NEEDS.1 * (to - core.next)).is_err() {
+                    return Some(Pause::Done(End::Cut(Cut::Memory)));
+                }
+                to
             };
             match self.block(team, to) {
                 Ok(Some(end)) => return Some(Pause::Done(end)),
@@ -401,13 +412,23 @@ impl<'a, K: Key> Search<'a, K> {
                 // Nothing of the block is inserted yet.
                 Err(Full) => {
                     let mut core = write(&self.core);
+                    if room(core.bytes()).is_err() {
+                        return Some(Pause::Done(End::Cut(Cut::Memory)));
+                    }
                     if !core.reshape() {
                         return Some(Pause::Narrow);
+                    }
+                    // One after the other: the old ones are freed on the way.
+                    for (i, shard) in self.shards.iter().enumerate() {
+                        *write(shard) = Shard::empty((i, self.shards.len()), self.threads);
                     }
                     for (shard, new) in
                         self.shards.iter().zip(core.visited.cut(self.shards.len(), self.threads))
                     {
                         *write(shard) = new;
+                    }
+                    if self.starved() {
+                        return Some(Pause::Done(End::Cut(Cut::Memory)));
                     }
                     self.recent.iter().for_each(|r| write(r).clear());
                 }
@@ -482,6 +503,11 @@ impl<'a, K: Key> Search<'a, K> {
         }
     }
 
+    /// Was there no memory for a shard to grow?
+    fn starved(&self) -> bool {
+        self.shards.iter().any(|shard| read(shard).starved)
+    }
+
     /// Expand the states from `next` to `to`.
     fn block(&self, team: &Team<'_>, to: usize) -> Result<Option<End>, Full> {
         let from = {
@@ -505,6 +531,9 @@ impl<'a, K: Key> Search<'a, K> {
         let stopped = chunks.iter().position(|c| read(c).stop.is_some());
         let last = stopped.map_or(pieces, |i| i + 1);
         self.step(team, Job::Insert(last), worth);
+        if self.starved() {
+            return Ok(Some(End::Cut(Cut::Memory)));
+        }
         self.step(team, Job::Merge(last), worth);
         let mut core = write(&self.core);
         let Core { visited, counts, first_wrong_gs, ends, .. } = &mut *core;

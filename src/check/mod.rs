@@ -34,6 +34,7 @@ pub use scope::{Assume, CheckError, Fills, InvpcidOrder, Patched, Rest, Role, Sc
 use crate::kernel::program::{Code, Features};
 use crate::kernel::step::Violation;
 use crate::pool;
+use crate::room::room;
 use endless::Ends;
 use explore::{Pause, Search};
 
@@ -288,6 +289,7 @@ fn explore(
     let mut narrow: Search<'_, u64> = Search::new(&model, question.memory, !question.plain, threads);
     let ended = match narrow.run(go_on) {
         Pause::Done(end) => ended(narrow, end, question.memory, go_on),
+        Pause::Narrow if room(3 * narrow.bytes()).is_err() => ended(narrow, End::Cut(Cut::Memory), 0, go_on),
         Pause::Narrow => {
             let mut wide: Search<'_, u128> = narrow.with_keys();
             drop(narrow);

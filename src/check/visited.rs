@@ -192,15 +192,24 @@ pub struct Shard<K> {
     /// Open addressing; the slot is the hash scaled, so that growing keeps the order.
     table: Vec<K>,
     held: usize,
+    /// There was no memory to grow: what did not fit was left out, and nothing that is inserted any more counts.
+    pub starved: bool,
     /// By chunk: the places of the candidates that were new.
     pub fresh: Vec<Vec<u32>>,
 }
 
 impl<K: Key> Shard<K> {
     /// `at_once` of them grow together, for so many threads.
-    fn new(place: (usize, usize), at_once: usize) -> Self {
+    pub fn empty(place: (usize, usize), at_once: usize) -> Self {
         let early = (place.1 - 1 - place.0) / at_once * at_once;
-        Shard { place, early, table: vec![K::default(); SMALLEST], held: 0, fresh: Vec::new() }
+        Shard {
+            place,
+            early,
+            table: vec![K::default(); SMALLEST],
+            held: 0,
+            starved: false,
+            fresh: Vec::new(),
+        }
     }
 
     fn slot(&self, key: K) -> usize {
@@ -234,7 +243,12 @@ impl<K: Key> Shard<K> {
     #[cold]
     fn grow(&mut self) {
         let mut end = self.table.len();
-        self.table.resize(grown(end), K::default());
+        let more = grown(end) - end;
+        if self.table.try_reserve_exact(more).is_err() {
+            self.starved = true;
+            return;
+        }
+        self.table.resize(end + more, K::default());
         let mut run = Vec::new();
         while end > 0 {
             let mut start = end;
@@ -252,7 +266,7 @@ impl<K: Key> Shard<K> {
 
     fn make_room(&mut self) {
         let (shards, early) = (self.place.1, self.early);
-        while !fits(self.held + self.table.len() / 8 / shards * early, self.table.len()) {
+        while !self.starved && !fits(self.held + self.table.len() / 8 / shards * early, self.table.len()) {
             self.grow();
         }
     }
@@ -266,6 +280,9 @@ impl<K: Key> Shard<K> {
         fresh.clear();
         for places in candidates.of_shard(self.place.0).chunks(TOGETHER) {
             self.make_room();
+            if self.starved {
+                break;
+            }
             let mut keys = [K::default(); TOGETHER];
             let mut at = [0; TOGETHER];
             let mut there = [K::default(); TOGETHER];
@@ -288,8 +305,10 @@ impl<K: Key> Shard<K> {
     /// Add what is known not to be there.
     fn load(&mut self, key: K) {
         self.make_room();
-        self.add(key, self.slot(key));
-        self.held += 1;
+        if !self.starved {
+            self.add(key, self.slot(key));
+            self.held += 1;
+        }
     }
 }
 
@@ -341,7 +360,7 @@ impl<K: Key> Visited<K> {
 
     /// The shards of the set, for so many threads.
     pub fn cut(&self, shards: usize, threads: usize) -> Vec<Shard<K>> {
-        let mut all: Vec<Shard<K>> = (0..shards).map(|i| Shard::new((i, shards), threads)).collect();
+        let mut all: Vec<Shard<K>> = (0..shards).map(|i| Shard::empty((i, shards), threads)).collect();
         for key in self.from(0) {
             all[shard_of(key.hash(), shards)].load(key);
         }
@@ -460,7 +479,7 @@ mod tests {
             let crowded =
                 |k: &u64| shard_of(k.hash(), shards) == shards - 1 && k.hash() > u64::MAX - (1 << 52);
             let keys: Vec<u64> = (1..).filter(crowded).take(700).collect();
-            let mut shard = Shard::new((shards - 1, shards), 1);
+            let mut shard = Shard::empty((shards - 1, shards), 1);
             for &k in &keys {
                 shard.load(k);
             }

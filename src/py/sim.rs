@@ -30,7 +30,7 @@ impl From<sim::SimError> for PyErr {
     fn from(error: sim::SimError) -> Self {
         let text = error.to_string();
         match error {
-            sim::SimError::Scenario(_) => SimError::new_err(text),
+            sim::SimError::Scenario(_) | sim::SimError::Memory(_) => SimError::new_err(text),
             sim::SimError::Config(_) => ConfigError::new_err(text),
             sim::SimError::Policy(_) => errors::PolicyError::new_err(text),
         }
@@ -145,9 +145,12 @@ pub fn simulate(py: Python<'_>, request: Request, course: Course) -> PyResult<Py
             }
         });
         done[i].store(run.now(), Ordering::Relaxed);
+        if let Some(why) = run.starved() {
+            return Err(why.to_string());
+        }
         // The whole state as bytes takes longer than Ctrl-C may: only where somebody asked for it.
         let state = (course.checkpoint && run.interrupted()).then(|| run.checkpoint());
-        (run.into_output(), state)
+        Ok((run.into_output(), state))
     };
     let look = || {
         Python::attach(|py| -> PyResult<()> {
@@ -182,7 +185,7 @@ pub fn simulate(py: Python<'_>, request: Request, course: Course) -> PyResult<Py
     for (i, end) in ends.into_iter().enumerate() {
         // One that had not begun when Ctrl-C came stands at its beginning.
         let end = end.unwrap_or_else(|| Ok(finish(i, &AtomicBool::new(true))));
-        let (out, state) = end.map_err(SimError::new_err)?;
+        let (out, state) = end.flatten().map_err(SimError::new_err)?;
         list.append(output(py, &out, state.as_deref())?)?;
     }
     Ok(list.unbind())

@@ -15,4 +15,7 @@ pub enum SimError {
     /// The policy does not assemble for this machine.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// There is too little memory.
+    #[error("not enough memory: {0}")]
+    Memory(String),
 }

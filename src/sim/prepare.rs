@@ -22,6 +22,7 @@ use crate::kernel::policy::{self, shared_builtin};
 use crate::kernel::program::{Code, Feature, Features};
 use crate::kernel::step::Cpu;
 use crate::kernel::text::File;
+use crate::room::room;
 
 /// Assembles a policy for a machine; one that is inert there is mainline.
 pub fn assemble(
@@ -55,6 +56,13 @@ pub fn engine(
     bodies: &[u64],
 ) -> Result<Engine, SimError> {
     let s = &input.scenario;
+    let bytes = bytes_of(input);
+    if room(bytes).is_err() {
+        return Err(SimError::Memory(format!(
+            "scenario {:?}: {} CPUs take up to {bytes} bytes",
+            s.name, s.cpus
+        )));
+    }
     let times = Times::new(&code, &input.machine, features, input.bound);
     let layout = Layout {
         cpus: s.cpus,
@@ -79,6 +87,23 @@ pub fn engine(
     };
     Engine::new(code, m, s, input.seed, kernel, bodies, input.skip).map_err(SimError::Scenario)
 }
+
+/// Bytes that a run takes before it begins, rather too many.
+fn bytes_of(input: &Input) -> usize {
+    let s = &input.scenario;
+    let structures = input.machine.geometry.levels().iter().flat_map(|level| &level.structures);
+    let entries: usize = structures.map(|structure| structure.entries() as usize).sum();
+    let tlb = if input.full { ENTRY_BYTES * entries } else { 0 };
+    let cpus = usize::from(s.cpus);
+    let actors: usize = s.actors.iter().map(|actor| s.cpus_of(&actor.on).len()).sum();
+    // Each CPU has a set of CPUs to interrupt.
+    cpus * (CPU_BYTES + tlb + cpus / 8) + actors * ACTOR_BYTES
+}
+
+/// Bytes of a CPU, of an entry of its TLB, and of an actor on it.
+const CPU_BYTES: usize = 8 << 10;
+const ENTRY_BYTES: usize = 48;
+const ACTOR_BYTES: usize = 2 << 10;
 
 /// Costs, by name.
 pub type Costs = Vec<(&'static str, Figure)>;

@@ -18,6 +18,7 @@ use super::stats::{N_CAUSES, Row};
 use super::timeline::Event;
 use crate::hw::preset::{Figure, Mark};
 use crate::kernel::step::Cpu;
+use crate::room::room;
 
 /// What came out.
 #[derive(Clone, Debug)]
@@ -72,7 +73,11 @@ pub struct Run {
     costs: Costs,
     unsourced: Vec<&'static str>,
     interrupted: bool,
+    starved: bool,
 }
+
+/// Bytes that are asked for before each block: its events, levels and purges while what holds them grows.
+const BLOCK_BYTES: usize = 32 << 20;
 
 impl Run {
     /// Ready at time 0.
@@ -129,7 +134,7 @@ impl Run {
             ));
         }
         let engine = engine(&input, code, features, &bodies)?;
-        Ok(Run { engine, input, notes, inert, costs, unsourced, interrupted: false })
+        Ok(Run { engine, input, notes, inert, costs, unsourced, interrupted: false, starved: false })
     }
 
     /// Time it is to reach.
@@ -140,6 +145,12 @@ impl Run {
     /// Stopped before its end.
     pub fn interrupted(&self) -> bool {
         self.interrupted
+    }
+
+    /// Why it stopped for want of memory.
+    pub fn starved(&self) -> Option<SimError> {
+        let (now, all) = (self.now() as f64 * 1e-12, self.duration() as f64 * 1e-12);
+        self.starved.then(|| SimError::Memory(format!("the simulation stopped after {now} s of {all} s")))
     }
 
     /// Time reached.
@@ -160,6 +171,12 @@ impl Run {
         let duration = self.input.scenario.duration_ps;
         let mut block = FIRST_BLOCK_PS;
         while self.now() < duration {
+            // What there is becomes a result, whose columns take more.
+            let kept: usize = self.engine.m.timelines.iter().map(|t| t.events().len()).sum();
+            if room(BLOCK_BYTES + 4 * size_of::<Event>() * kept).is_err() {
+                (self.starved, self.interrupted) = (true, true);
+                return;
+            }
             let (end, before) = (self.now().saturating_add(block), self.engine.work);
             if !self.advance(end, cancel) {
                 return;
@@ -225,5 +242,5 @@ const RESTS_ON: [&str; 3] = ["invlpgb", "tlbsync", "rar"];
 pub fn simulate(input: Input) -> Result<Output, SimError> {
     let mut run = Run::new(input)?;
     run.finish(&AtomicBool::new(false), |_| {});
-    Ok(run.into_output())
+    run.starved().map_or_else(|| Ok(run.into_output()), Err)
 }

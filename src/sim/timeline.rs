@@ -71,7 +71,7 @@ impl Timeline {
     }
 
     /// All kept events.
-    pub fn events(&self) -> impl Iterator<Item = &Event> {
+    pub fn events(&self) -> impl ExactSizeIterator<Item = &Event> {
         self.events.iter()
     }
 }

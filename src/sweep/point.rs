@@ -55,6 +55,9 @@ impl Parts {
         };
         let mut run = Run::new(input).map_err(|error| error.to_string())?;
         run.finish(cancel, |_| {});
+        if let Some(why) = run.starved() {
+            return Err(why.to_string());
+        }
         let output = run.into_output();
         Ok((!output.interrupted).then_some(output))
     }

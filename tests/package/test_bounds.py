@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import re
 import resource
 import subprocess
 import sys
@@ -173,3 +174,44 @@ def test_what_is_asked_for_is_bounded_by_the_address_space_only(
     assert within_limits(2000, tmp_path) == 2000
     monkeypatch.setattr(resource, "getrlimit", lambda _: (10, 10))
     assert within_limits(2000, tmp_path) == 1
+
+
+def limited(call: str, mib: int) -> subprocess.CompletedProcess[str]:
+    """Evaluate a call where only so much address space is left beside what a first small call took."""
+    script = (
+        "import resource, tlbcore as tc\n"
+        "tc.simulate(tc.scenarios.syscall_heavy(duration_s=1e-4))\n"
+        "tc.check('ipi', threads=2)\n"
+        "held = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        f"limit = held + ({mib} << 20)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        "try:\n"
+        f"    print({call})\n"
+        "except tc.SimError as error:\n"
+        "    print(error)\n"
+    )
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+
+def test_a_simulation_that_has_no_room_to_begin_says_so():
+    load = "tc.scenarios.syscall_heavy(duration_s=1e-4, cpus=4096)"
+    done = limited(f"tc.simulate({load}, machine='skylake-sp', detail='full')", 100)
+    assert done.returncode == 0, done.stderr
+    assert 'not enough memory: scenario "syscall-heavy": 4096 CPUs take up to ' in done.stdout
+
+
+def test_a_simulation_that_runs_out_of_memory_says_how_far_it_came():
+    load = "tc.scenarios.user_shootdown(duration_s=100)"
+    done = limited(f"tc.simulate({load}, timeline=1 << 30)", 100)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"not enough memory: the simulation stopped after \S+ s of 100 s", done.stdout), (
+        done.stdout
+    )
+
+
+@pytest.mark.parametrize("mib", [8, 24])
+def test_a_search_by_threads_that_runs_out_of_memory_is_inconclusive(mib: int):
+    """Without `--memory`'s caution: what fails is an allocation, of a table or before a block."""
+    done = limited("tc.check('text-defer-v7', cpus=3, nmis=1, memory=8 << 30, threads=2).status", mib)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "inconclusive\n"
