@@ -106,3 +106,23 @@ def test_a_count_that_is_a_digit_and_no_number_is_none(tmp_path: Path):
     file = tmp_path / "interrupts"
     file.write_text("   CPU0 CPU1\nCAL: 5 \u00b2 calls\nRES: 1 2 reschedules\n")
     assert read_interrupts(file).counts == {"RES": {0: 1, 1: 2}}
+
+
+def test_a_program_that_the_timed_machine_breaks_must_not_be_verified(monkeypatch):
+    from fuzz import programs
+
+    monkeypatch.setattr(programs, "program", lambda _: tc.policies["coalesce-v6"].text)
+    programs.agree(b"")  # violated, and broken or not
+    broken = type("Ran", (), {"violation": "S1"})()
+    monkeypatch.setattr(tc, "simulate", lambda *_, **__: broken)
+    monkeypatch.setattr(programs, "program", lambda _: tc.policies["coalesce-v7-fixed"].text)
+    with pytest.raises(AssertionError, match="verified, and the timed machine breaks it: S1"):
+        programs.agree(b"")
+
+
+def test_programs_are_those_of_their_bytes():
+    from fuzz.programs import program
+
+    made = {program(bytes([i])) for i in range(30)}
+    assert made == {program(bytes([i])) for i in range(30)}
+    assert len(made) > 25
