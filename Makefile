@@ -1,6 +1,6 @@
 # Development in an active virtual environment; `.ci/run` is what a change must pass.
 
-.PHONY: dev test lint memcheck asan tsan miri mutants mutants-rust mutants-python bench bench-compare site wheel wheel-pgo soak ci
+.PHONY: dev test lint memcheck asan tsan miri mutants mutants-rust mutants-python bench bench-compare site wheel wheel-pgo reproducible soak ci
 
 dev: ## tools, and the package as an editable install, optimised but quick to build
 	python -m pip install -q 'pip>=25.1' # knows --group; the one of Python 3.11's venv does not
@@ -76,6 +76,9 @@ mutants-python: ## cosmic-ray over MODULE, judged by MUTANTS_TESTS, in a copy of
 wheel: ## the wheel for the index in dist/, checked; WHEEL="--zig" for glibc 2.28 on any builder
 	.ci/wheel $(WHEEL)
 	python3 .ci/check_wheel.py dist
+
+reproducible: ## the wheel built twice, in two folders: the same bytes, or exit status 1
+	.ci/reproducible $(WHEEL)
 
 SOAK_SECONDS ?= 3600
 
