@@ -359,9 +359,8 @@ def test_repair_rediscovers_flag_before_fence_before_flush() -> None:
 )
 def test_a_verdict_and_a_repair_say_what_has_no_bound(scope: dict[str, Any], verdict: str) -> None:
     assert tc.check("coalesce-v7-fixed", **scope).sentence.startswith("V" + verdict[1:] + ": no violation")
-    assert tc.repair("coalesce-v7", edits=2, **scope)[0].verdict == verdict
     args = [word for name, value in scope.items() for word in (f"--{name}", value)]
-    assert f"   {verdict}, " in run("repair", "coalesce-v7", *args).stdout
+    assert f"   {verdict}, " in run("repair", "coalesce-v7", *args).stdout  # what `Repair.verdict` says
 
 
 def test_repair_finds_a_rule_for_nmis() -> None:

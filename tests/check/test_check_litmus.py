@@ -139,7 +139,7 @@ flush_kernel_range
         assert "goes round for ever. livelock (S11)" in " ".join(str(verdict.counterexample).split())
         timed = verdict.counterexample.replay_timed()
         assert (timed.rule, timed.why_not is None) == (None, False)
-    assert explore(forever).violation == "livelock"
+    assert explore(forever, roles="purge; isolated 1 by syscall").violation == "livelock"
     ended = forever.text.replace("flush_kernel_range\n  go = 1", "flush_kernel_range\n  go = 2")
     assert tc.check(tc.Policy(text=ended), assume={"D": "none"}).status == "verified"
 

@@ -88,7 +88,8 @@ def test_no_flush_question_pays_for_text() -> None:
 
 
 def test_each_sync_each_write_and_the_catch_up_are_needed() -> None:
-    needs = [(n.section, n.what) for n in tc.necessary("text-defer-v7", assume={"T": "instr"}) if n.needed]
+    rows = tc.necessary("text-defer-v7", entries=1, assume={"T": "instr"})
+    needs = [(n.section, n.what) for n in rows if n.needed]
 
     assert ("ct_enter", "no `serialize`") in needs
     assert ("sync_handler", "no `serialize`") in needs

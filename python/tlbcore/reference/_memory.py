@@ -9,7 +9,18 @@ from __future__ import annotations
 from typing import Any
 
 from tlbcore.reference._model import PARTS, Model
-from tlbcore.reference._state import Frame, Ident, Leaf, Opcode, Overflow, Page, State, Violation, put
+from tlbcore.reference._state import (
+    Frame,
+    Ident,
+    Leaf,
+    Opcode,
+    Overflow,
+    Page,
+    State,
+    Violation,
+    changed,
+    put,
+)
 
 __all__ = [
     "buffered",
@@ -28,7 +39,7 @@ __all__ = [
 
 def with_cpu(s: State, i: int, **changes: Any) -> State:
     """Return the state with some of a CPU's parts replaced."""
-    return s._replace(cpus=put(s.cpus, i, s.cpus[i]._replace(**changes)))
+    return changed(s, cpus=put(s.cpus, i, changed(s.cpus[i], **changes)))
 
 
 # -- store buffers -----------------------------------------------------------------------------------------------

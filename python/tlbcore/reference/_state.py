@@ -6,7 +6,7 @@ paging-structure entry the table it points to. Rules by number: SEMANTICS.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 __all__ = [
     "INIT_MM",
@@ -19,6 +19,7 @@ __all__ = [
     "Page",
     "State",
     "Violation",
+    "changed",
     "compare",
     "named",
     "put",
@@ -115,6 +116,21 @@ class State(NamedTuple):
     freed: frozenset[int]  # mms
     nmis: int
     mces: int
+
+
+Parts = TypeVar("Parts", Cpu, State)
+AT: dict[Any, dict[str, int]] = {
+    kind: {name: at for at, name in enumerate(kind._fields)} for kind in (Cpu, State)
+}
+
+
+def changed(old: Parts, **changes: Any) -> Parts:
+    """Return it with some parts replaced, in a third of the time of `_replace`."""
+    at = AT[type(old)]
+    parts: list[Any] = list(old)
+    for name, value in changes.items():
+        parts[at[name]] = value
+    return tuple.__new__(type(old), parts)
 
 
 class Violation(Exception):  # noqa: N818  (a verdict, not an error)

@@ -7,8 +7,10 @@ an op does, `_memory`, `_translations` and `_accesses` what that is made of. Not
 
 from __future__ import annotations
 
+import gc
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -123,6 +125,19 @@ def explore_litmus(test: str, *, limit: int = 2_000_000, every: bool = False) ->
 # -- the search --------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """States hold no cycles: looking for some among half a million of them takes as long as the search."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_uncollected()
 def _search(question: Question, limit: int, *, every: bool) -> Exploration:
     m = Model(question)
     found = _Found(m, every=every)
