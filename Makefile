@@ -57,7 +57,9 @@ miri: ## Miri over the vector loops against their scalar twins, on short streams
 # What a change is not noticed by: docs/testing.md. BASE is what the change is against; empty for everything.
 BASE ?= main
 MODULE ?= tlbcore/trace/conditions.py
-MUTANTS_TESTS ?= tests/trace/test_fail_if.py
+MUTANTS_TESTS ?= tests/trace/test_fail_if.py tests/trace/test_trace_kinds.py
+MUTANTS ?= 60
+SEED ?= 24
 
 mutants: mutants-rust mutants-python
 
@@ -65,13 +67,8 @@ mutants-rust: ## cargo-mutants over what changed since BASE in hw, kernel, sim, 
 	$(if $(BASE),git diff $(BASE) > target/mutants.diff)
 	cargo mutants $(if $(BASE),--in-diff target/mutants.diff) --output target
 
-mutants-python: ## cosmic-ray over MODULE, judged by MUTANTS_TESTS, in a copy of the tree
-	rm -rf target/mutants-python && mkdir -p target/mutants-python && cp -r python tests pyproject.toml target/mutants-python
-	cd target/mutants-python && printf '%s\n' '[cosmic-ray]' 'module-path = "python/$(MODULE)"' 'timeout = 120.0' \
-		'excluded-modules = []' \
-		'test-command = "env PYTHONPATH=python python -m pytest -q -x -p no:cacheprovider $(MUTANTS_TESTS)"' \
-		'[cosmic-ray.distributor]' 'name = "local"' > config.toml \
-		&& cosmic-ray init config.toml session.sqlite && cosmic-ray exec config.toml session.sqlite && cr-report session.sqlite
+mutants-python: ## MUTANTS faults in MODULE one at a time, drawn by SEED, judged by MUTANTS_TESTS
+	python -W ignore -m tests.mutants $(MODULE) $(MUTANTS_TESTS) --count $(MUTANTS) --seed $(SEED)
 
 wheel: ## the wheel for the index in dist/, checked; WHEEL="--zig" for glibc 2.28 on any builder
 	.ci/wheel $(WHEEL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import json
 import os
@@ -260,3 +261,16 @@ def test_a_run_with_an_unlisted_skip_fails_and_names_it(tmp_path: Path):
     taken = run("--known-skips", str(tmp_path / "none"), "--known-skips", str(tmp_path / "some"))
     assert taken.returncode == 0
     assert "1 odd reason" in taken.stdout
+
+
+def test_an_argued_survivor_is_a_mutant_of_a_line_that_is_there():
+    argued = tomllib.loads((ROOT / "tests" / "data" / "survivors.toml").read_text())
+    assert argued
+    for module, rows in argued.items():
+        source = (Path(tc.__file__).parent / module).read_text()
+        for row in rows:
+            assert row["why"].endswith(".")
+            assert row["line"].strip() not in source, "that is no mutant"
+            assert difflib.get_close_matches(row["line"], map(str.strip, source.splitlines()), cutoff=0.8), (
+                module
+            )

@@ -14,7 +14,14 @@ import tlbcore as tc
 from tlbcore import scenarios
 from tlbcore.scenarios import Actor, Scenario
 
-MACHINES = ("skylake-sp", "broadwell-ep", "sapphire-rapids", "zen4-epyc", "cascade-lake-sp", "haswell-ep-calls")
+MACHINES = (
+    "skylake-sp",
+    "broadwell-ep",
+    "sapphire-rapids",
+    "zen4-epyc",
+    "cascade-lake-sp",
+    "haswell-ep-calls",
+)
 POLICIES = tuple(tc.policies)
 CHAINS = (
     "purge",

@@ -6,12 +6,15 @@ import json
 import lzma
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from tests.trace.test_trace_cli import fails, tlbcore
 
 import tlbcore as tc
+from tlbcore.trace import shootdown
 
 DATA = Path(__file__).parents[1] / "data"
 TRUTH = json.loads((DATA / "user.truth.json").read_text())
@@ -517,3 +520,124 @@ def test_an_end_that_was_lost_does_not_lose_the_flush(tmp_path: Path):
     assert found.call_sites["calls"].tolist() == [1]
     assert np.isnan(found.call_sites["wait_ms"]).all()
     assert found.lost["wait_s"] is None
+
+
+# --- tables by hand
+
+
+EVERY_KIND = dict.fromkeys(("syscalls", "csd", "ipi", "tlb_flush", "range_probe", "vectors", "stacks"), 1)
+REPORT = {
+    "kinds": EVERY_KIND, "switched_on": [], "tgids": True, "threads": [], "unmatched": 0, "left_out": 0, "holes": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "question"),
+    [
+        ({}, None),
+        ({"syscalls": 0}, "by which system call"),
+        ({"csd": 0}, "how long senders waited"),
+        ({"csd": 0, "ipi": 0}, "who interrupted whom, and how long senders waited"),
+        ({"tlb_flush": 0}, None),  # the probe tells
+        ({"range_probe": 0}, "which address space, and whether page tables were freed"),
+        ({"vectors": 0}, "all of what a handler took"),
+        ({"stacks": 0}, "from which place in the kernel"),
+    ],
+)
+def test_each_kind_of_event_that_is_missing_leaves_its_question_open(changes: dict, question: str | None):
+    missing = list(shootdown._missing({**REPORT, "kinds": EVERY_KIND | changes}))
+    assert [row["question"] for row in missing] == ([] if question is None else [question])
+
+
+@pytest.mark.parametrize(
+    ("changes", "question"),
+    [
+        ({"tgids": False}, "for certain which threads are one process"),
+        ({"unmatched": 3}, "who asked for 3 functions"),
+        ({"left_out": 4}, "4 counts in the tables"),
+        ({"holes": 5}, "what was lost"),
+    ],
+)
+def test_what_was_not_understood_leaves_its_question_open(changes: dict, question: str):
+    assert [row["question"] for row in shootdown._missing({**REPORT, **changes})] == [question]
+
+
+def lost(vectors: int, csd: int, waits: int = 2) -> dict:
+    report = {"kinds": {"csd": csd, "vectors": vectors}, "switched_on": [], "seconds": 2.0}
+    rows = [
+        {"waits": waits, "shootdowns": 2, "wait_ns": 3_000_000, "longest_ns": 2500},
+        {"waits": 1, "shootdowns": 1, "wait_ns": 1_000_000, "longest_ns": 1500},
+    ]
+    return shootdown._lost(report, rows, [{"calls": 3, "ns": 8_000_000}], 4)
+
+
+def test_the_share_that_is_lost_is_of_all_cpus_and_of_what_is_known():
+    assert lost(vectors=1, csd=1) == {
+        "wait_s": 0.004, "waits_recorded": 3, "handler_s": 0.008, "share": 0.012 / 8, "longest_wait_us": 2.5,
+    }  # fmt: skip
+    by_vectors = lost(vectors=1, csd=0)
+    assert (by_vectors["wait_s"], by_vectors["handler_s"], by_vectors["share"]) == (None, 0.008, 0.001)
+    unknown = lost(vectors=0, csd=0)
+    assert (unknown["handler_s"], unknown["share"]) == (None, None)
+
+
+def test_refills_are_at_most_each_page_once_or_the_largest_array():
+    cost = SimpleNamespace
+    costs = {
+        "interrupt_entry": cost(low=1, high=2), "interrupt_exit": cost(low=3, high=5),
+        "walk_setup": cost(cycles=7), "mem_l3": cost(cycles=4),
+    }  # fmt: skip
+    small, large = {"sets": 4, "ways": 4}, {"sets": 8, "ways": 8}
+    machine: Any = SimpleNamespace(
+        costs=costs, mhz=1, levels=[{"structures": [small]}, {"structures": [large]}]
+    )
+    rows = [
+        {"ran": 3, "extent": "ranged", "pages": (1, 10)},
+        {"ran": 5, "extent": "ranged", "pages": (1, 100)},
+        {"ran": 7, "extent": "ranged", "pages": None},
+        {"ran": 11, "extent": "full", "pages": (1, 2)},
+        {"ran": 14, "extent": "table_sync", "pages": (1, 2)},
+    ]
+    victims = [
+        {"interrupts": 6, "calls": 10, "state": "running"},
+        {"interrupts": 4, "calls": 30, "state": "idle"},
+    ]
+    found = shootdown._predicted(machine, rows, victims)
+    assert found["entry_s"] == pytest.approx((10 * 4 / 1e6, 10 * 7 / 1e6))
+    # A quarter of what ran found the process running; a walk is 11 cycles.
+    dropped = 3 * 10 + (5 + 7 + 11) * 64
+    assert found["refill_s"] == pytest.approx((0.0, 10 / 40 * dropped * 11 / 1e6))
+    assert shootdown._running(victims) == (0.25, 0.25)
+    assert shootdown._running([*victims, {"calls": 40, "state": "unknown"}]) == (0.125, 0.625)
+    assert shootdown._running([]) == (0.0, 1.0)
+
+
+def test_twenty_names_are_shown_and_the_rest_counted():
+    names = [f"task-{i:02}" for i in range(27)]
+    assert shootdown._unknown("zz", names).endswith("task-19 and 7 more")
+    assert shootdown._unknown("zz", names[:20]).endswith("task-19")
+    assert "did you mean" in shootdown._unknown("TASK-1", names)
+
+
+def threads(*pids: int, comm: str = "x") -> dict:
+    return {(pid, 0): [{"pid": pid, "reuse": 0, "comm": comm}] for pid in pids}
+
+
+def test_a_control_group_is_every_id_from_the_first_to_the_last():
+    notes = [("cgroup", "3,5-8 /a/b"), ("cgroup", "9 /ab"), ("cgroup", "11 /a")]
+    found = shootdown._of_group("f", threads(*range(1, 13)), "/a", notes)
+    assert [pid for pid, _ in found] == [3, 5, 6, 7, 8, 11]
+
+
+def test_a_name_is_what_the_kernel_keeps_of_it():
+    report = {"names": [], "pids": []}
+    processes = threads(1, comm="fifteen-letters")
+    assert shootdown._select("f", report, processes, "fifteen-letters-and-more", []) == processes
+    with pytest.raises(tc.TraceError):
+        shootdown._select("f", report, processes, "fifteen-letter", [])
+
+
+def test_a_title_names_four_ids():
+    assert shootdown._title("x", threads(4, 2, 3, 1)) == "x (4 processes 1, 2, 3, 4)"
+    assert shootdown._title("x", threads(4, 2, 3, 1, 5)) == "x (5 processes 1, 2, 3, 4, ...)"
+    assert shootdown._title(7, threads(7, comm="name")) == "name (process 7)"

@@ -7,6 +7,7 @@ import lzma
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,6 +107,50 @@ def test_who_runs_on_too_few_cpus_has_no_global_asid_and_tables_still_interrupt_
     unknown = what_if(trace, flushes=flushes((1, "a", {1, 2})))
     assert (row(unknown, "LATR")["calls_low"], row(unknown, "LATR")["calls_high"]) == (0, 2)
     assert "not recorded" in row(unknown, "LATR")["note"]
+
+
+def made_up(*calls: tuple[str, str, int, int, int, int]) -> SimpleNamespace:
+    """A recording of remote calls: class, function, CPU, interrupt that ran it, and by whom and where it was queued."""
+    names = ("class", "function", "cpu", "interrupt", "sender_cpu", "queued_line")
+    columns = dict(zip(names, map(np.array, zip(*calls, strict=True)), strict=True))
+    columns["queued_s"] = columns["queued_line"] / 10
+    columns["initiator"] = np.array([f"task-{cpu}" for cpu in columns["sender_cpu"]])
+    return SimpleNamespace(path="made up", calls=columns)
+
+
+MADE_UP = made_up(
+    ("user", "flush_tlb_func", 2, 7, 0, 20),
+    ("user", "flush_tlb_func", 1, 6, 0, 20),
+    ("user", "tlb_remove_table_smp_sync", 3, 8, 0, 20),  # waits for walkers: nobody's flush
+    ("user", "flush_tlb_func", 1, 6, 5, 20),
+    ("user", "flush_tlb_func", 1, 6, 0, 0),  # queued before the recording began
+    ("kernel", "do_flush_tlb_all", 1, 9, 0, 30),
+    ("user", "flush_tlb_func", 2, 7, 0, 10),
+)
+
+
+def test_calls_that_one_sender_queued_together_are_a_flush() -> None:
+    assert user_flushes(MADE_UP) == flushes(
+        (1.0, "task-0", {2}), (2.0, "task-0", {1, 2}), (2.0, "task-5", {1})
+    )
+
+
+def test_a_call_that_is_spared_spares_its_share_of_an_interrupt() -> None:
+    """Five calls ran in two interrupts: two fifths of an interrupt each."""
+    some = [
+        Flush(at_s=1.0, who="wide", cpus=frozenset({1, 2, 3, 4}), tables=True),
+        Flush(at_s=2.0, who="wide", cpus=frozenset({1, 2, 3, 4}), tables=None),
+        Flush(at_s=3.0, who="narrow", cpus=frozenset({1, 2}), tables=False),
+    ]
+    figures = ("calls_low", "calls_high", "interrupts_low", "interrupts_high")
+    table = what_if(MADE_UP, batches=[2], flushes=some)
+    assert {remedy: tuple(row(table, remedy)[f] for f in figures) for remedy in table["remedy"].tolist()} == {
+        "recorded": (10, 10, 4, 4),
+        "batch of 2": (6, 6, 2, 2),
+        "INVLPGB": (2, 2, 1, 1),
+        "RAR": (0, 0, 0, 0),
+        "LATR": (4, 8, 2, 3),
+    }
 
 
 def test_a_batch_of_nothing_is_refused() -> None:
