@@ -6,16 +6,17 @@ outputs have in common. A schema promises what is `required` and of which type i
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import tlbcore
+from tlbcore.cli import main
 
 ROOT = Path(__file__).parent.parent
 FOLDER = Path(tlbcore.__file__).parent / "data" / "schemas"
@@ -205,13 +206,11 @@ def outputs(name: str) -> Iterator[dict[str, Any]]:
         grid.write_text(GRID)
         for arguments in COMMANDS[name][1]:
             words = [{"GRID": str(grid), "OUT": f"{scratch}/out"}.get(word, word) for word in arguments]
-            done = subprocess.run(
-                [sys.executable, "-m", "tlbcore", *words, "--json"],
-                capture_output=True, text=True, check=False, cwd=ROOT, timeout=600,
-                env={**os.environ, "COLUMNS": "80"},
-            )  # fmt: skip
-            assert done.stdout, f"{words}: {done.stderr}"
-            yield json.loads(done.stdout)
+            out, err = io.StringIO(), io.StringIO()
+            with chdir(ROOT), redirect_stdout(out), redirect_stderr(err):
+                main([*words, "--json"])
+            assert out.getvalue(), f"{words}: {err.getvalue()}"
+            yield json.loads(out.getvalue())
 
 
 def common(values: list[Any]) -> dict[str, Any]:

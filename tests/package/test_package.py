@@ -70,10 +70,11 @@ def test_help_lists_every_subcommand_with_its_line():
 
 
 @pytest.mark.parametrize("name", cli._COMMANDS)
-def test_every_subcommand_explains_itself(name: str):
+def test_every_subcommand_explains_itself_and_names_values_by_what_they_mean(name: str):
     done = run("-m", "tlbcore", name, "--help")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) > 10
+    assert not re.findall(r"<\w+|\b(?:INTEGER|FLOAT|list\[)", done.stdout)
 
 
 def test_version_is_that_of_the_core():
@@ -224,12 +225,6 @@ def test_what_needs_no_arrays_and_draws_nothing_loads_neither_numpy_nor_rich(arg
     loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "tlbcore._core" in loaded
     assert not {"numpy", "rich.console", "rich.progress"} & loaded
-
-
-@pytest.mark.parametrize("name", cli._COMMANDS)
-def test_help_names_values_by_what_they_mean(name: str):
-    shown = run("-m", "tlbcore", name, "--help").stdout
-    assert not re.findall(r"<\w+|\b(?:INTEGER|FLOAT|list\[)", shown)
 
 
 @pytest.mark.parametrize("columns", ["60", "80", "140"])
