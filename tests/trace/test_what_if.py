@@ -294,6 +294,31 @@ def test_time_left_is_the_measured_one_scaled_and_what_a_broadcast_takes():
     )
 
 
+def test_broadcasts_and_requests_are_charged_per_flush_that_asked_another_cpu():
+    """Of unknown sizes: at least one INVLPGB a flush, at most what a ranged flush may hold; RAR per shootdown."""
+    costs = {name: tc.machine("sapphire-rapids").costs["rar"] for name in ("rar", "invlpgb", "tlbsync")}
+    machine = SimpleNamespace(name="made up", mhz=1000.0, costs=costs, invlpgb_extra=7)
+    low, high = costs["rar"].low / 1e9, costs["rar"].high / 1e9
+    one = sites(
+        call=["munmap", "munmap", "munmap"],
+        extent=["ranged", "full", "table_sync"],
+        tables=["not recorded", "no", "not recorded"],
+        pages_min=[0, 33, -1],
+        pages_max=[0, 33, -1],
+        flushes=[5, 3, 2],
+        shootdowns=[2, 3, 2],
+        calls=[4, 3, 2],
+    )
+    how = {**HOW, "batches": [], "cpu_seconds": 1.0, "machine": machine, "running": (0.0, 1.0)}
+    share = ends(remedies(one, **how), "share_low", "share_high")
+    assert share["RAR"] == pytest.approx((5 * low, 5 * high))
+    # 33 pages are five broadcasts of eight; so may a ranged flush be whose size is unknown.
+    assert share["INVLPGB"] == pytest.approx((2 * 2 * low + 3 * (5 + 1) * low, (5 + 3) * (5 + 1) * high))
+    calls = ends(remedies(one, **how), "calls_low", "calls_high")
+    assert calls["LATR"] == (2, 2 + 4), "a wait for walkers stays, whatever is known of tables"
+    assert calls["flush deferred to the context switch"] == (2, 9)
+
+
 def test_without_times_nothing_is_said_of_time():
     table = remedies(FOUR, **{**HOW, "cpu_seconds": None})
     assert np.isnan(table["share_low"]).all()
