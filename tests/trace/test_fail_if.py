@@ -6,7 +6,10 @@ nothing on CPU 1, and CPU 2, which keeps house, shows what else was recorded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from test_trace_kinds import irq, line, switch
@@ -230,6 +233,76 @@ def test_stolen_time_is_not_recorded_without_copies_of_proc_stat(tmp_path: Path)
     met, why = decided(KNOWN, "stolen_ms > 0", tmp_path)
     assert not met
     assert why.endswith("no copies of /proc/stat (tlbcore record)")
+
+
+def known(state: str) -> dict[str, Any]:
+    return {"state": state, "events": "some"}
+
+
+def made_up(holes: Sequence[tuple[str, int | None]] = (), kinds: Sequence[str] = (), **of_cpu: object) -> Any:
+    """A recording with one isolated CPU, of which everything is known and nothing was seen, but for what is given."""
+    cpu = {
+        "cpu": 3, "seconds": 10.0, "events": 5, "sums": False, "interrupts": 0, "interrupts_per_hour": 0.0,
+        "entries": 4, "interference": [], "longest": None, "taken_ms": 0.0, "taken_share": 0.0,
+        "calls_by_function": {"f": 2, "g": 3}, "stolen_ms": None, "stolen_ms_range": None,
+        "knowledge": {kind: known("recorded") for kind in KINDS},
+    } | of_cpu  # fmt: skip
+    counts = {kind: int(kind in kinds) for kind in ("csd_entry", "probes", "user")}
+    return SimpleNamespace(
+        figures={
+            "report": {"isolated": [cpu], "kinds": counts},
+            "holes": [{"kind": kind, "events": events} for kind, events in holes],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("condition", "trace", "met", "is_open"),
+    [
+        ("stolen_ms < 0", made_up(), False, False),  # whatever was stolen, it was no less than nothing
+        ("stolen_ms >= 0", made_up(), True, False),
+        ("stolen_ms == 30", made_up(stolen_ms=20, stolen_ms_range=(10.0, 30.0)), False, True),
+        ("stolen_ms == 10", made_up(stolen_ms=20, stolen_ms_range=(10.0, 30.0)), False, True),
+        ("stolen_ms == 31", made_up(stolen_ms=20, stolen_ms_range=(10.0, 30.0)), False, False),
+        ("lost_events == 5", made_up(holes=[("lost", 5), ("cut", 9)]), True, False),
+        ("lost_events > 5", made_up(holes=[("lost", 5), ("lost", None)]), False, True),
+        ("lost_events == 12", made_up(holes=[("lost", 5), ("dropped", 7)]), True, False),
+        ("lost_events > 5", made_up(holes=[("lost", 5), ("dropped", None)]), False, False),
+        ("calls == 5", made_up(kinds=["csd_entry"]), True, False),
+        ("calls == 5", made_up(kinds=["probes"]), True, False),
+        ("calls == 5", made_up(), False, True),
+        ("entries == 4", made_up(kinds=["user"]), True, False),
+        ("entries == 4", made_up(), False, True),
+        # An event that was on for a part of the time: a CPU without any event is quiet, another is not known.
+        ("interrupts == 0", made_up(knowledge=made_up().figures["report"]["isolated"][0]["knowledge"]
+                                    | {"timers": known("in_part")}), False, True),
+        ("interrupts == 0", made_up(events=0, knowledge=made_up().figures["report"]["isolated"][0]["knowledge"]
+                                    | {"timers": known("in_part")}), True, False),
+        # Of a cause with an event whose length is not known, the time is open and the count is not.
+        ("taken_ms == 0", made_up(interference=[{"cause": "timer", "n": 1, "total_ms": None, "max_us": None}]),
+         False, True),
+        ("timer.ms == 0", made_up(interference=[{"cause": "timer", "n": 1, "total_ms": None, "max_us": None}]),
+         False, True),
+        ("timer.longest_us > 3", made_up(interference=[{"cause": "timer", "n": 1, "total_ms": 0.004, "max_us": 4.0}]),
+         True, False),
+        ("timer == 1", made_up(interference=[{"cause": "timer", "n": 1, "total_ms": None, "max_us": None}]),
+         True, False),
+        # A rate takes one second, not more.
+        ("timer.per_hour == 3600", made_up(seconds=1.0, interference=[{"cause": "timer", "n": 1}]), True, False),
+        ("timer.per_hour == 0", made_up(seconds=0.99), False, True),
+        ("per_hour == 0", made_up(interrupts_per_hour=None), False, True),
+        # What osnoise measured is all of it.
+        ("longest_us == 7", made_up(sums=True, longest={"us": 7.0}, taken_ms=1.5, taken_share=0.25), True, False),
+        ("taken_ms == 1.5", made_up(sums=True, longest={"us": 7.0}, taken_ms=1.5, taken_share=0.25), True, False),
+        ("taken_percent == 25", made_up(sums=True, longest={"us": 7.0}, taken_ms=1.5, taken_share=0.25), True, False),
+        ("taken_percent == 0", made_up(taken_share=None), False, True),
+    ],
+)  # fmt: skip
+def test_a_figure_is_decided_by_what_is_known_of_it(
+    condition: str, trace: Any, met: bool, is_open: bool
+) -> None:
+    asked = Condition.parse(condition)
+    assert (bool(asked.met(trace)), bool(asked.open(trace))) == (met, is_open)
 
 
 def test_every_figure_is_tried_here_or_where_its_events_are() -> None:
