@@ -239,6 +239,9 @@ def known(state: str) -> dict[str, Any]:
     return {"state": state, "events": "some"}
 
 
+KINDS = ("calls", "reschedules", "timers", "tasks", "softirqs", "nmis")
+
+
 def made_up(holes: Sequence[tuple[str, int | None]] = (), kinds: Sequence[str] = (), **of_cpu: object) -> Any:
     """A recording with one isolated CPU, of which everything is known and nothing was seen, but for what is given."""
     cpu = {

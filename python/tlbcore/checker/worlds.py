@@ -69,8 +69,8 @@ def world_table(
     """Return what `check` says of every built-in policy in every world, on every version of Linux.
 
     Two CPUs, one page, two entries, one flush round; without an NMI and with one. The worlds are machines with PTI,
-    without it, with PTI and without PCID, with INVLPGB, with FRED. Where a policy needs what a world lacks it is inert, so that
-    mainline runs, and nothing is searched.
+    without it, with PTI and without PCID, with INVLPGB, with FRED. Where a policy needs what a world lacks it is
+    inert, so that mainline runs, and nothing is searched.
 
     Parameters
     ----------
