@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -238,6 +239,49 @@ def test_the_flight_recorder_saves_the_ring_only_when_a_cpu_is_hit(machine: Mach
 
     assert done.snapshots == 2
     assert saved() == 2
+    assert out.read_text().count(LINE) == 1, "what was saved is cleared from the ring"
+
+
+def test_the_flight_recorder_counts_calls_and_reschedules_of_the_isolated_cpus(machine: Machine):
+    def interrupts(**rows: tuple[int, int, int, int]) -> None:
+        lines = [f" {name}: {' '.join(map(str, counts))} words\n" for name, counts in rows.items()]
+        (machine.root / "proc/interrupts").write_text("           CPU0 CPU1 CPU2 CPU3\n" + "".join(lines))
+
+    interrupts(CAL=(1, 1, 5, 1), RES=(1, 1, 7, 2), LOC=(1, 1, 1, 1), TLB=(1, 1, 1, 1))
+    look = recorder._interrupted(machine.root, (2, 3))
+    interrupts(CAL=(9, 9, 5, 1), RES=(9, 9, 7, 2), LOC=(9, 9, 9, 9), TLB=(9, 9, 9, 9))
+    assert look() == ""
+    interrupts(CAL=(9, 9, 6, 1), RES=(9, 9, 7, 12), LOC=(9, 9, 9, 9), TLB=(9, 9, 9, 9))
+    assert look() == "CPU 2 CAL +1, CPU 3 RES +10"
+    assert look() == "", "each is told once"
+
+
+def test_the_recorder_keeps_off_the_cpus_that_it_watches(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    moves = Mock()
+    monkeypatch.setattr(os, "sched_getaffinity", Mock(return_value={0, 1, 2, 3}))
+    monkeypatch.setattr(os, "sched_setaffinity", moves)
+    record(Recording(out=tmp_path / "o", isolated=(2, 3), seconds=0.1), machine.handle, machine.root)
+    assert [call.args for call in moves.call_args_list] == [(0, {0, 1}), (0, {0, 1, 2, 3})]
+    moves.reset_mock()
+    with recorder._housekeeping((0, 1, 2, 3)):
+        moves.assert_not_called()  # there is nowhere else
+
+
+def test_kernels_before_6_6_compare_the_recording_cpu_and_take_other_events_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(recorder, "_try", old := Mock(side_effect=lambda _, text: "CPUS{" not in text))
+    (tmp_path / "event").mkdir()
+    assert recorder._enable(tmp_path / "event", "CPU & CPUS{{{cpus}}}", (2, 3, 5))
+    assert [call.args[1] for call in old.call_args_list] == [
+        "CPU & CPUS{2-3,5}", "(CPU >= 2 && CPU <= 3) || (CPU >= 5 && CPU <= 5)", "1",
+    ]  # fmt: skip
+    old.reset_mock()
+    assert recorder._enable(tmp_path / "event", "cpu & CPUS{{{cpus}}}", (2,))
+    assert [call.args[1] for call in old.call_args_list] == ["cpu & CPUS{2}", "1"]
+    assert not recorder._enable(tmp_path / "none", "", (2,))
 
 
 def pipe_line(at: float, event: str) -> str:
