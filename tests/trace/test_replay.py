@@ -94,6 +94,10 @@ def test_mainline_gives_the_recording_back(path: Path):
         assert cpu["exposure_s"]["high"] == 0
 
 
+def test_every_policy_is_replayed_but_the_one_that_recordings_say_nothing_about():
+    assert set(tc.policies) - {"lazy-tune"} == set(replayed.replayable())
+
+
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.name.removesuffix(".xz"))
 def test_low_is_never_above_high(path: Path):
     table = tc.replay(tc.read_trace(path), replayed.replayable()).table

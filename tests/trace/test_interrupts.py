@@ -1,0 +1,124 @@
+"""Copies of /proc/interrupts: what is read, what two of them say, and what a recording missed of it, by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import tlbcore as tc
+from tlbcore.trace import interrupts as module
+from tlbcore.trace.interrupts import coverage, difference, interrupts, read_interrupts, snapshot_text
+
+BEFORE = """\
+            CPU0       CPU2
+   7:         10         20   IO-APIC  7-edge  parport
+ NMI:          1          1   Non-maskable interrupts
+ PMI:          1          1   Performance monitoring interrupts
+ CAL:        100        200   Function call interrupts
+ TLB:         10         20   TLB shootdowns
+ RES:          5          5   Rescheduling interrupts
+ LOC:          5          5   Local timer interrupts
+ ERR:          0
+ MIS:          0
+"""
+AFTER = (
+    BEFORE.replace("100        200", "100        207").replace("TLB:         10         20", "TLB: 10 23")
+    .replace("RES:          5          5", "RES: 9 5").replace("LOC:          5          5", "LOC: 5 1005")
+    .replace("NMI:          1          1", "NMI: 1 3").replace("PMI:          1          1", "PMI: 1 2")
+    + " 200:          4          6   virtio\n"
+)  # fmt: skip
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> tuple[Any, Any]:
+    for name, text in {"before": BEFORE, "after": AFTER}.items():
+        (tmp_path / name).write_text(text)
+    return read_interrupts(tmp_path / "before"), read_interrupts(tmp_path / "after")
+
+
+def test_rows_are_read_by_cpu_name_and_those_of_the_machine_are_left_out(both) -> None:
+    before, after = both
+    assert list(before.counts) == ["7", "NMI", "PMI", "CAL", "TLB", "RES", "LOC"]
+    assert before.counts["7"] == {0: 10, 2: 20}
+    assert before.names["7"] == "IO-APIC 7-edge parport"
+    assert after.counts["200"] == {0: 4, 2: 6}
+
+
+def test_a_difference_has_the_rows_that_counted(both) -> None:
+    assert difference(*both) == {
+        "NMI": {0: 0, 2: 2},
+        "PMI": {0: 0, 2: 1},
+        "CAL": {0: 0, 2: 7},
+        "TLB": {0: 0, 2: 3},
+        "RES": {0: 4, 2: 0},
+        "LOC": {0: 0, 2: 1000},
+        "200": {0: 4, 2: 6},  # a device that came later
+    }
+    assert difference(both[0], both[0]) == {}
+    with pytest.raises(tc.TraceError, match=r"before: NMI counts less than in .*after: swapped"):
+        difference(both[1], both[0])
+
+
+def test_an_interrupt_that_stands_in_two_rows_counts_once(both) -> None:
+    delta = difference(*both)
+    assert interrupts(delta, 2) == 2 + 7 + 1000 + 6
+    assert interrupts(delta, 0) == 4 + 4
+    assert interrupts({"TLB": {2: 3}}, 2) == 3, "on other architectures TLB stands by itself"
+
+
+def test_what_a_recording_missed_is_what_the_kernel_counted_beyond_it(both) -> None:
+    cpu = {
+        "cpu": 2,
+        "interrupts_by_vector": {"call_function": 2, "call_function_single": 4, "local_timer": 1003},
+    }
+    trace: Any = SimpleNamespace(figures={"report": {"isolated": [cpu]}})
+    rows = {row["row"]: (row["counted"], row["traced"], row["missing"]) for row in coverage(trace, *both)}
+    assert (rows["CAL"], rows["LOC"]) == ((7, 6, 1), (1000, 1003, 0))
+    assert "RES" not in rows, "none was counted and none recorded"
+    assert set(rows) <= set(module._ROWS)
+
+
+def test_the_text_lists_most_first_and_says_what_does_not_add(both) -> None:
+    text = snapshot_text(*both, [2])
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "CPU 2: 1,015 interrupts." in lines
+    assert lines[3:] == [
+        "1,000 LOC Local timer interrupts",
+        "7 CAL Function call interrupts",
+        "6 200 virtio",
+        "3 TLB TLB shootdowns (within CAL)",
+        "2 NMI Non-maskable interrupts",
+        "1 PMI Performance monitoring interrupts (within NMI)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", ":1: is no copy of /proc/interrupts: the first line has no CPU names"),
+        ("CPU CPUx\n", ":1: is no copy"),
+        ("  CPU0\n no colon\n", ":2: expected `name:` and counts: ' no colon'"),
+        (f"  CPU0\n CAL: 1\n{'x' * 70}\n", f":3: expected `name:` and counts: '{'x' * 60}'"),
+    ],
+)
+def test_what_is_no_copy_is_refused_with_its_line(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text(text)
+    with pytest.raises(tc.TraceError) as refused:
+        read_interrupts(tmp_path / "file")
+    assert said in str(refused.value)
+
+
+def test_a_recording_has_both_copies_or_none() -> None:
+    def recording(*which: str) -> Any:
+        notes = [(f"interrupts_{when}", line) for when in which for line in (" CPU0", f" CAL: {len(when)}")]
+        return SimpleNamespace(path="f", figures={"notes": [("version", "6.12"), *notes]})
+
+    found = module.noted(recording("before", "after"))
+    assert found is not None
+    assert [snapshot.counts["CAL"][0] for snapshot in found] == [6, 5]
+    assert [snapshot.path for snapshot in found] == ["f (before)", "f (after)"]
+    assert module.noted(recording("before")) is None
+    assert module.noted(recording("after")) is None
