@@ -11,6 +11,7 @@ import pytest
 import tlbcore as tc
 from tlbcore.trace import interrupts as module
 from tlbcore.trace.interrupts import coverage, difference, interrupts, read_interrupts, snapshot_text
+from tlbcore.trace.stolen import stolen_ms
 
 BEFORE = """\
             CPU0       CPU2
@@ -22,6 +23,7 @@ BEFORE = """\
  RES:          5          5   Rescheduling interrupts
  LOC:          5          5   Local timer interrupts
  ERR:          0
+ BAD:          0  errors so far
  MIS:          0
 """
 AFTER = (
@@ -72,11 +74,11 @@ def test_an_interrupt_that_stands_in_two_rows_counts_once(both) -> None:
 def test_what_a_recording_missed_is_what_the_kernel_counted_beyond_it(both) -> None:
     cpu = {
         "cpu": 2,
-        "interrupts_by_vector": {"call_function": 2, "call_function_single": 4, "local_timer": 1003},
+        "interrupts_by_vector": {"call_function": 2, "call_function_single": 1, "local_timer": 1003},
     }
     trace: Any = SimpleNamespace(figures={"report": {"isolated": [cpu]}})
     rows = {row["row"]: (row["counted"], row["traced"], row["missing"]) for row in coverage(trace, *both)}
-    assert (rows["CAL"], rows["LOC"]) == ((7, 6, 1), (1000, 1003, 0))
+    assert (rows["CAL"], rows["LOC"]) == ((7, 3, 4), (1000, 1003, 0))
     assert "RES" not in rows, "none was counted and none recorded"
     assert set(rows) <= set(module._ROWS)
 
@@ -93,6 +95,37 @@ def test_the_text_lists_most_first_and_says_what_does_not_add(both) -> None:
         "2 NMI Non-maskable interrupts",
         "1 PMI Performance monitoring interrupts (within NMI)",
     ]
+
+
+def test_a_cpu_that_no_row_has_was_not_interrupted(both) -> None:
+    assert snapshot_text(*both, [5]).splitlines()[2:] == ["  CPU 5: 0 interrupts."]
+
+
+STAT = "cpu2 1 2 3 4 5 6 7 {} 9 10"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "hz", "stolen"),
+    [
+        (STAT.format(5), STAT.format(17), "100", (120.0, 110.0, 130.0)),
+        (STAT.format(5), STAT.format(17), "250", (48.0, 44.0, 52.0)),
+        (STAT.format(5), STAT.format(6), "1", (1000.0, 0.0, 2000.0)),
+        (STAT.format(5), STAT.format(5), "100", (0.0, 0.0, 10.0)),
+        (STAT.format(5), STAT.format(17), "0", (120.0, 110.0, 130.0)),  # no frequency: the usual one
+        (STAT.format(5), STAT.format(17), "many", (120.0, 110.0, 130.0)),
+        (STAT.format(5), STAT.format(4), "100", None),  # from another boot
+        (STAT.format(5), "cpu2 1 2 3 4 5 6 7", "100", None),  # an old kernel's
+        ("cpu2 1 2 3 4 5 6 7 5", "cpu2 1 2 3 4 5 6 7 17", "100", (120.0, 110.0, 130.0)),
+        (STAT.format(5), STAT.format("-"), "100", None),
+        ("cpu 1 2 3 4 5 6 7 5 9", "cpu 1 2 3 4 5 6 7 6 9", "100", None),  # the sum of all
+        ("cpu1 1 2 3 4 5 6 7 5 9", STAT.format(17), "100", None),
+    ],
+)
+def test_stolen_time_is_a_difference_in_ticks_good_to_one(
+    before: str, after: str, hz: str, stolen: Any
+) -> None:
+    notes = [("user_hz", hz), ("stat_before", before), ("stat_after", after), ("version", after)]
+    assert stolen_ms(notes) == ({} if stolen is None else {2: stolen})
 
 
 @pytest.mark.parametrize(
