@@ -274,3 +274,29 @@ def test_an_argued_survivor_is_a_mutant_of_a_line_that_is_there():
             assert difflib.get_close_matches(row["line"], map(str.strip, source.splitlines()), cutoff=0.8), (
                 module
             )
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ((), ""),
+        (("--zig",), "--compatibility manylinux_2_28"),
+        (("--zig", "--target", "aarch64-unknown-linux-gnu"), "--compatibility manylinux_2_28"),
+        (("--zig", "--target", "x86_64-unknown-linux-musl"), "--compatibility musllinux_1_2"),
+        (("--zig", "--compatibility", "manylinux_2_34"), ""),
+    ],
+)
+def test_a_wheel_for_the_index_runs_on_old_systems(given: tuple[str, ...], asked: str, tmp_path: Path):
+    """The builder's own libc is newer than most."""
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, does in {"maturin": f'echo "$RUSTFLAGS | $*" > {tmp_path}/said', "rustc": "echo /rust"}.items():
+        (tools / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tools / name).chmod(0o755)
+    (tmp_path / "dist").mkdir()
+    path = f"{tools}:{os.environ['PATH']}"
+    subprocess.run([tmp_path / ".ci/wheel", *given], check=True, env={**os.environ, "PATH": path})
+    flags, _, said = (tmp_path / "said").read_text().strip().partition(" | ")
+    assert f"--remap-path-prefix={tmp_path}=/tlbcore" in flags
+    assert said == " ".join(["build --profile release --locked --out dist", *given, asked]).strip()
