@@ -477,6 +477,12 @@ def test_any_size_of_batch_can_be_asked_for():
     left = {row["remedy"]: (row["calls_low"], row["calls_high"]) for row in document["what_if"]}
     # Four munmap of two victims each: two batches of two, or three and one.
     assert left["batch of 2"] == left["batch of 3"] == (4, 4)
+    usual = json.loads(tlbcore(*how, "--json").stdout)["what_if"]
+    sizes = [row["remedy"] for row in usual if row["remedy"].startswith("batch")]
+    assert sizes == [
+        row for row in tc.shootdowns(path, process="wander", between=GT).what_if["remedy"] if "batch" in row
+    ]
+    assert sizes == ["batch of 8", "batch of 32"]
     fails("batches must be", *how, "--batch", "0")
     fails("--batch predicts for --process", "explain", path, "--batch", "2")
 

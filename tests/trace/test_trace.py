@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -264,3 +267,47 @@ def test_policies_a_recording_cannot_judge_are_refused():
         tc.replay(trace, ["lazy-tune"])
     with pytest.raises(tc.PolicyError, match="did you mean `coalesce-v7`"):
         tc.replay(trace, ["coalesce-v8"])
+
+
+def test_every_column_of_an_explanation_has_its_value():
+    usual = {"p50_us": 1.0, "p95_us": 2.0, "max_us": 3.0, "total_ms": 4.0}
+    unknown = dict.fromkeys(usual)
+    isolated = [
+        {"cpu": 2, "seconds": 1800.0, "initiators": [
+            {"comm": "kworker", "in_interrupt": True, "cause": "vmalloc_purge", "calls": 7, "stacks": []}],
+         "interference": [
+            {"cause": "tick", "kind": "interrupt", "n": 1, **usual},
+            {"cause": "vmalloc_purge", "kind": "interrupt", "n": 4, **unknown},
+            {"cause": "kworker", "kind": "task", "n": 4, **usual}]},
+        {"cpu": 3, "seconds": 0.5, "initiators": [], "interference": [
+            {"cause": "tick", "kind": "interrupt", "n": 2, **usual}]},
+    ]  # fmt: skip
+    trace: Any = SimpleNamespace(figures={"report": {"isolated": isolated, "cannot_say": []}})
+    found = tc.explain(trace)
+    table = {name: column.tolist() for name, column in found.table.items()}
+    assert table["cpu"] == [2, 2, 2, 3]
+    assert table["cause"] == ["kworker", "vmalloc_purge", "tick", "tick"], "by count, then by name"
+    assert table["kind"] == ["task", "interrupt", "interrupt", "interrupt"]
+    assert table["class"][1] == "purge"
+    assert (table["n"], table["interrupts"]) == ([4, 4, 1, 2], [0, 4, 1, 2])
+    assert table["per_hour"][:3] == [8.0, 8.0, 2.0], "of half an hour"
+    assert math.isnan(table["per_hour"][3]), "of half a second"
+    # Poisson at 95 %: 4 events may be 1.09 to 10.24, 1 event 0.0253 to 5.57.
+    assert table["per_hour_low"][1:3] == pytest.approx([2 * 1.0899, 2 * 0.02532], rel=1e-3)
+    assert table["per_hour_high"][1:3] == pytest.approx([2 * 10.2416, 2 * 5.5716], rel=1e-3)
+    assert [table[name][0] for name in usual] == [1.0, 2.0, 3.0, 4.0]
+    assert all(math.isnan(table[name][1]) for name in usual)
+    assert {name: column.tolist() for name, column in found.initiators.items()} == {
+        "cpu": [2], "comm": ["kworker"], "in_interrupt": [True], "cause": ["vmalloc_purge"], "calls": [7],
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="read-only"):
+        found.table["n"][0] = 5
+
+
+def test_the_rankings_of_a_recording_are_by_time_and_by_count():
+    rankings = tc.explain(tc.read_trace(DATA / "p4.w7.trace.txt.xz")).to_json()["rankings"]
+    table = tc.explain(tc.read_trace(DATA / "p4.w7.trace.txt.xz")).table
+    counts = {cause: int(table["n"][table["cause"] == cause].sum()) for cause in rankings["by_count"]}
+    assert set(counts) == set(table["cause"].tolist()) == set(rankings["by_time"])
+    assert rankings["by_count"] == sorted(counts, key=lambda cause: (-counts[cause], cause))
+    assert len(set(counts.values())) > 1
