@@ -37,6 +37,11 @@ pub fn setup(model: &Model) -> Result<Setup, &'static str> {
     if model.scope.frames.iter().any(|f| !f.is_empty()) {
         return Err("it tracks the data of pages, and the timed engine keeps none");
     }
+    if !model.scope.tops.is_empty() {
+        return Err(
+            "it tracks top-level entries that some mm lacks, and each of the timed engine's has them all",
+        );
+    }
     if model.scope.never.is_some() || model.scope.exists.is_some() {
         return Err("it asks about a condition on states, and the timed engine knows none");
     }

@@ -6,7 +6,7 @@
 //! `locations "x 0:r"` (also listed of each end), `assume "D=recycled N=none"`,
 //! `nmis "1"`, `mces "1"`, `asids "2"`, `deaf "1"` (that CPU takes no interrupts), `unflushed "1"` (that CPU is not in
 //! the mask the entry flush tests), `frames "a: x y"` (page `a`
-//! maps variable `x`, after its next change `y`), `features "pti pcid"`.
+//! maps variable `x`, after its next change `y`), `tops "a: t"` (a walk to page `a` needs `t` of the loaded mm to be set), `features "pti pcid"`.
 
 use std::ops::RangeInclusive;
 
@@ -16,7 +16,7 @@ use super::property::{Condition, ENTRIES, Names, Quantity};
 use super::scope::{Assume, CheckError, MAX_CPUS, Role, Scope, UNBOUNDED, USER_ENTRIES};
 use super::{Answer, Cut, End, Question, Status, check};
 use crate::kernel::policy::load_keeping;
-use crate::kernel::program::{Code, Feature, Features, Op};
+use crate::kernel::program::{Code, Copies, Feature, Features, Op, PageKind};
 use crate::kernel::step::Violation;
 use crate::kernel::text::{self, File, Loc, PolicyError, Section};
 
@@ -36,7 +36,7 @@ pub enum LitmusError {
 }
 
 /// Header lines beside those every text has.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "linux",
     "verdict",
     "exists",
@@ -51,6 +51,7 @@ const KEYS: [&str; 17] = [
     "deaf",
     "unflushed",
     "frames",
+    "tops",
     "features",
     "states",
     "note",
@@ -166,6 +167,26 @@ impl<'a> Header<'a> {
             }
         }
         Ok(frames)
+    }
+
+    /// For each page the variable that says which top-level tables lead to it.
+    fn tops(&self, code: &Code) -> Result<Vec<Option<u8>>, PolicyError> {
+        let bad = |why: String| self.bad("tops", why);
+        let Some(text) = self.text("tops") else { return Ok(Vec::new()) };
+        let mut tops = vec![None; code.pages.len()];
+        for part in text.split(';') {
+            let (page, var) = part.split_once(':').ok_or_else(|| bad("`tops` is PAGE: VAR".into()))?;
+            let (page, var) = (page.trim(), var.trim());
+            let p = code.pages.iter().position(|p| p.name == page);
+            let p = p.ok_or_else(|| bad(format!("`{page}` is no page")))?;
+            let kind = code.pages[p].kind;
+            if code.pages[p].user_mapped || matches!(kind, PageKind::User(_) | PageKind::Text) {
+                return Err(bad(format!("`{page}` is not of the kernel's half alone")));
+            }
+            let v = code.vars.iter().position(|v| v.name == var && v.copies == Copies::Mm);
+            tops[p] = Some(v.ok_or_else(|| bad(format!("`{var}` is no variable with a copy per mm")))? as u8);
+        }
+        Ok(tops)
     }
 
     fn assume(&self) -> Result<Assume, PolicyError> {
@@ -350,6 +371,7 @@ impl Litmus {
         let asked = Asked::of(&header)?;
         let code = load_keeping(file, &run, &asked.keep(), features)?;
         let frames = header.frames(&code)?;
+        let tops = header.tops(&code)?;
         let columns = file.sections.iter().filter(|s| s.name.starts_with("cpu ")).count();
         let names = Names { code: &code, roles: roles.len() - columns.min(roles.len()), cpus: roles.len() };
         let mut scope = Scope {
@@ -365,6 +387,7 @@ impl Litmus {
             lists_ends: false,
             sought: None,
             frames,
+            tops,
             rename: false,
             global: !features.has(Feature::Pti),
             every_path: false,

@@ -93,7 +93,7 @@ impl Model {
             nothing_user,
             fusing: Vec::new(),
             behind: Vec::new(),
-            evicts: asks_data || faults,
+            evicts: asks_data || faults || !scope.tops.is_empty(),
             code,
             scope: scope.clone(),
             assume,

@@ -49,6 +49,7 @@ struct Gen {
     pti: bool,
     text: bool,
     data: bool,
+    tops: bool,
     asids: usize,
     /// Entered at an interrupt or NMI: it waits for nobody.
     handler: bool,
@@ -65,7 +66,7 @@ impl Gen {
     fn line(&mut self) -> String {
         let page = self.page();
         let locked = if self.rng.one_in(2) { " locked" } else { "" };
-        match self.rng.below(41) {
+        match self.rng.below(if self.tops { 45 } else { 41 }) {
             0..=2 => format!(
                 "pte {page} = {}{locked}",
                 self.rng.pick(&["none", "none", "fresh", "less-rights", "initial"])
@@ -125,6 +126,10 @@ impl Gen {
             39 => {
                 let (yes, no) = (self.simple(page), self.simple(page));
                 format!("if either\n  {yes}\nelse\n  {no}")
+            }
+            41.. => {
+                let mm = usize::from(self.rng.one_in(4));
+                format!("let t = {mm}\ntop[t] = {}", self.rng.below(2))
             }
             _ => self.simple(page),
         }
@@ -213,6 +218,11 @@ impl Gen {
 
 /// The text of a random model.
 fn text(seed: u64) -> String {
+    made(seed, false)
+}
+
+/// The same; if `wide`, perhaps with top-level entries that a table lacks, or with FRED.
+fn made(seed: u64, wide: bool) -> String {
     let mut rng = Rng::new(seed);
     let pti = rng.one_in(2);
     let user = rng.one_in(4);
@@ -230,7 +240,11 @@ fn text(seed: u64) -> String {
         "entry area, global, user mapped",
     ];
     let kind = if user { "user of 2" } else { rng.pick(&kinds) };
+    let tops = wide && matches!(kind, "vmalloc" | "vmalloc, global" | "direct map") && rng.one_in(2);
     let _ = writeln!(out, "  page a : {kind}");
+    if tops {
+        let _ = writeln!(out, "  var top : 1 bit, per mm, starts {}\n  tops \"a: top\"", rng.below(2));
+    }
     pages.push("a");
     if !text && rng.one_in(3) {
         let kind = rng.pick(&kinds);
@@ -246,7 +260,8 @@ fn text(seed: u64) -> String {
     let features = if pti {
         "pti pcid invpcid"
     } else {
-        rng.pick(&["pcid invpcid", "pcid invpcid invlpgb", "invpcid", "pcid", "pcid invpcid fred"])
+        let words = ["pcid invpcid", "pcid invpcid invlpgb", "invpcid", "pcid", "pcid invpcid fred"];
+        rng.pick(&words[..4 + usize::from(wide)])
     };
     let _ = writeln!(out, "  features \"{features}\"\n  asids \"{asids}\"");
     let nmis = usize::from(rng.one_in(4)) * (1 + usize::from(rng.one_in(4)));
@@ -308,7 +323,7 @@ fn text(seed: u64) -> String {
             _ => writeln!(out, "  locations \"{fault}\""),
         };
     }
-    let mut g = Gen { rng, pages, user, pti, text, data, asids, handler: false, requested: false };
+    let mut g = Gen { rng, pages, user, pti, text, data, tops, asids, handler: false, requested: false };
     let most = if shape == 1 || nmis + mces > 0 { 3 } else { 5 };
     let lines = 1 + g.rng.below(most);
     out.push_str(&g.section("purge", "", lines, "", false));
@@ -584,7 +599,11 @@ fn run(seeds: std::ops::Range<u64>, most: usize) {
     let mut tried = [0; 4];
     let (mut rules, mut refused) = (Vec::new(), BTreeSet::new());
     for seed in seeds {
-        let text = if seed % 3 == 0 { stirred(seed) } else { text(seed) };
+        let text = match seed % 12 {
+            0 | 3 | 6 | 9 => stirred(seed),
+            1 | 5 | 8 => made(seed, true),
+            _ => text(seed),
+        };
         match try_one((seed, text), most, &mut refused) {
             Ok(t) => tried[t as usize] += 1,
             Err(why) => rules.push(why),

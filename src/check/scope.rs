@@ -232,6 +232,9 @@ pub struct Scope {
     pub sought: Option<Violation>,
     /// For each page the fields it maps: at first, after its next change, ...
     pub frames: Vec<Vec<u8>>,
+    /// For each page the variable, one copy per address space, that says whether the top-level entry of that space leads to
+    /// it: a walk reads it. None where every table does.
+    pub tops: Vec<Option<u8>>,
     /// Rename versions (SEMANTICS S1) even if the rounds are bounded.
     pub rename: bool,
     /// Pages that no text declares are mapped by global entries, as the kernel's are where PTI is off
@@ -261,6 +264,7 @@ impl Scope {
             lists_ends: false,
             sought: None,
             frames: Vec::new(),
+            tops: Vec::new(),
             rename: false,
             global: false,
             every_path: false,

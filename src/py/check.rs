@@ -1,5 +1,6 @@
 //! The checker for Python: a question as plain values in, a verdict as a dictionary out.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use pyo3::{prelude::*, types::PyDict};
@@ -101,6 +102,18 @@ impl Request {
     fn assumptions(&self) -> Result<Assume, CheckError> {
         Assume::named(&self.assume)
     }
+}
+
+/// A number that two questions share where they run the same programs over the same pages and tables.
+#[pyfunction]
+pub fn check_programs(request: &Bound<'_, PyAny>) -> PyResult<u64> {
+    let request: Request = request.extract()?;
+    let (code, features) = (request.code()?, request.features()?);
+    let tables = [Feature::Pti, Feature::Pcid, Feature::Fred].map(|f| features.has(f));
+    let mut hash = DefaultHasher::new();
+    format!("{:?}", (&code.ops, &code.programs, &code.vars, &code.fields, &code.pages, tables))
+        .hash(&mut hash);
+    Ok(hash.finish())
 }
 
 /// Explore one question. `progress` is called with (states, depth) now and then.

@@ -40,8 +40,8 @@ mod _core {
     #[pymodule_export]
     use super::check::{
         check_accesses, check_assumptions, check_cases, check_implies, check_initiator_of, check_initiators,
-        check_joined, check_mutants, check_necessary, check_questions, check_repair, check_replay,
-        check_replay_timed, check_run, check_tried, check_world, check_worlds, litmus_run,
+        check_joined, check_mutants, check_necessary, check_programs, check_questions, check_repair,
+        check_replay, check_replay_timed, check_run, check_tried, check_world, check_worlds, litmus_run,
     };
 
     #[pymodule_export]

@@ -354,8 +354,8 @@ def test_frees_of_page_tables_have_their_second_asid_with_two_cpus() -> None:
         assert "of 2 CPUs, 1 page, 2 ASIDs," in " ".join(small.split())
 
 
-def test_every_verdict_says_that_top_level_entries_are_no_part_of_the_model() -> None:
-    """CVE-2025-39844: a kernel mapping that one table's top level lacks is a fault that nothing here can find."""
+def test_a_verdict_on_a_policy_says_that_top_level_entries_are_no_part_of_the_model() -> None:
+    """CVE-2025-39844: a kernel mapping that one table's top level lacks is asked about by a litmus test with `tops`."""
     assert "top-level entries that some mm lacks" in tc.check("ipi", world="pti", entries=0).sentence
 
 

@@ -8,7 +8,7 @@ from tlbcore import _core
 from tlbcore._output.calls import kept
 from tlbcore._output.progress import Progress, shown
 from tlbcore.checker.answers import answers_to
-from tlbcore.checker.question import GIB, Bounds, questions_in, worlds_of
+from tlbcore.checker.question import GIB, Bounds, Question, questions_in, worlds_of
 from tlbcore.checker.verdict import Verdict
 from tlbcore.policy import policies
 from tlbcore.verdicts import Cell, WorldTable
@@ -24,8 +24,16 @@ WORLDS = {
 _WORST = ("violated", "inconclusive", "verified")
 
 
-def cell_of(name: str, world: str, linux: str, memory: int = 8 * GIB) -> Cell:
-    """Ask a built-in policy all there is to ask in one world, without an NMI and with one."""
+# Questions that run the same programs on the same machine have one answer, by whatever names they are asked.
+_Known = dict[tuple[object, ...], Verdict]
+
+
+def cell_of(name: str, world: str, linux: str, memory: int = 8 * GIB, known: _Known | None = None) -> Cell:
+    """Ask a built-in policy all there is to ask in one world, without an NMI and with one.
+
+    `known` keeps answers from one cell to the next.
+    """
+    known = {} if known is None else known
     policy = policies[name].on(linux)
     bounds = Bounds(world=world, memory=memory)
     ((one, inert),) = worlds_of(policy, bounds)
@@ -39,7 +47,10 @@ def cell_of(name: str, world: str, linux: str, memory: int = 8 * GIB) -> Cell:
         )
         if not question.hypothetical
     ]
-    answers = list(zip(asked, answers_to(asked, None), strict=True))
+    keys = [_key(question) for question in asked]
+    new = {key: question for key, question in zip(keys, asked, strict=True) if key not in known}
+    known.update(zip(new, answers_to(list(new.values()), None), strict=True))
+    answers = [(question, known[key]) for key, question in zip(keys, asked, strict=True)]
     calm, hit = ([v for q, v in answers if q.request["nmis"] == nmis] for nmis in (0, 1))
     return Cell(
         policy=name,
@@ -51,6 +62,13 @@ def cell_of(name: str, world: str, linux: str, memory: int = 8 * GIB) -> Cell:
         nmi_known=_worst(_as_known([*calm, *hit])),
         states=sum(v.states for _, v in answers if not v.implied),
     )
+
+
+def _key(question: Question) -> tuple[object, ...]:
+    names = ("text", "file", "world", "about")
+    bounds = sorted((key, str(value)) for key, value in question.request.items() if key not in names)
+    programs = _core.check_programs({**question.request, "assume": [], "trace": False})
+    return (programs, *bounds, *sorted(question.assume.items()))
 
 
 def _worst(found: Iterable[Verdict]) -> str:
@@ -88,13 +106,16 @@ def world_table(
     """
     versions = list(_core.policy_versions()) if linux is None else [linux]
     names = list(policies)
-    cells = []
+    cells: list[Cell] = []
+    known: _Known = {}
     with shown(progress, "checking", "policies") as advance:
         for done, name in enumerate(names):
             if advance is not None:
                 advance(done, len(names))
             cells += [
-                cell_of(name, world, version, memory) for world in WORLDS.values() for version in versions
+                cell_of(name, world, version, memory, known)
+                for world in WORLDS.values()
+                for version in versions
             ]
         if advance is not None:
             advance(len(names), len(names))

@@ -109,7 +109,7 @@ def access(m: Model, s: State, i: int, p: int) -> Leaf | None:
         raise Violation("wrong_address_space")
     if not maps(m, cpu, p):
         raise Violation("unmapped_access")
-    used = cached(m, cpu, p) or walk(s, i, p)
+    used = cached(m, cpu, p) or walk(m, s, i, p)
     now = _current(page)
     if used is not None and used.version in page.dead and not _legal(used, now):
         raise Violation("stale_access (not_reused)" if now is None else "stale_access (reused)")

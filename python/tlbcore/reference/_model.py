@@ -52,7 +52,7 @@ class Model:
         self.roles, self.assume, self.asids = question.roles, question.assume, question.asids
         self.pti, self.pcid = "pti" in question.features, "pcid" in question.features
         self.fred = "fred" in question.features
-        self.frames = question.frames or {}
+        self.frames, self.tops = question.frames or {}, question.tops or {}
         run = [op for role in self.roles for name in (role.first, *role.paths) for op in self.ops_of(name)]
         about = [arg["pages"] if name == "Pte" else arg for name, arg in map(named, run) if name in _ABOUT]
         self.has_text = any(isinstance(p, dict) and "Text" in p for p in about) or {"Touch": "Text"} in run

@@ -115,7 +115,7 @@ def _hardware(m: Model, s: State, i: int) -> Iterator[tuple[str, bool, Make]]:
         if p in pages and translations.maps(m, cpu, p):
             if not held:
                 yield f"cpu {i}: fill {p}", False, partial(translations.fill, m, s, i, p)
-            if m.tables and not upper and s.pages[p].table is not None:
+            if m.tables and not upper and s.pages[p].table is not None and translations.leads(m, s, i, p):
                 yield f"cpu {i}: fill upper {p}", False, partial(translations.fill_upper, s, i, p)
     for part in (0, 1):
         if text and translations.can_fetch(m, s, i, part):

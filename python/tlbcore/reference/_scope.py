@@ -62,6 +62,7 @@ _KNOWN = {
     "deaf",
     "unflushed",
     "frames",
+    "tops",
     "features",
 }
 _SAID = {"linux", "verdict", "source", "limits", "states", "note"}  # of no effect on a run
@@ -95,6 +96,9 @@ class Question:
     nmis: int = 0
     mces: int = 0
     frames: Mapping[int, tuple[int, ...]] | None = None  # page: the fields it maps in turn
+    tops: Mapping[int, int] | None = (
+        None  # page: the variable per mm that says which top-level tables lead to it
+    )
     faults: frozenset[tuple[int, str]] = frozenset()  # columns and the pages at which they may end (S8)
     exists: Callable[[Callable[[str], int]], bool] | None = None
     forall: Callable[[Callable[[str], int]], bool] | None = None
@@ -172,6 +176,7 @@ def of_litmus(text: str) -> Question:
         nmis=int(facts.get("nmis", 0)),
         mces=int(facts.get("mces", 0)),
         frames=_frames(code, facts.get("frames", "")),
+        tops={p: code["fields"][of[0]]["var"] for p, of in _frames(code, facts.get("tops", "")).items()},
         faults=frozenset((int(cpu), page) for cpu, page in FAULT.findall(named)),
         exists=condition(facts["exists"]) if "exists" in facts else None,
         forall=condition(facts["forall"]) if "forall" in facts else None,

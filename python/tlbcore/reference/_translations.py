@@ -18,6 +18,7 @@ __all__ = [
     "fill_upper",
     "forget_all",
     "invalidate",
+    "leads",
     "maps",
     "mov_cr3",
     "send_broadcast",
@@ -48,12 +49,17 @@ def cached_upper(cpu: Cpu, p: int) -> Any:
     return next((table for page, its, table in cpu.uppers if page == p and its == tag(cpu)), None)
 
 
-def walk(s: State, i: int, p: int) -> Leaf | None:
+def leads(m: Model, s: State, i: int, p: int) -> bool:
+    """Whether the loaded top-level table leads to a page of the kernel: all do that nothing is said about."""
+    return p not in m.tops or s.memory[m.where[m.tops[p], s.cpus[i].mm]] != 0
+
+
+def walk(m: Model, s: State, i: int, p: int) -> Leaf | None:
     """Return what a walk finds now."""
     cpu, page = s.cpus[i], s.pages[p]
     if cpu.mm in s.freed:
         raise Violation("freed_mm")
-    table = cached_upper(cpu, p) or page.table
+    table = cached_upper(cpu, p) or (page.table if leads(m, s, i, p) else None)
     if table is None:
         return None
     if table in page.freed:
@@ -67,7 +73,7 @@ def walk(s: State, i: int, p: int) -> Leaf | None:
 
 def fill(m: Model, s: State, i: int, p: int) -> State:
     """Walk, and cache what it finds; the state as it is if that is nothing."""
-    found = walk(s, i, p)
+    found = walk(m, s, i, p)
     if found is None:
         return s
     cpu = s.cpus[i]

@@ -53,9 +53,12 @@ impl<const W: usize> Abs<'_, W> {
             self.seen |= Seen::FULL;
             return;
         }
-        let kind =
-            c.targets.iter().position(|t| *t == target).expect("every store of a program is listed") as u64;
-        self.set(c.stores[n], kind << c.value_bits | v);
+        let Some(kind) = c.targets.iter().position(|t| *t == target) else {
+            debug_assert!(matches!(target, Target::Field { .. }), "every other store of a program is listed");
+            self.seen |= Seen::OVERFLOW; // no such address space in this scope
+            return;
+        };
+        self.set(c.stores[n], (kind as u64) << c.value_bits | v);
         self.set(c.pending, n as u64 + 1);
     }
 

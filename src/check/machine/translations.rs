@@ -59,7 +59,7 @@ impl<'a, const W: usize> Abs<'a, W> {
             let memory = self.get(s.upper[p]);
             let through = if cached != 0 {
                 cached
-            } else if self.get(s.upper_kind[p]) != 0 {
+            } else if self.get(s.upper_kind[p]) != 0 && self.leads(p, cr3) {
                 memory
             } else {
                 return Ok(None);
@@ -74,8 +74,18 @@ impl<'a, const W: usize> Abs<'a, W> {
                 return Ok((version != 0).then_some(Leaf { version, less }));
             }
         }
+        if !self.m.layout.tables && !self.leads(p, cr3) {
+            return Ok(None);
+        }
         let kind = self.get(s.kind[p]);
         Ok((kind != 0).then(|| Leaf { version: self.get(s.version[p]), less: kind == 2 }))
+    }
+
+    /// Does the top-level table of a CR3 word lead to the page? Of a page that the question says nothing about each does.
+    #[inline]
+    pub fn leads(&self, p: usize, cr3: u64) -> bool {
+        let Some(&Some(var)) = self.m.scope.tops.get(p) else { return true };
+        self.get(self.m.layout.shared.mm_vars[usize::from(var)][self.m.mm(cr3)]) != 0
     }
 
     /// The field a page's data is in, by the translation an access uses now; none if it faults.

@@ -316,6 +316,7 @@ where
                 && tables
                 && self.get(upper) == 0
                 && self.get(shared.upper_kind[p]) != 0
+                && at.leads(p, cr3)
             {
                 let version = self.get(shared.upper[p]);
                 self.may(Action::FillUpper(p as u8), |a| a.set(upper, version))?;

@@ -120,11 +120,12 @@ pub fn sentence(answer: &Answer) -> String {
     match &answer.end {
         End::Complete => format!(
             "V{}: no violation in any interleaving of {bounds}, {world}; {buffers}{} states, none truncated; \
-             assuming {assumed}; not modelled: hotplug, SMM, TLBs shared by SMT siblings, guests, top-level \
-             entries that some mm lacks; larger scopes \
+             assuming {assumed}; not modelled: hotplug, SMM, TLBs shared by SMT siblings, guests{}; larger scopes \
              unexplored.{}",
             &verified(scope)[1..],
             answer.counts.states,
+            // A question that says which tables lead to a page has them.
+            if scope.tops.is_empty() { ", top-level entries that some mm lacks" } else { "" },
             confirmed(answer)
         ),
         End::Violated(v, path) => format!(

@@ -61,6 +61,7 @@ pub const POLICIES: &[Row] = &[
     policy!("pending-bit-recheck", [Verified, Verified, Verified]),
     policy!("fancy-state-or", [Verified, Verified, Verified]),
     policy!("fancy-state-indeterminate", [Verified, Verified, Verified]),
+    policy!("generation-at-entry", [Verified, Verified, Verified]),
     policy!("quarantine", [Verified, Verified, Verified]),
     policy!("invlpgb", [Verified, Verified, Verified]),
     policy!("invlpgb-from-4-cpus", [Verified, Verified, Verified]),
