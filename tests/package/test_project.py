@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tomllib
@@ -139,11 +140,21 @@ SBOM = {
 }
 
 
+def elf(text: bytes, *sections: bytes) -> bytes:
+    """A file with that text and sections of those names, as far as headers go."""
+    names = b"\0".join([b"", *sections, b".shstrtab", b""])
+    at = [0, *(names.index(section + b"\0") for section in (*sections, b".shstrtab"))]
+    start = 64 + len(text)
+    head = struct.pack("<4s36xQ10xHHH", b"\x7fELF", start + len(names), 64, len(at), len(at) - 1)
+    rows = b"".join(struct.pack("<I20xQ32x", place, start) for place in at)
+    return head + text + names + rows
+
+
 def wheel(folder: Path, **changed: bytes | None) -> Path:
     files: dict[str, bytes] = {
         "tlbcore/py.typed": b"",
         "tlbcore/_core.pyi": b"x",
-        "tlbcore/_core.abi3.so": b"\x7fELF /cargo/registry/src/lib.rs",
+        "tlbcore/_core.abi3.so": elf(b"at /cargo/registry/src/lib.rs, .symtab of a backtrace", b".text"),
         "tlbcore/data/schemas/check.json": b"{}",
         "tlbcore-1.dist-info/licenses/LICENSE-MIT": b"MIT",
         "tlbcore-1.dist-info/sboms/tlbcore.cyclonedx.json": json.dumps(SBOM).encode(),
@@ -200,10 +211,11 @@ def test_finishing_gives_the_same_bytes_and_a_record_that_is_true(tmp_path: Path
     [
         ({"py__typed": None}, "lacks py.typed"),
         ({"cyclonedx__json": None}, "lacks sboms/tlbcore.cyclonedx.json"),
-        ({"abi3__so": b"\x7fELF .symtab"}, "is not stripped"),
-        ({"abi3__so": b"at /home/me/src/lib.rs:3"}, "says where it was built: /home/me/src/lib.rs"),
+        ({"abi3__so": elf(b"", b".text", b".symtab")}, "is not stripped"),
+        ({"abi3__so": elf(b"", b".debug_info", b".text")}, "is not stripped"),
+        ({"abi3__so": elf(b"at /home/me/src/lib.rs:3")}, "says where it was built: /home/me/src/lib.rs"),
         (
-            {"abi3__so": b"at /root/.cargo/registry/src/x.rs"},
+            {"abi3__so": elf(b"at /root/.cargo/registry/src/x.rs")},
             "says where it was built: /root/.cargo/registry/src/x.rs",
         ),
     ],
