@@ -120,9 +120,11 @@ def argued(module: str) -> dict[str, str]:
 
 
 def changed(before: str, after: str) -> tuple[str, str]:
-    """Return the lines that differ, as a difference, and the new ones as one text."""
+    """Return the lines that differ, as a difference, and the new ones as one text, or which are gone."""
     lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm=""))[2:]
-    return "\n".join(lines), " ".join(line[1:].strip() for line in lines if line.startswith("+"))
+    new = " ".join(line[1:].strip() for line in lines if line.startswith("+"))
+    gone = " ".join(line[1:].strip() for line in lines if line.startswith("-"))
+    return "\n".join(lines), new.strip() or f"without {gone.strip()}"
 
 
 def main() -> int:

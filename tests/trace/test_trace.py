@@ -302,6 +302,8 @@ def test_every_column_of_an_explanation_has_its_value():
     }  # fmt: skip
     with pytest.raises(ValueError, match="read-only"):
         found.table["n"][0] = 5
+    isolated[1]["seconds"] = 1.0
+    assert tc.explain(trace).table["per_hour"][3] == 7200.0, "a whole second is enough"
 
 
 def test_the_rankings_of_a_recording_are_by_time_and_by_count():
