@@ -83,6 +83,16 @@ def test_the_caller_of_vunmap_maps_the_same_addresses_again_in_both(flushes: str
     assert explore("ipi", roles=roles).status == tc.check("ipi", roles=roles, world="pti").status
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "found"), [("ct-late", "verified"), ("pending-bit-plain", "violated")])
+def test_the_paths_of_fred_come_to_the_same_in_both(name: str, found: str) -> None:
+    roles = "purge; isolated 1 by syscall"
+    features = ("pcid", "invpcid", "housekeeping_overridden", "context_tracking", "fred")
+
+    assert explore(name, roles=roles, features=features).status == found
+    assert tc.check(name, roles=roles, world="nopti+fred").status == found
+
+
 def test_a_search_that_grows_too_large_says_nothing() -> None:
     assert explore("ipi", limit=100).status == "inconclusive"
 
