@@ -283,7 +283,7 @@ mod tests {
                 scope.roles[0] = Role::initiator("purge", 2);
                 let model = Model::new(&code, FEATURES, &scope, assume, 4).unwrap();
                 let mut draws = Draws::new(7, number as u16, 0);
-                for _ in 0..20 {
+                for _ in 0..40 {
                     let (moves, rule) = wander(&model, &mut draws, 160);
                     let Twin::Played(p) = twin(&model, &moves) else { panic!("{}", row.id) };
                     assert_eq!(p.violation, rule, "{}: {}", row.id, schedule::format(&model, &moves));
