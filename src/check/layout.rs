@@ -191,6 +191,8 @@ pub struct SharedFields {
     pub kind: [Bits; MAX_PAGES],
     /// Versions below this are promised to be out of use.
     pub dead: [Bits; MAX_PAGES],
+    /// How many stores to this part of text are buffered: told by the buffers, kept so that it is found in one place.
+    pub waiting: [Bits; MAX_PAGES],
     /// Version of the entry above.
     pub upper: [Bits; MAX_PAGES],
     /// It is present.

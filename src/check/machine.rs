@@ -43,6 +43,8 @@ pub struct Model {
     pub renamed: bool,
     /// The user table maps no tracked page.
     pub nothing_user: bool,
+    /// Where ops are fused, text is fetched only while a store to it is buffered ([`super::model`]).
+    pub late: bool,
     /// By op: what must still hold where it is fused ([`super::model`]).
     pub fusing: Vec<u32>,
     /// By op: nothing need happen behind it ([`super::model`]).

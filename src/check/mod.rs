@@ -9,6 +9,7 @@
 pub mod answers;
 pub mod cases;
 pub mod edit;
+pub mod embed;
 pub mod endless;
 pub mod explore;
 pub mod herd;
@@ -23,6 +24,7 @@ pub mod reduce;
 pub mod report;
 pub mod schedule;
 pub mod scope;
+pub mod star;
 pub mod visited;
 mod zone;
 
@@ -104,6 +106,8 @@ pub struct Answer {
     pub confirmed: Option<u64>,
     /// States of that search, also where it was given up.
     pub second: u64,
+    /// Of which CPUs one stands for any number of its kind ([`star`]): how many a pass was searched with.
+    pub stands: Option<usize>,
     /// The search with reductions had missed this violation: a fault of the checker.
     pub missed: bool,
 }
@@ -146,7 +150,58 @@ const BUFFERS: [usize; 10] = [2, 3, 4, 5, 6, 8, 10, 12, 16, 24];
 const AT_FIRST: usize = 8;
 
 /// Explore. `go_on` sees the counters now and then and may stop the search by returning `false`.
+///
+/// Where one CPU stands for others ([`star`]), a pass with one of each kind is the answer.
 pub fn check(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) -> Result<Answer, CheckError> {
+    let Some(star) = (if question.plain { None } else { star::star(question)? }) else {
+        return search(question, go_on);
+    };
+    let stands = Some(star.scope.roles.len());
+    if star.fewer
+        && let Some(answer) = with_fewer(question, star, go_on)?
+    {
+        return Ok(Answer { stands, ..answer });
+    }
+    Ok(Answer { stands, ..search(question, go_on)? })
+}
+
+/// What one CPU of each kind shows, told of all of them; `None` if its runs are none of theirs that we could find.
+fn with_fewer(
+    question: &Question<'_>,
+    star: star::Star,
+    go_on: &mut dyn FnMut(&Counts) -> bool,
+) -> Result<Option<Answer>, CheckError> {
+    let few = Question { scope: star.scope, ..question.clone() };
+    let answer = search(&few, go_on)?;
+    let model =
+        |scope: &Scope| Model::new(question.code, question.features, scope, question.assume, answer.buffer);
+    let all = model(&Scope { every_path: answer.model.scope.every_path, ..question.scope.clone() })?;
+    let one = model(&answer.model.scope)?;
+    let told = |path: &[Move], rule| embed::embed(&one, &all, &star.kept, path, rule);
+    let wrong_gs = answer.wrong_gs.as_ref().map(|path| told(path, None));
+    if wrong_gs == Some(None) {
+        return Ok(None);
+    }
+    let wrong_gs = wrong_gs.flatten();
+    let deepest = answer.model.deepest;
+    Ok(match &answer.end {
+        End::Violated(..) if question.scope.is_unbounded() => None,
+        End::Violated(v, path) => told(path, Some(*v)).map(|moves| Answer {
+            shortest: answer.shortest && moves.len() == path.len(),
+            end: End::Violated(*v, moves),
+            model: Model { deepest, ..all },
+            wrong_gs,
+            ..answer
+        }),
+        _ => {
+            let fuse = answer.model.fuse;
+            Some(Answer { model: Model { fuse, deepest, ..all }, wrong_gs, ..answer })
+        }
+    })
+}
+
+/// Explore with as many CPUs as were asked about.
+pub fn search(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) -> Result<Answer, CheckError> {
     let fuse = !question.plain;
     // A run through a path that is not followed has its like through one that is, at most a few touches longer.
     let scope = Scope { every_path: question.plain || question.scope.every_path, ..question.scope.clone() };
@@ -311,6 +366,7 @@ fn explore(
         shortest: true,
         confirmed: None,
         second: 0,
+        stands: None,
         missed: false,
     }
 }

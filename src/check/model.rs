@@ -91,6 +91,7 @@ impl Model {
             fuse: false,
             renamed,
             nothing_user,
+            late: false,
             fusing: Vec::new(),
             behind: Vec::new(),
             evicts: asks_data || faults || !scope.tops.is_empty(),
@@ -116,6 +117,7 @@ impl Model {
             let checks = model.layout.pages.iter().any(|p| Model::zone_may(model.assume, zone, p.kind));
             model.checked_zones |= u16::from(checks) << zone as u8;
         }
+        model.late = model.fetches_late();
         model.fusing = model.code.ops.iter().map(|&op| model.fusing_of(op)).collect();
         model.behind = model.code.ops.iter().map(|&op| model.nothing_behind(op)).collect();
         Ok(model)

@@ -176,6 +176,8 @@ fn verdict<'py>(py: Python<'py>, answer: &Answer, traced: bool) -> PyResult<Boun
     out.set_item("transitions", answer.counts.transitions)?;
     out.set_item("depth", answer.counts.depth)?;
     out.set_item("second", answer.second)?;
+    let any_number = answer.stands.is_some() && answer.status() == Status::Verified;
+    out.set_item("any_number", any_number)?;
     out.set_item("bytes", answer.bytes)?;
     out.set_item("store_buffer", answer.buffer)?;
     out.set_item("bits_per_cpu", &answer.model.layout.bits.0)?;

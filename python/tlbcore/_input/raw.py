@@ -177,6 +177,7 @@ class RawVerdict(TypedDict):
     transitions: int
     depth: int
     second: int
+    any_number: bool
     bytes: int
     store_buffer: int
     bits_per_cpu: list[int]

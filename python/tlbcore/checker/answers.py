@@ -114,6 +114,7 @@ def _searched(question: Question, progress: Told | None, *, trace: bool) -> tupl
         grade=None,
         witnesses=dict(found["witnesses"]),
         wrong_gs=found["wrong_gs"],
+        any_number=found["any_number"],
         bits_per_cpu=tuple(found["bits_per_cpu"]),
         bits_shared=found["bits_shared"],
         asked=question.request["about"],

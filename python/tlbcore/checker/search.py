@@ -142,6 +142,7 @@ def checked(
         sentence=" ".join([worst.sentence, *_said(chosen, cases, bounds.get("roles", "")), *note]),
         asked=", ".join(dict.fromkeys(case.asked for case in cases)),
         cases=cases,
+        any_number=all(case.any_number for case in cases),
         wrong_gs=next((case.wrong_gs for case in cases if case.wrong_gs), None),
         hypothesis=min(reversed(beyond), key=lambda v: _RANK[v.status]) if beyond else None,
     )

@@ -226,6 +226,10 @@ class Verdict(Result):
         What was asked about: such as purges of vmalloc. Of a verdict with cases, all of it.
     core
         If violated: a smallest set of machine assumptions the violation needs, found by switching each off.
+    any_number
+        If verified: each isolated CPU meets the others only through CPUs that are not, so one of each kind stands for
+        any number of them, and that is how it was searched (`src/check/star.rs` has the argument). Of a verdict with
+        cases, whether it is so of each.
     bits_per_cpu, bits_shared
         Width of the packed state.
     cases
@@ -257,6 +261,7 @@ class Verdict(Result):
     hypothesis: Verdict | None = None
     asked: str = ""
     implied: bool = False
+    any_number: bool = False
 
     def _tables(self) -> dict[str, Table]:
         cases = self.cases or (self,)
@@ -372,6 +377,7 @@ class Verdict(Result):
             "wrong_gs": self.wrong_gs,
             "core": list(self.core),
             "asked": self.asked,
+            "any_number": self.any_number,
             "bits_per_cpu": list(self.bits_per_cpu),
             "bits_shared": self.bits_shared,
             "counterexample": self.counterexample.to_dict() if self.counterexample else None,

@@ -334,6 +334,9 @@ impl Layout {
             s.kind[p] = a.take(2);
             s.dead[p] = a.take(plan.version_bits);
             let mapped = self.pages[p].kind != PageKind::Text;
+            if !mapped && plan.buffer > 0 {
+                s.waiting[p] = a.take(width((plan.buffer * scope.roles.len()) as u64));
+            }
             if plan.rights && mapped {
                 s.since[p] = a.take(plan.version_bits);
             }

@@ -58,6 +58,7 @@ impl<const W: usize> Abs<'_, W> {
             self.seen |= Seen::OVERFLOW; // no such address space in this scope
             return;
         };
+        self.waits(target, 1);
         self.set(c.stores[n], (kind as u64) << c.value_bits | v);
         self.set(c.pending, n as u64 + 1);
     }
@@ -73,7 +74,19 @@ impl<const W: usize> Abs<'_, W> {
         }
         self.set(c.stores[n - 1], 0);
         self.set(c.pending, n as u64 - 1);
+        self.waits(target, -1);
         self.commit(cpu, target, v);
+    }
+
+    /// A store to text enters or leaves a buffer.
+    #[inline]
+    fn waits(&mut self, target: Target, more: i64) {
+        if let Target::Entry { page, .. } = target {
+            let b = self.m.layout.shared.waiting[usize::from(page)];
+            if b.exists() {
+                self.set(b, self.get(b).wrapping_add_signed(more));
+            }
+        }
     }
 
     /// What the oldest buffered store writes.

@@ -72,6 +72,25 @@ impl Model {
         top == 0 && a.get(self.layout.cpus[cpu].irqs) != 0 && self.devices[cpu].iter().any(looks)
     }
 
+    /// Is it enough to fetch text while a store to it is buffered?
+    ///
+    /// Let a CPU fetch a part of text in some run. Until the next store to this part becomes visible the copy is what
+    /// memory has: whoever runs the text reads the same with it and without it, and nothing but running it looks at
+    /// the copy. A CPU that drops the copy before that store need not have fetched it. For any other, the fetch can be
+    /// put off to just before that store: by then the CPU has not lost the right to fetch, as all that changes which
+    /// text it can reach drops what it fetched (writes of CR3, IRET), and the store is in a buffer, so that the fetch
+    /// is one of those that are still followed. What a promise makes dead while it is current it covers by a store in a
+    /// buffer (S2), so a CPU that holds a dead copy is seen too. Ops that happen at once never make such a store visible,
+    /// and the one that puts it into the buffer is the last of them.
+    ///
+    /// It rests on this: stores to text are never locked and go through buffers; a fetch breaks no rule, so no mm is
+    /// freed (S9); and where fills are on demand a copy is made by the access.
+    pub(super) fn fetches_late(&self) -> bool {
+        let waits = |&p: &usize| self.layout.shared.waiting[p].exists();
+        let buffered = self.assume.store_buffers && self.layout.text.is_some_and(|t| t.iter().all(waits));
+        buffered && self.assume.fills == Fills::Speculative && !self.layout.shared.freed_mms.exists()
+    }
+
     /// What must still hold where an op is fused, a bit for each [`Need`]; [`NEVER`] if it never is.
     pub(super) fn fusing_of(&self, op: Op) -> u32 {
         let mut left = 0;

@@ -303,6 +303,9 @@ where
             {
                 self.may(Action::Drop(p as u8), |a| a.forget_upper(cpu, p, slot))?;
             }
+            if page.kind == PageKind::Text && m.fuse && m.late && self.get(shared.waiting[p]) == 0 {
+                continue;
+            }
             if !m.maps(page, cr3) || m.assume.fills == Fills::Demand && !m.demands(&at, cpu, top, p) {
                 continue;
             }

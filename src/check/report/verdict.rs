@@ -39,6 +39,13 @@ fn confirmed(answer: &Answer) -> String {
     }
 }
 
+/// With how many CPUs it was searched, if each stands for any number of its kind.
+fn stands(answer: &Answer) -> String {
+    answer.stands.map_or(String::new(), |n| {
+        format!(" of {n} CPUs, where one isolated CPU stands for any number of its kind")
+    })
+}
+
 /// By which paths CPUs could come into the kernel.
 fn entry_paths(scope: &Scope) -> String {
     let mut names: Vec<&str> = Vec::new();
@@ -119,11 +126,12 @@ pub fn sentence(answer: &Answer) -> String {
     }
     match &answer.end {
         End::Complete => format!(
-            "V{}: no violation in any interleaving of {bounds}, {world}; {buffers}{} states, none truncated; \
+            "V{}: no violation in any interleaving of {bounds}, {world}; {buffers}{} states{}, none truncated; \
              assuming {assumed}; not modelled: hotplug, SMM, TLBs shared by SMT siblings, guests{}; larger scopes \
              unexplored.{}",
             &verified(scope)[1..],
             answer.counts.states,
+            stands(answer),
             // A question that says which tables lead to a page has them.
             if scope.tops.is_empty() { ", top-level entries that some mm lacks" } else { "" },
             confirmed(answer)
