@@ -247,7 +247,7 @@ mod tests {
 
     /// Roles left of a question of three CPUs whose purge and whose system call have these lines.
     fn left(purge: &str, syscall: &str) -> Option<usize> {
-        let indented = |lines: &str| lines.lines().map(|l| format!("  {l}\n")).collect::<String>();
+        let indented = |lines: &str| lines.lines().fold(String::new(), |all, l| all + "  " + l + "\n");
         let text = format!(
             "litmus star\n  verdict \"verified\"\n  based on ipi\n  var f : 1 bit, per cpu, starts 1, user mapped\n  \
              var x : 1 bit, shared, starts 0, user mapped\n  cpus \"purge; isolated 1; isolated 1\"\n\npurge\n{}\n\

@@ -86,13 +86,17 @@ fn skipping_changes_nothing() {
     }
 }
 
+/// Policies whose entry reads what other CPUs write: each of their calls is interpreted.
+const LOOKS: [&str; 1] = ["generation-at-entry"];
+
 #[test]
 fn skipping_changes_nothing_while_pages_are_looked_up() {
     for row in POLICIES {
         let full = Input { full: true, ..input(storm(10), row.id) };
         let mut fast = Run::new(full.clone()).unwrap();
         fast.finish(&AtomicBool::new(false), |_| {});
-        assert!(fast.engine.work * 2 < fast.engine.runs, "{}: most calls repeat", row.id);
+        let repeats = fast.engine.work * 2 < fast.engine.runs;
+        assert_eq!(repeats, !LOOKS.contains(&row.id), "{}: most calls repeat", row.id);
         same(&fast.output(), &simulate(Input { skip: false, ..full }).unwrap());
     }
 }
@@ -152,7 +156,7 @@ fn at_any_time_a_cpu_is_in_the_state_that_interpreting_leaves() {
             }
             assert_eq!(format!("{:?}", each.engine.m.debts), format!("{:?}", fast.engine.m.debts));
         }
-        assert!(runs[1].engine.replayed > 500, "{}", row.id);
+        assert_eq!(runs[1].engine.replayed > 500, !LOOKS.contains(&row.id), "{}", row.id);
     }
 }
 
