@@ -292,6 +292,20 @@ mod tests {
     }
 
     #[test]
+    fn a_search_with_all_cpus_has_its_exact_count() {
+        let code = tests::policy("coalesce-v7-fixed");
+        let assume = Assume { danger: crate::check::Touches::Recycled, ..Assume::default() };
+        let asked = Question { assume, ..question(&code, 3) };
+        let states = |a: crate::check::Answer| (a.end, a.counts.states);
+        let all = states(crate::check::search(&asked, &mut |_| true).unwrap());
+        assert_eq!(all, (crate::check::End::Complete, 57_212), "symmetry is at work");
+        assert_eq!(
+            states(crate::check::check(&asked, &mut |_| true).unwrap()),
+            (crate::check::End::Complete, 1_173)
+        );
+    }
+
+    #[test]
     fn whoever_tells_others_is_no_leaf() {
         for syscall in [
             "x = 1",
