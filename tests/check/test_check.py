@@ -129,8 +129,19 @@ def test_a_verdict_is_no_truth_value() -> None:
         bool(tc.check("ipi"))
 
 
+def remembering(name: str) -> tc.Policy:
+    """Return a policy whose sender remembers over its loop that it met a CPU, so that none stands for another."""
+    return tc.Policy(
+        text=f'policy remembering-{name}\n  "Its purge remembers."\n  source "a test"\n  based on {name}\n\npurge\n'
+        "  pte range = none locked\n  request range\n  let met = 0\n  each cpu in nohz_full\n    let met = 1\n"
+        "  if met == 1\n    flush_kernel_range\n  promise range\n  pte range = fresh\n"
+    )
+
+
 def test_a_memory_limit_makes_the_verdict_inconclusive() -> None:
-    verdict = tc.check("ipi", world="pti", cpus=3, nmis=1, memory=1 << 20, assume={"D": "none", "N": "none"})
+    verdict = tc.check(
+        remembering("ipi"), world="pti", cpus=3, nmis=1, memory=1 << 20, assume={"D": "none", "N": "none"}
+    )
 
     assert verdict.status == "inconclusive"
     assert "memory limit" in verdict.sentence
@@ -142,6 +153,29 @@ def test_a_memory_limit_makes_the_verdict_inconclusive() -> None:
 )
 def test_the_exit_status_is_the_verdict(policy: str, status: int) -> None:
     assert run("check", policy).returncode == status
+
+
+def test_a_pass_with_one_of_a_kind_is_one_with_any_number_and_says_so() -> None:
+    few = tc.check("pending-bit", nmis=1, assume={"D": "none", "N": "none"})
+    many = tc.check("pending-bit", cpus=5, nmis=1, assume={"D": "none", "N": "none"})
+    assert few.any_number
+    assert many.any_number
+    assert many.states == few.states
+    assert "of 5 CPUs" in many.sentence
+    assert "states of 2 CPUs, where one isolated CPU stands for any number of its kind" in many.sentence
+    alone = tc.check(remembering("pending-bit"), assume={"D": "none"})
+    assert alone.status == "verified"
+    assert not alone.any_number
+    assert "stands for" not in alone.sentence
+    assert not tc.check("coalesce-v7").any_number, "a violation needs no such claim"
+
+
+def test_a_violation_with_one_of_a_kind_is_a_run_of_all_cpus() -> None:
+    verdict = tc.check("coalesce-v7", cpus=4, assume={"D": "none"})
+    assert verdict.status == "violated"
+    assert verdict.counterexample is not None
+    assert verdict.counterexample.replay() == verdict.counterexample.rule
+    assert "within 4 CPUs" in verdict.sentence
 
 
 def test_the_exit_status_of_an_inconclusive_check_is_3() -> None:
@@ -401,7 +435,7 @@ def test_a_cpu_of_the_standard_scope_is_one_word(cpus: int) -> None:
 def test_the_number_of_threads_changes_nothing(policy: str, nmis: int, reduce: bool) -> None:
     how = {"roles": "purge; isolated 2 by syscall; isolated 2 by syscall", "nmis": nmis, "reduce": reduce,
            "assume": {"D": "none", "N": "none"}, "world": "pti"}  # fmt: skip
-    one, two, eight = (tc.check(policy, **how, threads=n) for n in (1, 2, 8))  # type: ignore[arg-type]
+    one, two, eight = (tc.check(remembering(policy), **how, threads=n) for n in (1, 2, 8))  # type: ignore[arg-type]
 
     assert one.states > 1 << 16, "blocks are cut among threads from there on"
     assert one.to_dict() == two.to_dict() == eight.to_dict()
@@ -410,7 +444,13 @@ def test_the_number_of_threads_changes_nothing(policy: str, nmis: int, reduce: b
 def test_a_search_that_meets_its_memory_limit_says_how_far_it_came() -> None:
     limited = [
         tc.check(
-            "ipi", world="pti", cpus=3, nmis=1, assume={"D": "none", "N": "none"}, memory=4 << 20, threads=n
+            remembering("ipi"),
+            world="pti",
+            cpus=3,
+            nmis=1,
+            assume={"D": "none", "N": "none"},
+            memory=1 << 20,
+            threads=n,
         )
         for n in (1, 2)
     ]
@@ -423,7 +463,14 @@ def test_a_search_that_meets_its_memory_limit_says_how_far_it_came() -> None:
 SCOPES = [(0, "none", "none"), (0, "recycled", "none"), (1, "none", "recycled")]
 
 
-@pytest.mark.parametrize("name", [n for n, p in tc.policies.items() if p.defers == ("flush",)])
+def test_a_counter_without_a_bound_is_no_pass() -> None:
+    verdict = tc.check("generation-at-entry", rounds="unbounded", assume={"D": "none"}, memory=1 << 22)
+    assert verdict.status == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, p in tc.policies.items() if p.defers == ("flush",) and n != "generation-at-entry"]
+)
 def test_any_number_of_entries_and_rounds_has_the_verdict_of_two_entries_and_one_round(name: str) -> None:
     """Versions are renamed (SEMANTICS S1). No policy's verdict is stricter without bound."""
     policy = tc.policies[name]
@@ -473,9 +520,9 @@ flush_kernel_range
 def test_the_estimate_of_a_scope_that_is_not_held_has_the_true_number_between_its_ends() -> None:
     how = {"cpus": 3, "assume": {"D": "recycled"}, "world": "pti"}
     for policy in ("ipi", "coalesce-v7-fixed", "pending-bit"):
-        cut = tc.check(policy, **how, memory=1 << 18).sentence  # type: ignore[arg-type]
+        cut = tc.check(remembering(policy), **how, memory=1 << 18).sentence  # type: ignore[arg-type]
         likely, least, most = (float(n) for n in re.findall(r"[0-9]e\+[0-9]+", cut))
-        states = tc.check(policy, **how, confirm=False).cases[0].states  # type: ignore[arg-type]
+        states = tc.check(remembering(policy), **how, confirm=False).cases[0].states  # type: ignore[arg-type]
         assert 0.9 * least <= states <= 1.1 * most
         assert states / 4 < likely < states * 5
 

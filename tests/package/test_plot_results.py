@@ -164,7 +164,14 @@ def test_a_repair_has_a_bar_of_its_cost():
 
 
 def test_growth_is_over_cpus():
-    found = {n: tc.check("ipi", cpus=n, world="pti", confirm=False) for n in (3, 2)}
+    # A sender that remembers whom it met, so that no CPU stands for another.
+    purge = (
+        "pte range = none locked", "request range", "let met = 0", "each cpu in nohz_full", "  let met = 1",
+        "if met == 1", "  flush_kernel_range", "promise range", "pte range = fresh",
+    )  # fmt: skip
+    head = 'policy grows\n  "Its purge remembers."\n  source "a test"\n  based on ipi\n\npurge\n'
+    text = head + "".join(f"  {line}\n" for line in purge)
+    found = {n: tc.check(tc.Policy(text=text), cpus=n, world="pti", confirm=False) for n in (3, 2)}
     axes = tc.plot.growth(tc.plot.figure(), found)
     assert (
         axes.lines[0].get_xdata().tolist() == [2, 3] if hasattr(axes.lines[0].get_xdata(), "tolist") else True

@@ -219,7 +219,8 @@ def _estimate(question: Question, progress: Told | None) -> str:
     """Say how many states a scope that cannot be held may have: its 2-CPU form, times measured factors."""
     request = question.request
     small = answer_to(replace(question, request={**request, "cpus": 2}), progress)
-    if small.status != "verified":
+    # Where one CPU stands for others, that search is the one which was cut.
+    if small.status != "verified" or small.any_number:
         return ""
     later = request["cpus"] - 3
     least, likely, most = (
