@@ -661,6 +661,20 @@ fn both(test: &Litmus, most: usize, alter: &dyn Fn(&mut Model)) -> Result<(Found
     with_words!(plain, W => Ok((worklist::<W>(&plain, most)?, worklist::<W>(&fused, most)?)))
 }
 
+/// What a text asks.
+fn asked_of(test: &Litmus, plain: bool) -> Question<'_> {
+    Question {
+        code: &test.code,
+        features: test.features,
+        scope: test.scope.clone(),
+        assume: test.assume,
+        memory: 1 << 28,
+        plain,
+        trace: false,
+        threads: 1,
+    }
+}
+
 /// The model of a text, by four searches.
 fn try_one(
     (seed, text): (u64, String),
@@ -681,16 +695,7 @@ fn try_one(
     compare(&all, &few).map_err(|why| format!("seed {seed}: {why}\n{text}"))?;
     let status = if all.rules.is_empty() { Status::Verified } else { Status::Violated };
     for plain in [false, true] {
-        let question = Question {
-            code: &test.code,
-            features: test.features,
-            scope: test.scope.clone(),
-            assume: test.assume,
-            memory: 1 << 28,
-            plain,
-            trace: false,
-            threads: 1,
-        };
+        let question = asked_of(&test, plain);
         let answer = check(&question, &mut |_| true).map_err(|e| format!("seed {seed}: {e}\n{text}"))?;
         // How the search ended: a pass in which nothing was asked is one here, as it is for the worklist.
         let verified = status == Status::Verified;
@@ -847,16 +852,7 @@ fn stand_for(seeds: std::ops::Range<u64>, most: u64) -> [usize; 4] {
             _ => text(seed),
         });
         let Ok(test) = Litmus::new("random", &text) else { continue };
-        let question = Question {
-            code: &test.code,
-            features: test.features,
-            scope: test.scope.clone(),
-            assume: test.assume,
-            memory: 1 << 28,
-            plain: false,
-            trace: false,
-            threads: 1,
-        };
+        let question = asked_of(&test, false);
         let Some(star) = star(&question).ok().flatten().filter(|s| s.fewer) else { continue };
         let told = check(&question, &mut |c| c.states < most).unwrap();
         let few = Question { scope: star.scope, ..question.clone() };

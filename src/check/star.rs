@@ -54,8 +54,9 @@ pub fn star(question: &Question<'_>) -> Result<Option<Star>, CheckError> {
         return Ok(None);
     }
     let m = Model::new(question.code, question.features, scope, question.assume, BUFFERS[0])?;
-    let leaves: Vec<usize> =
-        (0..scope.roles.len()).filter(|&cpu| ops_of(&m, cpu).all(is_of_a_leaf)).collect();
+    // What is said of a pass is said of isolated CPUs; another CPU that tells nobody anything counts as a hub.
+    let is_leaf = |&cpu: &usize| scope.roles[cpu].isolated && ops_of(&m, cpu).all(is_of_a_leaf);
+    let leaves: Vec<usize> = (0..scope.roles.len()).filter(is_leaf).collect();
     let hubs = || (0..scope.roles.len()).filter(|cpu| !leaves.contains(cpu));
     let waits = |cpu: usize| ops_of(&m, cpu).any(|op| matches!(op, Op::Await { .. }));
     let may_end = hubs().count() == 1 && !leaves.iter().any(|&cpu| waits(cpu));
@@ -287,6 +288,13 @@ mod tests {
             Role::isolated_in("run_process", 1),
         ];
         assert!(star(&asked).unwrap().unwrap().fewer);
+        for role in &mut asked.scope.roles {
+            role.isolated = false; // nobody is, and of isolated CPUs it is said
+        }
+        assert_eq!(star(&asked).unwrap(), None);
+        for role in &mut asked.scope.roles[1..] {
+            role.isolated = true;
+        }
         asked.scope.roles[0].left = 1; // another round
         assert_eq!(star(&asked).unwrap(), None);
     }
