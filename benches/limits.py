@@ -43,11 +43,27 @@ def _ratios(stream: str, must: float, aim: float) -> list[Limit]:
     return [Limit(name, "times_numba", must, aim), Limit(name, "scalar_times_numba", 1), *peers]
 
 
+def _worst(group: str) -> list[Limit]:
+    """The worst access stream of a class."""
+    return [Limit(group, "worst_times_numba", 2.5, 3.5), Limit(group, "worst_times_c", 1)]
+
+
 LIMITS: list[Limit] = [
     *_ratios("zipf1.0", 2.8, 3.5),
     *_ratios("uniform64k", 1.4, 1.7),
     *_ratios("hot48", 3.5, 4.8),
     *_ratios("runs8", 2.0, 2.4),
+    *_worst("class_regions"),
+    *_worst("class_integers"),
+    *_worst("class_calls"),
+    *_worst("class_contexts"),
+    *_worst("class_machines"),
+    Limit("class_machines", "worst_million_per_s", 40, 80),
+    Limit("class_one_element", "worst_microseconds", 1, least=True),
+    Limit("class_events", "worst_million_per_s", 40, 60),
+    Limit("class_events_of_the_peers", "worst_million_per_s", 40, 60),
+    Limit("class_events_of_the_peers", "worst_times_c_on_hot48", 1),
+    Limit("class_full_lru", "worst_million_per_s", 25, 40),
     Limit("real_cpu*", "million_translations_per_s", 40, 80),
     Limit("full_semantics[[]zipf1.0-full-flushes]", "million_events_per_s", 100, 150),
     Limit("full_semantics[[]zipf1.0-pcid-and-ranges]", "million_events_per_s", 60, 90),

@@ -58,7 +58,11 @@ def page(report: dict[str, Any]) -> str:
         "- limits: what the project promised itself, must / aim; `seconds` is the median",
     ]
     folder = None
-    for bench in sorted(report["benchmarks"], key=lambda bench: bench["fullname"]):
+    benches = sorted(report["benchmarks"], key=lambda bench: bench["fullname"])
+    lines += classes([bench for bench in benches if is_class(bench)])
+    for bench in benches:
+        if is_class(bench):
+            continue
         file = bench["fullname"].split("::")[0]
         if file != folder:
             folder = file
@@ -74,6 +78,45 @@ def page(report: dict[str, Any]) -> str:
             f"| `{name}` | {seconds(stats['median'])} | {spread:.0%} | {stats['rounds']} | {extra} | {owed} |"
         )
     return "\n".join(lines + instructions()) + "\n"
+
+
+def is_class(bench: dict[str, Any]) -> bool:
+    """Whether a bench reports the worst and the best of a class: it times its members itself."""
+    return any(name.startswith("worst_") for name in bench["extra_info"])
+
+
+def classes(benches: list[dict[str, Any]]) -> list[str]:
+    """Render the worst and the best of each class.
+
+    >>> extra = {"worst_speed": 1.5, "worst_speed_of": "far", "best_speed": 3.0, "best_speed_of": "near"}
+    >>> print(classes([{"name": "bench_class_regions", "extra_info": extra}])[-1])
+    | regions | speed | 1.5 (far) | 3 (near) |  |
+    """
+    if not benches:
+        return []
+    lines = [
+        "",
+        "## classes",
+        "",
+        "What people bring, by class (`benches/classes.py`): the worst member beside the best. Peers run in the same",
+        "process and in turns: a loop of Numba and one of C that carry the victim along (`benches/peers.py`,",
+        "`benches/peers.c`), which check nothing and know one geometry. Times are CPU times of one thread.",
+        "",
+        "| class | figure | worst | best | limit |",
+        "|---|---|---:|---:|---|",
+    ]
+    for bench in benches:
+        name = bench["name"].removeprefix("bench_")
+        extra = bench["extra_info"]
+        for worst in [key for key in extra if key.startswith("worst_") and not key.endswith("_of")]:
+            what = worst.removeprefix("worst_")
+            ends = [
+                f"{figure(extra[f'{end}_{what}'])} ({extra[f'{end}_{what}_of']})" for end in ("worst", "best")
+            ]
+            owed = ", ".join(bound(limit, extra[worst]) for limit in limits_of(name) if limit.of == worst)
+            shown = name.removeprefix("class_").replace("_", " ")
+            lines.append(f"| {shown} | {what.replace('_', ' ')} | {ends[0]} | {ends[1]} | {owed} |")
+    return lines
 
 
 def bound(limit: Limit, reached: float) -> str:
