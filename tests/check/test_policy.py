@@ -145,3 +145,38 @@ def test_show_with_the_kernels_own_paths_prints_each_of_its_files():
     assert list(files) == ["linux.kernel", "contexts.kernel", "linux-7.3.kernel", "linux-fred.kernel"]
     for text in files.values():
         assert text.rstrip() in shown
+
+
+@pytest.mark.parametrize(
+    "order", [("to_kernel", "to_user", "text_sync"), ("text_sync", "to_user", "to_kernel")]
+)
+def test_each_of_several_replaced_sections_gets_its_own_statements(order: tuple[str, ...]) -> None:
+    """Two are replaced and one is new; what is replaced stays where it stood, and no text ends in another section."""
+    base = tc.policies["coalesce-v7"]
+    lines = {
+        "to_kernel": ["mov cr3, kernel noflush", "lfence", "coalesce"],
+        "to_user": ["fence", "fence", "mov cr3, user owed"],
+        "text_sync": ["serialize"],
+    }
+    mine = base.replace(name="mine", **{name: lines[name] for name in order})
+    said = section_texts(mine.text)
+    before = section_texts(base.text)
+    assert list(said) == [*before, "text_sync"]
+    for name, text in said.items():
+        assert text == lines.get(name, before.get(name)), name
+    at = [row[3] for row in mine.listing() if row[0] == "syscall"]
+    assert at.count("lfence") == 1
+    assert at.count("fence") == 2
+    assert at.index("lfence") < at.index("body syscall") < at.index("fence")
+    assert base.text == tc.policies["coalesce-v7"].text
+
+
+def section_texts(text: str) -> dict[str, list[str]]:
+    """Return the statements of each section of a policy's text."""
+    out: dict[str, list[str]] = {}
+    for line in text.splitlines()[1:]:
+        if line and not line.startswith(" "):
+            out[line.split()[0]] = []
+        elif line and out:
+            out[next(reversed(out))].append(line.removeprefix("  "))
+    return out

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 import pytest
-from test_inspect import FAULTS, machine, write  # noqa: F401
+from test_inspect import CPU, FAULTS, machine, write  # noqa: F401
 
 import tlbcore as tc
 from tlbcore.inspect.checks import lint
@@ -121,7 +121,7 @@ SAID = {
     ),
     "deep-idle-states": (
         "idle state C6 takes 133 us to leave (intel_idle)",
-        "2-3",
+        "2",
         "processor.max_cstate=1 intel_idle.max_cstate=1, or cpupower idle-set -D 20",
     ),
     "device-interrupts-seen": (
@@ -185,6 +185,113 @@ def test_a_kernel_without_full_dynticks_and_a_clock_that_may_stop(machine) -> No
         "the CPU does not promise a TSC that never stops (flags constant_tsc, nonstop_tsc)", "",
         "boot with tsc=nowatchdog or tsc=reliable, if the platform's TSC is good",
     )  # fmt: skip
+
+
+# Two faults of one kind, on two CPUs, that differ in all that is said: check, files, what was found and where.
+TWO = [
+    (
+        "irqs-on-isolated-cpus",
+        {
+            "proc/irq/12/effective_affinity_list": "0,2\n",
+            "proc/irq/4/effective_affinity_list": "3\n",
+            "proc/irq/9/effective_affinity_list": "0\n",
+        },
+        [("2 interrupts go to isolated CPUs: 4 (ttyS0), 12 (i8042)", "2-3")],
+    ),
+    (
+        "kernel-threads",
+        {
+            "proc/9/status": "Name:\tkhugepaged\nKthread:\t1\nCpus_allowed_list:\t0,2\n",
+            "proc/10/status": "Name:\tkswapd0\nCpus_allowed_list:\t0-1,3\n",
+            "proc/11/status": "Name:\tkcompactd0\nKthread:\t1\nCpus_allowed_list:\t0-1\n",
+            "proc/12/status": "Name:\tapp\nKthread:\t0\nCpus_allowed_list:\t0-3\n",
+            "proc/13/status": "Name:\told-app\nVmSize:\t 8 kB\nCpus_allowed_list:\t0-3\n",
+            "proc/14/status": "Name:\tmigration/3\nKthread:\t1\nCpus_allowed_list:\t3\n",
+        },
+        [("2 kernel threads may run on isolated CPUs: khugepaged, kswapd0", "2-3")],
+    ),
+    (
+        "deep-idle-states",
+        {
+            f"{CPU}/cpuidle/current_driver": "intel_idle\n",
+            f"{CPU}/cpu2/cpuidle/state2/name": "C3\n",
+            f"{CPU}/cpu2/cpuidle/state2/latency": "40\n",
+            f"{CPU}/cpu3/cpuidle/state3/name": "C6\n",
+            f"{CPU}/cpu3/cpuidle/state3/latency": "133\n",
+            f"{CPU}/cpu3/cpuidle/state4/name": "C10\n",
+            f"{CPU}/cpu3/cpuidle/state4/latency": "890\n",
+            f"{CPU}/cpu3/cpuidle/state4/disable": "1\n",
+        },
+        [("idle state C6 takes 133 us to leave (intel_idle)", "2-3")],
+    ),
+    (
+        "deep-idle-states",  # only the second CPU has one
+        {
+            f"{CPU}/cpuidle/current_driver": "intel_idle\n",
+            f"{CPU}/cpu2/cpuidle/state3/latency": "133\n",
+            f"{CPU}/cpu2/cpuidle/state3/disable": "1\n",
+            f"{CPU}/cpu3/cpuidle/state3/name": "C6\n",
+            f"{CPU}/cpu3/cpuidle/state3/latency": "21\n",
+        },
+        [("idle state C6 takes 21 us to leave (intel_idle)", "3")],
+    ),
+    (
+        "device-interrupts-seen",
+        {
+            "proc/interrupts": "      CPU0 CPU1 CPU2 CPU3\n  4:  10  0  7  1  IO-APIC  4-edge  ttyS0\n"
+            "  9:  3  0  0  40  IO-APIC  9-edge  acpi\n"
+        },
+        [("device interrupts since boot: CPU 2: 7, CPU 3: 41", "2-3")],
+    ),
+    (
+        "cpu-frequency",
+        {
+            f"{CPU}/cpu2/cpufreq/scaling_governor": "schedutil\n",
+            f"{CPU}/cpu3/cpufreq/scaling_governor": "powersave\n",
+        },
+        [("frequency governor powersave, schedutil", "2-3")],
+    ),
+    (
+        "swap",
+        {
+            "proc/swaps": "Filename Type Size Used Priority\n/dev/sda2 partition 1 0 -2\n/swap file 3 0 -3\n",
+        },
+        [("swap is on: /dev/sda2, /swap", "")],
+    ),
+    (
+        "partition-invalid",
+        {
+            "sys/fs/cgroup/rt/cpuset.cpus.partition": "isolated invalid (Cpu list empty)\n",
+            "sys/fs/cgroup/dpdk/cpuset.cpus.partition": "root invalid (Parent is not a partition root)\n",
+        },
+        [
+            ("/dpdk: cpuset.cpus.partition is 'root invalid (Parent is not a partition root)'", ""),
+            ("/rt: cpuset.cpus.partition is 'isolated invalid (Cpu list empty)'", ""),
+        ],
+    ),
+    (
+        "node-without-housekeeping",
+        {
+            "sys/devices/system/node/node1/cpulist": "2\n",
+            "sys/devices/system/node/node2/cpulist": "0,3\n",
+            "sys/devices/system/node/node3/cpulist": "3\n",
+        },
+        [
+            ("node1: all of its CPUs 2 are isolated", "2"),
+            ("node3: all of its CPUs 3 are isolated", "3"),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("check", "files", "said"), TWO, ids=[two[0] for two in TWO])
+def test_two_faults_of_a_kind_are_both_said(machine, check, files, said):  # noqa: F811
+    root = machine("p4")
+    for name, text in files.items():
+        write(root, name, text)
+    findings = tc.inspect_host(root).findings
+    rows = zip(findings["check"].tolist(), findings["found"].tolist(), findings["cpus"].tolist(), strict=True)
+    assert [(found, cpus) for name, found, cpus in rows if name == check] == said
 
 
 def test_every_finding_has_a_row() -> None:

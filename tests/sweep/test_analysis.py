@@ -166,3 +166,63 @@ def test_replications_are_averaged_before_they_are_compared():
 def test_an_unknown_column_gets_the_nearest():
     with pytest.raises(SweepError, match="unknown column 'cots', did you mean 'cost'"):
         analysis.effects({"cost": np.ones(2)}, ["cost"], "cots")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_each_value_has_the_interval_of_its_own_spread(turned: bool):
+    """Spread 1, 10 and 100, from four, three and five replications: Student's t of 3, 2 and 4 degrees of freedom."""
+    some = {
+        "a": [0.0, 2.0, 4.0, 6.0],
+        "b": [100.0, 120.0, 140.0],
+        "c": [3000.0, 3200.0, 3400.0, 3600.0, 3800.0],
+    }
+    rows = [(x, turn, y) for x, values in some.items() for turn, y in enumerate(values)]
+    x, replication, y = (np.array(column) for column in zip(*(rows[::-1] if turned else rows), strict=True))
+    found = analysis.effects({"x": x, "replication": replication, "y": y}, ["x"], "y")
+    assert found["value"].tolist() == ["a", "b", "c"]
+    assert found["mean"].tolist() == [3.0, 120.0, 3400.0]
+    assert found["replications"].tolist() == [4, 3, 5]
+    # Spacings of 2, 20 and 200 have standard deviations of 2 sqrt(5/3), 20 and 200 sqrt(5/2).
+    half = [
+        3.182446 * 2 * math.sqrt(5 / 3) / math.sqrt(4),
+        4.302653 * 20 / math.sqrt(3),
+        2.776445 * 200 * math.sqrt(5 / 2) / math.sqrt(5),
+    ]
+    np.testing.assert_allclose(found["high"] - found["mean"], half, rtol=1e-6)
+    np.testing.assert_allclose(found["mean"] - found["low"], half, rtol=1e-6)
+
+
+def test_two_parameters_of_unlike_effects_are_not_taken_for_each_other():
+    """`x` adds 1, `other` adds 100; replications spread by 1 where `x` is 2, and by 10 where it is 4."""
+    apart = {2: 1.0, 4: 10.0}
+    rows = [
+        (x, other, turn, x + other + apart[x] * (turn - 1))
+        for x in (2, 4)
+        for other in (100, 200)
+        for turn in range(3)
+    ]
+    x, other, replication, y = (np.array(column) for column in zip(*rows, strict=True))
+    table = {"x": x, "other": other, "replication": replication, "y": y}
+    found = analysis.effects(table, ["x", "other"], "y")
+    assert found["parameter"].tolist() == ["x", "x", "other", "other"]
+    assert found["value"].tolist() == ["2", "4", "100", "200"]
+    assert found["mean"].tolist() == [152.0, 154.0, 103.0, 203.0]
+    assert found["count"].tolist() == [2, 2, 2, 2]
+    # Of each replication the mean over the other parameter: spacings of 1 and 10; over both x, of 5.5.
+    half = [4.302653 * spacing / math.sqrt(3) for spacing in (1.0, 10.0, 5.5, 5.5)]
+    np.testing.assert_allclose(found["high"] - found["mean"], half, rtol=1e-6)
+
+
+@pytest.mark.parametrize("loud", [1.0, 9.0])
+def test_a_break_even_whose_ends_are_not_equally_certain(loud: float):
+    """Noise of 8 at one end and hardly any at the other: replications go where it is, and the zero is inside."""
+    fixed = np.random.default_rng(3).standard_normal(400)
+
+    def differences(x: float, count: int) -> np.ndarray:
+        near = 1 - abs(x - loud) / 8
+        return (x - 4.1) * 2 + 8 * near**4 * fixed[:count]
+
+    found = find(differences)
+    assert found.low <= 4.1 <= found.high
+    used = dict(zip(found.points["value"].tolist(), found.points["replications"].tolist(), strict=True))
+    assert used[loud] >= used[10.0 - loud]

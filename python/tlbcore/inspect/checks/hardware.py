@@ -64,15 +64,16 @@ def _idle_states(facts: Facts) -> Iterator[Finding]:
     if not isolated or driver in (None, "none") or facts.boot.said("idle") == "poll":
         return
     limits = [*facts.options.get("processor.max_cstate", []), *facts.options.get("intel_idle.max_cstate", [])]
-    cpu = min(isolated)
-    latencies = {}
-    for place in facts.root.glob(f"{CPU}/cpu{cpu}/cpuidle/state*/latency"):
-        state = place.rsplit("/", 1)[0]
-        if (facts.root.text(f"{state}/disable") or "0").strip() == "0":
-            latencies[facts.root.text(f"{state}/name") or state] = int(facts.root.text(place) or "0")
-    deep = {name: us for name, us in latencies.items() if us > 20}
-    if deep and not limits:
-        name, us = max(deep.items(), key=lambda item: item[1])
+    deepest: dict[int, tuple[int, str]] = {}  # by CPU: its states need not be its neighbours'
+    for cpu in isolated:
+        for place in facts.root.glob(f"{CPU}/cpu{cpu}/cpuidle/state*/latency"):
+            state = place.rsplit("/", 1)[0]
+            us = int(facts.root.text(place) or "0")
+            if us > 20 and (facts.root.text(f"{state}/disable") or "0").strip() == "0":
+                name = facts.root.text(f"{state}/name") or state
+                deepest[cpu] = max(deepest.get(cpu, (0, "")), (us, name))
+    if deepest and not limits:
+        us, name = max(deepest.values())
         yield Finding(
             severity="advice",
             check="deep-idle-states",
@@ -80,7 +81,7 @@ def _idle_states(facts: Facts) -> Iterator[Finding]:
             reason="matters if the isolated task ever sleeps; one that polls never enters it",
             remedy="processor.max_cstate=1 intel_idle.max_cstate=1, or cpupower idle-set -D 20",
             source=DOC,
-            cpus=isolated,
+            cpus=frozenset(deepest),
         )
 
 

@@ -174,7 +174,7 @@ def _swap(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             severity="advice",
             check="swap",
-            found=f"swap is on: {lines[1].split()[0]}",
+            found=f"swap is on: {', '.join(line.split()[0] for line in lines[1:])}",
             reason="reclaim unmaps pages; a page fault in the isolated task is a long stay in the kernel",
             remedy="mlockall(MCL_CURRENT | MCL_FUTURE) in the workload, or no swap",
             source=DOC,

@@ -74,12 +74,11 @@ def _irqs_on_isolated(facts: Facts) -> Iterator[Finding]:
     names = _irq_names(facts.root.text("proc/interrupts") or "")
     hits: list[str] = []
     where: set[int] = set()
-    for place in affinities:
-        number = place.split("/")[2]
+    for number, place in sorted((int(place.split("/")[2]), place) for place in affinities):
         cpus = cpu_list(facts.root.text(place) or "") & isolated
         # Numbers without a line in /proc/interrupts have no handler.
-        if cpus and (not names or number in names):
-            hits.append(f"{number} ({names.get(number, '?')})")
+        if cpus and (not names or str(number) in names):
+            hits.append(f"{number} ({names.get(str(number), '?')})")
             where |= cpus
     if hits:
         yield Finding(
@@ -278,9 +277,9 @@ def _kernel_threads(facts: Facts) -> Iterator[Finding]:
     where: set[int] = set()
     for place in places:
         status = facts.root.text(place) or ""
-        if not re.search(r"^(Kthread:\s*1|VmSize)", status, re.MULTILINE) and "VmSize" in status:
-            continue
-        kernel = "Kthread:\t1" in status or "VmSize:" not in status
+        # Older kernels have no such line; there a thread without memory of its own is the kernel's, or dead.
+        said = re.search(r"^Kthread:\s*(\d)", status, re.MULTILINE)
+        kernel = said[1] == "1" if said else "VmSize:" not in status
         allowed = re.search(r"^Cpus_allowed_list:\s*(\S+)", status, re.MULTILINE)
         name = re.search(r"^Name:\s*(.*)$", status, re.MULTILINE)
         if not kernel or allowed is None or name is None:
