@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -106,7 +105,6 @@ class Causes(Result, Mapping[str, Cause]):
         return f"<Causes: {', '.join(self)}>"
 
 
-@cache
 def _causes() -> Causes:
     rows = (
         Cause(
