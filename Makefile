@@ -56,16 +56,17 @@ miri: ## Miri over the vector loops against their scalar twins, on short streams
 
 # What a change is not noticed by: docs/testing.md. BASE is what the change is against; empty for everything.
 BASE ?= main
-MODULE ?= tlbcore/trace/conditions.py
+MODULES ?= hw kernel sim check trace
+MODULE ?= trace/conditions.py
 MUTANTS_TESTS ?= tests/trace/test_fail_if.py tests/trace/test_trace_kinds.py
 MUTANTS ?= 60
 SEED ?= 24
 
 mutants: mutants-rust mutants-python
 
-mutants-rust: ## cargo-mutants over what changed since BASE in hw, kernel, sim, check and trace
-	$(if $(BASE),git diff $(BASE) > target/mutants.diff)
-	cargo mutants $(if $(BASE),--in-diff target/mutants.diff) --output target
+mutants-rust: ## MUTANTS faults in each of MODULES, in the lines that changed since BASE, in one build; AGAIN=1: those left
+	python -m tests.mutants_rust $(MODULES) --count $(MUTANTS) --seed $(SEED) $(if $(BASE),--since $(BASE)) \
+		$(if $(AGAIN),--again)
 
 mutants-python: ## MUTANTS faults in MODULE one at a time, drawn by SEED, judged by MUTANTS_TESTS
 	python -W ignore -m tests.mutants $(MODULE) $(MUTANTS_TESTS) --count $(MUTANTS) --seed $(SEED)

@@ -1,0 +1,594 @@
+"""Faults put into the Rust modules, and which of them no test notices: `make mutants-rust`.
+
+`python -m tests.mutants_rust [MODULES...] [--count N] [--seed S] [--since BASE] [--again]` draws N mutants of each
+module and builds a copy of the crate, in target/mutants, that holds all of them (tests/schemata.py): which one runs is
+chosen by the environment. A first run without any notes which test reaches which mutant; then each mutant meets the
+tests that reach it, quickest first, the crate's own before Python's, until one fails. Of Python's only the module's
+folders are asked, and so many seconds of them (`--seconds`): the score is a lower bound. A test that takes far longer
+than usual has noticed, too. A mutant that no test reaches survives.
+
+tests/data/survivors.toml says of those that may survive why. `--again` asks only what was not noticed before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import hashlib
+import json
+import mmap
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests import schemata
+from tests.mutants import argued, changed
+
+ROOT = Path(__file__).parents[1]
+WORK = Path(os.environ.get("TLBCORE_MUTANTS", ROOT / "target" / "mutants"))
+TREE = WORK / "tree"
+
+# Where a module's behaviour is told from Python.
+FOLDERS = {
+    "hw": ("tests/tlb",),
+    "kernel": ("tests/check", "tests/simulate"),
+    "sim": ("tests/simulate", "tests/sweep"),
+    "check": ("tests/check",),
+    "trace": ("tests/trace",),
+}
+# Left out: what compares digests of everything, so that it notices a change without knowing which is right, what reads
+# sources, and what takes minutes or another program.
+LEFT_OUT = {
+    "tests/simulate/test_golden.py",
+    "tests/check/test_check_cases.py",
+    "tests/check/test_check_spin.py",
+    "tests/trace/test_record_kernel.py",
+    "tests/tlb/test_tlb_peers.py",
+}
+
+
+@dataclass
+class Drawn:
+    """A mutant of the run, with its number and the name under which runs know it again."""
+
+    number: int
+    module: str
+    key: str
+    line: int
+    mutant: schemata.Mutant
+
+
+# --- drawing ---
+
+
+def sources(root: Path, module: str) -> list[Path]:
+    """Return the files of a module that are not compiled for tests alone."""
+    files = sorted((root / "src" / module).rglob("*.rs"))
+    hidden = {path for file in files for path in only_for_tests(file)}
+    return [file for file in files if not any(file == path or path in file.parents for path in hidden)]
+
+
+def only_for_tests(file: Path) -> Iterator[Path]:
+    beside = file.parent if file.name in ("mod.rs", "lib.rs") else file.with_suffix("")
+    for name in re.findall(r"#\[cfg\(test\)\]\s*(?:pub(?:\(\w+\))? )?mod (\w+);", file.read_text()):
+        yield from (beside / f"{name}.rs", beside / name)
+
+
+def draw(root: Path, module: str, count: int, seed: int, lines: dict[str, set[int]] | None) -> list[Drawn]:
+    """Return so many mutants of a module in the order of a hash: a change elsewhere leaves the draw as it is."""
+    found = []
+    for path in sources(root, module):
+        source, file = path.read_bytes(), str(path.relative_to(root))
+        seen: dict[str, int] = {}
+        rows = source.split(b"\n")
+        for mutant in schemata.mutants(file, source):
+            line = source.count(b"\n", 0, mutant.start)
+            if lines is not None and line + 1 not in lines.get(file, ()):
+                continue
+            name = f"{file}\n{rows[line].strip().decode()}\n{mutant.what}\n{mutant.text.decode()}"
+            seen[name] = seen.get(name, 0) + 1
+            key = hashlib.sha256(f"{seed}\n{name}\n{seen[name]}".encode()).hexdigest()
+            found.append(Drawn(0, module, key, line + 1, mutant))
+    return sorted(found, key=lambda d: d.key)[:count]
+
+
+def lines_since(base: str) -> dict[str, set[int]]:
+    """Return by file the lines that differ from a commit."""
+    out: dict[str, set[int]] = {}
+    text = subprocess.run(
+        ["git", "diff", "-U0", base, "--", "src"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for line in text.stdout.splitlines():
+        if line.startswith("+++ b/"):
+            here = out.setdefault(line[6:], set())
+        elif hunk := re.match(r"@@ .* \+(\d+)(?:,(\d+))? @@", line):
+            here |= set(range(int(hunk[1]), int(hunk[1]) + int(hunk[2] or 1)))
+    return out
+
+
+# --- building ---
+
+
+def copy_tree() -> None:
+    """Bring the copy up to date; what did not change keeps its time, so that little is compiled again."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    for name in listed:
+        source, target = ROOT / name, TREE / name
+        if name.startswith(("src/", "Cargo.toml")) or not source.is_file():
+            continue
+        if not target.exists() or target.read_bytes() != source.read_bytes():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+    kept = set(listed)
+    for path in [*TREE.glob("tests/**/*.py"), *TREE.glob("python/**/*.py")]:
+        if str(path.relative_to(TREE)) not in kept:
+            path.unlink()
+
+
+def write_sources(drawn: list[Drawn], root: Path, tree: Path) -> dict[str, schemata.Written]:
+    """Write the crate with these mutants, and return how each mutated file was written."""
+    by_file: dict[str, list[tuple[int, schemata.Mutant]]] = {}
+    for d in drawn:
+        by_file.setdefault(d.mutant.file, []).append((d.number, d.mutant))
+    fresh = tree.with_name("fresh")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(root / "src", fresh / "src")
+    shutil.copy(root / "Cargo.toml", fresh)
+    out = {}
+    for file, chosen in by_file.items():
+        out[file] = schemata.write((root / file).read_bytes(), chosen)
+        (fresh / file).write_bytes(out[file].text)
+    schemata.arm(fresh)
+    for path in fresh.rglob("*.*"):
+        target = tree / path.relative_to(fresh)
+        if path.is_file() and (not target.exists() or target.read_bytes() != path.read_bytes()):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+    for path in (tree / "src").rglob("*.rs"):
+        if not (fresh / path.relative_to(tree)).exists():
+            path.unlink()
+    return out
+
+
+def cargo(tree: Path, *command: str) -> list[dict]:
+    """Return the messages of a cargo command."""
+    done = subprocess.run(
+        [*os.environ.get("CARGO", "cargo").split(), *command, "--message-format=json", "-q"],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            "CARGO_TARGET_DIR": str(tree.parent / "build"),
+            "PYO3_BUILD_EXTENSION_MODULE": "1",
+        },
+    )
+    messages = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode and not any(errors(messages)):
+        raise SystemExit(done.stderr)
+    return messages
+
+
+def errors(messages: list[dict]) -> Iterator[tuple[str, list[tuple[str, int, int]], str]]:
+    """Yield the compiler's errors: where, primary places first, and the text."""
+    for message in messages:
+        said = message.get("message")
+        if message["reason"] == "compiler-message" and said["level"].startswith("error") and said["spans"]:
+            spans = sorted(said["spans"], key=lambda span: not span["is_primary"])
+            yield (
+                spans[0]["file_name"],
+                [(s["file_name"], s["byte_start"], s["byte_end"]) for s in spans],
+                said["rendered"],
+            )
+
+
+def built(
+    drawn: list[Drawn], count: int, root: Path, tree: Path, command: list[str]
+) -> tuple[list[Drawn], Path]:
+    """Return `count` mutants of each module that compile, and what was built of them."""
+    left = drawn
+    while True:
+        taken: dict[str, int] = {}
+        now = []
+        for d in left:
+            taken[d.module] = taken.get(d.module, 0) + 1
+            if taken[d.module] <= count + count // 6 + 1:  # some do not compile
+                now.append(d)
+        written = write_sources(now, root, tree)
+        messages = cargo(tree, *command)
+        wrong: set[int] = set()
+        for _, spans, _ in errors(messages):
+            for file in dict.fromkeys(name for name, _, _ in spans):
+                if file in written:
+                    wrong |= schemata.blamed(written[file], [(a, b) for name, a, b in spans if name == file])
+                    break
+        if not any(errors(messages)):
+            break
+        if not wrong:
+            raise SystemExit("\n".join(text for *_, text in errors(messages)))
+        say(f"{len(wrong)} mutants do not compile")
+        left = [d for d in left if d.number not in wrong]
+    made = [m for m in messages if m["reason"] == "compiler-artifact" and m["target"]["name"] == "tlbcore"]
+    return now, Path(next(f for m in made[-1:] for f in [m.get("executable"), *m["filenames"]] if f))
+
+
+# --- which tests reach what ---
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def in_children(
+    jobs: list, work: Callable, at_once: int, limit: Callable[[object], float]
+) -> Iterator[tuple]:
+    """Yield each job with what `work(job)` gave in a fork, or None where it died or took longer than `limit(job)`."""
+    waiting, running = list(jobs), {}
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            job = waiting.pop(0)
+            reads, writes = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.setpgid(0, 0)
+                os.close(reads)
+                status = 1
+                try:
+                    answer = json.dumps(work(job)).encode()
+                    while answer:
+                        answer = answer[os.write(writes, answer) :]
+                    status = 0
+                finally:
+                    os._exit(status)
+            os.close(writes)
+            os.set_blocking(reads, False)
+            running[child] = (job, reads, bytearray(), time.monotonic() + limit(job))
+        time.sleep(0.02)
+        for child, (job, reads, said, end) in list(running.items()):
+            done, _ = os.waitpid(child, os.WNOHANG)
+            late = not done and time.monotonic() > end
+            if late:
+                kill(child)
+                os.waitpid(child, 0)
+            with contextlib.suppress(BlockingIOError):
+                while part := os.read(reads, 1 << 20):
+                    said += part
+            if done or late:
+                kill(child)  # what it started
+                os.close(reads)
+                del running[child]
+                yield job, json.loads(said) if done and said else None
+
+
+def kill(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def silent() -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+
+
+class Reached:
+    """A plugin: per test, how long it took and which mutants it, its shared fixtures and its file's imports reach."""
+
+    def __init__(self, path: Path, numbers: int) -> None:
+        path.write_bytes(bytes(numbers))
+        with path.open("r+b") as file:
+            self.map = mmap.mmap(file.fileno(), 0)
+        self.size = numbers
+        self.shared: dict[str, set[int]] = {}
+        self.begun: set[int] | None = None
+        self.carried: set[int] = set()
+        self.tests: dict[str, list] = {}
+        self.passed = False
+
+    def take(self) -> set[int]:
+        found = {number for number, byte in enumerate(self.map[:]) if byte}
+        self.map[:] = bytes(self.size)
+        return found
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef, request):
+        if fixturedef.scope == "function":
+            return (yield)
+        self.carried |= self.take()
+        try:
+            return (yield)
+        finally:
+            self.shared.setdefault(fixturedef.argname, set()).update(found := self.take())
+            self.carried |= found
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item, nextitem):
+        if self.begun is None:
+            self.begun = self.take()
+        for kept in vars(
+            item.module
+        ).values():  # results that tests share: each is to be reached by all of them
+            if hasattr(kept, "cache_clear"):
+                kept.cache_clear()
+        start = time.monotonic()
+        self.carried = set()
+        self.passed = False
+        result = yield
+        found = self.take() | self.carried | self.begun
+        for name in item.fixturenames:
+            found |= self.shared.get(name, set())
+        if self.passed:
+            self.tests[item.nodeid] = [time.monotonic() - start, sorted(found)]
+        return result
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call":
+            self.passed = report.passed
+        elif report.failed:
+            self.passed = False
+
+
+def of_python(file: str, numbers: int) -> dict[str, list]:
+    """Run a test file and return its tests that pass: seconds, and the mutants they reach."""
+    silent()
+    path = WORK / f"reached.{os.getpid()}"
+    hooks = Reached(path, numbers)
+    os.environ["TLBCORE_REACHED"] = str(path)
+    choose(0xFFFFFFFF)
+    pytest.main(["-q", "-p", "no:cacheprovider", file], plugins=[hooks])
+    path.unlink()
+    return hooks.tests
+
+
+def of_rust(name: str, numbers: int, binary: str) -> dict[str, list]:
+    """Run a test of the crate and return the same."""
+    path = WORK / f"reached.{os.getpid()}"
+    path.write_bytes(bytes(numbers))
+    start = time.monotonic()
+    done = subprocess.run(
+        [binary, "--exact", name],
+        env={**os.environ, "TLBCORE_REACHED": str(path)},
+        capture_output=True,
+        check=False,
+    )
+    took = time.monotonic() - start
+    found = [number for number, byte in enumerate(path.read_bytes()) if byte]
+    path.unlink()
+    return {name: [took, found]} if done.returncode == 0 else {}
+
+
+def choose(number: int) -> None:
+    """Let this process run a mutant from now on, and those that it starts."""
+    os.environ["TLBCORE_MUTANT"] = str(number)
+    ctypes.CDLL(str(TREE / "python" / "tlbcore" / "_core.abi3.so")).tlbcore_mutant(ctypes.c_uint32(number))
+
+
+# --- judging ---
+
+
+def quickest(
+    tests: dict[str, list], number: int, seconds: float, folders: tuple[str, ...] = ()
+) -> list[tuple[str, float]]:
+    """Return the tests that reach a mutant, quickest first, as many as fit into so many seconds."""
+    reach = sorted(
+        (took, name)
+        for name, (took, found) in tests.items()
+        if number in found and (not folders or name.startswith(tuple(f"{f}/" for f in folders)))
+    )
+    out, total = [], 0.0
+    for took, name in reach:
+        total += took
+        if total > seconds and out:
+            break
+        out.append((name, took))
+    return out
+
+
+def judge(plan: dict, at_once: int) -> int:
+    """Run the tests on each mutant of a plan and write what came of it. Runs in the copy."""
+    import numpy  # noqa: F401  (what takes long to import is imported once)
+
+    with contextlib.suppress(ImportError):
+        import pandas  # noqa: F401
+
+    import tlbcore  # noqa: F401
+
+    numbers = max(m["number"] for m in plan["mutants"]) + 1
+    binary = plan["binary"]
+    listed = subprocess.run(
+        [binary, "--list", "--format", "terse"], capture_output=True, text=True, check=True
+    ).stdout
+    names = re.findall(r"^(.+): test$", listed, re.M)
+    rust: dict[str, list] = {}
+    for _, tests in in_children(names, lambda name: of_rust(name, numbers, binary), at_once, lambda _: 120):
+        rust.update(tests or {})
+    say(f"{len(rust)} of {len(names)} tests of the crate pass, in {sum(t for t, _ in rust.values()):.0f} s")
+    files = plan["files"] or sorted(
+        {str(p) for m in plan["modules"] for f in FOLDERS[m] for p in Path(f).glob("test_*.py")} - LEFT_OUT
+    )
+    python: dict[str, list] = {}
+    for file, tests in in_children(files, lambda file: of_python(file, numbers), at_once, lambda _: 600):
+        python.update(tests or {})
+        say(f"{file}: {len(tests or {})} tests, {sum(t for t, _ in (tests or {}).values()):.1f} s")
+
+    def steps(m: dict) -> tuple[list, list]:
+        folders = () if plan["files"] else FOLDERS[m["module"]]
+        return (
+            quickest(rust, m["number"], plan["seconds"]),
+            quickest(python, m["number"], plan["seconds"], folders),
+        )
+
+    def limit(m) -> float:
+        return 30 + 5 * sum(took for step in steps(m) for _, took in step)
+
+    def run(m: dict) -> str:
+        silent()
+        resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
+        of_crate, of_package = steps(m)
+        choose(m["number"])
+        for group in ([n for n, t in of_crate if t < 0.2], [n for n, t in of_crate if t >= 0.2]):
+            if (
+                group
+                and subprocess.run([binary, "--exact", "--test-threads=1", *group], check=False).returncode
+            ):
+                return "crate"
+        said: list[str] = []
+
+        class Failed:
+            def pytest_runtest_logreport(self, report):
+                if report.failed:
+                    said.append(report.nodeid)
+
+        if of_package:
+            status = pytest.main(
+                ["-q", "-x", "-p", "no:cacheprovider", *(n for n, _ in of_package)], plugins=[Failed()]
+            )
+            if status != 0:
+                return said[0] if said else f"pytest {status}"
+        return "survives" if of_crate or of_package else "not reached"
+
+    with (WORK / "outcomes.jsonl").open("a") as out:
+        for m, outcome in in_children(plan["mutants"], run, at_once, limit):
+            row = {**m, "outcome": outcome or "takes too long"}
+            print(json.dumps(row), file=out, flush=True)
+            if outcome in ("survives", "not reached"):
+                say(f"{outcome}: {m['file']}:{m['line']}\n{m['difference']}")
+    return 0
+
+
+# --- the whole ---
+
+
+def known() -> dict[str, dict]:
+    """Return by key what came of mutants in runs before."""
+    path = WORK / "outcomes.jsonl"
+    if not path.exists():
+        return {}
+    return {row["key"]: row for row in map(json.loads, path.read_text().splitlines())}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "modules", nargs="*", default=list(FOLDERS), help=f"of {' '.join(FOLDERS)}; all unless given"
+    )
+    parser.add_argument("--count", type=int, default=60, help="mutants of each module")
+    parser.add_argument("--seed", type=int, default=24)
+    parser.add_argument(
+        "--since", metavar="BASE", default="", help="only in lines that differ from this commit"
+    )
+    parser.add_argument("--again", action="store_true", help="only what was not noticed before")
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="of tests of either language for a mutant"
+    )
+    parser.add_argument(
+        "--files", nargs="*", default=[], help="test files of Python to ask, in place of the module's"
+    )
+    parser.add_argument("--at-once", type=int, default=2)
+    parser.add_argument("--judge", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.judge:
+        return judge(json.loads(Path(asked.judge).read_text()), asked.at_once)
+    TREE.mkdir(parents=True, exist_ok=True)
+    lines = lines_since(asked.since) if asked.since else None
+    drawn = [d for m in asked.modules for d in draw(ROOT, m, 2 * asked.count, asked.seed, lines)]
+    if not drawn:
+        print("nothing to change there")
+        return 0
+    for number, d in enumerate(drawn, 1):
+        d.number = number
+    copy_tree()
+    tests = ["test", "--no-run", "--lib", "--profile", "quick"]
+    some, binary = built(drawn, asked.count, ROOT, TREE, tests)
+    some, library = built(
+        some, asked.count, ROOT, TREE, ["build", "--lib", "--profile", "quick", "--features", "python"]
+    )
+    shutil.copy(library, TREE / "python" / "tlbcore" / "_core.abi3.so")
+    taken: dict[str, int] = {}
+    rows = []
+    for d in some:
+        taken[d.module] = taken.get(d.module, 0) + 1
+        if taken[d.module] <= asked.count:
+            source = (ROOT / d.mutant.file).read_bytes()
+            difference, line = changed(source.decode(), d.mutant.applied(source))
+            rows.append(
+                {
+                    "number": d.number,
+                    "module": d.module,
+                    "key": d.key,
+                    "file": d.mutant.file,
+                    "line": d.line,
+                    "what": d.mutant.what,
+                    "changed": line,
+                    "difference": difference,
+                }
+            )
+    say(f"{len(rows)} mutants built")
+    before = known() if asked.again else {}
+    if not asked.again:
+        (WORK / "outcomes.jsonl").unlink(missing_ok=True)
+    noticed = {key for key, row in before.items() if row["outcome"] not in ("survives", "not reached")}
+    plan = {
+        "mutants": [row for row in rows if row["key"] not in noticed],
+        "modules": asked.modules,
+        "seconds": asked.seconds,
+        "binary": str(binary),
+        "files": asked.files,
+    }
+    (WORK / "plan.json").write_text(json.dumps(plan))
+    if plan["mutants"]:
+        judging = [
+            "-m",
+            "tests.mutants_rust",
+            "--judge",
+            str(WORK / "plan.json"),
+            "--at-once",
+            str(asked.at_once),
+        ]
+        subprocess.run(
+            [sys.executable, "-W", "ignore", *judging],
+            cwd=TREE,
+            env={**os.environ, "PYTHONPATH": str(TREE / "python"), "TLBCORE_MUTANTS": str(WORK)},
+            check=True,
+        )
+    return summary(asked.modules, rows, asked.seed)
+
+
+def summary(modules: list[str], rows: list[dict], seed: int) -> int:
+    """Print the survivors that nobody argued and the score of each module; return the exit status."""
+    outcomes = known()
+    status = 0
+    for module in modules:
+        here = [row for row in rows if row["module"] == module]
+        left = [row for row in here if outcomes[row["key"]]["outcome"] in ("survives", "not reached")]
+        still = [row for row in left if row["changed"] not in argued(row["file"])]
+        for row in still:
+            print(f"{outcomes[row['key']]['outcome']}: {row['file']}:{row['line']}\n{row['difference']}")
+        excused = len(left) - len(still)
+        noticed = len(here) - len(left)
+        score = 100 * noticed / max(len(here) - excused, 1)
+        print(
+            f"{module}: {len(here)} mutants (seed {seed}): {noticed} noticed, {excused} argued, {len(still)} open: "
+            f"{score:.1f} %"
+        )
+        status |= bool(still)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
