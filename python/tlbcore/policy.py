@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tlbcore import _core
+from tlbcore._input import texts
 
 __all__ = ["FEATURES", "Policy", "as_policy", "policies"]
 
@@ -228,7 +229,9 @@ class Policy:
 
     @classmethod
     def read(cls, path: str | Path, *, programs: Sequence[str] = ()) -> Policy:
-        """Read a policy from a text file.
+        """Read a policy from a text file, and behind it those that it is `based on`.
+
+        A line `based on "FILE"` names a file by its path from the one that says so; `text` holds all of them.
 
         Parameters
         ----------
@@ -242,15 +245,10 @@ class Policy:
         OSError
             If the file cannot be read.
         PolicyError
-            If the text is no policy.
+            If the text is no policy, or a file that it is based on cannot be read or is based on it.
         """
         path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise _core.PolicyError(
-                f"{path}: not a text file: {error.reason} at byte {error.start}"
-            ) from None
+        text = texts.with_bases(path, texts.read(path))
         return cls(text=text, file=str(path), programs=tuple(programs))
 
 

@@ -6,7 +6,7 @@
 
 use super::scope::{Assume, CheckError, Scope};
 use super::{Counts, Question, SECOND, Status, check_confirmed};
-use crate::kernel::policy::{builtin, initiators, kernel, kernels, load_with, with_question};
+use crate::kernel::policy::{bases, initiators, kernel, kernels, load_with, with_question};
 use crate::kernel::program::{Code, Copies, Features};
 use crate::kernel::text::{Expr, File, Loc, Section, Stmt, StmtKind, print, statement, statements};
 use crate::kernel::{program::Rmw, step::Violation, text::Value};
@@ -136,9 +136,7 @@ const TEXT_SECTIONS: [&str; 6] =
 /// The sections that count for a policy, its own first, each with the name of the file it stands in.
 fn sections(file: &File) -> Vec<(String, Section)> {
     let mut chain = vec![file.clone()];
-    while let Some(base) = chain.last().and_then(|f| f.based_on.clone()).and_then(|n| builtin(&n).ok()) {
-        chain.push(base);
-    }
+    chain.extend(bases(file));
     let mut out: Vec<(String, Section)> = Vec::new();
     let mut add = |file: &File, s: &Section| {
         if out.iter().all(|(_, o)| o.name != s.name) {
@@ -424,10 +422,8 @@ fn nmi_edits(file: &File) -> Vec<Edited> {
     let end = path.body.iter().position(|s| matches!(&s.kind, StmtKind::Use(w) if w == "paranoid_restore"));
     let (Some(gs), Some(end)) = (gs, end) else { return Vec::new() };
     let mut vars: Vec<(String, u16)> = Vec::new();
-    let mut at = Some(file.clone());
-    while let Some(f) = at {
+    for f in [file.clone()].into_iter().chain(bases(file)) {
         vars.extend(f.vars.iter().filter(|v| v.copies == Copies::Cpu).map(|v| (v.name.clone(), v.init)));
-        at = f.based_on.as_deref().and_then(|n| builtin(n).ok());
     }
     vars.sort();
     vars.dedup();

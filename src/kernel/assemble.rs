@@ -80,7 +80,7 @@ pub fn assemble(
     file: &File,
     kernels: &Kernels,
     (wants, keep): (&[&str], &[(String, String)]),
-    find: &dyn Fn(&str) -> Result<File, String>,
+    find: Find,
     features: Features,
 ) -> Result<Code, PolicyError> {
     let bases = bases(file, find)?;
@@ -104,14 +104,17 @@ pub fn assemble(
     Assembler { keep, ..Assembler::new(chain, features) }.run(wants)
 }
 
+/// The policy that a file is based on, or why there is none of that name.
+pub type Find<'f> = &'f dyn Fn(&File) -> Option<Result<File, String>>;
+
 /// The policies that a file is based on, nearest first.
-fn bases(file: &File, find: &dyn Fn(&str) -> Result<File, String>) -> Result<Vec<File>, PolicyError> {
+fn bases(file: &File, find: Find) -> Result<Vec<File>, PolicyError> {
     let mut bases: Vec<File> = Vec::new();
     loop {
         let last = bases.last().unwrap_or(file);
-        let Some(base) = &last.based_on else { return Ok(bases) };
+        let Some(found) = find(last) else { return Ok(bases) };
         let fail = |message: String| PolicyError { file: last.file.clone(), at: last.based_at, message };
-        let found = find(base).map_err(fail)?;
+        let found = found.map_err(fail)?;
         if file.name == found.name || bases.iter().any(|f| f.name == found.name) {
             return Err(fail(format!("`{}` is based on itself", found.name)));
         }
@@ -125,35 +128,53 @@ pub fn unused<'a>(
     file: &'a File,
     kernels: &Kernels,
     run: &[&str],
-    find: &dyn Fn(&str) -> Result<File, String>,
+    find: Find,
 ) -> Result<Vec<&'a Section>, PolicyError> {
     let bases = bases(file, find)?;
-    let replaced = |name: &str| bases.iter().chain(kernels.files()).any(|f| f.section(name).is_some());
+    Ok(unused_of(file, &[], &bases, kernels, run))
+}
+
+/// The same of a file that those `above` are based on and that is based on those `below`.
+fn unused_of<'a>(
+    file: &'a File,
+    above: &[&File],
+    below: &[File],
+    kernels: &Kernels,
+    run: &[&str],
+) -> Vec<&'a Section> {
+    let replaced = |name: &str| below.iter().chain(kernels.files()).any(|f| f.section(name).is_some());
     let entered = |name: &str| name.starts_with("cpu ") || ENTRIES.iter().any(|(n, _)| *n == name);
-    let named = |name: &str| file.sections.iter().any(|s| names_section(&s.body, name));
+    let named = |name: &str| {
+        let files = above.iter().copied().chain([file]);
+        files.flat_map(|f| &f.sections).any(|s| names_section(&s.body, name))
+    };
     let known = |s: &&Section| {
         entered(&s.name) || replaced(&s.name) || named(&s.name) || run.contains(&s.name.as_str())
     };
-    Ok(file.sections.iter().filter(|s| !known(s)).collect())
+    file.sections.iter().filter(|s| !known(s)).collect()
 }
 
-/// Refuses a text with a section that nothing uses.
-pub fn all_used(
-    file: &File,
-    kernels: &Kernels,
-    run: &[&str],
-    find: &dyn Fn(&str) -> Result<File, String>,
-) -> Result<(), PolicyError> {
-    let Some(section) = unused(file, kernels, run, find)?.first().copied() else { return Ok(()) };
+/// Refuses a text with a section that nothing uses, in its own file or in one that it is based on.
+pub fn all_used(file: &File, kernels: &Kernels, run: &[&str], find: Find) -> Result<(), PolicyError> {
     let bases = bases(file, find)?;
-    let others = bases.iter().chain(kernels.files()).flat_map(|f| &f.sections);
-    let all = ENTRIES.iter().map(|e| e.0).chain(others.map(|o| o.name.as_str()));
-    let hint = hint(&section.name, all);
-    Err(PolicyError {
-        file: file.file.clone(),
-        at: section.at,
-        message: format!("nothing uses section `{}`{hint}; a role may, by its name", section.name),
-    })
+    let mut above: Vec<&File> = Vec::new();
+    let mut at = Some(file);
+    while let Some(file) = at {
+        let below = &bases[above.len()..];
+        if let Some(section) = unused_of(file, &above, below, kernels, run).first() {
+            let others = below.iter().chain(kernels.files()).flat_map(|f| &f.sections);
+            let all = ENTRIES.iter().map(|e| e.0).chain(others.map(|o| o.name.as_str()));
+            let hint = hint(&section.name, all);
+            return Err(PolicyError {
+                file: file.file.clone(),
+                at: section.at,
+                message: format!("nothing uses section `{}`{hint}; a role may, by its name", section.name),
+            });
+        }
+        above.push(file);
+        at = file.base.as_deref();
+    }
+    Ok(())
 }
 
 struct Assembler<'a> {

@@ -58,9 +58,9 @@ mod _core {
 
     #[pymodule_export]
     use super::policy::{
-        policy_code, policy_kernel, policy_linux, policy_listing, policy_names, policy_on_kernel,
-        policy_on_linux, policy_outlook, policy_parse, policy_parsed, policy_promela, policy_replace,
-        policy_stated, policy_text, policy_versions,
+        policy_based_on, policy_behind, policy_code, policy_kernel, policy_linux, policy_listing,
+        policy_names, policy_on_kernel, policy_on_linux, policy_outlook, policy_parse, policy_parsed,
+        policy_promela, policy_replace, policy_stated, policy_text, policy_versions,
     };
 
     #[pymodule_export]

@@ -55,6 +55,18 @@ pub fn policy_on_linux(text: &str, file: &str, version: &str) -> PyResult<String
     Ok(text::print(&policy::on_linux(&*policy::shared(file, text)?, version)?))
 }
 
+/// The file that a text is based on, and the line and column that say so; none if that is no file.
+#[pyfunction]
+pub fn policy_based_on(text: &str, file: &str) -> Option<(String, u16, u16)> {
+    text::based_on(file, text).map(|(path, at)| (path, at.line, at.col))
+}
+
+/// A file's text behind that of the one that is based on it.
+#[pyfunction]
+pub fn policy_behind(path: &str, text: &str) -> String {
+    text::behind(path, text)
+}
+
 /// The version of Linux that a text stands on.
 #[pyfunction]
 pub fn policy_linux(text: &str, file: &str) -> PyResult<&'static str> {
@@ -82,6 +94,8 @@ pub fn policy_parse<'py>(
     out.set_item("limits", &parsed.limits)?;
     out.set_item("needs", &parsed.needs)?;
     out.set_item("based_on", &parsed.based_on)?;
+    let replaces_nothing = policy::bases(&parsed).iter().all(|f| f.sections.is_empty());
+    out.set_item("mainline", parsed.sections.is_empty() && replaces_nothing)?;
     out.set_item("sections", parsed.sections.iter().map(|s| s.name.as_str()).collect::<Vec<_>>())?;
     out.set_item("text", text::print(&parsed))?;
     Ok(out)

@@ -231,6 +231,7 @@ class RawPolicy(TypedDict):
     limits: list[str]
     needs: list[str]
     based_on: str | None
+    mainline: bool
     sections: list[str]
     text: str
 

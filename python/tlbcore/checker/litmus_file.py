@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tlbcore import _core
+from tlbcore._input import texts
 from tlbcore._input.numbers import flag
 from tlbcore._output.calls import kept
 from tlbcore._output.result import Result, column, rows_table
@@ -124,12 +125,12 @@ def litmus(
     bless = flag(bless, "bless", _core.CheckError)
     inline = isinstance(test, str) and "\n" in test
     file = "litmus" if inline else str(test)
-    try:
-        text = str(test) if inline else Path(test).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise _core.PolicyError(f"{file}: not a text file: {error.reason} at byte {error.start}") from None
+    text = whole = str(test)
+    if not inline:
+        text = texts.read(Path(test))
+        whole = texts.with_bases(Path(test), text)
     ends = flag(ends, "ends", _core.CheckError)
-    found = _core.litmus_run(text, Path(file).name, memory_of(memory), plain, ends)
+    found = _core.litmus_run(whole, Path(file).name, memory_of(memory), plain, ends)
     counted = found["stated_states"] if reduce else None
     stated = (found["stated"], counted)
     if bless and not inline and not found["herd"] and stated != (found["found"], counted and found["states"]):

@@ -135,8 +135,7 @@ def _with_table_free(policy: Policy, questions: list[_Case]) -> list[_Case]:
 
 def _is_mainline(policy: Policy) -> bool:
     """Whether a policy replaces nothing, and nothing that it is based on does."""
-    base = _core.policy_parse(policy.text, policy.file, list(policy.programs))["based_on"]
-    return not policy.sections and (base is None or _is_mainline(policies[base]))
+    return _core.policy_parse(policy.text, policy.file, list(policy.programs))["mainline"]
 
 
 @functools.lru_cache(maxsize=256)

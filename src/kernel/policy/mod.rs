@@ -164,8 +164,7 @@ pub fn initiators(file: &File) -> Vec<&'static str> {
 /// The policies that a file is based on, nearest first; what is wrong with the chain `load` says.
 pub fn bases(file: &File) -> Vec<File> {
     let mut chain: Vec<File> = Vec::new();
-    while let Some(base) = chain.last().unwrap_or(file).based_on.as_ref().and_then(|name| builtin(name).ok())
-    {
+    while let Some(base) = base(chain.last().unwrap_or(file)).and_then(Result::ok) {
         if base.name == file.name || chain.iter().any(|f| f.name == base.name) {
             break;
         }
@@ -217,9 +216,12 @@ pub fn load_keeping(
     Ok(code)
 }
 
-/// A policy that another one is based on.
-fn base(name: &str) -> Result<File, String> {
-    builtin(name).map_err(|error| error.message)
+/// The policy that a file is based on: the file that goes with it, else the built-in one of that name.
+fn base(file: &File) -> Option<Result<File, String>> {
+    if let Some(base) = &file.base {
+        return Some(Ok(File::clone(base)));
+    }
+    Some(builtin(file.based_on.as_ref()?).map_err(|error| error.message))
 }
 
 /// A policy on other paths than `linux.kernel`'s: those sections of a kernel text that neither the policy nor one that it

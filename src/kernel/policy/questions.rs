@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{builtin, contexts, kernel, kernels};
+use super::{bases, contexts, kernel, kernels};
 use crate::kernel::text::{File, Section, Stmt, StmtKind, parse};
 
 /// A question: a program that relies on flushes or syncs, and what runs beside it.
@@ -52,12 +52,7 @@ pub fn asked_as(program: &str) -> &str {
 /// The policy and what it is based on, nearest first.
 pub fn chain(file: &File) -> Vec<File> {
     let mut chain = vec![file.clone()];
-    while let Some(base) = chain.last().and_then(|f| f.based_on.clone()).and_then(|n| builtin(&n).ok()) {
-        if chain.iter().any(|f| f.name == base.name) {
-            break; // `load` says so
-        }
-        chain.push(base);
-    }
+    chain.extend(bases(file));
     chain
 }
 

@@ -42,7 +42,12 @@ pub fn kernels(file: &File) -> Result<Kernels, PolicyError> {
         Some((file.file.clone(), fact.clone()))
     };
     // Asked at every run: bases are looked at where they are kept, not copied.
-    let (mut said, mut base) = (says(file), file.based_on.clone());
+    let mut last = file;
+    let mut said = says(last);
+    while let Some(base) = last.base.as_deref().filter(|_| said.is_none()) {
+        (said, last) = (says(base), base);
+    }
+    let mut base = last.based_on.clone();
     for _ in 0..DEEPEST {
         let Some(next) = base.filter(|_| said.is_none()).and_then(|name| shared_builtin(&name).ok()) else {
             break;

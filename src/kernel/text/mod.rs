@@ -4,11 +4,13 @@
 //! the name of another section stands for its body (the macros of `arch/x86/entry/calling.h` work so). [`parse()`]
 //! makes the tree below, [`print()`] is its inverse up to comments and spacing.
 
+mod bundle;
 mod lex;
 mod parse;
 mod print;
 
-pub use parse::{LAZY_MAX_FACTOR, LINUX, parse, parsed, statements};
+pub use bundle::{based_on, behind, parse};
+pub use parse::{LAZY_MAX_FACTOR, LINUX, parsed, statements};
 pub use print::{print, statement};
 
 use super::program::{Alu, Cmp, Copies, Holds, PageKind, Rmw};
@@ -51,6 +53,8 @@ pub struct File {
     pub based_on: Option<String>,
     /// Where it says so.
     pub based_at: Loc,
+    /// That policy, if it is a file: its text goes with this one's.
+    pub base: Option<Box<File>>,
     /// Features without which the policy is inert.
     pub needs: Vec<String>,
     /// What its author or we say it does not do.

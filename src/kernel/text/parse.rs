@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::lex::{Line, Token, lines};
-use super::{Fact, File, Loc, PolicyError, Section, Stmt};
+use super::{Fact, File, Loc, PolicyError, Section, Stmt, bundle};
 use crate::kernel::program::Feature;
 use crate::names;
 
@@ -27,8 +27,8 @@ pub fn parsed() -> u64 {
     PARSED.load(Ordering::Relaxed)
 }
 
-/// Parse a whole file. What is asked more than once about a text takes [`crate::kernel::policy::shared`].
-pub fn parse(file: &str, text: &str) -> Result<File, PolicyError> {
+/// Parse one file, without those that it is based on.
+pub(super) fn one(file: &str, text: &str) -> Result<File, PolicyError> {
     PARSED.fetch_add(1, Ordering::Relaxed);
     let lines = lines(file, text)?;
     Parser { file, lines: &lines, next: 0 }.file()
@@ -129,7 +129,19 @@ impl<'a> Parser<'a> {
             "limits" => out.limits.push(c.text("the limits in quotes")?),
             "based" => {
                 c.expect_word("on")?;
-                let (base, at) = c.word("a policy's name")?;
+                let at = c.here();
+                let base = match c.peek() {
+                    Some((Token::Text(_), _)) => {
+                        let path = c.text("")?;
+                        bundle::path(&path).map_err(|why| PolicyError {
+                            file: self.file.into(),
+                            at,
+                            message: why,
+                        })?;
+                        path
+                    }
+                    _ => c.word("a policy's name, or a file in quotes")?.0,
+                };
                 (out.based_on, out.based_at) = (Some(base), at);
             }
             "needs" => loop {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::bundle::{behind, is_file};
 use super::{Expr, Fact, File, Name, Question, Stmt, StmtKind, Test, Value};
 use crate::kernel::program::{Alu, Cmp, Copies, Holds, PageKind};
 
@@ -26,7 +27,7 @@ pub fn print(file: &File) -> String {
         line(format!("limits \"{limits}\""));
     }
     if let Some(base) = &file.based_on {
-        line(format!("based on {base}"));
+        line(if is_file(base) { format!("based on \"{base}\"") } else { format!("based on {base}") });
     }
     if !file.needs.is_empty() {
         line(format!("needs {}", file.needs.join(", ")));
@@ -74,6 +75,10 @@ pub fn print(file: &File) -> String {
         let place = s.place.as_ref().map_or(String::new(), |p| format!(" @ \"{p}\""));
         let _ = writeln!(out, "\n{}{place}", s.name);
         block(&mut out, &s.body, 1);
+    }
+    if let Some(base) = &file.base {
+        out.push('\n');
+        out.push_str(&behind(&base.file, &print(base)));
     }
     out
 }
