@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import tlbcore as tc
 from tlbcore import _core
 
-__all__ = ["models", "text_of"]
+__all__ = ["models", "text_of", "walking"]
 
 Rng = random.Random
 ZONES = ("danger", "kernel", "entry", "percpu", "user", "nmi", "directmap", "image", "recycled")
@@ -23,13 +23,16 @@ ACCESS = re.compile(r"^ *(?:read|write|let \w+ = load|store) (\w)\b", re.MULTILI
 Lines = list[str]
 
 
-def models(count: int, seed: int) -> Iterator[tuple[int, str]]:
-    """Yield that many models that parse, with their numbers."""
+def models(
+    count: int, seed: int, make: Callable[[int, int], str] | None = None
+) -> Iterator[tuple[int, str]]:
+    """Yield that many models that parse, with their numbers; `make` returns that of a seed and a number."""
+    make = make or text_of
     number = 0
     for _ in range(count):
         while True:
             number += 1
-            text = text_of(seed, number)
+            text = make(seed, number)
             try:
                 _core.policy_code(text, "litmus", [])
             except tc.PolicyError:
@@ -42,6 +45,28 @@ def text_of(seed: int, number: int) -> str:
     """Return the model of a seed and a number."""
     rng = random.Random(f"{seed}/{number}")
     return Draft(rng).text(f"m{seed}-{number}")
+
+
+def walking(seed: int, number: int) -> str:
+    """Return a model in whose columns and handlers walks in software are put in, some with interrupts off."""
+    rng = random.Random(f"walks {seed}/{number}")
+    draft = Draft(rng)
+    draft.tables = rng.random() < 0.7
+    text = draft.text(f"w{seed}-{number}")
+    return put_in(text, rng, lambda: draft.walks())
+
+
+def put_in(text: str, rng: Rng, lines: Callable[[], Lines]) -> str:
+    """Return a text with lines put before some of its statements."""
+    out: Lines = []
+    sections = False
+    for line in text.splitlines():
+        sections |= not line
+        outermost = line.startswith("  ") and not line.startswith(("   ", "  else"))
+        if sections and outermost and rng.random() < 0.3:
+            out += [f"  {new}" for new in lines()]
+        out.append(line)
+    return "\n".join(out) + "\n"
 
 
 def block(name: str, lines: Lines) -> str:
@@ -295,6 +320,11 @@ class Draft:
             lambda: [f"free table {p}"] if self.tables else [f"read {p}"],
         ]
         return rng.choice(choices)()
+
+    def walks(self) -> Lines:
+        """Walk in software: in one go, or with interrupts off, perhaps using nothing."""
+        walk = [self.rng.choice((f"walk {self.page()}", f"walk entries of {self.page()}"))]
+        return ["cli", *walk, "sti"] if self.rng.random() < 0.4 else walk
 
     def shaken(self, lines: Lines) -> Lines:
         """Return the lines with some dropped, swapped with the next, or followed by another op."""

@@ -57,6 +57,11 @@ pub struct Frame {
     pub visited: Bits,
     /// CPUs collected.
     pub targets: Bits,
+    /// Of a walk in software under way: the version of the entry it has loaded last, 0 for none. Which page it is of,
+    /// and at which level, the next op says.
+    pub walked: Bits,
+    /// That entry has fewer rights.
+    pub walked_less: Bits,
     /// This frame is a machine check.
     pub mce: Bits,
     /// Locations.
@@ -238,6 +243,8 @@ pub struct Layout {
     pub paths: Vec<Vec<Path>>,
     /// Upper levels are modelled.
     pub tables: bool,
+    /// Some program walks in software.
+    pub walks: bool,
     /// Where the parts of the patched instruction are among the pages, if the question has text.
     pub text: Option<[usize; 2]>,
     /// Words.

@@ -9,6 +9,7 @@ pub mod faults;
 mod memory;
 mod ops;
 mod translations;
+mod walks;
 
 use super::layout::{Bits, CpuFields, Device, Frame, Layout, PageInfo, Path};
 use super::scope::{Assume, Patched, Role, Scope, Touches};

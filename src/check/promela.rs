@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 use crate::kernel::program::{
     Alu, At, Cmp, Code, Cond, Cr3, Entry, Invpcid, Level, NoFlush, Op, Pages, Pc, Place, ProgId, Reg, Rmw,
-    Set, Slot, Touch, Val, Zone,
+    Set, Slot, Touch, Val, Walk, Zone,
 };
 
 /// What is exported.
@@ -93,6 +93,9 @@ impl Writer<'_> {
 
     fn locals(&mut self) {
         self.line("  byte r0, r1, r2, r3, r4, r5, cur, rem, targets;");
+        if self.code.ops.iter().any(|op| matches!(op, Op::Walk { .. })) {
+            self.line("  byte walked; /* the version a walk in software has loaded */");
+        }
     }
 
     fn isolated(&mut self) -> Result<(), ExportError> {
@@ -266,6 +269,12 @@ impl Writer<'_> {
             }
             Op::HandleCalls => return self.handle(pc, copy),
             Op::Return => format!("goto {done}"),
+            // There is one table, and it stays.
+            Op::Walk { step: Walk::Table | Walk::Last, .. } => "skip".into(),
+            Op::Walk { step: Walk::Leaf, .. } => "walked = pte".into(),
+            Op::Walk { step: Walk::Use, .. } => {
+                "atomic { assert(!(walked == 1 && dead)); walked = 0 }".into()
+            }
             Op::LoadPage { .. } | Op::StorePage { .. } | Op::FreeMm(_) => return Err(self.cannot(pc)),
             Op::Ask { .. } | Op::FlushInfo { .. } | Op::Mask { .. } => return Err(self.cannot(pc)),
             Op::MovCr3 { to: Cr3::Mm { .. }, .. } | Op::Pte { .. } | Op::Touch(_) => {

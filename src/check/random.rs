@@ -392,6 +392,22 @@ fn stirred(seed: u64) -> String {
     out
 }
 
+/// The same text with walks in software put before others: in one go or with interrupts off.
+fn walking(seed: u64) -> String {
+    let mut rng = Rng::new(seed ^ 0x3a1f_0000_0000);
+    let (mut out, mut programs) = (String::new(), false);
+    for line in made(seed, true).lines() {
+        programs |= line.is_empty();
+        let statement = programs && line.starts_with("  ") && !line.starts_with("   ");
+        if statement && !line.starts_with("  else") && rng.one_in(3) {
+            let walk = rng.pick(&["walk a", "walk a", "walk entries of a", "cli\n  walk a\n  sti"]);
+            let _ = writeln!(out, "  {walk}");
+        }
+        let _ = writeln!(out, "{line}");
+    }
+    out
+}
+
 /// The text of a random way to defer a flush: who clears and flushes asks each CPU's flag, and entry and exit of an
 /// isolated CPU set it, load CR3 and flush in some order.
 fn protocol(seed: u64, mut rng: Rng) -> String {
@@ -755,6 +771,11 @@ fn reduced_and_plain_searches_agree_on_random_models_of_every_rule() {
 #[test]
 fn reduced_and_plain_searches_agree_on_random_ways_to_patch_text() {
     run(0..400, 40_000, &patching);
+}
+
+#[test]
+fn reduced_and_plain_searches_agree_on_random_walks_in_software() {
+    run(0..1_500, MOST, &walking);
 }
 
 #[test]

@@ -382,6 +382,11 @@ fn closing(model: &Model, replay: &Replay, moves: &[Move], rule: Violation) -> S
             "cpu {cpu} walks through a page-table page that was freed{at}: what it reads there is anyone's data. {} (S6).",
             rule.name()
         ),
+        (Violation::FreedTableRead, _) => format!(
+            "cpu {cpu} walks in software, and reads a page-table page that was freed{at}: what it finds there is anyone's \
+             data. {} (S12).",
+            rule.name()
+        ),
         (Violation::UnmappedAccess, _) => format!(
             "cpu {cpu} touches memory that the loaded table does not map{at}, and nothing handles the fault. {} (S8).",
             rule.name()

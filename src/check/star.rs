@@ -103,6 +103,8 @@ fn is_of_a_leaf(op: Op) -> bool {
         },
         // LOCKed, of its own bit.
         Op::Mask { .. } => true,
+        // Entries are told by hubs, and what it has loaded is its own, like what a walk of the hardware caches.
+        Op::Walk { .. } => true,
         // What others read, or what comes to them.
         Op::Loop(_) | Op::Each { .. } | Op::Clear | Op::Put | Op::AwaitAcks | Op::Ipi { .. } | Op::Rar(_) => {
             false

@@ -5,7 +5,7 @@
 
 use super::program::{
     Alu, Ask, At, Code, Cond, Cr3, Fence, Index, Op, Pages, Pc, Place, ProgId, REGS, Reg, Set, Slot, Touch,
-    Val,
+    Val, Walk,
 };
 use super::program::{Entry, Invpcid, Level, NoFlush, PcidOf};
 
@@ -58,6 +58,8 @@ pub enum Violation {
     StaleAccessNotReused,
     /// S6: a walk through a cached pointer to a freed page-table page.
     FreedTableWalk,
+    /// S12: a walk in software reads a page-table page that was freed.
+    FreedTableRead,
     /// S7: old code runs after a sync.
     StaleText,
     /// S8: a touch of what the loaded table does not map.
@@ -80,10 +82,11 @@ pub enum Violation {
 
 impl Violation {
     /// Every rule.
-    pub const ALL: [Violation; 12] = [
+    pub const ALL: [Violation; 13] = [
         Violation::StaleAccessReused,
         Violation::StaleAccessNotReused,
         Violation::FreedTableWalk,
+        Violation::FreedTableRead,
         Violation::StaleText,
         Violation::UnmappedAccess,
         Violation::WrongGsAccess,
@@ -101,6 +104,7 @@ impl Violation {
             Violation::StaleAccessReused => "stale_access (reused)",
             Violation::StaleAccessNotReused => "stale_access (not_reused)",
             Violation::FreedTableWalk => "freed_table_walk",
+            Violation::FreedTableRead => "freed_table_read",
             Violation::StaleText => "stale_text",
             Violation::UnmappedAccess => "unmapped_access",
             Violation::WrongGsAccess => "wrong_gs_access",
@@ -226,6 +230,8 @@ pub trait Machine {
     fn store_page(&mut self, cpu: Cpu, page: u8, _v: u64) -> Result<(), Violation> {
         self.touch(cpu, Touch::Write(page))
     }
+    /// A step of a walk in software, by loads from memory.
+    fn walk(&mut self, cpu: Cpu, page: u8, step: Walk) -> Result<(), Violation>;
     /// A workload's own work: ordinary kernel code.
     fn body(&mut self, cpu: Cpu, slot: Slot) -> Result<(), Violation>;
     /// Write page-table entries. `locked`: only called when `ordered(.., Publishes)`.
@@ -289,7 +295,7 @@ pub fn order_of(op: Op) -> Option<Order> {
         Op::AwaitAcks | Op::Irq(_) | Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) => None,
         Op::LoadPage { .. } | Op::StorePage { .. } | Op::Ask { .. } | Op::FlushInfo { .. } => None,
         Op::ReadCr3(_) | Op::Touch(_) | Op::Body(_) | Op::Pte { .. } | Op::FreeTable(_) => None,
-        Op::FreeMm(_) => None,
+        Op::FreeMm(_) | Op::Walk { .. } => None,
         Op::Request(_) | Op::Promise(_) | Op::HandleCalls | Op::OweUser | Op::OweOthers | Op::Return => None,
     }
 }
@@ -411,6 +417,7 @@ fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Resu
             f.set(to, v);
         }
         Op::StorePage { page, v } => m.store_page(cpu, page, f.val(v))?,
+        Op::Walk { page, step } => m.walk(cpu, page, step)?,
         Op::Body(slot) => m.body(cpu, slot)?,
         Op::Pte { pages, level, v, locked } => m.pte(cpu, pages, level, v, locked)?,
         Op::FreeTable(pages) => m.free_table(cpu, pages)?,

@@ -2,7 +2,7 @@
 
 use super::scenario::Path;
 use crate::hw::preset::{Figure, Preset};
-use crate::kernel::program::{At, Code, Feature, Features, Fence, Invpcid, NoFlush, Op};
+use crate::kernel::program::{At, Code, Feature, Features, Fence, Invpcid, NoFlush, Op, Walk};
 
 /// Plain instructions have no source of their own: one cycle each.
 const PLAIN: u64 = 1;
@@ -58,6 +58,9 @@ pub fn name_of(op: Op) -> Option<&'static str> {
         // Priced as a load from the L1 in `Times::new`.
         Op::Fence(Fence::Load | Fence::Store) => "mem_l1",
         Op::AwaitAcks | Op::LoadPage { .. } | Op::StorePage { .. } => "mem_l1",
+        // An entry comes from where the hardware's walks find theirs after a flush.
+        Op::Walk { step: Walk::Use, .. } => "mem_l1",
+        Op::Walk { .. } => "mem_l2",
     })
 }
 
@@ -172,6 +175,8 @@ impl Times {
                     Op::Tlbsync => of(c.tlbsync),
                     Op::Rar(_) => of(c.rar),
                     Op::LoadPage { .. } | Op::StorePage { .. } => of(c.mem_l1),
+                    Op::Walk { step: Walk::Use, .. } => of(c.mem_l1),
+                    Op::Walk { .. } => of(c.mem_l2),
                     Op::Touch(_) | Op::Body(_) | Op::Request(_) | Op::Promise(_) => 0,
                     Op::Pte { locked: true, .. } => of(c.lock),
                     Op::Pte { .. } | Op::FreeTable(_) | Op::FreeMm(_) | Op::OweUser | Op::OweOthers => PLAIN,

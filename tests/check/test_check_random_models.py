@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.random_models import models
+from tests.random_models import models, text_of, walking
 
 import tlbcore as tc
 from tlbcore.reference.explorer import explore_litmus
@@ -34,10 +35,13 @@ def is_conclusive(result: tc.LitmusResult) -> bool:
     return not result.found.startswith("inconclusive")
 
 
-def reductions_agree(count: int, seed: int) -> Counter[str]:
+Make = Callable[[int, int], str]
+
+
+def reductions_agree(count: int, seed: int, make: Make = text_of) -> Counter[str]:
     """Compare reduced and plain searches; return how often which verdict was found."""
     verdicts: Counter[str] = Counter()
-    for number, text in models(count, seed):
+    for number, text in models(count, seed, make):
         plain, reduced = found(text, reduce=False), found(text, reduce=True)
         if plain is None or reduced is None:
             assert plain is reduced, text
@@ -50,10 +54,10 @@ def reductions_agree(count: int, seed: int) -> Counter[str]:
     return verdicts
 
 
-def explorers_agree(count: int, seed: int, most: int) -> Counter[str]:
+def explorers_agree(count: int, seed: int, most: int, make: Make = text_of) -> Counter[str]:
     """Compare the checker with the second explorer on models of at most so many states."""
     verdicts: Counter[str] = Counter()
-    for number, text in models(10 * count, seed):
+    for number, text in models(10 * count, seed, make):
         plain = found(text, reduce=False)
         if plain is None or not is_conclusive(plain) or plain.states > most:
             continue
@@ -96,6 +100,18 @@ def test_both_explorers_agree_on_random_models() -> None:
     verdicts = explorers_agree(200, seed=2, most=250)
     assert sum(verdicts.values()) == 200
     assert len(verdicts) >= 8, verdicts
+
+
+def test_reduced_and_plain_searches_agree_on_walks_in_software() -> None:
+    verdicts = reductions_agree(600, seed=5, make=walking)
+    assert verdicts["violated: freed_table_read"] >= 10, verdicts
+    assert verdicts["verified"] >= 50, verdicts
+
+
+def test_both_explorers_agree_on_walks_in_software() -> None:
+    verdicts = explorers_agree(120, seed=6, most=250, make=walking)
+    assert sum(verdicts.values()) >= 80
+    assert verdicts["violated: freed_table_read"] >= 3, verdicts
 
 
 @pytest.mark.slow

@@ -6,10 +6,10 @@ from typing import Any
 
 from tlbcore.reference._memory import buffered, read
 from tlbcore.reference._model import Model
-from tlbcore.reference._state import Frame, Leaf, Page, State, Violation, put
+from tlbcore.reference._state import Frame, Leaf, Overflow, Page, State, Violation, put
 from tlbcore.reference._translations import cached, maps, walk
 
-__all__ = ["demands", "faults", "kernel_code", "load_page", "store_page", "touch"]
+__all__ = ["demands", "faults", "kernel_code", "load_page", "store_page", "touch", "walk_in_software"]
 
 _BODIES = {"Syscall": "Kernel", "Interrupt": "Kernel", "Idle": "Danger", "Nmi": "Nmi"}
 _DEFINITE = {
@@ -129,6 +129,32 @@ def _run_text(s: State, i: int) -> None:
         raise Violation("stale_text")
 
 
+# -- walks in software -------------------------------------------------------------------------------------------
+
+
+def walk_in_software(m: Model, s: State, i: int, f: Frame, p: int, step: str) -> Frame:
+    """Carry out a step of a walk that reads entries from memory, and return the frame with what it found (H8, S12)."""
+    page = s.pages[p]
+    if s.cpus[i].user:  # page tables and what they map are reached through the direct map
+        raise Violation("unmapped_access")
+    if step != "Use" and any(address == ("entry", p) for address, _, _ in s.cpus[i].buffer):
+        raise Overflow  # its own stores would be forwarded
+    match step:
+        case "Table":
+            if m.regions[p].mm in s.freed:
+                raise Violation("freed_mm")
+            return f._replace(walked=page.table)
+        case "Leaf" | "Last":
+            if f.walked in page.freed:
+                raise Violation("freed_table_read")
+            leaf = None if f.walked is None else dict(page.leaves)[f.walked]
+            return f._replace(walked=leaf if step == "Leaf" and leaf is not None and leaf.rights else None)
+    now, leaf = _current(page), f.walked
+    if leaf is not None and leaf.version in page.dead and not _legal(leaf, now):
+        raise Violation("stale_access (not_reused)" if now is None else "stale_access (reused)")
+    return f._replace(walked=None)
+
+
 # -- the data of pages -------------------------------------------------------------------------------------------
 
 
@@ -156,7 +182,5 @@ def store_page(m: Model, s: State, i: int, p: int, value: int) -> State:
         return s
     bits, shift = m.fields[field]["bits"], m.fields[field]["shift"]
     if value >= 1 << bits:
-        from tlbcore.reference._state import Overflow
-
         raise Overflow
     return buffered(m, s, i, m.where[m.fields[field]["var"], 0], ((1 << bits) - 1) << shift, value << shift)

@@ -269,6 +269,8 @@ def _translation(m: Model, s: State, i: int, f: Frame, name: str, arg: Any) -> D
             f = _set(f, arg["to"], accesses.load_page(m, s, i, f, arg))
         case "StorePage":
             s = accesses.store_page(m, s, i, arg["page"], _value(f, arg["v"]))
+        case "Walk":
+            f = accesses.walk_in_software(m, s, i, f, arg["page"], arg["step"])
         case "MovCr3":
             s = translations.mov_cr3(m, s, i, f, arg)
         case "MovCr4Pge" | "Invlpg" | "Invpcid":

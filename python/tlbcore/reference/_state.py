@@ -69,6 +69,7 @@ class Frame(NamedTuple):
     targets: frozenset[int]
     regs: tuple[int, ...]
     irq: bool  # IF
+    walked: Any = None  # of a walk in software under way: the table it found, then the leaf
 
 
 class Cpu(NamedTuple):

@@ -124,6 +124,7 @@ impl Layout {
             mms: address_spaces(code, &pages),
             pages,
             tables: plan.any(tables),
+            walks: plan.any(|op| matches!(op, Op::Walk { .. })),
             text,
             words: 0,
             bits: (Vec::new(), 0),
@@ -142,7 +143,7 @@ impl Layout {
             for (level, (set, rets)) in plan.runs[cpu].levels.iter().enumerate() {
                 if !set.is_empty() {
                     c.frames[level] = frame(code, set, rets, &ambient, &registers);
-                    c.frames[level].allocate(scope, &mut a);
+                    c.frames[level].allocate(&plan, &mut a);
                 }
             }
             layout.registers(&plan, cpu, &mut c, &mut a);
@@ -490,7 +491,8 @@ impl Location {
 }
 
 impl Frame {
-    fn allocate(&mut self, scope: &Scope, a: &mut Allocator) {
+    fn allocate(&mut self, plan: &Plan<'_>, a: &mut Allocator) {
+        let scope = plan.scope;
         let cpus = scope.roles.len();
         self.at = a.take(width(self.locations.len() as u64));
         self.area = a.take(self.locations.iter().map(Location::area).max().unwrap_or(0));
@@ -502,6 +504,10 @@ impl Frame {
         }
         if self.locations.iter().any(|l| l.targets) {
             self.targets = a.take(cpus as u32);
+        }
+        if self.locations.iter().any(|l| matches!(l.op, Op::Walk { .. })) {
+            self.walked = a.take(plan.version_bits);
+            self.walked_less = a.take(u32::from(plan.rights));
         }
         if scope.mces > 0 {
             self.mce = a.take(1);

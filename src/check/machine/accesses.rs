@@ -23,12 +23,25 @@ impl<const W: usize> Abs<'_, W> {
         if matches!(page.kind, PageKind::User(mm) if self.m.mm(cr3) != usize::from(mm)) {
             return Err(Violation::WrongAddressSpace);
         }
-        let used = self.used(cpu, p, cr3)?;
-        match used {
-            Some(leaf) if leaf.version < dead && live && self.is_harmless(p, leaf) => Ok(()),
-            Some(leaf) if leaf.version < dead && live => Err(Violation::StaleAccessReused),
-            Some(leaf) if leaf.version < dead => Err(Violation::StaleAccessNotReused),
-            _ => Ok(()),
+        match self.used(cpu, p, cr3)? {
+            Some(leaf) => self.uses(p, leaf),
+            None => Ok(()),
+        }
+    }
+
+    /// The memory is used that a leaf maps (SEMANTICS S5).
+    #[inline]
+    pub(super) fn uses(&self, p: usize, leaf: Leaf) -> Result<(), Violation> {
+        let s = &self.m.layout.shared;
+        let (dead, version) = (self.get(s.dead[p]), self.get(s.version[p]));
+        if leaf.version >= dead {
+            return Ok(());
+        }
+        let live = self.present(p) && version >= dead;
+        match live {
+            true if self.is_harmless(p, leaf) => Ok(()),
+            true => Err(Violation::StaleAccessReused),
+            false => Err(Violation::StaleAccessNotReused),
         }
     }
 

@@ -203,11 +203,12 @@ impl<const W: usize> Abs<'_, W> {
         let since = Some(shared.since[p]).filter(|b| b.exists());
         let marks = [shared.dead[p]].into_iter().chain(covered.clone()).chain(since);
         let held = layout.cpus.iter().flat_map(|c| c.tlb[p]).chain(shared.old_leaf[p].iter().copied());
-        self.renumber(shared.version[p], marks, held.filter(|b| b.exists()));
+        let [above, leaves] = self.under_way(p);
+        self.renumber(shared.version[p], marks, held.chain(leaves).filter(|b| b.exists()));
         // `free table` tells the first table of all by its number.
         if self.get(shared.upper[p]) > 1 {
             let held = layout.cpus.iter().flat_map(|c| c.upper[p]).filter(|b| b.exists());
-            self.renumber(shared.upper[p], [shared.freed[p]].into_iter(), held);
+            self.renumber(shared.upper[p], [shared.freed[p]].into_iter(), held.chain(above));
         }
     }
 

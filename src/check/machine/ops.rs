@@ -4,7 +4,7 @@ use super::{Abs, CR3_USER, INIT_MM, Model, NO_MM, Seen};
 use crate::check::layout::{Target, tags};
 use crate::check::scope::InvpcidOrder;
 use crate::kernel::program::{
-    Ask, At, Cr3, Entry, Invpcid, Level, NoFlush, Op, PageKind, Pages, PcidOf, ProgId, Set, Slot, Touch,
+    Ask, At, Cr3, Entry, Invpcid, Level, NoFlush, Op, PageKind, Pages, PcidOf, ProgId, Set, Slot, Touch, Walk,
 };
 use crate::kernel::step::{Cpu, Invalidate, Machine, Order, Violation};
 
@@ -337,6 +337,10 @@ impl<const W: usize> Machine for Abs<'_, W> {
             Some(field) => self.store_field(usize::from(cpu), field, 0, v),
             None => Ok(()),
         }
+    }
+
+    fn walk(&mut self, cpu: Cpu, page: u8, step: Walk) -> Result<(), Violation> {
+        self.walk_in_software(usize::from(cpu), usize::from(page), step)
     }
 
     fn body(&mut self, cpu: Cpu, slot: Slot) -> Result<(), Violation> {

@@ -2,7 +2,7 @@
 
 use super::{Assembler, Result2};
 use crate::kernel::program::{
-    Cr3, Entry, Invpcid, Level, NoFlush, Op, Pages, Part, PcidOf, Slot, Touch, Zone,
+    Cr3, Entry, Invpcid, Level, NoFlush, Op, Pages, Part, PcidOf, Slot, Touch, Walk, Zone,
 };
 use crate::kernel::text::Loc;
 use crate::names::hint;
@@ -103,15 +103,32 @@ impl Assembler<'_> {
             ["owe", "user"] => Op::OweUser,
             ["owe", "others"] => Op::OweOthers,
             _ => {
-                const STARTS: [&str; 21] = [
+                const STARTS: [&str; 22] = [
                     "put", "clear", "await", "mov", "invlpg", "invpcid", "invlpgb", "rar", "read", "write",
                     "touch", "body", "pte", "table", "free", "request", "promise", "handle", "owe", "text",
-                    "run",
+                    "run", "walk",
                 ];
                 let hint = if STARTS.contains(&words[0]) { String::new() } else { hint(words[0], STARTS) };
                 return self.fail(at, format!("`{}` is no op{hint}", words.join(" ")));
             }
         })
+    }
+
+    /// A walk in software: an op for each load, and one for the use of what it found.
+    pub(super) fn walk(&mut self, of: &[&str], at: Loc) -> Result2<()> {
+        let (page, steps) = match of {
+            [page] => (page, &[Walk::Table, Walk::Leaf, Walk::Use][..]),
+            ["entries", "of", page] => (page, &[Walk::Table, Walk::Last][..]),
+            _ => {
+                let of = of.join(" ");
+                return self.fail(at, format!("`walk` takes a page, or `entries of` a page, not `{of}`"));
+            }
+        };
+        let page = self.page(page, at)?;
+        for &step in steps {
+            self.emit(Op::Walk { page, step });
+        }
+        Ok(())
     }
 
     /// INVLPGB's operands: `asid N`, `final`.

@@ -168,6 +168,9 @@ impl Assembler<'_> {
             }
             StmtKind::Plain(words) => {
                 let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                if let ["walk", of @ ..] = words.as_slice() {
+                    return self.walk(of, s.at);
+                }
                 let op = self.plain(&words, s.at)?;
                 self.emit(op);
                 Ok(())

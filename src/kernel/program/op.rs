@@ -221,6 +221,19 @@ pub enum Ask {
     AsidFor(Val),
 }
 
+/// A step of a walk in software: loads from memory, one after the other, and no TLB (SEMANTICS H8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Walk {
+    /// Load the entry above: which table does it point to?
+    Table,
+    /// Load the leaf in that table.
+    Leaf,
+    /// The same, as the last thing the walk does.
+    Last,
+    /// Use the memory that the leaf maps.
+    Use,
+}
+
 /// Index into [`Code::programs`](super::Code::programs).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, serde::Deserialize)]
 pub struct ProgId(pub u8);
@@ -386,6 +399,13 @@ pub enum Op {
         page: u8,
         /// Value.
         v: Val,
+    },
+    /// A step of a walk in software.
+    Walk {
+        /// Of which page.
+        page: u8,
+        /// Which step.
+        step: Walk,
     },
     /// The timed machine charges a workload here; ordinary kernel code.
     Body(Slot),

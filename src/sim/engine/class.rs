@@ -53,7 +53,8 @@ pub(super) fn class_of(op: Op) -> Class {
         Op::ReadCr3(_) | Op::MovCr3 { .. } | Op::MovCr4Pge(_) | Op::Invlpg(_) | Op::Invpcid { .. } => {
             Class::Private
         }
-        Op::LoadPage { .. } | Op::StorePage { .. } => Class::Private,
+        // Entries have no memory here.
+        Op::LoadPage { .. } | Op::StorePage { .. } | Op::Walk { .. } => Class::Private,
         Op::Invlpgb(_) | Op::InvlpgbOf { .. } | Op::InvlpgbAll | Op::Touch(_) => Class::Private,
         Op::Pte { .. } | Op::FreeTable(_) => Class::Private,
         Op::FreeMm(_) => Class::Private,

@@ -81,7 +81,7 @@ fn is_own(op: Op) -> bool {
         Op::Await { .. } | Op::AwaitAcks | Op::Invlpgb(_) | Op::InvlpgbOf { .. } | Op::InvlpgbAll => false,
         Op::Tlbsync | Op::Rar(_) | Op::LoadPage { .. } | Op::StorePage { .. } | Op::Pte { .. } => false,
         Op::FreeTable(_) | Op::FreeMm(_) | Op::Request(_) | Op::Promise(_) | Op::Ipi { .. } => false,
-        Op::FlushInfo { .. } | Op::Mask { .. } => false,
+        Op::FlushInfo { .. } | Op::Mask { .. } | Op::Walk { .. } => false,
     }
 }
 

@@ -13,7 +13,7 @@ use super::super::queue::NEVER;
 use super::{Timed, USER};
 use crate::hw::invalidate::Scope;
 use crate::hw::{Kind as Access, Mmu, PageSize, Pcid, Vpn};
-use crate::kernel::program::{At, Entry, Pages, PcidOf, Set, Zone};
+use crate::kernel::program::{At, Entry, Pages, PcidOf, Set, Walk, Zone};
 use crate::kernel::smp::Call;
 use crate::kernel::step::{Cpu, Machine, Violation};
 
@@ -88,6 +88,8 @@ pub struct Scripted {
     own: Vec<u8>,
     /// By CPU and frame.
     visited: Vec<[u64; 3]>,
+    /// By CPU and frame: the version of the entry that a walk in software has loaded, 0 for none.
+    walked: Vec<[u64; 3]>,
     /// The frame that runs.
     pub level: usize,
     /// The CPU a loop goes to next.
@@ -113,6 +115,7 @@ impl Scripted {
             owes: vec![0; n],
             own,
             visited: vec![[0; 3]; n],
+            walked: vec![[0; 3]; n],
             level: 0,
             pick: None,
             takes: None,
@@ -276,6 +279,26 @@ impl Scripted {
             Some(used) if used < dead => Err(Violation::StaleAccessNotReused),
             _ => Ok(()),
         }
+    }
+
+    /// A step of a walk in software. Tables are not freed here (the question is refused), so the one above is there.
+    fn walk_in_software(&mut self, cpu: Cpu, page: usize, step: Walk) -> Result<(), Violation> {
+        if step != Walk::Use && self.own_entries(cpu, page) > 0 {
+            return Err(Violation::Overflow);
+        }
+        let (dead, found) = (self.dead[page], &mut self.walked[usize::from(cpu)][self.level]);
+        let (version, live) = (self.version[page], self.mapped[page]);
+        match step {
+            Walk::Table | Walk::Last => *found = 0,
+            Walk::Leaf => *found = if live { version } else { 0 },
+            Walk::Use => match std::mem::take(found) {
+                0 => {}
+                used if used >= dead => {}
+                _ if live && version >= dead => return Err(Violation::StaleAccessReused),
+                _ => return Err(Violation::StaleAccessNotReused),
+            },
+        }
+        Ok(())
     }
 
     /// Code of this zone runs.

@@ -161,7 +161,7 @@ rows! {
             Breaks("a walk between them may be through a freed mm"), Breaks("a CPU held between them what a promise made dead"), Moot];
     OtherInvalidation: "other invalidations, other writes of CR3, broadcasts",
         None, [Breaks("what is cached between them is not undone by it, or its order against promises is seen"), Breaks("as above"), Moot, Moot, Breaks("what is loaded may have been freed"), Moot, Moot];
-    Access: "touches of a tracked page, loads and stores through one, bodies that use one",
+    Access: "touches of a tracked page, loads and stores through one, bodies that use one, steps of a walk in software",
         None, [Breaks(LOOKS), Breaks(LOOKS), Breaks(LOOKS), Moot, Breaks(LOOKS), Moot, Moot];
     Shared: "locked ops, waits, full fences, other loads, `mm_cpumask`, remote calls, `cli`, marks of owed flushes",
         None, [Breaks(SHARED), Moot, Moot, Moot, Moot, Moot, Breaks(SHARED)];
@@ -204,7 +204,7 @@ fn class_of(op: Op) -> Class {
         Op::Touch(Touch::Zone(Zone::Entry)) => Class::EmptyTouchEntry,
         Op::Touch(Touch::Zone(_)) | Op::Body(_) => Class::EmptyTouch,
         Op::Touch(Touch::Read(_) | Touch::Write(_) | Touch::Text) => Class::Access,
-        Op::LoadPage { .. } | Op::StorePage { .. } => Class::Access,
+        Op::LoadPage { .. } | Op::StorePage { .. } | Op::Walk { .. } => Class::Access,
         Op::MovCr3 { to: Cr3::Kernel, keep: NoFlush::Keep } => Class::MovCr3Kernel,
         Op::Invpcid { kind: Invpcid::AllGlobal, .. } | Op::MovCr4Pge(_) => Class::FlushAll,
         Op::MovCr3 { .. } | Op::Invlpg(_) | Op::Invpcid { .. } => Class::OtherInvalidation,

@@ -4,7 +4,7 @@ use super::super::USER;
 use super::{Scripted, Stored};
 use crate::hw::invalidate::{Invpcid as HwInvpcid, Scope};
 use crate::kernel::program::{
-    Ask, At, Cr3, Entry, Invpcid, Level, NoFlush, Op, Pages, Pc, ProgId, Set, Slot, Touch, Zone,
+    Ask, At, Cr3, Entry, Invpcid, Level, NoFlush, Op, Pages, Pc, ProgId, Set, Slot, Touch, Walk, Zone,
 };
 use crate::kernel::step::{Cpu, Invalidate, Machine, Order, Violation};
 
@@ -210,6 +210,11 @@ impl Machine for Scripted {
             Touch::Read(page) | Touch::Write(page) => self.access(cpu, usize::from(page), true),
             Touch::Text => Ok(()),
         }
+    }
+
+    fn walk(&mut self, cpu: Cpu, page: u8, step: Walk) -> Result<(), Violation> {
+        self.t.walk(cpu, page, step)?;
+        self.walk_in_software(cpu, usize::from(page), step)
     }
 
     fn body(&mut self, cpu: Cpu, slot: Slot) -> Result<(), Violation> {
