@@ -23,9 +23,7 @@ ACCESS = re.compile(r"^ *(?:read|write|let \w+ = load|store) (\w)\b", re.MULTILI
 Lines = list[str]
 
 
-def models(
-    count: int, seed: int, make: Callable[[int, int], str] | None = None
-) -> Iterator[tuple[int, str]]:
+def models(count: int, seed: int, make: Callable[[int, int], str] | None = None) -> Iterator[tuple[int, str]]:
     """Yield that many models that parse, with their numbers; `make` returns that of a seed and a number."""
     make = make or text_of
     number = 0
