@@ -34,6 +34,9 @@ pub fn setup(model: &Model) -> Result<Setup, &'static str> {
     if model.layout.tables {
         return Err("it frees page tables, and the timed engine's walks go through none");
     }
+    if model.layout.graces != 0 {
+        return Err("it waits for grace periods, and the timed engine's take as long as a scenario says");
+    }
     if model.scope.frames.iter().any(|f| !f.is_empty()) {
         return Err("it tracks the data of pages, and the timed engine keeps none");
     }

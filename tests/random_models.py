@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import tlbcore as tc
 from tlbcore import _core
 
-__all__ = ["models", "text_of", "walking"]
+__all__ = ["models", "text_of", "waiting", "walking"]
 
 Rng = random.Random
 ZONES = ("danger", "kernel", "entry", "percpu", "user", "nmi", "directmap", "image", "recycled")
@@ -52,6 +52,22 @@ def walking(seed: int, number: int) -> str:
     draft.tables = rng.random() < 0.7
     text = draft.text(f"w{seed}-{number}")
     return put_in(text, rng, lambda: draft.walks())
+
+
+def waiting(seed: int, number: int) -> str:
+    """Return a model with read-side sections, walks in them, and waits for grace periods before tables are freed."""
+    rng = random.Random(f"grace {seed}/{number}")
+    draft = Draft(rng)
+    draft.tables = True
+    text = draft.text(f"g{seed}-{number}")
+    text = put_in(text, rng, lambda: draft.sections())
+    if rng.random() < 0.4:
+        text = re.sub(r"^  (free table \w)$", r"  synchronize\n  \1", text, flags=re.MULTILINE)
+    elif rng.random() < 0.5:
+        text = re.sub(r"^  free table (\w)$", r"  call later freeing", text, flags=re.MULTILINE)
+    if "call later" in text:
+        text += block("freeing", [f"free table {draft.page()}"])
+    return text
 
 
 def put_in(text: str, rng: Rng, lines: Callable[[], Lines]) -> str:
@@ -323,6 +339,24 @@ class Draft:
         """Walk in software: in one go, or with interrupts off, perhaps using nothing."""
         walk = [self.rng.choice((f"walk {self.page()}", f"walk entries of {self.page()}"))]
         return ["cli", *walk, "sti"] if self.rng.random() < 0.4 else walk
+
+    def sections(self) -> Lines:
+        """Walk in a read-side section, or do something else about grace periods."""
+        walk = self.rng.choice((f"walk {self.page()}", f"walk entries of {self.page()}"))
+        return self.rng.choice(
+            (
+                ["rcu lock", walk, "rcu unlock"],
+                ["rcu lock", walk, "rcu unlock"],
+                ["cli", walk, "sti"],
+                [walk],
+                ["rcu unwatch", walk, "rcu watch"],
+                ["rcu unwatch"],
+                ["rcu watch"],
+                ["rcu lock"],
+                ["synchronize"],
+                ["call later freeing"] if self.tables else ["synchronize"],
+            )
+        )
 
     def shaken(self, lines: Lines) -> Lines:
         """Return the lines with some dropped, swapped with the next, or followed by another op."""

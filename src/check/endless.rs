@@ -61,6 +61,7 @@ impl Model {
             | Action::Take(_)
             | Action::Drain
             | Action::Irq
+            | Action::Later
             | Action::Switch => true,
             Action::Enter | Action::EnterBy(_) => self.role(usize::from(cpu)).left != UNBOUNDED,
             Action::Use | Action::Device | Action::Nmi | Action::Mce => false,

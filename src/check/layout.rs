@@ -62,6 +62,10 @@ pub struct Frame {
     pub walked: Bits,
     /// That entry has fewer rights.
     pub walked_less: Bits,
+    /// A read-side section of this frame is open.
+    pub reads: Bits,
+    /// RCU watches because of this frame, an interrupt or NMI.
+    pub watch: Bits,
     /// This frame is a machine check.
     pub mce: Bits,
     /// Locations.
@@ -112,6 +116,20 @@ pub enum Target {
     },
 }
 
+/// A program that waits for a grace period.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Later {
+    /// Its index in the layout's `laters` plus one; 0 for none.
+    pub run: Bits,
+    /// The grace period has begun.
+    pub begun: Bits,
+    /// CPUs that it still waits for, a bit each.
+    pub waits: Bits,
+}
+
+/// How many of a CPU's programs wait for grace periods at a time.
+pub const LATERS: usize = 2;
+
 /// Fields of one CPU.
 #[derive(Clone, Debug, Default)]
 pub struct CpuFields {
@@ -159,6 +177,12 @@ pub struct CpuFields {
     pub serving: Bits,
     /// Targets that have not acknowledged.
     pub waits: Bits,
+    /// RCU does not watch what this CPU does at level 0.
+    pub unwatched: Bits,
+    /// CPUs that the grace period it has asked for still waits for.
+    pub grace: Bits,
+    /// Programs to run after grace periods, oldest first; none where it asks for none.
+    pub later: Vec<Later>,
     /// Versions of each page below this are covered by this CPU's request.
     pub covered: [Bits; MAX_PAGES],
     /// `user_pcid_flush_mask`, a bit per ASID, and `invalidate_other` above.
@@ -245,6 +269,10 @@ pub struct Layout {
     pub tables: bool,
     /// Some program walks in software.
     pub walks: bool,
+    /// CPUs that ask for grace periods, a bit each.
+    pub graces: u8,
+    /// Programs that run after one.
+    pub laters: Vec<ProgId>,
     /// Where the parts of the patched instruction are among the pages, if the question has text.
     pub text: Option<[usize; 2]>,
     /// Words.

@@ -6,6 +6,7 @@
 
 mod accesses;
 pub mod faults;
+mod grace;
 mod memory;
 mod ops;
 mod translations;
@@ -364,6 +365,7 @@ impl<'a, const W: usize> Abs<'a, W> {
         let outcome = step::step(&self.m.code, &mut frame, self, cpu as Cpu);
         if let Some(page) = self.fault.take() {
             self.end_in_fault(cpu, page, &before);
+            self.pass(cpu);
             return Outcome::Done;
         }
         match outcome {
@@ -372,8 +374,9 @@ impl<'a, const W: usize> Abs<'a, W> {
                 self.keep(cpu, level, &frame);
                 self.done(cpu, level);
             }
-            Outcome::Wait | Outcome::Violated(_) => {}
+            Outcome::Wait | Outcome::Violated(_) => return outcome,
         }
+        self.pass(cpu);
         outcome
     }
 
@@ -389,6 +392,10 @@ impl<'a, const W: usize> Abs<'a, W> {
         }
         if level == 0 {
             self.set(c.irqs, 1);
+        } else {
+            for b in [f.reads, f.watch].into_iter().filter(|b| b.exists()) {
+                self.set(b, 0);
+            }
         }
     }
 

@@ -35,6 +35,8 @@ pub enum Action {
     Use,
     /// Deliver the pending interrupt.
     Irq,
+    /// A program starts whose grace period is over.
+    Later,
     /// Deliver an NMI.
     Nmi,
     /// Deliver a machine check.

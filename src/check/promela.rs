@@ -277,6 +277,8 @@ impl Writer<'_> {
             }
             Op::LoadPage { .. } | Op::StorePage { .. } | Op::FreeMm(_) => return Err(self.cannot(pc)),
             Op::Ask { .. } | Op::FlushInfo { .. } | Op::Mask { .. } => return Err(self.cannot(pc)),
+            // Who is in a section depends on interrupts and context tracking, which this export does not have.
+            Op::Rcu(_) | Op::CallLater(_) => return Err(self.cannot(pc)),
             Op::MovCr3 { to: Cr3::Mm { .. }, .. } | Op::Pte { .. } | Op::Touch(_) => {
                 return Err(self.cannot(pc));
             }

@@ -392,20 +392,54 @@ fn stirred(seed: u64) -> String {
     out
 }
 
-/// The same text with walks in software put before others: in one go or with interrupts off.
-fn walking(seed: u64) -> String {
+/// The same text with lines of `what` put before one statement in five.
+fn put_in(seed: u64, text: &str, what: &[&str]) -> String {
     let mut rng = Rng::new(seed ^ 0x3a1f_0000_0000);
     let (mut out, mut programs) = (String::new(), false);
-    for line in made(seed, true).lines() {
+    for line in text.lines() {
         programs |= line.is_empty();
         let statement = programs && line.starts_with("  ") && !line.starts_with("   ");
-        if statement && !line.starts_with("  else") && rng.one_in(3) {
-            let walk = rng.pick(&["walk a", "walk a", "walk entries of a", "cli\n  walk a\n  sti"]);
-            let _ = writeln!(out, "  {walk}");
+        if statement && !line.starts_with("  else") && rng.one_in(5) {
+            let _ = writeln!(out, "  {}", rng.pick(what));
         }
         let _ = writeln!(out, "{line}");
     }
     out
+}
+
+/// Walks in software: in one go or with interrupts off, most behind the CPU's own stores.
+fn walking(seed: u64) -> String {
+    let walks = [
+        "fence\n  walk a",
+        "fence\n  walk a",
+        "fence\n  walk entries of a",
+        "walk a",
+        "fence\n  cli\n  walk entries of a\n  sti",
+    ];
+    put_in(seed, &text(seed), &walks)
+}
+
+/// Read-side sections, walks in them, and waits for grace periods before a table is freed or an address relied on.
+fn waiting(seed: u64) -> String {
+    let mut rng = Rng::new(seed ^ 0x6bac_0000_0000);
+    let mut waits = String::new();
+    for line in text(seed).lines() {
+        let hands_on = line == "  promise a" || line.starts_with("  free table");
+        if hands_on && rng.one_in(2) {
+            let what = ["synchronize", "synchronize", "call later handler"];
+            let _ = writeln!(waits, "  {}", rng.pick(&what));
+        }
+        let _ = writeln!(waits, "{line}");
+    }
+    let sections = [
+        "fence\n  rcu lock\n  walk a\n  rcu unlock",
+        "fence\n  rcu lock\n  walk entries of a\n  rcu unlock",
+        "fence\n  cli\n  walk entries of a\n  sti",
+        "rcu unwatch\n  walk a\n  rcu watch",
+        "rcu unwatch",
+        "rcu watch",
+    ];
+    put_in(seed, &waits, &sections)
 }
 
 /// The text of a random way to defer a flush: who clears and flushes asks each CPU's flag, and entry and exit of an
@@ -775,7 +809,12 @@ fn reduced_and_plain_searches_agree_on_random_ways_to_patch_text() {
 
 #[test]
 fn reduced_and_plain_searches_agree_on_random_walks_in_software() {
-    run(0..1_500, MOST, &walking);
+    run(0..1_200, 40_000, &walking);
+}
+
+#[test]
+fn reduced_and_plain_searches_agree_on_random_grace_periods() {
+    run(0..1_200, 40_000, &waiting);
 }
 
 #[test]

@@ -55,7 +55,8 @@ impl Symmetry {
             });
             // `mm_cpumask` names CPUs in shared words, which are not sorted along.
             let masked = m.layout.shared.masks.iter().any(|b| b.exists());
-            !loops && !c.waits.exists() && !masked && !m.scope.names_cpu(i)
+            let asks = c.grace.exists() || !c.later.is_empty();
+            !loops && !asks && !c.waits.exists() && !masked && !m.scope.names_cpu(i)
         };
         let mut classes: Vec<Vec<usize>> = Vec::new();
         for i in (0..n).filter(|&i| quiet(i)) {
@@ -74,10 +75,12 @@ impl Symmetry {
                 for o in others {
                     let c = &m.layout.cpus[o];
                     let named = |f: &Frame| f.visited.exists() || f.targets.exists() || f.cur.exists();
-                    if c.waits.exists() || c.frames.iter().any(named) {
+                    let graces = || c.later.iter().map(|l| l.waits).chain([c.grace]).filter(|b| b.exists());
+                    if c.waits.exists() || graces().next().is_some() || c.frames.iter().any(named) {
                         holders.push(o);
                     }
                     masks.push(c.waits);
+                    masks.extend(graces());
                     for f in &c.frames {
                         masks.extend([f.visited, f.targets]);
                         numbers.push(f.cur);

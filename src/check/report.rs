@@ -145,6 +145,7 @@ fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepVi
         Action::Use => "(ordinary kernel code)".into(),
         Action::Switch => "(switch_mm to the other ASID)".into(),
         Action::Irq => "(interrupt)".into(),
+        Action::Later => "(a grace period is over)".into(),
         Action::Nmi => "(NMI)".into(),
         Action::Mce => "(#MC)".into(),
         Action::Fill(p) if model.layout.pages[usize::from(p)].kind == PageKind::Text => {

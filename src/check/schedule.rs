@@ -27,6 +27,7 @@ pub fn format(model: &Model, moves: &[Move]) -> String {
             Action::Use => "use".into(),
             Action::Switch => "switch".into(),
             Action::Irq => "irq".into(),
+            Action::Later => "later".into(),
             Action::Nmi => "nmi".into(),
             Action::Mce => "mce".into(),
             Action::Fill(p) => format!("fill:{}", page(p)),
@@ -97,6 +98,7 @@ pub fn parse(model: &Model, text: &str) -> Result<Vec<Move>, CheckError> {
             "use" => Action::Use,
             "switch" => Action::Switch,
             "irq" => Action::Irq,
+            "later" => Action::Later,
             "nmi" => Action::Nmi,
             "mce" => Action::Mce,
             "fill" => Action::Fill(page()?),
@@ -104,7 +106,7 @@ pub fn parse(model: &Model, text: &str) -> Result<Vec<Move>, CheckError> {
             "drop" => Action::Drop(page()?),
             _ => {
                 return Err(bad(
-                    "actions are step, pick, take, drain, enter, device, use, switch, irq, nmi, mce, fill, fill-upper and drop",
+                    "actions are step, pick, take, drain, enter, device, use, switch, irq, later, nmi, mce, fill, fill-upper and drop",
                 ));
             }
         };

@@ -31,7 +31,7 @@
 use super::machine::Model;
 use super::scope::{CheckError, Rest, Scope};
 use super::{BUFFERS, Question};
-use crate::kernel::program::{Ask, At, Cond, Fence, Op, Pc, Place, Reg, Set, Zone};
+use crate::kernel::program::{Ask, At, Cond, Fence, Op, Pc, Place, Rcu, Reg, Set, Zone};
 use crate::kernel::step::NO_PC;
 
 /// A scope in which one CPU stands for each kind of leaf, if there are more; and does one stand for any number?
@@ -105,6 +105,9 @@ fn is_of_a_leaf(op: Op) -> bool {
         Op::Mask { .. } => true,
         // Entries are told by hubs, and what it has loaded is its own, like what a walk of the hardware caches.
         Op::Walk { .. } => true,
+        // Of its own section; who waits for sections does so for all CPUs in one op, like a wait for acknowledgements.
+        Op::Rcu(Rcu::Lock | Rcu::Unlock | Rcu::Watch | Rcu::Unwatch) => true,
+        Op::Rcu(Rcu::Start | Rcu::Wait) | Op::CallLater(_) => false,
         // What others read, or what comes to them.
         Op::Loop(_) | Op::Each { .. } | Op::Clear | Op::Put | Op::AwaitAcks | Op::Ipi { .. } | Op::Rar(_) => {
             false

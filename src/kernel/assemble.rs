@@ -91,7 +91,7 @@ pub fn assemble(
         section_of_contexts(&s.name)
             || any(
                 &s.body,
-                &|k| matches!(k, StmtKind::Use(n) | StmtKind::Ipi(_, n) if section_of_contexts(n)),
+                &|k| matches!(k, StmtKind::Use(n) | StmtKind::Ipi(_, n) | StmtKind::CallLater(n) if section_of_contexts(n)),
             )
     });
     chain.extend(features.has(Feature::Fred).then_some(kernels.fred));
@@ -195,7 +195,9 @@ struct Assembler<'a> {
     temps: usize,
     in_each: bool,
     breaks: Vec<Vec<usize>>,
-    /// Programs an `ipi` names, still to be assembled.
+    /// Somebody waits for a grace period: elsewhere nothing asks whether RCU watches.
+    graces: bool,
+    /// Programs an `ipi` or `call later` names, still to be assembled.
     handlers: Vec<(String, Span)>,
     span: Span,
     line: String,
@@ -228,7 +230,14 @@ impl<'a> Assembler<'a> {
             files: chain.iter().map(|f| f.file.clone()).collect(),
             places: Vec::new(),
         };
+        let waits = |k: &StmtKind| match k {
+            StmtKind::CallLater(_) => true,
+            StmtKind::Use(word) => word == "synchronize",
+            _ => false,
+        };
+        let graces = chain.iter().flat_map(|f| &f.sections).any(|s| any(&s.body, &waits));
         Assembler {
+            graces,
             chain,
             features,
             code,
@@ -286,7 +295,9 @@ impl<'a> Assembler<'a> {
                     return Err(PolicyError {
                         file: self.code.files[usize::from(span.file)].clone(),
                         at: Loc { line: span.line, col: span.col },
-                        message: format!("`ipi` names the section `{name}`, which is not defined{hint}"),
+                        message: format!(
+                            "`ipi` or `call later` names the section `{name}`, which is not defined{hint}"
+                        ),
                     });
                 }
                 self.program(&name)?;
@@ -491,7 +502,7 @@ fn any(body: &[Stmt], f: &dyn Fn(&StmtKind) -> bool) -> bool {
 }
 
 fn names_section(body: &[Stmt], name: &str) -> bool {
-    any(body, &|k| matches!(k, StmtKind::Use(n) | StmtKind::Ipi(_, n) if n == name))
+    any(body, &|k| matches!(k, StmtKind::Use(n) | StmtKind::Ipi(_, n) | StmtKind::CallLater(n) if n == name))
 }
 
 fn puts(body: &[Stmt]) -> bool {

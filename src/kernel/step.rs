@@ -4,8 +4,8 @@
 //! op that needs an empty store buffer waits until the machine says it is.
 
 use super::program::{
-    Alu, Ask, At, Code, Cond, Cr3, Fence, Index, Op, Pages, Pc, Place, ProgId, REGS, Reg, Set, Slot, Touch,
-    Val, Walk,
+    Alu, Ask, At, Code, Cond, Cr3, Fence, Index, Op, Pages, Pc, Place, ProgId, REGS, Rcu, Reg, Set, Slot,
+    Touch, Val, Walk,
 };
 use super::program::{Entry, Invpcid, Level, NoFlush, PcidOf};
 
@@ -232,6 +232,12 @@ pub trait Machine {
     }
     /// A step of a walk in software, by loads from memory.
     fn walk(&mut self, cpu: Cpu, page: u8, step: Walk) -> Result<(), Violation>;
+    /// What a CPU does about grace periods. `Start` only when `ordered(.., Publishes)`; `Wait` only when [`Machine::graced`].
+    fn rcu(&mut self, cpu: Cpu, what: Rcu) -> Result<(), Violation>;
+    /// Is the grace period over that this CPU has asked for?
+    fn graced(&self, cpu: Cpu) -> bool;
+    /// Run a program on this CPU once a grace period is over.
+    fn call_later(&mut self, cpu: Cpu, run: ProgId) -> Result<(), Violation>;
     /// A workload's own work: ordinary kernel code.
     fn body(&mut self, cpu: Cpu, slot: Slot) -> Result<(), Violation>;
     /// Write page-table entries. `locked`: only called when `ordered(.., Publishes)`.
@@ -296,6 +302,9 @@ pub fn order_of(op: Op) -> Option<Order> {
         Op::LoadPage { .. } | Op::StorePage { .. } | Op::Ask { .. } | Op::FlushInfo { .. } => None,
         Op::ReadCr3(_) | Op::Touch(_) | Op::Body(_) | Op::Pte { .. } | Op::FreeTable(_) => None,
         Op::FreeMm(_) | Op::Walk { .. } => None,
+        // ct_kernel_enter_state and ct_kernel_exit_state are one locked operation each; synchronize_rcu takes locks.
+        Op::Rcu(Rcu::Watch | Rcu::Unwatch | Rcu::Start) => Some(Order::Publishes),
+        Op::Rcu(Rcu::Lock | Rcu::Unlock | Rcu::Wait) | Op::CallLater(_) => None,
         Op::Request(_) | Op::Promise(_) | Op::HandleCalls | Op::OweUser | Op::OweOthers | Op::Return => None,
     }
 }
@@ -327,6 +336,7 @@ fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Resu
         }
         Op::AwaitAcks if !m.acked(cpu) => return Ok(Outcome::Wait),
         Op::Tlbsync if !m.tlbsync(cpu) => return Ok(Outcome::Wait),
+        Op::Rcu(Rcu::Wait) if !m.graced(cpu) => return Ok(Outcome::Wait),
         _ => {}
     }
     m.charge(cpu, pc, op);
@@ -418,6 +428,8 @@ fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Resu
         }
         Op::StorePage { page, v } => m.store_page(cpu, page, f.val(v))?,
         Op::Walk { page, step } => m.walk(cpu, page, step)?,
+        Op::Rcu(what) => m.rcu(cpu, what)?,
+        Op::CallLater(run) => m.call_later(cpu, run)?,
         Op::Body(slot) => m.body(cpu, slot)?,
         Op::Pte { pages, level, v, locked } => m.pte(cpu, pages, level, v, locked)?,
         Op::FreeTable(pages) => m.free_table(cpu, pages)?,

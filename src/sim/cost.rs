@@ -2,7 +2,7 @@
 
 use super::scenario::Path;
 use crate::hw::preset::{Figure, Preset};
-use crate::kernel::program::{At, Code, Feature, Features, Fence, Invpcid, NoFlush, Op, Walk};
+use crate::kernel::program::{At, Code, Feature, Features, Fence, Invpcid, NoFlush, Op, Rcu, Walk};
 
 /// Plain instructions have no source of their own: one cycle each.
 const PLAIN: u64 = 1;
@@ -61,6 +61,9 @@ pub fn name_of(op: Op) -> Option<&'static str> {
         // An entry comes from where the hardware's walks find theirs after a flush.
         Op::Walk { step: Walk::Use, .. } => "mem_l1",
         Op::Walk { .. } => "mem_l2",
+        // The locked operation of context tracking.
+        Op::Rcu(Rcu::Watch | Rcu::Unwatch) => "lock",
+        Op::Rcu(_) | Op::CallLater(_) => return None,
     })
 }
 
@@ -177,6 +180,9 @@ impl Times {
                     Op::LoadPage { .. } | Op::StorePage { .. } => of(c.mem_l1),
                     Op::Walk { step: Walk::Use, .. } => of(c.mem_l1),
                     Op::Walk { .. } => of(c.mem_l2),
+                    Op::Rcu(Rcu::Watch | Rcu::Unwatch) => of(c.lock),
+                    Op::Rcu(Rcu::Wait) => 0,
+                    Op::Rcu(_) | Op::CallLater(_) => PLAIN,
                     Op::Touch(_) | Op::Body(_) | Op::Request(_) | Op::Promise(_) => 0,
                     Op::Pte { locked: true, .. } => of(c.lock),
                     Op::Pte { .. } | Op::FreeTable(_) | Op::FreeMm(_) | Op::OweUser | Op::OweOthers => PLAIN,

@@ -407,6 +407,11 @@ impl Engine {
                         return;
                     }
                 }
+                Class::Grace => {
+                    if !self.run_grace(cpu, top, due, limit, driven) {
+                        return;
+                    }
+                }
                 Class::Acks => {
                     if !self.run_acks(cpu, top, due, limit, driven) {
                         return;

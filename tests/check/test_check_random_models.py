@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.random_models import models, text_of, walking
+from tests.random_models import models, text_of, waiting, walking
 
 import tlbcore as tc
 from tlbcore.reference.explorer import explore_litmus
@@ -111,6 +111,20 @@ def test_reduced_and_plain_searches_agree_on_walks_in_software() -> None:
 def test_both_explorers_agree_on_walks_in_software() -> None:
     verdicts = explorers_agree(120, seed=6, most=250, make=walking)
     assert sum(verdicts.values()) >= 80
+    assert verdicts["violated: freed_table_read"] >= 3, verdicts
+
+
+def test_reduced_and_plain_searches_agree_on_grace_periods() -> None:
+    verdicts = reductions_agree(600, seed=7, make=waiting)
+    assert verdicts["violated: freed_table_read"] >= 10, verdicts
+    assert verdicts["violated: deadlock"] >= 10, verdicts
+    assert verdicts["verified"] >= 50, verdicts
+
+
+def test_both_explorers_agree_on_grace_periods() -> None:
+    verdicts = explorers_agree(120, seed=8, most=250, make=waiting)
+    assert sum(verdicts.values()) >= 80
+    assert verdicts["verified"] >= 10, verdicts
     assert verdicts["violated: freed_table_read"] >= 3, verdicts
 
 

@@ -46,6 +46,10 @@ OPS: dict[str, tuple[str, int]] = {
     "invlpgb all; tlbsync": (AMD, C.invlpgb + C.tlbsync),
     "rar others": (RAR, C.rar),
     "cli; sti; cli": (INTEL, 3 * PLAIN),
+    "walk entries of p": (INTEL, 2 * C.mem_l2),
+    "walk p": (INTEL, 2 * C.mem_l2 + C.mem_l1),
+    # Where nobody waits for a grace period they are no ops.
+    "rcu lock; rcu watch; rcu unwatch; rcu unlock; lfence": (INTEL, C.mem_l1),
 }
 
 
@@ -54,7 +58,7 @@ def took(base: str, lines: str, **changed: int) -> int:
     body = "".join(f"  {line}\n" for line in lines.split("; ")) or "  touch percpu\n"
     policy = tc.Policy(
         text='policy priced\n  "One op more on the way into the kernel."\n  source "made up"\n'
-        "  var v : 2 bits, per cpu, starts 0\n  var s : 2 bits, shared, starts 0\n\n"
+        "  page p : vmalloc\n  var v : 2 bits, per cpu, starts 0\n  var s : 2 bits, shared, starts 0\n\n"
         f"ct_enter\n{body}"
     )
     work = load(actor("spin", 0, 1, 2, 3), actor("interrupts", 2, us=100, body_ps=0, cause="tick"), us=150)
@@ -149,3 +153,41 @@ def test_every_priced_cost_has_a_row() -> None:
         dearer = {name: COST[name] + 10}
         paid = [took(base, op, **dearer) - took(base, "", **dearer) for op, (base, _) in OPS.items()]
         assert paid != [cycles for _, cycles in OPS.values()], f"no row is of {name}"
+
+
+def flushing(lines: str, more: str = "") -> tc.Policy:
+    """Return a policy that asks nobody, and has these lines behind its flush."""
+    return tc.Policy(
+        text='policy alone\n  "Nobody else is asked."\n  source "made up"\n\nflush_kernel_range\n  flush_here\n'
+        + "".join(f"  {line}\n" for line in lines.split("; ") if line)
+        + more
+    )
+
+
+@pytest.mark.parametrize(("call", "periods"), [((), 1), ((140, 100), 2), ((160, 100), 1)])
+def test_a_grace_period_takes_what_the_scenario_says_and_again_while_a_stay_goes_on(
+    call: tuple[int, ...], periods: int
+) -> None:
+    """The unmap is at 150 us, a period takes 50 us; a call of another CPU begins at so many us and takes so many."""
+
+    def request(lines: str) -> int:
+        others = [actor("spin", 0, 1, 2, 3)]
+        if call:
+            begins, takes = call
+            calls = {"base_ps": takes * 1_000_000, "kernel_pages": 0, "user_pages": 0, "by": "syscall"}
+            others = [actor("spin", 0, 1, 3), actor("syscalls", 2, us=begins, **calls)]
+        work = load(*others, steps("vunmap", 3, 0, us=150), us=290, rcu_ms=0.05)
+        result = tc.simulate(work, machine=machine(INTEL), policy=flushing(lines))
+        assert result.violation is None
+        return int(result.table["flush_request_ps"][0])
+
+    assert request("synchronize") - request("") == periods * 50_000_000 + PLAIN * 1000
+
+
+@pytest.mark.parametrize(("until", "interrupted"), [(140, 0), (180, 1)])
+def test_what_is_called_later_runs_when_the_period_is_over(until: int, interrupted: int) -> None:
+    later = "\ntell\n  ipi others, flush_handler\n"
+    work = load(actor("spin", 0, 1, 2, 3), steps("vunmap", 3, 0, us=100), us=until, rcu_ms=0.05)
+    result = tc.simulate(work, machine=machine(INTEL), policy=flushing("call later tell", later))
+    assert result.violation is None
+    assert result.table["ipis_received"].tolist() == [0, *[interrupted] * 3]

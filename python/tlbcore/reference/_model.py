@@ -63,6 +63,7 @@ class Model:
         # A cached pointer to the only table there ever is changes no walk.
         self.tables = any(name == "FreeTable" or (name == "Pte" and arg["level"] == "Table")
                           for name, arg in map(named, self.ops))  # fmt: skip
+        self.graces = any(op == {"Rcu": "Start"} or named(op)[0] == "CallLater" for op in self.ops)
         self.mms = 1 + max([2, *(r.mm or 0 for r in self.regions), *map(_mm_of, self.ops)])
         self.where = {
             key: at
@@ -169,6 +170,10 @@ class Model:
                 next_asid=1,
                 info=(INIT_MM, 0),
                 broadcasts=nothing,
+                reads=False,
+                unwatched=False,
+                grace=nothing,
+                later=(),
             )
             for role in self.roles
         )

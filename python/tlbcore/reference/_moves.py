@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from tlbcore.reference import _grace as grace
 from tlbcore.reference import _memory as memory
 from tlbcore.reference import _ops as ops
 from tlbcore.reference import _translations as translations
@@ -28,11 +29,12 @@ def moves(m: Model, s: State) -> Iterator[tuple[str, bool, Make]]:
         drained = not cpu.buffer or m.assume["interrupts"] == "keep"  # H5
         if not role.deaf and drained:
             yield from _interrupts(m, s, i)
+            yield from grace.due(m, s, i)
         if cpu.frames:
             yield from _steps(m, s, i)
         elif cpu.left != 0:
             yield from _enter(m, s, i, drained=drained)
-        if not cpu.frames and not role.user and not role.deaf and cpu.fault < 0:
+        if not cpu.frames and not role.user and not role.deaf and cpu.fault < 0 and not grace.has_left(cpu):
             yield f"cpu {i}: kernel code", False, partial(kernel_code, m, s, i)
 
 

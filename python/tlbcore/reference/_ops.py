@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tlbcore.reference import _accesses as accesses
+from tlbcore.reference import _grace as grace
 from tlbcore.reference import _memory as memory
 from tlbcore.reference import _translations as translations
 from tlbcore.reference._memory import with_cpu
@@ -33,6 +34,8 @@ def blocked(m: Model, s: State, i: int, f: Frame, name: str, arg: Any) -> bool:
     cpu = s.cpus[i]
     if name == "AwaitAcks":
         return bool(cpu.waits)
+    if (name, arg) == ("Rcu", "Wait"):
+        return bool(cpu.grace)
     if name == "Await":
         try:
             return not compare(arg["f"], memory.read(m, s, i, f, arg["at"]), _value(f, arg["v"]))
@@ -63,6 +66,8 @@ def _publishes(m: Model, s: State, i: int, f: Frame, name: str, arg: Any) -> boo
             return bool(arg not in ("Load", "Store"))
         case "Pte":
             return bool(arg["locked"])
+        case "Rcu":
+            return arg in ("Watch", "Unwatch", "Start")
         case "Return":
             return f.ret == NO_PC and f.delivered and not m.fred
         case _:
@@ -302,6 +307,10 @@ def _remote(m: Model, s: State, i: int, f: Frame, name: str, arg: Any) -> Done:
             s = _ipi(m, s, i, members(m, s, i, f, arg["to"]), arg["run"])
         case "AwaitAcks":
             pass
+        case "Rcu":
+            s, f = grace.about(s, i, f, arg)
+        case "CallLater":
+            s = grace.call_later(s, i, arg)
         case "Ask":
             s, answer = _ask(m, s, i, f, arg["what"])
             f = _set(f, arg["to"], answer)

@@ -69,6 +69,8 @@ class Frame(NamedTuple):
     targets: frozenset[int]
     regs: tuple[int, ...]
     irq: bool  # IF
+    reads: bool = False  # a read-side section of this interrupt or NMI is open
+    watch: bool = False  # RCU watches because of this interrupt or NMI
     walked: Any = None  # of a walk in software under way: the table it found, then the leaf
 
 
@@ -103,6 +105,12 @@ class Cpu(NamedTuple):
     broadcasts: frozenset[
         tuple[int, bool, Tag | None]
     ]  # page, leaves alone?, the PCID it names; not complete yet
+    reads: bool  # a read-side section of the task is open
+    unwatched: bool  # RCU does not watch the task or entry
+    grace: frozenset[int]  # the CPUs that `synchronize` waits for
+    later: tuple[
+        tuple[int, frozenset[int] | None], ...
+    ]  # (program, CPUs waited for, None before it has begun)
 
 
 class State(NamedTuple):

@@ -4,12 +4,13 @@ use super::entries::{Checks, Device, Path, paths};
 use super::liveness::{Ambient, Locations, frame, reach, register_widths};
 use super::packing::{Allocator, Bits, width};
 use super::pages::{MAX_MMS, address_spaces, pages, tables_left, tags, upper_tags};
-use super::{CpuFields, Frame, Layout, Location, SharedFields, Target};
+use super::{CpuFields, Frame, LATERS, Later, Layout, Location, SharedFields, Target};
 use crate::check::machine::Model;
 use crate::check::machine::faults::page_of;
 use crate::check::scope::{Assume, CheckError, MAX_ASIDS, Rest, Role, Scope, UNBOUNDED};
 use crate::kernel::program::{
-    Ask, At, Code, Copies, Entry, GENERATION_BITS, Level, Op, PageKind, Pages, Pc, ProgId, REGS, Set, Slot,
+    Ask, At, Code, Copies, Entry, GENERATION_BITS, Level, Op, PageKind, Pages, Pc, ProgId, REGS, Rcu, Set,
+    Slot,
 };
 
 /// What a layout is derived from.
@@ -60,6 +61,14 @@ impl<'a> Plan<'a> {
         let runs = scope.roles.iter().zip(roots).enumerate().map(|(i, (role, roots))| {
             let receives = !role.deaf && senders.iter().any(|&s| s != i || sends_to_self(code));
             let mut levels = roots.starts;
+            // What runs after a grace period runs like an interrupt, and may ask for another one.
+            let asks = levels.iter().any(|starts| {
+                let (set, _) = reach(code, starts, handlers, receives);
+                set.iter().any(|&(pc, _)| matches!(code.ops[usize::from(pc)], Op::CallLater(_)))
+            });
+            if asks {
+                levels[1].extend(laters(code).map(|run| code.start(run)));
+            }
             if receives {
                 for (level, calls) in levels.iter_mut().zip(roots.calls) {
                     level.extend(calls);
@@ -97,6 +106,18 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// Programs that run after a grace period.
+fn laters(code: &Code) -> impl Iterator<Item = ProgId> + '_ {
+    let mut all: Vec<ProgId> = code
+        .ops
+        .iter()
+        .filter_map(|op| if let Op::CallLater(run) = op { Some(*run) } else { None })
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all.into_iter()
+}
+
 impl Layout {
     /// Derive the layout. `buffer` is the depth of the store buffers, `versions` the highest version.
     pub fn new(
@@ -125,6 +146,12 @@ impl Layout {
             pages,
             tables: plan.any(tables),
             walks: plan.any(|op| matches!(op, Op::Walk { .. })),
+            graces: plan
+                .runs
+                .iter()
+                .enumerate()
+                .fold(0, |all, (cpu, r)| all | u8::from(r.ops.iter().any(|op| is_grace(*op))) << cpu),
+            laters: laters(code).collect(),
             text,
             words: 0,
             bits: (Vec::new(), 0),
@@ -134,6 +161,13 @@ impl Layout {
             asids: scope.asids,
             paths: Vec::new(),
         };
+        let offloaded = |(cpu, r): (usize, &Runs)| {
+            scope.roles[cpu].rest == Rest::User && r.ops.iter().any(|op| matches!(op, Op::CallLater(_)))
+        };
+        if plan.runs.iter().enumerate().any(offloaded) {
+            let why = "`call later` on a CPU that rests in user mode: its callbacks run on other CPUs, which is not modelled";
+            return Err(CheckError::Assumption(why.into()));
+        }
         layout.paths = layout.entry_paths(code, scope, assume);
         let ambient = Ambient::new(code);
         let registers = register_widths(code, (layout.asid_bits() as u8, layout.mm_bits() as u8));
@@ -143,7 +177,7 @@ impl Layout {
             for (level, (set, rets)) in plan.runs[cpu].levels.iter().enumerate() {
                 if !set.is_empty() {
                     c.frames[level] = frame(code, set, rets, &ambient, &registers);
-                    c.frames[level].allocate(&plan, &mut a);
+                    c.frames[level].allocate(&plan, level, &mut a);
                 }
             }
             layout.registers(&plan, cpu, &mut c, &mut a);
@@ -246,6 +280,20 @@ impl Layout {
         }
         if ops.iter().any(|op| matches!(op, Op::Ipi { .. } | Op::Rar(_))) {
             c.waits = a.take(cpus as u32);
+        }
+        if self.graces != 0 && ops.iter().any(|op| matches!(op, Op::Rcu(Rcu::Watch | Rcu::Unwatch))) {
+            c.unwatched = a.take(1);
+        }
+        if ops.iter().any(|op| matches!(op, Op::Rcu(Rcu::Start))) {
+            c.grace = a.take(cpus as u32);
+        }
+        if ops.iter().any(|op| matches!(op, Op::CallLater(_))) {
+            let program = width(self.laters.len() as u64);
+            c.later.resize_with(LATERS, || Later {
+                run: a.take(program),
+                begun: a.take(1),
+                waits: a.take(cpus as u32),
+            });
         }
         if ops.iter().any(|op| matches!(op, Op::Request(_))) {
             for p in 0..self.pages.len() {
@@ -372,6 +420,11 @@ fn broadcasts(plan: &Plan<'_>) -> Vec<(bool, Option<u8>)> {
     out
 }
 
+/// Does it ask for a grace period?
+fn is_grace(op: Op) -> bool {
+    matches!(op, Op::Rcu(Rcu::Start) | Op::CallLater(_))
+}
+
 /// CPUs that write entries or text: a bit each.
 fn writers(plan: &Plan<'_>) -> u8 {
     let writes = |r: &Runs| r.ops.iter().any(|op| matches!(op, Op::Pte { .. }));
@@ -491,7 +544,7 @@ impl Location {
 }
 
 impl Frame {
-    fn allocate(&mut self, plan: &Plan<'_>, a: &mut Allocator) {
+    fn allocate(&mut self, plan: &Plan<'_>, level: usize, a: &mut Allocator) {
         let scope = plan.scope;
         let cpus = scope.roles.len();
         self.at = a.take(width(self.locations.len() as u64));
@@ -508,6 +561,13 @@ impl Frame {
         if self.locations.iter().any(|l| matches!(l.op, Op::Walk { .. })) {
             self.walked = a.take(plan.version_bits);
             self.walked_less = a.take(u32::from(plan.rights));
+        }
+        let graces = plan.any(|op| is_grace(*op));
+        if graces && self.locations.iter().any(|l| l.op == Op::Rcu(Rcu::Lock)) {
+            self.reads = a.take(1);
+        }
+        if graces && level > 0 && self.locations.iter().any(|l| l.op == Op::Rcu(Rcu::Watch)) {
+            self.watch = a.take(1);
         }
         if scope.mces > 0 {
             self.mce = a.take(1);

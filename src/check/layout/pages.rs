@@ -84,6 +84,11 @@ fn run_by<'a>(code: &'a Code, scope: &'a Scope) -> Vec<(&'a str, u64)> {
         let (sender, times) = out[from];
         from += 1;
         for op in code.ops_of(sender) {
+            if let Op::CallLater(run) = *op
+                && out.iter().all(|(name, _)| *name != name_of(run))
+            {
+                out.push((name_of(run), times * scope.roles.len() as u64));
+            }
             let Op::Ipi { run, .. } = *op else { continue };
             let already = out.iter().filter(|(name, _)| *name == name_of(run)).count();
             if already < scope.roles.len() * 2 {

@@ -76,6 +76,7 @@ impl<const W: usize> Abs<'_, W> {
         self.set(c.pending, n as u64 - 1);
         self.waits(target, -1);
         self.commit(cpu, target, v);
+        self.pass(cpu);
     }
 
     /// A store to text enters or leaves a buffer.

@@ -4,7 +4,8 @@ use super::{Abs, CR3_USER, INIT_MM, Model, NO_MM, Seen};
 use crate::check::layout::{Target, tags};
 use crate::check::scope::InvpcidOrder;
 use crate::kernel::program::{
-    Ask, At, Cr3, Entry, Invpcid, Level, NoFlush, Op, PageKind, Pages, PcidOf, ProgId, Set, Slot, Touch, Walk,
+    Ask, At, Cr3, Entry, Invpcid, Level, NoFlush, Op, PageKind, Pages, PcidOf, ProgId, Rcu, Set, Slot, Touch,
+    Walk,
 };
 use crate::kernel::step::{Cpu, Invalidate, Machine, Order, Violation};
 
@@ -341,6 +342,18 @@ impl<const W: usize> Machine for Abs<'_, W> {
 
     fn walk(&mut self, cpu: Cpu, page: u8, step: Walk) -> Result<(), Violation> {
         self.walk_in_software(usize::from(cpu), usize::from(page), step)
+    }
+
+    fn rcu(&mut self, cpu: Cpu, what: Rcu) -> Result<(), Violation> {
+        self.about_grace(usize::from(cpu), what)
+    }
+
+    fn graced(&self, cpu: Cpu) -> bool {
+        self.get(self.c(cpu).grace) == 0
+    }
+
+    fn call_later(&mut self, cpu: Cpu, run: ProgId) -> Result<(), Violation> {
+        self.runs_later(usize::from(cpu), run)
     }
 
     fn body(&mut self, cpu: Cpu, slot: Slot) -> Result<(), Violation> {

@@ -62,7 +62,9 @@ impl Model {
     fn interrupted<const W: usize>(&self, a: &Abs<'_, W>, cpu: usize, top: usize) -> bool {
         let c = &self.layout.cpus[cpu];
         let open = top == 0 && a.get(c.irqs) != 0;
-        open && (c.irq.exists() || self.devices[cpu].iter().any(|d| matches!(d, Device::Runs(_))))
+        open && (c.irq.exists()
+            || !c.later.is_empty()
+            || self.devices[cpu].iter().any(|d| matches!(d, Device::Runs(_))))
     }
 
     /// May a device interrupt look at what this CPU can reach now? It changes nothing, so only ops that change what it
@@ -123,6 +125,7 @@ impl Model {
             Need::Pcid => self.pcid,
             Need::NoMmFreed => !self.layout.shared.freed_mms.exists(),
             Need::NoText => self.layout.text.is_none(),
+            Need::NoGrace => self.layout.graces == 0,
             Need::NoTextIfSerialises if self.layout.text.is_none() => true,
             Need::FillsAtAnyTime => self.assume.fills == Fills::Speculative,
             Need::AnyRule => self.scope.sought.is_none(),

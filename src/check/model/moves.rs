@@ -155,6 +155,9 @@ where
         }
         if role.rest == Rest::Kernel && !role.deaf {
             let mut a = Abs::new(m, *self.s);
+            if a.has_left(cpu) {
+                return Continue(());
+            }
             if let Err(v) = a.use_kernel(cpu) {
                 return self.pass(Action::Use, a, Some(v));
             }
@@ -205,6 +208,23 @@ where
                 a.enter(cpu, 1, entry.expect("the layout looked"));
             }
         })
+    }
+
+    /// What was to run after a grace period runs like an interrupt of this CPU.
+    fn later(&mut self, top: Option<usize>) -> Go {
+        let (m, cpu) = (self.m, self.cpu);
+        let c = &m.layout.cpus[cpu];
+        if c.later.is_empty()
+            || !matches!(top, None | Some(0))
+            || self.get(c.irqs) == 0
+            || !self.deliverable()
+        {
+            return Continue(());
+        }
+        match Abs::new(m, *self.s).due_later(cpu) {
+            Some(run) => self.will(Action::Later, |a| a.start_later(cpu, run)),
+            None => Continue(()),
+        }
     }
 
     /// A device interrupt by itself, amid a program.
@@ -377,6 +397,7 @@ impl Model {
                 moves.will(Action::Drain, |a| a.drain(cpu))?;
             }
             moves.interrupt(user, top)?;
+            moves.later(top)?;
             moves.nmis(user, top)?;
             moves.hardware(top)
         };

@@ -12,6 +12,10 @@ impl Assembler<'_> {
                 let run = self.code.program(&name).expect("assembled above");
                 self.code.ops[i] = Op::Ipi { to, run };
             }
+            if let Op::CallLater(_) = self.code.ops[i] {
+                let name = self.code.text[i].rsplit(' ').next().expect("`call later NAME`").to_string();
+                self.code.ops[i] = Op::CallLater(self.code.program(&name).expect("assembled above"));
+            }
         }
     }
 

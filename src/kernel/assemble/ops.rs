@@ -2,7 +2,7 @@
 
 use super::{Assembler, Result2};
 use crate::kernel::program::{
-    Cr3, Entry, Invpcid, Level, NoFlush, Op, Pages, Part, PcidOf, Slot, Touch, Walk, Zone,
+    Cr3, Entry, Invpcid, Level, NoFlush, Op, Pages, Part, PcidOf, Rcu, Slot, Touch, Walk, Zone,
 };
 use crate::kernel::text::Loc;
 use crate::names::hint;
@@ -99,14 +99,24 @@ impl Assembler<'_> {
             ["promise", "text", part] => Op::Promise(Pages::Text(self.part(part, at)?)),
             ["request", page] => Op::Request(self.pages(page, at)?),
             ["promise", page] => Op::Promise(self.pages(page, at)?),
+            ["rcu", word] => Op::Rcu(match *word {
+                "lock" => Rcu::Lock,
+                "unlock" => Rcu::Unlock,
+                "watch" => Rcu::Watch,
+                "unwatch" => Rcu::Unwatch,
+                _ => {
+                    return self
+                        .fail(at, format!("`rcu` takes lock, unlock, watch or unwatch, not `{word}`"));
+                }
+            }),
             ["handle", "calls"] => Op::HandleCalls,
             ["owe", "user"] => Op::OweUser,
             ["owe", "others"] => Op::OweOthers,
             _ => {
-                const STARTS: [&str; 22] = [
+                const STARTS: [&str; 23] = [
                     "put", "clear", "await", "mov", "invlpg", "invpcid", "invlpgb", "rar", "read", "write",
                     "touch", "body", "pte", "table", "free", "request", "promise", "handle", "owe", "text",
-                    "run", "walk",
+                    "run", "walk", "rcu",
                 ];
                 let hint = if STARTS.contains(&words[0]) { String::new() } else { hint(words[0], STARTS) };
                 return self.fail(at, format!("`{}` is no op{hint}", words.join(" ")));

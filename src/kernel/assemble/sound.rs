@@ -54,7 +54,10 @@ pub(super) fn nobody_waits_with_interrupts_off(code: &Code, waits: &[(Pc, Span)]
     let handlers: Vec<_> = code
         .ops
         .iter()
-        .filter_map(|op| if let Op::Ipi { run, .. } = op { Some(run.0) } else { None })
+        .filter_map(|op| match op {
+            Op::Ipi { run, .. } | Op::CallLater(run) => Some(run.0),
+            _ => None,
+        })
         .collect();
     for (i, program) in code.programs.iter().enumerate() {
         if !IRQS_OFF.contains(&program.name.as_str()) && !handlers.contains(&(i as u8)) {

@@ -2,7 +2,7 @@
 
 use super::conditions::undecided;
 use super::{Assembler, Label, Result2, is_plain, leaves};
-use crate::kernel::program::{Cr3, Fence, NoFlush, Op, Pc, ProgId, Val};
+use crate::kernel::program::{Cr3, Fence, NoFlush, Op, Pc, ProgId, Rcu, Val};
 use crate::kernel::text::{Stmt, StmtKind, statement};
 use crate::names::hint;
 
@@ -166,17 +166,29 @@ impl Assembler<'_> {
                 self.code.text[i] = format!("ipi {set}, {run}");
                 Ok(())
             }
+            StmtKind::CallLater(run) => {
+                self.handlers.push((run.clone(), self.span));
+                let i = self.emit(Op::CallLater(ProgId(0)));
+                self.code.text[i] = format!("call later {run}");
+                Ok(())
+            }
             StmtKind::Plain(words) => {
                 let words: Vec<&str> = words.iter().map(String::as_str).collect();
                 if let ["walk", of @ ..] = words.as_slice() {
                     return self.walk(of, s.at);
                 }
                 let op = self.plain(&words, s.at)?;
-                self.emit(op);
+                if self.graces || !matches!(op, Op::Rcu(_)) {
+                    self.emit(op);
+                }
                 Ok(())
             }
             StmtKind::Use(word) => {
                 let op = match word.as_str() {
+                    "synchronize" => {
+                        self.emit(Op::Rcu(Rcu::Start));
+                        Op::Rcu(Rcu::Wait)
+                    }
                     "fence" => Op::Fence(Fence::Full),
                     "lfence" => Op::Fence(Fence::Load),
                     "sfence" => Op::Fence(Fence::Store),
@@ -199,6 +211,7 @@ impl Assembler<'_> {
                                     "serialize",
                                     "swapgs",
                                     "tlbsync",
+                                    "synchronize",
                                     "return",
                                 ]),
                             );

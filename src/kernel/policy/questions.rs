@@ -131,7 +131,7 @@ fn used_by(chain: &[File], roots: &[&str]) -> BTreeSet<String> {
 fn names(body: &[Stmt], out: &mut Vec<String>) {
     for s in body {
         match &s.kind {
-            StmtKind::Use(n) | StmtKind::Ipi(_, n) => out.push(n.clone()),
+            StmtKind::Use(n) | StmtKind::Ipi(_, n) | StmtKind::CallLater(n) => out.push(n.clone()),
             StmtKind::If(_, a, b) => {
                 names(a, out);
                 names(b, out);

@@ -234,6 +234,23 @@ pub enum Walk {
     Use,
 }
 
+/// What a CPU does about grace periods of RCU (SEMANTICS L10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Rcu {
+    /// A read-side section starts.
+    Lock,
+    /// It ends.
+    Unlock,
+    /// RCU watches this CPU from here on. Locked; publishes.
+    Watch,
+    /// It no longer does: user mode or idle. Locked; publishes.
+    Unwatch,
+    /// A grace period is asked for. Publishes.
+    Start,
+    /// Wait until it is over.
+    Wait,
+}
+
 /// Index into [`Code::programs`](super::Code::programs).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, serde::Deserialize)]
 pub struct ProgId(pub u8);
@@ -407,6 +424,10 @@ pub enum Op {
         /// Which step.
         step: Walk,
     },
+    /// Read-side sections, and waits for them.
+    Rcu(Rcu),
+    /// Run a program on this CPU when a grace period is over: `call_rcu`.
+    CallLater(ProgId),
     /// The timed machine charges a workload here; ordinary kernel code.
     Body(Slot),
     /// Write page-table entries.

@@ -295,6 +295,8 @@ pub enum StmtKind {
     MovGs(Option<Name>),
     /// `ipi SET, SECTION`.
     Ipi(String, String),
+    /// `call later SECTION`.
+    CallLater(String),
     /// The name of another section.
     Use(String),
 }

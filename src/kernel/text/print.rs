@@ -127,6 +127,7 @@ pub fn statement(kind: &StmtKind) -> String {
         }
         StmtKind::MovGs(n) => format!("mov gsbase, {}", n.as_ref().map_or("kernel".into(), name)),
         StmtKind::Ipi(set, run) => format!("ipi {set}, {run}"),
+        StmtKind::CallLater(run) => format!("call later {run}"),
         StmtKind::Use(section) => section.clone(),
     }
 }

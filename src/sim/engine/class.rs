@@ -1,6 +1,6 @@
 //! What kind of step each op is to the engine, known once the policy is assembled.
 
-use crate::kernel::program::{At, Code, Cond, Op, Pc, Set, Touch, Val};
+use crate::kernel::program::{At, Code, Cond, Op, Pc, Rcu, Set, Touch, Val};
 
 /// What kind of step an op is to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub(super) enum Class {
     Scan,
     /// The same over `mm_cpumask`, which others change.
     ScanMask,
+    /// A wait for a grace period.
+    Grace,
 }
 
 /// What the engine knows of an op before it runs.
@@ -59,6 +61,10 @@ pub(super) fn class_of(op: Op) -> Class {
         Op::Pte { .. } | Op::FreeTable(_) => Class::Private,
         Op::FreeMm(_) => Class::Private,
         Op::Mask { .. } => Class::Cross,
+        // Whether a section is open is told by the program that runs.
+        Op::Rcu(Rcu::Lock | Rcu::Unlock | Rcu::Watch | Rcu::Unwatch | Rcu::Start) => Class::Private,
+        Op::Rcu(Rcu::Wait) => Class::Grace,
+        Op::CallLater(_) => Class::Cross,
         // The request that is served does not change while it is.
         Op::Ask { .. } | Op::FlushInfo { .. } => Class::Private,
         Op::HandleCalls | Op::OweUser | Op::OweOthers | Op::Return => Class::Private,

@@ -5,6 +5,7 @@ use super::super::queue::{Key, NEVER};
 use super::super::stats::{Cause, Stat};
 use super::super::timeline::Kind as EventKind;
 use super::class::Class;
+use super::queued::{Run, Work};
 use super::{Engine, Why};
 use crate::kernel::program::{At, Code, Op, Pc, Set, Slot};
 use crate::kernel::step::{Cpu, Frame, Outcome, Violation, step};
@@ -45,7 +46,7 @@ impl Engine {
                                 return;
                             }
                         }
-                        Class::Mask | Class::Body | Class::Cross | Class::Acks => return,
+                        Class::Mask | Class::Body | Class::Cross | Class::Acks | Class::Grace => return,
                         Class::Scan | Class::ScanMask => return,
                     }
                 }
@@ -126,6 +127,13 @@ impl Engine {
             }
             _ => {}
         }
+        if let Op::CallLater(run) = self.code.ops[usize::from(pc)] {
+            let c = &self.m.cores[i];
+            let ready = c.clock + self.scenario.rcu_ps;
+            let (full, pages, cause) = (c.request.full, c.request.pages, c.request.cause);
+            self.own[i].works.push(Work::new(ready, Run::Program(run, false), full, pages, cause));
+            self.refresh(cpu);
+        }
         let frame = &mut self.own[i].acts[top].frame;
         match one(&self.code, frame, &mut self.m, cpu) {
             Outcome::Next => {}
@@ -174,6 +182,41 @@ impl Engine {
         let class = usize::from(self.class_of_cpu[usize::from(cpu)]);
         self.latencies.wait[class].record(waited);
         let frame = &mut self.own[usize::from(cpu)].acts[top].frame;
+        one(&self.code, frame, &mut self.m, cpu);
+        true
+    }
+
+    /// At the wait for a grace period, which lasts as long as the scenario says, and again while a CPU is in what it was in
+    /// when it began (SEMANTICS L10). `false`: it lasts beyond `limit`.
+    pub(super) fn run_grace(&mut self, cpu: Cpu, top: usize, due: u64, limit: Key, driven: bool) -> bool {
+        let i = usize::from(cpu);
+        let c = &mut self.m.cores[i];
+        if c.wait_from == NEVER {
+            c.wait_from = c.clock;
+        }
+        let from = c.wait_from;
+        let end = c.clock.max(from + self.scenario.rcu_ps);
+        let until = end.min(due).min(limit.0);
+        c.clock = c.clock.max(until);
+        if due <= c.clock {
+            return true;
+        }
+        if c.clock < end || (c.clock, cpu) >= limit || !driven {
+            c.resume = end.min(due);
+            return false;
+        }
+        (0..self.scenario.cpus).for_each(|who| self.bring(who, cpu));
+        let held = |who: usize| {
+            let act = &self.own[who].acts[0];
+            who != i && self.m.cores[who].depth > 0 && act.why != Why::Idle && act.began <= from
+        };
+        if (0..self.own.len()).any(held) {
+            self.m.cores[i].clock += self.scenario.rcu_ps;
+            return true;
+        }
+        self.m.cores[i].wait_from = NEVER;
+        self.m.cores[i].resume = 0;
+        let frame = &mut self.own[i].acts[top].frame;
         one(&self.code, frame, &mut self.m, cpu);
         true
     }

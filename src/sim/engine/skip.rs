@@ -189,7 +189,7 @@ impl Engine {
                         return false;
                     }
                 }
-                Class::Cross | Class::Acks | Class::ScanMask => return false,
+                Class::Cross | Class::Acks | Class::Grace | Class::ScanMask => return false,
             }
         }
         self.m.cores[i].clock < until

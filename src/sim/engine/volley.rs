@@ -82,6 +82,7 @@ fn is_own(op: Op) -> bool {
         Op::Tlbsync | Op::Rar(_) | Op::LoadPage { .. } | Op::StorePage { .. } | Op::Pte { .. } => false,
         Op::FreeTable(_) | Op::FreeMm(_) | Op::Request(_) | Op::Promise(_) | Op::Ipi { .. } => false,
         Op::FlushInfo { .. } | Op::Mask { .. } | Op::Walk { .. } => false,
+        Op::Rcu(_) | Op::CallLater(_) => false,
     }
 }
 

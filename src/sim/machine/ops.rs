@@ -9,7 +9,7 @@ use super::super::timeline::{Event, Kind};
 use super::tlb::ENTRY_PAGES;
 use super::{Core, FieldAt, Reached, Request, Step, Timed, USER};
 use crate::kernel::program::{
-    Ask, At, Cr3, Entry, Feature, Level, NoFlush, Op, Pages, Pc, ProgId, Set, Slot, Touch, Walk, Zone,
+    Ask, At, Cr3, Entry, Feature, Level, NoFlush, Op, Pages, Pc, ProgId, Rcu, Set, Slot, Touch, Walk, Zone,
 };
 use crate::kernel::step::{Cpu, Invalidate, Machine, Order, Violation};
 
@@ -319,6 +319,19 @@ impl Machine for Timed {
     fn walk(&mut self, cpu: Cpu, _: u8, _: Walk) -> Result<(), Violation> {
         let user = self.cores[usize::from(cpu)].cr3 & USER != 0 && self.has_pti();
         if user { Err(Violation::UnmappedAccess) } else { Ok(()) }
+    }
+
+    /// The engine knows which programs run, and how long a grace period takes.
+    fn rcu(&mut self, _: Cpu, _: Rcu) -> Result<(), Violation> {
+        Ok(())
+    }
+
+    fn graced(&self, _: Cpu) -> bool {
+        true
+    }
+
+    fn call_later(&mut self, _: Cpu, _: ProgId) -> Result<(), Violation> {
+        Ok(())
     }
 
     #[inline]

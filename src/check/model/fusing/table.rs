@@ -43,6 +43,8 @@ pub enum Need {
     NoText,
     /// The same, where the return serialises.
     NoTextIfSerialises,
+    /// Nobody waits for a grace period: when a section ends, or what it has stored is visible, tells nobody anything.
+    NoGrace,
     /// It ends the program, not a remote call.
     NotARemoteCall,
     /// It is no IRET, or nothing is buffered.
@@ -106,9 +108,9 @@ pub struct Row {
 }
 
 use Need::{
-    AnyRule, Buffered, DrainedIfIret, FillsAtAnyTime, NoCallOut, NoMmFreed, NoPageOfZone, NoSwitch, NoText,
-    NoTextIfSerialises, NotARemoteCall, NothingInUserTable, OneChoice, OwnCopy, OwnRequest, Pcid, SameNmi,
-    SoleWriter, Undisturbed, Uninterrupted, Unwatched,
+    AnyRule, Buffered, DrainedIfIret, FillsAtAnyTime, NoCallOut, NoGrace, NoMmFreed, NoPageOfZone, NoSwitch,
+    NoText, NoTextIfSerialises, NotARemoteCall, NothingInUserTable, OneChoice, OwnCopy, OwnRequest, Pcid,
+    SameNmi, SoleWriter, Undisturbed, Uninterrupted, Unwatched,
 };
 use Why::{Apart, Breaks, Earlier, Moot, NoX, Opens, Own, Ruled};
 
@@ -135,7 +137,7 @@ rows! {
     OwnRegisters: "`swapgs`, reading and writing GSBASE, reading CR3, `if cr3 is user`",
         Some(&[Undisturbed, Unwatched]), [Apart, Apart, Apart, Own, Apart, Apart, Opens];
     Sti: "`sti`",
-        Some(&[Uninterrupted]), [Opens, Opens, Opens, Opens, Opens, Opens, Opens];
+        Some(&[Uninterrupted, NoGrace]), [Opens, Opens, Opens, Opens, Opens, Opens, Opens];
     OwnContexts: "questions about this CPU's ASIDs and the request it serves",
         Some(&[Undisturbed, OwnRequest]), [Apart, Apart, Apart, Apart, Apart, Apart, Opens];
     Info: "filling `flush_tlb_info`",
@@ -145,7 +147,7 @@ rows! {
     OwnLoad: "load of this CPU's copy of a variable",
         Some(&[Undisturbed, OwnCopy]), [Apart, Apart, Apart, Own, Apart, Own, Opens];
     Store: "plain store of a variable",
-        Some(&[Undisturbed, Buffered]), [Apart, Apart, Apart, Own, Apart, Own, Opens];
+        Some(&[Undisturbed, Buffered, NoGrace]), [Apart, Apart, Apart, Own, Apart, Own, Opens];
     EmptyTouchEntry: "`touch entry` where no tracked page is of that zone",
         Some(&[NoPageOfZone]), [Ruled, Apart, Ruled, Apart, Ruled, Apart, Opens];
     EmptyTouch: "other touches and bodies where no tracked page is of that zone",
@@ -155,7 +157,7 @@ rows! {
     Request: "`request`",
         Some(&[Undisturbed, SoleWriter]), [Ruled, Apart, Ruled, Apart, Apart, Apart, Opens];
     Return: "end of a program",
-        Some(&[Uninterrupted, SameNmi, Unwatched, NotARemoteCall, DrainedIfIret, NoTextIfSerialises]), [Opens, Opens, Ruled, Opens, Opens, Opens, Opens];
+        Some(&[Uninterrupted, SameNmi, Unwatched, NotARemoteCall, DrainedIfIret, NoTextIfSerialises, NoGrace]), [Opens, Opens, Ruled, Opens, Opens, Opens, Opens];
     FlushAll: "`invpcid all-including-global`, `mov cr4`",
         None, [Moot, Breaks("a walk between them may go through a freed table"), Breaks("`mov cr4` serialises: code fetched between them is gone"), Moot,
             Breaks("a walk between them may be through a freed mm"), Breaks("a CPU held between them what a promise made dead"), Moot];
@@ -163,7 +165,7 @@ rows! {
         None, [Breaks("what is cached between them is not undone by it, or its order against promises is seen"), Breaks("as above"), Moot, Moot, Breaks("what is loaded may have been freed"), Moot, Moot];
     Access: "touches of a tracked page, loads and stores through one, bodies that use one, steps of a walk in software",
         None, [Breaks(LOOKS), Breaks(LOOKS), Breaks(LOOKS), Moot, Breaks(LOOKS), Moot, Moot];
-    Shared: "locked ops, waits, full fences, other loads, `mm_cpumask`, remote calls, `cli`, marks of owed flushes",
+    Shared: "locked ops, waits, full fences, other loads, `mm_cpumask`, remote calls, `cli`, marks of owed flushes, sections of RCU, `synchronize`, `call later`",
         None, [Breaks(SHARED), Moot, Moot, Moot, Moot, Moot, Breaks(SHARED)];
     Undecided: "`if either`",
         None, [Breaks("which way it goes is a move of its own"), Moot, Moot, Moot, Moot, Moot, Moot];
@@ -216,6 +218,7 @@ fn class_of(op: Op) -> Class {
         Op::Rmw { .. } | Op::Cas { .. } | Op::Await { .. } | Op::AwaitAcks => Class::Shared,
         Op::Fence(Fence::Full | Fence::Serialize) | Op::Irq(false) => Class::Shared,
         Op::Ipi { .. } | Op::HandleCalls | Op::OweUser | Op::OweOthers => Class::Shared,
+        Op::Rcu(_) | Op::CallLater(_) => Class::Shared,
         Op::Pte { .. } | Op::FreeTable(_) | Op::FreeMm(_) | Op::Promise(_) => Class::Promises,
     }
 }
@@ -234,7 +237,7 @@ pub const BEHIND: &[Row] = &[
     },
     Row {
         ops: "`cli`",
-        needs: Some(&[]),
+        needs: Some(&[NoGrace]),
         why: [Earlier, Earlier, Earlier, Earlier, Earlier, Earlier, Apart],
     },
     Row {

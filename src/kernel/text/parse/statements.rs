@@ -119,6 +119,9 @@ fn simple(c: &mut Cursor<'_>, word: String) -> Result<StmtKind, PolicyError> {
             c.expect(",")?;
             StmtKind::Ipi(set, c.word("the name of a handler section")?.0)
         }
+        "call" if c.take_word("later") => {
+            StmtKind::CallLater(c.word("the name of the section that runs after a grace period")?.0)
+        }
         "mov" => mov(c)?,
         "flush" if c.take_word("info") => {
             let mm = c.value()?;

@@ -4,7 +4,7 @@ use super::super::USER;
 use super::{Scripted, Stored};
 use crate::hw::invalidate::{Invpcid as HwInvpcid, Scope};
 use crate::kernel::program::{
-    Ask, At, Cr3, Entry, Invpcid, Level, NoFlush, Op, Pages, Pc, ProgId, Set, Slot, Touch, Walk, Zone,
+    Ask, At, Cr3, Entry, Invpcid, Level, NoFlush, Op, Pages, Pc, ProgId, Rcu, Set, Slot, Touch, Walk, Zone,
 };
 use crate::kernel::step::{Cpu, Invalidate, Machine, Order, Violation};
 
@@ -215,6 +215,18 @@ impl Machine for Scripted {
     fn walk(&mut self, cpu: Cpu, page: u8, step: Walk) -> Result<(), Violation> {
         self.t.walk(cpu, page, step)?;
         self.walk_in_software(cpu, usize::from(page), step)
+    }
+
+    fn rcu(&mut self, cpu: Cpu, what: Rcu) -> Result<(), Violation> {
+        self.t.rcu(cpu, what)
+    }
+
+    fn graced(&self, cpu: Cpu) -> bool {
+        self.t.graced(cpu)
+    }
+
+    fn call_later(&mut self, cpu: Cpu, run: ProgId) -> Result<(), Violation> {
+        self.t.call_later(cpu, run)
     }
 
     fn body(&mut self, cpu: Cpu, slot: Slot) -> Result<(), Violation> {
