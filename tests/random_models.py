@@ -55,19 +55,28 @@ def walking(seed: int, number: int) -> str:
 
 
 def waiting(seed: int, number: int) -> str:
-    """Return a model with read-side sections, walks in them, and waits for grace periods before tables are freed."""
+    """Return a model of somebody who takes an entry away and waits, or not, for those who walk."""
     rng = random.Random(f"grace {seed}/{number}")
     draft = Draft(rng)
-    draft.tables = True
-    text = draft.text(f"g{seed}-{number}")
-    text = put_in(text, rng, lambda: draft.sections())
-    if rng.random() < 0.4:
-        text = re.sub(r"^  (free table \w)$", r"  synchronize\n  \1", text, flags=re.MULTILINE)
-    elif rng.random() < 0.5:
-        text = re.sub(r"^  free table (\w)$", r"  call later freeing", text, flags=re.MULTILINE)
-    if "call later" in text:
-        text += block("freeing", [f"free table {draft.page()}"])
-    return text
+    draft.pages, draft.mm, draft.asids, draft.mces = ["k"], 0, 1, 0
+    draft.regions = {"k": rng.choice(("vmalloc", "vmalloc", "vmalloc, global", "user of 0"))}
+    draft.features, draft.tables = "pcid invpcid invlpgb", rng.random() < 0.6
+    draft.data = draft.flags = draft.waits = draft.text_is_patched = False
+    walkers = [draft.shaken(draft.sections()) for _ in range(1 if rng.random() < 0.85 else 2)]
+    body = [
+        block("cpu 0", draft.shaken(draft.taking())),
+        *(block(f"cpu {n + 1}", w) for n, w in enumerate(walkers)),
+    ]
+    body += [block("handler", ["invpcid all-including-global"]), block("nothing", ["lfence"])]
+    body += [block("freeing", ["free table k" if draft.tables else "pte k = fresh locked"])]
+    body += [block("interrupt_kernel", ["handle calls"])]
+    if draft.nmis:
+        body.append(
+            block(
+                "nmi", rng.choice((["walk entries of k"], ["rcu watch", "walk k", "rcu unwatch"], ["fence"]))
+            )
+        )
+    return draft.header(f"g{seed}-{number}", [], []) + "".join(body)
 
 
 def put_in(text: str, rng: Rng, lines: Callable[[], Lines]) -> str:
@@ -341,22 +350,29 @@ class Draft:
         return ["cli", *walk, "sti"] if self.rng.random() < 0.4 else walk
 
     def sections(self) -> Lines:
-        """Walk in a read-side section, or do something else about grace periods."""
+        """Walk in a read-side section, with interrupts off, where RCU does not watch, or just so."""
         walk = self.rng.choice((f"walk {self.page()}", f"walk entries of {self.page()}"))
-        return self.rng.choice(
-            (
-                ["rcu lock", walk, "rcu unlock"],
-                ["rcu lock", walk, "rcu unlock"],
-                ["cli", walk, "sti"],
-                [walk],
-                ["rcu unwatch", walk, "rcu watch"],
-                ["rcu unwatch"],
-                ["rcu watch"],
-                ["rcu lock"],
-                ["synchronize"],
-                ["call later freeing"] if self.tables else ["synchronize"],
-            )
+        before = self.rng.choice(([], [], ["rcu unwatch"], ["rcu unwatch", "rcu watch"], ["x = 1"]))
+        around = self.rng.choice(
+            (["rcu lock", walk, "rcu unlock"], ["cli", walk, "sti"], ["cli", walk, "sti"], [walk])
         )
+        return [*before, *around, *self.rng.choice(([], [], ["rcu watch"], ["let s = y", "r1 = s"]))]
+
+    def taking(self) -> Lines:
+        """Take an entry away, flush, wait for those who may have seen it, and use again what it led to."""
+        rng = self.rng
+        level = "table" if self.tables else "pte"
+        flush = rng.choice((["invlpgb k", "tlbsync"], ["ipi others, handler", "invlpg k", "await acks"]))
+        waits = [["synchronize"]] * 3 + [["ipi others, nothing", "await acks"], [], ["call later freeing"]]
+        wait = rng.choice(waits)
+        end = (
+            []
+            if wait == ["call later freeing"]
+            else ["free table k" if self.tables else "pte k = fresh locked"]
+        )
+        locked = " locked" if rng.random() < 0.8 else ""
+        begin = rng.choice([[]] * 14 + [["rcu lock"], ["cli"]])
+        return [*begin, f"{level} k = none{locked}", "request k", *flush, *wait, "promise k", *end]
 
     def shaken(self, lines: Lines) -> Lines:
         """Return the lines with some dropped, swapped with the next, or followed by another op."""

@@ -10,7 +10,7 @@ use super::layout::{Device, Layout, MAX_WORDS, TEXT, narrow, renames, versions_n
 use super::machine::{Abs, Entries, INIT_MM, Model, NO_MM, Seen};
 use super::property::Quantity;
 use super::scope::{Assume, CheckError, Scope, UNBOUNDED};
-use crate::kernel::program::{Code, Feature, Features, Holds, PageKind, Zone};
+use crate::kernel::program::{Code, Feature, Features, Holds, Op, PageKind, Rcu, Zone};
 use crate::kernel::step::Violation;
 pub use fusing::{BEHIND, CELLS, Need, ROWS, Row, Why};
 
@@ -142,6 +142,16 @@ impl Model {
             a.set(c.gs, 1);
             if role.left != UNBOUNDED {
                 a.set(c.left, u64::from(role.left));
+            }
+            // Who closes a section first began in it.
+            let sections = |op: &Op| match op {
+                Op::Rcu(Rcu::Lock) => Some(0),
+                Op::Rcu(Rcu::Unlock) => Some(1),
+                _ => None,
+            };
+            if c.frames[0].reads.exists() {
+                let open = self.code.ops_of(&role.first).iter().find_map(sections);
+                a.set(c.frames[0].reads, open.unwrap_or(0));
             }
             if c.devices.exists() {
                 a.set(c.devices, u64::from(role.devices));

@@ -139,6 +139,15 @@ class Model:
         nobody: frozenset[int] = frozenset()
         return Frame(kind, level, program in _DELIVERED, start, NO_PC, -1, nobody, nobody, (0,) * 6, irq)
 
+    def _begins_in_a_section(self, program: str) -> bool:
+        """Whether the first word of a program about sections closes one (L10)."""
+        words = [
+            op["Rcu"]
+            for op in self.ops_of(program)
+            if isinstance(op, dict) and op.get("Rcu") in ("Lock", "Unlock")
+        ]
+        return self.graces and words[:1] == ["Unlock"]
+
     def first(self) -> State:
         """Every CPU is about to run its first program, with `init_mm` loaded and up to date."""
         nothing: frozenset[Any] = frozenset()
@@ -170,7 +179,7 @@ class Model:
                 next_asid=1,
                 info=(INIT_MM, 0),
                 broadcasts=nothing,
-                reads=False,
+                reads=self._begins_in_a_section(role.first),
                 unwatched=False,
                 grace=nothing,
                 later=(),

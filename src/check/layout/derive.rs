@@ -563,7 +563,7 @@ impl Frame {
             self.walked_less = a.take(u32::from(plan.rights));
         }
         let graces = plan.any(|op| is_grace(*op));
-        if graces && self.locations.iter().any(|l| l.op == Op::Rcu(Rcu::Lock)) {
+        if graces && self.locations.iter().any(|l| matches!(l.op, Op::Rcu(Rcu::Lock | Rcu::Unlock))) {
             self.reads = a.take(1);
         }
         if graces && level > 0 && self.locations.iter().any(|l| l.op == Op::Rcu(Rcu::Watch)) {

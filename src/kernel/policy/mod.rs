@@ -266,12 +266,12 @@ pub fn on_linux(policy: &File, name: &str) -> Result<File, PolicyError> {
 
 /// Refuses a text with a section that nothing uses, and that is none of those that roles run.
 pub fn all_used(file: &File, run: &[&str]) -> Result<(), PolicyError> {
-    assemble::all_used(file, &kernels(file)?, run, &base)
+    assemble::all_used(file, &kernels(file)?, &[run, &questions::COMPANIONS].concat(), &base)
 }
 
 /// Names of the sections that nothing uses.
 pub fn unused(file: &File) -> Result<Vec<String>, PolicyError> {
-    let found = assemble::unused(file, &kernels(file)?, &[], &base)?;
+    let found = assemble::unused(file, &kernels(file)?, &questions::COMPANIONS, &base)?;
     Ok(found.into_iter().map(|s| s.name.clone()).collect())
 }
 

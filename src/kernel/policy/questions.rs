@@ -171,6 +171,9 @@ flush_all_asked
   pte range = fresh
 ";
 
+/// What runs beside a question about user ranges, and a policy may replace.
+pub const COMPANIONS: [&str; 3] = ["run_process", "run_process_lazily", "process_runs"];
+
 /// A process: it is switched to, uses its memory from the kernel and from user mode, and leaves for a kernel thread,
 /// or lends it what is loaded.
 const PROCESS: &str = "
