@@ -809,12 +809,12 @@ fn reduced_and_plain_searches_agree_on_random_ways_to_patch_text() {
 
 #[test]
 fn reduced_and_plain_searches_agree_on_random_walks_in_software() {
-    run(0..1_200, 40_000, &walking);
+    run(0..600, 40_000, &walking);
 }
 
 #[test]
 fn reduced_and_plain_searches_agree_on_random_grace_periods() {
-    run(0..1_200, 40_000, &waiting);
+    run(0..600, 40_000, &waiting);
 }
 
 #[test]

@@ -66,9 +66,13 @@ def _device(m: Model, s: State, i: int) -> Iterator[tuple[str, bool, Make]]:
 
 
 def _is_idle(m: Model, s: State, i: int) -> bool:
-    """Whether the task waits in the idle loop."""
+    """Whether the task waits in the idle loop, or has waited and not closed interrupts again."""
     frames = s.cpus[i].frames
-    return bool(frames) and named(m.ops[frames[-1].pc]) == ("Body", "Idle")
+    if not frames:
+        return False
+    pc = frames[-1].pc
+    now, before = named(m.ops[pc]), named(m.ops[pc - 1]) if pc else ("", None)
+    return now == ("Body", "Idle") or (now == ("Irq", False) and before == ("Body", "Idle"))
 
 
 def _interrupts(m: Model, s: State, i: int) -> Iterator[tuple[str, bool, Make]]:
