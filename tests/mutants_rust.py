@@ -13,48 +13,20 @@ tests/data/survivors.toml says of those that may survive why. `--again` asks onl
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import hashlib
 import json
-import mmap
 import os
 import re
-import resource
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 from tests import schemata
+from tests.judging import ALIVE, FOLDERS, ROOT, TREE, WORK, judge, say
 from tests.mutants import argued, changed
-
-ROOT = Path(__file__).parents[1]
-WORK = Path(os.environ.get("TLBCORE_MUTANTS", ROOT / "target" / "mutants"))
-TREE = WORK / "tree"
-
-# Where a module's behaviour is told from Python.
-FOLDERS = {
-    "hw": ("tests/tlb",),
-    "kernel": ("tests/check", "tests/simulate"),
-    "sim": ("tests/simulate", "tests/sweep"),
-    "check": ("tests/check",),
-    "trace": ("tests/trace",),
-}
-# Left out: what compares digests of everything, so that it notices a change without knowing which is right, what reads
-# sources, and what takes minutes or another program.
-LEFT_OUT = {
-    "tests/simulate/test_golden.py",
-    "tests/check/test_check_cases.py",
-    "tests/check/test_check_spin.py",
-    "tests/trace/test_record_kernel.py",
-    "tests/tlb/test_tlb_peers.py",
-}
 
 
 @dataclass
@@ -225,250 +197,6 @@ def built(
     return now, Path(next(f for m in made[-1:] for f in [m.get("executable"), *m["filenames"]] if f))
 
 
-# --- which tests reach what ---
-
-
-def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-def in_children(
-    jobs: list, work: Callable, at_once: int, limit: Callable[[object], float]
-) -> Iterator[tuple]:
-    """Yield each job with what `work(job)` gave in a fork, or None where it died or took longer than `limit(job)`."""
-    waiting, running = list(jobs), {}
-    while waiting or running:
-        while waiting and len(running) < at_once:
-            job = waiting.pop(0)
-            reads, writes = os.pipe()
-            child = os.fork()
-            if child == 0:
-                os.setpgid(0, 0)
-                os.close(reads)
-                status = 1
-                try:
-                    answer = json.dumps(work(job)).encode()
-                    while answer:
-                        answer = answer[os.write(writes, answer) :]
-                    status = 0
-                finally:
-                    os._exit(status)
-            os.close(writes)
-            os.set_blocking(reads, False)
-            running[child] = (job, reads, bytearray(), time.monotonic() + limit(job))
-        time.sleep(0.02)
-        for child, (job, reads, said, end) in list(running.items()):
-            done, _ = os.waitpid(child, os.WNOHANG)
-            late = not done and time.monotonic() > end
-            if late:
-                kill(child)
-                os.waitpid(child, 0)
-            with contextlib.suppress(BlockingIOError):
-                while part := os.read(reads, 1 << 20):
-                    said += part
-            if done or late:
-                kill(child)  # what it started
-                os.close(reads)
-                del running[child]
-                yield job, json.loads(said) if done and said else None
-
-
-def kill(group: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
-
-
-def silent() -> None:
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(nothing, stream)
-
-
-class Reached:
-    """A plugin: per test, how long it took and which mutants it, its shared fixtures and its file's imports reach."""
-
-    def __init__(self, path: Path, numbers: int) -> None:
-        path.write_bytes(bytes(numbers))
-        with path.open("r+b") as file:
-            self.map = mmap.mmap(file.fileno(), 0)
-        self.size = numbers
-        self.shared: dict[str, set[int]] = {}
-        self.begun: set[int] | None = None
-        self.carried: set[int] = set()
-        self.tests: dict[str, list] = {}
-        self.passed = False
-
-    def take(self) -> set[int]:
-        found = {number for number, byte in enumerate(self.map[:]) if byte}
-        self.map[:] = bytes(self.size)
-        return found
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_fixture_setup(self, fixturedef, request):
-        if fixturedef.scope == "function":
-            return (yield)
-        self.carried |= self.take()
-        try:
-            return (yield)
-        finally:
-            self.shared.setdefault(fixturedef.argname, set()).update(found := self.take())
-            self.carried |= found
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item, nextitem):
-        if self.begun is None:
-            self.begun = self.take()
-        for kept in vars(
-            item.module
-        ).values():  # results that tests share: each is to be reached by all of them
-            if hasattr(kept, "cache_clear"):
-                kept.cache_clear()
-        start = time.monotonic()
-        self.carried = set()
-        self.passed = False
-        result = yield
-        found = self.take() | self.carried | self.begun
-        for name in item.fixturenames:
-            found |= self.shared.get(name, set())
-        if self.passed:
-            self.tests[item.nodeid] = [time.monotonic() - start, sorted(found)]
-        return result
-
-    def pytest_runtest_logreport(self, report):
-        if report.when == "call":
-            self.passed = report.passed
-        elif report.failed:
-            self.passed = False
-
-
-def of_python(file: str, numbers: int) -> dict[str, list]:
-    """Run a test file and return its tests that pass: seconds, and the mutants they reach."""
-    silent()
-    path = WORK / f"reached.{os.getpid()}"
-    hooks = Reached(path, numbers)
-    os.environ["TLBCORE_REACHED"] = str(path)
-    choose(0xFFFFFFFF)
-    pytest.main(["-q", "-p", "no:cacheprovider", file], plugins=[hooks])
-    path.unlink()
-    return hooks.tests
-
-
-def of_rust(name: str, numbers: int, binary: str) -> dict[str, list]:
-    """Run a test of the crate and return the same."""
-    path = WORK / f"reached.{os.getpid()}"
-    path.write_bytes(bytes(numbers))
-    start = time.monotonic()
-    done = subprocess.run(
-        [binary, "--exact", name],
-        env={**os.environ, "TLBCORE_REACHED": str(path)},
-        capture_output=True,
-        check=False,
-    )
-    took = time.monotonic() - start
-    found = [number for number, byte in enumerate(path.read_bytes()) if byte]
-    path.unlink()
-    return {name: [took, found]} if done.returncode == 0 else {}
-
-
-def choose(number: int) -> None:
-    """Let this process run a mutant from now on, and those that it starts."""
-    os.environ["TLBCORE_MUTANT"] = str(number)
-    ctypes.CDLL(str(TREE / "python" / "tlbcore" / "_core.abi3.so")).tlbcore_mutant(ctypes.c_uint32(number))
-
-
-# --- judging ---
-
-
-def quickest(
-    tests: dict[str, list], number: int, seconds: float, folders: tuple[str, ...] = ()
-) -> list[tuple[str, float]]:
-    """Return the tests that reach a mutant, quickest first, as many as fit into so many seconds."""
-    reach = sorted(
-        (took, name)
-        for name, (took, found) in tests.items()
-        if number in found and (not folders or name.startswith(tuple(f"{f}/" for f in folders)))
-    )
-    out, total = [], 0.0
-    for took, name in reach:
-        total += took
-        if total > seconds and out:
-            break
-        out.append((name, took))
-    return out
-
-
-def judge(plan: dict, at_once: int) -> int:
-    """Run the tests on each mutant of a plan and write what came of it. Runs in the copy."""
-    import numpy  # noqa: F401  (what takes long to import is imported once)
-
-    with contextlib.suppress(ImportError):
-        import pandas  # noqa: F401
-
-    import tlbcore  # noqa: F401
-
-    numbers = max(m["number"] for m in plan["mutants"]) + 1
-    binary = plan["binary"]
-    listed = subprocess.run(
-        [binary, "--list", "--format", "terse"], capture_output=True, text=True, check=True
-    ).stdout
-    names = re.findall(r"^(.+): test$", listed, re.M)
-    rust: dict[str, list] = {}
-    for _, tests in in_children(names, lambda name: of_rust(name, numbers, binary), at_once, lambda _: 120):
-        rust.update(tests or {})
-    say(f"{len(rust)} of {len(names)} tests of the crate pass, in {sum(t for t, _ in rust.values()):.0f} s")
-    files = plan["files"] or sorted(
-        {str(p) for m in plan["modules"] for f in FOLDERS[m] for p in Path(f).glob("test_*.py")} - LEFT_OUT
-    )
-    python: dict[str, list] = {}
-    for file, tests in in_children(files, lambda file: of_python(file, numbers), at_once, lambda _: 600):
-        python.update(tests or {})
-        say(f"{file}: {len(tests or {})} tests, {sum(t for t, _ in (tests or {}).values()):.1f} s")
-
-    def steps(m: dict) -> tuple[list, list]:
-        folders = () if plan["files"] else FOLDERS[m["module"]]
-        return (
-            quickest(rust, m["number"], plan["seconds"]),
-            quickest(python, m["number"], plan["seconds"], folders),
-        )
-
-    def limit(m) -> float:
-        return 30 + 5 * sum(took for step in steps(m) for _, took in step)
-
-    def run(m: dict) -> str:
-        silent()
-        resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
-        of_crate, of_package = steps(m)
-        choose(m["number"])
-        for group in ([n for n, t in of_crate if t < 0.2], [n for n, t in of_crate if t >= 0.2]):
-            if (
-                group
-                and subprocess.run([binary, "--exact", "--test-threads=1", *group], check=False).returncode
-            ):
-                return "crate"
-        said: list[str] = []
-
-        class Failed:
-            def pytest_runtest_logreport(self, report):
-                if report.failed:
-                    said.append(report.nodeid)
-
-        if of_package:
-            status = pytest.main(
-                ["-q", "-x", "-p", "no:cacheprovider", *(n for n, _ in of_package)], plugins=[Failed()]
-            )
-            if status != 0:
-                return said[0] if said else f"pytest {status}"
-        return "survives" if of_crate or of_package else "not reached"
-
-    with (WORK / "outcomes.jsonl").open("a") as out:
-        for m, outcome in in_children(plan["mutants"], run, at_once, limit):
-            row = {**m, "outcome": outcome or "takes too long"}
-            print(json.dumps(row), file=out, flush=True)
-            if outcome in ("survives", "not reached"):
-                say(f"{outcome}: {m['file']}:{m['line']}\n{m['difference']}")
-    return 0
-
-
 # --- the whole ---
 
 
@@ -503,7 +231,8 @@ def main() -> int:
     parser.add_argument("--judge", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.judge:
-        return judge(json.loads(Path(asked.judge).read_text()), asked.at_once)
+        judge(json.loads(Path(asked.judge).read_text()), asked.at_once)
+        return 0
     TREE.mkdir(parents=True, exist_ok=True)
     lines = lines_since(asked.since) if asked.since else None
     drawn = [d for m in asked.modules for d in draw(ROOT, m, 2 * asked.count, asked.seed, lines)]
@@ -542,10 +271,10 @@ def main() -> int:
     before = known() if asked.again else {}
     if not asked.again:
         (WORK / "outcomes.jsonl").unlink(missing_ok=True)
-    noticed = {key for key, row in before.items() if row["outcome"] not in ("survives", "not reached")}
+    noticed = {key for key, row in before.items() if row["outcome"] not in ALIVE}
     plan = {
         "mutants": [row for row in rows if row["key"] not in noticed],
-        "modules": asked.modules,
+        "numbers": len(drawn) + 1,
         "seconds": asked.seconds,
         "binary": str(binary),
         "files": asked.files,
@@ -575,7 +304,7 @@ def summary(modules: list[str], rows: list[dict], seed: int) -> int:
     status = 0
     for module in modules:
         here = [row for row in rows if row["module"] == module]
-        left = [row for row in here if outcomes[row["key"]]["outcome"] in ("survives", "not reached")]
+        left = [row for row in here if outcomes[row["key"]]["outcome"] in ALIVE]
         still = [row for row in left if row["changed"] not in argued(row["file"])]
         for row in still:
             print(f"{outcomes[row['key']]['outcome']}: {row['file']}:{row['line']}\n{row['difference']}")

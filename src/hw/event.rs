@@ -105,7 +105,7 @@ impl Event {
     }
 
     /// Refuses an event that no CPU could execute.
-    fn check(self, index: usize, cpus: usize, held: &[[bool; 3]; 3]) -> Result<(), TlbError> {
+    pub(super) fn check(self, index: usize, cpus: usize, held: &[[bool; 3]; 3]) -> Result<(), TlbError> {
         let complain = |field, rule: String| Err(TlbError::Element { field, index, rule });
         if Op::from_number(self.op).is_none() {
             return complain("op", format!("must be at most {}: got {}", OPS.len() - 1, self.op));

@@ -19,6 +19,8 @@ pub mod invalidate;
 pub mod mmu;
 pub mod preset;
 pub mod table;
+#[cfg(test)]
+mod tests;
 pub mod tlb;
 mod vectors;
 pub mod walker;

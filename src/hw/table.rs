@@ -506,4 +506,27 @@ mod tests {
         tables.unmap(pair.kernel, Vpn(3)).unwrap();
         assert!(tables.walk(pair.user, Vpn(3)).is_err());
     }
+
+    #[test]
+    fn a_page_within_a_larger_one_is_refused_and_changes_nothing() {
+        let (mut tables, root) = tables();
+        tables.map(root, Vpn(512), PageSize::M2, 1024, Rights::KERNEL, false).unwrap();
+        let refused = tables.map(root, Vpn(700), PageSize::K4, 1, Rights::KERNEL, false).unwrap_err();
+        assert!(
+            refused.to_string().contains("page 0x2bc lies in a larger page: split it first"),
+            "{refused}"
+        );
+        assert_eq!(tables.walk(root, Vpn(700)).unwrap().size, PageSize::M2);
+        tables.split(root, Vpn(700)).unwrap();
+        tables.map(root, Vpn(700), PageSize::K4, 1, Rights::KERNEL, false).unwrap();
+    }
+
+    #[test]
+    fn the_last_page_of_five_levels_can_be_mapped_and_the_next_is_not_canonical() {
+        let mut tables = Tables::new(5).unwrap();
+        let root = tables.new_root();
+        tables.map(root, Vpn((1 << 45) - 1), PageSize::K4, 1, Rights::KERNEL, false).unwrap();
+        let refused = tables.map(root, Vpn(1 << 45), PageSize::K4, 1, Rights::KERNEL, false).unwrap_err();
+        assert_eq!(refused, TlbError::NonCanonicalPage { vpn: 1 << 45 });
+    }
 }

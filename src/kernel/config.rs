@@ -291,4 +291,46 @@ mod tests {
         let bad = Config { coalesce_tlbi: true, no_hz_full: false, ..Config::default() };
         assert!(bad.check().unwrap_err().0.contains("NO_HZ_FULL is not set"));
     }
+
+    #[test]
+    fn each_remark_is_made_where_it_holds_and_nowhere_else() {
+        const BASE: &str = "CONFIG_X86_64=y\nCONFIG_MITIGATION_PAGE_TABLE_ISOLATION=y\nCONFIG_NO_HZ_FULL=y\n\
+                            CONFIG_CONTEXT_TRACKING_USER=y\n";
+        let remarks = |more: &str, cmdline: &str, meltdown: Option<&str>| {
+            Config::parse(&format!("{BASE}{more}"), ".config", cmdline, meltdown).unwrap().remarks
+        };
+        let (coalesce, invlpgb) = ("CONFIG_COALESCE_TLBI=y\n", "CONFIG_BROADCAST_TLB_FLUSH=y\n");
+        let inert =
+            "COALESCE_TLBI is inert: page-table isolation is off, so the entry macros are patched out";
+        let unused = "INVLPGB is not used: page-table isolation is on (94a17f2dc90b)";
+        for (more, cmdline, meltdown, said) in [
+            ("", "", None, vec![]),
+            (coalesce, "", None, vec![]),
+            ("", "pti=off", None, vec![]),
+            (coalesce, "pti=on", None, vec![]),
+            (coalesce, "nopti", None, vec![inert]),
+            ("", "mitigations=auto,off", None, vec!["mitigations=off turns page-table isolation off"]),
+            ("", "mitigations=auto", None, vec![]),
+            ("", "pti=on", None, vec![]),
+            (invlpgb, "", None, vec![]),
+            (invlpgb, "pti=off", None, vec![]),
+            (invlpgb, "pti=on", None, vec![unused]),
+            ("", "nopcid pti=off", None, vec![]),
+            ("", "nopcid", None, vec!["nopcid: every CR3 write flushes all non-global translations"]),
+            (
+                invlpgb,
+                "",
+                Some("Mitigation: PTI\n"),
+                vec!["meltdown state \"Mitigation: PTI\": page-table isolation is on", unused],
+            ),
+            (
+                coalesce,
+                "",
+                Some("Not affected"),
+                vec!["meltdown state \"Not affected\": page-table isolation is off", inert],
+            ),
+        ] {
+            assert_eq!(remarks(more, cmdline, meltdown), said, "{more}{cmdline} {meltdown:?}");
+        }
+    }
 }

@@ -211,4 +211,12 @@ mod tests {
         v.purge_ends();
         assert_eq!(v.alloc(STACK_PAGES), first);
     }
+
+    #[test]
+    fn areas_follow_each_other_from_the_first_page_on() {
+        let mut v = Vmalloc::new(2, None);
+        assert_eq!(v.alloc(5), Area { at: 0, pages: 5 });
+        assert_eq!(v.alloc(3), Area { at: 5, pages: 3 });
+        assert_eq!(v.alloc(5), Area { at: 8, pages: 5 });
+    }
 }

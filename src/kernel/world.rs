@@ -169,6 +169,7 @@ mod tests {
         for (name, said) in [
             ("ptj", "`ptj` is no feature; did you mean `pti`?"),
             ("nopit", "`nopit` is no feature"),
+            ("zzzzzzzz", "`zzzzzzzz` is no feature; these are (`no` in front takes one away): pti, "),
             ("", "`` is no feature"),
             ("pti+nopti", "has a feature and has it not"),
             ("pti+invlpgb", "Linux does not use INVLPGB under PTI"),

@@ -436,3 +436,46 @@ def test_mutated_files_are_refused_or_run_and_never_panic() -> None:
         except (tc.PolicyError, tc.CheckError):
             refused += 1
     assert 100 < refused < 600
+
+
+@pytest.mark.parametrize(
+    ("start", "cells", "ask", "said"),
+    [
+        ("x=0;", ["inc [x]"], "exists (x=1)", "allowed"),
+        ("x=2;", ["dec [x]"], "exists (x=1)", "allowed"),
+        ("0:rax=1; x=0;", ["mov [x],eax"], "exists (x=1)", "allowed"),
+        ("0:rax=3; x=0;", ["mov [x],eax"], "exists (x=3)", "allowed"),
+        ("0:rax=0; x=0;", ["mov [x],eax"], "exists (x=1)", "forbidden"),
+        ("0:rdi=y; y=1; x=0;", ["mov eax,[rdi]", "mov [x],eax"], "exists (x=1)", "allowed"),
+        ("x=0;", ["mov [x],1"], "(* a *) exists (x=1)", "allowed"),
+        ("x=0;", ["mov [x],1"], "(* a (* b *) c *) exists (x=1)", "allowed"),
+    ],
+)
+def test_what_a_file_of_herds_says_is_done(start: str, cells: list[str], ask: str, said: str) -> None:
+    rows = "".join(f" {cell} ;\n" for cell in cells)
+    assert tc.litmus(f"X86 a\n{{ {start} }}\n P0 ;\n{rows}{ask}\n").found == said
+
+
+@pytest.mark.parametrize(
+    ("start", "cell", "ask", "said"),
+    [
+        ("x=0;", "add [x]", "exists (x=1)", "herd:4:2: `add [x]` is no instruction that is read here"),
+        (
+            "0:rdi=x; x=0;",
+            "mov rdi,1",
+            "exists (x=1)",
+            "`EDI` holds an address, and registers with addresses",
+        ),
+        ("x=0;", "mov [x],1", "*) (* a *) exists (x=1)", "herd:5:1: expected `;` after a row"),
+    ],
+)
+def test_what_a_file_of_herds_may_not_say(start: str, cell: str, ask: str, said: str) -> None:
+    with pytest.raises(tc.PolicyError) as error:
+        tc.litmus(f"X86 a\n{{ {start} }}\n P0 ;\n {cell} ;\n{ask}\n")
+    assert said in str(error.value).replace("litmus:", "herd:")
+
+
+def test_a_constant_that_does_not_fit_is_told_with_one_bit_or_several() -> None:
+    text = 'litmus w\n  exists "x == 8"\n  var x : 3 bits, shared\n\ncpu 0\n  x = 1\n'
+    with pytest.raises(tc.PolicyError, match="`x` has 3 bits: 8 does not fit"):
+        tc.litmus(text)

@@ -180,3 +180,69 @@ def section_texts(text: str) -> dict[str, list[str]]:
         elif line and out:
             out[next(reversed(out))].append(line.removeprefix("  "))
     return out
+
+
+WIDE = "policy p\n  var flag : 1 bit\n  var x : 8 bits\n"
+
+
+def ops(text: str, program: str = "syscall") -> list[tuple[str, str]]:
+    """Return the statements of a text that end in a program, each with its place."""
+    rows = tc.Policy(text=WIDE + text, file="p.policy").listing()
+    return [(row[3], row[4]) for row in rows if row[0] == program and row[4].startswith("p.policy")]
+
+
+@pytest.mark.parametrize(("written", "value"), [("0x10", 16), ("0xff", 255), ("0xA", 10), ("16", 16)])
+def test_a_number_with_0x_is_to_the_base_of_sixteen(written: str, value: int) -> None:
+    assert ops(f"to_kernel\n  x = {written}\n") == [(f"x = {value}", "p.policy:5")]
+
+
+@pytest.mark.parametrize(
+    ("test", "kept"),
+    [
+        ("feature pti or flag == 1", ["x = 3"]),
+        ("flag == 1 or feature pti", ["x = 3"]),
+        ("feature pti and feature pcid", ["x = 3"]),
+        ("feature invlpgb or feature rar", []),
+        ("feature invlpgb and flag == 1", []),
+        ("flag == 1 and feature invlpgb", []),
+        ("not feature invlpgb or flag == 1", ["x = 3"]),
+    ],
+)
+def test_what_the_features_decide_is_not_tested_again(test: str, kept: list[str]) -> None:
+    assert [op for op, _ in ops(f"to_kernel\n  if {test}\n    x = 3\n")] == kept
+
+
+def test_each_statement_names_the_place_of_its_own_section() -> None:
+    text = 'to_kernel @ "one"\n  x = 1\n  deeper\n\nto_user @ "two"\n  x = 2\n\ndeeper\n  x = 3\n'
+    assert ops(text) == [
+        ("x = 1", "p.policy:5 (one)"),
+        ("x = 3", "p.policy:12"),
+        ("x = 2", "p.policy:9 (two)"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ("to_kernel\n  cas flag, 2, 0\n", "5:7", "`flag` has 1 bit: 2 does not fit"),
+        ("to_kernel\n  cas x, 256, 0\n", "5:7", "`x` has 8 bits: 256 does not fit"),
+        ("to_kernel\n  bts x, 8\n", "5:7", "`x` has bits 0 to 7: there is no bit 8"),
+        ("to_kernel\n  let r = 1\n  let s = r[cpu]\n", "6:11", "`r` is no variable or local"),
+        # Where interrupts are on, a wait is none of two for each other; in an NMI they stay off.
+        (
+            "to_kernel\n  ipi others, flush_handler\n  await acks\n",
+            "6:3",
+            "`syscall` waits here for other CPUs",
+        ),
+        (
+            "to_kernel\n  sti\n  ipi others, flush_handler\n  await acks\n  cli\n",
+            "7:3",
+            "`nmi_user` waits here",
+        ),
+    ],
+)
+def test_an_error_of_the_assembler_names_place_and_rule(text: str, place: str, words: str) -> None:
+    with pytest.raises(tc.PolicyError) as error:
+        tc.Policy(text=WIDE + text, file="my.policy")
+    assert words in str(error.value)
+    assert str(error.value).startswith(f"my.policy:{place}:")

@@ -90,3 +90,19 @@ fn random_replacement_repeats_with_its_seed() {
 fn splitmix64_gives_its_published_first_number() {
     assert_eq!(splitmix64(0, 0), 0xe220_a839_7b1d_cdaf);
 }
+
+#[test]
+fn what_grows_stale_is_counted_once_and_gone_when_it_leaves() {
+    let mut array = array(Replacement::Lru, 4);
+    (0..3).for_each(|page| {
+        array.fill(0, key(page));
+    });
+    assert_eq!(array.mark_stale(|_| false), 0);
+    assert_eq!(array.stale, 0);
+    assert_eq!(array.mark_stale(|entry| entry.page() < 2), 2);
+    assert_eq!(array.stale, 2);
+    assert_eq!(array.mark_stale(|_| true), 1, "only the one that was not marked");
+    assert_eq!(array.stale, 3);
+    assert_eq!(array.remove(|entry| entry.page() == 0), 1);
+    assert_eq!(array.stale, 2);
+}

@@ -357,4 +357,33 @@ mod tests {
             assert_eq!(run(false), Ran::Events(9000));
         }
     }
+
+    #[test]
+    fn a_block_thrown_away_leaves_the_contexts_that_the_block_before_it_chose() {
+        let geometry = Arc::new(Geometry::peers());
+        // The first block ends in context 2; the second is the first whose G bits change, and begins there.
+        let mut events = stream(6, 2 * BLOCK as u64, 600, 0, false);
+        let switch = |event: &mut [u8; EVENT_BYTES], pcid: u8| {
+            event[8..10].copy_from_slice(&[pcid, 0]);
+            (event[14], event[15]) = (4, flags::NOFLUSH);
+        };
+        for cpu in 0..4 {
+            switch(&mut events[BLOCK - 8 + cpu], 2);
+            events[BLOCK - 8 + cpu][10] = cpu as u8;
+        }
+        for event in &mut events[BLOCK..] {
+            (event[14], event[15]) = (0, u8::from(event[0] % 2 == 1));
+        }
+        let last = 2 * BLOCK - 1;
+        events[last] = events[BLOCK + 1];
+        events[last][15] ^= 1;
+        let mut expected = Cpus::new(&geometry, 4).unwrap();
+        let wanted: Vec<u8> = events.iter().map(|event| expected.step(Event::read(event))).collect();
+        let mut cpus = Cpus::new(&geometry, 4).unwrap();
+        let mut levels = vec![7; events.len()];
+        if run(&mut cpus, &events, Some(&mut levels), 0).unwrap() {
+            assert!(levels == wanted);
+            assert!(cpus == expected);
+        }
+    }
 }

@@ -234,7 +234,9 @@ mod tests {
     use crate::hw::Geometry;
     use crate::hw::array::splitmix64;
     use crate::hw::fast::rows::Row;
+    use crate::hw::geometry::{Index, Level, Psc, Replacement, Structure};
     use crate::hw::vectors;
+    use std::sync::Arc;
 
     /// Pages with hot spots and repeats.
     fn stream(seed: u64, count: usize, pages: u64) -> Vec<u64> {
@@ -352,5 +354,52 @@ mod tests {
         assert!(
             run(&mut tlb, &stream(1, 5_000, 50), Pcid(0), Kind::Load, None, vectors::available()).is_none()
         );
+    }
+
+    #[test]
+    fn a_level_of_other_ways_or_another_order_is_left_to_the_full_engine() {
+        let vpns = stream(1, 5_000, 50);
+        for (ways, replacement, packed) in [
+            (4, Replacement::Lru, true),
+            (8, Replacement::Lru, true),
+            (12, Replacement::Lru, false),
+            (2, Replacement::Lru, false),
+            (4, Replacement::Fifo, false),
+            (8, Replacement::TreePlru, false),
+        ] {
+            let mut tlb = Tlb::new(one_level(ways, replacement, None));
+            let mut expected = tlb.clone();
+            slowly(&mut expected, &vpns);
+            let ran = run(&mut tlb, &vpns, Pcid(0), Kind::Load, None, vectors::available());
+            assert_eq!(ran.is_some(), packed, "{ways} ways, {replacement:?}");
+            assert!(!packed || tlb == expected);
+        }
+    }
+
+    #[test]
+    fn a_switch_where_slots_for_contexts_are_few_is_left_to_the_full_engine() {
+        let vpns = stream(1, 5_000, 50);
+        let mut tlb = Tlb::new(one_level(4, Replacement::Lru, Some(2)));
+        for (pcid, packed) in [(0, true), (1, false)] {
+            let ran = run(&mut tlb, &vpns, Pcid(pcid), Kind::Load, None, vectors::available());
+            assert_eq!(ran.is_some(), packed, "context {pcid}");
+        }
+    }
+
+    fn one_level(ways: u32, replacement: Replacement, pcid_slots: Option<u32>) -> Arc<Geometry> {
+        let structure = Structure {
+            name: "a".into(),
+            sets: 16,
+            ways,
+            sizes: vec![PageSize::K4],
+            kinds: vec![Kind::Load],
+            index: Index::Linear,
+            replacement,
+            pcid_slots,
+            smt_split: false,
+            smashes_1g: false,
+        };
+        let level = Level { name: "L1".into(), structures: vec![structure], inclusive: false };
+        Arc::new(Geometry::new("one", vec![level], Psc::default(), 4).unwrap())
     }
 }
