@@ -113,10 +113,12 @@ def run(file: Path, text: str, tests: list[str]) -> None:
 
 def argued(module: str) -> dict[str, str]:
     """Return the survivors of a module that were argued: the changed line, and why."""
-    if not ARGUED.exists():
-        return {}
-    rows = tomllib.loads(ARGUED.read_text(encoding="utf-8")).get(module, [])
-    return {row["line"]: row["why"] for row in rows}
+    return {row["line"]: row["why"] for row in argued_rows(module)}
+
+
+def argued_rows(module: str) -> list[dict[str, str]]:
+    """Return them as they stand in the file."""
+    return tomllib.loads(ARGUED.read_text(encoding="utf-8")).get(module, []) if ARGUED.exists() else []
 
 
 def changed(before: str, after: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("tree_sitter")
 pytest.importorskip("tree_sitter_rust")
 
-from tests import mutants_rust, schemata
+from tests import judging, mutants_rust, schemata
 
 CRATE = b"""
 pub fn last(pages: u32, first: u32) -> u32 { first + pages }
@@ -175,3 +175,34 @@ def test_one_build_finds_a_planted_survivor_and_notices_the_others(tmp_path: Pat
     alive = {number for number in every if passes(TLBCORE_MUTANT=str(number))}
     assert in_last_line < alive
     assert [every[number].text for number in alive - in_last_line] == [b"pages <= room"]
+
+
+def test_an_argument_is_for_one_change_of_one_line(monkeypatch: pytest.MonkeyPatch):
+    row = {"was": "if ready {", "line": "if true {", "why": "It always is."}
+    monkeypatch.setattr(mutants_rust, "argued", lambda file: [row] if file == "src/hw/a.rs" else [])
+    one = {
+        "file": "src/hw/a.rs",
+        "changed": "if true {",
+        "difference": "@@ -1 +1 @@\n-  if ready {\n+  if true {",
+    }
+    assert mutants_rust.is_argued(one)
+    assert not mutants_rust.is_argued({**one, "difference": one["difference"].replace("ready", "full")})
+    assert not mutants_rust.is_argued({**one, "changed": "if false {"})
+    assert not mutants_rust.is_argued({**one, "file": "src/hw/b.rs"})
+
+
+@pytest.mark.parametrize("count", [0, 1, 16, 17, 100])
+def test_groups_of_tests_grow_and_the_longest_run_alone(count: int):
+    names = [str(n) for n in range(count)]
+    groups = list(judging.growing(names))
+    assert [name for group in groups for name in group] == names
+    assert all(len(group) == 1 for group in groups[-min(count, 16) :])
+
+
+def test_the_quickest_tests_that_reach_a_mutant_come_first_within_the_time():
+    tests = {"a": [3.0, [1, 2]], "b": [1.0, [1]], "x/c": [2.0, [1]], "d": [0.5, [2]], "x/y.py::e": [0.1, [1]]}
+    assert [name for name, _ in judging.quickest(tests, 1, 3.5)] == ["x/y.py::e", "b", "x/c"]
+    assert [name for name, _ in judging.quickest(tests, 1, 0.01)] == ["x/y.py::e"], "one at least"
+    assert [name for name, _ in judging.quickest(tests, 1, 9.0, ("x",))] == ["x/y.py::e", "x/c"]
+    assert [name for name, _ in judging.quickest(tests, 1, 9.0, ("x/y.py",))] == ["x/y.py::e"]
+    assert judging.quickest(tests, 3, 9.0) == []

@@ -361,6 +361,9 @@ def test_a_figure_that_rests_on_an_unsourced_cost_is_an_interval():
         policies=["ipi", "invlpgb"],
     )
     assert found["invlpgb"].unsourced == ("invlpgb", "tlbsync")
+    rests = "`invlpgb`: figures rest on unsourced costs (invlpgb, tlbsync) and are intervals at best"
+    assert rests in found["invlpgb"].notes
+    assert not any("unsourced" in note for note in found["ipi"].notes)
     rows = {
         (p, c): i
         for i, (p, c) in enumerate(zip(found.table["policy"], found.table["cpu_class"], strict=True))

@@ -413,6 +413,11 @@ ROWS: list[tuple[str, str, Values]] = [
     ("remote_flushes", "unmap", [0, 1, 1, 1]),
     ("remote_flushes", "deferred", [0, 1, 0, 0]),
     ("local_flushes", "unmap", [1, 0, 0, 0]),
+    ("local_flushes", "user", [1, 0, 0, 0]),
+    ("local_flushes", "user all", [1, 0, 0, 0]),
+    ("remote_flushes", "user", [0, 0, 1, 0]),
+    ("remote_flushes", "user all", [0, 0, 1, 0]),
+    ("local_flushes", "switch", [0, 0, 0, 0]),
     # Seven pages of the kernel and five of the task, after each of three flushes.
     ("refill_misses", "deferred", [0, 0, 36, 0]),
     ("refill_misses_entry", "deferred", [0, 0, 36, 0]),
