@@ -1,6 +1,6 @@
 # Development in an active virtual environment; `.ci/run` is what a change must pass.
 
-.PHONY: dev test lint memcheck asan tsan miri mutants mutants-rust mutants-python bench bench-compare site wheel wheel-pgo reproducible soak ci
+.PHONY: dev test lint memcheck asan tsan miri mutants mutants-rust mutants-python bench bench-compare site wheel wheel-pgo reproducible soak fuzz ci
 
 dev: ## tools, and the package as an editable install, optimised but quick to build
 	python -m pip install -q 'pip>=25.1' # knows --group; the one of Python 3.11's venv does not
@@ -82,6 +82,20 @@ SOAK_SECONDS ?= 3600
 
 soak: ## every input fuzzed, for SOAK_SECONDS in all; executions, crashes and peak memory at the end
 	python -m fuzz.soak --seconds $(SOAK_SECONDS)
+
+FUZZ_SECONDS ?= 60
+FUZZED = policies machines importers addresses images checkpoints
+# Without a sanitizer a target is ten times faster, and what is looked for, panics and hangs, is found as well.
+CARGO_FUZZ = cargo +nightly fuzz
+FUZZ_FLAGS = -O --sanitizer none --target-dir target/fuzz
+
+fuzz: ## every target of cargo-fuzz for FUZZ_SECONDS; executions of each at the end (`cargo install cargo-fuzz`, nightly)
+	python -m fuzz.corpora target/fuzz/corpus
+	$(CARGO_FUZZ) build $(FUZZ_FLAGS)
+	for target in $(FUZZED); do \
+		$(CARGO_FUZZ) run $(FUZZ_FLAGS) $$target target/fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) \
+			-timeout=20 -rss_limit_mb=4096 -max_len=16384 -verbosity=0 -print_final_stats=1 || exit 1; \
+	done
 
 PGO := $(CURDIR)/target/pgo
 SYSROOT := $(shell rustc --print sysroot)

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use numpy::PyArray1;
-use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
@@ -20,7 +20,7 @@ use crate::sim::Input;
 use crate::sim::cost;
 use crate::sim::figures::{Class, FIGURES, Latency, Sums};
 use crate::sim::levels::LEVELS;
-use crate::sim::run::{Output, Run};
+use crate::sim::run::{Output, Run, contradiction};
 use crate::sim::scenario::Scenario;
 use crate::sim::stats::{CAUSES, TABLE};
 use crate::sim::timeline::KINDS;
@@ -185,7 +185,11 @@ pub fn simulate(py: Python<'_>, request: Request, course: Course) -> PyResult<Py
     for (i, end) in ends.into_iter().enumerate() {
         // One that had not begun when Ctrl-C came stands at its beginning.
         let end = end.unwrap_or_else(|| Ok(finish(i, &AtomicBool::new(true))));
-        let (out, state) = end.flatten().map_err(SimError::new_err)?;
+        let end = end.map_err(|panic| match &course.resume {
+            Some(_) => contradiction(&panic).into(),
+            None => PyRuntimeError::new_err(panic), // a fault of ours, not of the input
+        })?;
+        let (out, state) = end.map_err(SimError::new_err)?;
         list.append(output(py, &out, state.as_deref())?)?;
     }
     Ok(list.unbind())

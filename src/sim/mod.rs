@@ -34,5 +34,5 @@ pub mod timeline;
 
 pub use error::SimError;
 pub use input::Input;
-pub use run::{Output, simulate};
+pub use run::{Output, Run, simulate};
 pub use scenario::Scenario;

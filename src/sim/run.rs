@@ -6,6 +6,8 @@ mod checkpoint;
 #[cfg(test)]
 mod tests;
 
+pub use checkpoint::contradiction;
+
 use super::engine::{Engine, PurgeRecord};
 use super::error::SimError;
 use super::inert::runs_what_is_replaced;

@@ -1,6 +1,7 @@
 //! A run's state as bytes, and a run that goes on from them.
 
 use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use flate2::{Compression, bufread::GzDecoder, bufread::GzEncoder};
 use sha2::{Digest, Sha256};
@@ -14,6 +15,12 @@ const CHECKPOINT_VERSION: u32 = 7;
 /// Digest of the sources that decide what a run counts: a run does not go on under other rules.
 const ENGINE: &str = env!("TLBCORE_ENGINE");
 const CHECKPOINT_MARK: &[u8] = b"tlbcore checkpoint\n";
+
+/// The error of a run that went on from a state that no run can be in, with how that showed.
+pub fn contradiction(how: &str) -> SimError {
+    let said = if how.is_empty() { String::new() } else { format!(" ({how})") };
+    SimError::Scenario(format!("checkpoint: its state contradicts itself, so no run wrote it{said}"))
+}
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Checkpoint {
@@ -63,10 +70,14 @@ impl Run {
         if whole.inputs != self.inputs() {
             return Err(fail("is of a run with other inputs".into()));
         }
-        if self.engine.restore(whole.state) {
-            return Ok(());
+        // Sizes are compared; what states say of each other is not: one that is made by hand may break what the engine
+        // relies on, here or in any later block (`contradiction`).
+        let restored = catch_unwind(AssertUnwindSafe(|| self.engine.restore(whole.state)));
+        match restored {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(fail("does not fit this run".into())),
+            Err(_) => Err(contradiction("")),
         }
-        Err(fail("does not fit this run".into()))
     }
 
     /// Everything that decides the results, as text.
