@@ -5,6 +5,9 @@ A field of the state that a checkpoint forgets shows only if the run is stopped 
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import json
 from typing import Any
 
 import numpy as np
@@ -114,3 +117,22 @@ def test_a_checkpoint_belongs_to_its_machine_and_build() -> None:
     assert run(2000, resume=state)["reached_ps"] == 10**10
     with pytest.raises(tc.SimError, match="checkpoint: is of a run with other inputs"):
         run(2001, resume=state)
+
+
+def test_a_state_made_by_hand_that_contradicts_itself_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+    """The seal is right and every size fits: an NMI is due, and nothing sends one."""
+    load, mark = scenarios.syscall_heavy(duration_s=0.01), b"tlbcore checkpoint\n"
+    sealed = leg(load, "ipi", until=10**9, resume=None, detail=False)["checkpoint"]
+    whole = json.loads(gzip.decompress(sealed[len(mark) + 32 :]))
+
+    def forged() -> bytes:
+        packed = gzip.compress(json.dumps(whole).encode())
+        return mark + hashlib.sha256(packed).digest() + packed
+
+    assert leg(load, "ipi", until=None, resume=forged(), detail=False)["reached_ps"] == 10**10
+    for core in whole["state"]["cores"]:
+        core["nmi_next"] = core["clock"]
+    whole["state"]["queue"] = [core["clock"] for core in whole["state"]["cores"]]
+    with pytest.raises(tc.SimError, match="^checkpoint: its state contradicts itself, so no run wrote it"):
+        leg(load, "ipi", until=None, resume=forged(), detail=False)
+    capfd.readouterr()  # what a panic prints

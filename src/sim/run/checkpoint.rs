@@ -18,6 +18,7 @@ const CHECKPOINT_MARK: &[u8] = b"tlbcore checkpoint\n";
 
 /// The error of a run that went on from a state that no run can be in, with how that showed.
 pub fn contradiction(how: &str) -> SimError {
+    let how = how.trim_start_matches("panic: ");
     let said = if how.is_empty() { String::new() } else { format!(" ({how})") };
     SimError::Scenario(format!("checkpoint: its state contradicts itself, so no run wrote it{said}"))
 }
