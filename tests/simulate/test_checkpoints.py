@@ -133,6 +133,6 @@ def test_a_state_made_by_hand_that_contradicts_itself_is_an_error(capfd: pytest.
     for core in whole["state"]["cores"]:
         core["nmi_next"] = core["clock"]
     whole["state"]["queue"] = [core["clock"] for core in whole["state"]["cores"]]
-    with pytest.raises(tc.SimError, match="^checkpoint: its state contradicts itself, so no run wrote it"):
+    with pytest.raises(tc.SimError, match=r"^checkpoint: its state contradicts itself, so no run wrote it"):
         leg(load, "ipi", until=None, resume=forged(), detail=False)
     capfd.readouterr()  # what a panic prints
