@@ -104,7 +104,7 @@ def test_both_explorers_agree_on_random_models() -> None:
 
 def test_reduced_and_plain_searches_agree_on_walks_in_software() -> None:
     verdicts = reductions_agree(600, seed=5, make=walking)
-    assert verdicts["violated: freed_table_read"] >= 10, verdicts
+    assert verdicts["violated: freed_table_read"] >= 8, verdicts
     assert verdicts["verified"] >= 50, verdicts
 
 
@@ -125,7 +125,7 @@ def test_both_explorers_agree_on_grace_periods() -> None:
     verdicts = explorers_agree(120, seed=8, most=250, make=waiting)
     assert sum(verdicts.values()) >= 80
     assert verdicts["verified"] >= 20, verdicts
-    assert verdicts["violated: freed_table_read"] >= 10, verdicts
+    assert verdicts["violated: freed_table_read"] >= 8, verdicts
 
 
 @pytest.mark.slow

@@ -63,6 +63,7 @@ pub const POLICIES: &[Row] = &[
     policy!("fancy-state-indeterminate", [Verified, Verified, Verified]),
     policy!("generation-at-entry", [Verified, Verified, Verified]),
     policy!("quarantine", [Verified, Verified, Verified]),
+    policy!("quarantine-by-grace", [Verified, Violated, Verified]),
     policy!("invlpgb", [Verified, Verified, Verified]),
     policy!("invlpgb-from-4-cpus", [Verified, Verified, Verified]),
     policy!("rar", [Verified, Verified, Verified]),
@@ -83,6 +84,8 @@ pub const USER_POLICIES: &[Row] = &[
     policy!("early-ack", [Verified, Verified, Verified]),
     policy!("early-ack-tables", [Verified, Violated, Violated]),
     policy!("switch-deferred", [Verified, Verified, Verified]),
+    policy!("tables-by-rcu", [Verified, Verified, Verified]),
+    policy!("tables-at-once", [Verified, Violated, Violated]),
 ];
 
 /// Every built-in policy, those of user ranges last.

@@ -100,7 +100,9 @@ pub fn not_asked(file: &File) -> Vec<String> {
     let paths = entries.filter(|e| !["sync_table_free", "flush_all"].contains(e));
     let mut asked: BTreeSet<String> = used_by(&chain, &paths.collect::<Vec<_>>());
     for question in questions(file) {
-        asked.extend(used_by(&chain, &[question.initiator, asked_as(question.initiator)]));
+        let beside = question.beside.unwrap_or(question.initiator);
+        let question_itself = chain.iter().map(|f| with_question(f, question.initiator)).collect::<Vec<_>>();
+        asked.extend(used_by(&question_itself, &[question.initiator, asked_as(question.initiator), beside]));
         if question.initiator == "flush_all_asked" {
             asked.extend(used_by(&chain, &["flush_all"]));
         }
@@ -157,7 +159,8 @@ pub fn with_question(file: &File, initiator: &str) -> File {
     if pages.is_empty() {
         out.pages = more.pages;
     }
-    let missing = more.sections.into_iter().filter(|s| file.section(&s.name).is_none());
+    let has = |name: &str| chain(file).iter().any(|f| f.section(name).is_some());
+    let missing: Vec<Section> = more.sections.into_iter().filter(|s| !has(&s.name)).collect();
     out.sections.extend(missing);
     out
 }
