@@ -158,3 +158,42 @@ def test_a_cpu_in_user_mode_runs_nothing_later() -> None:
     )
     with pytest.raises(tc.PolicyError, match="its callbacks run on other CPUs"):
         tc.litmus(text)
+
+
+# A process with a walk in it beside somebody who frees its page tables.
+FREES = """litmus frees
+  verdict "verified"
+  based on {policy}
+  features "pcid invpcid invlpgb"
+
+cpu 0
+  flush_mm_tables_then_free
+
+cpu 1
+  let next = 2
+  cli
+  switch_mm_irqs_off
+  sti
+  process_runs
+  let next = 0
+  cli
+  switch_mm_irqs_off
+  sti
+"""
+
+
+@pytest.mark.parametrize(
+    ("policy", "more", "found"),
+    [
+        ("tables-by-rcu", "", "verified"),
+        ("tables-at-once", "", "violated: freed_table_read"),
+        # With interrupts on nothing holds the grace period up.
+        ("tables-by-rcu", "\ngup_fast\n  walk entries of u\n", "violated: freed_table_read"),
+    ],
+)
+def test_page_tables_wait_for_gup_fast_if_its_interrupts_are_off(policy: str, more: str, found: str) -> None:
+    text = FREES.format(policy=policy) + more
+    assert tc.litmus(text).found == found
+    plain, slow = tc.litmus(text, reduce=False), explore_litmus(text)
+    assert plain.found == slow.found == found
+    assert found != "verified" or plain.states == slow.states == 3090
