@@ -468,6 +468,14 @@ def test_a_counter_without_a_bound_is_no_pass() -> None:
     assert verdict.status == "inconclusive"
 
 
+def test_a_grace_period_has_no_end_if_nothing_says_that_an_idle_cpu_goes_idle_again() -> None:
+    """S11: a sender must not wait for a round that need not come; of so many rounds the last ends the question."""
+    assert tc.check("quarantine-by-grace", roles="purge; isolated idle").status == "verified"
+    every = tc.check("quarantine-by-grace", entries="unbounded", rounds="unbounded")
+    assert every.counterexample is not None
+    assert every.counterexample.rule == "deadlock"
+
+
 @pytest.mark.parametrize(
     "name", [n for n, p in tc.policies.items() if p.defers == ("flush",) and n != "generation-at-entry"]
 )
@@ -477,8 +485,9 @@ def test_any_number_of_entries_and_rounds_has_the_verdict_of_two_entries_and_one
     world = _core.check_worlds(policy.text, policy.file)[0]
     for nmis, danger, bodies in SCOPES:
         how: dict[str, object] = {"nmis": nmis, "assume": {"D": danger, "N": bodies}, "world": world}
-        # A policy that also replaces flushes of user memory is asked about purges alone: generations have a bound.
-        if any(
+        # A policy that also replaces flushes of user memory is asked about purges alone: generations have a bound. So
+        # is one whose sender waits for stays in the kernel: nothing says that idle rounds without bound go on.
+        if name == "quarantine-by-grace" or any(
             about == "flushes of user memory"
             for _, about, _ in _core.check_questions(policy.text, policy.file)[0]
         ):
