@@ -192,3 +192,42 @@ def test_the_timed_machine_goes_the_first_way() -> None:
         flushes[policy.name] = run.total("entry_flushes_needed") + run.total("entry_flushes_unneeded")
     assert flushes["first"] > flushes["second"] == 0
     assert ":: true -> skip :: true -> goto" in first.promela()
+
+
+@pytest.mark.parametrize(
+    ("flush", "verdict"),
+    [
+        ([], "violated: stale_access (reused)"),
+        (["invlpg a"], "violated: stale_access (reused)"),  # of this CPU alone
+        (["invlpgb a", "tlbsync"], "verified"),
+        (["invlpgb a final", "tlbsync"], "verified"),
+        (["invlpgb a asid 0", "tlbsync"], "verified"),
+        (["invlpgb a asid 0 final", "tlbsync"], "verified"),
+        (["invlpgb a asid 1", "tlbsync"], "violated: stale_access (reused)"),  # the other CPU runs in ASID 0
+    ],
+)
+def test_a_broadcast_of_one_page_reaches_what_another_cpu_holds_of_its_asid(
+    flush: list[str], verdict: str
+) -> None:
+    lines = "".join(f"  {line}\n" for line in flush)
+    text = f"""litmus replaced
+  verdict "verified"
+  page a : vmalloc
+  var go : 1 bit, shared, starts 0
+  var used : 1 bit, shared, starts 0
+
+cpu 0
+  await used == 1
+  pte a = fresh
+  request a
+{lines}  promise a
+  go = 1
+
+cpu 1
+  read a
+  xchg used, 1
+  await go == 1
+  read a
+"""
+    assert tc.litmus(text).found == verdict
+    assert tc.litmus(text, reduce=False).found == verdict

@@ -228,6 +228,13 @@ def test_each_statement_names_the_place_of_its_own_section() -> None:
         ("to_kernel\n  cas x, 256, 0\n", "5:7", "`x` has 8 bits: 256 does not fit"),
         ("to_kernel\n  bts x, 8\n", "5:7", "`x` has bits 0 to 7: there is no bit 8"),
         ("to_kernel\n  let r = 1\n  let s = r[cpu]\n", "6:11", "`r` is no variable or local"),
+        ("to_kernel\n  invlpgb range asid 2\n", "5:3", "`invlpgb` names ASID 0 or 1, not `2`"),
+        (
+            "to_kernel\n  invlpgb range, asid 1\n",
+            "5:3",
+            "takes pages, then `asid N`, then `final`, not `, asid 1`",
+        ),
+        ("to_kernel\n  fence 3\n", "5:9", "expected the end of the line, found `3`"),
         # Where interrupts are on, a wait is none of two for each other; in an NMI they stay off.
         (
             "to_kernel\n  ipi others, flush_handler\n  await acks\n",
@@ -246,3 +253,10 @@ def test_an_error_of_the_assembler_names_place_and_rule(text: str, place: str, w
         tc.Policy(text=WIDE + text, file="my.policy")
     assert words in str(error.value)
     assert str(error.value).startswith(f"my.policy:{place}:")
+
+
+@pytest.mark.parametrize("asid", [0, 1])
+def test_a_broadcast_may_name_an_asid(asid: int) -> None:
+    assert [op for op, _ in ops(f"to_kernel\n  invlpgb range asid {asid}\n")] == [
+        f"invlpgb range asid {asid}"
+    ]
