@@ -207,7 +207,7 @@ def bench_class_events_of_the_peers(benchmark: Any, timing: Timing) -> None:
     """Events on the geometry of the peers, beside C."""
     found = Class()
     for stream in streams.NAMES:
-        for mix in ("accesses", "full flushes"):
+        for mix in ("loads", "full flushes"):
             for cpus in (1, 8, 64):
                 made = classes.events(streams.stream(stream)[: timing.count // 2], mix, cpus)
                 tlb = tc.Tlb(PEERS, cpus=cpus)
@@ -235,6 +235,24 @@ def bench_class_full_lru(benchmark: Any, timing: Timing) -> None:
             assert tlb.counters["walks"] == misses[ways - 1]
             found.add("million_per_s", f"{ways} ways, {region}", len(vpn) / ours / 1e6)
     report(benchmark, found, "full LRU")
+
+
+def bench_class_curves(benchmark: Any, timing: Timing) -> None:
+    """Misses of every number of ways in one pass, beside Olken's tree in C, which counts all of them in any case."""
+    found = Class()
+    for region in ("one heap", "PIE heap, libraries, stack", "random 48-bit"):
+        for stream in streams.NAMES:
+            vpn = classes.placed(streams.stream(stream)[: timing.count // 2], region)
+            for ways in (8, 32, 1536, 65536):
+                ours, theirs = timing.best(
+                    partial(tc.miss_curve, vpn, 1, ways), partial(peers.c_curve, vpn, ways), rounds=2
+                )
+                name = f"{ways} ways, {region}, {stream}"
+                found.add("million_per_s", name, len(vpn) / ours / 1e6)
+                found.add("times_c", name, theirs / ours)
+                if not timing.timed:
+                    assert (tc.miss_curve(vpn, 1, ways).table[0] == peers.c_curve(vpn, ways)).all()
+    report(benchmark, found, "curves")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,14 @@ def contexts(count: int, kinds: int, length: int) -> NDArray[np.uint16]:
 
 
 #: What events there are beside accesses.
-MIXES = ("accesses", "full flushes", "contexts and ranges", "switches", "2 MiB pages")
+MIXES = (
+    "loads",
+    "loads, stores, fetches",
+    "full flushes",
+    "contexts and ranges",
+    "switches",
+    "2 MiB pages",
+)
 
 
 def events(pages: Pages, mix: str, cpus: int) -> NDArray[np.void]:
@@ -89,7 +96,9 @@ def events(pages: Pages, mix: str, cpus: int) -> NDArray[np.void]:
         return made
     made["flags"] = spread == 0
     rare = rng.random(len(pages)) < 0.001
-    if mix == "full flushes":
+    if mix == "loads, stores, fetches":
+        made["op"] = rng.choice(3, len(pages), p=(0.6, 0.3, 0.1))
+    elif mix == "full flushes":
         made["op"][rare] = tc.OPS["invpcid_all"]
     elif mix == "contexts and ranges":
         made["pcid"] += rng.random(len(pages)) < 0.25

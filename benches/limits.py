@@ -63,6 +63,7 @@ LIMITS: list[Limit] = [
     Limit("class_events", "worst_million_per_s", 40, 60),
     Limit("class_events_of_the_peers", "worst_million_per_s", 40, 60),
     Limit("class_events_of_the_peers", "worst_times_c_on_hot48", 1),
+    Limit("class_curves", "worst_million_per_s", 15),
     Limit("class_full_lru", "worst_million_per_s", 25, 40),
     Limit("real_cpu*", "million_translations_per_s", 40, 80),
     Limit("full_semantics[[]zipf1.0-full-flushes]", "million_events_per_s", 100, 150),

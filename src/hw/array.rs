@@ -34,6 +34,19 @@ pub(crate) struct Array {
     filled: Filled,
 }
 
+/// What a loop over sets needs of an array.
+#[derive(Debug)]
+pub(super) struct Parts<'a> {
+    /// Sets one after the other.
+    pub(super) keys: &'a mut [Entry],
+    /// Direction bits per set, if there are any.
+    pub(super) tree: &'a mut [u64],
+    /// Bit `set % 64` where the ways of a set are an order, bit `index % 64` where a way is a place: set for what is filled.
+    pub(super) filled: &'a mut u64,
+    /// By how much a key is shifted and XORed to itself before its low bits pick a set; bit 63 of no key is set.
+    pub(super) fold: u32,
+}
+
 /// Where entries may be: bit `set % 64` where the ways of a set are an order, bit `index % 64` where a way is a place.
 /// It follows from the contents, so it says nothing about equality; whoever does not know sets every bit.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +101,8 @@ pub(super) enum TreeShape {
     Four,
     /// One tree of eight ways.
     Eight,
+    /// One tree of sixteen ways.
+    Sixteen,
     /// Three trees of four ways; the victim's group follows the most recent one.
     ThreeFours,
 }
@@ -196,6 +211,7 @@ impl Array {
             (Policy::Lru, _) => Order::Recency,
             (Policy::Tree, 4) => Order::Trees(TreeShape::Four),
             (Policy::Tree, 8) => Order::Trees(TreeShape::Eight),
+            (Policy::Tree, 16) => Order::Trees(TreeShape::Sixteen),
             (Policy::MruTree { groups: 3 }, 12) => Order::Trees(TreeShape::ThreeFours),
             (Policy::Tree | Policy::MruTree { .. } | Policy::Fifo | Policy::Random { .. }, _) => Order::Other,
         }
@@ -206,27 +222,15 @@ impl Array {
         self.fold
     }
 
+    /// Its parts, for a loop that knows its order and keeps them as [`Array::fill`] and [`Array::lookup`] do.
+    pub(super) fn parts_mut(&mut self) -> Parts<'_> {
+        let fold = if self.fold == 0 { u64::BITS - 1 } else { self.fold };
+        Parts { keys: &mut self.keys, tree: &mut self.tree, filled: &mut self.filled.0, fold }
+    }
+
     /// The direction bits, a word per set.
     pub(super) fn tree_mut(&mut self) -> &mut [u64] {
         &mut self.tree
-    }
-
-    /// Accesses `pages` in context bits `context`, looking up and filling: for keys that are neither stale nor global,
-    /// in an array that holds no such entries. Misses move to the front of `pages`, their `numbers` with them; returns
-    /// how many there are.
-    pub(crate) fn pass(&mut self, context: u64, pages: &mut [u64], numbers: &mut [u32]) -> usize {
-        let mut missed = 0;
-        for i in 0..pages.len() {
-            let (page, number) = (pages[i], numbers[i]);
-            let (set, key) = (self.set_of(page), Entry(context | page));
-            let hit = self.lookup(set, key, key) != Entry::EMPTY;
-            if !hit {
-                self.fill(set, key);
-            }
-            (pages[missed], numbers[missed]) = (page, number);
-            missed += usize::from(!hit);
-        }
-        missed
     }
 
     #[inline]

@@ -2,6 +2,7 @@
 //! stands in `drive.rs`.
 
 use super::event::{EVENT_BYTES, Rules};
+use super::fast::flow::Buffers;
 use super::tlb::{Counters, Tlb};
 use super::vectors;
 use super::{Geometry, Kind, PageSize, Pcid, TlbError};
@@ -11,6 +12,23 @@ use super::{Geometry, Kind, PageSize, Pcid, TlbError};
 pub struct Cpus {
     pub(super) tlbs: Vec<Tlb>,
     pub(super) vectors: bool,
+    pub(super) scratch: Scratch,
+}
+
+/// What accesses are worked on in, made when first needed; no part of what the TLBs are.
+#[derive(Debug, Default)]
+pub(super) struct Scratch(Option<Box<Buffers>>);
+
+impl Scratch {
+    pub(super) fn buffers(&mut self) -> &mut Buffers {
+        self.0.get_or_insert_with(Buffers::new)
+    }
+}
+
+impl Clone for Scratch {
+    fn clone(&self) -> Self {
+        Scratch(None)
+    }
 }
 
 /// How they are computed is no part of what they are.
@@ -40,7 +58,7 @@ impl Cpus {
 
     /// From TLBs of one geometry.
     pub fn from_tlbs(tlbs: Vec<Tlb>) -> Self {
-        Cpus { tlbs, vectors: vectors::available() }
+        Cpus { tlbs, vectors: vectors::available(), scratch: Scratch::default() }
     }
 
     /// Leaves the vector loops out, or takes them again where the CPU runs them. Results are the same: this is for

@@ -2,10 +2,15 @@
 
 use super::broadcast::Invlpgb;
 use super::cpus::{Contexts, Cpus};
-use super::event::{CHUNK, EVENT_BYTES, Event, NO_ACCESS, Op, flags};
-use super::fast::{events, levels as in_levels, lru};
+use super::event::{EVENT_BYTES, Event, NO_ACCESS, Op, flags};
+use super::fast::flow::{self, Flow};
+use super::fast::{by_cpu, events, interned, lru, regions};
 use super::invalidate::{Invpcid, Scope};
+use super::tlb::Tlb;
 use super::{Kind, PageSize, Pcid, TlbError, Vpn};
+
+/// Fewer accesses go one by one.
+const WORTH_A_FLOW: usize = 8;
 
 impl Cpus {
     /// Accesses in order on one CPU; what [`Cpus::check_access`] has accepted. `levels`, if given, receives the level
@@ -27,7 +32,9 @@ impl Cpus {
             Contexts::One(pcid) if size == PageSize::K4 && !vpns.is_empty() => Some(pcid),
             Contexts::One(_) | Contexts::Each(_) => None,
         };
+        let apart = alike.is_some() && regions::apart(vpns);
         if let Some(pcid) = alike
+            && !apart
             && lru::run(tlb, vpns, pcid, kind, levels.as_deref_mut(), self.vectors).is_some()
         {
             return Ok(());
@@ -38,11 +45,33 @@ impl Cpus {
                 Vpn::new(vpn).map_err(|error| error.at("vpn", offset + index))?;
             }
         }
-        if let Some(pcid) = alike {
-            tlb.switch(pcid);
-            if in_levels::run(tlb, vpns, pcid, kind, levels.as_deref_mut(), self.vectors).is_some() {
+        let each = matches!(contexts, Contexts::Each(_)) && size == PageSize::K4;
+        let done = if apart || each {
+            regions::run(tlb, vpns, contexts, kind, levels.as_deref_mut(), self.vectors)
+        } else {
+            0
+        };
+        let vpns = &vpns[done..];
+        let mut levels = levels.map(|levels| &mut levels[done..]);
+        let contexts = match contexts {
+            Contexts::One(pcid) => Contexts::One(pcid),
+            Contexts::Each(pcids) => Contexts::Each(&pcids[done..]),
+        };
+        if let Some(pcid) = alike
+            && self.vectors
+            && interned::run(tlb, vpns, pcid, kind, levels.as_deref_mut()).is_some()
+        {
+            return Ok(());
+        }
+        if vpns.len() >= WORTH_A_FLOW && flow::flows(tlb, size == PageSize::G1) && !tlb.holds_stale() {
+            let globals = flow::holds_globals(tlb);
+            let before = globals.then(|| tlb.clone());
+            let mut flow = Flow::new(tlb, self.scratch.buffers(), vpns.len(), (globals, self.vectors));
+            flow.run_pages(vpns, contexts, (size, kind), levels.as_deref_mut());
+            if !flow.crossed() {
                 return Ok(());
             }
+            *tlb = before.expect("nothing crosses where nothing is global");
         }
         for (index, &vpn) in vpns.iter().enumerate() {
             tlb.switch(match contexts {
@@ -72,64 +101,21 @@ impl Cpus {
         if events::run(self, events, levels.as_deref_mut(), offset)? {
             return Ok(());
         }
-        let rules = self.rules();
-        let mut copy = Vec::new();
-        for (chunk, events) in events.chunks(CHUNK).enumerate() {
-            let start = chunk * CHUNK;
-            rules.copy(events, &mut copy, offset + start)?;
-            for (index, &event) in copy.iter().enumerate() {
-                let level = self.step(Event::read(&event));
-                if let Some(levels) = levels.as_deref_mut() {
-                    levels[start + index] = level;
-                }
-            }
-        }
-        Ok(())
+        by_cpu::run(self, events, levels, offset)
     }
 
     /// One event; returns the level that answered, or [`NO_ACCESS`].
     #[inline]
     pub(crate) fn step(&mut self, event: Event) -> u8 {
-        let tlb = &mut self.tlbs[usize::from(event.cpu)];
         let vpn = Vpn(event.vpn & Vpn::MASK);
         let pcid = Pcid(event.pcid);
-        let size = event.size().unwrap_or_default();
-        let global = event.flags & flags::GLOBAL != 0;
-        let pages = u64::from(event.pages.max(1));
-        let op = Op::from_number(event.op).unwrap_or(Op::Fill);
-        match op {
-            Op::Load | Op::Store | Op::Fetch => {
-                tlb.switch(pcid);
-                return tlb.access(vpn, Kind::ALL[op as usize], size, global).level;
-            }
-            Op::Fill => {
-                tlb.switch(pcid);
-                tlb.fill(vpn, Kind::Load, size, global);
-            }
-            Op::MovCr3 => {
-                tlb.switch(pcid);
-                if event.flags & flags::NOFLUSH == 0 {
-                    tlb.invalidate(Scope::mov_cr3(pcid));
-                }
-            }
-            Op::Invlpg => {
-                let current = tlb.pcid();
-                (0..pages).for_each(|i| {
-                    tlb.invalidate(Scope::invlpg(Vpn(vpn.0 + i), current));
-                });
-            }
-            Op::InvpcidAddress => (0..pages).for_each(|i| {
-                tlb.invalidate(Scope::invpcid(Invpcid::Address(pcid, Vpn(vpn.0 + i))));
-            }),
-            Op::InvpcidContext => _ = tlb.invalidate(Scope::invpcid(Invpcid::SingleContext(pcid))),
-            Op::InvpcidAll => _ = tlb.invalidate(Scope::ALL),
-            Op::InvpcidNonGlobal => _ = tlb.invalidate(Scope::ALL_NON_GLOBAL),
-            Op::Invlpgb => {
+        match Op::from_number(event.op) {
+            Some(Op::Invlpgb) => {
                 let what = Invlpgb {
                     page: (event.flags & flags::VA != 0).then_some(vpn.0),
                     extra: event.pages.saturating_sub(1),
                     pcid: (event.flags & flags::PCID != 0).then_some(pcid),
-                    globals: global,
+                    globals: event.flags & flags::GLOBAL != 0,
                     final_only: event.flags & flags::FINAL_ONLY != 0,
                     ..Invlpgb::default()
                 };
@@ -139,13 +125,55 @@ impl Cpus {
                     });
                 }
             }
-            Op::Edit => {
+            Some(Op::Edit) => {
                 let context = (event.flags & flags::ANY_PCID == 0).then_some(pcid);
                 for tlb in &mut self.tlbs {
-                    tlb.mark_stale(vpn, pages, context);
+                    tlb.mark_stale(vpn, u64::from(event.pages.max(1)), context);
                 }
             }
+            _ => return carry_out(&mut self.tlbs[usize::from(event.cpu)], event),
         }
         NO_ACCESS
     }
+}
+
+/// One event that concerns the TLBs of its CPU alone; returns the level that answered, or [`NO_ACCESS`].
+#[inline]
+pub(super) fn carry_out(tlb: &mut Tlb, event: Event) -> u8 {
+    let vpn = Vpn(event.vpn & Vpn::MASK);
+    let pcid = Pcid(event.pcid);
+    let size = event.size().unwrap_or_default();
+    let global = event.flags & flags::GLOBAL != 0;
+    let pages = u64::from(event.pages.max(1));
+    let op = Op::from_number(event.op).unwrap_or(Op::Fill);
+    match op {
+        Op::Load | Op::Store | Op::Fetch => {
+            tlb.switch(pcid);
+            return tlb.access(vpn, Kind::ALL[op as usize], size, global).level;
+        }
+        Op::Fill => {
+            tlb.switch(pcid);
+            tlb.fill(vpn, Kind::Load, size, global);
+        }
+        Op::MovCr3 => {
+            tlb.switch(pcid);
+            if event.flags & flags::NOFLUSH == 0 {
+                tlb.invalidate(Scope::mov_cr3(pcid));
+            }
+        }
+        Op::Invlpg => {
+            let current = tlb.pcid();
+            (0..pages).for_each(|i| {
+                tlb.invalidate(Scope::invlpg(Vpn(vpn.0 + i), current));
+            });
+        }
+        Op::InvpcidAddress => (0..pages).for_each(|i| {
+            tlb.invalidate(Scope::invpcid(Invpcid::Address(pcid, Vpn(vpn.0 + i))));
+        }),
+        Op::InvpcidContext => _ = tlb.invalidate(Scope::invpcid(Invpcid::SingleContext(pcid))),
+        Op::InvpcidAll => _ = tlb.invalidate(Scope::ALL),
+        Op::InvpcidNonGlobal => _ = tlb.invalidate(Scope::ALL_NON_GLOBAL),
+        Op::Invlpgb | Op::Edit => unreachable!("these concern every CPU"),
+    }
+    NO_ACCESS
 }

@@ -84,6 +84,34 @@ struct Slots {
     held: Vec<Pcid>,
 }
 
+impl Slots {
+    /// Makes a context the most recent one; the array and the context that has no slot there any more.
+    #[inline]
+    fn take_in(&mut self, pcid: Pcid) -> Option<(usize, Pcid)> {
+        let Slots { array, room, held } = self;
+        let gone = if let [only] = &mut held[..]
+            && *room == 1
+        {
+            std::mem::replace(only, pcid)
+        } else if let [first, second, ..] = &mut held[..]
+            && *second == pcid
+        {
+            std::mem::swap(first, second);
+            return None;
+        } else if let Some(place) = held.iter().position(|&other| other == pcid) {
+            held[..=place].rotate_right(1);
+            return None;
+        } else {
+            held.insert(0, pcid);
+            if held.len() <= *room {
+                return None;
+            }
+            held.pop().expect("just grown past its room")
+        };
+        (gone != pcid).then_some((*array, gone))
+    }
+}
+
 /// The state that a pickle carries; the rest follows from the geometry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
@@ -238,42 +266,28 @@ impl Tlb {
 
     /// Loads a context without invalidating anything (MOV CR3 with NOFLUSH); levels without a slot for a former
     /// context lose its entries. PCID slots concern only the arrays that declare them.
+    #[inline]
     pub fn switch(&mut self, pcid: Pcid) {
         if pcid == self.state.pcid {
             return;
         }
+        let State { arrays, slots, counters, .. } = &mut self.state;
+        for (array, gone) in slots.iter_mut().filter_map(|slots| slots.take_in(pcid)) {
+            let array = &mut arrays[array];
+            if !array.is_untouched() {
+                counters.invalidated += array.remove_context(gone) as u64;
+            }
+        }
         self.state.pcid = pcid;
         self.state.counters.switches += 1;
-        for Slots { array, room, held } in &mut self.state.slots {
-            let gone = if let [only] = &mut held[..]
-                && *room == 1
-            {
-                std::mem::replace(only, pcid)
-            } else if let [first, second, ..] = &mut held[..]
-                && *second == pcid
-            {
-                std::mem::swap(first, second);
-                continue;
-            } else if let Some(place) = held.iter().position(|&other| other == pcid) {
-                held[..=place].rotate_right(1);
-                continue;
-            } else {
-                held.insert(0, pcid);
-                if held.len() <= *room {
-                    continue;
-                }
-                held.pop().expect("just grown past its room")
-            };
-            if gone == pcid {
-                continue;
-            }
-            let array = &mut self.state.arrays[*array];
-            if array.is_untouched() {
-                continue;
-            }
-            let removed = array.remove_context(gone);
-            self.state.counters.invalidated += removed as u64;
-        }
+    }
+
+    /// As [`Tlb::switch`] to another context, but what arrays lose is told and stays for the caller to remove.
+    pub(crate) fn switch_telling(&mut self, pcid: Pcid, mut loses: impl FnMut(usize, Pcid)) {
+        let lost = self.state.slots.iter_mut().filter_map(|slots| slots.take_in(pcid));
+        lost.for_each(|(array, gone)| loses(array, gone));
+        self.state.pcid = pcid;
+        self.state.counters.switches += 1;
     }
 
     /// One access in the current context, to a page that the tables map with `size` and, perhaps, globally. A miss

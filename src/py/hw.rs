@@ -174,8 +174,8 @@ impl MissCounter {
 pub(super) struct TlbState {
     geometry: Arc<Geometry>,
     cpus: Mutex<Cpus>,
-    /// Names of the counters, made once: a call on one page is mostly its dict.
-    names: PyOnceLock<Vec<Py<PyString>>>,
+    /// Names of the counters and a table of zeros, made once: a call on one page is mostly its dict.
+    names: PyOnceLock<(Vec<Py<PyString>>, Py<PyDict>)>,
 }
 
 impl TlbState {
@@ -190,15 +190,20 @@ impl TlbState {
     /// Counts under their names.
     fn table<'py>(&self, py: Python<'py>, counts: &Counters) -> PyResult<Bound<'py, PyDict>> {
         let levels = self.geometry.levels();
-        let names = self.names.get_or_init(py, || {
+        let (names, zeros) = self.names.get_or_try_init(py, || {
             let hits = levels.iter().map(|level| format!("{}_hits", level.name));
             let rest = "walks pde_hits pdpte_hits pml4e_hits pml5e_hits walk_loads stale_hits stale_walks switches invalidated";
-            std::iter::once("accesses".to_owned())
+            let names: Vec<_> = std::iter::once("accesses".to_owned())
                 .chain(hits)
                 .chain(rest.split(' ').map(str::to_owned))
                 .map(|name| PyString::intern(py, &name).unbind())
-                .collect()
-        });
+                .collect();
+            let zeros = PyDict::new(py);
+            for name in &names {
+                zeros.set_item(name.bind(py), 0)?;
+            }
+            Ok::<_, PyErr>((names, zeros.unbind()))
+        })?;
         let c = counts;
         let [pde, pdpte, pml4e, pml5e] = c.psc_hits;
         let rest = [
@@ -214,8 +219,8 @@ impl TlbState {
             c.invalidated,
         ];
         let values = std::iter::once(c.accesses).chain(c.hits[..levels.len()].iter().copied()).chain(rest);
-        let table = PyDict::new(py);
-        for (name, value) in names.iter().zip(values) {
+        let table = zeros.bind(py).copy()?;
+        for (name, value) in names.iter().zip(values).filter(|(_, value)| *value > 0) {
             table.set_item(name.bind(py), value)?;
         }
         Ok(table)

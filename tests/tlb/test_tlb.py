@@ -212,6 +212,9 @@ BAD_PAGES = [
     ([True], TypeError, "vpn must hold integers"),
     ([[1, 2]], tc.TlbError, r"vpn must have one dimension: got shape \(1, 2\)"),
     ([3, -1], tc.TlbError, r"vpn\[1\] must be between 0 and"),
+    (np.array([3, -1]), tc.TlbError, r"vpn\[1\] must be between 0 and \d+: got -1"),
+    (np.array([3, 4, -7], dtype=np.int32), tc.TlbError, r"vpn\[2\] must be between 0 and \d+: got -7"),
+    (np.array([3, 1 << 50]), tc.TlbError, r"vpn\[1\]: vpn must be the page number of a canonical"),
     (
         np.array([1, 1 << 45], dtype=np.uint64),
         tc.TlbError,

@@ -7,6 +7,8 @@
 use rustc_hash::FxHashMap;
 
 use super::avx2;
+pub use super::orders::MOST_WAYS;
+use super::orders::Orders;
 use super::rows::{BATCH, ROOM, Row};
 pub use super::stacks::MAX_WAYS;
 use super::stacks::{EMPTY, Stacks};
@@ -45,10 +47,11 @@ pub struct Running<'a> {
     flushed: usize,
 }
 
-/// The stacks of every set count.
+/// The stacks of every set count; those of more than [`MAX_WAYS`] are orders.
 #[derive(Debug)]
 struct All {
     stacks: Vec<Stacks>,
+    orders: Vec<Orders>,
     ways: usize,
     vector: bool,
 }
@@ -95,8 +98,8 @@ impl Growing {
 
 impl All {
     fn new(sets: &[u32], ways: usize) -> Result<Self, TlbError> {
-        if ways == 0 || ways > MAX_WAYS {
-            return Err(TlbError::shape("ways", format!("must be 1 to {MAX_WAYS}: got {ways}")));
+        if ways == 0 || ways > MOST_WAYS {
+            return Err(TlbError::shape("ways", format!("must be 1 to {MOST_WAYS}: got {ways}")));
         }
         if sets.is_empty() {
             return Err(TlbError::shape("sets", "must hold at least one set count: got none"));
@@ -106,6 +109,10 @@ impl All {
                 let rule = format!("must be a power of two, at most {}: got {count}", 1 << KEPT);
                 return Err(TlbError::Element { field: "sets", index, rule });
             }
+        }
+        if ways > MAX_WAYS {
+            let orders = sets.iter().map(|&sets| Orders::new(sets as usize, ways)).collect();
+            return Ok(All { stacks: Vec::new(), orders, ways, vector: false });
         }
         let depth = if ways <= 8 { 8 } else { ways.next_power_of_two() };
         let stacks = sets
@@ -117,15 +124,19 @@ impl All {
                 found: [0; MAX_WAYS + 1],
             })
             .collect();
-        Ok(All { stacks, ways, vector: vectors::available() })
+        Ok(All { stacks, orders: Vec::new(), ways, vector: vectors::available() })
     }
 
     fn flush(&mut self) {
         self.stacks.iter_mut().for_each(|stacks| stacks.rows.fill(Row([EMPTY; 16])));
+        self.orders.iter_mut().for_each(Orders::flush);
     }
 
     /// The first `taken` names, none of which is above `greatest`.
     fn find_depths(&mut self, names: &mut [u32; ROOM], taken: usize, greatest: u32) {
+        for orders in &mut self.orders {
+            orders.find_depths(&names[..taken]);
+        }
         for stacks in &mut self.stacks {
             if self.vector {
                 let narrow = greatest >> stacks.sets.ilog2() < u32::from(u16::MAX);
@@ -137,15 +148,16 @@ impl All {
     }
 
     fn misses(&self, taken: u64) -> Vec<Vec<u64>> {
-        let of = |stacks: &Stacks| {
+        let of = |found: &[u64]| {
             let mut left = taken;
             let under = |depth: usize| {
-                left -= stacks.found[depth];
+                left -= found[depth];
                 left
             };
             (0..self.ways).map(under).collect()
         };
-        self.stacks.iter().map(of).collect()
+        let stacks = self.stacks.iter().map(|stacks| &stacks.found[..]);
+        stacks.chain(self.orders.iter().map(Orders::found)).map(of).collect()
     }
 }
 
@@ -344,9 +356,12 @@ mod tests {
             (7, 32, 1 << 25),
             (8, 32, 1 << 40),
             (9, 11, 1 << 40),
+            (10, 33, 1 << 40),
+            (11, 400, 0),
+            (12, 150, 1 << 25),
         ]
         .into_iter()
-        .take(if cfg!(miri) { 2 } else { 9 })
+        .take(if cfg!(miri) { 2 } else { 12 })
         {
             let count = if cfg!(miri) { 60 } else { 3000 };
             let draws: Vec<u64> = (0..count).map(|n| splitmix64(seed, n)).collect();
@@ -391,7 +406,7 @@ mod tests {
         assert!(misses(&fine).is_ok());
         for bad in [
             Question { ways: 0, ..fine },
-            Question { ways: 33, ..fine },
+            Question { ways: MOST_WAYS + 1, ..fine },
             Question { sets: &[], ..fine },
             Question { sets: &[3], ..fine },
             Question { vpns: &[1 << 45], ..fine },

@@ -1,10 +1,11 @@
-//! Real shapes, fast: what [`super::levels`] does, with vectors and with pages interned to 32 bits.
+//! Real shapes, faster than as a [`super::flow`]: with pages interned to 32 bits, for long calls whose pages lie together.
 //!
 //! One context, 4 KiB pages of one window of 2^31, level after level in batches. An array is packed once per call in the
 //! form that suits its replacement: recency orders and direction-bit trees as rows; a fully associative recency order as
 //! a hash table and a [`Log`] of its uses. What no vector loop knows passes access by access.
 
 use super::avx2;
+use super::flow::holds_globals;
 use super::log::Log;
 use super::rows::{BATCH, Packed, WINDOW, Window};
 use crate::hw::array::{Array, Entry, Order, TreeShape};
@@ -48,6 +49,7 @@ impl Bank {
             Order::Recency if avx2::LRU_WAYS.contains(&ways) => {
                 Form::Recency(Packed::of(array, window, pcid, tokens)?)
             }
+            Order::Trees(TreeShape::Sixteen) => Form::Other,
             Order::Trees(shape) => Form::Trees(Packed::of(array, window, pcid, tokens)?, shape),
             Order::Recency | Order::Other => Form::Other,
         };
@@ -99,22 +101,37 @@ struct Level {
     shift: u32,
 }
 
-/// Runs `vpns`, all valid, in context `pcid`, which is loaded, in a TLB without inclusive levels, stale marks and
-/// globals. `None`: not such a case; nothing has changed.
-pub(super) fn run(
+/// Whether a TLB is such a case, but for what is global.
+pub(super) fn fits(tlb: &Tlb) -> bool {
+    let levels = tlb.geometry().levels();
+    let long = |array: &Array| array.is_plain_lru() && array.sets() == 1 && array.ways() > MOST_LOGGED;
+    levels.iter().all(|level| !level.inclusive && level.structures.iter().all(|s| s.sets.is_power_of_two()))
+        && !tlb.arrays().iter().any(long)
+        && !tlb.holds_stale()
+        && vectors::available()
+}
+
+/// Runs `vpns`, all valid, in context `pcid`. `None`: not such a case; nothing has changed.
+///
+/// Levels decouple as in [`super::flow`]; nothing here is global.
+pub(in crate::hw) fn run(
     tlb: &mut Tlb,
     vpns: &[u64],
     pcid: Pcid,
     kind: Kind,
     mut levels: Option<&mut [u8]>,
 ) -> Option<()> {
-    if vpns.len() < WORTH_PACKING || !vectors::available() {
+    if vpns.len() < WORTH_PACKING || !fits(tlb) {
         return None;
     }
     let base = vpns[0] & Vpn::MASK & !((1 << WINDOW) - 1);
     if vpns.iter().fold(0, |all, &vpn| all | (vpn ^ base)) & Vpn::MASK >> WINDOW << WINDOW != 0 {
         return None;
     }
+    if holds_globals(tlb) {
+        return None;
+    }
+    tlb.switch(pcid);
     let mut tokens = Vec::new();
     let mut banks = Vec::new();
     for number in 0..tlb.levels() {

@@ -21,7 +21,7 @@ use crate::hw::tlb::Tlb;
 use crate::hw::{Kind, PageSize, Pcid, Vpn};
 
 /// Shorter calls do not pay for packing the state.
-const WORTH_PACKING: usize = 4096;
+pub(super) const WORTH_PACKING: usize = 4096;
 /// Accesses sampled for repeats, and how many per thousand of them make the filter pay.
 const SAMPLE: usize = 4096;
 const REPEATS_PER_1000: usize = 150;
@@ -88,6 +88,11 @@ pub(in crate::hw) fn run(
     Some(())
 }
 
+/// Whether a TLB is a plain case for this kind of access.
+pub(super) fn fits(tlb: &Tlb, kind: Kind) -> bool {
+    places(tlb, kind).is_some()
+}
+
 /// The one or two levels that hold 4 KiB pages for `kind`, if they are plain.
 fn places(tlb: &Tlb, kind: Kind) -> Option<(Place, Option<Place>)> {
     let geometry = tlb.geometry();
@@ -119,7 +124,7 @@ fn places(tlb: &Tlb, kind: Kind) -> Option<(Place, Option<Place>)> {
 }
 
 /// Whether a sample of the stream repeats pages often enough for the filter to pay.
-fn repeats(vpns: &[u64]) -> bool {
+pub(super) fn repeats(vpns: &[u64]) -> bool {
     let start = vpns.len() / 2 - SAMPLE.min(vpns.len()) / 2;
     let sample = &vpns[start..(start + SAMPLE).min(vpns.len())];
     let repeated = sample.windows(2).filter(|pair| pair[0] == pair[1]).count();

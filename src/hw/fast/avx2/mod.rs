@@ -17,6 +17,9 @@
 //! - A [`Log`]'s bucket has eight bits and there are 256 of them; that its vectors are as long is asserted.
 //! - [`Entry`] is a transparent `u64`, so four entries are a vector of words.
 //! - A set of [`super::tags::Narrow`] is `stride` words aligned to their size, and its number is masked with `sets - 1` too.
+//! - The sets of an array as it is ([`wide`]): its number of sets, a power of two, masks the set, and its keys are that many
+//!   times its ways; both are asserted. Where the ways are no whole vectors, the last one is read and written under a mask.
+//!   Its accesses are a [`Stream`] of our own, and the range of them is compared with its length.
 //! - Buffers of a batch have room for the batch and two vectors more; at most the batch is ever appended, and a vector
 //!   store begins at most at the number appended so far. Misses are written over pages that were read: `missed <= i`.
 //! - Mask tables are read as windows that begin at `16 - place` (or 32), with `place` at most the number of ways.
@@ -46,6 +49,8 @@ mod step;
 mod tags;
 #[cfg(target_arch = "x86_64")]
 mod trees;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 use std::ops::Range;
 
@@ -54,8 +59,9 @@ use super::log::Log;
 use super::rows::{Packed, ROOM};
 use super::stacks::Stacks;
 use super::state::{Answers, Hits, State};
+use super::stream::Stream;
 use crate::hw::array::neighbours::Answered;
-use crate::hw::array::{Array, Entry, TreeShape};
+use crate::hw::array::{Array, Entry, Order, TreeShape};
 use crate::hw::event::EVENT_BYTES;
 use crate::hw::vectors::available;
 
@@ -98,6 +104,7 @@ pub(super) fn tree_pass(
             TreeShape::Four => trees::tree_pass::<4, 1>(packed, tree, fold, ids, numbers),
             TreeShape::Eight => trees::tree_pass::<8, 1>(packed, tree, fold, ids, numbers),
             TreeShape::ThreeFours => trees::tree_pass::<12, 3>(packed, tree, fold, ids, numbers),
+            TreeShape::Sixteen => unreachable!("a tree of sixteen ways is not packed"),
         }
     }
 }
@@ -155,6 +162,64 @@ pub(super) fn log_pass(log: &mut Log, ids: &mut [u32], numbers: &mut [u32]) -> u
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) fn log_pass(_: &mut Log, _: &mut [u32], _: &mut [u32]) -> usize {
     0
+}
+
+/// The accesses `range` of a stream through an array as it is, that holds nothing stale; those that miss move to `missed`
+/// and on. Returns where they end; `None`: no loop knows this array, and nothing was done. With `second`, pages whose bit
+/// there is set go to another array of the same shape.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn stream_pass(
+    array: &mut Array,
+    second: Option<(&mut Array, u8)>,
+    stream: &mut Stream,
+    range: Range<usize>,
+    missed: usize,
+    others: bool,
+) -> Option<usize> {
+    assert!(available());
+    let (order, ways) = (array.order(), array.ways());
+    let two = second.map(|(array, shift)| (array.parts_mut(), shift));
+    let banks = wide::Banks { one: array.parts_mut(), two };
+    macro_rules! pass {
+        ($($loop:tt)+) => {
+            // SAFETY: the features are present.
+            unsafe {
+                match (banks.two.is_some(), others) {
+                    (false, false) => wide::$($loop)+, false, false>(banks, stream, range, missed),
+                    (false, true) => wide::$($loop)+, false, true>(banks, stream, range, missed),
+                    (true, false) => wide::$($loop)+, true, false>(banks, stream, range, missed),
+                    (true, true) => wide::$($loop)+, true, true>(banks, stream, range, missed),
+                }
+            }
+        };
+    }
+    Some(match (order, ways) {
+        (Order::Recency, 4) => pass!(recency::<4),
+        (Order::Recency, 6) => pass!(recency::<6),
+        (Order::Recency, 8) => pass!(recency::<8),
+        (Order::Recency, 12) => pass!(recency::<12),
+        (Order::Recency, 16) => pass!(recency::<16),
+        (Order::Recency, 24) => pass!(recency::<24),
+        (Order::Recency, 32) => pass!(recency::<32),
+        (Order::Trees(TreeShape::Four), _) => pass!(trees::<4, 1),
+        (Order::Trees(TreeShape::Eight), _) => pass!(trees::<8, 1),
+        (Order::Trees(TreeShape::Sixteen), _) => pass!(trees::<16, 1),
+        (Order::Trees(TreeShape::ThreeFours), _) => pass!(trees::<12, 3),
+        (Order::Recency | Order::Other, _) => return None,
+    })
+}
+
+/// Never called: [`available`] is false.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn stream_pass(
+    _: &mut Array,
+    _: Option<(&mut Array, u8)>,
+    _: &mut Stream,
+    _: Range<usize>,
+    _: usize,
+    _: bool,
+) -> Option<usize> {
+    None
 }
 
 /// [`super::array::neighbours::run`], four ways at a time.

@@ -1,0 +1,544 @@
+//! Any accesses of one CPU, level after level in batches, on the arrays as they are.
+//!
+//! An access is one word, the key that arrays hold: page, size and context, or global. So pages may lie anywhere, contexts
+//! change from access to access, sizes mix, and nothing is packed or unpacked: what this costs does not depend on how long a
+//! call is. The loops over the words are in [`avx2`]; long recency orders become a list with a hash table ([`Linked`]) for as
+//! long as only accesses come.
+//!
+//! Why the result is that of [`Tlb::access`], access by access:
+//! - A level that is not inclusive never feeds back into the one before it, but for one thing: what fills the levels above
+//!   a hit is a copy of the entry that hit, so it is global or stale as that is. Nothing is stale here. That an entry is
+//!   global in one place and would enter another as not global is noticed: wherever a page is looked for, its other key is
+//!   looked for too, if there is anything global at all, and then the accesses are undone and done one by one.
+//! - A walk begins at the deepest cached entry and fills what is below, so each paging-structure cache sees what the one
+//!   below it missed, as levels do; a 2 MiB page joins at the second, a 1 GiB page at the third.
+//! - What an array loses by a change of context, for it has few slots, it loses between the same two accesses: an array's
+//!   part of a batch is cut there. Which contexts it holds depends on the changes alone, so that is settled at once.
+
+use super::avx2;
+use super::linked::Linked;
+pub(in crate::hw) use super::stream::Buffers;
+use super::stream::{BATCH, NOWHERE, Place, Stream};
+use crate::hw::array::{Array, Entry};
+use crate::hw::cpus::Contexts;
+use crate::hw::geometry::Structure;
+use crate::hw::tlb::Tlb;
+use crate::hw::{Kind, PageSize, Pcid, Vpn};
+
+/// An array loses a context before the access with this number.
+#[derive(Clone, Copy, Debug)]
+struct Loss {
+    array: u8,
+    number: u32,
+    gone: Pcid,
+}
+
+/// Accesses of one CPU on their way through its levels.
+#[derive(Debug)]
+pub(in crate::hw) struct Flow<'a> {
+    tlb: &'a mut Tlb,
+    with: &'a mut Buffers,
+    /// The arrays, and the paging-structure caches, that are lists at the moment.
+    forms: Vec<Option<Linked>>,
+    walkers: Vec<Option<Linked>>,
+    losses: Vec<Loss>,
+    /// Accesses gathered.
+    count: usize,
+    /// Bit `3 * size + kind` for those among them.
+    whats: u16,
+    slots: bool,
+    /// Whether anything is or will be global.
+    globals: bool,
+    vector: bool,
+    /// Ways of an order for which making a list pays.
+    worth: usize,
+}
+
+/// Whether accesses of a TLB can flow: no level inclusive, banks that bits pick, and, with `giant` pages among them, none of
+/// these cached in pieces. What is stale is asked apart.
+pub(in crate::hw) fn flows(tlb: &Tlb, giant: bool) -> bool {
+    let fits = |s: &Structure| s.sets.is_power_of_two() && !(giant && s.smashes_1g);
+    let levels = tlb.geometry().levels();
+    levels.iter().all(|level| !level.inclusive && level.structures.iter().all(fits))
+        && (0..levels.len()).all(|level| {
+            (0..9).all(|what| {
+                let banks = tlb.banks(level, PageSize::ALL[what / 3], Kind::ALL[what % 3]);
+                banks.is_none_or(|(_, banks, _)| banks.is_power_of_two())
+            })
+        })
+}
+
+/// Whether a TLB holds anything global.
+pub(in crate::hw) fn holds_globals(tlb: &Tlb) -> bool {
+    tlb.arrays().iter().any(|array| {
+        !array.is_untouched() && array.keys().iter().fold(0, |all, entry| all | entry.0) & Entry::GLOBAL != 0
+    })
+}
+
+impl<'a> Flow<'a> {
+    /// For a TLB that [`flows`], and about so many accesses; `globals` if it holds anything global or will.
+    pub(in crate::hw) fn new(
+        tlb: &'a mut Tlb,
+        with: &'a mut Buffers,
+        accesses: usize,
+        (globals, vector): (bool, bool),
+    ) -> Self {
+        if with.places.is_empty() {
+            let place = |level: usize, what: usize| {
+                let found = tlb.banks(level, PageSize::ALL[what / 3], Kind::ALL[what % 3]);
+                found.map_or(Place::NOWHERE, |(arrays, banks, shift)| Place {
+                    arrays,
+                    banks: banks as u8,
+                    shift,
+                })
+            };
+            let levels = 0..usize::from(tlb.levels());
+            with.places = levels.map(|level| std::array::from_fn(|what| place(level, what))).collect();
+        }
+        let slots = tlb.has_slots();
+        with.stream.crossed = false;
+        with.aside.crossed = false;
+        Flow {
+            tlb,
+            with,
+            forms: Vec::new(),
+            walkers: Vec::new(),
+            losses: Vec::new(),
+            count: 0,
+            whats: 0,
+            slots,
+            globals,
+            vector,
+            worth: 2 * accesses,
+        }
+    }
+
+    /// The next access; its answer goes to place `out` of what [`Flow::drain`] is given.
+    #[inline]
+    pub(in crate::hw) fn push(
+        &mut self,
+        vpn: u64,
+        (size, kind): (PageSize, usize),
+        pcid: Pcid,
+        global: bool,
+        out: u32,
+    ) {
+        if pcid != self.tlb.pcid() {
+            self.switch(pcid);
+        }
+        let (what, i) = (3 * size as usize + kind, self.count);
+        let own = Entry::new((vpn & Vpn::MASK) >> size.shift(), size, pcid, false);
+        let (key, other) = if global { (own.as_global(), own) } else { (own, own.as_global()) };
+        self.with.stream.keys[i] = key.0;
+        self.with.stream.others[i] = other.0;
+        self.with.whats[i] = what as u8;
+        self.with.outs[i] = out;
+        self.whats |= 1 << what;
+        self.count += 1;
+    }
+
+    /// All accesses of a call, to pages of one size and kind, and all of it carried out.
+    pub(in crate::hw) fn run_pages(
+        &mut self,
+        vpns: &[u64],
+        contexts: Contexts<'_>,
+        (size, kind): (PageSize, Kind),
+        mut out: Option<&mut [u8]>,
+    ) {
+        self.with.whats.fill(3 * size as u8 + kind as u8);
+        for (batch, vpns) in vpns.chunks(BATCH).enumerate() {
+            let start = batch * BATCH;
+            match contexts {
+                Contexts::One(pcid) => {
+                    self.switch(pcid);
+                    let context = Entry::new(0, size, pcid, false).0;
+                    for (key, &vpn) in self.with.stream.keys.iter_mut().zip(vpns) {
+                        *key = context | (vpn & Vpn::MASK) >> size.shift();
+                    }
+                }
+                Contexts::Each(pcids) => {
+                    for (i, (&vpn, &pcid)) in vpns.iter().zip(&pcids[start..]).enumerate() {
+                        let pcid = Pcid(pcid & Pcid::MAX);
+                        if pcid != self.tlb.pcid() {
+                            self.count = i;
+                            self.switch(pcid);
+                        }
+                        let page = (vpn & Vpn::MASK) >> size.shift();
+                        self.with.stream.keys[i] = Entry::new(page, size, pcid, false).0;
+                    }
+                }
+            }
+            if self.globals {
+                let stream = &mut self.with.stream;
+                for (other, &key) in stream.others.iter_mut().zip(&stream.keys[..vpns.len()]) {
+                    *other = Entry(key).as_global().0;
+                }
+            }
+            self.count = 0;
+            self.levels(vpns.len(), 1 << (3 * size as u16 + kind as u16), out.is_some());
+            if let Some(out) = out.as_deref_mut() {
+                out[start..start + vpns.len()].copy_from_slice(&self.with.answers[..vpns.len()]);
+            }
+            self.drain(None);
+        }
+        self.settle();
+    }
+
+    /// The TLB, for what is no access; after [`Flow::drain`] and [`Flow::settle`].
+    pub(in crate::hw) fn tlb(&mut self) -> &mut Tlb {
+        self.tlb
+    }
+
+    /// Whether no further access can be pushed before [`Flow::drain`].
+    #[inline]
+    pub(in crate::hw) fn is_full(&self) -> bool {
+        self.count == BATCH
+    }
+
+    /// Loads a context, as [`Tlb::switch`], between the accesses before and after.
+    pub(in crate::hw) fn switch(&mut self, pcid: Pcid) {
+        if pcid == self.tlb.pcid() {
+            return;
+        }
+        if self.slots {
+            let (losses, number) = (&mut self.losses, self.count as u32);
+            self.tlb.switch_telling(pcid, |array, gone| {
+                losses.push(Loss { array: array as u8, number, gone });
+            });
+        } else {
+            self.tlb.switch(pcid);
+        }
+    }
+
+    /// Whether a page was met as global and not as global: what has been done since must be undone.
+    pub(in crate::hw) fn crossed(&self) -> bool {
+        self.with.stream.crossed || self.with.aside.crossed
+    }
+
+    /// Carries out what was pushed; the level that answered each goes to its place in `out`.
+    pub(in crate::hw) fn drain(&mut self, out: Option<&mut [u8]>) {
+        let count = std::mem::take(&mut self.count);
+        let whats = std::mem::take(&mut self.whats);
+        if count > 0 {
+            self.levels(count, whats, out.is_some());
+            if let Some(out) = out {
+                for (answer, &at) in self.with.answers[..count].iter().zip(&self.with.outs) {
+                    out[at as usize] = *answer;
+                }
+            }
+        }
+        for loss in self.losses.drain(..) {
+            lose(self.tlb, loss);
+        }
+    }
+
+    /// Gives every order back to its array.
+    pub(in crate::hw) fn settle(&mut self) {
+        debug_assert!(self.count == 0 && self.losses.is_empty());
+        for (array, form) in self.tlb.arrays_mut().iter_mut().zip(&mut self.forms) {
+            if let Some(form) = form.take() {
+                form.back(array);
+            }
+        }
+        for (array, form) in self.tlb.psc_mut().iter_mut().zip(&mut self.walkers) {
+            if let Some(form) = form.take() {
+                form.back(array);
+            }
+        }
+    }
+
+    fn levels(&mut self, count: usize, whats: u16, wanted: bool) {
+        for (i, number) in self.with.stream.numbers[..count].iter_mut().enumerate() {
+            *number = i as u32;
+        }
+        let walk = self.tlb.levels();
+        let mut left = count;
+        for level in 0..walk {
+            if wanted {
+                for &number in &self.with.stream.numbers[..left] {
+                    self.with.answers[number as usize] = level;
+                }
+            }
+            let places = &self.with.places[usize::from(level)];
+            let place = places[whats.trailing_zeros() as usize];
+            let alike = (0..9).all(|what| whats >> what & 1 == 0 || places[what] == place);
+            let missed = match place.arrays {
+                [NOWHERE, ..] if alike => left,
+                [array, ..] if alike && place.banks == 1 => self.pass(array, left),
+                [one, two, ..] if alike && place.banks == 2 => {
+                    let banked = self.pass_banks([one, two], place.shift, left);
+                    banked.unwrap_or_else(|| self.pass_apart(level, left))
+                }
+                _ => self.pass_apart(level, left),
+            };
+            self.tlb.counters_mut().hits[usize::from(level)] += (left - missed) as u64;
+            left = missed;
+        }
+        if wanted {
+            for &number in &self.with.stream.numbers[..left] {
+                self.with.answers[number as usize] = walk;
+            }
+        }
+        let counters = self.tlb.counters_mut();
+        counters.accesses += count as u64;
+        counters.walks += left as u64;
+        self.walks(left, whats >> 3 != 0);
+    }
+
+    /// The first `count` accesses through one array, cut where it loses a context; returns how many missed.
+    fn pass(&mut self, array: u8, count: usize) -> usize {
+        let mut missed = 0;
+        let mut from = 0;
+        if self.losses.iter().any(|loss| loss.array == array) {
+            let mut rest = Vec::with_capacity(self.losses.len());
+            for loss in std::mem::take(&mut self.losses) {
+                if loss.array != array {
+                    rest.push(loss);
+                    continue;
+                }
+                let numbers = &self.with.stream.numbers[from..count];
+                let to = from + numbers.iter().take_while(|&&number| number < loss.number).count();
+                missed = self.part(array, from..to, missed);
+                from = to;
+                lose(self.tlb, loss);
+            }
+            self.losses = rest;
+        }
+        self.part(array, from..count, missed)
+    }
+
+    fn part(&mut self, array: u8, range: std::ops::Range<usize>, missed: usize) -> usize {
+        if range.is_empty() {
+            return missed;
+        }
+        let at = usize::from(array);
+        if self.forms.is_empty() {
+            self.forms.resize(self.tlb.arrays().len(), None);
+        }
+        let (array, form) = (&mut self.tlb.arrays_mut()[at], &mut self.forms[at]);
+        // What may lose a context stays an array.
+        let linked = if self.slots { 0 } else { self.worth };
+        run(array, form, &mut self.with.stream, range, missed, (linked, self.globals, self.vector))
+    }
+
+    /// The first `left` accesses through two arrays of one shape, of which a bit of the page picks one; returns how many
+    /// missed. `None`: it cannot be done at once, and nothing was.
+    fn pass_banks(&mut self, arrays: [u8; 2], shift: u8, left: usize) -> Option<usize> {
+        if !self.vector || self.losses.iter().any(|loss| arrays.contains(&loss.array)) {
+            return None;
+        }
+        let listed = |array: &u8| self.forms.get(usize::from(*array)).is_some_and(Option::is_some);
+        if arrays.iter().any(listed) {
+            return None;
+        }
+        let [one, two] = self.tlb.arrays_mut().get_disjoint_mut(arrays.map(usize::from)).ok()?;
+        if !one.same_shape(two) {
+            return None;
+        }
+        avx2::stream_pass(one, Some((two, shift)), &mut self.with.stream, 0..left, 0, self.globals)
+    }
+
+    /// The first `left` accesses through whichever array each goes to; returns how many missed.
+    fn pass_apart(&mut self, level: u8, left: usize) -> usize {
+        let places = &self.with.places[usize::from(level)];
+        let mut arrays = [NOWHERE; 9 * 4];
+        let mut kinds = 0;
+        for i in 0..left {
+            let stream = &self.with.stream;
+            let what = usize::from(self.with.whats[stream.numbers[i] as usize]);
+            let array = places[what].array(stream.keys[i]);
+            self.with.arrays[i] = array;
+            self.with.missed[i] = array == NOWHERE;
+            if array != NOWHERE && !arrays[..kinds].contains(&array) {
+                arrays[kinds] = array;
+                kinds += 1;
+            }
+        }
+        // Each array's own accesses pass through the stream, whose content stands aside meanwhile.
+        std::mem::swap(&mut self.with.stream, &mut self.with.aside);
+        for &array in &arrays[..kinds] {
+            let mut own = 0;
+            let mut places = [0_u16; BATCH];
+            for i in 0..left {
+                self.with.stream.copy(own, &self.with.aside, i);
+                places[own] = i as u16;
+                own += usize::from(self.with.arrays[i] == array);
+            }
+            let missed = self.pass(array, own);
+            // Numbers rise, so the places of what missed are found in one go.
+            let mut at = 0;
+            for i in 0..missed {
+                let number = self.with.stream.numbers[i];
+                while self.with.aside.numbers[usize::from(places[at])] != number {
+                    at += 1;
+                }
+                self.with.missed[usize::from(places[at])] = true;
+            }
+        }
+        std::mem::swap(&mut self.with.stream, &mut self.with.aside);
+        self.close_up(left)
+    }
+
+    /// Leaves of the first `left` accesses those that missed, in order.
+    fn close_up(&mut self, left: usize) -> usize {
+        let mut missed = 0;
+        let stream = &mut self.with.stream;
+        for i in 0..left {
+            stream.keys[missed] = stream.keys[i];
+            stream.others[missed] = stream.others[i];
+            stream.numbers[missed] = stream.numbers[i];
+            missed += usize::from(self.with.missed[i]);
+        }
+        missed
+    }
+
+    /// Walks for the first `left` accesses.
+    #[allow(clippy::needless_range_loop)] // the level is that of three things
+    fn walks(&mut self, mut left: usize, larger: bool) {
+        // From here on a key is that of a paging-structure entry, in a context: of a 4 KiB page its PDE, and so on.
+        let stream = &mut self.with.stream;
+        for i in 0..left {
+            let key = stream.keys[i];
+            let own = if self.globals && key & Entry::GLOBAL != 0 { stream.others[i] } else { key };
+            let size = if larger { Entry(own).size() as u32 } else { 0 };
+            let page = (own & Vpn::MASK) << (9 * size) >> 9;
+            stream.keys[i] = Entry::VALID | own & Entry::PCID_FIELD | page;
+        }
+        if self.walkers.is_empty() {
+            self.walkers.resize(self.tlb.psc_mut().len(), None);
+        }
+        let mut loads = 0;
+        let mut hits = [0; 4];
+        for level in 0..self.tlb.psc_mut().len() {
+            // Accesses to larger pages wait for their level.
+            let mut here = left;
+            if larger && level < 2 {
+                here = self.set_apart(left, level as u8);
+            }
+            loads += here as u64;
+            if self.tlb.psc_mut()[level].ways() > 0 {
+                let (array, form) = (&mut self.tlb.psc_mut()[level], &mut self.walkers[level]);
+                let missed =
+                    run(array, form, &mut self.with.stream, 0..here, 0, (self.worth, false, self.vector));
+                hits[level] += (here - missed) as u64;
+                if here == left {
+                    left = missed;
+                } else {
+                    left = self.join(missed, left - here);
+                }
+            } else if here < left {
+                left = self.join(here, left - here);
+            }
+            for key in &mut self.with.stream.keys[..left] {
+                *key = *key & !Vpn::MASK | (*key & Vpn::MASK) >> 9;
+            }
+        }
+        let counters = self.tlb.counters_mut();
+        counters.walk_loads += loads + left as u64;
+        for (sum, more) in counters.psc_hits.iter_mut().zip(hits) {
+            *sum += more;
+        }
+    }
+
+    /// Moves those of the first `left` walks whose page is larger than `level` has entries for aside; returns how many stay.
+    fn set_apart(&mut self, left: usize, level: u8) -> usize {
+        let (mut stay, mut wait) = (0, 0);
+        for i in 0..left {
+            let number = self.with.stream.numbers[i] as usize;
+            if self.with.whats[number] / 3 > level {
+                let Buffers { stream, aside, .. } = &mut *self.with;
+                aside.copy(wait, stream, i);
+                wait += 1;
+            } else {
+                let stream = &mut self.with.stream;
+                stream.keys[stay] = stream.keys[i];
+                stream.numbers[stay] = stream.numbers[i];
+                stay += 1;
+            }
+        }
+        stay
+    }
+
+    /// Puts the `waiting` walks back among the first `left`, by their numbers.
+    fn join(&mut self, left: usize, waiting: usize) -> usize {
+        let Buffers { stream, aside, .. } = &mut *self.with;
+        let (mut a, mut b) = (left, waiting);
+        for to in (0..left + waiting).rev() {
+            if b == 0 {
+                break;
+            }
+            if a > 0 && stream.numbers[a - 1] > aside.numbers[b - 1] {
+                a -= 1;
+                stream.keys[to] = stream.keys[a];
+                stream.numbers[to] = stream.numbers[a];
+            } else {
+                b -= 1;
+                stream.copy(to, aside, b);
+            }
+        }
+        left + waiting
+    }
+}
+
+/// What an array loses when a context has no slot any more.
+fn lose(tlb: &mut Tlb, loss: Loss) {
+    let array = &mut tlb.arrays_mut()[usize::from(loss.array)];
+    if !array.is_untouched() {
+        let removed = array.remove_context(loss.gone);
+        tlb.counters_mut().invalidated += removed as u64;
+    }
+}
+
+/// The accesses `range` of a stream through one array; those that miss move to `missed` and on. Returns where they end. Orders
+/// of up to `linked` ways may become lists.
+fn run(
+    array: &mut Array,
+    form: &mut Option<Linked>,
+    stream: &mut Stream,
+    range: std::ops::Range<usize>,
+    mut missed: usize,
+    (linked, globals, vector): (usize, bool, bool),
+) -> usize {
+    if form.is_none() && Linked::fits(array) && array.ways() <= linked {
+        *form = Some(Linked::of(array, globals));
+    }
+    if let Some(linked) = form {
+        for i in range {
+            let hit = if globals {
+                let (hit, crossed) = linked.access_or(stream.keys[i], stream.others[i]);
+                stream.crossed |= crossed;
+                hit
+            } else {
+                linked.access(stream.keys[i])
+            };
+            stream.keys[missed] = stream.keys[i];
+            stream.others[missed] = stream.others[i];
+            stream.numbers[missed] = stream.numbers[i];
+            missed += usize::from(!hit);
+        }
+        return missed;
+    }
+    if vector && let Some(ended) = avx2::stream_pass(array, None, stream, range.clone(), missed, globals) {
+        return ended;
+    }
+    for i in range {
+        let key = Entry(stream.keys[i]);
+        let set = array.set_of(key.page());
+        stream.crossed |= globals && {
+            let other = Entry(stream.others[i]);
+            array.peek(set, other, other) != Entry::EMPTY
+        };
+        let hit = array.lookup(set, key, key) != Entry::EMPTY;
+        if !hit {
+            array.fill(set, key);
+        }
+        stream.keys[missed] = stream.keys[i];
+        stream.others[missed] = stream.others[i];
+        stream.numbers[missed] = stream.numbers[i];
+        missed += usize::from(!hit);
+    }
+    missed
+}
+
+#[cfg(test)]
+mod tests;

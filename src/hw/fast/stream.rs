@@ -1,0 +1,84 @@
+//! What a [`super::flow`] works on: accesses as words, and the buffers of a batch.
+
+use crate::hw::Vpn;
+
+/// Accesses per batch.
+pub(super) const BATCH: usize = 512;
+/// An array that no access goes to.
+pub(super) const NOWHERE: u8 = u8::MAX;
+
+/// Accesses that are still to be answered.
+#[derive(Clone, Debug)]
+pub(super) struct Stream {
+    /// What each looks for.
+    pub(super) keys: [u64; BATCH],
+    /// The key of its page that would be global if it is not, and the other way round.
+    pub(super) others: [u64; BATCH],
+    /// Which of the batch it is; these rise.
+    pub(super) numbers: [u32; BATCH],
+    /// Whether one of the others was met.
+    pub(super) crossed: bool,
+}
+
+impl Stream {
+    const EMPTY: Stream =
+        Stream { keys: [0; BATCH], others: [0; BATCH], numbers: [0; BATCH], crossed: false };
+
+    #[inline]
+    pub(super) fn copy(&mut self, to: usize, other: &Stream, from: usize) {
+        self.keys[to] = other.keys[from];
+        self.others[to] = other.others[from];
+        self.numbers[to] = other.numbers[from];
+    }
+}
+
+/// What a [`super::flow::Flow`] works in; whoever has many of one geometry makes it once.
+#[derive(Clone, Debug)]
+pub(in crate::hw) struct Buffers {
+    pub(super) stream: Stream,
+    pub(super) aside: Stream,
+    /// By number: size and kind, `3 * size + kind`.
+    pub(super) whats: [u8; BATCH],
+    /// By number: where the answer goes.
+    pub(super) outs: [u32; BATCH],
+    /// By number: the level that answered.
+    pub(super) answers: [u8; BATCH],
+    pub(super) missed: [bool; BATCH],
+    pub(super) arrays: [u8; BATCH],
+    /// By level, then by `3 * size + kind`; empty until it is known. All are of one geometry.
+    pub(super) places: Vec<[Place; 9]>,
+}
+
+impl Buffers {
+    pub(in crate::hw) fn new() -> Box<Self> {
+        Box::new(Buffers {
+            stream: Stream::EMPTY,
+            aside: Stream::EMPTY,
+            whats: [0; BATCH],
+            outs: [0; BATCH],
+            answers: [0; BATCH],
+            missed: [false; BATCH],
+            arrays: [NOWHERE; BATCH],
+            places: Vec::new(),
+        })
+    }
+}
+
+/// Where a level keeps pages of one size for one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) arrays: [u8; 4],
+    pub(super) banks: u8,
+    pub(super) shift: u8,
+}
+
+impl Place {
+    pub(super) const NOWHERE: Place = Place { arrays: [NOWHERE; 4], banks: 1, shift: 0 };
+
+    #[inline]
+    pub(super) fn array(self, key: u64) -> u8 {
+        let bank =
+            if self.banks == 1 { 0 } else { (key & Vpn::MASK) >> self.shift & (u64::from(self.banks) - 1) };
+        self.arrays[bank as usize & 3]
+    }
+}
