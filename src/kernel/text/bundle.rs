@@ -5,25 +5,11 @@
 //! wrong with one is said with its own name and line.
 
 use super::parse::one;
+use super::paths::is_file;
 use super::{File, Loc, PolicyError};
 
 /// What the line before a file that another one is based on begins with.
 const HEAD: &str = "file \"";
-
-/// Is a `based on` that of a file? Names of policies have none of these.
-pub(super) fn is_file(base: &str) -> bool {
-    base.contains(['/', '.'])
-}
-
-/// Refuses what is no path from one file to another.
-pub(super) fn path(path: &str) -> Result<(), String> {
-    if path.ends_with(".policy") && !path.starts_with('/') && !path.contains(['\\', ':']) {
-        return Ok(());
-    }
-    Err(format!(
-        "a file that a policy is based on ends in `.policy`, and is named by its path from this one with `/`: got \"{path}\""
-    ))
-}
 
 /// A file's text behind that of the one that is based on it.
 pub fn behind(path: &str, text: &str) -> String {

@@ -7,6 +7,7 @@
 mod bundle;
 mod lex;
 mod parse;
+mod paths;
 mod print;
 
 pub use bundle::{based_on, behind, parse};

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::lex::{Line, Token, lines};
-use super::{Fact, File, Loc, PolicyError, Section, Stmt, bundle};
+use super::{Fact, File, Loc, PolicyError, Section, Stmt, paths};
 use crate::kernel::program::Feature;
 use crate::names;
 
@@ -133,7 +133,7 @@ impl<'a> Parser<'a> {
                 let base = match c.peek() {
                     Some((Token::Text(_), _)) => {
                         let path = c.text("")?;
-                        bundle::path(&path).map_err(|why| PolicyError {
+                        paths::refuse(&path).map_err(|why| PolicyError {
                             file: self.file.into(),
                             at,
                             message: why,

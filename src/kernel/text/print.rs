@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::bundle::{behind, is_file};
+use super::bundle::behind;
+use super::paths::is_file;
 use super::{Expr, Fact, File, Name, Question, Stmt, StmtKind, Test, Value};
 use crate::kernel::program::{Alu, Cmp, Copies, Holds, PageKind};
 
