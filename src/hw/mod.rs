@@ -8,6 +8,7 @@
 pub mod addr;
 pub mod array;
 pub mod broadcast;
+mod carry;
 pub mod cpus;
 mod drive;
 mod entry;

@@ -5,8 +5,8 @@
 //! CPUs there are. Where a page was met as global and not as global, or something is stale, events go one by one.
 
 use super::flow::{self, Buffers, Flow};
+use crate::hw::carry::carry_out;
 use crate::hw::cpus::Cpus;
-use crate::hw::drive::carry_out;
 use crate::hw::event::{CHUNK, EVENT_BYTES, Event, NO_ACCESS, Op, flags};
 use crate::hw::tlb::Tlb;
 use crate::hw::{PageSize, Pcid, TlbError};
