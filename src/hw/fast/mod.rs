@@ -6,6 +6,9 @@
 //! CPUs), [`curve`] (many TLBs at once). Their vector twins are in [`avx2`], the only folder with `unsafe`; beside it only
 //! `hw/vectors.rs`, which asks the CPU what it has, and compares keys.
 
+// Elsewhere than on x86-64 there are no vector loops, which alone use a part of what is here.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports))]
+
 pub(super) mod avx2;
 pub(super) mod by_cpu;
 pub mod curve;
