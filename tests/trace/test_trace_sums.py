@@ -233,3 +233,23 @@ def test_perf_tools_print_around_the_lines_of_the_kernel(tmp_path: Path):
 
     assert cpu["interrupts"] == 1
     assert "could not be read" not in shown
+
+
+@pytest.mark.parametrize(("count", "n"), [(2, 2), (1, 1), (0, None)])
+def test_a_histogram_of_rtla_counts_what_it_measured(tmp_path: Path, count: int, n: int | None):
+    """A count of none is no count: of what was never measured the tool prints no longest either."""
+    text = f"""\
+# RTLA timerlat histogram
+# Time unit is microseconds (us)
+# Duration:   0 00:01:00
+Index   IRQ-002   Thr-002
+0             1         0
+over:         0         0
+count:   {count:>6}         0
+min:          0         -
+avg:          3         -
+max:          7         -
+"""
+    assert explained(tmp_path, text)[0]["latencies"] == [
+        {"context": "irq", "n": n, "p50_us": None, "mean_us": 3.0, "max_us": 7.0}
+    ]
