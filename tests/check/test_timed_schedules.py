@@ -1,0 +1,82 @@
+"""Schedules written by hand in the timed engine: what the moves of counterexamples happen not to ask of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+import tlbcore as tc
+
+# Nobody flushes, so that every question has a counterexample, whose schedule is then replaced.
+SILENT = 'policy silent\n  "x"\n  based on ipi\n\nflush_kernel_range\n  lfence\n'
+REUSED = "stale_access (reused)"
+
+
+def counterexample(text: str = SILENT, **asked: Any) -> tc.Counterexample:
+    found = tc.check(tc.Policy(text=text), **asked).counterexample
+    assert found is not None
+    return found
+
+
+def played(run: tc.Counterexample, schedule: str) -> str | None:
+    timed = dataclasses.replace(run, schedule=schedule).replay_timed()
+    assert timed.why_not is None
+    return timed.rule
+
+
+def in_system_call(run: tc.Counterexample) -> str:
+    """The moves of CPU 1 to the body of its first system call: what stands before its first walk."""
+    moves, walked, _ = run.schedule.partition(" 1.fill:va")
+    assert walked
+    assert moves.split()[-2] == "1.enter"
+    return moves
+
+
+def test_code_at_rest_in_the_kernel_uses_what_it_holds_in_the_timed_engine_too():
+    run = counterexample(roles="purge; purge", world="pti")
+    assert run.schedule.endswith(" 0.use")
+    assert played(run, run.schedule) == REUSED
+    # Without the walk it holds nothing, and a CPU amid its program is not at rest.
+    without = run.schedule.replace(" 0.fill:va", "")
+    assert without != run.schedule
+    assert played(run, without) is None
+    with pytest.raises(tc.CheckError, match=r"`1\.use`: it is not possible there"):
+        played(run, "1.step 1.use")
+
+
+@pytest.mark.parametrize("world", ["pti", "nopti"])
+def test_with_one_asid_nobody_switches_to_another(world: str):
+    one, two = (counterexample(roles="purge; isolated 1", world=world, asids=n) for n in (1, 2))
+    schedule = f"{in_system_call(two)} 1.switch"
+    assert played(two, schedule) is None
+    with pytest.raises(tc.CheckError, match=r"`1\.switch`: it is not possible there"):
+        played(one, schedule)
+
+
+@pytest.mark.parametrize(("world", "rule"), [("nopti", REUSED), ("pti", None)])
+def test_a_global_translation_is_that_of_every_asid(world: str, rule: str | None):
+    """Without PTI kernel pages are global; with it they belong to the ASID that walked."""
+    run = counterexample(roles="purge; isolated 1", world=world, asids=2)
+    purge, call = "0.step*5", in_system_call(run)
+    # Walked after the purge: what the other ASID finds is the new translation.
+    assert played(run, f"{purge} {call} 1.fill:va 1.switch 1.step") is None
+    # Walked before: the old one.
+    assert played(run, f"{call} 1.fill:va {purge} 1.switch 1.step") == rule
+    assert played(run, f"{call} 1.fill:va {purge} 1.step") == REUSED
+
+
+def test_a_loop_that_was_left_halfway_starts_again_with_every_cpu():
+    """The first loop is at CPU 1 when it is left; the second still collects it."""
+    flush = """  each cpu in others
+    break
+  each cpu in others
+    put cpu into targets
+  ipi targets, flush_handler
+"""
+    run = counterexample(SILENT.replace("  lfence\n", flush), roles="purge; purge", world="pti")
+    sent = next(step.number for step in run.steps if step.what.startswith("ipi"))
+    assert played(run, f"0.step*{sent} 1.irq") is None
+    with pytest.raises(tc.CheckError, match=r"`1\.irq`: it is not possible there"):
+        played(run, f"0.step*{sent - 1} 1.irq")
