@@ -40,6 +40,12 @@ pub fn setup(model: &Model) -> Result<Setup, &'static str> {
     if model.scope.frames.iter().any(|f| !f.is_empty()) {
         return Err("it tracks the data of pages, and the timed engine keeps none");
     }
+    if model.layout.migrates {
+        return Err("a task goes on on another CPU, and the timed engine's stay where they are");
+    }
+    if pages.iter().any(|p| p.within.is_some()) {
+        return Err("a page lies in a large one, and the timed engine's pages have one size each");
+    }
     if !model.scope.tops.is_empty() {
         return Err(
             "it tracks top-level entries that some mm lacks, and each of the timed engine's has them all",

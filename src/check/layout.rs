@@ -197,6 +197,8 @@ pub struct CpuFields {
     pub info: (Bits, Bits),
     /// Pages of its broadcasts that no TLBSYNC has completed, a bit each; and so for each of the layout's `broadcasts`.
     pub broadcast: Bits,
+    /// The column whose task runs here, or ran last; where tasks migrate.
+    pub task: Bits,
     /// Its words.
     pub words: (usize, usize),
 }
@@ -252,6 +254,8 @@ pub struct PageInfo {
     pub user_mapped: bool,
     /// Mapped at the start.
     pub present: bool,
+    /// The page of a large entry in which it lies.
+    pub within: Option<usize>,
 }
 
 /// The packed state's shape.
@@ -285,6 +289,8 @@ pub struct Layout {
     pub broadcasts: Vec<(bool, Option<u8>)>,
     /// CPUs that write page-table entries or text, in whatever they can come to run: a bit each.
     pub writers: u8,
+    /// A task goes on on another CPU.
+    pub migrates: bool,
     /// ASIDs.
     pub asids: usize,
     /// Address spaces.

@@ -8,6 +8,7 @@ mod accesses;
 pub mod faults;
 mod grace;
 mod memory;
+mod migration;
 mod ops;
 mod translations;
 mod walks;
@@ -153,6 +154,8 @@ pub struct Abs<'a, const W: usize> {
     pub others: u8,
     /// The page at which the op just carried out faulted.
     fault: Option<usize>,
+    /// The CPU on which the task of the op just carried out goes on.
+    moved: Option<usize>,
 }
 
 /// The kernel's own address space.
@@ -259,7 +262,8 @@ impl<'a, const W: usize> Abs<'a, W> {
     /// Start a transition.
     #[inline]
     pub fn new(m: &'a Model, s: [u64; W]) -> Self {
-        Abs { m, s, level: 0, pick: None, takes: true, seen: 0, others: 0, fault: None }
+        let others = if m.layout.migrates { m.masks[3] } else { 0 };
+        Abs { m, s, level: 0, pick: None, takes: true, seen: 0, others, fault: None, moved: None }
     }
 
     #[inline]
@@ -369,7 +373,10 @@ impl<'a, const W: usize> Abs<'a, W> {
             return Outcome::Done;
         }
         match outcome {
-            Outcome::Next => self.store(cpu, level, &frame),
+            Outcome::Next => match self.moved.take() {
+                Some(to) => self.move_task(cpu, to, &frame),
+                None => self.store(cpu, level, &frame),
+            },
             Outcome::Done => {
                 self.keep(cpu, level, &frame);
                 self.done(cpu, level);
@@ -419,7 +426,7 @@ impl<'a, const W: usize> Abs<'a, W> {
             Set::FlushMask => m[1],
             Set::Targets => self.get(self.f(cpu).targets) as u8,
             Set::MmCpumask => {
-                let mm = self.get(self.c(cpu).info.0) as usize;
+                let mm = self.get(self.m.layout.cpus[self.task(usize::from(cpu))].info.0) as usize;
                 self.get(self.m.layout.shared.masks[mm]) as u8 & !(1 << cpu)
             }
         }

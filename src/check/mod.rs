@@ -206,11 +206,11 @@ pub fn search(question: &Question<'_>, go_on: &mut dyn FnMut(&Counts) -> bool) -
     // A run through a path that is not followed has its like through one that is, at most a few touches longer.
     let scope = Scope { every_path: question.plain || question.scope.every_path, ..question.scope.clone() };
     let mut deepest = false;
-    let model =
-        |depth: usize, fuse: bool, deepest: bool| {
-            Model::new(question.code, question.features, &scope, question.assume, BUFFERS[depth])
-                .map(|m| Model { fuse, deepest, ..m })
-        };
+    let model = |depth: usize, fuse: bool, deepest: bool| {
+        Model::new(question.code, question.features, &scope, question.assume, BUFFERS[depth])
+            // Where a task migrates, what is a CPU's own is not its task's: nothing is fused.
+            .map(|m| Model { fuse: fuse && !m.layout.migrates, deepest, ..m })
+    };
     // Depth costs bits, not states: start with the deepest that leaves each CPU one word.
     let code = layout::narrow(question.code, &question.scope, question.assume)?;
     let fits = |&b: &usize| {

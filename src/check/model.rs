@@ -85,6 +85,8 @@ impl Model {
         // Where it is asked what an access reads, and where one that faults is an outcome, not the end of the run.
         let asks_data = !scope.frames.is_empty() || scope.quantities().next().is_some();
         let faults = layout.cpus.iter().any(|c| c.fault.exists());
+        // Of two translations of one address an access uses either (SEMANTICS H9): the large one until it is evicted.
+        let large = layout.pages.iter().any(|p| p.within.is_some());
         let mut model = Model {
             paths: layout.paths.clone(),
             devices: scope.roles.iter().map(device).collect(),
@@ -96,7 +98,7 @@ impl Model {
             late: false,
             fusing: Vec::new(),
             behind: Vec::new(),
-            evicts: asks_data || faults || !scope.tops.is_empty(),
+            evicts: asks_data || faults || !scope.tops.is_empty() || large,
             code,
             scope: scope.clone(),
             assume,
@@ -122,6 +124,9 @@ impl Model {
         model.late = model.fetches_late();
         model.fusing = model.code.ops.iter().map(|&op| model.fusing_of(op)).collect();
         model.behind = model.code.ops.iter().map(|&op| model.nothing_behind(op)).collect();
+        if model.layout.migrates {
+            model.never_fuse(); // what is a CPU's own is not its task's (SEMANTICS L11)
+        }
         Ok(model)
     }
 
@@ -138,6 +143,7 @@ impl Model {
             let c = &self.layout.cpus[i];
             let first = self.code.program(&role.first).expect("the layout looked");
             a.enter(i, 0, first);
+            a.set(c.task, i as u64);
             a.set(c.irqs, u64::from(!role.irqs_off));
             a.set(c.gs, 1);
             if role.left != UNBOUNDED {

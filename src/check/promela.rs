@@ -275,7 +275,9 @@ impl Writer<'_> {
             Op::Walk { step: Walk::Use, .. } => {
                 "atomic { assert(!(walked == 1 && dead)); walked = 0 }".into()
             }
-            Op::LoadPage { .. } | Op::StorePage { .. } | Op::FreeMm(_) => return Err(self.cannot(pc)),
+            Op::LoadPage { .. } | Op::StorePage { .. } | Op::FreeMm(_) | Op::Migrate => {
+                return Err(self.cannot(pc));
+            }
             Op::Ask { .. } | Op::FlushInfo { .. } | Op::Mask { .. } => return Err(self.cannot(pc)),
             // Who is in a section depends on interrupts and context tracking, which this export does not have.
             Op::Rcu(_) | Op::CallLater(_) => return Err(self.cannot(pc)),

@@ -12,6 +12,8 @@ use super::{Answer, End, Question, Status, check, search};
 use crate::kernel::program::{Cr3, Invpcid, NoFlush, Op, Touch};
 use crate::kernel::step::Violation;
 
+mod words;
+
 /// A small generator of numbers (xorshift64*), so that a seed names a model for good.
 struct Rng(u64);
 
@@ -800,6 +802,16 @@ fn asked_for(count: u64) -> std::ops::Range<u64> {
 #[test]
 fn reduced_and_plain_searches_agree_on_random_models_of_every_rule() {
     run(0..4_200, MOST, &mixed);
+}
+
+#[test]
+fn reduced_and_plain_searches_agree_on_random_splits_and_collapses() {
+    run(0..1_500, MOST, &words::large);
+}
+
+#[test]
+fn reduced_and_plain_searches_agree_on_random_tasks_that_migrate() {
+    run(0..600, MOST, &words::migrating);
 }
 
 #[test]

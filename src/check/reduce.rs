@@ -47,6 +47,9 @@ struct Store {
 impl Symmetry {
     /// The interchangeable CPUs of a model.
     pub fn new(m: &Model) -> Symmetry {
+        if m.layout.migrates {
+            return Symmetry::default(); // whose task a CPU runs is named in its words
+        }
         let n = m.layout.cpus.len();
         let quiet = |i: usize| {
             let c = &m.layout.cpus[i];

@@ -54,6 +54,9 @@ pub fn star(question: &Question<'_>) -> Result<Option<Star>, CheckError> {
         return Ok(None);
     }
     let m = Model::new(question.code, question.features, scope, question.assume, BUFFERS[0])?;
+    if m.layout.migrates {
+        return Ok(None); // a hub is one CPU's program
+    }
     // What is said of a pass is said of isolated CPUs; another CPU that tells nobody anything counts as a hub.
     let is_leaf = |&cpu: &usize| scope.roles[cpu].isolated && ops_of(&m, cpu).all(is_of_a_leaf);
     let leaves: Vec<usize> = (0..scope.roles.len()).filter(is_leaf).collect();
@@ -114,6 +117,8 @@ fn is_of_a_leaf(op: Op) -> bool {
         }
         Op::Invlpgb(_) | Op::InvlpgbOf { .. } | Op::InvlpgbAll | Op::Tlbsync | Op::FlushInfo { .. } => false,
         Op::Pte { .. } | Op::FreeTable(_) | Op::FreeMm(_) | Op::Request(_) | Op::Promise(_) => false,
+        // A leaf is one CPU, and a task that comes to it is somebody else's.
+        Op::Migrate => false,
         Op::LoadPage { .. } | Op::StorePage { .. } => false,
     }
 }

@@ -8,7 +8,7 @@
 //! `statements` and `ops` (lines), `liveness` (after all programs).
 
 use super::program::{Code, Copies, Feature, Features, Field, Op, Page, Pc, Program, Reg, Span, Val, Var};
-use super::text::{File, Loc, Name, PolicyError, Section, Stmt, StmtKind};
+use super::text::{File, Loc, Name, PageDecl, PolicyError, Section, Stmt, StmtKind};
 use crate::names::hint;
 
 mod conditions;
@@ -340,12 +340,18 @@ impl<'a> Assembler<'a> {
                 if self.code.pages.iter().any(|o| o.name == p.name) {
                     return Err(fail(p.at, format!("page `{}` is declared twice", p.name)));
                 }
+                let within = p
+                    .within
+                    .as_ref()
+                    .map(|large| self.large(large, p).map_err(|why| fail(p.at, why)))
+                    .transpose()?;
                 self.code.pages.push(Page {
                     name: p.name.clone(),
                     kind: p.kind,
                     global: p.global,
                     user_mapped: p.user_mapped,
                     present: p.present,
+                    within,
                 });
             }
         }
@@ -376,6 +382,24 @@ impl<'a> Assembler<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The page of the large entry in which a page lies (SEMANTICS H9).
+    fn large(&self, name: &str, of: &PageDecl) -> Result<u8, String> {
+        let Some(at) = self.code.pages.iter().position(|o| o.name == name) else {
+            return Err(format!("page `{}` lies in `{name}`, which is no page declared before it", of.name));
+        };
+        let large = &self.code.pages[at];
+        if large.within.is_some() {
+            return Err(format!("page `{}` lies in `{name}`, which is itself a small one", of.name));
+        }
+        if (large.kind, large.global, large.user_mapped) != (of.kind, of.global, of.user_mapped) {
+            return Err(format!(
+                "page `{}` lies in `{name}`, so it is of the same region and tables",
+                of.name
+            ));
+        }
+        Ok(at as u8)
     }
 
     fn program(&mut self, name: &str) -> Result2<()> {

@@ -94,6 +94,8 @@ pub struct Page {
     pub user_mapped: bool,
     /// Present at the start.
     pub present: bool,
+    /// Index of the page of a large entry in which it lies (SEMANTICS H9).
+    pub within: Option<u8>,
 }
 
 /// Region of a tracked page.

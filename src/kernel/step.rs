@@ -246,6 +246,8 @@ pub trait Machine {
     fn free_table(&mut self, cpu: Cpu, pages: Pages) -> Result<(), Violation>;
     /// Free an mm: whoever loads its table from now on, or still has it loaded and walks, breaks S9.
     fn free_mm(&mut self, _cpu: Cpu, _mm: u8) {}
+    /// The task of this CPU goes on on another one. A machine whose tasks stay has nothing to do.
+    fn migrate(&mut self, _cpu: Cpu) {}
     /// Is the requested range flushed as a whole?
     fn range_is_full(&self, cpu: Cpu) -> bool;
     /// A flush is called for.
@@ -294,6 +296,8 @@ pub fn order_of(op: Op) -> Option<Order> {
         Op::Pte { locked: true, .. } | Op::Mask { .. } => Some(Order::Publishes),
         // `llist_add` of a queued call is LOCKed (SEMANTICS L3); an x2APIC ICR write is preceded by MFENCE.
         Op::Ipi { .. } | Op::Rar(_) | Op::Tlbsync => Some(Order::Publishes),
+        // A context switch: what the task stored before, it and others see wherever it goes on (SEMANTICS L11).
+        Op::Migrate => Some(Order::Publishes),
         Op::Invpcid { .. } | Op::Invlpgb(_) | Op::InvlpgbOf { .. } | Op::InvlpgbAll => Some(Order::Invpcid),
         Op::Move { .. } | Op::Alu { .. } | Op::Load { .. } | Op::Store { .. } | Op::Unless { .. } => None,
         Op::Jump(_) | Op::Loop(_) | Op::Each { .. } | Op::Clear | Op::Put | Op::Await { .. } => None,
@@ -434,6 +438,7 @@ fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Resu
         Op::Pte { pages, level, v, locked } => m.pte(cpu, pages, level, v, locked)?,
         Op::FreeTable(pages) => m.free_table(cpu, pages)?,
         Op::FreeMm(mm) => m.free_mm(cpu, mm),
+        Op::Migrate => m.migrate(cpu),
         Op::Request(pages) => m.request(cpu, pages),
         Op::Promise(pages) => m.promise(cpu, pages)?,
         Op::Ipi { to, run } => m.ipi(cpu, to, run),

@@ -7,7 +7,7 @@ from typing import Any
 from tlbcore.reference._memory import buffered, read
 from tlbcore.reference._model import Model
 from tlbcore.reference._state import Frame, Leaf, Overflow, Page, State, Violation, put
-from tlbcore.reference._translations import cached, maps, walk
+from tlbcore.reference._translations import is_large, maps, used
 
 __all__ = ["demands", "faults", "kernel_code", "load_page", "store_page", "touch", "walk_in_software"]
 
@@ -90,7 +90,7 @@ def _zone(m: Model, s: State, i: int, zone: str) -> None:
     if zone == "PerCpu" and not cpu.kernel_gs and m.assume["gs"] == "faults":
         raise Violation("wrong_gs_access")
     for p, region in enumerate(m.regions):
-        if uses(m, zone, region.kind) and _current(s.pages[p]) is not None:  # S4: code uses what is allocated
+        if uses(m, zone, region.kind) and _mapped(m, s, p) is not None:  # S4: code uses what is allocated
             access(m, s, i, p)
     if m.has_text and runs_patched(m, zone):
         _run_text(s, i)
@@ -102,23 +102,34 @@ def _current(page: Page) -> Leaf | None:
     return leaf if leaf is not None and leaf.rights and leaf.version not in page.dead else None
 
 
+def _mapped(m: Model, s: State, p: int) -> Leaf | None:
+    """Return the entry in the tree that maps an address of the page: the large one while it is there (H9)."""
+    large = m.regions[p].within
+    return _current(s.pages[large if large is not None and is_large(m, s, p) else p])
+
+
 def access(m: Model, s: State, i: int, p: int) -> Leaf | None:
     """Return the translation that an access uses; none if there is none."""
-    cpu, page, region = s.cpus[i], s.pages[p], m.regions[p]
+    cpu, region = s.cpus[i], m.regions[p]
     if region.mm not in (None, cpu.mm):
         raise Violation("wrong_address_space")
     if not maps(m, cpu, p):
         raise Violation("unmapped_access")
-    used = cached(m, cpu, p) or walk(m, s, i, p)
-    now = _current(page)
-    if used is not None and used.version in page.dead and not _legal(used, now):
+    found = used(m, s, i, p)
+    if found is None:
+        return None
+    of, leaf = found
+    now = _mapped(m, s, p)
+    # A large entry of the start maps the frames of the small ones of the start: their promises are about it too.
+    dead = leaf.version in s.pages[of].dead or leaf.version in s.pages[p].dead
+    if dead and not _legal(leaf, now):
         raise Violation("stale_access (not_reused)" if now is None else "stale_access (reused)")
-    return used
+    return leaf
 
 
-def _legal(used: Leaf, now: Leaf | None) -> bool:
+def _legal(stale: Leaf, now: Leaf | None) -> bool:
     """Whether what is stale maps the frame that is mapped now, with no more rights: at worst it faults (S4)."""
-    return now is not None and used.frame == now.frame and used.rights <= now.rights
+    return now is not None and stale.frame == now.frame and stale.rights <= now.rights
 
 
 def _run_text(s: State, i: int) -> None:
@@ -160,9 +171,9 @@ def walk_in_software(m: Model, s: State, i: int, f: Frame, p: int, step: str) ->
 
 def _field(m: Model, s: State, i: int, p: int) -> int | None:
     """Return the field that a page maps, by the translation an access uses; none if it has no data or faults."""
-    used = access(m, s, i, p)
+    leaf = access(m, s, i, p)
     fields = m.frames.get(p, ())
-    return fields[min(used.nth, len(fields) - 1)] if used is not None and fields else None
+    return fields[min(leaf.nth, len(fields) - 1)] if leaf is not None and fields else None
 
 
 def load_page(m: Model, s: State, i: int, f: Frame, arg: dict[str, int]) -> int:

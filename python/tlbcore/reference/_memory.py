@@ -31,6 +31,7 @@ __all__ = [
     "promise",
     "read",
     "request",
+    "runs",
     "store",
     "swap",
     "with_cpu",
@@ -40,6 +41,11 @@ __all__ = [
 def with_cpu(s: State, i: int, **changes: Any) -> State:
     """Return the state with some of a CPU's parts replaced."""
     return changed(s, cpus=put(s.cpus, i, changed(s.cpus[i], **changes)))
+
+
+def runs(s: State, task: int) -> int:
+    """Return the CPU that runs a column's task, or ran it last (L11)."""
+    return next(i for i, cpu in enumerate(s.cpus) if cpu.task == task)
 
 
 # -- store buffers -----------------------------------------------------------------------------------------------
@@ -66,7 +72,8 @@ def commit(m: Model, s: State, i: int, address: Any, mask: int, value: Any) -> S
         return s._replace(pages=put(s.pages, which, written(m, s.pages[which], which, *value)))
     if kind == "text":
         return s._replace(text=put(s.text, which, value))
-    return with_cpu(s, which, waits=s.cpus[which].waits - {i})  # a remote call is acknowledged
+    at = runs(s, which)
+    return with_cpu(s, at, waits=s.cpus[at].waits - {i})  # a remote call is acknowledged
 
 
 # -- variables ---------------------------------------------------------------------------------------------------

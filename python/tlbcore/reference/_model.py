@@ -38,6 +38,7 @@ class Region:
     is_global: bool
     user_mapped: bool
     present: bool
+    within: int | None  # the page of a large entry in which it lies
 
 
 class Model:
@@ -50,6 +51,10 @@ class Model:
         self.programs = {p["name"]: (p["start"], p["end"]) for p in code["programs"]}
         self.starts = [p["start"] for p in code["programs"]]
         self.roles, self.assume, self.asids = question.roles, question.assume, question.asids
+        if "Migrate" in self.ops and any(not role.user and role.left for role in self.roles):
+            raise NotImplementedError("rounds beside a task that migrates")
+        if "Migrate" in self.ops and any(named(op)[0] in ("Walk", "Rcu", "CallLater") for op in self.ops):
+            raise NotImplementedError("walks in software and grace periods beside a task that migrates")
         self.pti, self.pcid = "pti" in question.features, "pcid" in question.features
         self.fred = "fred" in question.features
         self.frames, self.tops = question.frames or {}, question.tops or {}
@@ -73,7 +78,13 @@ class Model:
 
     def _regions(self, declared: list[dict[str, Any]], *, tracked: bool) -> tuple[Region, ...]:
         if not declared:
-            one = {"kind": "Vmalloc", "global": not self.pti, "user_mapped": False, "present": True}
+            one = {
+                "kind": "Vmalloc",
+                "global": not self.pti,
+                "user_mapped": False,
+                "present": True,
+                "within": None,
+            }
             declared = [{"name": f"va{n}", **one} for n in range(self.question.pages if tracked else 0)]
 
         def region(page: dict[str, Any]) -> Region:
@@ -85,6 +96,7 @@ class Model:
                 is_global=page["global"],
                 user_mapped=page["user_mapped"],
                 present=page["present"],
+                within=page["within"],
             )
 
         return tuple(map(region, declared))
@@ -104,6 +116,12 @@ class Model:
             return [pages["One"]] if "One" in pages else []
         alone = len(self.regions) == 1
         return [p for p, region in enumerate(self.regions) if alone or region.mm is None]
+
+    def reached(self, pages: Any) -> list[int]:
+        """Return the pages of which an invalidation by address drops leaves: of every size that maps it (H9)."""
+        named = self.which(pages)
+        large = {self.regions[p].within for p in named} - {None}
+        return [p for p in range(len(self.regions)) if p in named or p in large]
 
     def changed(self, i: int, pages: Any, what: str) -> list[int]:
         """Return the pages whose entries an op changes.
@@ -183,8 +201,9 @@ class Model:
                 unwatched=False,
                 grace=nothing,
                 later=(),
+                task=i,
             )
-            for role in self.roles
+            for i, role in enumerate(self.roles)
         )
 
         def starts(var: int, who: int) -> int:

@@ -145,6 +145,10 @@ def _steps(m: Model, s: State, i: int) -> Iterator[tuple[str, bool, Make]]:
         for pc in (f.pc + 1, arg["to"]):
             yield f"{label} to {pc}", True, partial(ops.jump, s, i, f, pc)
         return
+    if name == "Migrate" and not cpu.buffer and (free := ops.free_for(m, s, i, f)):
+        for to in free:
+            yield f"{label} to cpu {to}", True, partial(ops.migrate, s, i, f, to)
+        return
     in_body = f.level == 0 and (name, arg) == ("Body", "Syscall")
     if m.asids > 1 and m.roles[i].user and in_body and not cpu.buffer:
         yield f"cpu {i}: switch", True, partial(translations.switch_asid, m, s, i)

@@ -14,6 +14,7 @@ from tlbcore.reference._state import (
     INIT_MM,
     NO_MM,
     NO_PC,
+    Cpu,
     Frame,
     Overflow,
     State,
@@ -23,7 +24,7 @@ from tlbcore.reference._state import (
     put,
 )
 
-__all__ = ["blocked", "execute", "members", "visit"]
+__all__ = ["blocked", "execute", "free_for", "members", "migrate", "visit"]
 
 
 # -- order -------------------------------------------------------------------------------------------------------
@@ -54,7 +55,7 @@ def blocked(m: Model, s: State, i: int, f: Frame, name: str, arg: Any) -> bool:
 def _publishes(m: Model, s: State, i: int, f: Frame, name: str, arg: Any) -> bool:
     """H4 (a)."""
     match name:
-        case "Rmw" | "Cas" | "MovCr3" | "MovCr4Pge" | "Invlpg" | "Tlbsync" | "Mask":
+        case "Rmw" | "Cas" | "MovCr3" | "MovCr4Pge" | "Invlpg" | "Tlbsync" | "Mask" | "Migrate":
             return True
         case "Invpcid" | "Invlpgb" | "InvlpgbOf" | "InvlpgbAll":
             return True
@@ -110,6 +111,30 @@ def _leave(m: Model, s: State, i: int, f: Frame) -> State:
     elif f.kind == "nmi" and m.fred:  # only its own return unblocks NMIs
         s = with_cpu(s, i, blocked=False)
     return with_cpu(s, i, frames=cpu.frames[:-1])
+
+
+def free_for(m: Model, s: State, i: int, f: Frame) -> list[int]:
+    """L11: CPUs where a task can go on: at rest in the kernel, with the table it uses, and switched."""
+    me = s.cpus[i]
+    if f.level != 0 or not f.irq:
+        return []
+    return [
+        to
+        for to, cpu in enumerate(s.cpus)
+        if not (m.roles[to].user or m.roles[to].isolated or m.roles[to].deaf or cpu.frames or cpu.buffer)
+        and (cpu.user, cpu.asid, cpu.mm) == (me.user, me.asid, me.mm)
+    ]
+
+
+def migrate(s: State, i: int, f: Frame, to: int) -> State:
+    """Go on on another CPU: a task takes along its frame, whom it waits for and what its flush is about."""
+    old, new = s.cpus[i], s.cpus[to]
+
+    def gets(of: Cpu) -> dict[str, Any]:
+        return {key: getattr(of, key) for key in ("waits", "covers", "covers_text", "info", "task")}
+
+    s = with_cpu(s, to, frames=(f._replace(pc=f.pc + 1),), **gets(old))
+    return with_cpu(s, i, frames=(), **gets(new))
 
 
 # -- sets and conditions -----------------------------------------------------------------------------------------
@@ -305,7 +330,7 @@ def _remote(m: Model, s: State, i: int, f: Frame, name: str, arg: Any) -> Done:
     match name:
         case "Ipi":
             s = _ipi(m, s, i, members(m, s, i, f, arg["to"]), arg["run"])
-        case "AwaitAcks":
+        case "AwaitAcks" | "Migrate":  # `migrate` says where a task goes; here it stays
             pass
         case "Rcu":
             s, f = grace.about(s, i, f, arg)
@@ -332,7 +357,7 @@ def _ipi(m: Model, s: State, i: int, to: frozenset[int], run: int) -> State:
     to = frozenset(who for who in to if not m.roles[who].deaf)
     for who in to:
         c = s.cpus[who]
-        s = with_cpu(s, who, queue=(*c.queue, (run, i)), irq=c.irq or not c.queue)
+        s = with_cpu(s, who, queue=(*c.queue, (run, s.cpus[i].task)), irq=c.irq or not c.queue)
     return with_cpu(s, i, waits=s.cpus[i].waits | to)
 
 
@@ -353,7 +378,7 @@ def _ask(m: Model, s: State, i: int, f: Frame, what: Any) -> tuple[State, int]:
         case "FlushMm":
             return s, next((r.mm for r in m.regions if r.mm is not None), 2)
         case "InfoMm" | "InfoGen":
-            sender = s.cpus[cpu.serving if cpu.serving >= 0 else i]
+            sender = s.cpus[memory.runs(s, cpu.serving) if cpu.serving >= 0 else i]
             return s, sender.info[what == "InfoGen"]
         case "LoadedAsid":
             return s, cpu.asid

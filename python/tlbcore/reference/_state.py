@@ -111,6 +111,7 @@ class Cpu(NamedTuple):
     later: tuple[
         tuple[int, frozenset[int] | None], ...
     ]  # (program, CPUs waited for, None before it has begun)
+    task: int  # L11: the column whose task runs here, or ran last
 
 
 class State(NamedTuple):

@@ -18,11 +18,13 @@ __all__ = [
     "fill_upper",
     "forget_all",
     "invalidate",
+    "is_large",
     "leads",
     "maps",
     "mov_cr3",
     "send_broadcast",
     "switch_asid",
+    "used",
     "walk",
 ]
 
@@ -64,8 +66,33 @@ def walk(m: Model, s: State, i: int, p: int) -> Leaf | None:
         return None
     if table in page.freed:
         raise Violation("freed_table_walk")
+    if is_large(m, s, p):
+        return None  # the walk ends above, at the large entry
     leaf = dict(page.leaves)[table]
     return leaf if leaf.rights else None
+
+
+def is_large(m: Model, s: State, p: int) -> bool:
+    """Whether a large entry maps the page now (H9)."""
+    large = m.regions[p].within
+    if large is None:
+        return False
+    entry = s.pages[large]
+    return entry.table is not None and dict(entry.leaves)[entry.table].rights > 0
+
+
+def used(m: Model, s: State, i: int, p: int) -> tuple[int, Leaf] | None:
+    """Return the translation that an access uses, and of which page it is; the TLB is looked at first.
+
+    Of two that are cached the hardware takes either: here the large one, which may be evicted before.
+    """
+    cpu, large = s.cpus[i], m.regions[p].within
+    for page in (p,) if large is None else (large, p):
+        if (leaf := cached(m, cpu, page)) is not None:
+            return page, leaf
+    page = p if large is None or not is_large(m, s, p) else large
+    found = walk(m, s, i, page)
+    return None if found is None else (page, found)
 
 
 # -- what the hardware may do at any time ------------------------------------------------------------------------
@@ -137,7 +164,7 @@ def invalidate(m: Model, cpu: Cpu, name: str, arg: Any) -> Cpu:
     if (
         name == "Invlpg"
     ):  # the page in this PCID or global; this PCID's upper entries, of other pages without TCE
-        pages = m.which(arg)
+        pages = m.reached(arg)
         above = pages if m.assume["tce"] == "on" else range(len(m.regions))
         return cpu._replace(
             leaves=frozenset(e for e in cpu.leaves if e[0] not in pages or e[1] not in (None, tag(cpu))),
@@ -151,7 +178,7 @@ def invalidate(m: Model, cpu: Cpu, name: str, arg: Any) -> Cpu:
     of = (cpu.asid, arg["pcid"] == "User")
     if arg["kind"] == "Context":
         return _forget_pcid(cpu, lambda its: its == of)
-    pages = m.which(arg["pages"])
+    pages = m.reached(arg["pages"])
     return cpu._replace(
         leaves=frozenset(e for e in cpu.leaves if e[0] not in pages or e[1] != of),
         uppers=frozenset(e for e in cpu.uppers if e[0] not in pages or e[1] != of),
@@ -161,7 +188,7 @@ def invalidate(m: Model, cpu: Cpu, name: str, arg: Any) -> Cpu:
 def send_broadcast(m: Model, s: State, i: int, name: str, arg: Any) -> State:
     """Start INVLPGB: of everything, or of pages; of user pages with the PCID of the global ASID, the last there is."""
     operands = arg if name == "InvlpgbOf" else {"pages": arg, "leaves": False, "asid": None}
-    pages = range(len(m.regions)) if name == "InvlpgbAll" else m.which(operands["pages"])
+    pages = range(len(m.regions)) if name == "InvlpgbAll" else m.reached(operands["pages"])
     sent = set()
     for p in pages:
         asid = operands["asid"]

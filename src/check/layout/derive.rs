@@ -25,6 +25,8 @@ struct Plan<'a> {
     rights: bool,
     /// CPUs that send remote calls.
     senders: Vec<usize>,
+    /// A task goes on on another CPU.
+    migrates: bool,
     /// What each CPU can come to run.
     runs: Vec<Runs>,
 }
@@ -49,8 +51,9 @@ impl<'a> Plan<'a> {
         versions: u64,
     ) -> Result<Self, CheckError> {
         let nmis = scope.nmis > 0 || scope.mces > 0;
-        let roots =
+        let mut roots =
             scope.roles.iter().map(|r| roots_of(code, scope, r, checks)).collect::<Result<Vec<_>, _>>()?;
+        let migrates = join_migrants(code, scope, &mut roots)?;
         // Only what the scope's own programs can reach counts.
         let sends = |roots: &Roots| {
             let ops = |pc: &Pc| code.program_of(*pc).map_or(&[][..], |p| code.ops_of(&p.name));
@@ -59,7 +62,7 @@ impl<'a> Plan<'a> {
         };
         let senders: Vec<usize> = (0..roots.len()).filter(|&i| sends(&roots[i])).collect();
         let runs = scope.roles.iter().zip(roots).enumerate().map(|(i, (role, roots))| {
-            let receives = !role.deaf && senders.iter().any(|&s| s != i || sends_to_self(code));
+            let receives = !role.deaf && senders.iter().any(|&s| s != i || migrates || sends_to_self(code));
             let mut levels = roots.starts;
             // What runs after a grace period runs like an interrupt, and may ask for another one.
             let asks = levels.iter().any(|starts| {
@@ -90,13 +93,15 @@ impl<'a> Plan<'a> {
         });
         let runs: Vec<Runs> = runs.collect();
         let rights = |op: &Op| matches!(op, Op::Pte { v: Entry::LessRights, .. });
-        let rights = runs.iter().flat_map(|r| &r.ops).any(rights);
-        Ok(Plan { code, scope, buffer, version_bits: width(versions), rights, senders, runs })
+        // Which frame a translation leads to is followed too where one of a large page may lead to a small one's.
+        let large = code.pages.iter().any(|p| p.within.is_some());
+        let rights = large || runs.iter().flat_map(|r| &r.ops).any(rights);
+        Ok(Plan { code, scope, buffer, version_bits: width(versions), rights, senders, migrates, runs })
     }
 
     /// CPUs whose remote calls this one takes.
     fn from(&self, cpu: usize) -> Vec<usize> {
-        let sends = |s: &usize| *s != cpu || sends_to_self(self.code);
+        let sends = |s: &usize| *s != cpu || self.migrates || sends_to_self(self.code);
         self.senders.iter().copied().filter(sends).collect()
     }
 
@@ -139,6 +144,20 @@ impl Layout {
         let checks = |zone| pages.iter().any(|p| Model::zone_may(assume, zone, p.kind));
         let plan = Plan::new(code, scope, &handlers, &checks, buffer, versions)?;
         let tables = |op: &Op| matches!(op, Op::Pte { level: Level::Table, .. } | Op::FreeTable(_));
+        let walks = |op: &Op| matches!(op, Op::Walk { .. });
+        if pages.iter().any(|p| p.within.is_some())
+            && (plan.any(tables) || plan.any(walks) || !scope.frames.is_empty())
+        {
+            return Err(CheckError::Litmus(
+                "beside a page in a large one there are neither page tables nor `frames`, and no walks in software (SEMANTICS H9)"
+                    .into(),
+            ));
+        }
+        if plan.migrates && plan.any(|op| walks(op) || matches!(op, Op::Rcu(_) | Op::CallLater(_))) {
+            return Err(CheckError::Litmus(
+                "a task migrates: walks in software, sections and grace periods beside it are not modelled (SEMANTICS L11)".into(),
+            ));
+        }
         let mut layout = Layout {
             cpus: Vec::new(),
             shared: SharedFields::default(),
@@ -158,6 +177,7 @@ impl Layout {
             handlers,
             broadcasts: broadcasts(&plan),
             writers: writers(&plan),
+            migrates: plan.migrates,
             asids: scope.asids,
             paths: Vec::new(),
         };
@@ -185,6 +205,9 @@ impl Layout {
             layout.calls(&plan, cpu, &mut c, &mut a);
             layout.contexts(&plan, cpu, &mut c, &mut a);
             layout.stores(&plan, cpu, &mut c, &mut a);
+            if plan.migrates {
+                c.task = a.take(width(scope.roles.len() as u64 - 1).max(1));
+            }
             c.words = (layout.words, a.used.len());
             layout.words += a.used.len();
             layout.bits.0.push(a.total);
@@ -254,7 +277,7 @@ impl Layout {
             })
         };
         let mut at_level_0 = at_level_0;
-        if at_level_0.any(ends_in_fault) {
+        if at_level_0.any(ends_in_fault) && !plan.migrates {
             c.fault = a.take(width(self.pages.len() as u64));
         }
         let Some(program) = plan.code.program(&role.first) else { return };
@@ -432,6 +455,7 @@ fn writers(plan: &Plan<'_>) -> u8 {
 }
 
 /// Where each level of a CPU can start: by itself, and when remote calls come.
+#[derive(Clone)]
 struct Roots {
     starts: [Vec<Pc>; 3],
     calls: [Vec<Pc>; 2],
@@ -472,6 +496,41 @@ fn roots_of(code: &Code, scope: &Scope, role: &Role, checks: Checks<'_>) -> Resu
         need("nmi")?;
     }
     Ok(out)
+}
+
+/// Where a task migrates, each CPU that tasks go to can come to whatever one of these can. Whether one does.
+fn join_migrants(code: &Code, scope: &Scope, roots: &mut [Roots]) -> Result<bool, CheckError> {
+    let migrates = |name: &String| code.ops_of(name).contains(&Op::Migrate);
+    if !scope.roles.iter().any(|r| migrates(&r.first) || r.left > 0 && r.entries().iter().any(migrates)) {
+        return Ok(false);
+    }
+    let takes = |r: &Role| r.rest == Rest::Kernel && !r.isolated && !r.deaf;
+    if scope.roles.iter().any(|r| takes(r) && r.left > 0) {
+        return Err(CheckError::Litmus(
+            "a task migrates: each CPU that tasks can go to runs one program once, and no rounds".into(),
+        ));
+    }
+    let group: Vec<usize> = (0..roots.len()).filter(|&i| takes(&scope.roles[i])).collect();
+    let mut all = Roots { starts: Default::default(), calls: Default::default() };
+    let add = |to: &mut Vec<Pc>, from: &[Pc]| {
+        for pc in from {
+            if !to.contains(pc) {
+                to.push(*pc);
+            }
+        }
+    };
+    for &i in &group {
+        for (to, from) in all.starts.iter_mut().zip(&roots[i].starts) {
+            add(to, from);
+        }
+        for (to, from) in all.calls.iter_mut().zip(&roots[i].calls) {
+            add(to, from);
+        }
+    }
+    for i in group {
+        roots[i] = all.clone();
+    }
+    Ok(true)
 }
 
 /// Is it idle at some time?

@@ -40,6 +40,7 @@ pub(super) fn pages(
             global: true,
             user_mapped: assume.text == Patched::Noinstr,
             present: true,
+            within: None,
         });
     }
     if pages.len() > MAX_PAGES {
@@ -117,6 +118,7 @@ fn mapped_pages(code: &Code, scope: &Scope) -> Result<Vec<PageInfo>, CheckError>
             global: p.global,
             user_mapped: p.user_mapped,
             present: p.present,
+            within: p.within.map(usize::from),
         })
         .collect();
     // What the scope's programs change, where the text declares nothing of the kind: rights are the direct map's.
@@ -133,6 +135,7 @@ fn mapped_pages(code: &Code, scope: &Scope) -> Result<Vec<PageInfo>, CheckError>
             global: scope.global,
             user_mapped: false,
             present: true,
+            within: None,
         }));
     };
     let declared = |lasting| code.pages.iter().any(|p| p.kind.is_lasting() == lasting);
@@ -203,6 +206,9 @@ pub fn renames(code: &Code, scope: &Scope) -> Result<bool, CheckError> {
             Err(CheckError::Unbounded("an upper entry that points to one table after another"))
         }
         true if !scope.frames.is_empty() => Err(CheckError::Unbounded("the data of `frames`")),
+        true if code.pages.iter().any(|p| p.within.is_some()) => {
+            Err(CheckError::Unbounded("a page in a large one"))
+        }
         renamed => Ok(renamed),
     }
 }

@@ -12,8 +12,8 @@ impl<const W: usize> Abs<'_, W> {
     pub(super) fn access(&mut self, cpu: usize, p: usize, explicit: bool) -> Result<(), Violation> {
         let cr3 = self.get(self.m.layout.cpus[cpu].cr3);
         let s = &self.m.layout.shared;
-        let (dead, version) = (self.get(s.dead[p]), self.get(s.version[p]));
-        let live = self.present(p) && version >= dead;
+        let now = self.mapped_by(p);
+        let live = self.present(now) && self.get(s.version[now]) >= self.get(s.dead[now]);
         // S4: code uses what is allocated; an address that is not is nobody's to use.
         if !explicit && !live {
             return Ok(());
@@ -23,10 +23,15 @@ impl<const W: usize> Abs<'_, W> {
         if matches!(page.kind, PageKind::User(mm) if self.m.mm(cr3) != usize::from(mm)) {
             return Err(Violation::WrongAddressSpace);
         }
-        match self.used(cpu, p, cr3)? {
-            Some(leaf) => self.uses(p, leaf),
-            None => Ok(()),
+        let Some((of, leaf)) = self.used_of(cpu, p, cr3)? else { return Ok(()) };
+        // The large entry of the start maps the frames of the small ones of the start (SEMANTICS H9): what is promised of
+        // these is promised of it.
+        let first = leaf.version == 1;
+        let dead = leaf.version < self.get(s.dead[of]) || of != p && first && self.get(s.dead[p]) > 1;
+        if !dead || live && (now == of || first) && self.is_harmless(now, leaf) {
+            return Ok(());
         }
+        Err(if live { Violation::StaleAccessReused } else { Violation::StaleAccessNotReused })
     }
 
     /// The memory is used that a leaf maps (SEMANTICS S5).

@@ -31,7 +31,7 @@ impl<const W: usize> Abs<'_, W> {
     pub(super) fn explicit(&mut self, cpu: usize, p: usize) -> Result<bool, Violation> {
         self.access(cpu, p, true)?;
         let cr3 = self.get(self.m.layout.cpus[cpu].cr3);
-        if self.used(cpu, p, cr3)?.is_some() {
+        if self.used_of(cpu, p, cr3)?.is_some() {
             return Ok(true);
         }
         let user = matches!(self.m.layout.pages[p].kind, PageKind::User(_));
@@ -60,7 +60,7 @@ impl<const W: usize> Abs<'_, W> {
         if level > 0 {
             return;
         }
-        for &(reg, bits) in &self.m.layout.cpus[cpu].kept {
+        for &(reg, bits) in &self.m.layout.cpus[self.task(cpu)].kept {
             self.set(bits, frame.regs[usize::from(reg.0)]);
         }
     }

@@ -177,7 +177,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
         match what {
             Invalidate::Cr4Pge(_) => self.forget_where(me, true, |_| true),
             Invalidate::Page(pages) => {
-                for p in self.which(pages) {
+                for p in self.reached_by(pages) {
                     let slot = if self.m.layout.pages[p].global { 0 } else { here };
                     if slot < tags(&self.m.layout.pages[p], self.m.layout.asids) {
                         self.forget(me, p, slot);
@@ -193,7 +193,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
             }
             Invalidate::Invpcid(Invpcid::Address, of, pages) => {
                 let slot = self.slot_of(of, cr3);
-                for p in self.which(pages) {
+                for p in self.reached_by(pages) {
                     let page = &self.m.layout.pages[p];
                     if !page.global && slot < tags(page, self.m.layout.asids) {
                         self.forget(me, p, slot);
@@ -209,7 +209,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
             Invalidate::Invpcid(Invpcid::All, ..) => self.forget_where(me, false, |_| true),
             // Complete at the next TLBSYNC and no earlier that one could rely on (APM Vol. 3, INVLPGB).
             Invalidate::Broadcast { pages, leaves, asid } => {
-                let of = self.which(pages).fold(0, |of, p| of | 1 << p);
+                let of = self.reached_by(pages).fold(0, |of, p| of | 1 << p);
                 self.send_broadcast(me, of, (leaves, asid));
             }
             Invalidate::BroadcastAll => {
@@ -265,6 +265,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
         let c = self.c(cpu);
         let cr3 = self.get(c.cr3);
         let mms = self.m.layout.mms as u64;
+        let task = self.task(usize::from(cpu));
         Ok(match what {
             // In turn: init_mm (a kernel thread), then each process.
             Ask::NextMm => match self.m.mm(cr3) as u64 {
@@ -282,7 +283,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
             }
             Ask::InfoMm | Ask::InfoGen => {
                 let serving = self.get(c.serving) as usize;
-                let from = serving.checked_sub(1).unwrap_or(usize::from(cpu));
+                let from = serving.checked_sub(1).unwrap_or(task);
                 if from != usize::from(cpu) {
                     self.others |= 1 << from;
                 }
@@ -295,7 +296,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
     }
 
     fn flush_info(&mut self, cpu: Cpu, mm: u64, generation: u64) {
-        let (a, b) = self.c(cpu).info;
+        let (a, b) = self.m.layout.cpus[self.task(usize::from(cpu))].info;
         self.set(a, mm);
         self.set(b, generation);
     }
@@ -362,7 +363,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
     }
 
     fn pte(&mut self, cpu: Cpu, pages: Pages, level: Level, v: Entry, locked: bool) -> Result<(), Violation> {
-        let own = self.m.role(usize::from(cpu)).own & self.m.changed(v);
+        let own = self.m.role(self.task(usize::from(cpu))).own & self.m.changed(v);
         for p in self.which(pages) {
             if pages == Pages::Range && own >> p & 1 == 0 {
                 continue;
@@ -377,7 +378,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
     }
 
     fn free_table(&mut self, cpu: Cpu, pages: Pages) -> Result<(), Violation> {
-        let own = self.m.role(usize::from(cpu)).own & self.m.changed(Entry::None);
+        let own = self.m.role(self.task(usize::from(cpu))).own & self.m.changed(Entry::None);
         for p in self.which(pages) {
             if pages == Pages::Range && own >> p & 1 == 0 {
                 continue;
@@ -396,6 +397,10 @@ impl<const W: usize> Machine for Abs<'_, W> {
         self.set(b, freed | 1 << mm);
     }
 
+    fn migrate(&mut self, _: Cpu) {
+        self.moved = self.pick.map(usize::from);
+    }
+
     fn range_is_full(&self, _: Cpu) -> bool {
         !self.m.assume.ranged
     }
@@ -409,13 +414,13 @@ impl<const W: usize> Machine for Abs<'_, W> {
             } else {
                 self.get(self.m.layout.shared.version[p]) + self.own_entries(me, p, None)
             };
-            self.set(self.c(cpu).covered[p], covered);
+            self.set(self.m.layout.cpus[self.task(me)].covered[p], covered);
         }
     }
 
     fn promise(&mut self, cpu: Cpu, pages: Pages) -> Result<(), Violation> {
         for p in self.which(pages) {
-            let b = self.c(cpu).covered[p];
+            let b = self.m.layout.cpus[self.task(usize::from(cpu))].covered[p];
             let covered = self.get(b);
             self.seen |= if covered == 0 { Seen::UNREQUESTED } else { Seen::PROMISED };
             self.set(b, 0);
@@ -438,7 +443,9 @@ impl<const W: usize> Machine for Abs<'_, W> {
             self.seen |= Seen::DEFERRED;
         }
         let handler = self.m.layout.handlers.iter().position(|&h| h == run).expect("listed") as u64;
-        let mut waits = self.get(self.c(cpu).waits);
+        let task = self.task(me);
+        let of_task = self.m.layout.cpus[task].waits;
+        let mut waits = self.get(of_task);
         for t in 0..self.m.layout.cpus.len() {
             let c = &self.m.layout.cpus[t];
             // A CPU without a queue takes no remote calls at all (SEMANTICS: a walker such as an IOMMU).
@@ -451,18 +458,18 @@ impl<const W: usize> Machine for Abs<'_, W> {
                 self.seen |= Seen::OVERFLOW;
                 continue;
             }
-            self.set(c.queue[n], handler * self.m.layout.cpus.len() as u64 + me as u64);
+            self.set(c.queue[n], handler * self.m.layout.cpus.len() as u64 + task as u64);
             self.set(c.queued, n as u64 + 1);
             if n == 0 {
                 self.set(c.irq, 1);
             }
             waits |= 1 << t;
         }
-        self.set(self.c(cpu).waits, waits);
+        self.set(of_task, waits);
     }
 
     fn acked(&self, cpu: Cpu) -> bool {
-        self.get(self.c(cpu).waits) == 0
+        self.get(self.m.layout.cpus[self.task(usize::from(cpu))].waits) == 0
     }
 
     fn take_call(&mut self, cpu: Cpu) -> Option<ProgId> {

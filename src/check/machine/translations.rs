@@ -22,6 +22,28 @@ impl<'a, const W: usize> Abs<'a, W> {
         self.get(s.kind[p]) != 0 && (!self.m.layout.tables || self.get(s.upper_kind[p]) != 0)
     }
 
+    /// The page whose entry maps an address of `p` now: that of the large entry while it is present (SEMANTICS H9).
+    #[inline]
+    pub(super) fn mapped_by(&self, p: usize) -> usize {
+        self.m.layout.pages[p].within.filter(|&large| self.present(large)).unwrap_or(p)
+    }
+
+    /// What an access through the current CR3 would use, and whose it is: a cached leaf, the large one first, or the one
+    /// that a walk finds.
+    #[inline]
+    pub(super) fn used_of(&self, cpu: usize, p: usize, cr3: u64) -> Result<Option<(usize, Leaf)>, Violation> {
+        if let Some(large) = self.m.layout.pages[p].within
+            && let Some(slot) = self.m.slot(&self.m.layout.pages[large], cr3)
+        {
+            let c = &self.m.layout.cpus[cpu];
+            let cached = |p: usize| self.get(c.tlb[p][slot]) != 0;
+            if cached(large) || self.present(large) && !cached(p) {
+                return Ok(self.used(cpu, large, cr3)?.map(|leaf| (large, leaf)));
+            }
+        }
+        Ok(self.used(cpu, p, cr3)?.map(|leaf| (p, leaf)))
+    }
+
     /// What an access through the current CR3 would use: the cached leaf, or the one a walk finds.
     #[inline]
     pub(super) fn used(&self, cpu: usize, p: usize, cr3: u64) -> Result<Option<Leaf>, Violation> {
@@ -77,6 +99,9 @@ impl<'a, const W: usize> Abs<'a, W> {
         if !self.m.layout.tables && !self.leads(p, cr3) {
             return Ok(None);
         }
+        if self.mapped_by(p) != p {
+            return Ok(None); // the walk ends above, at the large entry
+        }
         let kind = self.get(s.kind[p]);
         Ok((kind != 0).then(|| Leaf { version: self.get(s.version[p]), less: kind == 2 }))
     }
@@ -111,6 +136,17 @@ impl<'a, const W: usize> Abs<'a, W> {
                 PageKind::DirectMap | PageKind::Image | PageKind::PerCpu => true,
             },
         })
+    }
+
+    /// Pages of which an invalidation by address drops leaves: those named, and the large ones they lie in, since each
+    /// translation of an address goes, whatever its size (SEMANTICS H9).
+    #[inline]
+    pub(super) fn reached_by(&self, pages: Pages) -> impl Iterator<Item = usize> + use<'a, W> {
+        let m = self.m;
+        let named = self.which(pages).fold(0_u8, |all, p| all | 1 << p);
+        let within = |all: u8, p: usize| all | m.layout.pages[p].within.map_or(0, |large| 1 << large);
+        let all = (0..m.layout.pages.len()).filter(|p| named >> p & 1 != 0).fold(named, within);
+        (0..m.layout.pages.len()).filter(move |p| all >> p & 1 != 0)
     }
 
     /// A leaf becomes cached.

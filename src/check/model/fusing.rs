@@ -136,6 +136,14 @@ impl Model {
         })
     }
 
+    /// Take each op as a transition of its own: where a task may come from another CPU, the arguments of the table, which are
+    /// about a CPU and its program, do not hold.
+    pub(super) fn never_fuse(&mut self) {
+        self.late = false;
+        self.fusing.fill(NEVER);
+        self.behind.fill(false);
+    }
+
     /// Need nothing happen behind this op, wherever it is carried out?
     pub(super) fn nothing_behind(&self, op: Op) -> bool {
         let holds = |&need: &Need| self.always(need, op) == Some(true);

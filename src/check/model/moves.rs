@@ -104,6 +104,19 @@ where
             }
             return Continue(());
         }
+        if op == Op::Migrate {
+            self.e.others |= m.masks[3];
+            let free = if self.get(c.pending) == 0 { Abs::new(m, *self.s).free_for(cpu, level) } else { 0 };
+            for to in (0..m.layout.cpus.len()).filter(|to| free >> to & 1 != 0) {
+                self.will(Action::Pick(to as u8), |a| {
+                    a.pick = Some(to as u16);
+                    a.run(cpu, level);
+                })?;
+            }
+            if free != 0 {
+                return Continue(());
+            }
+        }
         // IRET publishes: earlier stores first.
         if op == Op::Return && f.locations[self.get(f.at) as usize - 1].iret && self.get(c.pending) != 0 {
             return Continue(());
@@ -409,7 +422,9 @@ impl Model {
         let Some(level) = top else { return self.role(cpu).rest == Rest::Kernel };
         let op = at.next_op(cpu, level).1;
         match op {
-            Op::Touch(Touch::Read(q) | Touch::Write(q)) => usize::from(q) == p,
+            Op::Touch(Touch::Read(q) | Touch::Write(q)) => {
+                usize::from(q) == p || self.layout.pages[usize::from(q)].within == Some(p)
+            }
             Op::Touch(Touch::Text) => self.layout.pages[p].kind == PageKind::Text,
             Op::LoadPage { page: q, .. } | Op::StorePage { page: q, .. } => usize::from(q) == p,
             op => {

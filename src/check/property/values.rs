@@ -17,7 +17,7 @@ impl Quantity {
             }
             Quantity::Register(cpu, slot) => {
                 let c = &m.layout.cpus[usize::from(cpu)];
-                if c.frames[0].at.get(s) != 0 {
+                if m.layout.cpus[m.cpu_of(s, usize::from(cpu))].frames[0].at.get(s) != 0 {
                     return None;
                 }
                 c.kept[usize::from(slot)].1.get(s)

@@ -197,6 +197,7 @@ impl Assembler<'_> {
                     "sti" => Op::Irq(true),
                     "swapgs" => Op::SwapGs,
                     "tlbsync" => Op::Tlbsync,
+                    "migrate" => Op::Migrate,
                     "return" => Op::Return,
                     _ => {
                         let Some((file, section)) = self.find_section(word) else {
@@ -212,6 +213,7 @@ impl Assembler<'_> {
                                     "swapgs",
                                     "tlbsync",
                                     "synchronize",
+                                    "migrate",
                                     "return",
                                 ]),
                             );

@@ -483,6 +483,8 @@ pub enum Op {
         /// Set or clear.
         on: bool,
     },
+    /// The task is preempted, and goes on on another CPU that rests in the kernel; where none does, here (SEMANTICS L11).
+    Migrate,
     /// End of the program; of a remote call: it is acknowledged.
     Return,
 }

@@ -129,7 +129,7 @@ pub struct FieldDecl {
     pub high: u8,
 }
 
-/// `page NAME : vmalloc|direct map|image|per cpu|entry area|user of N [, global] [, user mapped] [, absent]`.
+/// `page NAME : vmalloc|direct map|image|per cpu|entry area|user of N [, global] [, user mapped] [, absent] [, in PAGE]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageDecl {
     /// Where.
@@ -144,6 +144,8 @@ pub struct PageDecl {
     pub user_mapped: bool,
     /// Mapped at the start.
     pub present: bool,
+    /// The page of a large entry in which it lies.
+    pub within: Option<String>,
 }
 
 /// A named block.

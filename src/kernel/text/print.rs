@@ -70,7 +70,8 @@ pub fn print(file: &File) -> String {
             ""
         };
         let absent = if p.present { "" } else { ", absent" };
-        line(format!("page {} : {kind}{global}{mapped}{absent}", p.name));
+        let within = p.within.as_ref().map_or(String::new(), |large| format!(", in {large}"));
+        line(format!("page {} : {kind}{global}{mapped}{absent}{within}", p.name));
     }
     for s in &file.sections {
         let place = s.place.as_ref().map_or(String::new(), |p| format!(" @ \"{p}\""));

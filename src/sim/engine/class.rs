@@ -59,7 +59,7 @@ pub(super) fn class_of(op: Op) -> Class {
         Op::LoadPage { .. } | Op::StorePage { .. } | Op::Walk { .. } => Class::Private,
         Op::Invlpgb(_) | Op::InvlpgbOf { .. } | Op::InvlpgbAll | Op::Touch(_) => Class::Private,
         Op::Pte { .. } | Op::FreeTable(_) => Class::Private,
-        Op::FreeMm(_) => Class::Private,
+        Op::FreeMm(_) | Op::Migrate => Class::Private,
         Op::Mask { .. } => Class::Cross,
         // Whether a section is open is told by the program that runs.
         Op::Rcu(Rcu::Lock | Rcu::Unlock | Rcu::Watch | Rcu::Unwatch | Rcu::Start) => Class::Private,

@@ -80,7 +80,9 @@ fn is_own(op: Op) -> bool {
         Op::Rmw { .. } | Op::Cas { .. } | Op::Loop(_) | Op::Each { .. } | Op::Clear | Op::Put => false,
         Op::Await { .. } | Op::AwaitAcks | Op::Invlpgb(_) | Op::InvlpgbOf { .. } | Op::InvlpgbAll => false,
         Op::Tlbsync | Op::Rar(_) | Op::LoadPage { .. } | Op::StorePage { .. } | Op::Pte { .. } => false,
-        Op::FreeTable(_) | Op::FreeMm(_) | Op::Request(_) | Op::Promise(_) | Op::Ipi { .. } => false,
+        Op::FreeTable(_) | Op::FreeMm(_) | Op::Migrate | Op::Request(_) | Op::Promise(_) | Op::Ipi { .. } => {
+            false
+        }
         Op::FlushInfo { .. } | Op::Mask { .. } | Op::Walk { .. } => false,
         Op::Rcu(_) | Op::CallLater(_) => false,
     }

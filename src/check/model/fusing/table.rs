@@ -220,6 +220,8 @@ fn class_of(op: Op) -> Class {
         Op::Ipi { .. } | Op::HandleCalls | Op::OweUser | Op::OweOthers => Class::Shared,
         Op::Rcu(_) | Op::CallLater(_) => Class::Shared,
         Op::Pte { .. } | Op::FreeTable(_) | Op::FreeMm(_) | Op::Promise(_) => Class::Promises,
+        // Where a task migrates nothing is fused at all.
+        Op::Migrate => Class::Shared,
     }
 }
 

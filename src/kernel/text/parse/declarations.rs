@@ -109,8 +109,9 @@ impl Cursor<'_> {
         let entry_area = kind == PageKind::EntryArea;
         let (mut global, mut user_mapped, mut present) =
             (entry_area, entry_area || matches!(kind, PageKind::User(_)), true);
+        let mut within = None;
         while self.take(",") {
-            let (word, at) = self.word("`global`, `user mapped` or `absent`")?;
+            let (word, at) = self.word("`global`, `user mapped`, `absent` or `in PAGE`")?;
             match word.as_str() {
                 "global" => global = true,
                 "user" => {
@@ -118,12 +119,14 @@ impl Cursor<'_> {
                     user_mapped = true;
                 }
                 "absent" => present = false,
+                "in" => within = Some(self.word("the page of the large entry")?.0),
                 _ => {
-                    let message = format!("expected `global`, `user mapped` or `absent`, found `{word}`");
+                    let message =
+                        format!("expected `global`, `user mapped`, `absent` or `in PAGE`, found `{word}`");
                     return Err(PolicyError { file: self.file.into(), at, message });
                 }
             }
         }
-        Ok(PageDecl { at, name, kind, global, user_mapped, present })
+        Ok(PageDecl { at, name, kind, global, user_mapped, present, within })
     }
 }
