@@ -201,7 +201,9 @@ class Policy:
         PolicyError
             If a feature is unknown.
         """
-        code: dict[str, Any] = json.loads(_core.policy_code(self.text, self.file, list(features)))
+        code: dict[str, Any] = json.loads(
+            _core.policy_code(self.text, self.file, list(features), list(self.programs))
+        )
         return code
 
     def promela(self, *, isolated: int = 2, entries: int = 2, danger: str = "none") -> str:

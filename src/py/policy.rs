@@ -194,11 +194,18 @@ pub fn policy_promela(
     Ok(promela::export(&code, promela::Scope { targets: isolated, entries, danger_recycled })?)
 }
 
-/// The assembled code as JSON, for tools that run or translate it themselves.
+/// The assembled code as JSON, for tools that run or translate it themselves; with sections that roles run.
 #[pyfunction]
+#[pyo3(signature = (text, file, feature_names, programs=Vec::new()))]
 #[allow(clippy::needless_pass_by_value)] // extracted from Python by value
-pub fn policy_code(text: &str, file: &str, feature_names: Vec<String>) -> PyResult<String> {
-    let code = policy::code(&policy::shared(file, text)?, &[], features(&feature_names)?)?;
+pub fn policy_code(
+    text: &str,
+    file: &str,
+    feature_names: Vec<String>,
+    programs: Vec<String>,
+) -> PyResult<String> {
+    let run: Vec<&str> = programs.iter().map(String::as_str).collect();
+    let code = policy::code(&policy::shared(file, text)?, &run, features(&feature_names)?)?;
     Ok(serde_json::to_string(&*code).expect("plain data"))
 }
 

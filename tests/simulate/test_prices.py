@@ -50,6 +50,7 @@ OPS: dict[str, tuple[str, int]] = {
     "walk p": (INTEL, 2 * C.mem_l2 + C.mem_l1),
     # Where nobody waits for a grace period they are no ops.
     "rcu lock; rcu watch; rcu unwatch; rcu unlock; lfence": (INTEL, C.mem_l1),
+    "migrate; cli": (INTEL, PLAIN),  # nobody preempts in the timed machine
 }
 
 
@@ -191,3 +192,27 @@ def test_what_is_called_later_runs_when_the_period_is_over(until: int, interrupt
     result = tc.simulate(work, machine=machine(INTEL), policy=flushing("call later tell", later))
     assert result.violation is None
     assert result.table["ipis_received"].tolist() == [0, *[interrupted] * 3]
+
+
+def interrupt_of(policy: str) -> tuple[int, int]:
+    """Return the cycles of one interrupt of CPU 2 and the flushes at its entry, under a built-in policy."""
+    work = load(actor("spin", 0, 1, 2, 3), actor("interrupts", 2, us=100, body_ps=0, cause="tick"), us=150)
+    result = tc.simulate(work, machine=machine(INTEL), policy=policy)
+    flushes = int(result.table["entry_flushes_needed"][2]) + int(result.table["entry_flushes_unneeded"][2])
+    return int(result.table["interrupt_ps"][2]) // 1000, flushes
+
+
+def test_a_generation_that_did_not_move_costs_an_exchange_and_two_loads_at_entry() -> None:
+    """`flushes` comes from another CPU's cache, `seen` is this CPU's; a comparison, and a store on the way out."""
+    (base, _), (generation, flushes) = interrupt_of("ipi"), interrupt_of("generation-at-entry")
+
+    assert flushes == 0
+    assert generation - base == C.lock + (C.mem_l1 + C.remote_line) + C.mem_l1 + 2 * PLAIN
+
+
+def test_without_figures_of_fred_a_policy_that_needs_it_is_mainline_s_and_says_so() -> None:
+    """No cost of event delivery is published: *not recorded*, so no machine has it."""
+    text = 'policy f\n  "x"\n  needs fred\n  based on ipi\n\nct_enter\n  fence\n'
+    work = load(actor("spin", 0, 1, 2, 3), us=150)
+    result = tc.simulate(work, machine=machine(INTEL), policy=tc.Policy(text=text))
+    assert "it needs fred, and it is off" in str(result.inert)
