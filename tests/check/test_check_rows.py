@@ -95,3 +95,26 @@ def test_a_store_to_a_part_of_a_variable_keeps_the_other_bits_in_promela(bits: s
     head = 'policy p\n  "x"\n  based on ipi\n  var word : 3 bits, per cpu, starts 0\n'
     part = f"  field part : bits {bits} of word\n\nct_enter\n  part = 1\n"
     assert store in tc.Policy(text=head + part).promela()
+
+
+@pytest.mark.parametrize(
+    ("body", "verdict"),
+    [
+        ("while x == 0\n    xchg y, 1\n    xchg y, 0", "violated: livelock"),  # round through two states
+        ("while x == 0\n    y = 1\n    fence", "violated: livelock"),
+        ("xchg x, 1\n  while x == 0\n    xchg y, 1\n    xchg y, 0", "verified"),
+    ],
+)
+def test_a_round_through_several_states_is_a_livelock_as_one_through_a_single_state_is(
+    body: str, verdict: str
+):
+    text = f"""litmus round
+  verdict "{verdict}"
+  var x : 1 bit, shared, starts 0
+  var y : 1 bit, shared, starts 0
+
+cpu 0
+  {body}
+"""
+    for reduce in (True, False):
+        assert tc.litmus(text, reduce=reduce).found == verdict
