@@ -190,12 +190,12 @@ def contexts_agree(count: int, seed: int) -> None:
 
 
 def test_both_explorers_agree_on_flushes() -> None:
-    agree(2, seed=3, most=4000)
-    agree(2, seed=3, path="syscall", most=5000)
+    agree(2, seed=4, most=4000)  # of this seed's mutants some are verified and some violated
+    agree(2, seed=4, path="syscall", most=5000)
 
 
 def test_both_explorers_agree_on_ranged_flushes_with_two_asids() -> None:
-    agree(3, seed=3, path="syscall", asids=2, most=2000)
+    agree(3, seed=4, path="syscall", asids=2, most=2000)
 
 
 def test_both_explorers_agree_on_syncs_of_patched_text() -> None:
