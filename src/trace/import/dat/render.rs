@@ -354,12 +354,10 @@ impl<'a> Print<'a> {
             (b'p', value) => return self.pointer(c, value, out),
             (b'c', Value::Int(byte)) => out.push(byte as u8),
             (kind, Value::Int(value)) => {
-                integer(kind, c, value, self.size(&c.precision), out);
+                let digits = integer(kind, c, value, self.size(&c.precision), out);
                 if let (true, Some(width)) = (c.zero && !c.left, self.size(&c.width)) {
-                    let sign = usize::from(out[from..].first() == Some(&b'-'));
-                    while out.len() - from < width {
-                        out.insert(from + sign, b'0');
-                    }
+                    let missing = width.saturating_sub(out.len() - from);
+                    out.splice(digits..digits, std::iter::repeat_n(b'0', missing));
                 }
             }
             (_, Value::Bytes(_) | Value::Text(_)) => return None,
@@ -433,34 +431,32 @@ fn text(bytes: &[u8], precision: Option<usize>, out: &mut Vec<u8>) {
     out.extend_from_slice(&bytes[..bytes.len().min(precision.unwrap_or(usize::MAX))]);
 }
 
-fn integer(kind: u8, c: &Conversion, value: i64, precision: Option<usize>, out: &mut Vec<u8>) {
+/// Writes a number and returns where its digits begin: zeros stand behind the sign and the prefix, which no precision
+/// counts (`number()` in lib/vsprintf.c).
+fn integer(kind: u8, c: &Conversion, value: i64, precision: Option<usize>, out: &mut Vec<u8>) -> usize {
     let signed = matches!(kind, b'd' | b'i');
     let value = expr::cast(c.bits, signed, value);
+    out.extend_from_slice(match kind {
+        b'd' | b'i' if value < 0 => b"-",
+        b'd' | b'i' if c.plus => b"+",
+        b'o' if c.alternative && value != 0 => b"0",
+        b'x' if c.alternative => b"0x",
+        b'X' if c.alternative => b"0X",
+        _ => b"",
+    });
     let from = out.len();
     match kind {
-        b'd' | b'i' => {
-            if value < 0 {
-                out.push(b'-');
-            } else if c.plus {
-                out.push(b'+');
-            }
-            decimal(value.unsigned_abs(), out);
-        }
+        b'd' | b'i' => decimal(value.unsigned_abs(), out),
         b'u' => decimal(value.cast_unsigned(), out),
         b'o' => out.extend_from_slice(format!("{value:o}").as_bytes()),
-        b'X' => {
-            out.extend_from_slice(format!("{}{value:X}", if c.alternative { "0X" } else { "" }).as_bytes());
-        }
-        _ => {
-            if c.alternative {
-                out.extend_from_slice(b"0x");
-            }
-            hexadecimal(value.cast_unsigned(), out);
-        }
+        b'X' => out.extend_from_slice(format!("{value:X}").as_bytes()),
+        _ => hexadecimal(value.cast_unsigned(), out),
     }
-    while let Some(missing) = precision.and_then(|n| n.checked_sub(out.len() - from)).filter(|n| *n > 0) {
+    if let Some(digits) = precision {
+        let missing = digits.saturating_sub(out.len() - from);
         out.splice(from..from, std::iter::repeat_n(b'0', missing));
     }
+    from
 }
 
 /// A decimal number.
