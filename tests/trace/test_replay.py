@@ -274,3 +274,28 @@ def test_a_replay_gives_the_same_figures_again():
 
     assert first.outcomes == again.outcomes
     assert all(np.array_equal(first.table[name], again.table[name]) for name in first.table)
+
+
+@pytest.mark.parametrize("purges", [1, 2, 3])
+def test_each_sender_that_waits_for_ever_is_told(tmp_path: Path, purges: int):
+    """Its next request ends the one before: that one, too, never got to its end."""
+    text = Text()
+    text.add(0, 2, "user_exit: ")
+    text.add(5, 2, "user_enter: ")
+    for number in range(purges):
+        at = 1000 * (number + 1)
+        text.queue(at, FULL, 0xA + number)
+        text.add(at + 4, 2, "user_exit: ")
+        text.run(at + 5, FULL, 0xA + number)
+        text.add(at + 10, 2, "user_enter: ")
+        text.purged(at + 15)
+    stuck = tc.policies["ipi"].replace(
+        name="stuck",
+        header=["var done : 1 bit, shared, starts 0"],
+        flush_kernel_range=["flush_kernel_now", "await done == 1"],
+    )
+
+    (outcome,) = tc.replay(text.read(tmp_path / "stuck.txt"), [stuck]).outcomes
+
+    assert outcome["not_modelled"] == [f"{purges} senders never got to their end"]
+    assert outcome["interrupts"] == {"low": purges, "high": purges}
