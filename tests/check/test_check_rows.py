@@ -137,3 +137,12 @@ def test_a_search_is_cut_where_its_states_fill_the_memory(memory: int):
         slots = slots * 4 if slots < 1 << 18 else slots + slots // 2
     # What is known of each CPU's moves takes the rest; a limit is looked at before each block of states.
     assert memory / 2 < 12 * cut.states + 8 * slots < 1.1 * memory
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_how_many_threads_search_is_not_seen(threads: int):
+    """However early their tables grow, one after the other."""
+    asked = {"cpus": 3, "world": "pti", "assume": {"D": "none"}}
+    one, many = (tc.check("coalesce-v7-fixed", threads=n, **asked) for n in (1, threads))
+    assert (many.status, many.states) == (one.status, one.states)
+    assert one.status == "verified"
