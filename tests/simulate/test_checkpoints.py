@@ -136,3 +136,19 @@ def test_a_state_made_by_hand_that_contradicts_itself_is_an_error(capfd: pytest.
     with pytest.raises(tc.SimError, match=r"^checkpoint: its state contradicts itself, so no run wrote it"):
         leg(load, "ipi", until=None, resume=forged(), detail=False)
     capfd.readouterr()  # what a panic prints
+
+
+def test_a_state_with_a_part_too_few_does_not_fit() -> None:
+    load, mark = scenarios.syscall_heavy(duration_s=0.01), b"tlbcore checkpoint\n"
+    sealed = leg(load, "ipi", until=10**9, resume=None, detail=False)["checkpoint"]
+    text = gzip.decompress(sealed[len(mark) + 32 :])
+    parts = {name for name, part in json.loads(text)["state"].items() if isinstance(part, list) and part}
+    # One entry a CPU, or a figure of which durations are kept.
+    assert parts >= {"cores", "debts", "stats", "queue", "timelines", "levels", "targets", "own", "durations"}
+    for name in sorted(parts):
+        whole = json.loads(text)
+        whole["state"][name].pop()
+        packed = gzip.compress(json.dumps(whole).encode())
+        state = mark + hashlib.sha256(packed).digest() + packed
+        with pytest.raises(tc.SimError, match=r"^checkpoint: does not fit this run$"):
+            leg(load, "ipi", until=None, resume=state, detail=False)
