@@ -30,7 +30,13 @@ TREE = WORK / "tree"
 FOLDERS = {
     "hw": ("tests/tlb",),
     "kernel": ("tests/check", "tests/simulate"),
-    "sim": ("tests/simulate", "tests/sweep", "tests/trace/test_replay.py", "tests/package/test_bounds.py"),
+    "sim": (
+        "tests/simulate",
+        "tests/sweep",
+        "tests/check/test_timed_schedules.py",
+        "tests/trace/test_replay.py",
+        "tests/package/test_bounds.py",
+    ),
     "check": ("tests/check",),
     "trace": ("tests/trace",),
 }
