@@ -146,3 +146,15 @@ def test_how_many_threads_search_is_not_seen(threads: int):
     one, many = (tc.check("coalesce-v7-fixed", threads=n, **asked) for n in (1, threads))
     assert (many.status, many.states) == (one.status, one.states)
     assert one.status == "verified"
+
+
+@pytest.mark.parametrize("nmis", [0, 1])
+def test_where_an_nmi_hit_is_seen_of_each_place_it_can_hit(nmis: int):
+    seen = tc.check("ipi", world="pti", nmis=nmis, assume={"D": "none", "N": "none"}).witnesses
+    places = {what: hit for what, hit in seen.items() if "NMI" in what}
+    every = [
+        "an NMI came from user mode",
+        "an NMI hit the kernel under the user CR3",
+        "an NMI hit the kernel under the kernel CR3",
+    ]
+    assert places == (dict.fromkeys(every, True) if nmis else {})

@@ -109,3 +109,14 @@ def test_a_loop_over_cpus_that_look_the_same_does_not_run_ahead_of_one_that_come
     left_out = [int(cpu >= 2 and cpu != who) for cpu in range(6)]
     assert who_is_called(1, who, 999.8) == left_out
     assert who_is_called(1, who, 1002.5) == everyone
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 10])
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_call_that_ends_within_a_picosecond_of_the_end_is_one_call(calls: int, after: int):
+    """The first way to user mode takes 1 + 103 + 29 ns (CR3, SWAPGS); then a call ends every 400 + 50 us."""
+    every = actor("syscalls", 2, us=400, base_ps=50_000_000, kernel_pages=7, user_pages=5, by="syscall")
+    end = 133_000 + calls * 450_000_000
+    run = tc.simulate(load(actor("spin", 0, 1, 3), every, us=(end + after) / 1e6), machine=machine())
+    assert rows(run, "syscalls") == [0, 0, calls, 0]
+    assert rows(run, "user_ps")[2] == end + after - calls * 50_000_000
