@@ -9,6 +9,7 @@ mod entries;
 mod liveness;
 mod packing;
 mod pages;
+mod roots;
 
 use super::scope::{MAX_ASIDS, MAX_PAGES};
 use crate::kernel::program::{Entry, Level, Op, PageKind, Pc, ProgId, REGS, Reg};

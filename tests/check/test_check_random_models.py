@@ -143,9 +143,9 @@ def litmus_agrees(file: Path, most: int) -> bool:
     fast = tc.litmus(file, reduce=False, memory=most * 200)
     if not is_conclusive(fast) or fast.states > most:
         return False
-    slow = explore_litmus(file.read_text(encoding="utf-8"), limit=10 * most)
+    slow = explore_litmus(file.read_text(encoding="utf-8"), limit=20 * most)
     if slow.found != fast.found:  # the checker looks for the stated rule by itself
-        slow = explore_litmus(file.read_text(encoding="utf-8"), limit=10 * most, every=True)
+        slow = explore_litmus(file.read_text(encoding="utf-8"), limit=20 * most, every=True)
     assert slow.found == fast.found or fast.found.removeprefix("violated: ") in slow.rules, (file.name, slow)
     return slow.status != "inconclusive"
 

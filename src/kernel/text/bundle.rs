@@ -16,8 +16,18 @@ pub fn behind(path: &str, text: &str) -> String {
     format!("{HEAD}{path}\"\n{text}")
 }
 
+/// What follows `based on` in a line, if that is a text in quotes.
+fn names_a_file(line: &str) -> Option<&str> {
+    let on = line.trim_start().strip_prefix("based")?.trim_start().strip_prefix("on")?;
+    on.trim_start().strip_prefix('"')
+}
+
 /// The file that a text is based on and where it says so; none if that is no file, or the text has other faults.
 pub fn based_on(file: &str, text: &str) -> Option<(String, Loc)> {
+    // Asked whenever a file is read: most are based on no file, and need not be parsed for that.
+    if !text.lines().any(|line| names_a_file(line).is_some()) {
+        return None;
+    }
     let file = one(file, text).ok()?;
     Some((file.based_on.filter(|base| is_file(base))?, file.based_at))
 }
