@@ -183,6 +183,9 @@ mod tests {
         check::check(&question, &mut |_| true).unwrap()
     }
 
+    /// The policy whose purge waits for a grace period, which has no place in a schedule.
+    const WAITS: &str = "quarantine-by-grace";
+
     #[test]
     fn counterexamples_of_the_built_in_policies_break_the_same_rule_in_the_timed_machine() {
         let (mut played, mut not_timed) = (0, Vec::new());
@@ -201,13 +204,16 @@ mod tests {
                             assert!(p.time_ps > 0 && p.moves == moves.len());
                             played += 1;
                         }
-                        Twin::NotTimed(why) => not_timed.push((initiator, why)),
+                        Twin::NotTimed(why) => not_timed.push((row.id, initiator, why)),
                     }
                 }
             }
         }
         assert!(played > 20, "{played}");
-        assert!(not_timed.iter().all(|(initiator, why)| *initiator == "text_poke" && why.contains("text")));
+        for (id, initiator, why) in not_timed {
+            let text = initiator == "text_poke" && why.contains("text");
+            assert!(text || id == WAITS && why.contains("grace periods"), "{id} {initiator}: {why}");
+        }
     }
 
     #[test]
@@ -294,7 +300,13 @@ mod tests {
                 let mut draws = Draws::new(7, number as u16, 0);
                 for _ in 0..40 {
                     let (moves, rule) = wander(&model, &mut draws, 160);
-                    let Twin::Played(p) = twin(&model, &moves) else { panic!("{}", row.id) };
+                    let p = match twin(&model, &moves) {
+                        Twin::Played(p) => p,
+                        Twin::NotTimed(why) => {
+                            assert!(row.id == WAITS && why.contains("grace periods"), "{}: {why}", row.id);
+                            break;
+                        }
+                    };
                     assert_eq!(p.violation, rule, "{}: {}", row.id, schedule::format(&model, &moves));
                     runs += 1;
                     broken += u32::from(rule.is_some());
