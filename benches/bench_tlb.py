@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benches import streams
+from benches import peers, streams
 from tests.geometry import one_tlb
 
 import tlbcore as tc
@@ -44,41 +44,9 @@ def best_of(run: Callable[[], Any], rounds: int = 3) -> float:
 
 
 def numba_loop() -> Callable[[streams.Stream], tuple[int, int]]:
-    """The loop a reader writes in ten minutes: exact LRU by moving to the front."""
-    numba = pytest.importorskip("numba")
-
-    @numba.njit
-    def run(pages: Any) -> tuple[int, int]:
-        l1 = np.full((16, 4), np.uint64(0xFFFFFFFFFFFFFFFF))
-        l2 = np.full((128, 12), np.uint64(0xFFFFFFFFFFFFFFFF))
-        first = second = 0
-        for page in pages:
-            row = l1[page & np.uint64(15)]
-            carry = page
-            hit = False
-            for way in range(4):
-                old = row[way]
-                row[way] = carry
-                if old == page:
-                    hit = True
-                    break
-                carry = old
-            if hit:
-                first += 1
-                continue
-            row = l2[page & np.uint64(127)]
-            carry = page
-            for way in range(12):
-                old = row[way]
-                row[way] = carry
-                if old == page:
-                    second += 1
-                    break
-                carry = old
-        return first, second
-
-    run(streams.stream("hot48")[:10])
-    return run
+    """The loop a reader writes in ten minutes, on levels with nothing in them."""
+    loop = peers.numba_loop()
+    return lambda pages: loop(pages, *peers.empty())
 
 
 @pytest.mark.parametrize("name", streams.NAMES)
