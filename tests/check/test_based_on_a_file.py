@@ -36,6 +36,7 @@ announced
     invpcid all-including-global
 """
 SMALL = "purge; isolated 1 by syscall"
+DEMAND = {"fills": "demand"}  # a third of the states
 
 
 @pytest.fixture
@@ -51,10 +52,10 @@ def test_sections_of_the_file_are_taken_over_and_replaced(folder: Path) -> None:
     base, mine = tc.Policy.read(folder / "lib/base.policy"), tc.Policy.read(folder / "own/mine.policy")
 
     for policy, found in ((base, "verified"), (mine, "violated")):
-        asked = {"roles": SMALL, "assume": {"D": "none"}, "world": "pti"}
+        asked = {"roles": SMALL, "assume": {"D": "none", **DEMAND}, "world": "pti"}
         assert tc.check(policy, **asked).status == found
         assert tc.check(policy, **asked, reduce=False).status == found
-        assert explore(policy, roles=SMALL).status == found
+        assert explore(policy, roles=SMALL, assume=DEMAND).status == found
     listing = mine.listing()
     assert not any(op == "Fence" and "announced" in at for *_, op, _, at in listing)
     assert any(at.startswith("../lib/base.policy:") for *_, at in listing), "lines are the base's own"
@@ -74,7 +75,7 @@ def test_it_goes_along_when_the_file_is_gone(folder: Path) -> None:
         name="edited", announced="if me in flush_mask\n  fence\n  invpcid all-including-global"
     )
     assert tc.check(edited, roles=SMALL, assume={"D": "none"}, world="pti").status == "verified"
-    assert explore(edited, roles=SMALL).status == "verified"
+    assert explore(edited, roles=SMALL, assume=DEMAND).status == "verified"
     assert "proctype" in mine.promela(isolated=1, entries=1)
     with pytest.raises(
         tc.PolicyError, match=re.escape(f'{where}:3:12: based on "../lib/base.policy": ') + ".*no such file"
@@ -123,7 +124,7 @@ def test_a_litmus_test_is_based_on_a_file_too(folder: Path) -> None:
   verdict "violated: stale_access (reused)"
   based on "lib/base.policy"
   cpus "purge; isolated 1 by syscall"
-  assume "D=recycled"
+  assume "D=recycled fills=demand"
 
 announced
   if me in flush_mask
