@@ -138,6 +138,22 @@ def test_a_walk_behind_its_own_buffered_entry_is_inconclusive() -> None:
 
 
 @pytest.mark.parametrize(
+    ("writer", "found"),
+    [
+        # S3: a table that is freed was relied on, whatever was promised: that alone is a question ...
+        ("table p = none; invlpgb p; tlbsync; free table p", "verified"),
+        ("table p = none; free table p", "violated: freed_table_walk"),
+        ("free table p", "violated: freed_table_walk"),
+        # ... if a run comes to it; and an entry that changes is none.
+        ("table p = none; if x == 1\n    free table p", "inconclusive"),
+        ("table p = none; invlpgb p; tlbsync", "inconclusive"),
+    ],
+)
+def test_a_table_that_is_freed_is_something_asked(writer: str, found: str) -> None:
+    assert both(WALK, writer, "lfence") == found
+
+
+@pytest.mark.parametrize(
     ("line", "said"),
     [
         ("walk q", "`q` is neither `range` nor a declared page"),

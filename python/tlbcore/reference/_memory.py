@@ -199,6 +199,7 @@ def _own(s: State, i: int, p: int) -> list[tuple[str, str, Ident]]:
 def free_tables(m: Model, s: State, i: int, pages: Any) -> State:
     """Free the tables that the upper entry pointed to before; its first one if it was never changed."""
     for p in m.changed(i, pages, "None"):
+        m.seen.add("a promise")  # S3: a table that is freed is relied on
         page = s.pages[p]
         own = [(what, ident) for level, what, ident in _own(s, i, p) if level == "Table"]
         tables = [table for table, _ in page.leaves] + [ident for what, ident in own if what != "None"]

@@ -3,7 +3,9 @@
 use super::PageInfo;
 use super::packing::width;
 use crate::check::scope::{Assume, CheckError, MAX_PAGES, Patched, Role, Scope, UNBOUNDED};
-use crate::kernel::program::{Ask, Code, Cr3, Entry, Holds, Level, Op, PageKind, Pages, ProgId, Touch, Val};
+use crate::kernel::program::{
+    Ask, COUNT_BITS, Code, Cr3, Entry, Holds, Level, Op, PageKind, Pages, ProgId, Touch, Val,
+};
 
 /// Tags a page's translations can carry: kernel half of each ASID, then user half; one for global pages.
 pub fn tags(page: &PageInfo, asids: usize) -> usize {
@@ -172,12 +174,16 @@ pub(super) fn address_spaces(code: &Code, pages: &[PageInfo]) -> usize {
     of_pages.max(used.max().unwrap_or(1))
 }
 
-/// The code with variables that hold numbers of address spaces as wide as the scope needs.
+/// The code with variables that hold numbers of address spaces, and counts, as wide as the scope needs.
 pub fn narrow(code: &Code, scope: &Scope, assume: Assume) -> Result<Code, CheckError> {
     let mut code = code.clone();
     let mms = address_spaces(&code, &pages(&code, scope, assume)?.0);
-    for (i, v) in code.vars.iter_mut().enumerate().filter(|(_, v)| v.holds == Holds::Mm) {
-        v.bits = width(mms as u64 - 1).max(1) as u8;
+    for (i, v) in code.vars.iter_mut().enumerate() {
+        v.bits = match v.holds {
+            Holds::Mm => width(mms as u64 - 1).max(1) as u8,
+            Holds::Count(_) => COUNT_BITS,
+            Holds::Bits | Holds::Generation => continue,
+        };
         for f in code.fields.iter_mut().filter(|f| usize::from(f.var) == i) {
             f.bits = v.bits;
         }
@@ -243,6 +249,7 @@ pub fn versions_needed(code: &Code, scope: &Scope) -> u64 {
                 Op::Pte { pages: Pages::Text(_), v: Entry::Int3, .. } => {}
                 Op::Pte { pages: Pages::Text(part), .. } => text[*part as usize] += TEXT.step * times,
                 Op::Pte { .. } => pages += times,
+                Op::FreeTable(_) => pages = pages.max(2), // below it, the first table is free
                 _ => {}
             }
         }

@@ -383,6 +383,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
             if pages == Pages::Range && own >> p & 1 == 0 {
                 continue;
             }
+            self.seen |= Seen::HANDED_ON; // S3
             let s = &self.m.layout.shared;
             let now = self.get(s.upper[p]) + self.own_entries(usize::from(cpu), p, Some(Level::Table));
             // Tables the entry pointed to before; its first table if it was never changed.
