@@ -29,9 +29,17 @@ pub enum ExportError {
     /// Out of scope.
     #[error("a Promela export has 1 to 4 isolated CPUs and 1 to 4 entries: got {0} and {1}")]
     Scope(u8, u8),
-    /// An op this export does not express.
-    #[error("{0}: no Promela for `{1}`")]
-    Op(String, String),
+    /// An op this export does not express: its place, its line, and why, where there is more to say.
+    #[error("{0}: no Promela for `{1}`{2}")]
+    Op(String, String, &'static str),
+    /// A page lies in a large one.
+    #[error(
+        "page `{0}` lies in `{1}`: no Promela for translations of two sizes (SEMANTICS H9), the export has one page"
+    )]
+    Large(String, String),
+    /// More pages than one.
+    #[error("page `{0}`: no Promela for more than one page")]
+    Pages(String),
 }
 
 /// The Promela text.
@@ -39,7 +47,16 @@ pub fn export(code: &Code, scope: Scope) -> Result<String, ExportError> {
     if !(1..=4).contains(&scope.targets) || !(1..=4).contains(&scope.entries) {
         return Err(ExportError::Scope(scope.targets, scope.entries));
     }
-    let mut w = Writer { code, scope, out: String::new(), copies: 0 };
+    if let Some((page, large)) = code.pages.iter().find_map(|p| Some((p, p.within?))) {
+        return Err(ExportError::Large(page.name.clone(), code.pages[usize::from(large)].name.clone()));
+    }
+    if let Some(page) = code.pages.get(1) {
+        return Err(ExportError::Pages(page.name.clone()));
+    }
+    let wide =
+        code.vars.iter().any(|v| v.bits > 8) || code.ops.iter().any(|op| matches!(op, Op::MoveWide { .. }));
+    let word = if wide { "int" } else { "byte" };
+    let mut w = Writer { code, scope, word, out: String::new(), copies: 0 };
     w.head();
     w.isolated()?;
     w.initiator()?;
@@ -47,9 +64,17 @@ pub fn export(code: &Code, scope: Scope) -> Result<String, ExportError> {
     Ok(w.out)
 }
 
+/// Why ops of RCU have no Promela.
+const SECTIONS: &str = ": who is in a read-side section depends on interrupts and context tracking (SEMANTICS L10), \
+                        which the export does not have";
+/// Why a task that is preempted has none.
+const MOVES: &str = ": in the export a CPU and its task are one process (SEMANTICS L11)";
+
 struct Writer<'a> {
     code: &'a Code,
     scope: Scope,
+    /// The type of registers and of variables of more than 8 bits.
+    word: &'static str,
     out: String,
     /// Makes the labels of each inlined copy of a program its own.
     copies: u32,
@@ -82,7 +107,8 @@ impl Writer<'_> {
         );
         for v in &self.code.vars {
             let copies = if v.per_cpu { "[N]" } else { "" };
-            let _ = writeln!(self.out, "byte v_{}{copies} = {};", v.name, v.init);
+            let word = if v.bits > 8 { self.word } else { "byte" };
+            let _ = writeln!(self.out, "{word} v_{}{copies} = {};", v.name, v.init);
         }
         self.line(
             "#define ACC(i) if :: tlb[i] != 0 -> assert(!(tlb[i] == 1 && dead)) \\\n  \
@@ -92,7 +118,7 @@ impl Writer<'_> {
     }
 
     fn locals(&mut self) {
-        self.line("  byte r0, r1, r2, r3, r4, r5, cur, rem, targets;");
+        let _ = writeln!(self.out, "  {} r0, r1, r2, r3, r4, r5; byte cur, rem, targets;", self.word);
         if self.code.ops.iter().any(|op| matches!(op, Op::Walk { .. })) {
             self.line("  byte walked; /* the version a walk in software has loaded */");
         }
@@ -179,7 +205,8 @@ impl Writer<'_> {
                 // `rem` may be a loop's: the old value goes through the register, which may be the operand too.
                 let store = self.write(at, "hold_new");
                 format!(
-                    "atomic {{ byte hold_new_{copy}_{pc} = {new}; {} = {result}; {} }}",
+                    "atomic {{ {} hold_new_{copy}_{pc} = {new}; {} = {result}; {} }}",
+                    self.word,
                     reg(to),
                     store.replace("hold_new", &format!("hold_new_{copy}_{pc}"))
                 )
@@ -189,7 +216,8 @@ impl Writer<'_> {
                 let hold = format!("hold_old_{copy}_{pc}");
                 let store = self.write(at, &val(new));
                 format!(
-                    "atomic {{ byte {hold} = {}; if :: {seen} == {hold} -> {store}; {} = {hold} :: else -> {} = {seen} fi }}",
+                    "atomic {{ {} {hold} = {}; if :: {seen} == {hold} -> {store}; {} = {hold} :: else -> {} = {seen} fi }}",
+                    self.word,
                     val(old),
                     reg(to),
                     reg(to)
@@ -275,12 +303,10 @@ impl Writer<'_> {
             Op::Walk { step: Walk::Use, .. } => {
                 "atomic { assert(!(walked == 1 && dead)); walked = 0 }".into()
             }
-            Op::LoadPage { .. } | Op::StorePage { .. } | Op::FreeMm(_) | Op::Migrate => {
-                return Err(self.cannot(pc));
-            }
+            Op::LoadPage { .. } | Op::StorePage { .. } | Op::FreeMm(_) => return Err(self.cannot(pc)),
+            Op::Migrate => return Err(self.because(pc, MOVES)),
             Op::Ask { .. } | Op::FlushInfo { .. } | Op::Mask { .. } => return Err(self.cannot(pc)),
-            // Who is in a section depends on interrupts and context tracking, which this export does not have.
-            Op::Rcu(_) | Op::CallLater(_) => return Err(self.cannot(pc)),
+            Op::Rcu(_) | Op::CallLater(_) => return Err(self.because(pc, SECTIONS)),
             Op::MovCr3 { to: Cr3::Mm { .. }, .. } | Op::Pte { .. } | Op::Touch(_) => {
                 return Err(self.cannot(pc));
             }
@@ -316,7 +342,11 @@ impl Writer<'_> {
     }
 
     fn cannot(&self, pc: Pc) -> ExportError {
-        ExportError::Op(self.code.source(pc), self.code.text[usize::from(pc)].clone())
+        self.because(pc, "")
+    }
+
+    fn because(&self, pc: Pc, why: &'static str) -> ExportError {
+        ExportError::Op(self.code.source(pc), self.code.text[usize::from(pc)].clone(), why)
     }
 
     fn variable(&self, p: Place) -> String {

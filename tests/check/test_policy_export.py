@@ -52,3 +52,45 @@ def test_a_scope_without_isolated_cpus_is_refused() -> None:
         tc.policies["ipi"].promela(isolated=0)
     with pytest.raises(tc.PolicyError, match="`none` or `recycled`"):
         tc.policies["ipi"].promela(danger="maybe")
+
+
+HEAD = 'policy p\n  "x"\n  based on ipi\n{}\nflush_kernel_range\n  flush_here\n  {}\n'
+
+
+@pytest.mark.parametrize(
+    ("declared", "line", "said"),
+    [
+        ("", "synchronize", r":\d+.*no Promela for `rcu .*`: who is in a read-side section .*L10"),
+        ("", "call later nothing", r":\d+.*no Promela for `.*`: who is in a read-side section .*L10"),
+        ("", "migrate", r":7.*no Promela for `migrate`: .* one process \(SEMANTICS L11\)"),
+        (
+            "  page l : vmalloc\n  page s : vmalloc, in l\n",
+            "invlpg s",
+            "page `s` lies in `l`: no Promela for translations of two sizes .SEMANTICS H9.",
+        ),
+        (
+            "  page k : vmalloc\n  page o : vmalloc\n",
+            "invlpg o",
+            "page `o`: no Promela for more than one page",
+        ),
+    ],
+)
+def test_what_has_no_form_in_promela_is_refused_with_the_reason(declared: str, line: str, said: str) -> None:
+    policy = tc.Policy(text=HEAD.format(declared, line) + "\nnothing\n  return\n", programs=("nothing",))
+    with pytest.raises(tc.PolicyError, match=said):
+        policy.promela()
+
+
+@needs_spin
+@pytest.mark.parametrize(("steps", "error"), [(255, False), (256, True)])
+def test_values_of_more_than_a_byte_do_not_wrap_there(steps: int, error: bool, tmp_path) -> None:
+    """A purge that flushes nobody unless a counter, which starts just below, has reached 0 by wrapping."""
+    body = f"  let x = add n, 1\n  if x == {steps}\n    return\n  flush_kernel_now\n"
+    text = HEAD.format("  var n : 16 bits, shared, starts 256\n", "fence").replace(
+        "  flush_here\n  fence\n", body
+    )
+    assert spin_finds_an_error(tc.Policy(text=text).promela(isolated=1, entries=1), tmp_path) is False
+    kept = text.replace("    return\n", "").replace(
+        "  flush_kernel_now\n", "    fence\n  else\n    flush_kernel_now\n"
+    )
+    assert spin_finds_an_error(tc.Policy(text=kept).promela(isolated=1, entries=1), tmp_path) is error
