@@ -164,6 +164,7 @@ impl<'a> Reader<'a> {
             bits: bits as u8,
             copies: Copies::One,
             holds: Holds::Bits,
+            of: None,
             init: *init as u16,
             user_mapped: false,
         };

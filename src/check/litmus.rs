@@ -163,7 +163,11 @@ impl<'a> Header<'a> {
             let p = p.ok_or_else(|| bad(format!("`{}` is no page", page.trim())))?;
             for v in vars.split_whitespace() {
                 let field = code.fields.iter().position(|f| f.name == v);
-                frames[p].push(field.ok_or_else(|| bad(format!("`{v}` is no variable")))? as u8);
+                let field = field.ok_or_else(|| bad(format!("`{v}` is no variable")))? as u8;
+                if code.counts(field).is_some() {
+                    return Err(bad(format!("`{v}` counts: no page maps it")));
+                }
+                frames[p].push(field);
             }
         }
         Ok(frames)

@@ -5,6 +5,7 @@
 //! `translations` and `accesses` hold the rest of what an op (in `ops`) is made of.
 
 mod accesses;
+mod counts;
 pub mod faults;
 mod grace;
 mod memory;
@@ -44,6 +45,11 @@ pub struct Model {
     pub fuse: bool,
     /// Versions are renamed, so that their number stays bounded (SEMANTICS S1).
     pub renamed: bool,
+    /// Variables that count; and before each op, of which count each register holds a
+    /// value ([`held`](crate::kernel::assemble::counts::held); SEMANTICS A8).
+    pub counts: Vec<u8>,
+    /// See `counts`.
+    pub held: Vec<u32>,
     /// The user table maps no tracked page.
     pub nothing_user: bool,
     /// Where ops are fused, text is fetched only while a store to it is buffered ([`super::model`]).

@@ -10,6 +10,7 @@ use super::layout::{Device, Layout, MAX_WORDS, TEXT, narrow, renames, versions_n
 use super::machine::{Abs, Entries, INIT_MM, Model, NO_MM, Seen};
 use super::property::Quantity;
 use super::scope::{Assume, CheckError, Scope, UNBOUNDED};
+use crate::kernel::assemble::counts;
 use crate::kernel::program::{Code, Feature, Features, Holds, Op, PageKind, Rcu, Zone};
 use crate::kernel::step::Violation;
 pub use fusing::{BEHIND, CELLS, Need, ROWS, Row, Why};
@@ -94,6 +95,8 @@ impl Model {
             lasting: 0,
             fuse: false,
             renamed,
+            counts: counts::sources(&code),
+            held: counts::held(&code),
             nothing_user,
             late: false,
             fusing: Vec::new(),

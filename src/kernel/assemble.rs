@@ -7,11 +7,14 @@
 //! Here: which sections count, and programs. Then `names`, `values` and `conditions` (what stands in a line),
 //! `statements` and `ops` (lines), `liveness` (after all programs).
 
-use super::program::{Code, Copies, Feature, Features, Field, Op, Page, Pc, Program, Reg, Span, Val, Var};
+use super::program::{
+    Code, Copies, Feature, Features, Field, Holds, Op, Page, Pc, Program, Reg, Span, Val, Var,
+};
 use super::text::{File, Loc, Name, PageDecl, PolicyError, Section, Stmt, StmtKind};
 use crate::names::hint;
 
 mod conditions;
+pub mod counts;
 mod liveness;
 mod names;
 mod ops;
@@ -307,11 +310,13 @@ impl<'a> Assembler<'a> {
         self.liveness()?;
         sound::every_promise_is_requested(&self.code)?;
         sound::nobody_waits_with_interrupts_off(&self.code, &self.waits)?;
+        counts::only_order_matters(&self.code)?;
         Ok(self.code)
     }
 
     fn declare(&mut self) -> Result2<()> {
         let chain = self.chain.clone();
+        let mut counted = Vec::new();
         for (i, f) in chain.iter().enumerate() {
             let fail = |at: Loc, message: String| PolicyError { file: chain[i].file.clone(), at, message };
             for v in &f.vars {
@@ -323,6 +328,9 @@ impl<'a> Assembler<'a> {
                     continue;
                 }
                 let var = self.code.vars.len();
+                if let (Holds::Count(_), of) = (v.holds, &v.of) {
+                    counted.push((var, of.as_ref(), v, i));
+                }
                 if var == 64 {
                     return Err(fail(v.at, "more than 64 variables".into()));
                 }
@@ -355,6 +363,20 @@ impl<'a> Assembler<'a> {
                 });
             }
         }
+        for (var, of, decl, file) in counted {
+            let source = of.map_or(Some(var), |of| self.code.vars.iter().position(|v| v.name == *of));
+            let counts = |s: &usize| {
+                *s == var
+                    || matches!(self.code.vars[*s].holds, Holds::Count(_))
+                        && self.code.vars[*s].copies == Copies::One
+            };
+            let Some(source) = source.filter(counts) else {
+                let message =
+                    format!("`{}` copies `{}`, which is no count", decl.name, of.map_or("", String::as_str));
+                return Err(PolicyError { file: chain[file].file.clone(), at: decl.at, message });
+            };
+            self.code.vars[var].holds = Holds::Count(source as u8);
+        }
         for (i, v) in self.code.vars.iter().enumerate() {
             self.code.fields.push(Field { name: v.name.clone(), var: i as u8, shift: 0, bits: v.bits });
         }
@@ -367,6 +389,12 @@ impl<'a> Assembler<'a> {
                 let Some(var) = self.code.vars.iter().position(|v| v.name == d.var) else {
                     return Err(fail(format!("field `{}` is of `{}`, which is no variable", d.name, d.var)));
                 };
+                if matches!(self.code.vars[var].holds, Holds::Count(_)) {
+                    return Err(fail(format!(
+                        "field `{}` is of `{}`, which counts: it has no bits",
+                        d.name, d.var
+                    )));
+                }
                 if d.high >= self.code.vars[var].bits {
                     return Err(fail(format!(
                         "field `{}` ends at bit {}, but `{}` has {} bits",

@@ -37,10 +37,16 @@ pub enum Holds {
     Mm,
     /// A generation, which only grows. The checker keeps [`GENERATION_BITS`], and more is inconclusive.
     Generation,
+    /// A count, or a copy of one: the variable of this index is what counts. The checker keeps their order alone
+    /// (SEMANTICS A8).
+    Count(u8),
 }
 
 /// Bits of a generation in the checker.
 pub const GENERATION_BITS: u8 = 3;
+
+/// Bits of a count in the checker: more than there are places that hold one.
+pub const COUNT_BITS: u8 = 6;
 
 /// A variable in memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -203,6 +209,14 @@ impl Code {
     /// The program of that name.
     pub fn program(&self, name: &str) -> Option<ProgId> {
         self.programs.iter().position(|p| p.name == name).map(|i| ProgId(i as u8))
+    }
+
+    /// The variable that counts what a field holds, if it is a count or a copy of one (SEMANTICS A8).
+    pub fn counts(&self, field: u8) -> Option<u8> {
+        match self.vars[usize::from(self.fields[usize::from(field)].var)].holds {
+            Holds::Count(source) => Some(source),
+            Holds::Bits | Holds::Mm | Holds::Generation => None,
+        }
     }
 
     /// Does a program end in IRET?

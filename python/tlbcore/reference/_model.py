@@ -48,6 +48,10 @@ class Model:
         code = question.code
         self.question = question
         self.ops, self.vars, self.fields = code["ops"], code["vars"], code["fields"]
+        # A8: the variable that counts what a variable holds.
+        self.counts = {
+            n: v["holds"]["Count"] for n, v in enumerate(self.vars) if isinstance(v["holds"], dict)
+        }
         self.programs = {p["name"]: (p["start"], p["end"]) for p in code["programs"]}
         self.starts = [p["start"] for p in code["programs"]]
         self.roles, self.assume, self.asids = question.roles, question.assume, question.asids

@@ -8,6 +8,7 @@ from tlbcore.reference import _accesses as accesses
 from tlbcore.reference import _grace as grace
 from tlbcore.reference import _memory as memory
 from tlbcore.reference import _translations as translations
+from tlbcore.reference._counts import taken
 from tlbcore.reference._memory import with_cpu
 from tlbcore.reference._model import Model
 from tlbcore.reference._state import (
@@ -257,19 +258,19 @@ def _memory(m: Model, s: State, i: int, f: Frame, name: str, arg: Any) -> Done:
     """Carry out loads, stores and fences, page-table stores and what is promised of them."""
     match name:
         case "Load":
-            f = _set(f, arg["to"], memory.read(m, s, i, f, arg["from"]))
+            f = _set(f, arg["to"], taken(m, arg["from"], memory.read(m, s, i, f, arg["from"])))
         case "Store":
             s = memory.store(m, s, i, f, arg["to"], _value(f, arg["v"]))
         case "Rmw":
             old, b = memory.read(m, s, i, f, arg["at"]), _value(f, arg["v"])
             new, result = _locked(arg["f"], old, b)
             s = memory.swap(m, s, i, f, arg["at"], new)
-            f = _set(f, arg["to"], result)
+            f = _set(f, arg["to"], taken(m, arg["at"], result))
         case "Cas":
             old = memory.read(m, s, i, f, arg["at"])
             if old == _value(f, arg["old"]):
                 s = memory.swap(m, s, i, f, arg["at"], _value(f, arg["new"]))
-            f = _set(f, arg["to"], old)
+            f = _set(f, arg["to"], taken(m, arg["at"], old))
         case "Await":
             memory.read(m, s, i, f, arg["at"])
         case "Fence":

@@ -158,8 +158,9 @@ def of_litmus(text: str) -> Question:
         raise NotImplementedError(f"two questions in one test: {' and '.join(asked)}")
     named = " ".join(facts[key] for key in (*asked, "locations") if key in facts)
     features = facts["features"].split() if "features" in facts else FEATURES
-    code = json.loads(_core.policy_code(text, "litmus", list(features)))
     roles = [role(word.strip()) for word in re.split("[;,]", facts.get("cpus", "")) if word.strip()]
+    own = sorted({name for r in roles for name in (r.first, *r.paths)})
+    code = json.loads(_core.policy_code(text, "litmus", list(features), own))
     roles += [Role(first=f"cpu {n}", paths=(f"cpu {n}",)) for n in sorted(map(int, _COLUMN.findall(text)))]
     deaf, unflushed = (set(map(int, facts.get(key, "").split())) for key in ("deaf", "unflushed"))
     who = enumerate(roles)

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Literal
 
 from tlbcore.policy import FEATURES, Policy, as_policy
+from tlbcore.reference._counts import ranked
 from tlbcore.reference._grace import settled
 from tlbcore.reference._model import Model
 from tlbcore.reference._moves import moves
@@ -151,7 +152,7 @@ def _search(question: Question, limit: int, *, every: bool) -> Exploration:
         for move, happens, make in moves(m, state):
             stuck = stuck and not happens
             try:
-                found.reach(settled(m, make()), at, move, happens=happens)
+                found.reach(ranked(m, settled(m, make())), at, move, happens=happens)
             except Violation as rule:
                 found.breaks(str(rule), at, move)
             except Overflow:

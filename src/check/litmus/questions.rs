@@ -70,7 +70,11 @@ impl Header<'_> {
             }
         }
         for term in &asked.locations {
-            all.push(names.quantity(term).map_err(|why| self.bad_condition("locations", text, &why))?);
+            let found = names.quantity(term).and_then(|q| match q {
+                Quantity::Field(f) if names.code.counts(f).is_some() => Err(NO_VALUE.to_string()),
+                q => Ok(q),
+            });
+            all.push(found.map_err(|why| self.bad_condition("locations", text, &why))?);
         }
         if all.is_empty() {
             let shared = |f: &Field| names.code.vars[usize::from(f.var)].copies == Copies::One;
@@ -78,7 +82,8 @@ impl Header<'_> {
             all = whole.filter(|(_, f)| shared(f)).map(|(i, _)| Quantity::Field(i as u8)).collect();
         }
         let mut once = Vec::new();
-        for q in all {
+        let listed = |q: &Quantity| !matches!(*q, Quantity::Field(f) if names.code.counts(f).is_some());
+        for q in all.into_iter().filter(listed) {
             if !once.contains(&q) {
                 once.push(q);
             }
@@ -109,6 +114,10 @@ impl Header<'_> {
         changes.map_err(|why| self.bad_condition("locations", text, &why))
     }
 }
+
+/// Why a count is not listed.
+const NO_VALUE: &str =
+    "a count has no value that could be listed: nothing but the order of its copies is kept";
 
 /// Refuse what no program of the test changes.
 fn can_change(q: Quantity, model: &Model) -> Result<(), String> {

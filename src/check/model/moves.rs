@@ -55,6 +55,9 @@ where
         if self.m.fuse && broken.is_none() && !speculative {
             broken = self.m.tail(&mut a, self.cpu);
         }
+        if !speculative {
+            a.rename_counts();
+        }
         self.e.seen |= a.seen;
         self.e.others |= a.others;
         if a.seen & Seen::FULL != 0 {

@@ -33,6 +33,14 @@ impl Quantity {
         })
     }
 
+    /// Which variable it counts, or copies (SEMANTICS A8).
+    pub fn count(self, m: &Model) -> Option<u8> {
+        match self {
+            Quantity::Field(field) => m.code.counts(field),
+            _ => None,
+        }
+    }
+
     /// The largest value it can have.
     pub fn most(self, m: &Model) -> u64 {
         match self {
@@ -54,6 +62,22 @@ impl Condition {
     pub fn fits(&self, m: &Model) -> Result<(), String> {
         match self {
             Condition::Always(_) => Ok(()),
+            Condition::Compare(a, f, b) if self.quantities().iter().any(|q| q.count(m).is_some()) => {
+                let count = match b {
+                    Operand::Const(0) => a.count(m),
+                    Operand::Of(b) if a.count(m) == b.count(m) => a.count(m),
+                    Operand::Const(_) | Operand::Of(_) => None,
+                };
+                let name =
+                    || self.quantities().iter().find(|q| q.count(m).is_some()).map(|q| q.name(&m.code));
+                match count {
+                    Some(_) if *f != Cmp::Test => Ok(()),
+                    _ => Err(format!(
+                        "`{}` counts: it is compared with 0 and with copies of the same count, by their order",
+                        name().unwrap_or_default()
+                    )),
+                }
+            }
             Condition::Compare(a, _, Operand::Const(n)) if *n > a.most(m) => {
                 let (name, max) = (a.name(&m.code), a.most(m));
                 Err(match a {

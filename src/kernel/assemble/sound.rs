@@ -97,13 +97,18 @@ fn bit(pages: Pages) -> u64 {
     }
 }
 
-fn error(code: &Code, span: Span, message: String) -> PolicyError {
+pub(super) fn error(code: &Code, span: Span, message: String) -> PolicyError {
     let file = code.files[usize::from(span.file)].clone();
     PolicyError { file, at: Loc { line: span.line, col: span.col }, message }
 }
 
 /// The union over all ways to each op of what `change` makes of `start` on them; none where no way leads.
-fn flow(code: &Code, program: &Program, start: u64, change: impl Fn(Op, u64) -> u64) -> Vec<Option<u64>> {
+pub(super) fn flow(
+    code: &Code,
+    program: &Program,
+    start: u64,
+    change: impl Fn(Op, u64) -> u64,
+) -> Vec<Option<u64>> {
     let at = |pc: Pc| usize::from(pc - program.start);
     let mut found = vec![None; at(program.end)];
     let mut todo = vec![(program.start, start)];

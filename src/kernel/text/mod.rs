@@ -108,6 +108,8 @@ pub struct VarDecl {
     pub copies: Copies,
     /// What it holds.
     pub holds: Holds,
+    /// Of which count it is a copy.
+    pub of: Option<String>,
     /// Initial value.
     pub init: u16,
     /// In the PTI user table.

@@ -39,6 +39,7 @@ pub fn print(file: &File) -> String {
             Holds::Bits => format!("{} bits", v.bits),
             Holds::Mm => "mm".into(),
             Holds::Generation => "generation".into(),
+            Holds::Count(_) => v.of.as_ref().map_or("count".into(), |of| format!("count of {of}")),
         };
         let place = match v.copies {
             Copies::One => "shared",

@@ -8,12 +8,18 @@ impl Cursor<'_> {
     pub(super) fn var(&mut self) -> Result<VarDecl, PolicyError> {
         let (name, at) = self.word("the name of a variable")?;
         self.expect(":")?;
-        let (bits, holds) = if self.take_word("mm") {
+        let mut of = None;
+        let (bits, holds) = if self.take_word("count") {
+            if self.take_word("of") {
+                of = Some(self.word("the count that it is a copy of")?.0);
+            }
+            (16, Holds::Count(0))
+        } else if self.take_word("mm") {
             (16, Holds::Mm)
         } else if self.take_word("generation") {
             (GENERATION_BITS, Holds::Generation)
         } else {
-            (self.int("a width in bits, `mm` or `generation`", 16)? as u8, Holds::Bits)
+            (self.int("a width in bits, `count`, `mm` or `generation`", 16)? as u8, Holds::Bits)
         };
         if bits == 0 {
             return Err(PolicyError {
@@ -54,7 +60,21 @@ impl Cursor<'_> {
                 message: "a generation is `per mm` or `per asid`".into(),
             });
         }
-        Ok(VarDecl { at, name, bits, copies, holds, init, user_mapped })
+        if matches!(holds, Holds::Count(_)) {
+            let message = if init != 0 {
+                "a count and its copies start at 0"
+            } else if of.is_none() && copies != Copies::One {
+                "a count is `shared`; copies of it, `count of` it, are `shared` or `per cpu`"
+            } else if !matches!(copies, Copies::One | Copies::Cpu) {
+                "a copy of a count is `shared` or `per cpu`"
+            } else {
+                ""
+            };
+            if !message.is_empty() {
+                return Err(PolicyError { file: self.file.into(), at, message: message.into() });
+            }
+        }
+        Ok(VarDecl { at, name, bits, copies, holds, of, init, user_mapped })
     }
 
     pub(super) fn field(&mut self) -> Result<FieldDecl, PolicyError> {

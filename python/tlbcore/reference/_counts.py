@@ -1,0 +1,56 @@
+"""Counts (SEMANTICS A8): what only grows is known by its rank among its copies, and by nothing else.
+
+A value carries which count it is of: so a register says by itself whether it is renamed, whatever way led there.
+"""
+
+from __future__ import annotations
+
+from tlbcore.reference._memory import with_cpu
+from tlbcore.reference._model import Model
+from tlbcore.reference._state import Frame, State
+
+__all__ = ["Count", "ranked", "taken"]
+
+
+class Count(int):
+    """A value of a count: an `int` that knows which variable counts it."""
+
+    source: int
+
+    def __new__(cls, value: int, source: int) -> Count:
+        count = super().__new__(cls, value)
+        count.source = source
+        return count
+
+
+def taken(m: Model, place: dict[str, int], value: int) -> int:
+    """Return a value that was read from a field as what the field holds."""
+    source = m.counts.get(m.fields[place["field"]]["var"])
+    return value if source is None else Count(value, source)
+
+
+def ranked(m: Model, s: State) -> State:
+    """Return the state with the values of each count replaced by their ranks, 0 by 0."""
+    for source in sorted(set(m.counts.values())):
+        at = {address for (var, _), address in m.where.items() if m.counts.get(var) == source}
+        frames = [f for cpu in s.cpus for f in cpu.frames]
+        values = {0, *(s.memory[address] for address in at)}
+        values |= {value for cpu in s.cpus for address, _, value in cpu.buffer if address in at}
+        values |= {value for f in frames for value in f.regs if _is_of(value, source)}
+        rank = {value: n for n, value in enumerate(sorted(values))}
+        if rank[max(values)] == max(values):
+            continue
+        memory = tuple(rank[value] if n in at else value for n, value in enumerate(s.memory))
+        s = s._replace(memory=memory)
+        for i, cpu in enumerate(s.cpus):
+            buffer = tuple((a, mask, rank[v] if a in at else v) for a, mask, v in cpu.buffer)
+            s = with_cpu(s, i, buffer=buffer, frames=tuple(_of(f, rank, source) for f in cpu.frames))
+    return s
+
+
+def _is_of(value: int, source: int) -> bool:
+    return isinstance(value, Count) and value.source == source
+
+
+def _of(f: Frame, rank: dict[int, int], source: int) -> Frame:
+    return f._replace(regs=tuple(Count(rank[v], source) if _is_of(v, source) else v for v in f.regs))
