@@ -4,9 +4,12 @@
 //! order (newest first, empty ways last), so no clock is kept; for the other policies a way is a place and the
 //! order is a word of bits per set.
 
+mod hints;
 pub(super) mod neighbours;
 
 use serde::{Deserialize, Serialize};
+
+use hints::{Filled, MayBeGlobal};
 
 pub use super::entry::Entry;
 use super::geometry::{Index, Replacement, Structure};
@@ -32,6 +35,8 @@ pub(crate) struct Array {
     /// Where to look for entries that are to leave.
     #[serde(skip)]
     filled: Filled,
+    #[serde(skip)]
+    globals: MayBeGlobal,
 }
 
 /// What a loop over sets needs of an array.
@@ -47,30 +52,6 @@ pub(super) struct Parts<'a> {
     pub(super) fold: u32,
 }
 
-/// Where entries may be: bit `set % 64` where the ways of a set are an order, bit `index % 64` where a way is a place.
-/// It follows from the contents, so it says nothing about equality; whoever does not know sets every bit.
-#[derive(Clone, Copy, Debug)]
-struct Filled(u64);
-
-impl Filled {
-    const NOTHING: Filled = Filled(0);
-    const ANYTHING: Filled = Filled(!0);
-}
-
-impl Default for Filled {
-    fn default() -> Self {
-        Filled::ANYTHING
-    }
-}
-
-impl PartialEq for Filled {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Filled {}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Policy {
     Lru,
@@ -79,6 +60,11 @@ enum Policy {
     MruTree { groups: u32 },
     Random { seed: u64 },
 }
+
+/// So many filled places are looked at one by one.
+const FEW_FILLED: u32 = 8;
+/// Where there are more entries, what is filled is looked for first.
+const MOST_COMPARED: usize = 256;
 
 /// Where the number of the most recently used group stands in a set's word.
 pub(super) const MRU_SHIFT: u32 = 56;
@@ -132,6 +118,7 @@ impl Array {
             draws: 0,
             stale: 0,
             filled: Filled::NOTHING,
+            globals: MayBeGlobal(false),
         }
     }
 
@@ -149,6 +136,7 @@ impl Array {
             draws: 0,
             stale: 0,
             filled: Filled::NOTHING,
+            globals: MayBeGlobal(false),
         }
     }
 
@@ -171,7 +159,14 @@ impl Array {
     /// The contents, for a loop that keeps the same order by other means.
     pub(crate) fn keys_mut(&mut self) -> &mut [Entry] {
         self.filled = Filled::ANYTHING;
+        self.globals = MayBeGlobal(true);
         &mut self.keys
+    }
+
+    /// Whether it holds anything global.
+    pub(crate) fn holds_globals(&mut self) -> bool {
+        self.globals.0 = self.globals.0 && self.keys.iter().any(|entry| entry.is_global());
+        self.globals.0
     }
 
     /// Whether 1 GiB pages enter it as pieces.
@@ -222,8 +217,10 @@ impl Array {
         self.fold
     }
 
-    /// Its parts, for a loop that knows its order and keeps them as [`Array::fill`] and [`Array::lookup`] do.
-    pub(super) fn parts_mut(&mut self) -> Parts<'_> {
+    /// Its parts, for a loop that knows its order and keeps them as [`Array::fill`] and [`Array::lookup`] do; with `globals`
+    /// if it may enter anything global.
+    pub(super) fn parts_mut(&mut self, globals: bool) -> Parts<'_> {
+        self.globals.0 |= globals;
         let fold = if self.fold == 0 { u64::BITS - 1 } else { self.fold };
         Parts { keys: &mut self.keys, tree: &mut self.tree, filled: &mut self.filled.0, fold }
     }
@@ -288,6 +285,7 @@ impl Array {
     /// Enters `key`, which no way of the set holds; returns what had to leave.
     #[inline]
     pub(crate) fn fill(&mut self, set: usize, key: Entry) -> Entry {
+        self.globals.0 |= key.is_global();
         let start = set * self.ways as usize;
         let ways = &mut self.keys[start..start + self.ways as usize];
         let victim = match self.policy {
@@ -380,23 +378,58 @@ impl Array {
     }
 
     /// Removes what a context has cached; globals are nobody's.
+    ///
+    /// As [`Array::remove`] would. Contexts change often where globals have gathered, so what stays is passed over quickly: an
+    /// order is looked at again only if something of it dies, and places are compared without a branch.
     pub(crate) fn remove_context(&mut self, pcid: Pcid) -> usize {
         let field = Entry::VALID | Entry::GLOBAL | Entry::PCID_FIELD;
         let gone = Entry::new(0, PageSize::K4, pcid, false).0 & field;
-        let Ok(keys) = <&mut [Entry; 64]>::try_from(&mut self.keys[..]) else {
-            return self.remove(|entry| entry.0 & field == gone);
-        };
-        if self.stale > 0 || matches!(self.policy, Policy::Lru | Policy::Fifo) {
-            return self.remove(|entry| entry.0 & field == gone);
+        let dies = |entry: Entry| entry.0 & field == gone;
+        if self.stale > 0 || self.keys.len() > MOST_COMPARED {
+            return self.remove(dies);
         }
-        // A way is a place, and each has a bit of its own.
+        if self.is_ordered() {
+            if self.sets > u64::BITS {
+                return self.remove(dies);
+            }
+            let (mut removed, mut left) = (0, self.filled.0);
+            while left != 0 {
+                let bit = left & left.wrapping_neg();
+                let set = left.trailing_zeros() as usize;
+                left ^= bit;
+                if set >= self.sets as usize {
+                    continue;
+                }
+                let dying = self.ways_of(set).iter().fold(0, |sum, &way| sum + usize::from(dies(way)));
+                if dying > 0 {
+                    self.remove_ordered(set, dies);
+                    removed += dying;
+                }
+                if self.ways_of(set)[0] == Entry::EMPTY {
+                    self.filled.0 ^= bit;
+                }
+            }
+            return removed;
+        }
+        // A way is a place, and of 64 each has a bit of its own.
+        if self.filled.0.count_ones() > FEW_FILLED || self.keys.len() != 64 {
+            let (mut removed, mut rest) = (0, 0);
+            for way in &mut self.keys {
+                let gone = u64::from(dies(*way));
+                removed += gone as usize;
+                way.0 &= gone.wrapping_sub(1);
+                rest |= way.0;
+            }
+            self.filled.0 &= if rest == 0 { 0 } else { !0 };
+            return removed;
+        }
         let (mut removed, mut left) = (0, self.filled.0);
         while left != 0 {
             let bit = left & left.wrapping_neg();
-            let way = &mut keys[(left.trailing_zeros() & 63) as usize];
-            let dies = way.0 & field == gone;
-            way.0 = if dies { 0 } else { way.0 };
-            removed += usize::from(dies);
+            let way = &mut self.keys[(left.trailing_zeros() & 63) as usize];
+            let gone = dies(*way);
+            way.0 = if gone { 0 } else { way.0 };
+            removed += usize::from(gone);
             self.filled.0 ^= if way.0 == 0 { bit } else { 0 };
             left ^= bit;
         }

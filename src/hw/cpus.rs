@@ -2,7 +2,7 @@
 //! stands in `drive.rs`.
 
 use super::event::{EVENT_BYTES, Rules};
-use super::fast::flow::Buffers;
+use super::fast::flow::{self, Buffers};
 use super::tlb::{Counters, Tlb};
 use super::vectors;
 use super::{Geometry, Kind, PageSize, Pcid, TlbError};
@@ -22,6 +22,11 @@ pub(super) struct Scratch(Option<Box<Buffers>>);
 impl Scratch {
     pub(super) fn buffers(&mut self) -> &mut Buffers {
         self.0.get_or_insert_with(Buffers::new)
+    }
+
+    /// [`flow::flows`], which the shape of the TLBs decides, asked once.
+    pub(super) fn flows(&mut self, tlb: &Tlb, giant: bool) -> bool {
+        *self.buffers().flows[usize::from(giant)].get_or_insert_with(|| flow::flows(tlb, giant))
     }
 }
 

@@ -31,8 +31,11 @@ impl Cpus {
             Contexts::One(pcid) if size == PageSize::K4 && !vpns.is_empty() => Some(pcid),
             Contexts::One(_) | Contexts::Each(_) => None,
         };
-        let apart = alike.is_some() && regions::apart(vpns);
+        // What is sooner packed or renamed.
+        let long = vpns.len() >= lru::WORTH_PACKING;
+        let apart = long && alike.is_some() && regions::apart(vpns);
         if let Some(pcid) = alike
+            && long
             && !apart
             && lru::run(tlb, vpns, pcid, kind, levels.as_deref_mut(), self.vectors).is_some()
         {
@@ -62,7 +65,7 @@ impl Cpus {
         {
             return Ok(());
         }
-        if vpns.len() >= WORTH_A_FLOW && flow::flows(tlb, size == PageSize::G1) && !tlb.holds_stale() {
+        if vpns.len() >= WORTH_A_FLOW && self.scratch.flows(tlb, size == PageSize::G1) && !tlb.holds_stale() {
             let globals = flow::holds_globals(tlb);
             let before = globals.then(|| tlb.clone());
             let mut flow = Flow::new(tlb, self.scratch.buffers(), vpns.len(), (globals, self.vectors));

@@ -202,6 +202,8 @@ pub(in crate::hw) fn run<S: Search>(
     pages: Range<u64>,
 ) -> Answered {
     let indices = (near.index(), far.index());
+    // What moves from far to near may be global.
+    near.globals.0 |= far.globals.0;
     if near.policy != Policy::Tree || near.ways != 4 {
         return run_in(near, far, indices, key, pages);
     }

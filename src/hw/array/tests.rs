@@ -1,7 +1,11 @@
 use super::*;
 
 fn array(replacement: Replacement, ways: u32) -> Array {
-    Array::new(&Structure {
+    Array::new(&structure(replacement, ways))
+}
+
+fn structure(replacement: Replacement, ways: u32) -> Structure {
+    Structure {
         name: "a".into(),
         sets: 1,
         ways,
@@ -12,7 +16,7 @@ fn array(replacement: Replacement, ways: u32) -> Array {
         pcid_slots: None,
         smt_split: false,
         smashes_1g: false,
-    })
+    }
 }
 
 fn key(page: u64) -> Entry {
@@ -105,4 +109,48 @@ fn what_grows_stale_is_counted_once_and_gone_when_it_leaves() {
     assert_eq!(array.stale, 3);
     assert_eq!(array.remove(|entry| entry.page() == 0), 1);
     assert_eq!(array.stale, 2);
+}
+
+#[test]
+fn a_context_leaves_an_array_as_anything_else_would() {
+    let shapes = [
+        // Places with a bit each and without, orders with a bit each and without, and what is too large to be compared.
+        (Replacement::TreePlru, 16, 4),
+        (Replacement::TreePlru, 32, 4),
+        (Replacement::MruPlru { groups: 3 }, 8, 12),
+        (Replacement::Random { seed: 3 }, 4, 3),
+        (Replacement::Lru, 16, 6),
+        (Replacement::Fifo, 64, 1),
+        (Replacement::Lru, 128, 2),
+        (Replacement::Lru, 1, 40),
+        (Replacement::TreePlru, 128, 4),
+        (Replacement::Lru, 64, 8),
+    ];
+    for (number, (replacement, sets, ways)) in shapes.into_iter().enumerate() {
+        let shape = Structure { sets, ways, ..structure(replacement, ways) };
+        for (globals, filled) in [(0, 0), (0, 3), (9, 9), (2, 60), (20, 400), (0, 2000), (30, 2000)] {
+            let mut fast = Array::new(&shape);
+            for n in 0..filled {
+                let draw = splitmix64(number as u64, n);
+                let entry = Entry::new(n, PageSize::K4, Pcid((draw % 3) as u16), false);
+                let entry = if draw >> 8 & 31 < globals { entry.as_global() } else { entry };
+                fast.fill(
+                    fast.set_of(n),
+                    if n % 50 == 49 && sets == 16 { Entry(entry.0 | Entry::STALE) } else { entry },
+                );
+            }
+            let mut slow = fast.clone();
+            for pcid in [Pcid(1), Pcid(1), Pcid(0), Pcid(7), Pcid(2)] {
+                let field =
+                    |entry: Entry| entry != Entry::EMPTY && !entry.is_global() && entry.pcid() == pcid;
+                let removed = slow.remove(field);
+                assert_eq!(fast.remove_context(pcid), removed);
+                assert!(fast == slow, "{replacement:?}, {sets} sets of {ways}");
+                assert_eq!(fast.holds_globals(), slow.keys().iter().any(|entry| entry.is_global()));
+                let held = slow.keys().iter().any(|&entry| entry != Entry::EMPTY);
+                assert!(!fast.is_untouched() || !held, "what is taken to be empty is");
+                assert!(held || fast.is_untouched(), "what is emptied by this is known to be");
+            }
+        }
+    }
 }

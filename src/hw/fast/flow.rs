@@ -28,7 +28,6 @@ use crate::hw::{Kind, PageSize, Pcid, Vpn};
 /// An array loses a context before the access with this number.
 #[derive(Clone, Copy, Debug)]
 struct Loss {
-    array: u8,
     number: u32,
     gone: Pcid,
 }
@@ -41,7 +40,8 @@ pub(in crate::hw) struct Flow<'a> {
     /// The arrays, and the paging-structure caches, that are lists at the moment.
     forms: Vec<Option<Linked>>,
     walkers: Vec<Option<Linked>>,
-    losses: Vec<Loss>,
+    /// Of each array, in order; none until there is one.
+    losses: Vec<Vec<Loss>>,
     /// Accesses gathered.
     count: usize,
     /// Bit `3 * size + kind` for those among them.
@@ -69,10 +69,8 @@ pub(in crate::hw) fn flows(tlb: &Tlb, giant: bool) -> bool {
 }
 
 /// Whether a TLB holds anything global.
-pub(in crate::hw) fn holds_globals(tlb: &Tlb) -> bool {
-    tlb.arrays().iter().any(|array| {
-        !array.is_untouched() && array.keys().iter().fold(0, |all, entry| all | entry.0) & Entry::GLOBAL != 0
-    })
+pub(in crate::hw) fn holds_globals(tlb: &mut Tlb) -> bool {
+    tlb.arrays_mut().iter_mut().any(Array::holds_globals)
 }
 
 impl<'a> Flow<'a> {
@@ -202,9 +200,10 @@ impl<'a> Flow<'a> {
         }
         if self.slots {
             let (losses, number) = (&mut self.losses, self.count as u32);
-            self.tlb.switch_telling(pcid, |array, gone| {
-                losses.push(Loss { array: array as u8, number, gone });
-            });
+            if losses.is_empty() {
+                losses.resize(self.tlb.arrays().len(), Vec::new());
+            }
+            self.tlb.switch_telling(pcid, |array, gone| losses[array].push(Loss { number, gone }));
         } else {
             self.tlb.switch(pcid);
         }
@@ -227,14 +226,23 @@ impl<'a> Flow<'a> {
                 }
             }
         }
-        for loss in self.losses.drain(..) {
-            lose(self.tlb, loss);
+        // What is left is of arrays that nothing was looked for in since, so the order of losses does not matter.
+        for (array, losses) in self.losses.iter_mut().enumerate() {
+            if losses.len() > 1 {
+                losses.sort_unstable_by_key(|loss| loss.gone.0);
+                losses.dedup_by_key(|loss| loss.gone);
+            }
+            losses.drain(..).for_each(|loss| lose(self.tlb, array, loss.gone));
         }
+    }
+
+    fn loses(&self, array: u8) -> bool {
+        self.losses.get(usize::from(array)).is_some_and(|losses| !losses.is_empty())
     }
 
     /// Gives every order back to its array.
     pub(in crate::hw) fn settle(&mut self) {
-        debug_assert!(self.count == 0 && self.losses.is_empty());
+        debug_assert!(self.count == 0 && self.losses.iter().all(Vec::is_empty));
         for (array, form) in self.tlb.arrays_mut().iter_mut().zip(&mut self.forms) {
             if let Some(form) = form.take() {
                 form.back(array);
@@ -289,20 +297,16 @@ impl<'a> Flow<'a> {
     fn pass(&mut self, array: u8, count: usize) -> usize {
         let mut missed = 0;
         let mut from = 0;
-        if self.losses.iter().any(|loss| loss.array == array) {
-            let mut rest = Vec::with_capacity(self.losses.len());
-            for loss in std::mem::take(&mut self.losses) {
-                if loss.array != array {
-                    rest.push(loss);
-                    continue;
-                }
+        if self.loses(array) {
+            let mut losses = std::mem::take(&mut self.losses[usize::from(array)]);
+            for loss in losses.drain(..) {
                 let numbers = &self.with.stream.numbers[from..count];
                 let to = from + numbers.iter().take_while(|&&number| number < loss.number).count();
                 missed = self.part(array, from..to, missed);
                 from = to;
-                lose(self.tlb, loss);
+                lose(self.tlb, usize::from(array), loss.gone);
             }
-            self.losses = rest;
+            self.losses[usize::from(array)] = losses;
         }
         self.part(array, from..count, missed)
     }
@@ -324,7 +328,7 @@ impl<'a> Flow<'a> {
     /// The first `left` accesses through two arrays of one shape, of which a bit of the page picks one; returns how many
     /// missed. `None`: it cannot be done at once, and nothing was.
     fn pass_banks(&mut self, arrays: [u8; 2], shift: u8, left: usize) -> Option<usize> {
-        if !self.vector || self.losses.iter().any(|loss| arrays.contains(&loss.array)) {
+        if !self.vector || arrays.iter().any(|&array| self.loses(array)) {
             return None;
         }
         let listed = |array: &u8| self.forms.get(usize::from(*array)).is_some_and(Option::is_some);
@@ -481,10 +485,10 @@ impl<'a> Flow<'a> {
 }
 
 /// What an array loses when a context has no slot any more.
-fn lose(tlb: &mut Tlb, loss: Loss) {
-    let array = &mut tlb.arrays_mut()[usize::from(loss.array)];
+fn lose(tlb: &mut Tlb, array: usize, gone: Pcid) {
+    let array = &mut tlb.arrays_mut()[array];
     if !array.is_untouched() {
-        let removed = array.remove_context(loss.gone);
+        let removed = array.remove_context(gone);
         tlb.counters_mut().invalidated += removed as u64;
     }
 }

@@ -21,7 +21,7 @@ use crate::hw::tlb::Tlb;
 use crate::hw::{Kind, PageSize, Pcid, Vpn};
 
 /// Shorter calls do not pay for packing the state.
-pub(super) const WORTH_PACKING: usize = 4096;
+pub(in crate::hw) const WORTH_PACKING: usize = 4096;
 /// Accesses sampled for repeats, and how many per thousand of them make the filter pay.
 const SAMPLE: usize = 4096;
 const REPEATS_PER_1000: usize = 150;

@@ -47,6 +47,8 @@ pub(in crate::hw) struct Buffers {
     pub(super) arrays: [u8; BATCH],
     /// By level, then by `3 * size + kind`; empty until it is known. All are of one geometry.
     pub(super) places: Vec<[Place; 9]>,
+    /// Whether accesses of such TLBs can flow, without 1 GiB pages and with; `None` until it is asked.
+    pub(in crate::hw) flows: [Option<bool>; 2],
 }
 
 impl Buffers {
@@ -60,6 +62,7 @@ impl Buffers {
             missed: [false; BATCH],
             arrays: [NOWHERE; BATCH],
             places: Vec::new(),
+            flows: [None; 2],
         })
     }
 }

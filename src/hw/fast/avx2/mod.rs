@@ -178,8 +178,8 @@ pub(super) fn stream_pass(
 ) -> Option<usize> {
     assert!(available());
     let (order, ways) = (array.order(), array.ways());
-    let two = second.map(|(array, shift)| (array.parts_mut(), shift));
-    let banks = wide::Banks { one: array.parts_mut(), two };
+    let two = second.map(|(array, shift)| (array.parts_mut(others), shift));
+    let banks = wide::Banks { one: array.parts_mut(others), two };
     macro_rules! pass {
         ($($loop:tt)+) => {
             // SAFETY: the features are present.

@@ -1,0 +1,43 @@
+//! What follows from the contents of an array and is sooner kept than looked for. It says nothing about equality.
+
+/// Where entries may be: bit `set % 64` where the ways of a set are an order, bit `index % 64` where a way is a place.
+/// It follows from the contents, so it says nothing about equality; whoever does not know sets every bit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Filled(pub(super) u64);
+
+impl Filled {
+    pub(super) const NOTHING: Filled = Filled(0);
+    pub(super) const ANYTHING: Filled = Filled(!0);
+}
+
+impl Default for Filled {
+    fn default() -> Self {
+        Filled::ANYTHING
+    }
+}
+
+impl PartialEq for Filled {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Filled {}
+
+/// Whether an entry may be global: once nobody has looked. It follows from the contents, as [`Filled`] does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MayBeGlobal(pub(super) bool);
+
+impl Default for MayBeGlobal {
+    fn default() -> Self {
+        MayBeGlobal(true)
+    }
+}
+
+impl PartialEq for MayBeGlobal {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for MayBeGlobal {}
