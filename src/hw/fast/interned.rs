@@ -111,6 +111,12 @@ pub(super) fn fits(tlb: &Tlb) -> bool {
         && vectors::available()
 }
 
+/// Whether pages lie in one window.
+pub(super) fn together(vpns: &[u64]) -> bool {
+    let base = vpns.first().copied().unwrap_or(0);
+    vpns.iter().fold(0, |all, &vpn| all | (vpn ^ base)) & Vpn::MASK >> WINDOW << WINDOW == 0
+}
+
 /// Runs `vpns`, all valid, in context `pcid`. `None`: not such a case; nothing has changed.
 ///
 /// Levels decouple as in [`super::flow`]; nothing here is global.
@@ -125,10 +131,7 @@ pub(in crate::hw) fn run(
         return None;
     }
     let base = vpns[0] & Vpn::MASK & !((1 << WINDOW) - 1);
-    if vpns.iter().fold(0, |all, &vpn| all | (vpn ^ base)) & Vpn::MASK >> WINDOW << WINDOW != 0 {
-        return None;
-    }
-    if holds_globals(tlb) {
+    if !together(vpns) || holds_globals(tlb) {
         return None;
     }
     tlb.switch(pcid);

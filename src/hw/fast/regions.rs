@@ -6,10 +6,15 @@
 //! `shift` stay, those that pick sets among them. What a TLB without paging-structure caches does depends on nothing else, so
 //! it does the same; its entries are renamed before and named back after.
 //!
+//! With paging-structure caches a region is what one entry of the highest cached level covers, 2^27 pages: an entry of a level
+//! is then its region's number and the bits below, as a page is, so that two pages share it under their new names if and only
+//! if they did under the old ones. 16 such regions have numbers for [`interned`], more than a process and the kernel have;
+//! five levels of tables with a cache of the fifth are left out.
+//!
 //! A context is a part of a page's name as its region is: the regions of each context have numbers of their own, and all of
 //! them are taken for regions of one context. Where no array has few slots a change of context does nothing but be counted.
 
-use super::{flow, lru};
+use super::{flow, interned, lru};
 use crate::hw::array::{Array, Entry};
 use crate::hw::cpus::Contexts;
 use crate::hw::tlb::Tlb;
@@ -23,6 +28,8 @@ const PIECE: usize = 1 << 16;
 const BITS: u32 = 31;
 /// Bits of a number in a word of the table; above them is the region, its context above 45 bits of a page.
 const NUMBER: u32 = 21;
+/// Bits of the largest region.
+const MOST_SHIFTED: u32 = 27;
 /// Contexts that a region can be told apart by; all bits of a region and its context are never set.
 const MOST_CONTEXTS: usize = 127;
 
@@ -127,31 +134,50 @@ impl Regions {
         Some(())
     }
 
-    /// Renames what an array holds of 4 KiB pages in the known contexts, into `pcid`.
-    fn enter(&mut self, array: &mut Array, pcid: Pcid) -> Option<()> {
+    /// Renames what an array holds of 4 KiB pages in the known contexts, into `pcid`; of each page it has the bits above
+    /// `cut`.
+    fn enter(&mut self, array: &mut Array, pcid: Pcid, cut: u32) -> Option<()> {
         let shift = self.shift;
         rename(array, |entry| {
             let Some(context) = self.context(entry.pcid()) else { return Some(entry) };
-            let word = entry.page() | context;
+            let word = entry.page() << cut | context;
             let page = self.find(word >> shift)? << shift | word & ((1 << shift) - 1);
-            Some(Entry::new(page, PageSize::K4, pcid, false))
+            Some(Entry::new(page >> cut, PageSize::K4, pcid, false))
         })
     }
 
     /// Names it back.
-    fn leave(&self, array: &mut Array, pcid: Pcid) {
+    fn leave(&self, array: &mut Array, pcid: Pcid, cut: u32) {
         let shift = self.shift;
         let back = |entry: Entry| {
             if entry.pcid() != pcid {
                 return Some(entry);
             }
-            let region = self.numbered[(entry.page() >> shift) as usize];
+            let page = entry.page() << cut;
+            let region = self.numbered[(page >> shift) as usize];
             let pcid = self.contexts[(region >> (Vpn::BITS - shift)) as usize];
-            let page = region << shift & Vpn::MASK | entry.page() & ((1 << shift) - 1);
-            Some(Entry::new(page, PageSize::K4, pcid, false))
+            let page = region << shift & Vpn::MASK | page & ((1 << shift) - 1);
+            Some(Entry::new(page >> cut, PageSize::K4, pcid, false))
         };
         rename(array, back).expect("what was named has a region");
     }
+
+    /// Renames all that a TLB holds.
+    fn enter_all(&mut self, tlb: &mut Tlb, pcid: Pcid) -> Option<()> {
+        tlb.arrays_mut().iter_mut().try_for_each(|array| self.enter(array, pcid, 0))?;
+        cached(tlb).try_for_each(|(cut, array)| self.enter(array, pcid, cut))
+    }
+
+    /// Names all of it back.
+    fn leave_all(&self, tlb: &mut Tlb, pcid: Pcid) {
+        tlb.arrays_mut().iter_mut().for_each(|array| self.leave(array, pcid, 0));
+        cached(tlb).for_each(|(cut, array)| self.leave(array, pcid, cut));
+    }
+}
+
+/// The paging-structure caches that there are, and how many low bits of a page the entries of each do not have.
+fn cached(tlb: &mut Tlb) -> impl Iterator<Item = (u32, &mut Array)> {
+    (9..).step_by(9).zip(tlb.psc_mut()).filter(|(_, array)| array.ways() > 0)
 }
 
 /// Renames the entries of 4 KiB pages that are not global.
@@ -187,13 +213,18 @@ pub(in crate::hw) fn run(
     mut levels: Option<&mut [u8]>,
     vector: bool,
 ) -> usize {
-    if vpns.len() < WORTH_RENAMING || !lru::fits(tlb, kind) || flow::holds_globals(tlb) {
+    if vpns.len() < WORTH_RENAMING || flow::holds_globals(tlb) {
         return 0;
     }
-    // Bits that pick sets, or are folded to them.
+    let plain = lru::fits(tlb, kind);
+    let together = matches!(contexts, Contexts::One(_)) && interned::together(vpns);
+    if !plain && (together || !vector || !interned::fits(tlb)) {
+        return 0;
+    }
+    // Bits that pick sets, or are folded to them, and those that the highest cached level of tables has not.
     let picking = tlb.arrays().iter().map(|array| array.fold() + array.sets().next_power_of_two().ilog2());
-    let shift = picking.max().unwrap_or(0).max(9);
-    if shift > 27 {
+    let shift = picking.max().unwrap_or(0).max(if plain { 9 } else { MOST_SHIFTED });
+    if shift > MOST_SHIFTED || cached(tlb).any(|(cut, _)| cut > shift) {
         return 0;
     }
     let mut regions = Regions::new(shift);
@@ -217,7 +248,7 @@ pub(in crate::hw) fn run(
     let mut current = pcid;
     let mut pages = Vec::new();
     let before = tlb.clone();
-    if tlb.arrays_mut().iter_mut().any(|array| regions.enter(array, pcid).is_none()) {
+    if regions.enter_all(tlb, pcid).is_none() {
         *tlb = before;
         return 0;
     }
@@ -264,7 +295,11 @@ pub(in crate::hw) fn run(
             break;
         }
         let out = levels.as_deref_mut().map(|levels| &mut levels[done..done + piece.len()]);
-        let ran = lru::run(tlb, pages, pcid, kind, out, vector);
+        let ran = if plain {
+            lru::run(tlb, pages, pcid, kind, out, vector)
+        } else {
+            interned::run(tlb, pages, pcid, kind, out)
+        };
         if ran.is_none() {
             break;
         }
@@ -276,9 +311,7 @@ pub(in crate::hw) fn run(
         counters.switches += switches;
         current = last;
     }
-    for array in tlb.arrays_mut() {
-        regions.leave(array, pcid);
-    }
+    regions.leave_all(tlb, pcid);
     if current != pcid {
         tlb.set_pcid(current);
     }
@@ -354,6 +387,76 @@ mod tests {
             }
         }
         assert!(passed > 20, "{passed}");
+    }
+
+    #[test]
+    fn regions_of_real_shapes_leave_what_they_leave_one_by_one() {
+        if !crate::hw::vectors::available() {
+            return;
+        }
+        let mut passed = 0;
+        for name in Preset::names() {
+            let preset = Preset::builtin(name).unwrap();
+            let mut expected = Tlb::new(Arc::clone(&preset.geometry));
+            if lru::fits(&expected, Kind::Load) {
+                continue;
+            }
+            let mut renamed = expected.clone();
+            // What is there before: pages of another size, other contexts, some in the very regions.
+            for n in 0..200 {
+                expected.switch(Pcid(n as u16 % 9));
+                let size = if n % 5 == 0 { PageSize::M2 } else { PageSize::K4 };
+                expected.access(Vpn((splitmix64(5, n % 3) & Vpn::MASK) + 9 * n), Kind::Load, size, false);
+            }
+            renamed.clone_from(&expected);
+            // So many places, contexts, and pages that repeat their predecessor.
+            for (part, places, kinds, often) in [(1, 3, 1, 1), (2, 4, 3, 1), (3, 2, 5, 2), (4, 30, 2, 1)] {
+                let vpns: Vec<u64> = (0..70_000 + 8_192)
+                    .map(|n| splitmix64(part, n / often))
+                    .map(|draw| {
+                        let place = splitmix64(5, (draw >> 40) % places) & Vpn::MASK & !0xffff_ffff;
+                        // A few pages often, many in a row of tables, some far in the region.
+                        let page = match draw % 16 {
+                            0 => draw >> 50 << 12,
+                            1..5 => (draw >> 20) % 40_000,
+                            _ => (draw >> 20) % 90,
+                        };
+                        place + page
+                    })
+                    .collect();
+                let pcids: Vec<u16> =
+                    (0..vpns.len() as u64).map(|n| (splitmix64(9, n / 20) % kinds) as u16).collect();
+                for contexts in [Contexts::One(Pcid(part as u16)), Contexts::Each(&pcids)] {
+                    let context = |i: usize| match contexts {
+                        Contexts::One(pcid) => pcid,
+                        Contexts::Each(pcids) => Pcid(pcids[i]),
+                    };
+                    let mut wanted = Vec::new();
+                    for (i, &vpn) in vpns.iter().enumerate() {
+                        expected.switch(context(i));
+                        wanted.push(expected.access(Vpn(vpn), Kind::Load, PageSize::K4, false).level);
+                    }
+                    let before = renamed.clone();
+                    for with_levels in [true, false] {
+                        renamed = before.clone();
+                        let mut levels = vec![9; vpns.len()];
+                        let out = with_levels.then_some(&mut levels[..]);
+                        let done = run(&mut renamed, &vpns, contexts, Kind::Load, out, true);
+                        if part == 1 && interned::fits(&renamed) && matches!(contexts, Contexts::One(_)) {
+                            assert_eq!(done, vpns.len(), "{name}, part {part}");
+                        }
+                        passed += usize::from(done > 0);
+                        for (i, &vpn) in vpns.iter().enumerate().skip(done) {
+                            renamed.switch(context(i));
+                            levels[i] = renamed.access(Vpn(vpn), Kind::Load, PageSize::K4, false).level;
+                        }
+                        assert!(!with_levels || levels == wanted, "{name}, part {part}");
+                        assert!(renamed == expected, "{name}, part {part}");
+                    }
+                }
+            }
+        }
+        assert!(passed > 100, "{passed}");
     }
 
     #[test]
