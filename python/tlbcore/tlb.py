@@ -10,7 +10,7 @@ from __future__ import annotations
 import numbers
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -138,7 +138,7 @@ class Tlb:
         vpn: ArrayLike | None = None,
         pcid: ArrayLike = 0,
         kind: Kind = "load",
-        page_size: int = 4096,
+        page_size: ArrayLike = 4096,
         *,
         address: ArrayLike | None = None,
         cpu: int = 0,
@@ -149,36 +149,18 @@ class Tlb:
         `vpn`, shape (n,), uint64 (any integers are converted): `address >> 12`, whatever the page size. Or
         `address`, shape (n,): byte addresses, as traces have them; kernel addresses may be negative int64.
         `pcid`: one context for all, or shape (n,), uint16; a change of context is a MOV CR3 with NOFLUSH.
-        `kind` is load, store or fetch. `page_size` in bytes: 4096, 2 MiB or 1 GiB. A miss walks the tables
-        and fills every level.
+        `kind` is load, store or fetch. `page_size` in bytes: 4096, 2 MiB or 1 GiB, one for all or
+        shape (n,): how the tables map the page of each access. A miss walks the tables and fills every level.
 
         Contiguous uint64 and int64 arrays are read in place, without a copy, while the interpreter is released.
         Raises `TlbError` for pages of no canonical address, PCIDs above 4095, a page size that no level
         holds, and use from two threads at once; `TypeError` for an array that does not hold integers. A
         refused call changes nothing.
         """
-        if (
-            address is None
-            and type(vpn) is np.ndarray
-            and (vpn.dtype in _WORDS if vpn.strides == _IN_A_ROW else vpn.dtype in _HALVES and vpn.ndim == 1)
-            and type(pcid) is int
-            and 0 <= pcid <= 4095
-            and type(cpu) is int
-            and 0 <= cpu < self._arguments["cpus"]
-            and type(page_size) is int
-            and page_size >= 0
-        ):
-            # As it should be: a call on one page pays for no more looks. A negative page is no valid one, and the
-            # usual path below says so.
-            if len(vpn) > 1:
-                _look_like_pages(vpn)
-            levels = None if counts_only else np.empty(len(vpn), dtype=np.uint8)
-            given = vpn if vpn.dtype is _PAGE else vpn.view(_PAGE) if vpn.itemsize == 8 else vpn.astype(_PAGE)
-            try:
-                return _result(self._state.access(given, pcid, kind, page_size, cpu, levels), levels)
-            except _core.TlbError:
-                if len(vpn) == 0 or int(vpn.min()) >= 0:
-                    raise
+        if address is None:
+            counted = self._state.access_few(vpn, pcid, kind, page_size, cpu, counts_only)
+            if counted is not None:
+                return _result(*counted)
         if (vpn is None) == (address is None):
             raise TypeError("access takes page numbers (vpn) or byte addresses (address=), one of them")
         pages = _pages(vpn) if address is None else _pages_of(address)
@@ -191,10 +173,13 @@ class Tlb:
             contexts = _integers("pcid", pcid, np.dtype(np.uint16), 4095)
         if not _is_whole(cpu, 0, self._arguments["cpus"] - 1):
             raise _core.TlbError(f"cpu must be below {self._arguments['cpus']}: got {cpu}")
-        if not _is_whole(page_size, 0, 1 << 30):
-            raise _core.TlbError(f"page_size must be 4096, 2097152 or 1073741824 bytes: got {page_size}")
+        if np.ndim(page_size) != 0:
+            return self.run(_mapped(pages, contexts, kind, page_size, int(cpu)), counts_only=counts_only)
+        size: Any = page_size
+        if not _is_whole(size, 0, 1 << 30):
+            raise _core.TlbError(f"page_size must be 4096, 2097152 or 1073741824 bytes: got {size}")
         levels = None if counts_only else np.empty(len(pages), dtype=np.uint8)
-        return _result(self._state.access(pages, contexts, kind, int(page_size), int(cpu), levels), levels)
+        return _result(self._state.access(pages, contexts, kind, int(size), int(cpu), levels), levels)
 
     def run(self, events: NDArray[np.void], *, counts_only: bool = False) -> TlbResult:
         """Run events on many CPUs in order, and return what happened, summed over the CPUs.
@@ -282,12 +267,41 @@ class Tlb:
         return sealed(_restored, (type(self), self.__getstate__()))
 
 
+_new = object.__new__
+
+
 def _result(counters: Mapping[str, int], levels: NDArray[np.uint8] | None) -> TlbResult:
     """`TlbResult(counters=counters, levels=levels)`, in a third of the time."""
-    result = object.__new__(TlbResult)
-    result.__dict__["counters"] = counters
-    result.__dict__["levels"] = levels
+    result = _new(TlbResult)
+    fields = result.__dict__
+    fields["counters"] = counters
+    fields["levels"] = levels
     return result
+
+
+def _mapped(
+    pages: NDArray[np.uint64], contexts: int | NDArray[Any], kind: Kind, page_size: ArrayLike, cpu: int
+) -> NDArray[np.void]:
+    """Return accesses to pages of several sizes as events."""
+    sizes = _integers("page_size", page_size, np.dtype(np.int64), 1 << 30)
+    flags = np.zeros(len(sizes), dtype=np.uint8)
+    flags[sizes == 2 << 20] = FLAGS["SIZE_2M"]
+    flags[sizes == 1 << 30] = FLAGS["SIZE_1G"]
+    wrong = (flags == 0) & (sizes != 4096)
+    if wrong.any():
+        index = int(np.argmax(wrong))
+        raise _core.TlbError(
+            f"page_size[{index}] must be 4096, 2097152 or 1073741824 bytes: got {int(sizes[index])}"
+        )
+    if kind not in ("load", "store", "fetch"):
+        raise _core.TlbError(f'kind must be "load", "store" or "fetch": got {kind!r}')
+    for name, given in (("page_size", sizes), ("pcid", contexts)):
+        if not isinstance(given, int) and len(given) != len(pages):
+            raise _core.TlbError(f"{name}: must be as long as vpn ({len(pages)}): got {len(given)}")
+    events = np.zeros(len(pages), dtype=EVENT)
+    events["vpn"], events["pcid"], events["cpu"] = pages, contexts, cpu
+    events["op"], events["flags"] = OPS[kind], flags
+    return events
 
 
 def _restored(data: tuple[type[Tlb], dict[str, Any]]) -> Tlb:
@@ -298,9 +312,6 @@ def _restored(data: tuple[type[Tlb], dict[str, Any]]) -> Tlb:
 
 
 _PAGE = np.dtype(np.uint64)
-_WORDS = (_PAGE, np.dtype(np.int64))
-_HALVES = (np.dtype(np.uint32), np.dtype(np.int32))
-_IN_A_ROW = (8,)
 _VPN_MAX = (1 << 52) - 1
 
 
@@ -382,10 +393,12 @@ def _first_bad(array: NDArray[Any]) -> str:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MissCurve(Result, Mapping[str, NDArray[Any]]):
-    """Exact LRU miss counts: a table with one row per set count and way count.
+    """LRU miss counts, exact or estimated: a table with one row per set count and way count.
 
-    Columns: `sets`, `ways`, `entries` (their product), `misses` (uint64), `miss_ratio`. `accesses` is the
-    number of accesses. `table` is the same as an array of shape (set counts, ways).
+    Columns: `sets`, `ways`, `entries` (their product), `misses` (uint64), `miss_ratio`; from a sample also
+    `miss_ratio_error`, half the width of the 95 % interval, NaN for fewer than `1 / sample` ways. `accesses` is the
+    number of accesses, `sample` the share of the pages that was looked at (1: all, so exact) and `sampled` the number
+    of accesses to them. `table` is `misses` as an array of shape (set counts, ways).
     """
 
     _index = ("sets", "ways")
@@ -394,12 +407,16 @@ class MissCurve(Result, Mapping[str, NDArray[Any]]):
     ways: int
     accesses: int
     table: NDArray[np.uint64]
+    sample: float = 1.0
+    sampled: int | None = None
+    errors: NDArray[np.float64] | None = None
 
     def _tables(self) -> dict[str, Mapping[str, NDArray[Any]]]:
         return {"table": self}
 
     def _about(self) -> dict[str, Any]:
-        return {"accesses": self.accesses, "version": _core.__version__}
+        sampled = {} if self.sampled is None else {"sample": self.sample, "sampled": self.sampled}
+        return {"accesses": self.accesses, **sampled, "version": _core.__version__}
 
     def __getitem__(self, column: str) -> NDArray[Any]:
         sets = np.repeat(np.array(self.sets, dtype=np.uint32), self.ways)
@@ -414,40 +431,55 @@ class MissCurve(Result, Mapping[str, NDArray[Any]]):
             return self.table.ravel()
         if column == "miss_ratio":
             return self.table.ravel() / max(self.accesses, 1)
+        if column == "miss_ratio_error" and self.errors is not None:
+            return self.errors
         raise KeyError(column)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(("sets", "ways", "entries", "misses", "miss_ratio"))
+        exact = ("sets", "ways", "entries", "misses", "miss_ratio")
+        return iter(exact if self.errors is None else (*exact, "miss_ratio_error"))
 
     def __len__(self) -> int:
-        return 5
+        return 5 if self.errors is None else 6
 
 
 @kept
 def miss_curve(
     vpn: ArrayLike | Addresses,
-    sets: int | Sequence[int] = 16,
+    sets: int | Sequence[int] | None = None,
     ways: int = 8,
     pcid: ArrayLike = 0,
     flushes: ArrayLike = (),
+    *,
+    sample: float | None = None,
 ) -> MissCurve:
     """Count the misses of every LRU TLB of 1 to `ways` ways and these set counts, in one pass.
 
     `vpn`, shape (n,): `address >> 12`, read in place if uint64; or what `tlbcore.addresses` returned, of one CPU,
-    which is read in pieces (then without `pcid` and `flushes`). `sets`: powers of two up to 65,536; the
+    which is read in pieces (then without `pcid` and `flushes`). `sets`: powers of two up to 65,536, 16 if left out; the
     index is linear. `ways`: 1 to 1,048,576 (exact, too; beyond 32 a slower loop). `pcid`: one context, or shape
     (n,), uint16: pages of different contexts are different pages. `flushes`, shape (m,), rising: a full flush
     before the access of each of these numbers. One level, as an exact TLB of that shape would count: LRU is a
     stack algorithm (Mattson et al. 1970, Hill and Smith 1989).
 
-    Raises `TlbError` for values out of range, naming field and index; `TypeError` for arrays that do not
-    hold integers.
+    With `sample`, above 0 and below 1, that share of the pages is looked at, chosen by a hash (SHARDS, Waldspurger et
+    al., FAST 2015), and the curve of one set is estimated, with its error: from how the curves differ in which one of
+    eight groups of the sampled pages is left out (the jackknife). Fewer than `1 / sample` ways are not resolved.
+
+    Raises `TlbError` for values out of range, naming field and index, for a sample of several sets, and for one
+    that took too few pages to say how uncertain it is; `TypeError` for arrays that do not hold integers.
 
     >>> import numpy as np
     >>> curve = miss_curve(np.array([1, 2, 1, 2], dtype=np.uint64), sets=1, ways=2)
     >>> curve["misses"]
     array([4, 2], dtype=uint64)
     """
+    if sample is not None:
+        sample = _share(sample)
+        if sets is not None and list(np.atleast_1d(sets)) != [1]:
+            raise _core.TlbError(f"sets must be 1 with sample, as a set holds few sampled pages: got {sets}")
+    if sets is None:
+        sets = 16 if sample is None else 1
     counts = _integers("sets", [sets] if isinstance(sets, int) else sets, np.dtype(np.uint32), (1 << 32) - 1)
     marks = _integers("flushes", flushes, np.dtype(np.uint64), (1 << 63) - 1)
     contexts = None
@@ -457,11 +489,14 @@ def miss_curve(
         raise _core.TlbError(f"ways must be a whole number from 1 to 1048576: got {ways}")
     from tlbcore.address_traces import Addresses, curve_pages
 
+    if isinstance(vpn, Addresses) and (np.ndim(pcid) != 0 or pcid != 0 or len(marks)):
+        raise TypeError(
+            "an address trace has one context and no flushes: pass pages (vpn) with pcid or flushes"
+        )
+    if sample is not None:
+        pieces = curve_pages(vpn) if isinstance(vpn, Addresses) else [_integers("vpn", vpn, _PAGE, _VPN_MAX)]
+        return _sampled(pieces, int(ways), contexts, marks, sample)
     if isinstance(vpn, Addresses):
-        if np.ndim(pcid) != 0 or pcid != 0 or len(marks):
-            raise TypeError(
-                "an address trace has one context and no flushes: pass pages (vpn) with pcid or flushes"
-            )
         counter = _core.MissCounter(counts.tolist(), int(ways))
         for piece in curve_pages(vpn):
             counter.feed(piece)
@@ -473,3 +508,47 @@ def miss_curve(
     table = np.array(misses, dtype=np.uint64)
     table.flags.writeable = False
     return MissCurve(sets=tuple(counts.tolist()), ways=int(ways), accesses=accesses, table=table)
+
+
+def _share(sample: Any) -> float:
+    share = float(sample) if isinstance(sample, numbers.Real) and not isinstance(sample, bool) else np.nan
+    if not 0 < share < 1:
+        raise _core.TlbError(f"sample must be a number above 0 and below 1: got {sample}")
+    return share
+
+
+def _sampled(
+    pieces: Iterable[NDArray[np.uint64]],
+    ways: int,
+    contexts: NDArray[np.uint16] | None,
+    marks: NDArray[np.uint64],
+    sample: float,
+) -> MissCurve:
+    from tlbcore._input.sampled import Sample
+
+    taken = Sample(sample, ways)
+    for pages in pieces:
+        # What `sample` leaves out is checked as well, and as without it.
+        if len(pages) and int(pages.max()) >> 45:
+            _core.miss_curve(pages, contexts, marks, [1], 1)
+        whose: NDArray[np.uint64] | None = None
+        if contexts is not None or len(marks):
+            if contexts is not None and len(contexts) != len(pages):
+                raise _core.TlbError(f"pcid: must be as long as vpn ({len(pages)}): got {len(contexts)}")
+            # After a full flush every page is one that was never there.
+            epochs = np.searchsorted(marks, np.arange(len(pages), dtype=np.uint64), side="right")
+            whose = epochs.astype(np.uint64) << np.uint64(12)
+            if contexts is not None:
+                whose |= contexts
+        taken.feed(pages, whose)
+    if not taken.tells:
+        raise _core.TlbError(
+            f"sample: {sample:g} takes {taken.sampled} of {taken.references} accesses, of too few pages to say how"
+            " uncertain the curve is: take a greater one"
+        )
+    misses, errors = taken.curve()
+    misses.flags.writeable = errors.flags.writeable = False
+    return MissCurve(
+        sets=(1,), ways=ways, accesses=taken.references, table=misses.reshape(1, -1),
+        sample=sample, sampled=taken.sampled, errors=errors,
+    )  # fmt: skip

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use numpy::{PyArray1, PyReadonlyArray1, PyReadwriteArray1};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBytes, PyDict, PyInt, PyString};
 
 use super::errors::TlbError as PyTlbError;
+use super::few::few_pages;
 use crate::hw::cpus::{Contexts, Cpus};
 use crate::hw::curve::{Growing, Question, Running};
 use crate::hw::event::{EVENT_BYTES, OPS};
@@ -20,7 +21,7 @@ const BLOCK: usize = 1 << 22;
 /// So many events are looked at before the first one runs.
 const FEW_EVENTS: usize = 1 << 14;
 /// Fewer accesses are over before the interpreter could be released and taken again.
-const BRIEF: usize = 256;
+pub(super) const BRIEF: usize = 256;
 
 fn preset(machine: &str, text: Option<&str>) -> PyResult<Arc<Preset>> {
     Ok(match text {
@@ -238,6 +239,9 @@ impl TlbState {
     }
 }
 
+/// Counts under their names, and the level that answered each access if asked for.
+type Counted<'py> = (Bound<'py, PyDict>, Option<Bound<'py, PyArray1<u8>>>);
+
 /// The size and kind that Python named.
 fn shape_of(page_size: u64, kind: &str) -> PyResult<(PageSize, Kind)> {
     let size = PageSize::from_bytes(page_size)?;
@@ -332,6 +336,43 @@ impl TlbState {
             py.check_signals()?;
         }
         self.table(py, &cpus.counters().since(&before))
+    }
+
+    /// Few accesses, as they mostly come: one array of integers in a row, one context. Returns their counts and, if wanted,
+    /// the levels; `None`, with nothing changed, for all else and for what is to be refused: [`TlbState::access`] says why.
+    #[allow(clippy::too_many_arguments)] // one Python call
+    fn access_few<'py>(
+        &self,
+        py: Python<'py>,
+        vpn: &Bound<'py, PyAny>,
+        pcid: &Bound<'py, PyAny>,
+        kind: &str,
+        page_size: &Bound<'py, PyAny>,
+        cpu: &Bound<'py, PyAny>,
+        counts_only: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Counted<'py>>> {
+        let counts_only = counts_only.is_truthy()?;
+        let number = |given: &Bound<'py, PyAny>| given.cast_exact::<PyInt>().ok()?.extract::<u64>().ok();
+        let (Some(pcid), Some(page_size), Some(cpu)) = (number(pcid), number(page_size), number(cpu)) else {
+            return Ok(None);
+        };
+        let (Ok(pcid), Ok((size, kind))) = (Pcid::new(pcid), shape_of(page_size, kind)) else {
+            return Ok(None);
+        };
+        let Some(few) = few_pages(vpn) else { return Ok(None) };
+        let (vpns, count, cpu) = (few.pages(), few.pages().len(), cpu as usize);
+        let mut cpus = self.borrow()?;
+        if cpus.check_access(cpu, vpns, Contexts::One(pcid), kind, size).is_err() {
+            return Ok(None);
+        }
+        let mut levels = [0; BRIEF];
+        let out = (!counts_only).then_some(&mut levels[..count]);
+        let before = cpus.tlbs()[cpu].counters().clone();
+        if cpus.access(cpu, vpns, Contexts::One(pcid), kind, size, out, 0).is_err() {
+            return Ok(None);
+        }
+        let counted = self.table(py, &cpus.tlbs()[cpu].counters().since(&before))?;
+        Ok(Some((counted, (!counts_only).then(|| PyArray1::from_slice(py, &levels[..count])))))
     }
 
     /// Events on many CPUs, as bytes; returns the counts of this call.

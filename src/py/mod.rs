@@ -10,6 +10,7 @@ mod binary;
 mod calibrate;
 mod check;
 mod errors;
+mod few;
 mod hw;
 mod perfetto;
 mod policy;

@@ -390,3 +390,108 @@ def test_a_masked_array_is_refused(field: str):
         del given["vpn"]
     with pytest.raises(tc.TlbError, match=f"{field} must hold a value everywhere"):
         tc.Tlb(PEERS).access(**given)
+
+
+def test_a_short_call_is_the_same_however_its_pages_come():
+    rng = np.random.default_rng(7)
+    for machine in (PEERS, "skylake-sp", "zen4-epyc"):
+        tlbs = {}
+        for call in range(60):
+            count = int(rng.choice([0, 1, 2, 7, 8, 64, 255, 256, 257]))
+            pages = rng.integers(0, 3000, count, dtype=np.uint64)
+            pcid, kind = int(rng.integers(0, 3)), ("load", "store", "fetch")[rng.integers(0, 3)]
+            forms = {kind: pages.astype(kind) for kind in ("u8", "i8", "u4", "i4", "u2", ">u8", ">i4")}
+            forms["strided"] = np.repeat(pages, 2)[::2]
+            forms["list"] = pages.tolist()
+            forms["subclass"] = pages.view(np.memmap)
+            forms["plain"] = pages
+            for name, form in forms.items():
+                tlb = tlbs.setdefault(name, tc.Tlb(machine))
+                contexts = np.int16(pcid) if name == "i8" else pcid
+                result = tlb.access(form, contexts, kind, np.int64(4096) if name == "u4" else 4096)
+                counted = tlbs.setdefault("counts", tc.Tlb(machine))
+                if name == "plain":
+                    counts = counted.access(form, pcid, kind, counts_only=1)
+                    assert counts.levels is None
+                    assert counts.counters == result.counters
+                    assert sum(result.levels == 0) == result.counters["l1_hits"]
+                    assert result.levels.dtype == np.uint8
+            for name, tlb in tlbs.items():
+                assert tlb == tlbs["plain"], (machine, call, name)
+
+
+def test_a_short_call_is_refused_as_a_long_one():
+    for count in (2, 300):
+        pages = np.full(count, 5, dtype=np.int64)
+        tlb = tc.Tlb("peers-64x4-1536x12", cpus=2)
+        for arguments, said in (
+            ({"pcid": 4096}, "4096"),
+            ({"pcid": -1}, "-1"),
+            ({"cpu": 2}, "cpu must be below 2: got 2"),
+            ({"page_size": -4096}, "page_size .*-4096"),
+            ({"page_size": 1 << 30}, "1 ?G"),
+            ({"kind": "read"}, "read"),
+        ):
+            with pytest.raises(tc.TlbError, match=said):
+                tlb.access(pages, **arguments)
+        pages[1] = -1
+        with pytest.raises(tc.TlbError, match=r"vpn\[1\] must be between 0 and \d+: got -1"):
+            tlb.access(pages)
+        assert tlb == tc.Tlb("peers-64x4-1536x12", cpus=2)
+        with pytest.warns(UserWarning, match="byte addresses"):
+            tlb.access((np.arange(count, dtype=np.uint64) + 99) << np.uint64(12))
+
+
+def test_pages_of_several_sizes_by_array_are_those_accesses_one_by_one():
+    rng = np.random.default_rng(21)
+    for machine in ("skylake-sp", "sapphire-rapids", "zen4-epyc"):
+        for kind in ("load", "fetch"):
+            regions = rng.integers(0, 40, 3000, dtype=np.uint64)
+            sizes = np.array([4096, 2 << 20, 1 << 30])[(regions % np.uint64(3)).astype(int)]
+            pages = (regions << np.uint64(18)) + rng.integers(0, 600, 3000, dtype=np.uint64)
+            pcid = np.repeat(rng.integers(0, 3, 300, dtype=np.uint16), 10)
+            slow, levels = tc.Tlb(machine, cpus=2), []
+            for page, context, size in zip(pages, pcid, sizes, strict=True):
+                levels += slow.access([page], int(context), kind, int(size), cpu=1).levels.tolist()
+            found = tc.Tlb(machine, cpus=2)
+            result = found.access(pages, pcid, kind, sizes, cpu=1)
+            assert result.levels.tolist() == levels
+            assert found == slow
+            assert result.counters == slow.counters
+            again = tc.Tlb(machine, cpus=2)
+            counted = again.access(
+                address=pages << np.uint64(12),
+                pcid=pcid,
+                kind=kind,
+                page_size=sizes.tolist(),
+                cpu=1,
+                counts_only=True,
+            )
+            assert counted.levels is None
+            assert again == slow
+    one = tc.Tlb("skylake-sp")
+    one.access([1, 2], 7, "store", [4096, 4096])
+    same = tc.Tlb("skylake-sp")
+    same.access([1, 2], 7, "store")
+    assert one == same
+
+
+def test_page_sizes_that_are_none_are_refused():
+    tlb = tc.Tlb("peers-64x4-1536x12")
+    for arguments, said in (
+        ({"page_size": [4096, 8192]}, r"page_size\[1\] must be 4096, 2097152 or 1073741824 bytes: got 8192"),
+        ({"page_size": [4096]}, r"page_size: must be as long as vpn .2.: got 1"),
+        ({"page_size": [4096, 4096], "pcid": [1]}, r"pcid: must be as long as vpn .2.: got 1"),
+        ({"page_size": [4096, -4096]}, "page_size.*-4096"),
+        ({"page_size": [[4096, 4096]]}, "page_size must have one dimension"),
+        ({"page_size": [4096, 2 << 20]}, "2M"),
+        ({"page_size": [4096, 4096], "kind": "read"}, 'kind must be "load", "store" or "fetch": got .read.'),
+        ({"page_size": [4096, 4096], "cpu": 1}, "cpu must be below 1: got 1"),
+    ):
+        with pytest.raises(tc.TlbError, match=said):
+            tlb.access([1, 2], **arguments)
+    with pytest.raises(TypeError, match="page_size must hold integers"):
+        tlb.access([1, 2], page_size=[4096.0, 4096.0])
+    with pytest.raises(tc.TlbError, match=r"vpn\[1\]"):
+        tlb.access(np.array([1, 1 << 50], dtype=np.uint64), page_size=[4096, 4096])
+    assert tlb == tc.Tlb("peers-64x4-1536x12")
