@@ -110,7 +110,10 @@ COMMANDS: dict[str, tuple[str, list[list[str]]]] = {
     "machines": ("The CPU presets.", [["machines"]]),
     "miss-curve": (
         "Misses of an address trace in every LRU TLB up to so many ways.",
-        [["miss-curve", f"{DATA}/addresses/walk.lackey.txt.xz", "--sets", "32", "--ways", "3"]],
+        [
+            ["miss-curve", f"{DATA}/addresses/walk.lackey.txt.xz", "--sets", "32", "--ways", "3"],
+            ["miss-curve", f"{DATA}/addresses/walk.lackey.txt.xz", "--ways", "9", "--sample", "0.5"],
+        ],
     ),
     "necessary": ("Which ops of a policy are needed.", [["check", "--necessary", "coalesce-v7-fixed"]]),
     "policies": ("The built-in policies.", [["policy", "list"]]),

@@ -21,9 +21,21 @@ def miss_curve(axes: Axes, curve: MissCurve) -> Axes:
         rows = curve["sets"] == sets
         look = _canvas.series(i)
         axes.plot(curve["sets"][rows] * curve["ways"][rows], curve["misses"][rows], label=str(sets), **look)
+    how = "exact"
+    if curve.errors is not None:
+        how = f"from {curve.sample:g} of the pages"
+        spread = curve.errors * curve.accesses
+        axes.fill_between(
+            curve["entries"],
+            curve["misses"] - spread,
+            curve["misses"] + spread,
+            alpha=0.2,
+            lw=0,
+            label="95 %",
+        )
     axes.set_xscale("log", base=2)
     axes.set_xlabel("entries (sets times ways)")
-    axes.set_ylabel(f"misses of {curve.accesses:,} accesses\n(LRU, exact)")
+    axes.set_ylabel(f"misses of {curve.accesses:,} accesses\n(LRU, {how})")
     axes.legend(title="sets")
     return axes
 
