@@ -155,4 +155,6 @@ def test_the_command_line_samples_and_takes_many_ways(tmp_path):
     assert rows[-1][1] == "8192"
     assert len(rows) < 60
     shown = run("miss-curve", str(trace), "--ways", "8192", "--sample", "0.1").stdout
-    assert f"LRU estimated from {curve.sampled} of them (0.1 of the pages; error: 95 %)" in " ".join(shown.split())
+    assert f"LRU estimated from {curve.sampled} of them (0.1 of the pages; error: 95 %)" in " ".join(
+        shown.split()
+    )
