@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import subprocess
@@ -198,3 +199,77 @@ def test_a_text_that_came_from_no_file_says_so() -> None:
         tc.PolicyError, match=r'3:12: "\.\./lib/base\.policy" is a file .* was read from none'
     ):
         tc.Policy(text=MINE)
+
+
+# -- elsewhere -----------------------------------------------------------------------------------------------------
+
+RECORDING = Path(__file__).parents[1] / "data" / "p4.w7.trace.txt.xz"
+
+
+def tlbcore(folder: Path, *arguments: str, status: int = 0) -> str:
+    run = subprocess.run(
+        [sys.executable, "-m", "tlbcore", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == status, run.stderr
+    return run.stdout
+
+
+def test_a_recording_is_replayed_under_it(folder: Path) -> None:
+    policies = [word for name in ("coalesce-v7", "own/mine.policy") for word in ("--policy", name)]
+    said = tlbcore(folder, "replay", str(RECORDING), *policies, "--json")
+    built_in, mine = json.loads(said)["policies"]
+    assert (mine["policy"], mine["deferred"]) == ("mine", built_in["deferred"])
+    assert mine["deferred"]["low"] > 200
+    # One that is based on a policy that interrupts everybody defers nothing.
+    always = BASE.replace("based on coalesce-v7", "based on ipi").replace("coalesce\n", "ct_enter\n", 1)
+    always = always.replace("  kernel_cr3_loaded = 1\n", "")
+    (folder / "lib" / "base.policy").write_text(always, encoding="utf-8")
+    said = tlbcore(folder, "replay", str(RECORDING), "--policy", "own/mine.policy", "--json")
+    assert json.loads(said)["policies"][0]["deferred"] == {"low": 0, "high": 0}
+
+
+def test_the_command_line_compares_it(folder: Path) -> None:
+    scenario = ["--scenario", "syscall-heavy", "--duration", "0.002"]
+    policies = [word for name in ("lib/base.policy", "own/mine.policy") for word in ("--policy", name)]
+    by_file = json.loads(tlbcore(folder, "compare", *scenario, *policies, "--json"))
+    mine = tc.Policy.read(folder / "own/mine.policy")
+    load = tc.scenarios.syscall_heavy(duration_s=0.002)
+    by_text = tc.compare(load, policies=[folder / "lib/base.policy", mine])
+    assert by_file["table"]["policy"][::3] == ["base", "mine"]
+    means = [by_file["table"]["syscall_mean_ns"][at] for at in (0, 3)]
+    assert means == [float(by_text.table["syscall_mean_ns"][at]) for at in (0, 3)]
+    assert means[1] < means[0], "a fence less"
+
+
+def test_a_new_litmus_test_may_be_based_on_it(folder: Path) -> None:
+    """A file from `tlbcore new litmus`, in another folder than where it is run."""
+    tlbcore(folder, "new", "litmus", "mine", "--folder", "own")
+    file = folder / "own" / "mine.litmus"
+    assert "1 as stated" in tlbcore(folder, "litmus", "own/mine.litmus")
+    lines = file.read_text(encoding="utf-8").splitlines()
+    file.write_text("\n".join([lines[0], '  based on "../lib/base.policy"', *lines[1:]]), encoding="utf-8")
+    assert "1 as stated" in tlbcore(folder, "litmus", "own/mine.litmus")
+    # Its columns run sections of the base.
+    column = 'litmus runs\n  verdict "forbidden"\n  exists "x == 1"\n  based on "../lib/base.policy"\n'
+    column += "  var x : 1 bit, shared\n\ncpu 0\n  coalesce\n  if kernel_cr3_loaded == 0\n    x = 1\n"
+    file.write_text(column, encoding="utf-8")
+    assert "1 as stated" in tlbcore(folder, "litmus", "own/mine.litmus")
+    (folder / "lib" / "base.policy").write_text(BASE.replace("= 1", "= 0"), encoding="utf-8")
+    assert "allowed" in tlbcore(folder, "litmus", "own/mine.litmus", status=1)
+
+
+def test_a_sweep_takes_up_the_points_of_the_same_text_and_of_no_other(folder: Path) -> None:
+    mine, out = folder / "own" / "mine.policy", folder / "out"
+    asked = {"replications": 1, "out": out}
+    load = tc.scenarios.syscall_heavy(duration_s=0.001)
+    first = tc.sweep(load, {"cpus": [4]}, policies=[mine], **asked)
+    assert str(first.table["policy"][0]) == f"mine@{tc.Policy.read(mine).digest[:8]}"
+    parts = sorted(out.rglob("*.parquet"))
+    again = tc.sweep(load, {"cpus": [4]}, policies=[mine], **asked)
+    assert sorted(out.rglob("*.parquet")) == parts, "nothing is computed twice"
+    assert again.table["policy"].tolist() == first.table["policy"].tolist()
+    (folder / "lib" / "base.policy").write_text(BASE.replace("    fence\n", ""), encoding="utf-8")
+    assert tc.Policy.read(mine).digest[:8] != str(first.table["policy"][0])[5:], "the base is part of it"
+    other = tc.sweep(load, {"cpus": [4]}, policies=[mine], **asked)
+    assert sorted(out.rglob("*.parquet")) != parts, "another base is computed anew"
+    assert str(other.table["policy"][0]) == f"mine@{tc.Policy.read(mine).digest[:8]}"
