@@ -56,6 +56,33 @@ def test_a_broadcast_takes_what_its_ops_take(pages: int) -> None:
     assert mean_ps(run) == pytest.approx(sum(ps), abs=len(ps))
 
 
+def test_page_tables_by_rcu_cost_the_broadcast_and_spare_an_interrupt_of_everybody() -> None:
+    """The grace period is nobody's wait; `call_rcu` and its callback are *not recorded*, and the page says so."""
+    unmap = scenarios.tasks(
+        [{"do": "unmap", "pages": 4, "tables": True}], on=(0,), rate_hz=500, shared=True, also_on=(1,)
+    )
+    load = tc.Scenario(
+        name="frees", duration_s=0.02, cpus=4, isolated="2-3", actors=(scenarios.spin("isolated"), unmap)
+    )
+    waits = "\nflush_mm_tables\n  let mm = mm to flush\n  table range = none\n  request range\n"
+    waits += "  flush_tlb_mm_range_freed\n  promise range\n  sync_table_free\n  free table range\n"
+    by_ipi = tc.Policy(
+        text='policy by-ipi\n  "Waits for GUP-fast."\n  based on tables-by-rcu\n  needs invlpgb\n' + waits
+    )
+    policies = ["invlpgb", "tables-by-rcu", "tables-at-once", by_ipi]
+    found = tc.compare(load, machine=AMD, kernel=BROADCAST, policies=policies)
+    requests = {run.total("user_flush_requests") for run in found.results}
+    assert len(requests) == 1
+    (each,) = requests
+    assert each > 5
+    cost = [mean_ps(run) for run in found.results]
+    assert cost[0] == cost[1] == cost[2] <= cost[3]
+    assert [run.total("calls_queued") for run in found.results] == [0, 0, 0, 3 * each]
+    text = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text(encoding="utf-8")
+    assert "`call_rcu` and its callback take is *not recorded*" in text
+    assert any("not recorded" in limit for limit in tc.policies["tables-by-rcu"].limits)
+
+
 def test_a_broadcast_beyond_the_ceiling_empties_every_cpu_that_runs_the_process() -> None:
     def run(pages: int, detail: str) -> tc.SimResult:
         load = shootdowns(cpus=4, isolated="2-3", rate_hz=200, duration_s=0.1, pages=pages)
