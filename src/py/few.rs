@@ -3,14 +3,15 @@
 use numpy::{Element, PyArray1, PyArrayDescrMethods, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
-use super::hw::BRIEF;
+/// Copies of so many are cheap, and others wait for the interpreter a tenth of a millisecond.
+const MOST: usize = 1 << 14;
 
-/// The pages of a call that is over sooner than arrays are borrowed.
+/// The pages of a call that is over soon.
 #[derive(Debug)]
 pub(super) enum Few {
     /// One.
     One(u64),
-    /// Up to [`BRIEF`].
+    /// Up to [`MOST`].
     Some(Vec<u64>),
 }
 
@@ -28,7 +29,7 @@ impl Few {
 /// noticed where pages are looked at.
 pub(super) fn few_pages(vpn: &Bound<'_, PyAny>) -> Option<Few> {
     let array = vpn.cast_exact::<PyUntypedArray>().ok()?;
-    if array.ndim() != 1 || array.len() > BRIEF || !array.is_c_contiguous() {
+    if array.ndim() != 1 || array.len() > MOST || !array.is_c_contiguous() {
         return None;
     }
     let kind = array.dtype();

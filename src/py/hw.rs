@@ -21,7 +21,7 @@ const BLOCK: usize = 1 << 22;
 /// So many events are looked at before the first one runs.
 const FEW_EVENTS: usize = 1 << 14;
 /// Fewer accesses are over before the interpreter could be released and taken again.
-pub(super) const BRIEF: usize = 256;
+const BRIEF: usize = 256;
 
 fn preset(machine: &str, text: Option<&str>) -> PyResult<Arc<Preset>> {
     Ok(match text {
@@ -365,14 +365,20 @@ impl TlbState {
         if cpus.check_access(cpu, vpns, Contexts::One(pcid), kind, size).is_err() {
             return Ok(None);
         }
-        let mut levels = [0; BRIEF];
-        let out = (!counts_only).then_some(&mut levels[..count]);
+        let (mut brief, mut longer) = ([0; BRIEF], Vec::new());
+        let levels = if counts_only || count <= BRIEF {
+            &mut brief[..count.min(BRIEF)]
+        } else {
+            longer.resize(count, 0);
+            &mut longer[..]
+        };
+        let out = (!counts_only).then_some(&mut *levels);
         let before = cpus.tlbs()[cpu].counters().clone();
         if cpus.access(cpu, vpns, Contexts::One(pcid), kind, size, out, 0).is_err() {
             return Ok(None);
         }
         let counted = self.table(py, &cpus.tlbs()[cpu].counters().since(&before))?;
-        Ok(Some((counted, (!counts_only).then(|| PyArray1::from_slice(py, &levels[..count])))))
+        Ok(Some((counted, (!counts_only).then(|| PyArray1::from_slice(py, levels)))))
     }
 
     /// Events on many CPUs, as bytes; returns the counts of this call.
