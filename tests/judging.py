@@ -180,13 +180,14 @@ def of_python(file: str, numbers: int, seconds: float) -> dict[str, list]:
     return hooks.tests
 
 
-def of_rust(name: str, numbers: int, binary: str) -> dict[str, list]:
-    """Run a test of the crate and return the same."""
+def of_rust(test: str, numbers: int) -> dict[str, list]:
+    """Run a test of the crate, named by its program and its name, and return the same."""
     path = WORK / f"reached.{os.getpid()}"
     path.write_bytes(bytes(numbers))
     start = time.monotonic()
+    program, name = test.split(" ")
     done = subprocess.run(
-        [binary, "--exact", name],
+        [program, "--exact", name],
         env={**os.environ, "TLBCORE_REACHED": str(path)},
         capture_output=True,
         check=False,
@@ -194,7 +195,7 @@ def of_rust(name: str, numbers: int, binary: str) -> dict[str, list]:
     took = time.monotonic() - start
     found = [number for number, byte in enumerate(path.read_bytes()) if byte]
     path.unlink()
-    return {name: [took, found]} if done.returncode == 0 else {}
+    return {test: [took, found]} if done.returncode == 0 else {}
 
 
 def choose(number: int) -> None:
@@ -260,20 +261,25 @@ def growing(names: list[str]) -> Iterator[list[str]]:
         yield [name]
 
 
+def listed(program: str) -> list[str]:
+    """Return the names of the tests in a test program."""
+    told = subprocess.run(
+        [program, "--list", "--format", "terse"], capture_output=True, text=True, check=True
+    ).stdout
+    return re.findall(r"^(.+): test$", told, re.MULTILINE)
+
+
 def by_the_crate(plan: dict, numbers: int, at_once: int) -> Iterator[tuple[dict, str, bool]]:
     """Yield each mutant, what the crate's own tests say of it, and whether one reaches it."""
-    binary, seconds = plan["binary"], plan["seconds"]
-    listed = subprocess.run(
-        [binary, "--list", "--format", "terse"], capture_output=True, text=True, check=True
-    ).stdout
-    names = re.findall(r"^(.+): test$", listed, re.MULTILINE)
-    kept, built = WORK / "crate.json", Path(binary).stat().st_mtime
+    programs, seconds = plan["programs"], plan["seconds"]
+    names = [f"{program} {name}" for program in programs for name in listed(program)]
+    kept, built = WORK / "crate.json", [Path(program).stat().st_mtime for program in programs]
     tests: dict[str, list] = {}
     if kept.exists() and (before := json.loads(kept.read_text()))["built"] == built:
         tests = before["tests"]
     else:
         for _, found in in_children(
-            names, lambda name: of_rust(name, numbers, binary), at_once, lambda _: 10 + 2 * seconds
+            names, lambda name: of_rust(name, numbers), at_once, lambda _: 10 + 2 * seconds
         ):
             tests.update(found or {})
         kept.write_text(json.dumps({"built": built, "tests": tests}))
@@ -287,9 +293,11 @@ def by_the_crate(plan: dict, numbers: int, at_once: int) -> Iterator[tuple[dict,
         for group in growing(
             [name for name, _ in chosen]
         ):  # a run of several goes on after the first that fails
-            command = [binary, "--exact", "--test-threads=1", *group]
-            if subprocess.run(command, env=more, check=False).returncode:
-                return "noticed by the crate"
+            for program in programs:
+                here = [name.removeprefix(f"{program} ") for name in group if name.startswith(f"{program} ")]
+                command = [program, "--exact", "--test-threads=1", *here]
+                if here and subprocess.run(command, env=more, check=False).returncode:
+                    return "noticed by the crate"
         return "survives"
 
     def limit(m: dict) -> float:

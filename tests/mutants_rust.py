@@ -170,8 +170,8 @@ def errors(messages: list[dict]) -> Iterator[tuple[str, list[tuple[str, int, int
 
 def built(
     drawn: list[Drawn], count: int, root: Path, tree: Path, command: list[str]
-) -> tuple[list[Drawn], Path]:
-    """Return `count` mutants of each module that compile, and what was built of them."""
+) -> tuple[list[Drawn], list[str]]:
+    """Return `count` mutants of each module that compile, and what was built of them: test programs, or the library."""
     left = drawn
     while True:
         taken: dict[str, int] = {}
@@ -194,8 +194,10 @@ def built(
             raise SystemExit("\n".join(text for *_, text in errors(messages)))
         say(f"{len(wrong)} mutants do not compile")
         left = [d for d in left if d.number not in wrong]
-    made = [m for m in messages if m["reason"] == "compiler-artifact" and m["target"]["name"] == "tlbcore"]
-    return now, Path(next(f for m in made[-1:] for f in [m.get("executable"), *m["filenames"]] if f))
+    made = [m for m in messages if m["reason"] == "compiler-artifact"]
+    programs = [m["executable"] for m in made if m["executable"] and m["profile"]["test"]]
+    libraries = [m["filenames"][0] for m in made if m["target"]["name"] == "tlbcore"]
+    return now, programs or libraries[-1:]
 
 
 # --- the whole ---
@@ -243,12 +245,12 @@ def main() -> int:
     for number, d in enumerate(drawn, 1):
         d.number = number
     copy_tree()
-    tests = ["test", "--no-run", "--lib", "--profile", "quick"]
-    some, binary = built(drawn, asked.count, ROOT, TREE, tests)
+    tests = ["test", "--no-run", "--lib", "--test", "*", "--profile", "quick"]
+    some, programs = built(drawn, asked.count, ROOT, TREE, tests)
     some, library = built(
         some, asked.count, ROOT, TREE, ["build", "--lib", "--profile", "quick", "--features", "python"]
     )
-    shutil.copy(library, TREE / "python" / "tlbcore" / "_core.abi3.so")
+    shutil.copy(library[0], TREE / "python" / "tlbcore" / "_core.abi3.so")
     taken: dict[str, int] = {}
     rows = []
     for d in some:
@@ -277,7 +279,7 @@ def main() -> int:
         "mutants": [row for row in rows if row["key"] not in noticed],
         "numbers": len(drawn) + 1,
         "seconds": asked.seconds,
-        "binary": str(binary),
+        "programs": programs,
         "files": asked.files,
     }
     (WORK / "plan.json").write_text(json.dumps(plan))

@@ -71,3 +71,22 @@ def test_a_mode_that_changed_just_before_is_not_sure(tmp_path: Path):
     assert tc.read_trace(path, isolated="2").calls["mode_sure"].tolist() == [False]
     path.write_text(line(0.999997, "user_enter: ", flags=".....") + call("ipi_mb", "x"))
     assert tc.read_trace(path, isolated="2").calls["mode_sure"].tolist() == [True]
+
+
+@pytest.mark.parametrize("runs_it", [False, True])
+@pytest.mark.parametrize("higher", [False, True])
+def test_a_flush_is_queued_by_its_probe_for_no_cpu_that_has_recorded_nothing(
+    tmp_path: Path, higher: bool, runs_it: bool
+):
+    """CPU 2 has no event before the flush of all CPUs; whether CPU 3 has one says nothing of CPU 2."""
+    text = line(0.5, "sched_wakeup: comm=y pid=7 prio=120 target_cpu=003", cpu=3) if higher else ""
+    text += line(1.0, "flush_tlb_all: (flush_tlb_all+0x0/0x30)", cpu=0, task="x-9", flags=".....")
+    ran = line(1.000021, "do_flush_tlb_all: (do_flush_tlb_all+0x0/0x30)") if runs_it else ""
+    text += line(1.00002, "call_function_entry: vector=251") + ran
+    text += line(1.00003, "call_function_exit: vector=251")
+    path = tmp_path / "trace.txt"
+    path.write_text(text)
+    calls = tc.read_trace(path, isolated="2").calls
+
+    expected = (["do_flush_tlb_all"], [0], [1.0]) if runs_it else ([], [], [])
+    assert tuple(calls[of].tolist() for of in ("function", "sender_cpu", "queued_s")) == expected

@@ -82,11 +82,13 @@ impl Analysis {
         }
         self.broadcasts.push_back(Broadcast { op, func, done: vec![e.cpu] });
         for target in 0..self.cpus.len() as u32 {
+            // Of a CPU that has recorded nothing it is not known that its events are kept: if it runs such a call
+            // later, `unqueued` finds this broadcast.
             let known = match &self.isolated {
                 Isolated::Given(list) | Isolated::Recorded(list) => list.contains(&target),
                 Isolated::Deduce => self.cpus[target as usize].tracked,
             };
-            if known && target != e.cpu {
+            if known && self.cpus[target as usize].seen && target != e.cpu {
                 self.queue(e, target, func, 0, op, false);
             }
         }
