@@ -69,11 +69,6 @@ impl Vmalloc {
         }
     }
 
-    /// The threshold in pages.
-    pub fn lazy_max(&self) -> u64 {
-        self.lazy_max
-    }
-
     /// Pages on the lazy list and in the running purge.
     pub fn lazy_nr(&self) -> u64 {
         self.lazy_nr

@@ -158,3 +158,48 @@ def test_where_an_nmi_hit_is_seen_of_each_place_it_can_hit(nmis: int):
         "an NMI hit the kernel under the kernel CR3",
     ]
     assert places == (dict.fromkeys(every, True) if nmis else {})
+
+
+@pytest.mark.parametrize("v", [0, 1])
+@pytest.mark.parametrize("features", ["pcid", "pcid pti"])
+@pytest.mark.parametrize(
+    "test",
+    ["feature pti and v == 1", "v == 1 and feature pti", "feature pti or v == 1", "v == 1 or feature pti"],
+)
+@pytest.mark.parametrize("negated", [False, True])
+def test_a_feature_decides_its_part_of_a_test_and_leaves_the_rest(
+    test: str, features: str, v: int, negated: bool
+):
+    has, wanted = "pti" in features, v == 1
+    holds = (has and wanted if "and" in test else has or wanted) != negated
+    asked = f"not ({test})" if negated else test
+    text = f'litmus a\n  exists "seen == 1"\n  features "{features}"\n  var v : 1 bit, shared, starts {v}\n'
+    text += f"  var seen : 1 bit, shared, starts 0\n\ncpu 0\n  if {asked}\n    seen = 1\n"
+
+    assert tc.litmus(text).found == ("allowed" if holds else "forbidden")
+
+
+def test_a_local_stays_while_another_takes_the_gs_base():
+    text = (
+        'litmus a\n  exists "{}"\n  var v : 1 bit, shared, starts 1\n  var seen : 1 bit, shared, starts 0\n\n'
+    )
+    text += "cpu 0\n  let a = v\n  let b = v\n  let a = gsbase\n  seen = b\n  fence\n"
+
+    assert tc.litmus(text.format("seen == 1")).found == "allowed"
+    assert tc.litmus(text.format("seen == 0")).found == "forbidden"
+
+
+@pytest.mark.parametrize(
+    "question", ["next mm", "mm to flush", "info mm", "info generation", "loaded asid", "asid for 1"]
+)
+@pytest.mark.parametrize("more", ["fence", "1", "and v", "mm"])
+def test_nothing_stands_behind_a_question(question: str, more: str):
+    with pytest.raises(tc.PolicyError, match=r"^litmus:5:"):
+        tc.litmus(f"litmus a\n  var v : 1 bit, shared, starts 0\n\ncpu 0\n  let a = {question} {more}\n")
+
+
+def test_a_program_that_is_missing_is_missed_in_the_policy_that_was_asked():
+    mine = tc.Policy(text='policy mine\n  "x"\n  based on ipi\n')
+    with pytest.raises(tc.CheckError, match="mine") as said:
+        tc.check(mine, roles="purge; nowhere")
+    assert "nowhere" in str(said.value)

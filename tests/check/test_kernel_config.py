@@ -65,6 +65,17 @@ def test_what_decides_page_table_isolation(config, cmdline, meltdown, pti):
     assert isolated == ()
 
 
+@pytest.mark.parametrize(
+    ("cmdline", "pti", "said"), [("pti=on", None, True), ("pti=off", False, False), ("", None, False)]
+)
+def test_what_is_not_built_in_is_not_turned_on_and_that_is_said(tmp_path, cmdline, pti, said):
+    path = tmp_path / "config"
+    path.write_text(CONFIG.replace("CONFIG_MITIGATION_PAGE_TABLE_ISOLATION=y", ""))
+    kernel, remarks, _ = tc.Kernel.from_config(path, cmdline=cmdline)
+    assert (kernel.pti_built_in, kernel.pti) == (False, pti)
+    assert ("pti=on has no effect: MITIGATION_PAGE_TABLE_ISOLATION is not set" in remarks) is said
+
+
 def test_the_name_of_the_option_before_6_9_is_known(tmp_path):
     path = tmp_path / "config"
     path.write_text(CONFIG.replace("MITIGATION_PAGE_TABLE_ISOLATION", "PAGE_TABLE_ISOLATION"))

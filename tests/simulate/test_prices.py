@@ -216,3 +216,15 @@ def test_without_figures_of_fred_a_policy_that_needs_it_is_mainline_s_and_says_s
     work = load(actor("spin", 0, 1, 2, 3), us=150)
     result = tc.simulate(work, machine=machine(INTEL), policy=tc.Policy(text=text))
     assert "it needs fred, and it is off" in str(result.inert)
+
+
+@pytest.mark.parametrize("noinvpcid", [False, True])
+def test_with_looked_up_tlbs_a_flush_by_cr4_refills_what_one_by_invpcid_does(noinvpcid: bool) -> None:
+    """After each, every page that a system call touches is walked for, whichever instruction it was."""
+    load = tc.scenarios.syscall_heavy(duration_s=0.002)
+    kernel = tc.Kernel(noinvpcid=noinvpcid)
+    run = tc.simulate(load, machine="skylake-sp", policy="coalesce-v7", kernel=kernel, detail="full")
+    flushes = run.total("entry_flushes_needed") + run.total("entry_flushes_unneeded")
+
+    assert flushes > 2_000
+    assert round(run.total("refill_misses_entry") / flushes) == 18

@@ -178,6 +178,17 @@ BAD_TEXTS = [
         'name = "x"\ninherits = "skylake-sp"\n[costs]\ninvlpg = { cycles = 5, mark = "mesured" }\n',
         'did you mean "measured"',
     ),
+    *(
+        (
+            f'name = "x"\ninherits = "skylake-sp"\n[{of}]\n{key} = {value}\n',
+            rf"{of}\.{key} must be {said}: got {value}",
+        )
+        for of, key, values, said in (
+            ("walker", "overlap", (0.99, 100.5), "between 1 and 100"),
+            ("cpu", "lines_at_once", (100.5, 101), "between 0 and 100"),
+        )
+        for value in values
+    ),
     ('name = "x\n', ":1:"),
     ("title = 3\n", ":1: title must be a string: got integer"),
     ("", "a machine needs a name"),
@@ -220,6 +231,15 @@ def test_a_bad_preset_is_refused_with_file_line_and_rule(tmp_path, text, message
     with pytest.raises(tc.TlbError, match=message) as caught:
         tc.machine(path)
     assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("of", "key", "value"),
+    [("walker", "overlap", n) for n in (1, 100)] + [("cpu", "lines_at_once", n) for n in (0, 100)],
+)
+def test_a_figure_at_the_end_of_its_range_is_taken(tmp_path, of, key, value):
+    path = write(tmp_path, f'name = "x"\ninherits = "skylake-sp"\n[{of}]\n{key} = {value}\n')
+    assert {fact.value for fact in tc.machine(path).facts if fact.key == f"{of}.{key}"} == {str(value)}
 
 
 def test_a_file_that_cannot_be_read_is_an_oserror_and_binary_a_tlberror(tmp_path):

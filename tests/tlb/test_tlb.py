@@ -277,6 +277,23 @@ def changed(**fields: int) -> np.ndarray:
     return three
 
 
+@pytest.mark.parametrize("contexts", [126, 127, 128, 300, 4095])
+def test_contexts_are_told_apart_however_many_there_are(contexts: int):
+    """A page of its own in each, then one page in all: nobody finds what another has brought."""
+    events = np.zeros(3 * contexts, dtype=tc.EVENT)
+    events["op"] = event("load", 0)["op"]
+    events["pcid"] = np.tile(np.arange(1, contexts + 1), 3)
+    events["vpn"][:contexts] = 1000 + np.arange(contexts)
+    events["vpn"][contexts:] = 7
+    results = [tc.Tlb(PEERS).run(part) for part in (events, events[: 2 * contexts])]
+    ways = 12  # of its second level, all of them taken by the last who came
+    assert results[1].walks == 2 * contexts
+    assert results[0].walks == 3 * contexts
+    last = tc.Tlb(PEERS)
+    last.run(events[: 2 * contexts])
+    assert last.run(events[2 * contexts - ways : 2 * contexts]).walks == 0
+
+
 BAD_EVENTS = [
     (changed(op=12), r"op\[2\]: must be at most 11: got 12"),
     (changed(cpu=2), r"cpu\[2\]: must be below 2: got 2"),
