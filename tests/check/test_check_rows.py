@@ -203,3 +203,45 @@ def test_a_program_that_is_missing_is_missed_in_the_policy_that_was_asked():
     with pytest.raises(tc.CheckError, match="mine") as said:
         tc.check(mine, roles="purge; nowhere")
     assert "nowhere" in str(said.value)
+
+
+@pytest.mark.parametrize(
+    ("nmis", "mces", "said"),
+    [
+        (0, 0, "no NMIs, no #MCs"),
+        (1, 0, "at most 1 NMI, no #MCs"),
+        (0, 1, "no NMIs, at most 1 #MC"),
+        (2, 0, "at most 2 NMIs, no #MCs"),
+    ],
+)
+def test_a_verdict_counts_in_words_and_says_of_nmis_what_was_seen_if_there_are_some(
+    nmis: int, mces: int, said: str
+):
+    by_one = tc.check("ipi", roles="purge; isolated 1 by syscall", world="pti", nmis=nmis, mces=mces)
+    bounds = "of 2 CPUs, 1 page, 1 ASID, 1 entry per isolated CPU, 1 flush round"
+    assert f"no violation in any interleaving {bounds}, {said}, entries by syscall" in by_one.sentence
+    assert any("NMI" in seen for seen in by_one.witnesses) is (nmis + mces > 0)
+    if (nmis, mces) == (0, 0):
+        both = tc.check("ipi", roles="purge*2; isolated 2 by syscall", world="pti", asids=2).sentence
+        assert "of 2 CPUs, 1 page, 2 ASIDs, 2 entries per isolated CPU, 2 flush rounds, no NMIs" in both
+
+
+def test_a_task_goes_to_whichever_cpu_rests_the_first_among_them():
+    text = 'litmus a\n  exists "{}"\n  assume "fills=demand"\n  var v : 1 bit, per cpu, starts 0\n'
+    text += "  var seen : 2 bits, shared, starts 0\n\n"
+    text += "cpu 0\n  v = 1\n  fence\n\ncpu 1\n  migrate\n  let r = v\n  if r == 1\n    seen = 1\n"
+
+    assert tc.litmus(text.format("seen == 1")).found == "allowed", "CPU 0 rested"
+    assert tc.litmus(text.format("seen == 0")).found == "allowed", "it did not yet"
+
+
+@pytest.mark.parametrize("access", ["read", "write"])
+@pytest.mark.parametrize("of", ["d", "v"])
+@pytest.mark.parametrize(("flushed", "found"), [("d", "verified"), ("v", "violated: stale_access (reused)")])
+def test_a_range_that_loses_rights_is_the_page_that_lasts(access: str, of: str, flushed: str, found: str):
+    """Of two pages that a flush of a range covers, only that of the direct map loses its rights (A1)."""
+    text = "litmus a\n  page d : direct map\n  page v : vmalloc\n\ncpu 0\n  pte range = less-rights locked\n"
+    text += f"  request range\n  invlpg {flushed}\n  ipi others, h\n  await acks\n  promise range\n"
+    text += f"\ncpu 1\n  {access} {of}\n\nh\n  invlpg {flushed}\n"
+
+    assert tc.litmus(text).found == tc.litmus(text, reduce=False).found == found
