@@ -6,7 +6,9 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -21,6 +23,21 @@ def schema(name: str) -> dict[str, object]:
     return json.loads((FOLDER / f"{name}.json").read_text())
 
 
+def unknown(value: object, of: dict[str, Any], at: str = "") -> Iterator[str]:
+    """Yield the places of keys of which a schema knows nothing."""
+    if isinstance(value, dict):
+        names = of.get("properties", {})
+        for key, each in value.items():
+            more = names.get(key, of.get("additionalProperties"))
+            if more is None:
+                yield f"{at}.{key}"
+            else:
+                yield from unknown(each, more, f"{at}.{key}")
+    elif isinstance(value, list):
+        for each in value:
+            yield from unknown(each, of.get("items", {}), f"{at}[]")
+
+
 def follows(value: object, of: dict[str, object]) -> bool:
     return jsonschema.Draft202012Validator(of).is_valid(value)
 
@@ -31,6 +48,7 @@ def test_what_a_command_prints_follows_its_schema(name: str):
     printed = list(outputs(name))
     for each in printed:
         validator.validate(each)
+        assert not set(unknown(each, schema(name))), "make it anew: python -m tests.schemas"
         for key in each:  # a schema that asks for nothing would pass everything
             if key in schema(name)["required"]:
                 assert not validator.is_valid({k: v for k, v in each.items() if k != key}), key

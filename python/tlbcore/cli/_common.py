@@ -237,6 +237,11 @@ def print_legend(report: str) -> None:
     print(f"\nWords (`tlbcore words` has all)\n{legend(used(report), width())}")
 
 
+def fields_of(value: Any) -> dict[str, Any]:
+    """Return the fields of a result by name; what is noted beside them (the call that made it) is not printed."""
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, str)):
         return value

@@ -199,7 +199,7 @@ def _necessary(policy: Any, json: bool, bounds: dict[str, Any]) -> int:
     needs = necessary(policy, **bounds)
     if json:
         name = str(getattr(policy, "name", policy))
-        _common.print_json("necessary", 1, policy=name, ops=[vars(n) for n in needs])
+        _common.print_json("necessary", 1, policy=name, ops=[_common.fields_of(n) for n in needs])
         return 0
     for n in needs:
         unneeded = {"verified": "not needed within these bounds"}.get(n.status, n.status)
@@ -222,7 +222,10 @@ def _table(memory: int, json: bool, linux: str | None) -> int:
         cells = world_table(memory=memory, linux=linux, progress=advance)
     wrong = [row for row in rows if row.stated is not None and row.stated != row.status]
     if json:
-        plain = {"rows": [vars(row) for row in rows], "cells": [vars(cell) for cell in cells]}
+        plain = {
+            "rows": [_common.fields_of(row) for row in rows],
+            "cells": [_common.fields_of(cell) for cell in cells],
+        }
         _common.print_json("verdicts", 1, **plain, differing=len(wrong))
         return 1 if wrong else 0
     print(cells)

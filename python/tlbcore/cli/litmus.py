@@ -64,7 +64,7 @@ def command(
                 sys.stdout.flush()
             print(f"tlbcore: error: {message}", file=sys.stderr)
             continue
-        tests.append({**vars(result), "ok": result.ok, "error": None})
+        tests.append({**_common.fields_of(result), "ok": result.ok, "error": None})
         if not json:
             _print(result, width, show)
     errors = sum(test["error"] is not None for test in tests)

@@ -65,7 +65,7 @@ def command(
                 "verdict": r.verdict,
                 "states": r.states,
                 "hypothesis": r.hypothesis,
-                "cost": vars(r.cost),
+                "cost": _common.fields_of(r.cost),
             }
             for r in found
         ]
