@@ -275,4 +275,16 @@ mod tests {
             assert_eq!(recognise(prose.as_bytes()), None, "{prose}");
         }
     }
+
+    #[test]
+    fn a_list_is_json_by_what_it_begins_with() {
+        let is_json = |text: &str| recognise(text.as_bytes()).is_some_and(|found| found.looks == JSON.looks);
+
+        for text in ["{", "[", " [ ", "[{\"a\": 1}]", "[ \"a\", 1]", "[\"a\"]", "[[1]]", "[\t[]]"] {
+            assert!(is_json(text), "{text}");
+        }
+        for text in ["[1, 2]", "[a{", "[ 12.3] x", "a [", ""] {
+            assert!(!is_json(text), "{text}");
+        }
+    }
 }

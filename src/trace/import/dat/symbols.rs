@@ -72,3 +72,26 @@ impl Symbols {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Symbols;
+
+    #[test]
+    fn the_first_line_is_read_as_any_other_and_the_last_symbol_has_no_end() {
+        let text = "ffffffff81000000 T _text\nffffffff81000040 t next [mod]\nffffffff81000080 T end\n";
+        let mut symbols = Symbols::new(text.into());
+        let mut named = |address: u64, offset: bool| {
+            let mut out = Vec::new();
+            symbols.write(address, offset, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+
+        assert_eq!(named(0xffff_ffff_8100_0000, false), "_text");
+        assert_eq!(named(0xffff_ffff_8100_003f, true), "_text+0x3f/0x40");
+        assert_eq!(named(0xffff_ffff_8100_0040, true), "next+0x0/0x40");
+        assert_eq!(named(0xffff_ffff_80ff_ffff, true), "0xffffffff80ffffff");
+        assert_eq!(named(0xffff_ffff_8100_0080, true), "0xffffffff81000080");
+        assert_eq!(named(0xffff, false), "0xffff");
+    }
+}
