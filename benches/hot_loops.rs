@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use tlbcore::hw::cpus::{Contexts, Cpus};
+use tlbcore::hw::cpus::Cpus;
 use tlbcore::hw::curve::{self, Question};
-use tlbcore::hw::{Geometry, Kind, PageSize, Pcid, Preset};
+use tlbcore::hw::{Contexts, Geometry, Kind, PageSize, Pcid, Preset};
 use tlbcore::kernel::config::Config;
 use tlbcore::kernel::policy::shared_builtin;
 use tlbcore::sim::Input;

@@ -246,8 +246,9 @@ mod tests {
     fn company_is_seen_to_run_and_goes_away() {
         let cpus = allowed().unwrap();
         let company = Company::on(&cpus[..1]);
-        assert!(company.is_running());
-        assert!(disturbing(&company, 4, munmap_call).is_some());
+        // Where others want this CPU, too, it may stand still for longer than is waited.
+        assert!((0..1_000).any(|_| company.is_running()));
+        assert!((0..1_000).any(|_| disturbing(&company, 4, munmap_call).is_some()));
         drop(company);
     }
 

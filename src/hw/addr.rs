@@ -143,6 +143,15 @@ impl Kind {
     }
 }
 
+/// What one context per access can be.
+#[derive(Clone, Copy, Debug)]
+pub enum Contexts<'a> {
+    /// The same for all.
+    One(Pcid),
+    /// One for each access.
+    Each(&'a [u16]),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

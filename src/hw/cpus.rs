@@ -5,7 +5,7 @@ use super::event::{EVENT_BYTES, Rules};
 use super::fast::flow::{self, Buffers};
 use super::tlb::{Counters, Tlb};
 use super::vectors;
-use super::{Geometry, Kind, PageSize, Pcid, TlbError};
+use super::{Contexts, Geometry, Kind, PageSize, Pcid, TlbError};
 
 /// The TLBs of several CPUs of one shape.
 #[derive(Clone, Debug)]
@@ -41,15 +41,6 @@ impl PartialEq for Cpus {
     fn eq(&self, other: &Self) -> bool {
         self.tlbs == other.tlbs
     }
-}
-
-/// What one context per access can be.
-#[derive(Clone, Copy, Debug)]
-pub enum Contexts<'a> {
-    /// The same for all.
-    One(Pcid),
-    /// One for each access.
-    Each(&'a [u16]),
 }
 
 impl Cpus {

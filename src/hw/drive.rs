@@ -2,11 +2,11 @@
 
 use super::broadcast::Invlpgb;
 use super::carry::carry_out;
-use super::cpus::{Contexts, Cpus};
+use super::cpus::Cpus;
 use super::event::{EVENT_BYTES, Event, NO_ACCESS, Op, flags};
 use super::fast::flow::{self, Flow};
 use super::fast::{by_cpu, events, interned, lru, regions};
-use super::{Kind, PageSize, Pcid, TlbError, Vpn};
+use super::{Contexts, Kind, PageSize, Pcid, TlbError, Vpn};
 
 /// Fewer accesses go one by one.
 const WORTH_A_FLOW: usize = 8;

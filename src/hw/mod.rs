@@ -26,7 +26,7 @@ pub mod tlb;
 mod vectors;
 pub mod walker;
 
-pub use addr::{Asid, Kind, PageSize, Pcid, Vpn};
+pub use addr::{Asid, Contexts, Kind, PageSize, Pcid, Vpn};
 pub use error::TlbError;
 pub use fast::curve;
 pub use geometry::Geometry;

@@ -1,6 +1,6 @@
 //! What is refused, at its boundary; and the quick look at a whole stream against the slow one at each event.
 
-use super::cpus::{Contexts, Cpus};
+use super::cpus::Cpus;
 use super::event::{EVENT_BYTES, Event, OPS, Op, Rules};
 use super::geometry::{Index, Level, Psc, Replacement, Structure};
 use super::walker::TableLines;

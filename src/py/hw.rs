@@ -9,12 +9,12 @@ use pyo3::types::{PyBytes, PyDict, PyInt, PyString};
 
 use super::errors::TlbError as PyTlbError;
 use super::few::few_pages;
-use crate::hw::cpus::{Contexts, Cpus};
+use crate::hw::cpus::Cpus;
 use crate::hw::curve::{Growing, Question, Running};
 use crate::hw::event::{EVENT_BYTES, OPS};
 use crate::hw::preset::{COSTS, Preset};
 use crate::hw::tlb::Counters;
-use crate::hw::{Geometry, Kind, PageSize, Pcid, Tlb, TlbError};
+use crate::hw::{Contexts, Geometry, Kind, PageSize, Pcid, Tlb, TlbError};
 
 /// About 50 ms of accesses: Ctrl-C feels immediate and attaching costs nothing.
 const BLOCK: usize = 1 << 22;

@@ -20,10 +20,9 @@ use super::linked::Linked;
 pub(in crate::hw) use super::stream::Buffers;
 use super::stream::{BATCH, NOWHERE, Place, Stream};
 use crate::hw::array::{Array, Entry};
-use crate::hw::cpus::Contexts;
 use crate::hw::geometry::Structure;
 use crate::hw::tlb::Tlb;
-use crate::hw::{Kind, PageSize, Pcid, Vpn};
+use crate::hw::{Contexts, Kind, PageSize, Pcid, Vpn};
 
 /// An array loses a context before the access with this number.
 #[derive(Clone, Copy, Debug)]

@@ -16,9 +16,8 @@
 
 use super::{flow, interned, lru};
 use crate::hw::array::{Array, Entry};
-use crate::hw::cpus::Contexts;
 use crate::hw::tlb::Tlb;
-use crate::hw::{Kind, PageSize, Pcid, Vpn};
+use crate::hw::{Contexts, Kind, PageSize, Pcid, Vpn};
 
 /// Shorter calls do not pay for it.
 const WORTH_RENAMING: usize = 1 << 13;
