@@ -185,7 +185,7 @@ def of_rust(test: str, numbers: int) -> dict[str, list]:
     path = WORK / f"reached.{os.getpid()}"
     path.write_bytes(bytes(numbers))
     start = time.monotonic()
-    program, name = test.split(" ")
+    program, name = test.rsplit(" ", 1)
     done = subprocess.run(
         [program, "--exact", name],
         env={**os.environ, "TLBCORE_REACHED": str(path)},

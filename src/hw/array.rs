@@ -61,7 +61,8 @@ enum Policy {
     Random { seed: u64 },
 }
 
-/// So many filled places are looked at one by one: twelve instructions each, where 64 compared without a branch are 400.
+/// So many filled places are looked at one by one. Measured with callgrind on the bench of looked-up touches, some 20 places
+/// filled: 527 instructions a round in here, and 914 where all 64 are compared without a branch.
 const FEW_FILLED: u32 = 32;
 /// Where there are more entries, what is filled is looked for first.
 const MOST_COMPARED: usize = 256;
