@@ -1,4 +1,4 @@
-"""What is kept from one line to the next: who is isolated, whose call it is, what the tracer said before, who is away."""
+"""What is kept from line to line: who is isolated, whose call it is, what the tracer said before, who is away."""
 
 from __future__ import annotations
 
