@@ -28,7 +28,7 @@ pub fn setup(model: &Model) -> Result<Setup, &'static str> {
     if pages.iter().any(|p| matches!(p.kind, PageKind::User(_))) {
         return Err("it tracks user memory, and the timed engine gives a page to no address space");
     }
-    if model.layout.text.is_some() || pages.iter().any(|p| p.kind == PageKind::Text) {
+    if model.layout.has_text() || pages.iter().any(|p| p.kind == PageKind::Text) {
         return Err("it tracks patched text, and the timed engine fetches none");
     }
     if model.layout.tables {

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import tlbcore as tc
 from tlbcore import _core
 
-__all__ = ["models", "text_of", "waiting", "walking"]
+__all__ = ["models", "patched", "text_of", "waiting", "walking"]
 
 Rng = random.Random
 ZONES = ("danger", "kernel", "entry", "percpu", "user", "nmi", "directmap", "image", "recycled")
@@ -77,6 +77,85 @@ def waiting(seed: int, number: int) -> str:
             )
         )
     return draft.header(f"g{seed}-{number}", [], []) + "".join(body)
+
+
+def patched(seed: int, number: int) -> str:
+    """Return a model of instructions that decide branches while they are patched, with some stack, CR3 and GSBASE."""
+    rng = random.Random(f"patch {seed}/{number}")
+    sites = rng.choice(([""], [""], [""], ["s "], ["s ", "t "], ["", "s "]))
+    pti = rng.random() < 0.5
+    features = (
+        "pti pcid invpcid" if pti else rng.choice(("pcid invpcid", "pcid invpcid", "pcid invpcid fred"))
+    )
+    flags = {
+        "gs=faults": 0.4,
+        "interrupts=keep": 0.25,
+        "stores=sc": 0.2,
+        "fills=demand": 0.2,
+        "T=danger": 0.2,
+    }
+    assume = " ".join(flag for flag, often in flags.items() if rng.random() < often) or "D=none"
+    nmis, mces = rng.choice(((0, 0),) * 5 + ((1, 0), (2, 0), (0, 1), (1, 1)))
+    by = rng.choice(("syscall", "syscall", "exception", "interrupt", ""))
+    out = [f"litmus p{seed}-{number}", "  based on ipi", "  var f : 1 bit, per cpu, starts 1, user mapped"]
+    out += [f"  site {name.strip()}" for name in sites if name]
+    out += [f'  features "{features}"', f'  assume "{assume}"', f'  nmis "{nmis}"', f'  mces "{mces}"']
+    out += [f'  cpus "isolated 1 by {by}"'] if by else []
+
+    def line() -> Lines:
+        s = rng.choice(sites)
+        return rng.choice(
+            (
+                [f"if text {s}is new", "  f = 1", "else", "  f = 0"],
+                [f"if text {s}is new", "  f = 1", "else", "  f = 0"],
+                [f"if not text {s}is new", "  serialize"],
+                ["rsp scratch", f"if text {s}is new", "  lfence", "rsp stack"],
+                [rng.choice(("rsp scratch", "rsp stack"))],
+                [rng.choice(("run text", "touch kernel", "touch entry", "touch percpu"))],
+                [rng.choice(("serialize", "fence", "f = 0", "xchg f, 1"))],
+                [rng.choice(("swapgs", "cli", "sti"))],
+                [f"text {s}{rng.choice(('tail = new', 'head = int3', 'head = new'))}"],
+            )
+        )
+
+    def some(most: int) -> Lines:
+        return [new for _ in range(rng.randint(1, most)) for new in line()]
+
+    poke: Lines = []
+    for part, value in (("head", "int3"), ("tail", "new"), ("head", "new")):
+        if rng.random() < 0.25:
+            continue
+        s = rng.choice(sites)
+        sync = rng.choice(
+            (["ipi others, handler", "await acks"], ["ipi others, handler", "await acks"], ["lfence"])
+        )
+        poke += [f"text {s}{part} = {value}", rng.choice(("serialize", "fence", "lfence"))]
+        asks = rng.random() < 0.5
+        poke += [f"request text {s}{part}", *sync, f"promise text {s}{part}"] if asks else sync
+    first = 1 if by else 0
+    body = block(f"cpu {first}", poke) + ("" if by else block("cpu 1", some(3)))
+    to_kernel, to_user = ("mov cr3, kernel noflush", "mov cr3, user noflush") if pti else ("lfence", "lfence")
+    gs = "lfence" if "fred" in features else rng.choice(("swapgs", "lfence"))
+    enter = rng.choice(([gs, to_kernel, "rsp stack"], [gs, to_kernel], [to_kernel, "rsp stack", gs]))
+    before = some(1) if rng.random() < 0.3 else []
+    leave = [to_user, *rng.choice(([], ["rsp scratch"])), gs]
+    if by:
+        body += block("enter_user", leave)
+        body += "".join(block(name, [*before, *enter, *some(2), *leave]) for name in ("syscall", "exception"))
+        body += block("interrupt", [*before, *enter, "handle calls", *leave])
+    body += block("handler", [rng.choice(("serialize", "serialize", "lfence"))])
+    body += block("interrupt_kernel", ["handle calls", *(some(1) if rng.random() < 0.2 else [])])
+    if (kind := rng.random()) < 0.7:
+        own = ["touch stack", "touch percpu", rng.choice(("f = 1", "serialize", "touch nmi"))]
+        body += block("breakpoint", own if kind < 0.4 else some(1))
+    if nmis + mces:
+        lines = some(1)
+        back = ["if saved is user", "  mov cr3, saved noflush"]
+        body += block("nmi_user", [gs, to_kernel, *lines, to_user, gs])
+        body += block(
+            "nmi", ["let saved = cr3", "if saved is user", "  mov cr3, kernel noflush", *lines, *back]
+        )
+    return "\n".join(out) + "\n" + body
 
 
 def put_in(text: str, rng: Rng, lines: Callable[[], Lines]) -> str:

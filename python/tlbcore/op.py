@@ -30,7 +30,10 @@ __all__ = [
     "loop",
     "mov_cr3",
     "mov_cr4_pge",
+    "poke",
     "put",
+    "rsp",
+    "site",
     "store",
     "text",
     "touch",
@@ -57,6 +60,21 @@ def var(name: str, *, bits: int = 1, starts: int = 0, per_cpu: bool = True, user
     place = "per cpu" if per_cpu else "shared"
     mapped = ", user mapped" if user_mapped else ""
     return f"var {name} : {bits} bits, {place}, starts {starts}{mapped}"
+
+
+def site(name: str) -> str:
+    """Declare a patched instruction, beside the one without a name (SEMANTICS H10)."""
+    return f"site {name}"
+
+
+def poke(part: str, value: str, *, site: str | None = None) -> str:
+    """Store to a patched instruction: its `head` becomes `int3` or `new`, its `tail` becomes `new` (SEMANTICS S7)."""
+    return f"text {site} {part} = {value}" if site else f"text {part} = {value}"
+
+
+def rsp(what: str) -> str:
+    """Say what RSP holds from here on: a `stack`, or `scratch` (SEMANTICS S13)."""
+    return f"rsp {what}"
 
 
 def store(name: str, value: int | str) -> str:

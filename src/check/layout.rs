@@ -11,8 +11,8 @@ mod packing;
 mod pages;
 mod roots;
 
-use super::scope::{MAX_ASIDS, MAX_PAGES};
-use crate::kernel::program::{Entry, Level, Op, PageKind, Pc, ProgId, REGS, Reg};
+use super::scope::{MAX_ASIDS, MAX_TRACKED};
+use crate::kernel::program::{Entry, Level, Op, PageKind, Pc, ProgId, REGS, Reg, SITES};
 use crate::kernel::step::NO_PC;
 pub use entries::{Device, Path};
 pub use liveness::is_delivered;
@@ -69,6 +69,8 @@ pub struct Frame {
     pub watch: Bits,
     /// This frame is a machine check.
     pub mce: Bits,
+    /// RSP holds no stack (SEMANTICS S13); where a patched instruction decides a branch.
+    pub scratch: Bits,
     /// Locations.
     pub locations: Vec<Location>,
     index: Vec<u16>,
@@ -151,11 +153,11 @@ pub struct CpuFields {
     /// Locals of its column that are asked about: their registers, and their values at its end.
     pub kept: Vec<(Reg, Bits)>,
     /// Cached leaves, by page and tag: version, 0 for none.
-    pub tlb: [[Bits; 4]; MAX_PAGES],
+    pub tlb: [[Bits; 4]; MAX_TRACKED],
     /// The cached leaf has fewer rights than its page can have (SEMANTICS S4).
-    pub less: [[Bits; 4]; MAX_PAGES],
+    pub less: [[Bits; 4]; MAX_TRACKED],
     /// Cached upper entries, by page and PCID: the G bit is none of theirs (SEMANTICS H3).
-    pub upper: [[Bits; 4]; MAX_PAGES],
+    pub upper: [[Bits; 4]; MAX_TRACKED],
     /// NMIs are blocked until an IRET, without FRED; where machine checks nest, whose IRET unblocks them.
     pub nmi_blocked: Bits,
     /// Variables, this CPU's copies.
@@ -185,7 +187,7 @@ pub struct CpuFields {
     /// Programs to run after grace periods, oldest first; none where it asks for none.
     pub later: Vec<Later>,
     /// Versions of each page below this are covered by this CPU's request.
-    pub covered: [Bits; MAX_PAGES],
+    pub covered: [Bits; MAX_TRACKED],
     /// `user_pcid_flush_mask`, a bit per ASID, and `invalidate_other` above.
     pub owes: Bits,
     /// Variables of each ASID, by variable.
@@ -218,26 +220,26 @@ pub struct SharedFields {
     /// `mm_cpumask` of each address space.
     pub masks: [Bits; MAX_MMS],
     /// Version of each page's leaf.
-    pub version: [Bits; MAX_PAGES],
+    pub version: [Bits; MAX_TRACKED],
     /// 0 not present, 1 present, 2 present with less rights.
-    pub kind: [Bits; MAX_PAGES],
+    pub kind: [Bits; MAX_TRACKED],
     /// Versions below this are promised to be out of use.
-    pub dead: [Bits; MAX_PAGES],
+    pub dead: [Bits; MAX_TRACKED],
     /// How many stores to this part of text are buffered: told by the buffers, kept so that it is found in one place.
-    pub waiting: [Bits; MAX_PAGES],
+    pub waiting: [Bits; MAX_TRACKED],
     /// Version of the entry above.
-    pub upper: [Bits; MAX_PAGES],
+    pub upper: [Bits; MAX_TRACKED],
     /// It is present.
-    pub upper_kind: [Bits; MAX_PAGES],
+    pub upper_kind: [Bits; MAX_TRACKED],
     /// Tables of versions below this are free.
-    pub freed: [Bits; MAX_PAGES],
+    pub freed: [Bits; MAX_TRACKED],
     /// Version of the leaf in each table that the upper entry pointed to before, by that entry's version, from 1; 0 if it
     /// is absent.
-    pub old_leaf: [Vec<Bits>; MAX_PAGES],
+    pub old_leaf: [Vec<Bits>; MAX_TRACKED],
     /// That leaf has fewer rights.
-    pub old_less: [Vec<Bits>; MAX_PAGES],
+    pub old_less: [Vec<Bits>; MAX_TRACKED],
     /// The version from which on the page's frame is what it is (SEMANTICS S4); where rights change.
-    pub since: [Bits; MAX_PAGES],
+    pub since: [Bits; MAX_TRACKED],
     /// Address spaces that were freed, a bit each.
     pub freed_mms: Bits,
 }
@@ -278,8 +280,12 @@ pub struct Layout {
     pub graces: u8,
     /// Programs that run after one.
     pub laters: Vec<ProgId>,
-    /// Where the parts of the patched instruction are among the pages, if the question has text.
-    pub text: Option<[usize; 2]>,
+    /// Where the parts of each patched instruction are among the pages, if the question has it.
+    pub sites: [Option<[usize; 2]>; SITES],
+    /// From which page on they are parts of text.
+    pub text: usize,
+    /// What an INT3 of the kernel starts; where a patched instruction decides a branch.
+    pub breakpoint: Option<ProgId>,
     /// Words.
     pub words: usize,
     /// Bits used per CPU, and shared.
@@ -300,3 +306,10 @@ pub struct Layout {
 
 /// The widest state there is a machine for.
 pub const MAX_WORDS: usize = 12;
+
+impl Layout {
+    /// Does the question have patched text?
+    pub fn has_text(&self) -> bool {
+        self.text < self.pages.len()
+    }
+}

@@ -123,6 +123,8 @@ impl Seen {
     pub const HANDED_ON: u32 = 2048;
     /// A promise that no request came before.
     pub const UNREQUESTED: u32 = 4096;
+    /// A CPU ran an INT3 whose handler it came to.
+    pub const BREAKPOINT: u32 = 8192;
 
     /// The witness of a dead copy of a page of this kind.
     pub fn stale(kind: PageKind) -> u32 {
@@ -130,12 +132,13 @@ impl Seen {
     }
 
     /// Sentences for the `sometimes` witnesses.
-    pub const WITNESSES: [(u32, &'static str); 8] = [
+    pub const WITNESSES: [(u32, &'static str); 9] = [
         (Self::PROMISED, "a flush was completed"),
         (Self::IPI, "a CPU was interrupted for a flush"),
         (Self::DEFERRED, "a flush left a CPU out"),
         (Self::STALE, "a CPU held a dead translation"),
         (Self::STALE_TEXT, "a CPU had fetched text that a sync made dead"),
+        (Self::BREAKPOINT, "a CPU ran the INT3 of a patched instruction"),
         (Self::NMI_USER, "an NMI came from user mode"),
         (Self::NMI_USER_CR3, "an NMI hit the kernel under the user CR3"),
         (Self::NMI_KERNEL, "an NMI hit the kernel under the kernel CR3"),
@@ -383,6 +386,12 @@ impl<'a, const W: usize> Abs<'a, W> {
                 Some(to) => self.move_task(cpu, to, &frame),
                 None => self.store(cpu, level, &frame),
             },
+            Outcome::Breakpoint => {
+                self.seen |= Seen::BREAKPOINT;
+                self.store(cpu, level, &frame);
+                let handler = self.m.layout.breakpoint.expect("a text with such a branch has it");
+                self.enter(cpu, level + 1, handler);
+            }
             Outcome::Done => {
                 self.keep(cpu, level, &frame);
                 self.done(cpu, level);
@@ -400,7 +409,7 @@ impl<'a, const W: usize> Abs<'a, W> {
             self.drop_text(cpu);
             self.set(c.nmi_blocked, 0); // any IRET unblocks NMIs, and no other return (SEMANTICS H5)
         }
-        for b in [f.at, f.area, f.cur, f.visited, f.targets, f.mce] {
+        for b in [f.at, f.area, f.cur, f.visited, f.targets, f.mce, f.scratch] {
             self.set(b, 0);
         }
         if level == 0 {

@@ -70,6 +70,10 @@ const SECTIONS: &str = ": who is in a read-side section depends on interrupts an
 /// Why a task that is preempted has none.
 const MOVES: &str = ": in the export a CPU and its task are one process (SEMANTICS L11)";
 
+/// Why a patched instruction that decides a branch has none.
+const FETCHED: &str = ": what a CPU fetched of it decides the branch, and its INT3 is an exception (SEMANTICS H10), which the \
+                       export does not have";
+
 struct Writer<'a> {
     code: &'a Code,
     scope: Scope,
@@ -226,6 +230,7 @@ impl Writer<'_> {
             Op::Unless { c: Cond::Either, to } => {
                 format!("if :: true -> skip :: true -> goto {} fi", label(to))
             }
+            Op::Unless { c: Cond::Text(_), .. } => return Err(self.because(pc, FETCHED)),
             Op::Unless { c, to } => format!("if :: {} -> skip :: else -> goto {} fi", cond(c), label(to)),
             Op::Jump(to) => format!("goto {}", label(to)),
             Op::Loop(set) => format!("rem = {}", mask(set)),
@@ -242,6 +247,7 @@ impl Writer<'_> {
             Op::AwaitAcks => "(out == 0)".into(),
             Op::Fence(_)
             | Op::Irq(_)
+            | Op::Rsp(_)
             | Op::SwapGs
             | Op::SetGs(_)
             | Op::OweUser
@@ -271,9 +277,9 @@ impl Writer<'_> {
             | Op::Body(Slot::Syscall | Slot::Interrupt | Slot::Idle) => "atomic { ACC(me) }".into(),
             Op::Touch(Touch::Zone(Zone::Danger)) if self.scope.danger_recycled => "atomic { ACC(me) }".into(),
             Op::Touch(Touch::Zone(_)) | Op::Body(Slot::Nmi) => "skip".into(),
-            Op::Pte { pages: Pages::Text(_), .. }
-            | Op::Request(Pages::Text(_))
-            | Op::Promise(Pages::Text(_)) => return Err(self.cannot(pc)),
+            Op::Pte { pages: Pages::Text(..), .. }
+            | Op::Request(Pages::Text(..))
+            | Op::Promise(Pages::Text(..)) => return Err(self.cannot(pc)),
             Op::Pte { level: Level::Leaf, v, .. } => match v {
                 Entry::None => "pte = 0".into(),
                 Entry::Fresh => "pte = 2".into(),
@@ -435,6 +441,7 @@ fn cond(c: Cond) -> String {
         Cond::RegUser(r) => format!("{} == 0", reg(r)),
         Cond::RangeFull => "true".into(),
         Cond::Either => unreachable!("written as two guards"),
+        Cond::Text(_) => unreachable!("refused"),
     }
 }
 

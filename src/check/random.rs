@@ -9,7 +9,7 @@ use super::machine::{Model, Seen};
 use super::model::Need;
 use super::star::star;
 use super::{Answer, End, Question, Status, check, search};
-use crate::kernel::program::{Cr3, Invpcid, NoFlush, Op, Touch};
+use crate::kernel::program::{Cr3, Invpcid, NoFlush, Op, Touch, is_site};
 use crate::kernel::step::Violation;
 
 mod words;
@@ -820,6 +820,17 @@ fn reduced_and_plain_searches_agree_on_random_ways_to_patch_text() {
 }
 
 #[test]
+fn reduced_and_plain_searches_agree_on_random_instructions_that_decide_branches() {
+    run(0..1_000, 40_000, &words::sited);
+}
+
+#[test]
+#[ignore = "minutes"]
+fn reduced_and_plain_searches_agree_on_many_instructions_that_decide_branches() {
+    run(asked_for(20_000), 100_000, &words::sited);
+}
+
+#[test]
 fn reduced_and_plain_searches_agree_on_random_walks_in_software() {
     run(0..600, 40_000, &walking);
 }
@@ -874,6 +885,18 @@ fn is_found_out(text: &str, spoil: &dyn Fn(&mut Model)) -> bool {
 }
 
 #[test]
+fn a_patched_branch_that_is_fused_is_found_out() {
+    let spoil = |m: &mut Model| {
+        for (op, fusing) in m.code.ops.iter().zip(&mut m.fusing) {
+            if is_site(*op) {
+                *fusing = 1 << Need::Undisturbed as u8;
+            }
+        }
+    };
+    assert!((0..400).any(|seed| is_found_out(&words::sited(seed), &spoil)));
+}
+
+#[test]
 fn text_that_is_not_fetched_in_time_is_found_out() {
     // Without buffers no store waits, and no fetch is followed.
     let spoil = |m: &mut Model| m.late = true;
@@ -915,14 +938,10 @@ fn with_another(text: &str) -> String {
 
 /// Of texts whose last CPU stands for more: what one of its kind shows, two show, and nothing else. Returns how many
 /// were verified, violated, too large, and of how many violations the run was told of all without another search.
-fn stand_for(seeds: std::ops::Range<u64>, most: u64) -> [usize; 4] {
+fn stand_for(seeds: std::ops::Range<u64>, most: u64, of: &dyn Fn(u64) -> String) -> [usize; 4] {
     let mut tried = [0; 4];
     for seed in seeds {
-        let text = with_another(&match seed % 3 {
-            0 => protocol(seed, Rng::new(seed)),
-            1 => patching(seed),
-            _ => text(seed),
-        });
+        let text = with_another(&of(seed));
         let Ok(test) = Litmus::new("random", &text) else { continue };
         let question = asked_of(&test, false);
         let Some(star) = star(&question).ok().flatten().filter(|s| s.fewer) else { continue };
@@ -949,9 +968,24 @@ fn stand_for(seeds: std::ops::Range<u64>, most: u64) -> [usize; 4] {
     tried
 }
 
+/// Ways to defer flushes, ways to patch text, and every rule.
+fn in_turn(seed: u64) -> String {
+    match seed % 3 {
+        0 => protocol(seed, Rng::new(seed)),
+        1 => patching(seed),
+        _ => text(seed),
+    }
+}
+
+#[test]
+fn one_of_a_kind_that_runs_patched_branches_stands_for_two() {
+    let tried = stand_for(0..400, 20_000, &words::sited);
+    assert!(tried[0] > 5 && tried[1] > 20, "verified, violated, too large, told: {tried:?}");
+}
+
 #[test]
 fn one_of_a_kind_stands_for_two() {
-    let tried = stand_for(0..600, 20_000);
+    let tried = stand_for(0..600, 20_000, &in_turn);
     assert!(
         tried[0] > 20 && tried[1] > 20 && tried[3] * 4 > tried[1] * 3,
         "verified, violated, too large, told: {tried:?}"
@@ -961,6 +995,6 @@ fn one_of_a_kind_stands_for_two() {
 #[test]
 #[ignore = "minutes"]
 fn one_of_a_kind_stands_for_two_of_a_long_run() {
-    let tried = stand_for(asked_for(20_000), 100_000);
+    let tried = stand_for(asked_for(20_000), 100_000, &in_turn);
     assert!(tried[0] > tried[2], "verified, violated, too large, told: {tried:?}");
 }

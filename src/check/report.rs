@@ -5,7 +5,8 @@ use super::machine::{CR3_USER, Model};
 use super::model::{Action, Move};
 use super::schedule::{self, Replay};
 use super::scope::{CheckError, Rest};
-use crate::kernel::program::{At, Copies, Entry, Index, Level, Op, PageKind, Pc, Place};
+use crate::kernel::program::is_site;
+use crate::kernel::program::{At, Cond, Copies, Entry, Index, Level, Op, PageKind, Pc, Place};
 use crate::kernel::step::Violation;
 
 mod verdict;
@@ -130,6 +131,9 @@ fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepVi
                 source = Some(model.code.source(pc));
                 let text = model.code.text[usize::from(pc)].clone();
                 match action {
+                    Action::Step if is_site(model.code.ops[usize::from(pc)]) => {
+                        format!("{text}: {}", decided(model, before, cpu, pc))
+                    }
                     Action::Pick(w) => format!("{text}: cpu {w}"),
                     Action::Take(first) => format!("{text}: {}", if first { "yes" } else { "no" }),
                     _ => text,
@@ -268,6 +272,7 @@ fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepVi
                     | Op::Fence(_)
                     | Op::Invpcid { .. }
                     | Op::Invlpg(_)
+                    | Op::Unless { c: Cond::Text(_), .. }
                     | Op::MovCr4Pge(_)
                     | Op::Promise(_)
                     | Op::Request(_)
@@ -277,6 +282,19 @@ fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepVi
     };
     let _ = c;
     StepView { number: i + 1, cpu, what, source, shown: visible || last || !changes.is_empty(), changes }
+}
+
+/// What a patched instruction that decides a branch is to the CPU that runs it.
+fn decided(model: &Model, s: &[u64], cpu: usize, pc: Pc) -> &'static str {
+    let Op::Unless { c: Cond::Text(site), .. } = model.code.ops[usize::from(pc)] else { return "" };
+    let Some([head, _]) = model.layout.sites[usize::from(site)] else { return "old" };
+    let fetched = model.layout.cpus[cpu].tlb[head][0].get(s);
+    let version = if fetched == 0 { model.layout.shared.version[head].get(s) } else { fetched };
+    match (TEXT.is_whole(version), TEXT.is_new(version)) {
+        (false, _) => "INT3",
+        (true, true) => "new",
+        (true, false) => "old",
+    }
 }
 
 /// What a register of the topmost frame holds.
@@ -396,6 +414,17 @@ fn closing(model: &Model, replay: &Replay, moves: &[Move], rule: Violation) -> S
             "cpu {cpu} makes a %gs-relative access while GSBASE is the user's{at}. {} (S8).",
             rule.name()
         ),
+        (Violation::UnusableStack, _) => {
+            let what = match action {
+                Action::Irq | Action::Device => "an interrupt",
+                _ => "the INT3 that it runs",
+            };
+            format!(
+                "cpu {cpu} takes {what}{at} where RSP holds no stack: there is none of its own for the frame, and the next \
+                 exception is a double fault. {} (S13).",
+                rule.name()
+            )
+        }
         (Violation::WrongAddressSpace, _) => {
             format!(
                 "cpu {cpu} uses user memory through the translation of another mm{at}. {} (S9).",
@@ -434,7 +463,11 @@ fn closing(model: &Model, replay: &Replay, moves: &[Move], rule: Violation) -> S
 
 /// What is wrong with the instruction that a CPU runs.
 fn stale_text(model: &Model, s: &[u64], cpu: usize, at: &str) -> String {
-    let parts = model.layout.text.expect("no stale_text without text");
+    let site = match next_op(model, s, cpu) {
+        Some((_, Op::Unless { c: Cond::Text(site), .. })) => usize::from(site),
+        _ => 0,
+    };
+    let parts = model.layout.sites[site].expect("no stale_text without text");
     let sh = &model.layout.shared;
     let fetched = parts.map(|p| model.layout.cpus[cpu].tlb[p][0].get(s));
     let [head, tail] = [0, 1].map(|i| if fetched[i] == 0 { sh.version[parts[i]].get(s) } else { fetched[i] });

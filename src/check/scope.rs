@@ -6,8 +6,10 @@ use crate::kernel::step::Violation;
 
 /// Most CPUs of a scope.
 pub const MAX_CPUS: usize = 5;
-/// Most tracked pages of a scope.
+/// Most tracked pages of a scope, text aside.
 pub const MAX_PAGES: usize = 3;
+/// Most of them with two parts of text for each patched instruction beside.
+pub const MAX_TRACKED: usize = 7;
 /// Most ASIDs of a scope.
 pub const MAX_ASIDS: usize = 2;
 

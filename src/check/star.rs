@@ -94,10 +94,14 @@ fn is_of_a_leaf(op: Op) -> bool {
         Op::Rmw { at: Place { at, .. }, .. } | Op::Cas { at: Place { at, .. }, .. } => own(at),
         Op::Unless { c, .. } => match c {
             Cond::Cmp(..) | Cond::Cr3User | Cond::RegUser(_) | Cond::RangeFull | Cond::Either => true,
+            // Text is told by hubs; what it has fetched is its own, and so is the handler of the INT3 that it meets, whose
+            // ops are among those that are looked at.
+            Cond::Text(_) => true,
             Cond::MeIn(set) => is_fixed(set),
             Cond::CurIn(_) | Cond::CurIsMe | Cond::Empty(_) => false,
         },
         Op::Fence(_) | Op::Irq(_) | Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) | Op::ReadCr3(_) => true,
+        Op::Rsp(_) => true,
         Op::MovCr3 { .. } | Op::MovCr4Pge(_) | Op::Invlpg(_) | Op::Invpcid { .. } => true,
         Op::Touch(_) | Op::Body(_) | Op::OweUser | Op::OweOthers | Op::HandleCalls | Op::Return => true,
         Op::Ask { what, .. } => match what {
@@ -135,7 +139,7 @@ fn is_of_a_pass(op: Op) -> bool {
             Cond::Cmp(..) | Cond::RangeFull | Cond::CurIsMe | Cond::Either => true,
             Cond::MeIn(set) => is_fixed(set),
             Cond::CurIn(set) => set != Set::Targets,
-            Cond::Empty(_) | Cond::Cr3User | Cond::RegUser(_) => false,
+            Cond::Empty(_) | Cond::Cr3User | Cond::RegUser(_) | Cond::Text(_) => false,
         },
         Op::Fence(Fence::Full | Fence::Load | Fence::Store) | Op::Return => true,
         _ => false,
@@ -189,7 +193,9 @@ fn is_last(m: &Model, cpu: usize, each: Pc) -> bool {
     let role = m.role(cpu);
     let idle = role.left == 0 && role.rest == Rest::Kernel && !role.irqs_off && m.layout.asids == 1;
     let looks = m.layout.pages.iter().any(|p| Model::zone_may(m.assume, Zone::Kernel, p.kind));
-    let Some(first) = m.code.program(&role.first).filter(|_| idle && !looks) else { return false };
+    // At rest an interrupt finds a stack (S13).
+    let stacks = ops_of(m, cpu).any(|op| matches!(op, Op::Rsp(_)));
+    let Some(first) = m.code.program(&role.first).filter(|_| idle && !looks && !stacks) else { return false };
     // Every op of the program with IF as it may be there.
     let (mut seen, mut todo) = (Vec::new(), vec![(m.code.start(first), true)]);
     while let Some((pc, open)) = todo.pop() {

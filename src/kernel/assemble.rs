@@ -8,7 +8,8 @@
 //! `statements` and `ops` (lines), `liveness` (after all programs).
 
 use super::program::{
-    Code, Copies, Feature, Features, Field, Holds, Op, Page, Pc, Program, Reg, Span, Val, Var,
+    BREAKPOINT, Code, Copies, Feature, Features, Field, Holds, Op, Page, Pc, Program, Reg, SITES, Span, Val,
+    Var,
 };
 use super::text::{File, Loc, Name, PageDecl, PolicyError, Section, Stmt, StmtKind};
 use crate::names::hint;
@@ -23,7 +24,7 @@ mod statements;
 mod values;
 
 /// Sections that the drivers enter by name, with what each stands for.
-pub const ENTRIES: [(&str, &str); 25] = [
+pub const ENTRIES: [(&str, &str); 26] = [
     ("enter_user", "return to user mode for the first time"),
     ("syscall", "SYSCALL from user mode"),
     ("syscall_compat", "SYSCALL from 32-bit user mode"),
@@ -36,6 +37,7 @@ pub const ENTRIES: [(&str, &str); 25] = [
     ("interrupt_idle", "device interrupt or IPI out of idle"),
     ("nmi_user", "NMI from user mode"),
     ("nmi", "NMI, #MC or #DB from kernel mode"),
+    (BREAKPOINT, "INT3 in the kernel, where a patched instruction decides a branch"),
     ("idle", "the idle loop, once"),
     ("purge", "vmalloc: unmap, flush, hand the addresses back, map again"),
     ("vunmap", "unmap and flush for a caller that relies on it at once"),
@@ -200,6 +202,8 @@ struct Assembler<'a> {
     breaks: Vec<Vec<usize>>,
     /// Somebody waits for a grace period: elsewhere nothing asks whether RCU watches.
     graces: bool,
+    /// A patched instruction decides a branch: elsewhere nothing asks what RSP holds, and no INT3 is run.
+    sites: bool,
     /// Programs an `ipi` or `call later` names, still to be assembled.
     handlers: Vec<(String, Span)>,
     span: Span,
@@ -230,6 +234,7 @@ impl<'a> Assembler<'a> {
             vars: Vec::new(),
             fields: Vec::new(),
             pages: Vec::new(),
+            sites: Vec::new(),
             files: chain.iter().map(|f| f.file.clone()).collect(),
             places: Vec::new(),
         };
@@ -239,8 +244,10 @@ impl<'a> Assembler<'a> {
             _ => false,
         };
         let graces = chain.iter().flat_map(|f| &f.sections).any(|s| any(&s.body, &waits));
+        let sites = chain.iter().flat_map(|f| &f.sections).any(|s| any(&s.body, &conditions::is_patched));
         Assembler {
             graces,
+            sites,
             chain,
             features,
             code,
@@ -283,6 +290,7 @@ impl<'a> Assembler<'a> {
                 roots.push((*want).to_string());
             }
         }
+        roots.retain(|name| self.sites || name != BREAKPOINT);
         for name in roots {
             if self.find_section(&name).is_some() {
                 self.program(&name)?;
@@ -343,6 +351,18 @@ impl<'a> Assembler<'a> {
                     init: v.init,
                     user_mapped: v.user_mapped,
                 });
+            }
+            for site in &f.sites {
+                if self.code.sites.contains(&site.name) {
+                    if chain[..i].iter().any(|c| c.sites.iter().any(|o| o.name == site.name)) {
+                        continue; // of the policy that it is based on
+                    }
+                    return Err(fail(site.at, format!("site `{}` is declared twice", site.name)));
+                }
+                if self.code.sites.len() + 1 == SITES {
+                    return Err(fail(site.at, format!("more than {} sites", SITES - 1)));
+                }
+                self.code.sites.push(site.name.clone());
             }
             for p in &f.pages {
                 if self.code.pages.iter().any(|o| o.name == p.name) {

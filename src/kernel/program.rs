@@ -148,7 +148,7 @@ pub struct Span {
 
 /// Names of programs that an interrupt or exception starts. Without FRED they end in IRET, which publishes and serialises;
 /// ERETS, ERETU, SYSRET and the return of a function do neither (SEMANTICS H4).
-pub const DELIVERED: [&str; 8] = [
+pub const DELIVERED: [&str; 9] = [
     "exception",
     "exception_espfix",
     "exception_bad_iret",
@@ -157,7 +157,16 @@ pub const DELIVERED: [&str; 8] = [
     "interrupt_idle",
     "nmi",
     "nmi_user",
+    BREAKPOINT,
 ];
+
+/// The program that an INT3 of the kernel starts; a text has it where a patched instruction decides a branch.
+pub const BREAKPOINT: &str = "breakpoint";
+
+/// Is it a branch that a patched instruction decides?
+pub fn is_site(op: Op) -> bool {
+    matches!(op, Op::Unless { c: Cond::Text(_), .. })
+}
 
 /// A named entry point.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -199,6 +208,9 @@ pub struct Code {
     pub fields: Vec<Field>,
     /// Declared pages.
     pub pages: Vec<Page>,
+    /// Names of patched instructions, from number 1 on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sites: Vec<String>,
     /// File names.
     pub files: Vec<String>,
     /// Source places.
@@ -222,6 +234,11 @@ impl Code {
     /// Does a program end in IRET?
     pub fn ends_by_iret(&self, program: &str) -> bool {
         !self.fred && DELIVERED.contains(&program)
+    }
+
+    /// Does a patched instruction decide a branch somewhere?
+    pub fn has_sites(&self) -> bool {
+        self.ops.iter().any(|&op| is_site(op))
     }
 
     /// The ops of the program of that name; none if there is none.

@@ -4,8 +4,8 @@
 //! op that needs an empty store buffer waits until the machine says it is.
 
 use super::program::{
-    Alu, Ask, At, Code, Cond, Cr3, Fence, Index, Op, Pages, Pc, Place, ProgId, REGS, Rcu, Reg, Set, Slot,
-    Touch, Val, Walk,
+    Alu, Ask, At, Code, Cond, Cr3, Fence, Index, Op, Pages, Pc, Place, ProgId, REGS, Rcu, Reg, Set, Site,
+    Slot, Touch, Val, Walk,
 };
 use super::program::{Entry, Invpcid, Level, NoFlush, PcidOf};
 
@@ -66,6 +66,8 @@ pub enum Violation {
     UnmappedAccess,
     /// S8: a %gs-relative access while GSBASE is the user's.
     WrongGsAccess,
+    /// S13: an exception or interrupt without a stack of its own where RSP holds none.
+    UnusableStack,
     /// S9: user memory through another mm's translation.
     WrongAddressSpace,
     /// S9: an mm used after it was freed.
@@ -82,7 +84,7 @@ pub enum Violation {
 
 impl Violation {
     /// Every rule.
-    pub const ALL: [Violation; 13] = [
+    pub const ALL: [Violation; 14] = [
         Violation::StaleAccessReused,
         Violation::StaleAccessNotReused,
         Violation::FreedTableWalk,
@@ -90,6 +92,7 @@ impl Violation {
         Violation::StaleText,
         Violation::UnmappedAccess,
         Violation::WrongGsAccess,
+        Violation::UnusableStack,
         Violation::WrongAddressSpace,
         Violation::FreedMm,
         Violation::Deadlock,
@@ -108,6 +111,7 @@ impl Violation {
             Violation::StaleText => "stale_text",
             Violation::UnmappedAccess => "unmapped_access",
             Violation::WrongGsAccess => "wrong_gs_access",
+            Violation::UnusableStack => "unusable_stack",
             Violation::WrongAddressSpace => "wrong_address_space",
             Violation::FreedMm => "freed_mm",
             Violation::Deadlock => "deadlock",
@@ -147,6 +151,19 @@ pub enum Order {
     Publishes,
     /// INVPCID and INVLPGB: what they wait for is an assumption about the machine.
     Invpcid,
+}
+
+/// What became of a patched instruction that a CPU ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// The old instruction: the branch goes the other way.
+    Old,
+    /// The new one: the branch goes on.
+    New,
+    /// An INT3. Its handler goes on as if the instruction that is being written stood there: is that the new one?
+    Int3(bool),
+    /// An INT3 whose delivery waits for the store buffer (SEMANTICS H5).
+    Wait,
 }
 
 /// What `step` needs of a machine. Statically dispatched; the hot methods should inline.
@@ -222,6 +239,10 @@ pub trait Machine {
     fn owe(&mut self, cpu: Cpu, others: bool);
     /// An access whose translation matters.
     fn touch(&mut self, cpu: Cpu, what: Touch) -> Result<(), Violation>;
+    /// Run a patched instruction that decides a branch.
+    fn run_site(&mut self, cpu: Cpu, site: Site) -> Result<Ran, Violation>;
+    /// RSP holds a stack from here on, or something else. A machine that follows no RSP has nothing to do.
+    fn rsp(&mut self, _cpu: Cpu, _stack: bool) {}
     /// Load the data a page maps, through the TLB. A machine without data memory reads 0.
     fn load_page(&mut self, cpu: Cpu, page: u8) -> Result<u64, Violation> {
         self.touch(cpu, Touch::Read(page)).map(|()| 0)
@@ -269,6 +290,9 @@ pub trait Machine {
 pub enum Outcome {
     /// Executed; the frame is at the next op.
     Next,
+    /// Executed, and it was an INT3: the frame is where the branch goes on when the handler is over, and whoever drives
+    /// the machine starts that above it.
+    Breakpoint,
     /// Cannot execute yet; nothing changed.
     Wait,
     /// The program is over.
@@ -302,7 +326,7 @@ pub fn order_of(op: Op) -> Option<Order> {
         Op::Move { .. } | Op::Alu { .. } | Op::Load { .. } | Op::Store { .. } | Op::Unless { .. } => None,
         Op::Jump(_) | Op::Loop(_) | Op::Each { .. } | Op::Clear | Op::Put | Op::Await { .. } => None,
         Op::MoveWide { .. } | Op::Fence(Fence::Load | Fence::Store) => None,
-        Op::AwaitAcks | Op::Irq(_) | Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) => None,
+        Op::AwaitAcks | Op::Irq(_) | Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) | Op::Rsp(_) => None,
         Op::LoadPage { .. } | Op::StorePage { .. } | Op::Ask { .. } | Op::FlushInfo { .. } => None,
         Op::ReadCr3(_) | Op::Touch(_) | Op::Body(_) | Op::Pte { .. } | Op::FreeTable(_) => None,
         Op::FreeMm(_) | Op::Walk { .. } => None,
@@ -375,6 +399,15 @@ fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Resu
             let seen = m.rmw(cpu, at.field, at.at, of(at, f), |a| if a == old { new } else { a })?;
             f.set(to, seen);
         }
+        Op::Unless { c: Cond::Text(site), to } => match m.run_site(cpu, site)? {
+            Ran::New => {}
+            Ran::Old => next = to,
+            Ran::Wait => return Ok(Outcome::Wait),
+            Ran::Int3(new) => {
+                f.pc = if new { next } else { to };
+                return Ok(Outcome::Breakpoint);
+            }
+        },
         Op::Unless { c, to } => {
             if !holds(c, f, m, cpu) {
                 next = to;
@@ -399,6 +432,7 @@ fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Resu
             let kernel = m.gs(cpu);
             m.set_gs(cpu, !kernel);
         }
+        Op::Rsp(stack) => m.rsp(cpu, stack),
         Op::ReadGs(to) => f.set(to, u64::from(m.gs(cpu))),
         Op::SetGs(v) => m.set_gs(cpu, f.val(v) != 0),
         Op::ReadCr3(to) => f.set(to, m.cr3(cpu)),
@@ -486,5 +520,6 @@ fn holds<M: Machine>(c: Cond, f: &Frame, m: &M, cpu: Cpu) -> bool {
         Cond::RegUser(r) => m.cr3_is_user(cpu, f.regs[usize::from(r.0)]),
         Cond::RangeFull => m.range_is_full(cpu),
         Cond::Either => m.decides(cpu),
+        Cond::Text(_) => unreachable!("`try_step` runs it"),
     }
 }

@@ -112,11 +112,12 @@ pub fn policy_replace(
     let mut file = text::parse("policy", text)?;
     let extra = text::parse(name, &format!("policy {name}\n{header}"))?;
     name.clone_into(&mut file.name);
-    let File { vars, fields, pages, doc, source, limits, needs, facts, .. } = extra;
+    let File { vars, fields, pages, sites, doc, source, limits, needs, facts, .. } = extra;
     file.vars.retain(|v| vars.iter().all(|new| new.name != v.name));
     file.vars.extend(vars);
     file.fields.extend(fields);
     file.pages.extend(pages);
+    file.sites.extend(sites);
     file.source.extend(source);
     file.limits.extend(limits);
     file.needs.retain(|n| !needs.contains(n));

@@ -50,7 +50,7 @@ pub fn name_of(op: Op) -> Option<&'static str> {
         Op::Move { .. } | Op::MoveWide { .. } | Op::Alu { .. } | Op::Unless { .. } => return None,
         Op::Jump(_) | Op::Return => return None,
         Op::Loop(_) | Op::Each { .. } | Op::Clear | Op::Put | Op::Ipi { .. } => return None,
-        Op::Store { .. } | Op::Irq(_) | Op::ReadGs(_) | Op::ReadCr3(_) => return None,
+        Op::Store { .. } | Op::Irq(_) | Op::ReadGs(_) | Op::ReadCr3(_) | Op::Rsp(_) => return None,
         Op::Pte { locked: false, .. } | Op::FreeTable(_) | Op::FreeMm(_) => return None,
         // The timed machine's tasks stay where they are: there is nobody to preempt them.
         Op::Migrate => return None,
@@ -185,7 +185,7 @@ impl Times {
                     Op::Rcu(Rcu::Watch | Rcu::Unwatch) => of(c.lock),
                     Op::Rcu(Rcu::Wait) => 0,
                     Op::Rcu(_) | Op::CallLater(_) => PLAIN,
-                    Op::Touch(_) | Op::Body(_) | Op::Request(_) | Op::Promise(_) => 0,
+                    Op::Touch(_) | Op::Body(_) | Op::Request(_) | Op::Promise(_) | Op::Rsp(_) => 0,
                     Op::Pte { locked: true, .. } => of(c.lock),
                     Op::Pte { .. } | Op::FreeTable(_) | Op::FreeMm(_) | Op::OweUser | Op::OweOthers => PLAIN,
                     Op::Migrate => 0,

@@ -58,6 +58,8 @@ enum Why {
     Idle,
     Interrupt,
     Nmi,
+    /// An INT3 in the kernel.
+    Breakpoint,
 }
 
 /// One activation.
@@ -136,6 +138,8 @@ struct Entries {
     interrupt_idle: ProgId,
     nmi_user: ProgId,
     nmi: ProgId,
+    /// Where a patched instruction decides a branch.
+    breakpoint: Option<ProgId>,
     idle: ProgId,
     purge: ProgId,
 }
@@ -444,7 +448,7 @@ impl Engine {
         let [outer, inner, ..] = self.own[i].acts;
         let stat = |act: Act| match act.why {
             Why::Idle => Stat::idle_ps,
-            Why::Interrupt | Why::Nmi => Stat::interrupt_ps,
+            Why::Interrupt | Why::Nmi | Why::Breakpoint => Stat::interrupt_ps,
             Why::Enter | Why::Syscall | Why::Fault | Why::Work => Stat::kernel_ps,
         };
         let depth = self.m.cores[i].depth;

@@ -195,7 +195,10 @@ pub struct Timed {
     pub levels: Vec<[Level; 2]>,
     fields: Vec<FieldAt>,
     pub(super) vars: usize,
+    /// Some patched instruction decides a branch.
+    keeps_text: bool,
     pub(super) values: Vec<u16>,
+    /// Behind the variables, what stands at the patched instructions (`text`), where one decides a branch.
     pub(super) shared: Vec<u16>,
     pub(super) targets: Vec<u64>,
     words: usize,
@@ -339,8 +342,9 @@ impl Timed {
             levels: vec![[Level::new(layout.keep), Level::new(layout.keep)]; n],
             fields,
             vars: init.len(),
+            keeps_text: code.has_sites(),
             values: init.iter().copied().cycle().take(init.len() * n).collect(),
-            shared: init,
+            shared: init.into_iter().chain(code.has_sites().then_some(0)).collect(),
             targets: vec![0; words * n],
             words,
             scratch: Vec::new(),

@@ -338,7 +338,8 @@ impl<'a> Player<'a> {
                 }
                 Ok(true)
             }
-            Outcome::Wait => Ok(false),
+            // A question with such a branch tracks text, and is not played here.
+            Outcome::Wait | Outcome::Breakpoint => Ok(false),
             Outcome::Violated(rule) => Err(rule.into()),
         }
     }

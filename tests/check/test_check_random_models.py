@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.random_models import models, text_of, waiting, walking
+from tests.random_models import models, patched, text_of, waiting, walking
 
 import tlbcore as tc
 from tlbcore.reference.explorer import explore_litmus
@@ -112,6 +112,20 @@ def test_both_explorers_agree_on_walks_in_software() -> None:
     verdicts = explorers_agree(120, seed=6, most=250, make=walking)
     assert sum(verdicts.values()) >= 80
     assert verdicts["violated: freed_table_read"] >= 3, verdicts
+
+
+def test_reduced_and_plain_searches_agree_on_patched_branches() -> None:
+    verdicts = reductions_agree(400, seed=9, make=patched)
+    assert min(verdicts[v] for v in PATCHED) >= 5, verdicts
+
+
+def test_both_explorers_agree_on_patched_branches() -> None:
+    verdicts = explorers_agree(120, seed=10, most=400, make=patched)
+    assert sum(verdicts.values()) >= 80
+    assert verdicts["violated: unusable_stack"] >= 5, verdicts
+
+
+PATCHED = ("verified", "violated: unusable_stack", "violated: stale_text", "violated: unmapped_access")
 
 
 def test_reduced_and_plain_searches_agree_on_grace_periods() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,10 @@ def test_each_sync_each_write_and_the_catch_up_are_needed() -> None:
         ("text tail = int3", "only the head of an instruction becomes int3"),
         ("text middle = new", "a `head` and a `tail`, no `middle`"),
         ("request text all", "a `head` and a `tail`, no `all`"),
+        ("text a head = int3", "`a` is no site; a header line `site a` declares one"),
+        ("request text a b head", "`text` takes a site and a part, not `a b head`"),
+        ("run text a", "the instruction without a name; `if text a is new` runs a site"),
+        ("rsp heap", "`rsp` holds `stack` or `scratch`, not `heap`"),
     ],
 )
 def test_a_bad_text_op_names_its_rule_and_place(line: str, said: str) -> None:
@@ -116,3 +121,96 @@ def test_an_assumption_about_text_is_one_of_three() -> None:
     assert dict(_core.check_assumptions())["T"] == ["instr", "danger", "noinstr"]
     with pytest.raises(tc.CheckError, match="no assumption `T=everywhere`"):
         tc.check("text-defer-v7", assume={"T": "everywhere"})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("  site s\n  site s\n\ncpu 0\n  fence\n", "litmus:3:8: site `s` is declared twice"),
+        ("  site a\n  site b\n  site c\n\ncpu 0\n  fence\n", "litmus:4:8: more than 2 sites"),
+        ("  site 1\n\ncpu 0\n  fence\n", "litmus:2:8: expected the name of a patched instruction, found `1`"),
+        ("\ncpu 0\n  while text is new\n    fence\n", "litmus:4:9: `text is new` stands in `if` alone"),
+        ("\ncpu 0\n  if text s is new\n    fence\n", "litmus:4:6: `s` is no site"),
+        ("\ncpu 0\n  if text is old\n    fence\n", "or `text is new`, found `is old`"),
+        (
+            "  site s\n\ncpu 0\n  if text s is new\n    promise text s head\n",
+            "`promise text s head` promises nothing: no `request text s head` comes before it",
+        ),
+        (
+            "  page a : vmalloc\n  page b : vmalloc\n  page c : vmalloc\n  site s\n  site t\n\ncpu 0\n"
+            "  if text s is new\n    fence\n  if text t is new\n    fence\n  if text is new\n    fence\n",
+            "head and tail of each patched instruction among them is 2 to 7: got 9",
+        ),
+    ],
+)
+def test_a_site_that_cannot_be_is_refused_with_its_place(text: str, said: str) -> None:
+    with pytest.raises((tc.PolicyError, tc.CheckError), match=re.escape(said)):
+        tc.litmus(f"litmus a\n{text}")
+
+
+POKE = """
+poke
+  text head = int3
+  ipi others, sync
+  await acks
+  text tail = new
+  ipi others, sync
+  await acks
+  text head = new
+  ipi others, sync
+  await acks
+
+sync
+  serialize
+"""
+
+
+def ends(columns: str, header: str = "") -> list[dict[str, int]]:
+    """The ends of a litmus test whose column 0 pokes the instruction, and what the others have in `x`."""
+    text = f'litmus a\n  based on ipi\n  locations "x"\n  var x : 2 bits, shared, starts 0\n{header}\ncpu 0\n  poke\n'
+    return [dict(end) for end in tc.litmus(text + columns + POKE, ends=True).ends]
+
+
+def test_a_patched_instruction_decides_a_branch() -> None:
+    column = "\ncpu 1\n  if text is new\n    x = 2\n  else\n    x = 1\n"
+    assert sorted(end["x"] for end in ends(column)) == [1, 2]
+
+
+def test_an_int3_goes_on_as_the_new_instruction_behind_its_handler() -> None:
+    """The handler alone stores 3; what stores 1 behind it is the branch of the new instruction."""
+    column = "\ncpu 1\n  if text is new\n    let seen = x\n    x = seen\n  else\n    x = 1\n\nbreakpoint\n  x = 3\n"
+    assert sorted(end["x"] for end in ends(column)) == [0, 1, 3]
+
+
+def test_an_instruction_that_is_poked_again_is_turned_over() -> None:
+    column = "\ncpu 1\n  await x == 1\n  serialize\n  if text is new\n    x = 2\n  else\n    x = 3\n"
+    again = "  text head = int3\n  serialize\n  text tail = new\n  serialize\n  text head = new\n  serialize\n  x = 1\n"
+    text = (
+        'litmus a\n  based on ipi\n  locations "x"\n  var x : 2 bits, shared, starts 0\n\ncpu 0\n  poke\n'
+        + again
+    )
+    found = tc.litmus(text + column + POKE, ends=True)
+    assert [dict(end)["x"] for end in found.ends] == [3]
+
+
+def test_the_run_says_what_was_fetched_and_where_the_stack_is_missing() -> None:
+    text = 'litmus a\n  verdict "verified"\n  based on ipi\n  cpus "text_poke; isolated 1 by syscall"\n\n'
+    found = tc.litmus(text + "to_kernel\n  if text is new\n    lfence\n  mov cr3, kernel noflush\n")
+    assert found.found == "violated: unusable_stack"
+    assert "if text is new: INT3" in found.text
+    assert "takes the INT3 that it runs" in found.text
+    assert found.schedule
+
+
+def test_an_interrupt_finds_no_stack_either() -> None:
+    """Interrupts are on where RSP holds none: whoever sends one, or a device, breaks the same rule."""
+    text = "litmus a\n  based on ipi\n\ncpu 0\n  ipi others, sync\n  await acks\n\ncpu 1\n{}{}\nsync\n  serialize\n"
+    site = "  if text is new\n    lfence\n"
+    for first, said in (
+        ("  rsp scratch\n", "violated: unusable_stack"),
+        ("  rsp scratch\n  rsp stack\n", "verified"),
+    ):
+        for reduce in (True, False):
+            assert (
+                tc.litmus(text.format(first, "  lfence\n  rsp stack\n" + site), reduce=reduce).found == said
+            )

@@ -260,3 +260,20 @@ def test_a_broadcast_may_name_an_asid(asid: int) -> None:
     assert [op for op, _ in ops(f"to_kernel\n  invlpgb range asid {asid}\n")] == [
         f"invlpgb range asid {asid}"
     ]
+
+
+def test_a_patched_branch_is_built_of_the_same_words() -> None:
+    lines = [op.mov_cr3("kernel"), op.rsp("stack"), op.if_("text key is new", [op.fence()])]
+    poke = [op.poke("head", "int3", site="key"), op.poke("tail", "new"), op.poke("head", "new", site="key")]
+    built = tc.policies["ipi"].replace(name="p", header=[op.site("key")], to_kernel=lines, text_poke=poke)
+    for line in (
+        "  site key\n",
+        "  rsp stack\n",
+        "  if text key is new\n",
+        "  text key head = int3\n",
+        "  text tail = new\n",
+    ):
+        assert line in built.canonical
+    again = tc.Policy(text=built.canonical)
+    assert again == built
+    assert [row[2] for row in again.listing()] == [row[2] for row in built.listing()]

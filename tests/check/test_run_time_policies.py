@@ -188,6 +188,67 @@ def test_entry_code_that_is_patched_needs_a_sync_that_is_not_deferred(
     assert tc.simulate(load, machine="skylake-sp", policy=policy).total("syscalls") > 0
 
 
+# An instruction that decides a branch in the entry (CASES 31, 32): its INT3 needs a stack, its sync must come in time.
+DECIDES = """
+to_kernel
+  mov cr3, kernel noflush
+{}  if text is new
+    invpcid all-including-global
+"""
+
+
+@pytest.mark.parametrize(
+    ("base", "stack", "more", "rule"),
+    [
+        ("ipi", "", "", "unusable_stack"),  # where RSP holds the value of CR3
+        ("ipi", "  rsp stack\n", "", None),  # behind the load of the stack
+        ("text-defer-v7", "  rsp stack\n", "", "stale_text"),
+        ("text-defer-v7", "  rsp stack\n", "\ntext_sync\n  text_sync_now\n", None),
+    ],
+)
+def test_an_instruction_that_decides_needs_a_stack_and_a_sync_in_time(
+    base: str, stack: str, more: str, rule: str | None
+) -> None:
+    text = f'policy decides\n  "A site of a key."\n  based on {base}\n' + DECIDES.format(stack) + more
+    policy = tc.Policy(text=text)
+    roles = "text_poke; isolated 1 by syscall"
+    assert verdict(policy, roles, "pti") == ("violated" if rule else "verified")
+    if rule:
+        found = tc.check(policy, roles=roles, world="pti", assume=DEMAND)
+        assert found.rule == rule
+        slow = explore(policy, roles=roles, assume=DEMAND)
+        assert (slow.status, slow.violation) == ("violated", rule)
+    with pytest.raises(
+        tc.PolicyError, match="no Promela for `if text is new`: what a CPU fetched of it decides"
+    ):
+        policy.promela()
+
+
+def test_the_timed_machine_runs_the_new_instruction_behind_a_poke() -> None:
+    """System calls flush once somebody has patched their site, and not before; the run goes on behind INT3s."""
+    policy = tc.Policy(
+        text='policy decides\n  "A site of a key."\n  based on ipi\n' + DECIDES.format("  rsp stack\n")
+    )
+    actors = tc.scenarios
+
+    def flushes(pokes: float) -> float:
+        """Full flushes in entry code, per system call."""
+        poke = actors.chain(
+            [{"program": "text_poke", "cause": "text_poke"}], on="housekeeping", rate_hz=pokes
+        )
+        load = (actors.syscalls("isolated", base_ns=900.0), actors.spin("housekeeping"))
+        run = tc.Scenario(
+            name="poked", duration_s=0.02, cpus=2, isolated="1", actors=(*load, poke) if pokes else load
+        )
+        result = tc.simulate(run, machine="skylake-sp", policy=policy)
+        assert result.violation is None
+        return result.total("entry_flushes_unneeded") / result.total("syscalls")
+
+    never, often = flushes(0), flushes(200)
+    assert never == 0
+    assert 0.2 < often < 0.8  # each poke turns it over
+
+
 # A key with a site on the way out and one on the way in (CASES 33): what stands there decides a branch.
 KEY = """
 to_user

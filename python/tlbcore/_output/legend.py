@@ -59,6 +59,7 @@ WORDS: tuple[Word, ...] = (
     ("stale_text", "A CPU runs instructions that a text poke has replaced (S7)."),
     ("unmapped_access", "A touch of what the loaded page table does not map (S8)."),
     ("wrong_gs_access", "A %gs-relative access while GSBASE is the user's (S8)."),
+    ("unusable_stack", "An exception without a stack of its own where RSP holds none (S13)."),
     ("wrong_address_space", "User memory of another address space than the one Linux believes loaded (S9)."),
     ("freed_mm", "Use of an address space, or of its tables, after it was freed (S9)."),
     ("deadlock", "A CPU that waits for ever (S11)."),

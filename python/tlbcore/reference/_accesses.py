@@ -5,11 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from tlbcore.reference._memory import buffered, read
-from tlbcore.reference._model import Model
-from tlbcore.reference._state import Frame, Leaf, Overflow, Page, State, Violation, put
+from tlbcore.reference._model import Model, site_of
+from tlbcore.reference._state import Frame, Leaf, Opcode, Overflow, Page, State, Violation, put
 from tlbcore.reference._translations import is_large, maps, used
 
-__all__ = ["demands", "faults", "kernel_code", "load_page", "store_page", "touch", "walk_in_software"]
+__all__ = [
+    "demands",
+    "faults",
+    "kernel_code",
+    "load_page",
+    "run_text",
+    "store_page",
+    "touch",
+    "walk_in_software",
+]
 
 _BODIES = {"Syscall": "Kernel", "Interrupt": "Kernel", "Idle": "Danger", "Nmi": "Nmi"}
 _DEFINITE = {
@@ -53,7 +62,7 @@ def touch(m: Model, s: State, i: int, name: str, arg: Any) -> None:
     if name == "Body":
         _zone(m, s, i, _BODIES[arg])
     elif arg == "Text":
-        _run_text(s, i)
+        run_text(s, i, 0)
     elif "Zone" in arg:
         _zone(m, s, i, arg["Zone"])
     else:
@@ -66,8 +75,11 @@ def kernel_code(m: Model, s: State, i: int) -> State:
     return s
 
 
-def demands(m: Model, name: str, arg: Any) -> tuple[set[int], bool]:
-    """Return the pages whose translation an op may need, and whether it may need the patched instruction."""
+def demands(m: Model, name: str, arg: Any) -> tuple[set[int], set[int]]:
+    """Return the pages whose translation an op may need, and the patched instructions that it may run."""
+    site = site_of({name: arg})
+    if site is not None:
+        return set(), {site}
     zone = None
     if name == "Body":
         zone = _BODIES[arg]
@@ -75,12 +87,12 @@ def demands(m: Model, name: str, arg: Any) -> tuple[set[int], bool]:
         zone = arg["Zone"]
     if zone is not None:
         pages = {p for p, region in enumerate(m.regions) if uses(m, zone, region.kind)}
-        return pages, runs_patched(m, zone)
+        return pages, {0} if runs_patched(m, zone) else set()
     if name == "Touch" and isinstance(arg, dict):
-        return {next(iter(arg.values()))}, False
+        return {next(iter(arg.values()))}, set()
     if name in ("LoadPage", "StorePage"):
-        return {arg["page"]}, False
-    return set(), (name, arg) == ("Touch", "Text")
+        return {arg["page"]}, set()
+    return set(), {0} if (name, arg) == ("Touch", "Text") else set()
 
 
 def _zone(m: Model, s: State, i: int, zone: str) -> None:
@@ -93,7 +105,7 @@ def _zone(m: Model, s: State, i: int, zone: str) -> None:
         if uses(m, zone, region.kind) and _mapped(m, s, p) is not None:  # S4: code uses what is allocated
             access(m, s, i, p)
     if m.has_text and runs_patched(m, zone):
-        _run_text(s, i)
+        run_text(s, i, 0)
 
 
 def _current(page: Page) -> Leaf | None:
@@ -132,12 +144,17 @@ def _legal(stale: Leaf, now: Leaf | None) -> bool:
     return now is not None and stale.frame == now.frame and stale.rights <= now.rights
 
 
-def _run_text(s: State, i: int) -> None:
-    """S7: each part as it was fetched, or as memory has it; without a breakpoint the parts belong together."""
-    head, tail = (old or new for old, new in zip(s.cpus[i].fetched, s.text, strict=True))
-    torn = head != tail or tail in s.dead_text[1]
-    if head in s.dead_text[0] or (not head[0] and torn):
+def run_text(s: State, i: int, site: int) -> Opcode:
+    """S7: each part as it was fetched, or as memory has it; without a breakpoint the parts belong together.
+
+    Return the head that was run.
+    """
+    h, t = 2 * site, 2 * site + 1
+    head, tail = (s.cpus[i].fetched[part] or s.text[part] for part in (h, t))
+    torn = head != tail or tail in s.dead_text[t]
+    if head in s.dead_text[h] or (not head[0] and torn):
         raise Violation("stale_text")
+    return head
 
 
 # -- walks in software -------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tlbcore.reference._model import PARTS, Model
+from tlbcore.reference._model import Model, part_of
 from tlbcore.reference._state import (
     Frame,
     Ident,
@@ -144,8 +144,8 @@ def _fits(m: Model, place: dict[str, Any], value: int) -> None:
 def change_entries(m: Model, s: State, i: int, arg: dict[str, Any]) -> State:
     """Write page-table entries, or a part of the patched instruction."""
     pages = arg["pages"]
-    if isinstance(pages, dict) and "Text" in pages:
-        part = PARTS.index(pages["Text"])
+    part = part_of(pages)
+    if part is not None:
         _, number = own_text(s, i, part)
         value = (True, number) if arg["v"] == "Int3" else (False, number + 1)
         return buffered(m, s, i, ("text", part), 0, value)
@@ -224,8 +224,8 @@ def own_text(s: State, i: int, part: int) -> Opcode:
 def request(m: Model, s: State, i: int, pages: Any) -> State:
     """S2: the flush covers what visible stores have replaced, and what this CPU's own have."""
     cpu = s.cpus[i]
-    if isinstance(pages, dict) and "Text" in pages:
-        part = PARTS.index(pages["Text"])
+    part = part_of(pages)
+    if part is not None:
         int3, number = own_text(s, i, part)
         older = {(kind, n) for n in range(number) for kind in (False, True)}
         covered = frozenset(older | ({(False, number)} if int3 else set()))
@@ -241,8 +241,8 @@ def request(m: Model, s: State, i: int, pages: Any) -> State:
 def promise(m: Model, s: State, i: int, pages: Any) -> State:
     """S3: from here on nobody may use what the flush covered."""
     cpu = s.cpus[i]
-    if isinstance(pages, dict) and "Text" in pages:
-        part = PARTS.index(pages["Text"])
+    part = part_of(pages)
+    if part is not None:
         old = cpu.covers_text[part]
         m.seen.add("a promise without a request" if old is None else "a promise")
         s = with_cpu(s, i, covers_text=put(cpu.covers_text, part, None))

@@ -9,9 +9,25 @@ from tlbcore.reference._conditions import FAULT
 from tlbcore.reference._scope import Question
 from tlbcore.reference._state import INIT_MM, NO_MM, NO_PC, Cpu, Frame, Leaf, Page, State, named
 
-__all__ = ["PARTS", "Model", "Region"]
+__all__ = ["Model", "Region", "part_of", "site_of"]
 
-PARTS = ("Head", "Tail")
+_PARTS = ("Head", "Tail")
+
+
+def part_of(pages: Any) -> int | None:
+    """Return which part of the patched instructions an op is about, all heads and tails in a row."""
+    if not (isinstance(pages, dict) and "Text" in pages):
+        return None
+    site, part = pages["Text"]
+    return 2 * int(site) + _PARTS.index(part)
+
+
+def site_of(op: Any) -> int | None:
+    """Return the patched instruction that decides a branch (H10)."""
+    name, arg = named(op)
+    test = arg["c"] if name == "Unless" else None
+    return int(test["Text"]) if isinstance(test, dict) and "Text" in test else None
+
 
 # Programs that the hardware starts. Without FRED they end in IRET; ERETS, ERETU, SYSRET and the return of a function
 # publish nothing (H4).
@@ -24,6 +40,7 @@ _DELIVERED = (
     "interrupt_idle",
     "nmi",
     "nmi_user",
+    "breakpoint",
 )
 _START = (-1, 0)
 
@@ -64,7 +81,12 @@ class Model:
         self.frames, self.tops = question.frames or {}, question.tops or {}
         run = [op for role in self.roles for name in (role.first, *role.paths) for op in self.ops_of(name)]
         about = [arg["pages"] if name == "Pte" else arg for name, arg in map(named, run) if name in _ABOUT]
-        self.has_text = any(isinstance(p, dict) and "Text" in p for p in about) or {"Touch": "Text"} in run
+        # H10: instructions that decide a branch; entry text may be among them, and both tables map that.
+        self.decide = {site for site in map(site_of, self.ops) if site is not None}
+        self.parts = 2 * (1 + len(code.get("sites", ())))
+        written = {part // 2 for part in map(part_of, about) if part is not None}
+        self.sites = written | self.decide | ({0} if {"Touch": "Text"} in run else set())
+        self.has_text = bool(self.sites)
         # A search that is about promises and sees none says nothing; it looks when it is done.
         self.about_promises = any(name in (*_ABOUT, "FreeTable") for name, _ in map(named, run))
         self.seen: set[str] = set()
@@ -183,7 +205,7 @@ class Model:
                 blocked=False,
                 leaves=nothing,
                 uppers=nothing,
-                fetched=(None, None),
+                fetched=(None,) * self.parts,
                 buffer=(),
                 stores=0,
                 queue=(),
@@ -194,7 +216,7 @@ class Model:
                 fault=-1,
                 devices=role.devices,
                 covers=(None,) * len(self.regions),
-                covers_text=(None, None),
+                covers_text=(None,) * self.parts,
                 owes=nothing,
                 owes_others=False,
                 contexts=(INIT_MM, *(NO_MM,) * (self.asids - 1)),
@@ -222,8 +244,8 @@ class Model:
             cpus=cpus,
             memory=tuple(starts(var, who) for var, who in self.where),
             pages=tuple(map(page, self.regions)),
-            text=((False, 0), (False, 0)),
-            dead_text=(nothing, nothing),
+            text=((False, 0),) * self.parts,
+            dead_text=(nothing,) * self.parts,
             masks=(nothing,) * self.mms,
             freed=nothing,
             nmis=self.question.nmis,

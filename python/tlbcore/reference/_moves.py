@@ -12,11 +12,13 @@ from tlbcore.reference import _translations as translations
 from tlbcore.reference._accesses import demands, kernel_code
 from tlbcore.reference._memory import with_cpu
 from tlbcore.reference._model import Model
-from tlbcore.reference._state import State, named
+from tlbcore.reference._state import Frame, State, Violation, named
 
 __all__ = ["Make", "moves"]
 
 Make = Callable[[], State]
+
+_BY_SYSCALL = ("syscall", "syscall_compat")
 
 
 def moves(m: Model, s: State) -> Iterator[tuple[str, bool, Make]]:
@@ -44,6 +46,8 @@ def _enter(m: Model, s: State, i: int, *, drained: bool) -> Iterator[tuple[str, 
     fewer = None if left is None else left - 1
     for path in m.roles[i].paths:
         frame = m.frame("task", path, 0, irq=not m.roles[i].user)
+        if m.decide and m.roles[i].user and path in _BY_SYSCALL and not m.fred:
+            frame = frame._replace(stack=False)  # S13: the user's RSP
         if drained or not frame.delivered:
             entered = partial(with_cpu, s, i, left=fewer, frames=(frame,))
             yield f"cpu {i}: enter by {path}", left is not None, entered  # any number of times may be none
@@ -62,7 +66,15 @@ def _device(m: Model, s: State, i: int) -> Iterator[tuple[str, bool, Make]]:
         return
     program = "interrupt_idle" if _is_idle(m, s, i) else "interrupt_kernel"
     frame = m.frame("interrupt", program, 1)
-    yield f"cpu {i}: device", False, partial(with_cpu, s, i, frames=(*cpu.frames, frame), **spent)
+    yield f"cpu {i}: device", False, partial(_interrupted, s, i, frame, **spent)
+
+
+def _interrupted(s: State, i: int, frame: Frame, **changes: object) -> State:
+    """Start an interrupt, on the stack of what it interrupts (S13)."""
+    frames = s.cpus[i].frames
+    if frames and not frames[-1].stack:
+        raise Violation("unusable_stack")
+    return with_cpu(s, i, frames=(*frames, frame), **changes)
 
 
 def _is_idle(m: Model, s: State, i: int) -> bool:
@@ -84,7 +96,7 @@ def _interrupts(m: Model, s: State, i: int) -> Iterator[tuple[str, bool, Make]]:
         return
 
     def enter(kind: str, program: str, **changes: object) -> Make:
-        frame = m.frame("task" if in_user and kind == "interrupt" else kind, program, level)
+        frame = m.frame(kind, program, level)
         return partial(with_cpu, s, i, frames=(*cpu.frames, frame), **changes)
 
     if cpu.frames and cpu.frames[-1].irq and cpu.frames[-1].level == 0:
@@ -92,7 +104,8 @@ def _interrupts(m: Model, s: State, i: int) -> Iterator[tuple[str, bool, Make]]:
     if cpu.irq and (not cpu.frames or cpu.frames[-1].irq):
         amid = "interrupt_idle" if _is_idle(m, s, i) else "interrupt_kernel"
         program = "interrupt" if in_user else amid
-        yield f"cpu {i}: interrupt", True, enter("interrupt", program, irq=False)
+        frame = m.frame("task" if in_user else "interrupt", program, level)
+        yield f"cpu {i}: interrupt", True, partial(_interrupted, s, i, frame, irq=False)
     program = "nmi_user" if in_user else "nmi"
     if s.nmis > 0 and not cpu.blocked:
         arrives = enter("nmi", program, blocked=True)
@@ -105,12 +118,12 @@ def _interrupts(m: Model, s: State, i: int) -> Iterator[tuple[str, bool, Make]]:
 def _hardware(m: Model, s: State, i: int) -> Iterator[tuple[str, bool, Make]]:
     """H2: leaves and paging-structure entries come and go, and text is fetched."""
     cpu = s.cpus[i]
-    pages, text = set(range(len(m.regions))), True
+    pages, text = set(range(len(m.regions))), m.sites
     if m.assume["fills"] == "demand":
         if cpu.frames:
             pages, text = demands(m, *named(m.ops[cpu.frames[-1].pc]))
         elif m.roles[i].user:
-            pages, text = set(), False
+            pages, text = set(), set()
     for p in range(len(m.regions)):
         held = translations.cached(m, cpu, p) is not None
         upper = translations.cached_upper(cpu, p) is not None
@@ -123,8 +136,8 @@ def _hardware(m: Model, s: State, i: int) -> Iterator[tuple[str, bool, Make]]:
                 yield f"cpu {i}: fill {p}", False, partial(translations.fill, m, s, i, p)
             if m.tables and not upper and s.pages[p].table is not None and translations.leads(m, s, i, p):
                 yield f"cpu {i}: fill upper {p}", False, partial(translations.fill_upper, s, i, p)
-    for part in (0, 1):
-        if text and translations.can_fetch(m, s, i, part):
+    for part in range(m.parts):
+        if part // 2 in text and translations.can_fetch(m, s, i, part):
             yield f"cpu {i}: fetch {part}", False, partial(translations.fetch, s, i, part)
 
 

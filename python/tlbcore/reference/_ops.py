@@ -10,7 +10,7 @@ from tlbcore.reference import _memory as memory
 from tlbcore.reference import _translations as translations
 from tlbcore.reference._counts import taken
 from tlbcore.reference._memory import with_cpu
-from tlbcore.reference._model import Model
+from tlbcore.reference._model import Model, site_of
 from tlbcore.reference._state import (
     INIT_MM,
     NO_MM,
@@ -38,6 +38,13 @@ def blocked(m: Model, s: State, i: int, f: Frame, name: str, arg: Any) -> bool:
         return bool(cpu.waits)
     if (name, arg) == ("Rcu", "Wait"):
         return bool(cpu.grace)
+    site = site_of({name: arg})
+    if site is not None:  # an INT3 is delivered with an empty buffer (H5)
+        try:
+            int3, _ = accesses.run_text(s, i, site)
+        except Violation:
+            return False
+        return int3 and f.stack and bool(cpu.buffer) and m.assume["interrupts"] == "drain"
     if name == "Await":
         try:
             return not compare(arg["f"], memory.read(m, s, i, f, arg["at"]), _value(f, arg["v"]))
@@ -108,7 +115,7 @@ def _leave(m: Model, s: State, i: int, f: Frame) -> State:
         s = with_cpu(s, i, serving=-1)
         return jump(s, i, f._replace(ret=NO_PC), f.ret)
     if f.delivered and not m.fred:  # H4 (c), H5
-        s = with_cpu(s, i, fetched=(None, None), blocked=False)
+        s = with_cpu(s, i, fetched=(None,) * m.parts, blocked=False)
     elif f.kind == "nmi" and m.fred:  # only its own return unblocks NMIs
         s = with_cpu(s, i, blocked=False)
     return with_cpu(s, i, frames=cpu.frames[:-1])
@@ -190,6 +197,9 @@ def execute(m: Model, s: State, i: int) -> State:
         return _leave(m, s, i, f)
     if name == "HandleCalls":
         return _handle_calls(m, s, i, f)
+    site = site_of({name: arg})
+    if site is not None:
+        return _decide(m, s, i, f, site, arg["to"])
     page = accesses.faults(m, s, i, name, arg)
     if page is not None and f.level == 0 and m.handles_fault(i, page):
         # Its handler is kernel code under the kernel's CR3, and no code of the test.
@@ -202,6 +212,21 @@ def execute(m: Model, s: State, i: int) -> State:
             s, f, pc = done
             return jump(s, i, f, pc)
     raise NotImplementedError(name)
+
+
+def _decide(m: Model, s: State, i: int, f: Frame, site: int, other: int) -> State:
+    """Go where what was fetched of a patched instruction says; an INT3 starts its handler first (H10, S13)."""
+    int3, number = accesses.run_text(s, i, site)
+    now = number + int3  # the handler stands in for the instruction that is being written
+    s = jump(s, i, f, f.pc + 1 if now % 2 else other)
+    if not int3:
+        return s
+    if not f.stack:
+        raise Violation("unusable_stack")
+    if f.level == 2:
+        raise Overflow
+    m.seen.add("an INT3")
+    return with_cpu(s, i, frames=(*s.cpus[i].frames, m.frame("breakpoint", "breakpoint", f.level + 1)))
 
 
 Done = tuple[State, Frame, int] | None
@@ -234,6 +259,8 @@ def _register(m: Model, s: State, i: int, f: Frame, name: str, arg: Any) -> Done
             f = f._replace(irq=arg)
         case "SwapGs":
             s = with_cpu(s, i, kernel_gs=not cpu.kernel_gs)
+        case "Rsp":
+            f = f._replace(stack=arg or m.fred)
         case "SetGs":
             s = with_cpu(s, i, kernel_gs=bool(_value(f, arg)))
         case "ReadGs":
@@ -274,7 +301,7 @@ def _memory(m: Model, s: State, i: int, f: Frame, name: str, arg: Any) -> Done:
         case "Await":
             memory.read(m, s, i, f, arg["at"])
         case "Fence":
-            s = with_cpu(s, i, fetched=(None, None)) if arg == "Serialize" else s
+            s = with_cpu(s, i, fetched=(None,) * m.parts) if arg == "Serialize" else s
         case "Pte":
             s = memory.change_entries(m, s, i, arg)
         case "FreeTable":

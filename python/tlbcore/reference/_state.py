@@ -59,7 +59,7 @@ class Page(NamedTuple):
 class Frame(NamedTuple):
     """One activation of a program."""
 
-    kind: str  # task, interrupt, nmi, mce
+    kind: str  # task, interrupt, nmi, mce, breakpoint
     level: int  # 0 from user mode or the task itself, else one more than what it interrupts
     delivered: bool
     pc: int
@@ -72,6 +72,7 @@ class Frame(NamedTuple):
     reads: bool = False  # a read-side section of this interrupt or NMI is open
     watch: bool = False  # RCU watches because of this interrupt or NMI
     walked: Any = None  # of a walk in software under way: the table it found, then the leaf
+    stack: bool = True  # RSP holds one (S13)
 
 
 class Cpu(NamedTuple):
@@ -85,7 +86,7 @@ class Cpu(NamedTuple):
     blocked: bool  # NMIs are, until an IRET
     leaves: frozenset[tuple[int, Tag | None, Leaf]]  # the TLB: page, PCID (None for global entries), entry
     uppers: frozenset[tuple[int, Tag, Ident]]  # paging-structure caches: page, PCID, table
-    fetched: tuple[Opcode | None, Opcode | None]  # head and tail
+    fetched: tuple[Opcode | None, ...]  # head and tail of each patched instruction
     buffer: tuple[tuple[Any, int, Any], ...]  # (address, mask, value), oldest first
     stores: int  # page-table stores so far: they number them
     queue: tuple[tuple[int, int], ...]  # (program, sender), oldest first
@@ -120,7 +121,7 @@ class State(NamedTuple):
     cpus: tuple[Cpu, ...]
     memory: tuple[int, ...]
     pages: tuple[Page, ...]
-    text: tuple[Opcode, Opcode]
+    text: tuple[Opcode, ...]
     dead_text: tuple[frozenset[Opcode], ...]
     masks: tuple[frozenset[int], ...]  # mm_cpumask
     freed: frozenset[int]  # mms

@@ -131,13 +131,13 @@ def evict_upper(s: State, i: int, p: int) -> State:
 
 def can_fetch(m: Model, s: State, i: int, part: int) -> bool:
     """Kernel text is in the kernel table; entry text is in the user's too (A1)."""
-    cpu = s.cpus[i]
-    mapped = not cpu.user or m.assume["T"] == "noinstr"
-    return m.has_text and mapped and cpu.fetched[part] is None
+    cpu, site = s.cpus[i], part // 2
+    mapped = not cpu.user or m.assume["T"] == "noinstr" or site in m.decide
+    return site in m.sites and mapped and cpu.fetched[part] is None
 
 
 def fetch(s: State, i: int, part: int) -> State:
-    """Fetch and decode a part of the patched instruction."""
+    """Fetch and decode a part of a patched instruction."""
     return with_cpu(s, i, fetched=put(s.cpus[i].fetched, part, s.text[part]))
 
 
@@ -160,7 +160,7 @@ def _forget_pcid(cpu: Cpu, gone: Any) -> Cpu:
 def invalidate(m: Model, cpu: Cpu, name: str, arg: Any) -> Cpu:
     """Carry out MOV CR4, INVLPG or INVPCID."""
     if name == "MovCr4Pge":
-        return forget_all(cpu)._replace(fetched=(None, None))
+        return forget_all(cpu)._replace(fetched=(None,) * m.parts)
     if (
         name == "Invlpg"
     ):  # the page in this PCID or global; this PCID's upper entries, of other pages without TCE
@@ -169,7 +169,7 @@ def invalidate(m: Model, cpu: Cpu, name: str, arg: Any) -> Cpu:
         return cpu._replace(
             leaves=frozenset(e for e in cpu.leaves if e[0] not in pages or e[1] not in (None, tag(cpu))),
             uppers=frozenset(e for e in cpu.uppers if e[0] not in above or e[1] != tag(cpu)),
-            fetched=(None, None),
+            fetched=(None,) * m.parts,
         )
     if arg["kind"] == "AllGlobal":
         return forget_all(cpu)
@@ -228,7 +228,7 @@ def mov_cr3(m: Model, s: State, i: int, f: Frame, arg: Any) -> State:
     if mm in s.freed:
         raise Violation("freed_mm")
     owed = arg["keep"] == "Owed" and user and asid in cpu.owes  # the mask is about user PCIDs
-    cpu = cpu._replace(user=user, asid=asid, mm=mm, fetched=(None, None))
+    cpu = cpu._replace(user=user, asid=asid, mm=mm, fetched=(None,) * m.parts)
     if owed:
         cpu = cpu._replace(owes=cpu.owes - {asid})
     if not m.pcid:  # bit 63 is no such bit then, and there is one PCID
@@ -240,7 +240,7 @@ def mov_cr3(m: Model, s: State, i: int, f: Frame, arg: Any) -> State:
 
 def switch_asid(m: Model, s: State, i: int) -> State:
     """`switch_mm` to the other ASID: NOFLUSH unless a ranged flush has marked it (FACTS 2.5)."""
-    cpu = s.cpus[i]._replace(asid=1 - s.cpus[i].asid, fetched=(None, None))
+    cpu = s.cpus[i]._replace(asid=1 - s.cpus[i].asid, fetched=(None,) * m.parts)
     if cpu.owes_others or not m.pcid:
         cpu = _forget_pcid(cpu._replace(owes_others=False), lambda its: its[0] == cpu.asid)
     return s._replace(cpus=put(s.cpus, i, cpu))

@@ -1,8 +1,9 @@
 //! Which fields a scope needs: a CPU has bits for what its programs can come to do, and for nothing else.
 
 use super::entries::{Checks, Device, Path, paths};
-use super::liveness::{Ambient, Locations, frame, reach, register_widths};
+use super::liveness::{Ambient, Locations, NMI_PROGRAMS, frame, reach, register_widths};
 use super::packing::{Allocator, Bits, width};
+use super::pages::Sites;
 use super::pages::{MAX_MMS, address_spaces, pages, tables_left, tags, upper_tags};
 use super::roots::{Roots, idles, join_migrants, roots_of};
 use super::{CpuFields, Frame, LATERS, Later, Layout, Location, SharedFields, Target};
@@ -10,7 +11,8 @@ use crate::check::machine::Model;
 use crate::check::machine::faults::page_of;
 use crate::check::scope::{Assume, CheckError, MAX_ASIDS, Rest, Role, Scope, UNBOUNDED};
 use crate::kernel::program::{
-    Ask, At, Code, Copies, Entry, GENERATION_BITS, Level, Op, PageKind, Pages, Pc, ProgId, REGS, Rcu, Set,
+    Ask, At, BREAKPOINT, Code, Copies, Entry, GENERATION_BITS, Level, Op, PageKind, Pages, Pc, ProgId, REGS,
+    Rcu, Set, is_site,
 };
 
 /// What a layout is derived from.
@@ -77,13 +79,25 @@ impl<'a> Plan<'a> {
                     level.extend(calls);
                 }
             }
+            // An INT3 starts its handler one level above, and the IRET of that may let another NMI in (SEMANTICS H5).
+            let traps = |starts: &[Pc]| {
+                let (set, _) = reach(code, starts, handlers, receives);
+                set.iter().any(|&(pc, _)| is_site(code.ops[usize::from(pc)]))
+            };
+            let breakpoint = code.program(BREAKPOINT).map(|p| code.start(p));
+            if breakpoint.is_some() && traps(&levels[0]) {
+                levels[1].extend(breakpoint);
+            }
             if nmis && !role.deaf {
-                let interrupted = !levels[1].is_empty() || scope.mces > 0;
+                let interrupted = !levels[1].is_empty() || scope.mces > 0 || traps_in_nmis(code);
                 let nmi = code.program("nmi").map(|p| code.start(p));
                 levels[1].extend(nmi);
                 if interrupted {
                     levels[2].extend(nmi);
                 }
+            }
+            if breakpoint.is_some() && traps(&levels[1]) {
+                levels[2].extend(breakpoint);
             }
             let levels: Vec<_> =
                 levels.iter().map(|starts| reach(code, starts, handlers, receives)).collect();
@@ -111,6 +125,11 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// Can an NMI run an INT3?
+fn traps_in_nmis(code: &Code) -> bool {
+    NMI_PROGRAMS.iter().any(|name| code.ops_of(name).iter().any(|op| is_site(*op)))
+}
+
 /// Programs that run after a grace period.
 fn laters(code: &Code) -> impl Iterator<Item = ProgId> + '_ {
     let mut all: Vec<ProgId> = code
@@ -133,7 +152,7 @@ impl Layout {
         versions: u64,
     ) -> Result<Layout, CheckError> {
         scope.validate()?;
-        let (pages, text) = pages(code, scope, assume)?;
+        let (pages, sites) = pages(code, scope, assume)?;
         let mut handlers: Vec<ProgId> = code
             .ops
             .iter()
@@ -162,6 +181,7 @@ impl Layout {
             cpus: Vec::new(),
             shared: SharedFields::default(),
             mms: address_spaces(code, &pages),
+            text: pages.iter().position(|p| p.kind == PageKind::Text).unwrap_or(pages.len()),
             pages,
             tables: plan.any(tables),
             walks: plan.any(|op| matches!(op, Op::Walk { .. })),
@@ -171,7 +191,8 @@ impl Layout {
                 .enumerate()
                 .fold(0, |all, (cpu, r)| all | u8::from(r.ops.iter().any(|op| is_grace(*op))) << cpu),
             laters: laters(code).collect(),
-            text,
+            sites,
+            breakpoint: code.program(BREAKPOINT).filter(|_| plan.any(|op| is_site(*op))),
             words: 0,
             bits: (Vec::new(), 0),
             handlers,
@@ -257,9 +278,9 @@ impl Layout {
                 c.upper[p][t] = a.take(if self.tables && mapped { plan.version_bits } else { 0 });
             }
         }
-        // Without a machine check in it, an NMI is over with its own IRET. ERETS of another event does not unblock NMIs.
-        let nested =
-            !plan.code.fred && plan.scope.mces > 0 && plan.scope.nmis > 1 && !plan.scope.roles[cpu].deaf;
+        // Without a machine check or an INT3 in it, an NMI is over with its own IRET. ERETS of another event does not unblock NMIs.
+        let within = plan.scope.mces > 0 || traps_in_nmis(plan.code);
+        let nested = !plan.code.fred && within && plan.scope.nmis > 1 && !plan.scope.roles[cpu].deaf;
         c.nmi_blocked = a.take(u32::from(nested));
         for v in &plan.code.vars {
             let here = v.copies == Copies::Cpu;
@@ -355,10 +376,9 @@ impl Layout {
     /// The store buffer: nothing where a CPU stores nothing.
     fn stores(&self, plan: &Plan<'_>, cpu: usize, c: &mut CpuFields, a: &mut Allocator) {
         let (code, scope) = (plan.code, plan.scope);
-        let pages = self.pages.len() - self.text.map_or(0, |t| t.len());
-        let many = (scope.roles.len(), self.mms, pages);
+        let many = (scope.roles.len(), self.mms, self.text);
         let targets =
-            store_targets(&plan.runs[cpu].ops, cpu, &scope.roles[cpu], many, self.text, &scope.frames);
+            store_targets(&plan.runs[cpu].ops, cpu, &scope.roles[cpu], many, &self.sites, &scope.frames);
         if targets.is_empty() || plan.buffer == 0 {
             return;
         }
@@ -469,7 +489,7 @@ fn store_targets(
     me: usize,
     role: &Role,
     (cpus, mms, pages): (usize, usize, usize),
-    text: Option<[usize; 2]>,
+    sites: &Sites,
     frames: &[Vec<u8>],
 ) -> Vec<Target> {
     let mut out = Vec::new();
@@ -498,8 +518,8 @@ fn store_targets(
                 Pages::Range => (0..pages)
                     .filter(|p| role.own & 1 << p != 0)
                     .for_each(|p| add(Target::Entry { page: p as u8, level, v })),
-                Pages::Text(part) => {
-                    if let Some(at) = text {
+                Pages::Text(site, part) => {
+                    if let Some(at) = sites[usize::from(site)] {
                         add(Target::Entry { page: at[part as usize] as u8, level, v });
                     }
                 }
@@ -545,6 +565,12 @@ impl Frame {
         }
         if scope.mces > 0 {
             self.mce = a.take(1);
+        }
+        // A system call begins with the user's RSP; elsewhere only a word of the text says that RSP holds no stack. With FRED
+        // there always is one.
+        let says = self.locations.iter().any(|l| matches!(l.op, Op::Rsp(_)));
+        if !plan.code.fred && plan.any(|op| is_site(*op)) && (level == 0 || says) {
+            self.scratch = a.take(1);
         }
     }
 }

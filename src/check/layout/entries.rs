@@ -16,6 +16,8 @@
 //!
 //! - `sti` and `cli`, where P has none: with interrupts on none need arrive.
 //! - `handle calls`, where P is a device interrupt: it runs no remote calls, which have a vector of their own.
+//! - a patched instruction that decides a branch is an effect, and what RSP holds at the start is one where there is such
+//!   an instruction: its INT3 breaks S13 on Q where it does on P. What its handler does is the same on both.
 //! - an end by IRET in P and not in Q: IRET waits for buffered stores, which may drain before, and drops fetched text,
 //!   which need not have been fetched. The same holds for what a delivery drains and drops.
 //!
@@ -38,10 +40,20 @@ pub struct Path {
 }
 
 impl Path {
+    /// Does it begin where its program does, not where another one ends?
+    fn is_whole(&self, code: &Code) -> bool {
+        code.program_of(self.start).is_some_and(|p| p.start == self.start)
+    }
+
+    /// Does it begin with a stack in RSP (SEMANTICS S13)? SYSCALL leaves the user's there; SYSENTER, exceptions, interrupts and
+    /// all that FRED delivers begin with one of the kernel's.
+    pub fn has_stack(&self, code: &Code) -> bool {
+        code.fred || !self.is_whole(code) || !SYSCALLS.contains(&self.name.as_str())
+    }
+
     /// Its name for people: where it is what follows another path, that is said.
     pub fn shown(&self, code: &Code) -> String {
-        let whole = code.program_of(self.start).is_some_and(|p| p.start == self.start);
-        if whole { self.name.clone() } else { format!("{}, after its exception", self.name) }
+        if self.is_whole(code) { self.name.clone() } else { format!("{}, after its exception", self.name) }
     }
 }
 
@@ -153,6 +165,10 @@ fn shape(code: &Code, path: &Path, irqs: bool, checks: Checks<'_>) -> Shape {
         out.effects.push(e);
         out.checks.push(Vec::new());
     };
+    // Where an instruction that is patched decides a branch, it decides too whether its INT3 finds a stack.
+    if code.has_sites() {
+        effect(&mut out, Effect::Op(Op::Rsp(path.has_stack(code))));
+    }
     for pc in range {
         let op = code.ops[pc];
         if labels.binary_search(&(pc as Pc)).is_ok() {
@@ -238,6 +254,9 @@ impl Device {
         Device::Runs(code.start(id))
     }
 }
+
+/// Paths into the kernel from user mode that begin with SYSCALL.
+const SYSCALLS: [&str; 2] = ["syscall", "syscall_compat"];
 
 /// Paths into the kernel from user mode that end in SYSRET.
 const SYSRETS: [&str; 3] = ["syscall", "syscall_compat", "sysenter_compat"];

@@ -2,9 +2,11 @@
 
 use super::PageInfo;
 use super::packing::width;
-use crate::check::scope::{Assume, CheckError, MAX_PAGES, Patched, Role, Scope, UNBOUNDED};
+use crate::check::scope::{Assume, CheckError, MAX_PAGES, MAX_TRACKED, Patched, Role, Scope, UNBOUNDED};
+use crate::kernel::program::is_site;
 use crate::kernel::program::{
-    Ask, COUNT_BITS, Code, Cr3, Entry, Holds, Level, Op, PageKind, Pages, ProgId, Touch, Val,
+    Ask, BREAKPOINT, COUNT_BITS, Code, Cond, Cr3, Entry, Holds, Level, Op, PageKind, Pages, ProgId, SITES,
+    Site, Touch, Val,
 };
 
 /// Tags a page's translations can carry: kernel half of each ASID, then user half; one for global pages.
@@ -17,48 +19,71 @@ pub fn upper_tags(page: &PageInfo, asids: usize) -> usize {
     asids * (1 + usize::from(page.user_mapped))
 }
 
-/// The tracked pages, and where the patched instruction is among them. A question about text alone tracks no
+/// Where the parts of each patched instruction are among the pages.
+pub(super) type Sites = [Option<[usize; 2]>; SITES];
+
+/// The tracked pages, and where the patched instructions are among them. A question about text alone tracks no
 /// other page: no bit of state for what nothing changes.
 pub(super) fn pages(
     code: &Code,
     scope: &Scope,
     assume: Assume,
-) -> Result<(Vec<PageInfo>, Option<[usize; 2]>), CheckError> {
+) -> Result<(Vec<PageInfo>, Sites), CheckError> {
     let ops = || run_by(code, scope).into_iter().flat_map(|(name, _)| code.ops_of(name));
     let is_range = |op: &Op| match op {
-        Op::Pte { pages, .. } | Op::Request(pages) | Op::Promise(pages) => !matches!(pages, Pages::Text(_)),
+        Op::Pte { pages, .. } | Op::Request(pages) | Op::Promise(pages) => !matches!(pages, Pages::Text(..)),
         _ => false,
     };
+    let mut sites: Sites = [None; SITES];
     if !has_text(code, scope) {
-        return Ok((mapped_pages(code, scope)?, None));
+        return Ok((mapped_pages(code, scope)?, sites));
     }
     let mut pages =
         if ops().any(is_range) || !code.pages.is_empty() { mapped_pages(code, scope)? } else { Vec::new() };
-    let text = [pages.len(), pages.len() + 1];
-    for name in ["head", "tail"] {
-        pages.push(PageInfo {
-            name: name.into(),
-            kind: PageKind::Text,
-            global: true,
-            user_mapped: assume.text == Patched::Noinstr,
-            present: true,
-            within: None,
-        });
+    for (site, at) in sites.iter_mut().enumerate() {
+        if !ops().any(|op| text_of(op) == Some(site as Site)) {
+            continue;
+        }
+        *at = Some([pages.len(), pages.len() + 1]);
+        // An instruction that decides a branch may be one of the entry text, which both tables map. Where it is not,
+        // whoever runs it has written CR3 since it could be fetched in user mode, which serialises.
+        let decides =
+            ops().any(|op| matches!(op, Op::Unless { c: Cond::Text(s), .. } if usize::from(*s) == site));
+        for part in ["head", "tail"] {
+            let name = site.checked_sub(1).map_or("", |n| code.sites[n].as_str());
+            pages.push(PageInfo {
+                name: format!("{name} {part}").trim_start().into(),
+                kind: PageKind::Text,
+                global: true,
+                user_mapped: decides || assume.text == Patched::Noinstr,
+                present: true,
+                within: None,
+            });
+        }
     }
-    if pages.len() > MAX_PAGES {
+    if pages.len() > MAX_TRACKED {
         return Err(CheckError::Bound {
-            what: "the number of pages, head and tail of the patched instruction among them",
+            what: "the number of pages, head and tail of each patched instruction among them",
             least: 2,
-            most: MAX_PAGES,
+            most: MAX_TRACKED,
             got: pages.len(),
         });
     }
-    Ok((pages, Some(text)))
+    Ok((pages, sites))
+}
+
+/// The patched instruction that an op writes, asks about or runs.
+fn text_of(op: &Op) -> Option<Site> {
+    match *op {
+        Op::Pte { pages: Pages::Text(site, _), .. } | Op::Unless { c: Cond::Text(site), .. } => Some(site),
+        Op::Touch(Touch::Text) => Some(0),
+        _ => None,
+    }
 }
 
 /// Do the scope's programs write or run patched text?
 pub(super) fn has_text(code: &Code, scope: &Scope) -> bool {
-    let is_text = |op: &Op| matches!(op, Op::Pte { pages: Pages::Text(_), .. } | Op::Touch(Touch::Text));
+    let is_text = |op: &Op| text_of(op).is_some();
     run_by(code, scope).into_iter().any(|(name, _)| code.ops_of(name).iter().any(is_text))
 }
 
@@ -98,6 +123,13 @@ fn run_by<'a>(code: &'a Code, scope: &'a Scope) -> Vec<(&'a str, u64)> {
                 out.push((name_of(run), times * scope.roles.len() as u64));
             }
         }
+    }
+    // An INT3 counts as one for each program that may run it.
+    let traps =
+        |(name, times): &(&'a str, u64)| code.ops_of(name).iter().any(|op| is_site(*op)).then_some(*times);
+    let times: u64 = out.iter().filter_map(traps).sum();
+    if times > 0 {
+        out.push((BREAKPOINT, times));
     }
     out
 }
@@ -242,19 +274,22 @@ pub fn versions_needed(code: &Code, scope: &Scope) -> u64 {
         return scope.roles.len() as u64 + 6;
     }
     let mut pages = 1;
-    let mut text = [TEXT.initial + 1; 2];
+    let mut text = [[TEXT.initial + 1; 2]; SITES];
     for (name, times) in run_by(code, scope) {
         for op in code.ops_of(name) {
             match op {
-                Op::Pte { pages: Pages::Text(_), v: Entry::Int3, .. } => {}
-                Op::Pte { pages: Pages::Text(part), .. } => text[*part as usize] += TEXT.step * times,
+                Op::Pte { pages: Pages::Text(..), v: Entry::Int3, .. } => {}
+                Op::Pte { pages: Pages::Text(site, part), .. } => {
+                    text[usize::from(*site)][*part as usize] += TEXT.step * times;
+                }
                 Op::Pte { .. } => pages += times,
                 Op::FreeTable(_) => pages = pages.max(2), // below it, the first table is free
                 _ => {}
             }
         }
     }
-    if has_text(code, scope) { pages.max(text[0]).max(text[1]) } else { pages }
+    let text = text.into_iter().flatten().max().unwrap_or(0);
+    if has_text(code, scope) { pages.max(text) } else { pages }
 }
 
 /// How versions of text count: whole instructions have even ones, equal in head and tail; an INT3 makes the
@@ -270,6 +305,12 @@ impl TextVersions {
     /// Is it a version of a whole instruction, not of an INT3?
     pub fn is_whole(&self, version: u64) -> bool {
         version.is_multiple_of(self.step)
+    }
+
+    /// Is this instruction, or the one that an INT3 of this version stands for while it is written, the new one? Whoever
+    /// patches it again turns it over, as a key is enabled and disabled.
+    pub fn is_new(&self, version: u64) -> bool {
+        (version.div_ceil(self.step) - self.initial / self.step) % 2 == 1
     }
 }
 

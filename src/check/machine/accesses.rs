@@ -1,10 +1,10 @@
-//! Accesses: which code may touch what (SEMANTICS A1, A2), and which of them break a rule (S5, S7 to S9).
+//! Accesses: which code may touch what (SEMANTICS A1, A2), and which of them break a rule (S5, S7 to S9, S13).
 
 use super::translations::Leaf;
 use super::{Abs, CR3_USER, Model, Seen};
 use crate::check::layout::TEXT;
-use crate::kernel::program::{PageKind, Zone};
-use crate::kernel::step::Violation;
+use crate::kernel::program::{PageKind, Site, Zone};
+use crate::kernel::step::{Ran, Violation};
 
 impl<const W: usize> Abs<'_, W> {
     /// An access whose address some code holds.
@@ -56,11 +56,11 @@ impl<const W: usize> Abs<'_, W> {
         s.since[p].exists() && leaf.version >= self.get(s.since[p]) && (leaf.less || self.get(s.kind[p]) != 2)
     }
 
-    /// Run the patched instruction (SEMANTICS S7): each part as it was fetched, or as memory has it now. An INT3 is
-    /// a whole instruction; otherwise head and tail must belong together.
+    /// Run a patched instruction (SEMANTICS S7): each part as it was fetched, or as memory has it now. An INT3 is a whole
+    /// instruction; otherwise head and tail must belong together. The version of its head.
     #[inline]
-    pub(super) fn run_text(&self, cpu: usize) -> Result<(), Violation> {
-        let Some(parts) = self.m.layout.text else { return Ok(()) };
+    pub(super) fn run_text(&self, cpu: usize, site: Site) -> Result<u64, Violation> {
+        let Some(parts) = self.m.layout.sites[usize::from(site)] else { return Ok(TEXT.initial) };
         let s = &self.m.layout.shared;
         let [head, tail] = parts.map(|p| {
             let fetched = self.get(self.m.layout.cpus[cpu].tlb[p][0]);
@@ -71,17 +71,37 @@ impl<const W: usize> Abs<'_, W> {
         if head < head_dead || whole && (tail < tail_dead || tail != head) {
             return Err(Violation::StaleText);
         }
-        Ok(())
+        Ok(head)
+    }
+
+    /// Run a patched instruction that decides a branch (SEMANTICS H10). An INT3 is delivered without a stack of its own, and
+    /// drains the store buffer as any exception does (H5).
+    pub(super) fn run_branch(&self, cpu: usize, site: Site) -> Result<Ran, Violation> {
+        let head = self.run_text(cpu, site)?;
+        let new = TEXT.is_new(head);
+        if TEXT.is_whole(head) {
+            return Ok(if new { Ran::New } else { Ran::Old });
+        }
+        let frames = &self.m.layout.cpus[cpu].frames;
+        if self.get(frames[self.level].scratch) != 0 {
+            return Err(Violation::UnusableStack);
+        }
+        if self.m.assume.interrupts_drain && self.buffered(cpu) > 0 {
+            return Ok(Ran::Wait);
+        }
+        // Exceptions nest to depth 3 (H5).
+        if self.level + 1 == frames.len() {
+            return Err(Violation::Overflow);
+        }
+        Ok(Ran::Int3(new))
     }
 
     /// A serialising instruction: what was fetched before is fetched again (SEMANTICS H4 c).
     #[inline]
     pub(super) fn drop_text(&mut self, cpu: usize) {
-        if let Some(parts) = self.m.layout.text {
-            for p in parts {
-                let b = self.m.layout.cpus[cpu].tlb[p][0];
-                self.set(b, 0);
-            }
+        for p in self.m.layout.text..self.m.layout.pages.len() {
+            let b = self.m.layout.cpus[cpu].tlb[p][0];
+            self.set(b, 0);
         }
     }
 
@@ -101,7 +121,10 @@ impl<const W: usize> Abs<'_, W> {
                 self.access(cpu, p, false)?;
             }
         }
-        if Model::zone_may(self.m.assume, zone, PageKind::Text) { self.run_text(cpu) } else { Ok(()) }
+        if Model::zone_may(self.m.assume, zone, PageKind::Text) {
+            self.run_text(cpu, 0)?;
+        }
+        Ok(())
     }
 
     /// Ordinary kernel code on a CPU that rests in the kernel.

@@ -4,10 +4,10 @@ use super::{Abs, CR3_USER, INIT_MM, Model, NO_MM, Seen};
 use crate::check::layout::{Target, tags};
 use crate::check::scope::InvpcidOrder;
 use crate::kernel::program::{
-    Ask, At, Cr3, Entry, Invpcid, Level, NoFlush, Op, PageKind, Pages, PcidOf, ProgId, Rcu, Set, Slot, Touch,
-    Walk,
+    Ask, At, Cr3, Entry, Invpcid, Level, NoFlush, Op, PageKind, Pages, PcidOf, ProgId, Rcu, Set, Site, Slot,
+    Touch, Walk,
 };
-use crate::kernel::step::{Cpu, Invalidate, Machine, Order, Violation};
+use crate::kernel::step::{Cpu, Invalidate, Machine, Order, Ran, Violation};
 
 impl<const W: usize> Machine for Abs<'_, W> {
     fn ordered(&self, cpu: Cpu, order: Order) -> bool {
@@ -314,10 +314,21 @@ impl<const W: usize> Machine for Abs<'_, W> {
     fn touch(&mut self, cpu: Cpu, what: Touch) -> Result<(), Violation> {
         match what {
             Touch::Zone(z) => self.zone(usize::from(cpu), z),
-            Touch::Text => self.run_text(usize::from(cpu)),
+            Touch::Text => self.run_text(usize::from(cpu), 0).map(|_head| ()),
             Touch::Read(p) | Touch::Write(p) => {
                 self.explicit(usize::from(cpu), usize::from(p)).map(|_carried_out| ())
             }
+        }
+    }
+
+    fn run_site(&mut self, cpu: Cpu, site: Site) -> Result<Ran, Violation> {
+        self.run_branch(usize::from(cpu), site)
+    }
+
+    fn rsp(&mut self, cpu: Cpu, stack: bool) {
+        let b = self.f(cpu).scratch;
+        if b.exists() {
+            self.set(b, u64::from(!stack));
         }
     }
 

@@ -128,7 +128,9 @@ impl<'a, const W: usize> Abs<'a, W> {
         let m = self.m;
         (0..n).filter(move |&p| match pages {
             Pages::One(q) => usize::from(q) == p,
-            Pages::Text(part) => m.layout.text.is_some_and(|t| t[part as usize] == p),
+            Pages::Text(site, part) => {
+                m.layout.sites[usize::from(site)].is_some_and(|t| t[part as usize] == p)
+            }
             Pages::Range => match m.layout.pages[p].kind {
                 PageKind::User(_) => m.code.pages.len() == 1,
                 PageKind::Text => false,

@@ -85,11 +85,17 @@ impl Model {
     /// buffer (S2), so a CPU that holds a dead copy is seen too. Ops that happen at once never make such a store visible,
     /// and the one that puts it into the buffer is the last of them.
     ///
+    /// The same holds of an instruction that decides a branch: with the copy and without it the CPU runs the same bytes, so
+    /// it goes the same way, meets the same INT3, and that finds the same RSP, CR3 and GSBASE. The handler's IRET drops the
+    /// copy as any IRET does. And an INT3 whose delivery waits for the store buffer, where the store that drains is one to
+    /// this very instruction, is fetched before that store is visible: until then it waits in a buffer.
+    ///
     /// It rests on this: stores to text are never locked and go through buffers; a fetch breaks no rule, so no mm is
     /// freed (S9); and where fills are on demand a copy is made by the access.
     pub(super) fn fetches_late(&self) -> bool {
         let waits = |&p: &usize| self.layout.shared.waiting[p].exists();
-        let buffered = self.assume.store_buffers && self.layout.text.is_some_and(|t| t.iter().all(waits));
+        let text = self.layout.text..self.layout.pages.len();
+        let buffered = self.assume.store_buffers && !text.is_empty() && text.into_iter().all(|p| waits(&p));
         buffered && self.assume.fills == Fills::Speculative && !self.layout.shared.freed_mms.exists()
     }
 
@@ -124,9 +130,9 @@ impl Model {
             Need::NothingInUserTable => self.nothing_user,
             Need::Pcid => self.pcid,
             Need::NoMmFreed => !self.layout.shared.freed_mms.exists(),
-            Need::NoText => self.layout.text.is_none(),
+            Need::NoText => !self.layout.has_text(),
             Need::NoGrace => self.layout.graces == 0,
-            Need::NoTextIfSerialises if self.layout.text.is_none() => true,
+            Need::NoTextIfSerialises if !self.layout.has_text() => true,
             Need::FillsAtAnyTime => self.assume.fills == Fills::Speculative,
             Need::AnyRule => self.scope.sought.is_none(),
             Need::Undisturbed | Need::Uninterrupted | Need::SameNmi | Need::OneChoice => return None,
@@ -254,7 +260,8 @@ impl Model {
             from = a.next_op(cpu, top).0;
             match a.run(cpu, top) {
                 Outcome::Next => {}
-                Outcome::Done | Outcome::Wait => return None,
+                // What runs next is the handler's.
+                Outcome::Done | Outcome::Wait | Outcome::Breakpoint => return None,
                 Outcome::Violated(v) => return Some(v),
             }
             if a.seen & (Seen::FULL | Seen::OVERFLOW) != 0 {
@@ -274,7 +281,7 @@ impl Model {
             a.pick = None;
             match a.run(cpu, top) {
                 Outcome::Next => {}
-                Outcome::Done | Outcome::Wait => return None,
+                Outcome::Done | Outcome::Wait | Outcome::Breakpoint => return None,
                 Outcome::Violated(v) => return Some(v),
             }
             if a.seen & (Seen::FULL | Seen::OVERFLOW) != 0 {

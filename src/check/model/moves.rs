@@ -131,7 +131,7 @@ where
                 return Continue(());
             }
             Outcome::Next if m.fuse => m.ahead(&mut a, cpu, level, pc),
-            Outcome::Next | Outcome::Done => None,
+            Outcome::Next | Outcome::Done | Outcome::Breakpoint => None,
             Outcome::Violated(v) => Some(v),
         };
         self.e.progress = true;
@@ -165,6 +165,9 @@ where
                     a.enter_at(cpu, 0, path.start);
                     if role.rest == Rest::User {
                         a.set(c.irqs, 0);
+                        if c.frames[0].scratch.exists() {
+                            a.set(c.frames[0].scratch, u64::from(!path.has_stack(&m.code)));
+                        }
                     }
                 })?;
             }
@@ -207,12 +210,16 @@ where
         if !matches!(top, None | Some(0)) || self.get(c.irqs) == 0 || !self.deliverable() {
             return Continue(());
         }
+        let stack = self.get(c.frames[0].scratch) == 0;
         let idle = top == Some(0) && m.code.is_idle_at(Abs::new(m, *self.s).next_op(cpu, 0).0);
         if top == Some(0) {
-            self.device(idle)?;
+            self.device(idle, stack)?;
         }
         if !c.irq.exists() || self.get(c.irq) == 0 {
             return Continue(());
+        }
+        if !stack {
+            return self.breaks(Action::Irq, Violation::UnusableStack);
         }
         self.will(Action::Irq, |a| {
             a.set(c.irq, 0);
@@ -244,11 +251,17 @@ where
     }
 
     /// A device interrupt by itself, amid a program.
-    fn device(&mut self, idle: bool) -> Go {
+    fn device(&mut self, idle: bool, stack: bool) -> Go {
         let (m, cpu) = (self.m, self.cpu);
         let c = &m.layout.cpus[cpu];
         match &m.devices[cpu][usize::from(idle)] {
             Device::Never => Continue(()),
+            // One of those that are left: it is taken, not only looked on.
+            Device::Checks(_) if !stack => {
+                let role = m.role(cpu);
+                let some = role.rest == Rest::Kernel || role.left == UNBOUNDED || self.get(c.left) > 0;
+                if some { self.breaks(Action::Device, Violation::UnusableStack) } else { Continue(()) }
+            }
             Device::Checks(zones) => {
                 let mut a = Abs::new(m, *self.s);
                 match zones.iter().find_map(|&zone| a.touch_zone(cpu, zone).err()) {
@@ -263,6 +276,9 @@ where
                 let unbounded = role.rest == Rest::User && role.left == UNBOUNDED;
                 if left == 0 && !unbounded {
                     return Continue(());
+                }
+                if !stack {
+                    return self.breaks(Action::Device, Violation::UnusableStack);
                 }
                 self.may(Action::Device, |a| {
                     if !unbounded {
@@ -428,7 +444,10 @@ impl Model {
             Op::Touch(Touch::Read(q) | Touch::Write(q)) => {
                 usize::from(q) == p || self.layout.pages[usize::from(q)].within == Some(p)
             }
-            Op::Touch(Touch::Text) => self.layout.pages[p].kind == PageKind::Text,
+            Op::Touch(Touch::Text) => self.layout.sites[0].is_some_and(|parts| parts.contains(&p)),
+            Op::Unless { c: Cond::Text(site), .. } => {
+                self.layout.sites[usize::from(site)].is_some_and(|parts| parts.contains(&p))
+            }
             Op::LoadPage { page: q, .. } | Op::StorePage { page: q, .. } => usize::from(q) == p,
             op => {
                 Model::zone_of(op).is_some_and(|z| Model::zone_may(self.assume, z, self.layout.pages[p].kind))

@@ -95,10 +95,12 @@ pub fn sentence(answer: &Answer) -> String {
         n => format!("{n} flush rounds"),
     };
     let pages = m.layout.pages.iter().filter(|p| p.kind != PageKind::Text).count();
-    let tracked = match (pages, m.layout.text) {
-        (0, Some(_)) => "1 patched instruction".to_string(),
-        (n, Some(_)) => format!("{n} page{}, 1 patched instruction", s(n)),
-        (n, None) => format!("{n} page{}", s(n)),
+    let sites = m.layout.sites.iter().flatten().count();
+    let patched = format!("{sites} patched instruction{}", s(sites));
+    let tracked = match (pages, sites) {
+        (n, 0) => format!("{n} page{}", s(n)),
+        (0, _) => patched,
+        (n, _) => format!("{n} page{}, {patched}", s(n)),
     };
     let bounds = format!(
         "{} CPUs, {tracked}, {} ASID{}{entries}{beside}, {rounds}, {} NMI{}, {} #MC{}{}",
@@ -112,7 +114,7 @@ pub fn sentence(answer: &Answer) -> String {
         entry_paths(scope),
     );
     let mut assumed = m.assume.phrases();
-    if m.layout.text.is_some() {
+    if m.layout.has_text() {
         assumed.insert(0, format!("T={}", m.assume.text.name()));
     }
     let assumed = assumed.join(", ");
@@ -165,9 +167,10 @@ pub fn sentence(answer: &Answer) -> String {
 /// What was seen at least once, and what never: a pass that saw nothing says nothing.
 pub fn witnesses(answer: &Answer) -> Vec<(&'static str, bool)> {
     let nmis = answer.model.scope.nmis > 0 || answer.model.scope.mces > 0;
-    let text = answer.model.layout.text.map_or(0, |t| t.len());
+    let text = answer.model.layout.pages.len() - answer.model.layout.text;
     let absent = if text == 0 { Seen::STALE_TEXT } else { 0 }
-        | if text == answer.model.layout.pages.len() { Seen::STALE } else { 0 };
+        | if text == answer.model.layout.pages.len() { Seen::STALE } else { 0 }
+        | if answer.model.layout.breakpoint.is_none() { Seen::BREAKPOINT } else { 0 };
     Seen::WITNESSES
         .iter()
         .filter(|(bit, _)| bit & absent == 0)

@@ -93,6 +93,8 @@ impl Assembler<'_> {
                     },
                     Test::RangeFull => Cond::RangeFull,
                     Test::Either(_) => Cond::Either,
+                    Test::Text(None, _) => Cond::Text(0),
+                    Test::Text(Some(site), at) => Cond::Text(self.site(site, *at)?),
                     other => unreachable!("folded or handled above: {other:?}"),
                 };
                 self.unless(c, sense, label);
@@ -141,12 +143,26 @@ impl Assembler<'_> {
     }
 }
 
-/// Where a test says `either`.
-pub(super) fn undecided(test: &Test) -> Option<Loc> {
-    match test {
-        Test::Either(at) => Some(*at),
-        Test::Not(t) => undecided(t),
-        Test::And(a, b) | Test::Or(a, b) => undecided(a).or_else(|| undecided(b)),
+/// Where a test holds something for which `such` has an answer.
+fn find<T>(test: &Test, such: &dyn Fn(&Test) -> Option<T>) -> Option<T> {
+    such(test).or_else(|| match test {
+        Test::Not(t) => find(t, such),
+        Test::And(a, b) | Test::Or(a, b) => find(a, such).or_else(|| find(b, such)),
         _ => None,
-    }
+    })
+}
+
+/// Where a test stands that no loop may have, and its word.
+pub(super) fn not_of_a_loop(test: &Test) -> Option<(Loc, &'static str)> {
+    find(test, &|t| match t {
+        Test::Either(at) => Some((*at, "either")),
+        Test::Text(_, at) => Some((*at, "text is new")),
+        _ => None,
+    })
+}
+
+/// Is it a branch that a patched instruction decides?
+pub(super) fn is_patched(kind: &StmtKind) -> bool {
+    let patched = |t: &Test| matches!(t, Test::Text(..)).then_some(());
+    matches!(kind, StmtKind::If(test, ..) if find(test, &patched).is_some())
 }

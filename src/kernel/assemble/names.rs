@@ -1,7 +1,7 @@
 //! Names to numbers: locals and their registers, variables and whose copy, sets, pages.
 
 use super::{Assembler, Result2};
-use crate::kernel::program::{At, Copies, Index, Pages, Part, Place, REGS, Reg, Set};
+use crate::kernel::program::{At, Copies, Index, Pages, Part, Place, REGS, Reg, Set, Site};
 use crate::kernel::text::{Loc, Name, Value};
 use crate::names::hint;
 
@@ -159,6 +159,17 @@ impl Assembler<'_> {
             "head" => Ok(Part::Head),
             "tail" => Ok(Part::Tail),
             _ => self.fail(at, format!("a patched instruction has a `head` and a `tail`, no `{name}`")),
+        }
+    }
+
+    /// The number of a patched instruction that has a name.
+    pub(super) fn site(&self, name: &str, at: Loc) -> Result2<Site> {
+        match self.code.sites.iter().position(|s| s == name) {
+            Some(i) => Ok(i as Site + 1),
+            None => {
+                let hint = hint(name, self.code.sites.iter().map(String::as_str));
+                self.fail(at, format!("`{name}` is no site; a header line `site {name}` declares one{hint}"))
+            }
         }
     }
 

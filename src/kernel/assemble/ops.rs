@@ -82,21 +82,33 @@ impl Assembler<'_> {
                 }
             },
             ["free", "table", page] => Op::FreeTable(self.pages(page, at)?),
-            ["text", part, "=", v] => {
+            ["text", of @ .., part, "=", v] => {
                 let v = match *v {
                     "int3" => Entry::Int3,
                     "new" => Entry::Fresh,
                     _ => return self.fail(at, format!("text becomes int3 or new, not `{v}`")),
                 };
-                let part = self.part(part, at)?;
-                if (part, v) == (Part::Tail, Entry::Int3) {
+                let pages = self.text_of(of, part, at)?;
+                if v == Entry::Int3 && matches!(pages, Pages::Text(_, Part::Tail)) {
                     return self.fail(at, "only the head of an instruction becomes int3");
                 }
-                Op::Pte { pages: Pages::Text(part), level: Level::Leaf, v, locked: false }
+                Op::Pte { pages, level: Level::Leaf, v, locked: false }
             }
             ["run", "text"] => Op::Touch(Touch::Text),
-            ["request", "text", part] => Op::Request(Pages::Text(self.part(part, at)?)),
-            ["promise", "text", part] => Op::Promise(Pages::Text(self.part(part, at)?)),
+            ["run", "text", name] => {
+                let message = format!(
+                    "`run text` runs the instruction without a name; `if text {name} is new` runs a site, and what it \
+                     fetched decides the branch"
+                );
+                return self.fail(at, message);
+            }
+            ["rsp", word] => match *word {
+                "stack" => Op::Rsp(true),
+                "scratch" => Op::Rsp(false),
+                _ => return self.fail(at, format!("`rsp` holds `stack` or `scratch`, not `{word}`")),
+            },
+            ["request", "text", of @ .., part] => Op::Request(self.text_of(of, part, at)?),
+            ["promise", "text", of @ .., part] => Op::Promise(self.text_of(of, part, at)?),
             ["request", page] => Op::Request(self.pages(page, at)?),
             ["promise", page] => Op::Promise(self.pages(page, at)?),
             ["rcu", word] => Op::Rcu(match *word {
@@ -113,15 +125,28 @@ impl Assembler<'_> {
             ["owe", "user"] => Op::OweUser,
             ["owe", "others"] => Op::OweOthers,
             _ => {
-                const STARTS: [&str; 23] = [
+                const STARTS: [&str; 24] = [
                     "put", "clear", "await", "mov", "invlpg", "invpcid", "invlpgb", "rar", "read", "write",
                     "touch", "body", "pte", "table", "free", "request", "promise", "handle", "owe", "text",
-                    "run", "walk", "rcu",
+                    "run", "walk", "rcu", "rsp",
                 ];
                 let hint = if STARTS.contains(&words[0]) { String::new() } else { hint(words[0], STARTS) };
                 return self.fail(at, format!("`{}` is no op{hint}", words.join(" ")));
             }
         })
+    }
+
+    /// A part of a patched instruction, with the words between `text` and the part: none, or its name.
+    fn text_of(&self, of: &[&str], part: &str, at: Loc) -> Result2<Pages> {
+        let site = match of {
+            [] => 0,
+            [name] => self.site(name, at)?,
+            _ => {
+                return self
+                    .fail(at, format!("`text` takes a site and a part, not `{} {part}`", of.join(" ")));
+            }
+        };
+        Ok(Pages::Text(site, self.part(part, at)?))
     }
 
     /// A walk in software: an op for each load, and one for the use of what it found.

@@ -2,7 +2,7 @@
 //! other CPUs with interrupts off.
 
 use super::Result2;
-use crate::kernel::program::{Code, Op, Pages, Pc, Program, Span};
+use crate::kernel::program::{BREAKPOINT, Code, Op, Pages, Pc, Program, Span};
 use crate::kernel::text::{Loc, PolicyError};
 
 /// Refuses a `promise` that no `request` of its program leads to: it would promise nothing, and a check of it would
@@ -32,7 +32,7 @@ pub(super) fn every_promise_is_requested(code: &Code) -> Result2<()> {
 }
 
 /// Programs that start with interrupts off, remote calls aside.
-const IRQS_OFF: [&str; 12] = [
+const IRQS_OFF: [&str; 13] = [
     "enter_user",
     "syscall",
     "syscall_compat",
@@ -45,6 +45,7 @@ const IRQS_OFF: [&str; 12] = [
     "interrupt_idle",
     "nmi_user",
     "nmi",
+    BREAKPOINT,
 ];
 
 /// Refuses to wait for other CPUs with interrupts off on the way into the kernel, out of it, or in a remote call: two
@@ -64,7 +65,8 @@ pub(super) fn nobody_waits_with_interrupts_off(code: &Code, waits: &[(Pc, Span)]
             continue;
         }
         // Bit 0: reached with interrupts off; bit 1: with interrupts on.
-        let level = !program.name.starts_with("nmi") && !program.name.starts_with("interrupt_");
+        let above = ["nmi", "interrupt_", BREAKPOINT];
+        let level = !above.iter().any(|above| program.name.starts_with(above));
         let irqs = flow(code, program, 1, |op, irqs| match op {
             Op::Irq(on) if level => {
                 if on {
@@ -92,8 +94,8 @@ pub(super) fn nobody_waits_with_interrupts_off(code: &Code, waits: &[(Pc, Span)]
 fn bit(pages: Pages) -> u64 {
     match pages {
         Pages::Range => 1,
-        Pages::Text(part) => 2 << part as u8,
-        Pages::One(page) => 16 << page,
+        Pages::Text(site, part) => 2 << (2 * site + part as u8),
+        Pages::One(page) => 256 << page,
     }
 }
 

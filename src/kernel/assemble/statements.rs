@@ -1,6 +1,6 @@
 //! Statements to ops: one function per kind of block, one arm per kind of line.
 
-use super::conditions::undecided;
+use super::conditions::not_of_a_loop;
 use super::{Assembler, Label, Result2, is_plain, leaves};
 use crate::kernel::program::{Cr3, Fence, NoFlush, Op, Pc, ProgId, Rcu, Val};
 use crate::kernel::text::{Stmt, StmtKind, statement};
@@ -37,8 +37,9 @@ impl Assembler<'_> {
                 }
             },
             StmtKind::While(test, body) => {
-                if let Some(at) = undecided(test) {
-                    return self.fail(at, "`either` stands in `if` alone: nothing would end this loop");
+                if let Some((at, word)) = not_of_a_loop(test) {
+                    let message = format!("`{word}` stands in `if` alone: nothing would end this loop");
+                    return self.fail(at, message);
                 }
                 if self.never_changes(test, body) {
                     return self.fail(
@@ -178,7 +179,12 @@ impl Assembler<'_> {
                     return self.walk(of, s.at);
                 }
                 let op = self.plain(&words, s.at)?;
-                if self.graces || !matches!(op, Op::Rcu(_)) {
+                let asked = match op {
+                    Op::Rcu(_) => self.graces,
+                    Op::Rsp(_) => self.sites,
+                    _ => true,
+                };
+                if asked {
                     self.emit(op);
                 }
                 Ok(())

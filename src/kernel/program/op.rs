@@ -25,7 +25,15 @@ pub enum Cond {
     RangeFull,
     /// Nothing that is modelled decides it: both ways are explored, and the timed machine goes the first.
     Either,
+    /// What the CPU fetched of a patched instruction is the new one. An INT3 there is an exception (SEMANTICS H10).
+    Text(Site),
 }
+
+/// A patched instruction: 0 is the one without a name, and from 1 on they are [`Code::sites`](super::Code::sites).
+pub type Site = u8;
+
+/// Patched instructions of one text at most, the one without a name among them.
+pub const SITES: usize = 3;
 
 /// Which pages an op is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -34,8 +42,8 @@ pub enum Pages {
     Range,
     /// One declared page, index into [`Code::pages`](super::Code::pages).
     One(u8),
-    /// A part of the instruction that text patching rewrites.
-    Text(Part),
+    /// A part of an instruction that text patching rewrites.
+    Text(Site, Part),
 }
 
 /// The parts of a patched instruction that `text_poke_bp_batch` writes one after the other (SEMANTICS S7).
@@ -186,7 +194,7 @@ pub enum Touch {
     Read(u8),
     /// Write one page.
     Write(u8),
-    /// Run the instruction that text patching rewrites.
+    /// Run the instruction without a name that text patching rewrites.
     Text,
 }
 
@@ -362,6 +370,8 @@ pub enum Op {
     ReadGs(Reg),
     /// Load the kernel's GSBASE, or what a register says.
     SetGs(Val),
+    /// RSP holds a stack from here on, or something else (SEMANTICS S13).
+    Rsp(bool),
     /// Read CR3.
     ReadCr3(Reg),
     /// Write CR3.

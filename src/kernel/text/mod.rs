@@ -68,6 +68,8 @@ pub struct File {
     pub fields: Vec<FieldDecl>,
     /// Tracked pages.
     pub pages: Vec<PageDecl>,
+    /// Patched instructions that have a name.
+    pub sites: Vec<SiteDecl>,
     /// Programs and macros.
     pub sections: Vec<Section>,
 }
@@ -148,6 +150,15 @@ pub struct PageDecl {
     pub present: bool,
     /// The page of a large entry in which it lies.
     pub within: Option<String>,
+}
+
+/// `site NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteDecl {
+    /// Where.
+    pub at: Loc,
+    /// Name.
+    pub name: String,
 }
 
 /// A named block.
@@ -253,6 +264,8 @@ pub enum Test {
     RangeFull,
     /// `either`: undecided.
     Either(Loc),
+    /// `text is new`, `text NAME is new`: what a patched instruction decides.
+    Text(Option<String>, Loc),
     /// `feature NAME`.
     Feature(String, Loc),
     /// `not`.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::lex::{Line, Token, lines};
-use super::{Fact, File, Loc, PolicyError, Section, Stmt, paths};
+use super::{Fact, File, Loc, PolicyError, Section, SiteDecl, Stmt, paths};
 use crate::kernel::program::Feature;
 use crate::names;
 
@@ -158,6 +158,10 @@ impl<'a> Parser<'a> {
             "var" => out.vars.push(c.var()?),
             "field" => out.fields.push(c.field()?),
             "page" => out.pages.push(c.page()?),
+            "site" if !matches!(c.peek(), Some((Token::Text(_), _))) => {
+                let (name, at) = c.word("the name of a patched instruction")?;
+                out.sites.push(SiteDecl { at, name });
+            }
             _ => match c.peek() {
                 Some((Token::Text(text), value)) => {
                     if out.kind == "policy" {
@@ -170,7 +174,7 @@ impl<'a> Parser<'a> {
                     return self.fail(
                         at,
                         format!(
-                            "`{key}` is no header line; these are: a sentence in quotes, source, limits, based on, needs, var, field, page, or NAME \"TEXT\""
+                            "`{key}` is no header line; these are: a sentence in quotes, source, limits, based on, needs, var, field, page, site, or NAME \"TEXT\""
                         ),
                     );
                 }

@@ -74,6 +74,9 @@ pub fn print(file: &File) -> String {
         let within = p.within.as_ref().map_or(String::new(), |large| format!(", in {large}"));
         line(format!("page {} : {kind}{global}{mapped}{absent}{within}", p.name));
     }
+    for site in &file.sites {
+        line(format!("site {}", site.name));
+    }
     for s in &file.sections {
         let place = s.place.as_ref().map_or(String::new(), |p| format!(" @ \"{p}\""));
         let _ = writeln!(out, "\n{}{place}", s.name);
@@ -214,6 +217,8 @@ fn test(t: &Test) -> String {
         Test::IsUser(v) => format!("{} is user", value(v)),
         Test::RangeFull => "range is full".into(),
         Test::Either(_) => "either".into(),
+        Test::Text(None, _) => "text is new".into(),
+        Test::Text(Some(site), _) => format!("text {site} is new"),
         Test::Feature(name, _) => format!("feature {name}"),
         Test::Not(t) => format!("not {}", nested(t)),
         Test::And(a, b) => format!("{} and {}", nested(a), nested(b)),

@@ -13,7 +13,7 @@ use super::replay::{Courses, is_replayable};
 use super::skip::Patience;
 use super::volley::{Rehearsals, then_waits};
 use super::{Act, ActorState, DEPTH, Engine, Entries, Kernel, Own, Why, draw_gap, tasks};
-use crate::kernel::program::{Code, Op, Set, Touch};
+use crate::kernel::program::{BREAKPOINT, Code, Op, Pages, Set, Touch};
 use crate::kernel::step::{Cpu, Frame};
 use crate::kernel::vmalloc::Vmalloc;
 use crate::names;
@@ -44,6 +44,7 @@ impl Engine {
             interrupt_idle: find("interrupt_idle")?,
             nmi_user: find("nmi_user")?,
             nmi: find("nmi")?,
+            breakpoint: code.program(BREAKPOINT),
             idle: find("idle")?,
             purge: find("purge")?,
         };
@@ -139,6 +140,12 @@ impl Engine {
                     let of_mask = matches!(code.ops[pc], Op::Each { of: Set::MmCpumask, .. });
                     *class = if of_mask { Class::ScanMask } else { Class::Scan };
                 }
+            }
+        }
+        if code.has_sites() {
+            let text = |op: &Op| matches!(op, Op::Pte { pages: Pages::Text(..), .. });
+            for (class, _) in class.iter_mut().zip(&code.ops).filter(|(_, op)| text(op)) {
+                *class = Class::Cross; // what others run
             }
         }
         // Entry code that looks at others must run in the global order: then every CPU is driven. Who has taken a remote

@@ -46,12 +46,15 @@ pub(super) fn class_of(op: Op) -> Class {
         Op::Load { from: p, .. } | Op::Store { to: p, .. } | Op::Rmw { at: p, .. } => place(p.at),
         Op::Cas { at: p, .. } | Op::Await { at: p, .. } => place(p.at),
         Op::Ipi { .. } | Op::Tlbsync | Op::Rar(_) | Op::Request(_) | Op::Promise(_) => Class::Cross,
+        // What stands there others write.
+        Op::Unless { c: Cond::Text(_), .. } => Class::Cross,
         Op::Move { .. } | Op::MoveWide { .. } | Op::Alu { .. } | Op::Unless { .. } => Class::Private,
         Op::Jump(_) | Op::Loop(_) => Class::Private,
         // Other CPUs join and leave an address space's mask.
         Op::Each { of: Set::MmCpumask, .. } => Class::Cross,
         Op::Each { .. } => Class::Private,
         Op::Clear | Op::Put | Op::Fence(_) | Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) => Class::Private,
+        Op::Rsp(_) => Class::Private,
         Op::ReadCr3(_) | Op::MovCr3 { .. } | Op::MovCr4Pge(_) | Op::Invlpg(_) | Op::Invpcid { .. } => {
             Class::Private
         }

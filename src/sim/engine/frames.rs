@@ -5,7 +5,7 @@ use super::super::queue::{Key, NEVER};
 use super::super::scenario::{Gap, Kind as ActorKind, Path};
 use super::super::stats::{Cause, Stat, Window};
 use super::super::timeline::Kind as EventKind;
-use super::{Act, Engine, Why, draw_gap};
+use super::{Act, DEPTH, Engine, Why, draw_gap};
 use crate::kernel::program::ProgId;
 use crate::kernel::step::{Cpu, Frame};
 
@@ -89,7 +89,8 @@ impl Engine {
         let times = &self.m.times;
         self.m.cores[i].resume = 0;
         let enters = match why {
-            Why::Enter | Why::Work | Why::Idle => 0,
+            // Delivery of an INT3 is not recorded.
+            Why::Enter | Why::Work | Why::Idle | Why::Breakpoint => 0,
             Why::Syscall | Why::Fault => times.path(Path::ALL[from as usize]).0,
             Why::Interrupt => times.interrupt.0,
             Why::Nmi => times.nmi.0,
@@ -124,9 +125,10 @@ impl Engine {
             Why::Syscall | Why::Fault => Window::Syscall,
             Why::Interrupt => Window::Interrupt,
             Why::Nmi => Window::Nmi,
+            Why::Breakpoint => c.window,
         };
         match why {
-            Why::Syscall | Why::Fault | Why::Interrupt => c.if_on = false,
+            Why::Syscall | Why::Fault | Why::Interrupt | Why::Breakpoint => c.if_on = false,
             Why::Nmi => c.nmi_blocked = true,
             Why::Work => c.working += 1,
             Why::Enter | Why::Idle => {}
@@ -138,6 +140,15 @@ impl Engine {
         self.work += 1;
     }
 
+    /// An INT3 starts its handler. Where no frame is left for it, it goes on without.
+    pub(super) fn breaks(&mut self, cpu: Cpu) {
+        if let Some(handler) = self.entries.breakpoint
+            && usize::from(self.m.cores[usize::from(cpu)].depth) < DEPTH
+        {
+            self.push(cpu, handler, Why::Breakpoint, Cause::TextPoke, 0);
+        }
+    }
+
     /// A program is over.
     pub(super) fn pop(&mut self, cpu: Cpu) {
         let i = usize::from(cpu);
@@ -146,7 +157,7 @@ impl Engine {
         let depth = usize::from(self.m.cores[i].depth) - 1;
         let act = self.own[i].acts[depth];
         let leaves = match act.why {
-            Why::Enter | Why::Work | Why::Idle => 0,
+            Why::Enter | Why::Work | Why::Idle | Why::Breakpoint => 0,
             Why::Syscall | Why::Fault => times.path(Path::ALL[act.from as usize]).1,
             Why::Interrupt => times.interrupt.1,
             Why::Nmi => times.nmi.1,
@@ -161,6 +172,9 @@ impl Engine {
         c.loop_next = act.loop_next;
         if act.why == Why::Nmi {
             c.nmi_blocked = false;
+        }
+        if act.why == Why::Breakpoint {
+            return self.m.breakpoint_ends(cpu);
         }
         if act.why == Why::Work {
             c.working -= 1;
@@ -207,7 +221,7 @@ impl Engine {
                 }
                 self.m.event(cpu, act.began, took, EventKind::Interrupt, act.cause, act.from);
             }
-            Why::Enter | Why::Work | Why::Idle => {}
+            Why::Enter | Why::Work | Why::Idle | Why::Breakpoint => {}
         }
         if to_user {
             self.stream_begins(cpu);
@@ -245,7 +259,7 @@ impl Engine {
                 };
                 self.m.cores[i].fg_next = next;
             }
-            Why::Work | Why::Idle => {}
+            Why::Work | Why::Idle | Why::Breakpoint => {}
         }
     }
 

@@ -51,6 +51,7 @@ impl Engine {
                     }
                 }
                 Outcome::Done => return self.pop(cpu),
+                Outcome::Breakpoint => return self.breaks(cpu),
                 Outcome::Wait => return self.spin(cpu, top),
                 Outcome::Violated(v) => {
                     let pc = frame.pc;
@@ -138,6 +139,7 @@ impl Engine {
         match one(&self.code, frame, &mut self.m, cpu) {
             Outcome::Next => {}
             Outcome::Done => self.pop(cpu),
+            Outcome::Breakpoint => self.breaks(cpu),
             Outcome::Wait => self.spin(cpu, top),
             Outcome::Violated(v) => {
                 frame.pc += 1;

@@ -67,7 +67,7 @@ fn is_known(op: Op) -> bool {
             match c {
                 Cond::Cmp(..) | Cond::Cr3User | Cond::RegUser(_) | Cond::Either => true,
                 Cond::MeIn(set) => fixed(set),
-                Cond::CurIn(_) | Cond::CurIsMe | Cond::Empty(_) | Cond::RangeFull => false,
+                Cond::CurIn(_) | Cond::CurIsMe | Cond::Empty(_) | Cond::RangeFull | Cond::Text(_) => false,
             }
         }
         Op::Move { .. } | Op::MoveWide { .. } | Op::Alu { .. } | Op::Jump(_) => true,

@@ -68,13 +68,15 @@ fn is_own(op: Op) -> bool {
         Op::Store { to, .. } => matches!(to.at, At::Asid(_)),
         Op::Unless { c, .. } => match c {
             Cond::Cmp(..) | Cond::Cr3User | Cond::RegUser(_) | Cond::RangeFull => true,
-            Cond::MeIn(_) | Cond::CurIn(_) | Cond::CurIsMe | Cond::Empty(_) | Cond::Either => false,
+            Cond::MeIn(_) | Cond::CurIn(_) | Cond::CurIsMe | Cond::Empty(_) => false,
+            Cond::Either | Cond::Text(_) => false,
         },
         Op::Ask { what, .. } => matches!(what, Ask::InfoMm | Ask::InfoGen | Ask::LoadedAsid),
         Op::Move { .. } | Op::MoveWide { .. } | Op::Alu { .. } | Op::Jump(_) | Op::Fence(_) | Op::Irq(_) => {
             true
         }
         Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) | Op::ReadCr3(_) | Op::MovCr3 { .. } => true,
+        Op::Rsp(_) => true,
         Op::MovCr4Pge(_) | Op::Invlpg(_) | Op::Invpcid { .. } | Op::Touch(_) | Op::Body(_) => true,
         Op::HandleCalls | Op::OweUser | Op::OweOthers | Op::Return => true,
         Op::Rmw { .. } | Op::Cas { .. } | Op::Loop(_) | Op::Each { .. } | Op::Clear | Op::Put => false,
@@ -391,7 +393,7 @@ impl Engine {
             match one(&self.code, frame, &mut self.m, who) {
                 Outcome::Next => {}
                 Outcome::Done => self.pop(who),
-                Outcome::Wait | Outcome::Violated(_) => return None,
+                Outcome::Wait | Outcome::Breakpoint | Outcome::Violated(_) => return None,
             }
         }
         let end = self.m.generation_of(who).unwrap_or(0);

@@ -9,9 +9,10 @@ use super::super::timeline::{Event, Kind};
 use super::tlb::ENTRY_PAGES;
 use super::{Core, FieldAt, Reached, Request, Step, Timed, USER};
 use crate::kernel::program::{
-    Ask, At, Cr3, Entry, Feature, Level, NoFlush, Op, Pages, Pc, ProgId, Rcu, Set, Slot, Touch, Walk, Zone,
+    Ask, At, Cr3, Entry, Feature, Level, NoFlush, Op, Pages, Pc, ProgId, Rcu, Set, Site, Slot, Touch, Walk,
+    Zone,
 };
-use crate::kernel::step::{Cpu, Invalidate, Machine, Order, Violation};
+use crate::kernel::step::{Cpu, Invalidate, Machine, Order, Ran, Violation};
 
 impl Timed {
     fn check(&self, cpu: Cpu, f: FieldAt, at: At) -> Result<(), Violation> {
@@ -346,7 +347,14 @@ impl Machine for Timed {
         Ok(())
     }
 
-    fn pte(&mut self, _: Cpu, _: Pages, _: Level, _: Entry, _: bool) -> Result<(), Violation> {
+    fn run_site(&mut self, _: Cpu, site: Site) -> Result<Ran, Violation> {
+        Ok(self.ran(site))
+    }
+
+    fn pte(&mut self, _: Cpu, pages: Pages, _: Level, v: Entry, _: bool) -> Result<(), Violation> {
+        if let Pages::Text(site, part) = pages {
+            self.patch(site, part, v);
+        }
         Ok(())
     }
 
@@ -364,7 +372,7 @@ impl Machine for Timed {
     }
 
     fn request(&mut self, cpu: Cpu, pages: Pages) {
-        if matches!(pages, Pages::Text(_)) {
+        if matches!(pages, Pages::Text(..)) {
             return self.sync_requested(cpu);
         }
         self.last_request += 1;
@@ -384,7 +392,7 @@ impl Machine for Timed {
     }
 
     fn promise(&mut self, cpu: Cpu, pages: Pages) -> Result<(), Violation> {
-        if matches!(pages, Pages::Text(_)) {
+        if matches!(pages, Pages::Text(..)) {
             self.sync_promised(cpu);
             return Ok(());
         }

@@ -242,7 +242,7 @@ impl Scripted {
         match pages {
             Pages::One(page) => usize::from(page)..usize::from(page) + 1,
             Pages::Range => 0..self.pages.len(),
-            Pages::Text(_) => 0..0,
+            Pages::Text(..) => 0..0,
         }
     }
 

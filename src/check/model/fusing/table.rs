@@ -134,7 +134,7 @@ macro_rules! rows {
 rows! {
     Registers: "moves and arithmetic of locals, branches on them and on fixed sets, `each` over a fixed set, `put`, `clear`, `lfence`, `sfence`",
         Some(&[OneChoice]), [Apart, Apart, Apart, Apart, Apart, Apart, Opens];
-    OwnRegisters: "`swapgs`, reading and writing GSBASE, reading CR3, `if cr3 is user`",
+    OwnRegisters: "`swapgs`, `rsp`, reading and writing GSBASE, reading CR3, `if cr3 is user`",
         Some(&[Undisturbed, Unwatched]), [Apart, Apart, Apart, Own, Apart, Apart, Opens];
     Sti: "`sti`",
         Some(&[Uninterrupted, NoGrace]), [Opens, Opens, Opens, Opens, Opens, Opens, Opens];
@@ -163,7 +163,7 @@ rows! {
             Breaks("a walk between them may be through a freed mm"), Breaks("a CPU held between them what a promise made dead"), Moot];
     OtherInvalidation: "other invalidations, other writes of CR3, broadcasts",
         None, [Breaks("what is cached between them is not undone by it, or its order against promises is seen"), Breaks("as above"), Moot, Moot, Breaks("what is loaded may have been freed"), Moot, Moot];
-    Access: "touches of a tracked page, loads and stores through one, bodies that use one, steps of a walk in software",
+    Access: "touches of a tracked page, loads and stores through one, bodies that use one, steps of a walk in software, `if text is new`",
         None, [Breaks(LOOKS), Breaks(LOOKS), Breaks(LOOKS), Moot, Breaks(LOOKS), Moot, Moot];
     Shared: "locked ops, waits, full fences, other loads, `mm_cpumask`, remote calls, `cli`, marks of owed flushes, sections of RCU, `synchronize`, `call later`",
         None, [Breaks(SHARED), Moot, Moot, Moot, Moot, Moot, Breaks(SHARED)];
@@ -182,6 +182,8 @@ fn class_of(op: Op) -> Class {
     match op {
         Op::Unless { c, .. } if in_mask(c) => Class::Shared,
         Op::Unless { c: Cond::Either, .. } => Class::Undecided,
+        // What was fetched decides the way, and an INT3 starts a program.
+        Op::Unless { c: Cond::Text(_), .. } => Class::Access,
         Op::Each { of: Set::MmCpumask, .. } | Op::Mask { .. } => Class::Shared,
         Op::Unless { c: Cond::Cr3User, .. } => Class::OwnRegisters,
         Op::Move { .. }
@@ -194,7 +196,7 @@ fn class_of(op: Op) -> Class {
         // Nothing is reordered but by the store buffer, which neither touches.
         Op::Fence(Fence::Load | Fence::Store) => Class::Registers,
         Op::Unless { .. } | Op::Each { .. } => Class::Registers,
-        Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) | Op::ReadCr3(_) => Class::OwnRegisters,
+        Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) | Op::Rsp(_) | Op::ReadCr3(_) => Class::OwnRegisters,
         Op::Irq(true) => Class::Sti,
         Op::Ask { .. } => Class::OwnContexts,
         Op::FlushInfo { .. } => Class::Info,

@@ -141,9 +141,12 @@ impl Cursor<'_> {
             let (set, at) = self.word("a CPU set")?;
             return Ok(Test::CurIn(set, at));
         }
+        if let Some(named) = self.patched() {
+            return Ok(Test::Text(named, at));
+        }
         let a = self.value()?;
         if self.take_word("is") {
-            let (what, _) = self.word("`user`, `full` or `empty`")?;
+            let (what, _) = self.word("`user`, `full`, `empty` or `new`")?;
             return match (what.as_str(), &a) {
                 ("user", Value::Cr3 | Value::Name(_)) => Ok(Test::IsUser(a)),
                 ("full", Value::Name(n)) if n.name == "range" => Ok(Test::RangeFull),
@@ -152,7 +155,7 @@ impl Cursor<'_> {
                     file: self.file.into(),
                     at,
                     message: format!(
-                        "expected `X is user`, `range is full` or `SET is empty`, found `is {what}`"
+                        "expected `X is user`, `range is full`, `SET is empty` or `text is new`, found `is {what}`"
                     ),
                 }),
             };
@@ -161,5 +164,20 @@ impl Cursor<'_> {
             Some(cmp) => Ok(Test::Compare(a, cmp, self.value()?)),
             None => Ok(Test::Compare(a, Cmp::Ne, Value::Int(0))),
         }
+    }
+
+    /// `text is new`, `text NAME is new`: the name, if it has one.
+    fn patched(&mut self) -> Option<Option<String>> {
+        let word = |n: usize| match self.tokens.get(self.next + n) {
+            Some((Token::Word(w), _)) => Some(w.as_str()),
+            _ => None,
+        };
+        let (named, taken) = match [word(0)?, word(1)?, word(2)?] {
+            ["text", "is", "new"] => (None, 3),
+            ["text", name, "is"] if word(3) == Some("new") => (Some(name.to_string()), 4),
+            _ => return None,
+        };
+        self.next += taken;
+        Some(named)
     }
 }

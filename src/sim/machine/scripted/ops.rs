@@ -146,7 +146,7 @@ impl Machine for Scripted {
         let pages = |pages: Pages| match pages {
             Pages::One(page) => usize::from(page)..usize::from(page) + 1,
             Pages::Range => 0..self.pages.len(),
-            Pages::Text(_) => 0..0,
+            Pages::Text(..) => 0..0,
         };
         match what {
             Invalidate::Cr4Pge(_) | Invalidate::Invpcid(Invpcid::AllGlobal, ..) => {
@@ -210,6 +210,10 @@ impl Machine for Scripted {
             Touch::Read(page) | Touch::Write(page) => self.access(cpu, usize::from(page), true),
             Touch::Text => Ok(()),
         }
+    }
+
+    fn run_site(&mut self, cpu: Cpu, site: Site) -> Result<Ran, Violation> {
+        self.t.run_site(cpu, site)
     }
 
     fn walk(&mut self, cpu: Cpu, page: u8, step: Walk) -> Result<(), Violation> {
