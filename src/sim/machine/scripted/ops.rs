@@ -4,9 +4,10 @@ use super::super::USER;
 use super::{Scripted, Stored};
 use crate::hw::invalidate::{Invpcid as HwInvpcid, Scope};
 use crate::kernel::program::{
-    Ask, At, Cr3, Entry, Invpcid, Level, NoFlush, Op, Pages, Pc, ProgId, Rcu, Set, Slot, Touch, Walk, Zone,
+    Ask, At, Cr3, Entry, Invpcid, Level, NoFlush, Op, Pages, Pc, ProgId, Rcu, Set, Site, Slot, Touch, Walk,
+    Zone,
 };
-use crate::kernel::step::{Cpu, Invalidate, Machine, Order, Violation};
+use crate::kernel::step::{Cpu, Invalidate, Machine, Order, Ran, Violation};
 
 impl Machine for Scripted {
     fn ordered(&self, cpu: Cpu, order: Order) -> bool {
