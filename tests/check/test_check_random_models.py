@@ -115,7 +115,7 @@ def test_both_explorers_agree_on_walks_in_software() -> None:
 
 
 def test_reduced_and_plain_searches_agree_on_patched_branches() -> None:
-    verdicts = reductions_agree(400, seed=9, make=patched)
+    verdicts = reductions_agree(600, seed=9, make=patched)
     assert min(verdicts[v] for v in PATCHED) >= 5, verdicts
 
 

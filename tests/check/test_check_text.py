@@ -151,12 +151,15 @@ def test_a_site_that_cannot_be_is_refused_with_its_place(text: str, said: str) -
 POKE = """
 poke
   text head = int3
+  serialize
   ipi others, sync
   await acks
   text tail = new
+  serialize
   ipi others, sync
   await acks
   text head = new
+  serialize
   ipi others, sync
   await acks
 
@@ -183,14 +186,14 @@ def test_an_int3_goes_on_as_the_new_instruction_behind_its_handler() -> None:
 
 
 def test_an_instruction_that_is_poked_again_is_turned_over() -> None:
-    column = "\ncpu 1\n  await x == 1\n  serialize\n  if text is new\n    x = 2\n  else\n    x = 3\n"
-    again = "  text head = int3\n  serialize\n  text tail = new\n  serialize\n  text head = new\n  serialize\n  x = 1\n"
-    text = (
-        'litmus a\n  based on ipi\n  locations "x"\n  var x : 2 bits, shared, starts 0\n\ncpu 0\n  poke\n'
-        + again
+    poke = "".join(
+        f"  text s {part} = {value}\n" for part, value in (("head", "int3"), ("tail", "new"), ("head", "new"))
     )
-    found = tc.litmus(text + column + POKE, ends=True)
-    assert [dict(end)["x"] for end in found.ends] == [3]
+    header = 'litmus a\n  site s\n  locations "x"\n  var x : 2 bits, shared, starts 0\n'
+    for pokes, end in ((1, 2), (2, 3), (3, 2)):
+        column = "\ncpu 1\n  await x == 1\n  serialize\n  if text s is new\n    x = 2\n  else\n    x = 3\n"
+        found = tc.litmus(f"{header}\ncpu 0\n{poke * pokes}  x = 1\n{column}", ends=True)
+        assert [dict(e)["x"] for e in found.ends] == [end], pokes
 
 
 def test_the_run_says_what_was_fetched_and_where_the_stack_is_missing() -> None:
@@ -208,7 +211,7 @@ def test_an_interrupt_finds_no_stack_either() -> None:
     site = "  if text is new\n    lfence\n"
     for first, said in (
         ("  rsp scratch\n", "violated: unusable_stack"),
-        ("  rsp scratch\n  rsp stack\n", "verified"),
+        ("  cli\n  rsp scratch\n  rsp stack\n  sti\n", "verified"),
     ):
         for reduce in (True, False):
             assert (

@@ -231,20 +231,19 @@ def test_the_timed_machine_runs_the_new_instruction_behind_a_poke() -> None:
     )
     actors = tc.scenarios
 
-    def flushes(pokes: float) -> float:
+    load = (actors.syscalls("isolated", base_ns=900.0), actors.spin("housekeeping"))
+    poke = actors.chain(
+        [{"program": "text_poke", "pages": 0, "cause": "text_poke"}], on="housekeeping", rate_hz=200
+    )
+
+    def flushes(*acts: tc.Actor) -> float:
         """Full flushes in entry code, per system call."""
-        poke = actors.chain(
-            [{"program": "text_poke", "cause": "text_poke"}], on="housekeeping", rate_hz=pokes
-        )
-        load = (actors.syscalls("isolated", base_ns=900.0), actors.spin("housekeeping"))
-        run = tc.Scenario(
-            name="poked", duration_s=0.02, cpus=2, isolated="1", actors=(*load, poke) if pokes else load
-        )
+        run = tc.Scenario(name="poked", duration_s=0.02, cpus=2, isolated="1", actors=acts)
         result = tc.simulate(run, machine="skylake-sp", policy=policy)
         assert result.violation is None
         return result.total("entry_flushes_unneeded") / result.total("syscalls")
 
-    never, often = flushes(0), flushes(200)
+    never, often = flushes(*load), flushes(*load, poke)
     assert never == 0
     assert 0.2 < often < 0.8  # each poke turns it over
 
