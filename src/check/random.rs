@@ -893,7 +893,7 @@ fn a_patched_branch_that_is_fused_is_found_out() {
             }
         }
     };
-    assert!((0..400).any(|seed| is_found_out(&words::sited(seed), &spoil)));
+    assert!((0..2_000).any(|seed| is_found_out(&words::sited(seed), &spoil)));
 }
 
 #[test]

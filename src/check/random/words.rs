@@ -122,8 +122,8 @@ pub(super) fn sited(seed: u64) -> String {
             assume.push(flag);
         }
     }
-    let nmis = usize::from(rng.one_in(6)) * (1 + usize::from(rng.one_in(3)));
-    let mces = usize::from(rng.one_in(12));
+    let nmis = usize::from(rng.one_in(10)) * (1 + usize::from(rng.one_in(3)));
+    let mces = usize::from(rng.one_in(24));
     let _ = writeln!(out, "  assume \"{}\"\n  nmis \"{nmis}\"\n  mces \"{mces}\"", assume.join(" "));
     let cpus = rng.pick(&[
         "purge; vunmap",
@@ -134,14 +134,13 @@ pub(super) fn sited(seed: u64) -> String {
         "purge; isolated 1 by syscall",
         "purge; isolated 1 by exception",
         "purge; isolated 1 by interrupt",
-        "purge; isolated 1",
     ]);
     let _ = write!(out, "  cpus \"{cpus}\"\n\npurge\n");
     let site = |rng: &mut Rng| rng.pick(sites);
     let stores = [("head", "int3"), ("tail", "new"), ("head", "new")];
     let left_out = rng.below(5);
     for (i, (part, v)) in stores.into_iter().enumerate() {
-        if i == left_out || rng.one_in(5) {
+        if i == left_out || rng.one_in(2) {
             continue;
         }
         let s = site(&mut rng);
@@ -182,7 +181,7 @@ pub(super) fn sited(seed: u64) -> String {
     let some = |rng: &mut Rng, most: usize| -> String {
         (0..=rng.below(most)).fold(String::new(), |all, _| all + "  " + &line(rng) + "\n")
     };
-    let _ = write!(out, "\nvunmap\n{}\nhandler\n", some(&mut rng, 3));
+    let _ = write!(out, "\nvunmap\n{}\nhandler\n", some(&mut rng, 2));
     out.push_str(rng.pick(&[
         "  serialize\n",
         "  serialize\n",
@@ -198,15 +197,15 @@ pub(super) fn sited(seed: u64) -> String {
         format!("  {to_kernel}\n  rsp stack\n  {gs}\n"),
     ];
     let enter = &enter[rng.below(enter.len())];
-    let before = if rng.one_in(3) { some(&mut rng, 1) } else { String::new() };
+    let before = if rng.one_in(6) { some(&mut rng, 1) } else { String::new() };
     let leave = format!("  {to_user}\n{}  {gs}\n", rng.pick(&["", "  rsp scratch\n"]));
     let _ = write!(out, "\nenter_user\n  f = 0\n{leave}");
     for name in ["syscall", "exception"] {
-        let body = some(&mut rng, 2);
+        let body = some(&mut rng, 1);
         let _ = write!(out, "\n{name}\n{before}{enter}  f = 1\n{body}  f = 0\n{leave}");
     }
     let _ = write!(out, "\ninterrupt\n{before}{enter}  handle calls\n{leave}");
-    let after = if rng.one_in(3) { some(&mut rng, 1) } else { String::new() };
+    let after = if rng.one_in(8) { some(&mut rng, 1) } else { String::new() };
     let _ = write!(out, "\ninterrupt_kernel\n  handle calls\n{after}");
     match rng.below(4) {
         0 => {}
