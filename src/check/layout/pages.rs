@@ -41,7 +41,7 @@ pub(super) fn pages(
     let mut pages =
         if ops().any(is_range) || !code.pages.is_empty() { mapped_pages(code, scope)? } else { Vec::new() };
     for (site, at) in sites.iter_mut().enumerate() {
-        if !ops().any(|op| text_of(op) == Some(site as Site)) {
+        if !ops().any(|op| text_of(*op) == Some(site as Site)) {
             continue;
         }
         *at = Some([pages.len(), pages.len() + 1]);
@@ -73,8 +73,8 @@ pub(super) fn pages(
 }
 
 /// The patched instruction that an op writes, asks about or runs.
-fn text_of(op: &Op) -> Option<Site> {
-    match *op {
+fn text_of(op: Op) -> Option<Site> {
+    match op {
         Op::Pte { pages: Pages::Text(site, _), .. } | Op::Unless { c: Cond::Text(site), .. } => Some(site),
         Op::Touch(Touch::Text) => Some(0),
         _ => None,
@@ -83,7 +83,7 @@ fn text_of(op: &Op) -> Option<Site> {
 
 /// Do the scope's programs write or run patched text?
 pub(super) fn has_text(code: &Code, scope: &Scope) -> bool {
-    let is_text = |op: &Op| text_of(op).is_some();
+    let is_text = |op: &Op| text_of(*op).is_some();
     run_by(code, scope).into_iter().any(|(name, _)| code.ops_of(name).iter().any(is_text))
 }
 

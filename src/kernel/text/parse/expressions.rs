@@ -1,7 +1,7 @@
 //! Values, expressions and tests.
 
 use super::super::lex::Token;
-use super::super::{Expr, PolicyError, Question, Test, Value};
+use super::super::{Expr, Loc, PolicyError, Question, Test, Value};
 use super::cursor::Cursor;
 use crate::kernel::program::{Alu, Cmp, Rmw};
 
@@ -141,8 +141,8 @@ impl Cursor<'_> {
             let (set, at) = self.word("a CPU set")?;
             return Ok(Test::CurIn(set, at));
         }
-        if let Some(named) = self.patched() {
-            return Ok(Test::Text(named, at));
+        if let Some(test) = self.patched(at) {
+            return Ok(test);
         }
         let a = self.value()?;
         if self.take_word("is") {
@@ -166,8 +166,8 @@ impl Cursor<'_> {
         }
     }
 
-    /// `text is new`, `text NAME is new`: the name, if it has one.
-    fn patched(&mut self) -> Option<Option<String>> {
+    /// `text is new`, `text NAME is new`.
+    fn patched(&mut self, at: Loc) -> Option<Test> {
         let word = |n: usize| match self.tokens.get(self.next + n) {
             Some((Token::Word(w), _)) => Some(w.as_str()),
             _ => None,
@@ -178,6 +178,6 @@ impl Cursor<'_> {
             _ => return None,
         };
         self.next += taken;
-        Some(named)
+        Some(Test::Text(named, at))
     }
 }
