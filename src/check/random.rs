@@ -827,7 +827,7 @@ fn reduced_and_plain_searches_agree_on_random_instructions_that_decide_branches(
 #[test]
 #[ignore = "minutes"]
 fn reduced_and_plain_searches_agree_on_many_instructions_that_decide_branches() {
-    run(asked_for(20_000), 20_000, &words::sited);
+    run(asked_for(20_000), 100_000, &words::sited);
 }
 
 #[test]
