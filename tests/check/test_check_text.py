@@ -9,6 +9,7 @@ import pytest
 
 import tlbcore as tc
 from tlbcore import _core
+from tlbcore.reference.explorer import explore_litmus
 
 TEXT = [name for name, policy in tc.policies.items() if policy.defers == ("sync",)]
 
@@ -217,3 +218,14 @@ def test_an_interrupt_finds_no_stack_either() -> None:
             assert (
                 tc.litmus(text.format(first, "  lfence\n  rsp stack\n" + site), reduce=reduce).found == said
             )
+
+
+def test_what_rsp_holds_is_asked_where_an_instruction_is_run_that_decides() -> None:
+    """The site is in a program that nobody runs: neither search follows RSP."""
+    text = (
+        'litmus a\n  based on ipi\n  cpus "isolated 1 by syscall"\n\ncpu 1\n  ipi others, sync\n  await acks\n\n'
+        "syscall\n  mov cr3, kernel noflush\n  rsp scratch\n  sti\n  cli\n  mov cr3, user noflush\n\n"
+        "{}\n  mov cr3, kernel noflush\n  if text is new\n    lfence\n  mov cr3, user noflush\n\nsync\n  serialize\n"
+    )
+    for program, said in (("exception", "verified"), ("interrupt", "violated: unusable_stack")):
+        assert tc.litmus(text.format(program)).found == explore_litmus(text.format(program)).found == said

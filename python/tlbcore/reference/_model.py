@@ -82,7 +82,9 @@ class Model:
         run = [op for role in self.roles for name in (role.first, *role.paths) for op in self.ops_of(name)]
         about = [arg["pages"] if name == "Pte" else arg for name, arg in map(named, run) if name in _ABOUT]
         # H10: instructions that decide a branch; entry text may be among them, and both tables map that.
-        self.decide = {site for site in map(site_of, self.ops) if site is not None}
+        self.decide = {
+            site for name in self._run() for site in map(site_of, self.ops_of(name)) if site is not None
+        }
         self.parts = 2 * (1 + len(code.get("sites", ())))
         written = {part // 2 for part in map(part_of, about) if part is not None}
         self.sites = written | self.decide | ({0} if {"Touch": "Text"} in run else set())
@@ -126,6 +128,26 @@ class Model:
             )
 
         return tuple(map(region, declared))
+
+    def _run(self) -> set[str]:
+        """Return the programs that some CPU can come to: what roles and events start, and what these send or leave."""
+        events = ["interrupt", "interrupt_kernel", "interrupt_idle"]
+        if self.question.nmis or self.question.mces:
+            events += ["nmi", "nmi_user"]
+        todo = [name for role in self.roles for name in (role.first, *role.paths)]
+        todo += [name for name in (*events, "breakpoint") if name in self.programs]
+        found: set[str] = set()
+        names = list(self.programs)
+        while todo:
+            if (name := todo.pop()) not in found:
+                found.add(name)
+                ops = map(named, self.ops_of(name))
+                todo += [
+                    names[arg["run"] if what == "Ipi" else arg]
+                    for what, arg in ops
+                    if what in ("Ipi", "CallLater")
+                ]
+        return found
 
     def ops_of(self, program: str) -> list[Any]:
         start, end = self.programs[program]

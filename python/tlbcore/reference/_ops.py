@@ -260,7 +260,7 @@ def _register(m: Model, s: State, i: int, f: Frame, name: str, arg: Any) -> Done
         case "SwapGs":
             s = with_cpu(s, i, kernel_gs=not cpu.kernel_gs)
         case "Rsp":
-            f = f._replace(stack=arg or m.fred)
+            f = f._replace(stack=arg or m.fred or not m.decide)
         case "SetGs":
             s = with_cpu(s, i, kernel_gs=bool(_value(f, arg)))
         case "ReadGs":
