@@ -34,6 +34,9 @@ pub fn setup(model: &Model) -> Result<Setup, &'static str> {
     if model.layout.tables {
         return Err("it frees page tables, and the timed engine's walks go through none");
     }
+    if model.layout.typed != 0 {
+        return Err("it follows lines of caches, and the timed engine has none");
+    }
     if model.layout.graces != 0 {
         return Err("it waits for grace periods, and the timed engine's take as long as a scenario says");
     }

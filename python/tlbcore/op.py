@@ -20,6 +20,7 @@ __all__ = [
     "body",
     "break_",
     "cas",
+    "clflush",
     "each",
     "fence",
     "if_",
@@ -39,6 +40,7 @@ __all__ = [
     "touch",
     "use",
     "var",
+    "wbinvd",
     "xchg",
 ]
 
@@ -129,6 +131,19 @@ def invpcid(kind: int) -> str:
 def invlpg(pages: str = "range") -> str:
     """INVLPG of every page of the request, or of one declared page."""
     return f"invlpg {pages}"
+
+
+def clflush(pages: str = "range") -> str:
+    """CLFLUSH of each line of the requested range, or of a declared page (SEMANTICS H10).
+
+    The lines go from every CPU's cache, in order with this CPU's stores.
+    """
+    return f"clflush {pages}"
+
+
+def wbinvd() -> str:
+    """WBINVD: write back and drop every line that this CPU holds; publishes and serialises (SEMANTICS H10)."""
+    return "wbinvd"
 
 
 def if_(test: str, then: Sequence[str], or_else: Sequence[str] = ()) -> str:

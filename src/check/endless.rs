@@ -66,6 +66,7 @@ impl Model {
             Action::Enter | Action::EnterBy(_) => self.role(usize::from(cpu)).left != UNBOUNDED,
             Action::Use | Action::Device | Action::Nmi | Action::Mce => false,
             Action::Fill(_) | Action::FillUpper(_) | Action::Drop(_) => false,
+            Action::Line(_) | Action::WriteBack(_) => false,
         }
     }
 

@@ -112,6 +112,11 @@ pub enum Target {
         /// New value.
         v: Entry,
     },
+    /// Lines of a page, which CLFLUSH drops on every CPU.
+    Lines {
+        /// Page.
+        page: u8,
+    },
     /// The acknowledgement of a remote call.
     Ack {
         /// Who waits.
@@ -156,6 +161,10 @@ pub struct CpuFields {
     pub tlb: [[Bits; 4]; MAX_TRACKED],
     /// The cached leaf has fewer rights than its page can have (SEMANTICS S4).
     pub less: [[Bits; 4]; MAX_TRACKED],
+    /// What goes through the cached leaf is not cached (SEMANTICS H10).
+    pub uncached: [[Bits; 4]; MAX_TRACKED],
+    /// This CPU may hold a line of the page, by page.
+    pub lines: [Bits; MAX_TRACKED],
     /// Cached upper entries, by page and PCID: the G bit is none of theirs (SEMANTICS H3).
     pub upper: [[Bits; 4]; MAX_TRACKED],
     /// NMIs are blocked until an IRET, without FRED; where machine checks nest, whose IRET unblocks them.
@@ -221,7 +230,8 @@ pub struct SharedFields {
     pub masks: [Bits; MAX_MMS],
     /// Version of each page's leaf.
     pub version: [Bits; MAX_TRACKED],
-    /// 0 not present, 1 present, 2 present with less rights.
+    /// 0 not present, 1 present, 2 present with less rights, 3 present and as at the start where that is asked, 4 present
+    /// and uncached.
     pub kind: [Bits; MAX_TRACKED],
     /// Versions below this are promised to be out of use.
     pub dead: [Bits; MAX_TRACKED],
@@ -240,6 +250,8 @@ pub struct SharedFields {
     pub old_less: [Vec<Bits>; MAX_TRACKED],
     /// The version from which on the page's frame is what it is (SEMANTICS S4); where rights change.
     pub since: [Bits; MAX_TRACKED],
+    /// The last version of the page's leaf that had the type cached, 0 for none; where types change.
+    pub cached_at: [Bits; MAX_TRACKED],
     /// Address spaces that were freed, a bit each.
     pub freed_mms: Bits,
 }
@@ -296,6 +308,8 @@ pub struct Layout {
     pub broadcasts: Vec<(bool, Option<u8>)>,
     /// CPUs that write page-table entries or text, in whatever they can come to run: a bit each.
     pub writers: u8,
+    /// Pages whose type some program makes uncached, a bit each: lines of these are followed.
+    pub typed: u8,
     /// A task goes on on another CPU.
     pub migrates: bool,
     /// ASIDs.

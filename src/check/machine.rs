@@ -8,6 +8,7 @@ mod accesses;
 mod counts;
 pub mod faults;
 mod grace;
+pub mod lines;
 mod memory;
 mod migration;
 mod ops;
@@ -250,10 +251,12 @@ impl Model {
     }
 
     /// The pages that `range` means where an entry becomes `v`, a bit each: what vunmap and table frees take away is
-    /// never the direct map, the image or per-CPU data, and what loses rights is that, if any is tracked.
+    /// never the direct map, the image or per-CPU data, and what loses rights or changes its type is that, if any is
+    /// tracked.
     #[inline]
     pub fn changed(&self, v: Entry) -> u8 {
-        if v == Entry::LessRights && self.lasting != 0 { self.lasting } else { !self.lasting }
+        let stays = matches!(v, Entry::LessRights | Entry::Uncached | Entry::Cached);
+        if stays && self.lasting != 0 { self.lasting } else { !self.lasting }
     }
 
     /// The zone an op's access is in, if it is one.

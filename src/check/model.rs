@@ -50,6 +50,10 @@ pub enum Action {
     FillUpper(u8),
     /// A cached leaf is evicted.
     Drop(u8),
+    /// A line of a page is brought into the cache, by an access or by itself.
+    Line(u8),
+    /// A line of a page is written back, or read.
+    WriteBack(u8),
 }
 
 /// An action and where it happens.
@@ -101,7 +105,7 @@ impl Model {
             late: false,
             fusing: Vec::new(),
             behind: Vec::new(),
-            evicts: asks_data || faults || !scope.tops.is_empty() || large,
+            evicts: asks_data || faults || !scope.tops.is_empty() || large || layout.typed != 0,
             code,
             scope: scope.clone(),
             assume,
@@ -207,6 +211,7 @@ impl Model {
             a.set(s.upper[p], 1);
             a.set(s.upper_kind[p], 1);
             a.set(s.since[p], 1);
+            a.set(s.cached_at[p], u64::from(page.present));
             a.seen &= !Seen::OVERFLOW; // fields that a scope has no use for hold nothing
         }
         a.s

@@ -69,6 +69,8 @@ const SECTIONS: &str = ": who is in a read-side section depends on interrupts an
                         which the export does not have";
 /// Why a task that is preempted has none.
 const MOVES: &str = ": in the export a CPU and its task are one process (SEMANTICS L11)";
+/// Why types of memory have none.
+const LINES: &str = ": lines of caches are not in the export (SEMANTICS H10)";
 
 /// Why a patched instruction that decides a branch has none.
 const FETCHED: &str = ": what a CPU fetched of it decides the branch, and its INT3 is an exception (SEMANTICS H10), which the \
@@ -285,6 +287,7 @@ impl Writer<'_> {
                 Entry::Fresh => "pte = 2".into(),
                 Entry::Initial => "pte = 1".into(),
                 Entry::LessRights | Entry::Int3 => return Err(self.cannot(pc)),
+                Entry::Uncached | Entry::Cached => return Err(self.because(pc, LINES)),
             },
             Op::Request(_) => "asked = (pte != 1)".into(),
             Op::Promise(_) => "dead = asked".into(),
@@ -311,6 +314,7 @@ impl Writer<'_> {
             }
             Op::LoadPage { .. } | Op::StorePage { .. } | Op::FreeMm(_) => return Err(self.cannot(pc)),
             Op::Migrate => return Err(self.because(pc, MOVES)),
+            Op::Clflush(_) | Op::Wbinvd => return Err(self.because(pc, LINES)),
             Op::Ask { .. } | Op::FlushInfo { .. } | Op::Mask { .. } => return Err(self.cannot(pc)),
             Op::Rcu(_) | Op::CallLater(_) => return Err(self.because(pc, SECTIONS)),
             Op::MovCr3 { to: Cr3::Mm { .. }, .. } | Op::Pte { .. } | Op::Touch(_) => {

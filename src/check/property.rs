@@ -27,7 +27,7 @@ pub enum Quantity {
 }
 
 /// Words for the value of an entry, by what [`Quantity::Leaf`] reads.
-pub const ENTRIES: [&str; 4] = ["none", "fresh", "less-rights", "initial"];
+pub const ENTRIES: [&str; 5] = ["none", "fresh", "less-rights", "initial", "uncached"];
 
 /// The right side of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -147,7 +147,7 @@ impl Names<'_> {
     fn entry(&self, level: Level, page: &str, cmp: Cmp, b: &Term) -> Result<Condition, String> {
         let of = self.quantity(&Term::Entry(level, page.into()))?;
         let words = if level == Level::Leaf {
-            "none, fresh, less-rights, initial or present"
+            "none, fresh, less-rights, initial, uncached or present"
         } else {
             "none or present"
         };

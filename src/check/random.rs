@@ -12,6 +12,7 @@ use super::{Answer, End, Question, Status, check, search};
 use crate::kernel::program::{Cr3, Invpcid, NoFlush, Op, Touch, is_site};
 use crate::kernel::step::Violation;
 
+mod types;
 mod words;
 
 /// A small generator of numbers (xorshift64*), so that a seed names a model for good.
@@ -807,6 +808,22 @@ fn reduced_and_plain_searches_agree_on_random_models_of_every_rule() {
 #[test]
 fn reduced_and_plain_searches_agree_on_random_splits_and_collapses() {
     run(0..1_500, MOST, &words::large);
+}
+
+/// Types for the texts of every rule, or a few ops about types alone.
+fn types(seed: u64) -> String {
+    if seed.is_multiple_of(2) { types::changing(seed) } else { types::typed(seed, &text(seed)) }
+}
+
+#[test]
+fn reduced_and_plain_searches_agree_on_random_changes_of_types() {
+    run(0..1_200, MOST, &types);
+}
+
+#[test]
+#[ignore = "minutes"]
+fn reduced_and_plain_searches_agree_on_twenty_thousand_random_changes_of_types() {
+    run(asked_for(20_000), 20_000, &types);
 }
 
 #[test]

@@ -95,7 +95,7 @@ impl Symmetry {
                                 m.code.vars[usize::from(var)].per_cpu && cpus.contains(&usize::from(*owner));
                             if ours { owner + 1 } else { 0 }
                         }
-                        Target::Entry { .. } | Target::Ack { .. } => 0,
+                        Target::Entry { .. } | Target::Lines { .. } | Target::Ack { .. } => 0,
                     };
                     let owner: Vec<u8> = c.targets.iter().map(owner_of).collect();
                     if owner.iter().all(|&x| x == 0) {

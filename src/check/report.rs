@@ -1,6 +1,7 @@
 //! Counterexamples and verdicts for people: one lane per CPU, 72 columns, what changed, and where it stands.
 
 use super::layout::{Bits, TEXT, Target};
+use super::machine::lines::UNCACHED;
 use super::machine::{CR3_USER, Model};
 use super::model::{Action, Move};
 use super::schedule::{self, Replay};
@@ -109,9 +110,12 @@ fn store_text(model: &Model, cpu: usize, s: &[u64], slot: usize) -> String {
                 Entry::Int3 => "int3",
                 Entry::LessRights => "less rights",
                 Entry::Initial => "initial",
+                Entry::Uncached => "uncached",
+                Entry::Cached => "cached",
             };
             format!("{level} {}={v}", page_names(model)[usize::from(page)])
         }
+        Target::Lines { page } => format!("clflush {}", page_names(model)[usize::from(page)]),
         Target::Ack { sender } => format!("ack to cpu {sender}"),
     }
 }
@@ -158,6 +162,8 @@ fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepVi
         Action::Fill(p) => format!("(walk caches {})", page(p)),
         Action::FillUpper(p) => format!("(walk caches table of {})", page(p)),
         Action::Drop(p) => format!("(evicts {})", page(p)),
+        Action::Line(p) => format!("(brings in a line of {})", page(p)),
+        Action::WriteBack(p) => format!("(writes back a line of {}, or reads it)", page(p)),
     };
     let text = |p: usize| model.layout.pages[p].kind == PageKind::Text;
     let mut changes = Vec::new();
@@ -207,6 +213,11 @@ fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepVi
                         (_, y) => changes.push(format!("fetched{k}: {name}:{}", instruction(y))),
                     }
                     continue;
+                }
+                match (o.lines[p].get(before), o.lines[p].get(after)) {
+                    (0, 1) => changes.push(format!("lines{k}: {name}")),
+                    (1, 0) => changes.push(format!("lines{k}: -{name}")),
+                    _ => {}
                 }
                 for (what, bits, v) in [("tlb", &o.tlb[p], 'v'), ("upper", &o.upper[p], 't')] {
                     for b in bits {
@@ -351,6 +362,7 @@ fn pte(model: &Model, s: &[u64], p: usize) -> String {
     match sh.kind[p].get(s) {
         0 => "none".into(),
         2 => format!("v{v}, less rights"),
+        UNCACHED => format!("v{v}, uncached"),
         _ => format!("v{v}"),
     }
 }
@@ -391,6 +403,7 @@ fn closing(model: &Model, replay: &Replay, moves: &[Move], rule: Violation) -> S
             let how = if cached { "its TLB still holds" } else { "the page table still holds" };
             let now = match (rule, model.layout.pages[p].kind) {
                 (Violation::StaleAccessNotReused, _) => "the flush that covered it had returned".to_string(),
+                _ if model.is_typed(p) => format!("its type or rights changed with {}", pte(model, s, p)),
                 (_, kind) if kind.is_lasting() => format!("its rights changed with {}", pte(model, s, p)),
                 _ => format!("the address has been handed on and is {} now", pte(model, s, p)),
             };
@@ -406,6 +419,17 @@ fn closing(model: &Model, replay: &Replay, moves: &[Move], rule: Violation) -> S
              data. {} (S12).",
             rule.name()
         ),
+        (Violation::StaleLine, _) => {
+            let page = match action {
+                Action::WriteBack(p) => page_names(model)[usize::from(p)],
+                _ => "the page",
+            };
+            format!(
+                "cpu {cpu} still holds a line of {page}, and {page} was promised to be uncached: the line is written back \
+                 over what a device has written since, or read in its place. {} (S14).",
+                rule.name()
+            )
+        }
         (Violation::UnmappedAccess, _) => format!(
             "cpu {cpu} touches memory that the loaded table does not map{at}, and nothing handles the fault. {} (S8).",
             rule.name()

@@ -33,6 +33,8 @@ pub fn format(model: &Model, moves: &[Move]) -> String {
             Action::Fill(p) => format!("fill:{}", page(p)),
             Action::FillUpper(p) => format!("fill-upper:{}", page(p)),
             Action::Drop(p) => format!("drop:{}", page(p)),
+            Action::Line(p) => format!("line:{}", page(p)),
+            Action::WriteBack(p) => format!("write-back:{}", page(p)),
         };
         let token = format!("{cpu}.{word}");
         match out.last_mut() {
@@ -104,9 +106,11 @@ pub fn parse(model: &Model, text: &str) -> Result<Vec<Move>, CheckError> {
             "fill" => Action::Fill(page()?),
             "fill-upper" => Action::FillUpper(page()?),
             "drop" => Action::Drop(page()?),
+            "line" => Action::Line(page()?),
+            "write-back" => Action::WriteBack(page()?),
             _ => {
                 return Err(bad(
-                    "actions are step, pick, take, drain, enter, device, use, switch, irq, later, nmi, mce, fill, fill-upper and drop",
+                    "actions are step, pick, take, drain, enter, device, use, switch, irq, later, nmi, mce, fill, fill-upper, drop, line and write-back",
                 ));
             }
         };

@@ -15,6 +15,9 @@
 //!   fewer. Stores to `j`'s copies are gone from the buffer, which leaves the order of the others.
 //! - NMIs that hit `j` are left over, and none need arrive.
 //!
+//! - Lines of caches are a CPU's own: `j` brings in none but its own, and where somebody drops a page's lines on every CPU
+//!   there are fewer to drop.
+//!
 //! So whatever rule breaks on a hub or on a leaf breaks without the other leaves of its kind too, and whatever is seen is
 //! seen. S11: where nothing can happen and a CPU is amid a program, a hub waits for some leaf, and the hubs and this leaf
 //! are stuck by themselves, or no leaf is needed. And where every state of fewer CPUs has an end, so has one of many: a hub goes on to the next leaf
@@ -103,6 +106,8 @@ fn is_of_a_leaf(op: Op) -> bool {
         Op::Fence(_) | Op::Irq(_) | Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) | Op::ReadCr3(_) => true,
         Op::Rsp(_) => true,
         Op::MovCr3 { .. } | Op::MovCr4Pge(_) | Op::Invlpg(_) | Op::Invpcid { .. } => true,
+        // Its own lines, which nobody else looks at.
+        Op::Wbinvd => true,
         Op::Touch(_) | Op::Body(_) | Op::OweUser | Op::OweOthers | Op::HandleCalls | Op::Return => true,
         Op::Ask { what, .. } => match what {
             Ask::NextMm | Ask::InfoMm | Ask::InfoGen | Ask::LoadedAsid | Ask::AsidFor(_) => true,
@@ -121,6 +126,7 @@ fn is_of_a_leaf(op: Op) -> bool {
         }
         Op::Invlpgb(_) | Op::InvlpgbOf { .. } | Op::InvlpgbAll | Op::Tlbsync | Op::FlushInfo { .. } => false,
         Op::Pte { .. } | Op::FreeTable(_) | Op::FreeMm(_) | Op::Request(_) | Op::Promise(_) => false,
+        Op::Clflush(_) => false,
         // A leaf is one CPU, and a task that comes to it is somebody else's.
         Op::Migrate => false,
         Op::LoadPage { .. } | Op::StorePage { .. } => false,

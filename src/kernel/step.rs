@@ -60,6 +60,8 @@ pub enum Violation {
     FreedTableWalk,
     /// S12: a walk in software reads a page-table page that was freed.
     FreedTableRead,
+    /// S14: a cache line of a page is written back, or read, that a change of its type was relied on to have removed.
+    StaleLine,
     /// S7: old code runs after a sync.
     StaleText,
     /// S8: a touch of what the loaded table does not map.
@@ -84,11 +86,12 @@ pub enum Violation {
 
 impl Violation {
     /// Every rule.
-    pub const ALL: [Violation; 14] = [
+    pub const ALL: [Violation; 15] = [
         Violation::StaleAccessReused,
         Violation::StaleAccessNotReused,
         Violation::FreedTableWalk,
         Violation::FreedTableRead,
+        Violation::StaleLine,
         Violation::StaleText,
         Violation::UnmappedAccess,
         Violation::WrongGsAccess,
@@ -108,6 +111,7 @@ impl Violation {
             Violation::StaleAccessNotReused => "stale_access (not_reused)",
             Violation::FreedTableWalk => "freed_table_walk",
             Violation::FreedTableRead => "freed_table_read",
+            Violation::StaleLine => "stale_line",
             Violation::StaleText => "stale_text",
             Violation::UnmappedAccess => "unmapped_access",
             Violation::WrongGsAccess => "wrong_gs_access",
@@ -263,6 +267,14 @@ pub trait Machine {
     fn body(&mut self, cpu: Cpu, slot: Slot) -> Result<(), Violation>;
     /// Write page-table entries. `locked`: only called when `ordered(.., Publishes)`.
     fn pte(&mut self, cpu: Cpu, pages: Pages, level: Level, v: Entry, locked: bool) -> Result<(), Violation>;
+    /// The lines of pages go from every cache. A machine without caches has nothing to do.
+    fn clflush(&mut self, _cpu: Cpu, _pages: Pages) -> Result<(), Violation> {
+        Ok(())
+    }
+    /// Every line goes that this CPU holds; text fetched before must not run any more.
+    fn wbinvd(&mut self, cpu: Cpu) {
+        self.serialise(cpu);
+    }
     /// Free page-table pages.
     fn free_table(&mut self, cpu: Cpu, pages: Pages) -> Result<(), Violation>;
     /// Free an mm: whoever loads its table from now on, or still has it loaded and walks, breaks S9.
@@ -316,7 +328,7 @@ pub fn step<M: Machine>(code: &Code, frame: &mut Frame, m: &mut M, cpu: Cpu) -> 
 pub fn order_of(op: Op) -> Option<Order> {
     match op {
         Op::Rmw { .. } | Op::Cas { .. } | Op::Fence(Fence::Full | Fence::Serialize) => Some(Order::Publishes),
-        Op::MovCr3 { .. } | Op::MovCr4Pge(_) | Op::Invlpg(_) => Some(Order::Publishes),
+        Op::MovCr3 { .. } | Op::MovCr4Pge(_) | Op::Invlpg(_) | Op::Wbinvd => Some(Order::Publishes),
         Op::Pte { locked: true, .. } | Op::Mask { .. } => Some(Order::Publishes),
         // `llist_add` of a queued call is LOCKed (SEMANTICS L3); an x2APIC ICR write is preceded by MFENCE.
         Op::Ipi { .. } | Op::Rar(_) | Op::Tlbsync => Some(Order::Publishes),
@@ -329,7 +341,8 @@ pub fn order_of(op: Op) -> Option<Order> {
         Op::AwaitAcks | Op::Irq(_) | Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) | Op::Rsp(_) => None,
         Op::LoadPage { .. } | Op::StorePage { .. } | Op::Ask { .. } | Op::FlushInfo { .. } => None,
         Op::ReadCr3(_) | Op::Touch(_) | Op::Body(_) | Op::Pte { .. } | Op::FreeTable(_) => None,
-        Op::FreeMm(_) | Op::Walk { .. } => None,
+        // CLFLUSH takes its place among this CPU's stores (SEMANTICS H10).
+        Op::FreeMm(_) | Op::Walk { .. } | Op::Clflush(_) => None,
         // ct_kernel_enter_state and ct_kernel_exit_state are one locked operation each; synchronize_rcu takes locks.
         Op::Rcu(Rcu::Watch | Rcu::Unwatch | Rcu::Start) => Some(Order::Publishes),
         Op::Rcu(Rcu::Lock | Rcu::Unlock | Rcu::Wait) | Op::CallLater(_) => None,
@@ -470,6 +483,8 @@ fn try_step<M: Machine>(code: &Code, f: &mut Frame, m: &mut M, cpu: Cpu) -> Resu
         Op::CallLater(run) => m.call_later(cpu, run)?,
         Op::Body(slot) => m.body(cpu, slot)?,
         Op::Pte { pages, level, v, locked } => m.pte(cpu, pages, level, v, locked)?,
+        Op::Clflush(pages) => m.clflush(cpu, pages)?,
+        Op::Wbinvd => m.wbinvd(cpu),
         Op::FreeTable(pages) => m.free_table(cpu, pages)?,
         Op::FreeMm(mm) => m.free_mm(cpu, mm),
         Op::Migrate => m.migrate(cpu),

@@ -52,6 +52,8 @@ pub fn name_of(op: Op) -> Option<&'static str> {
         Op::Loop(_) | Op::Each { .. } | Op::Clear | Op::Put | Op::Ipi { .. } => return None,
         Op::Store { .. } | Op::Irq(_) | Op::ReadGs(_) | Op::ReadCr3(_) | Op::Rsp(_) => return None,
         Op::Pte { locked: false, .. } | Op::FreeTable(_) | Op::FreeMm(_) => return None,
+        // Not recorded of any CPU: [`refuse`](super::refuse) says so before a run.
+        Op::Clflush(_) | Op::Wbinvd => return None,
         // The timed machine's tasks stay where they are: there is nobody to preempt them.
         Op::Migrate => return None,
         Op::OweUser | Op::OweOthers | Op::Touch(_) | Op::Body(_) => return None,
@@ -188,7 +190,7 @@ impl Times {
                     Op::Touch(_) | Op::Body(_) | Op::Request(_) | Op::Promise(_) | Op::Rsp(_) => 0,
                     Op::Pte { locked: true, .. } => of(c.lock),
                     Op::Pte { .. } | Op::FreeTable(_) | Op::FreeMm(_) | Op::OweUser | Op::OweOthers => PLAIN,
-                    Op::Migrate => 0,
+                    Op::Migrate | Op::Clflush(_) | Op::Wbinvd => 0,
                     // The six slots of choose_new_asid are one cache line.
                     Op::Ask { .. } | Op::FlushInfo { .. } => of(c.mem_l1),
                     Op::Mask { .. } => of(c.lock) + of(c.remote_line),

@@ -7,7 +7,7 @@ use crate::kernel::text::{Loc, PolicyError};
 
 /// The first op that cannot be, with its place and the rule.
 pub fn refuse(code: &Code, cpu: &Cpu) -> Result<(), PolicyError> {
-    let reason = |op: Op| lacking(op, cpu).or_else(|| unmapped(op, code));
+    let reason = |op: Op| lacking(op, cpu).or_else(|| unpriced(op)).or_else(|| unmapped(op, code));
     let found = code.ops.iter().enumerate().find_map(|(pc, op)| Some((pc as Pc, reason(*op)?)));
     let Some((pc, rule)) = found else { return Ok(()) };
     let span = code.at[usize::from(pc)];
@@ -32,6 +32,17 @@ fn lacking(op: Op, cpu: &Cpu) -> Option<String> {
     let rule =
         format!("the CPU has no {name}; `if feature {feature}` or `needs {feature}` says where it has");
     (!has).then_some(rule)
+}
+
+/// What is about caches of lines (SEMANTICS H10): no preset has its costs, nor those of accesses that are not cached.
+fn unpriced(op: Op) -> Option<String> {
+    let what = match op {
+        Op::Clflush(_) => "CLFLUSH takes",
+        Op::Wbinvd => "WBINVD takes",
+        Op::Pte { v: Entry::Uncached | Entry::Cached, .. } => "accesses take whose type is uncached",
+        _ => return None,
+    };
+    Some(format!("what {what} is not recorded of any CPU; the checker knows the word, and has no costs"))
 }
 
 /// An access to a page that is absent at the start and stays so.
@@ -71,6 +82,22 @@ mod tests {
         let bad = said(absent, "broadwell-ep").unwrap_err();
         assert!(bad.starts_with("my.policy:5:3: `read x`: no table maps `x`"), "{bad}");
         assert_eq!(said(&format!("{absent}  pte x = initial\n"), "broadwell-ep"), Ok(()));
+    }
+
+    #[test]
+    fn what_is_about_cache_lines_is_refused_with_its_place() {
+        for (line, what) in [
+            ("clflush range", "CLFLUSH takes"),
+            ("wbinvd", "WBINVD takes"),
+            ("pte range = uncached", "accesses take whose type is uncached"),
+            ("pte range = cached locked", "accesses take whose type is uncached"),
+        ] {
+            let bad = said(&format!("policy p\nto_kernel\n  {line}\n"), "broadwell-ep").unwrap_err();
+            assert!(
+                bad.starts_with(&format!("my.policy:3:3: `{line}`: what {what} is not recorded")),
+                "{bad}"
+            );
+        }
     }
 
     #[test]

@@ -71,9 +71,9 @@ def test_every_rule_of_the_machine_is_broken_by_some_test() -> None:
     }
 
     assert broken == {
-        "stale_access (reused)", "stale_access (not_reused)", "freed_table_walk", "freed_table_read", "stale_text",
-        "unmapped_access", "wrong_gs_access", "unusable_stack", "wrong_address_space", "freed_mm", "deadlock",
-        "livelock",
+        "stale_access (reused)", "stale_access (not_reused)", "freed_table_walk", "freed_table_read", "stale_line",
+        "stale_text", "unmapped_access", "wrong_gs_access", "unusable_stack", "wrong_address_space", "freed_mm",
+        "deadlock", "livelock",
     }  # fmt: skip
 
 

@@ -56,6 +56,7 @@ WORDS: tuple[Word, ...] = (
     ("not_reused", "Of a stale access: the address is not mapped again."),
     ("freed_table_walk", "A walk through a page table that has been freed (S6)."),
     ("freed_table_read", "A walk in software reads a page table that has been freed (S12)."),
+    ("stale_line", "A cache line stays of a page that was made uncached (S14)."),
     ("stale_text", "A CPU runs instructions that a text poke has replaced (S7)."),
     ("unmapped_access", "A touch of what the loaded page table does not map (S8)."),
     ("wrong_gs_access", "A %gs-relative access while GSBASE is the user's (S8)."),

@@ -178,7 +178,11 @@ def _grade(core: tuple[str, ...], run: Counterexample | None) -> str:
     """Say how a violation is known (SEMANTICS A5)."""
     if any(what in core for what, (name, _) in _SWITCHES.items() if name in ("D", "N", "T")):
         return "window exists"
-    if run is not None and run.steps and run.steps[-1].what.startswith(("(walk caches", "(fetches")):
+    if (
+        run is not None
+        and run.steps
+        and run.steps[-1].what.startswith(("(walk caches", "(fetches", "(writes back"))
+    ):
         return "a speculative walk suffices"
     return "an access in the window is known"
 

@@ -140,8 +140,10 @@ def access(m: Model, s: State, i: int, p: int) -> Leaf | None:
 
 
 def _legal(stale: Leaf, now: Leaf | None) -> bool:
-    """Whether what is stale maps the frame that is mapped now, with no more rights: at worst it faults (S4)."""
-    return now is not None and stale.frame == now.frame and stale.rights <= now.rights
+    """S4: whether what is stale maps the frame that is mapped now, as that type, with no more rights."""
+    if now is None or stale.frame != now.frame:
+        return False
+    return stale.rights <= now.rights and stale.uncached == now.uncached
 
 
 def run_text(s: State, i: int, site: int) -> Opcode:

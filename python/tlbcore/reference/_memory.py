@@ -25,6 +25,7 @@ from tlbcore.reference._state import (
 __all__ = [
     "buffered",
     "change_entries",
+    "clflush",
     "drain",
     "free_tables",
     "own_text",
@@ -72,6 +73,10 @@ def commit(m: Model, s: State, i: int, address: Any, mask: int, value: Any) -> S
         return s._replace(pages=put(s.pages, which, written(m, s.pages[which], which, *value)))
     if kind == "text":
         return s._replace(text=put(s.text, which, value))
+    if kind == "lines":  # of a page, on every CPU
+        gone = [frozenset(line for line in cpu.lines if line[0] != which) for cpu in s.cpus]
+        cpus = (changed(cpu, lines=left) for cpu, left in zip(s.cpus, gone, strict=True))
+        return s._replace(cpus=tuple(cpus))
     at = runs(s, which)
     return with_cpu(s, at, waits=s.cpus[at].waits - {i})  # a remote call is acknowledged
 
@@ -157,6 +162,14 @@ def change_entries(m: Model, s: State, i: int, arg: dict[str, Any]) -> State:
     return s
 
 
+def clflush(m: Model, s: State, i: int, pages: Any) -> State:
+    """H10: drop lines on every CPU, in order with this one's stores."""
+    for p in m.changed(i, pages, "Uncached"):
+        if p in m.typed:
+            s = buffered(m, s, i, ("lines", p), 0, None)
+    return s
+
+
 def written(m: Model, page: Page, p: int, level: str, what: str, ident: Ident) -> Page:
     """Return the page after a store to its entry, or to the one above, has become visible."""
     leaves = dict(page.leaves)
@@ -187,7 +200,13 @@ def written(m: Model, page: Page, p: int, level: str, what: str, ident: Ident) -
         "Fresh": Leaf(ident, old.frame if same else ident, nth, 2),
         "Initial": Leaf(ident, old.frame if same or old.frame == page.leaves[0][1].frame else ident, nth, 2),
         "LessRights": Leaf(ident, old.frame, nth, 1),
+        "Uncached": Leaf(ident, page.frame, nth, 2, uncached=True),
+        "Cached": Leaf(ident, page.frame, nth, 2),
     }[what]
+    new = leaves[page.last]
+    if m.types and new.rights:  # H10
+        caches = p in m.typed and not new.uncached
+        page = page._replace(frame=new.frame, cacheds=page.cacheds | ({ident} if caches else set()))
     return page._replace(leaves=tuple(leaves.items()), version=ident, replaced=page.replaced | {page.version})
 
 

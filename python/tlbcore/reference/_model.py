@@ -96,6 +96,11 @@ class Model:
         # A cached pointer to the only table there ever is changes no walk.
         self.tables = any(name == "FreeTable" or (name == "Pte" and arg["level"] == "Table")
                           for name, arg in map(named, self.ops))  # fmt: skip
+        entries = [arg for name, arg in map(named, self.ops) if name == "Pte"]
+        self.types = any(entry["v"] in _TYPES for entry in entries)  # H10
+        uncached = [entry["pages"] for entry in entries if entry["v"] == "Uncached"]
+        every = frozenset(range(len(self.regions))) if "Range" in uncached else frozenset()
+        self.typed = every | {pages["One"] for pages in uncached if pages != "Range"}
         self.graces = any(op == {"Rcu": "Start"} or named(op)[0] == "CallLater" for op in self.ops)
         self.mms = 1 + max([2, *(r.mm or 0 for r in self.regions), *map(_mm_of, self.ops)])
         self.where = {
@@ -174,14 +179,14 @@ class Model:
     def changed(self, i: int, pages: Any, what: str) -> list[int]:
         """Return the pages whose entries an op changes.
 
-        Of a range those that this CPU owns; of memory that is never unmapped only rights change (A1).
+        Of a range those that this CPU owns; of memory that is never unmapped only rights and types change (A1).
         """
         if pages != "Range":
             return self.which(pages)
         if not self.roles[i].writes:
             return []
         lasting = [p for p in self.which(pages) if self.regions[p].kind in ("DirectMap", "Image", "PerCpu")]
-        if what == "LessRights" and lasting:
+        if what in ("LessRights", *_TYPES) and lasting:
             return lasting
         return [p for p in self.which(pages) if p not in lasting]
 
@@ -249,6 +254,7 @@ class Model:
                 unwatched=False,
                 grace=nothing,
                 later=(),
+                lines=nothing,
                 task=i,
             )
             for i, role in enumerate(self.roles)
@@ -258,14 +264,16 @@ class Model:
             current = self.vars[var]["copies"] == "Asid" and who % self.asids == 0
             return 1 if current and self.vars[var]["holds"] == "Generation" else self.vars[var]["init"]
 
-        def page(region: Region) -> Page:
+        def page(p: int, region: Region) -> Page:
             leaf = Leaf(_START, _START, 0, 2 * int(region.present))
-            return Page(_START, _START, ((_START, leaf),), _START, nothing, nothing, nothing)
+            cacheds = frozenset({_START}) if region.present and p in self.typed else nothing
+            leaves = ((_START, leaf),)
+            return Page(_START, _START, leaves, _START, nothing, nothing, nothing, _START, cacheds)
 
         return State(
             cpus=cpus,
             memory=tuple(starts(var, who) for var, who in self.where),
-            pages=tuple(map(page, self.regions)),
+            pages=tuple(page(p, region) for p, region in enumerate(self.regions)),
             text=((False, 0),) * self.parts,
             dead_text=(nothing,) * self.parts,
             masks=(nothing,) * self.mms,
@@ -276,6 +284,7 @@ class Model:
 
 
 _ABOUT = ("Pte", "Request", "Promise")
+_TYPES = ("Uncached", "Cached")
 
 
 def _mm_of(op: Any) -> int:

@@ -10,6 +10,7 @@ from tlbcore.reference import _memory as memory
 from tlbcore.reference import _ops as ops
 from tlbcore.reference import _translations as translations
 from tlbcore.reference._accesses import demands, kernel_code
+from tlbcore.reference._lines import lines
 from tlbcore.reference._memory import with_cpu
 from tlbcore.reference._model import Model
 from tlbcore.reference._state import Frame, State, Violation, named
@@ -131,6 +132,8 @@ def _hardware(m: Model, s: State, i: int) -> Iterator[tuple[str, bool, Make]]:
             yield f"cpu {i}: evict {p}", False, partial(translations.evict, m, s, i, p)
         if upper:
             yield f"cpu {i}: evict upper {p}", False, partial(translations.evict_upper, s, i, p)
+        if p in m.typed:
+            yield from lines(m, s, i, p, fetches=p in pages)
         if p in pages and translations.maps(m, cpu, p):
             if not held:
                 yield f"cpu {i}: fill {p}", False, partial(translations.fill, m, s, i, p)

@@ -63,7 +63,7 @@ def blocked(m: Model, s: State, i: int, f: Frame, name: str, arg: Any) -> bool:
 def _publishes(m: Model, s: State, i: int, f: Frame, name: str, arg: Any) -> bool:
     """H4 (a)."""
     match name:
-        case "Rmw" | "Cas" | "MovCr3" | "MovCr4Pge" | "Invlpg" | "Tlbsync" | "Mask" | "Migrate":
+        case "Rmw" | "Cas" | "MovCr3" | "MovCr4Pge" | "Invlpg" | "Tlbsync" | "Mask" | "Migrate" | "Wbinvd":
             return True
         case "Invpcid" | "Invlpgb" | "InvlpgbOf" | "InvlpgbAll":
             return True
@@ -304,6 +304,10 @@ def _memory(m: Model, s: State, i: int, f: Frame, name: str, arg: Any) -> Done:
             s = with_cpu(s, i, fetched=(None,) * m.parts) if arg == "Serialize" else s
         case "Pte":
             s = memory.change_entries(m, s, i, arg)
+        case "Clflush":
+            s = memory.clflush(m, s, i, arg)
+        case "Wbinvd":
+            s = with_cpu(s, i, lines=frozenset(), fetched=(None, None))
         case "FreeTable":
             s = memory.free_tables(m, s, i, arg)
         case "FreeMm":

@@ -6,7 +6,7 @@ use super::packing::{Allocator, Bits, width};
 use super::pages::Sites;
 use super::pages::{MAX_MMS, address_spaces, pages, tables_left, tags, upper_tags};
 use super::roots::{Roots, idles, join_migrants, roots_of};
-use super::{CpuFields, Frame, LATERS, Later, Layout, Location, SharedFields, Target};
+use super::{CpuFields, Frame, LATERS, Later, Layout, Location, PageInfo, SharedFields, Target};
 use crate::check::machine::Model;
 use crate::check::machine::faults::page_of;
 use crate::check::scope::{Assume, CheckError, MAX_ASIDS, Rest, Role, Scope, UNBOUNDED};
@@ -106,7 +106,8 @@ impl<'a> Plan<'a> {
             Runs { receives, levels, ops }
         });
         let runs: Vec<Runs> = runs.collect();
-        let rights = |op: &Op| matches!(op, Op::Pte { v: Entry::LessRights, .. });
+        let rights =
+            |op: &Op| matches!(op, Op::Pte { v: Entry::LessRights | Entry::Uncached | Entry::Cached, .. });
         // Which frame a translation leads to is followed too where one of a large page may lead to a small one's.
         let large = code.pages.iter().any(|p| p.within.is_some());
         let rights = large || runs.iter().flat_map(|r| &r.ops).any(rights);
@@ -172,6 +173,15 @@ impl Layout {
                     .into(),
             ));
         }
+        let typed = typed(&plan, &pages);
+        let beside = plan.any(tables) || plan.any(walks) || !scope.frames.is_empty() || plan.migrates;
+        if typed != 0 && (beside || pages.iter().any(|p| p.within.is_some())) {
+            return Err(CheckError::Litmus(
+                "beside a page that becomes uncached there are neither page tables, walks in software, `frames` and pages in \
+                 large ones, nor tasks that migrate (SEMANTICS H10)"
+                    .into(),
+            ));
+        }
         if plan.migrates && plan.any(|op| walks(op) || matches!(op, Op::Rcu(_) | Op::CallLater(_))) {
             return Err(CheckError::Litmus(
                 "a task migrates: walks in software, sections and grace periods beside it are not modelled (SEMANTICS L11)".into(),
@@ -198,6 +208,7 @@ impl Layout {
             handlers,
             broadcasts: broadcasts(&plan),
             writers: writers(&plan),
+            typed,
             migrates: plan.migrates,
             asids: scope.asids,
             paths: Vec::new(),
@@ -273,7 +284,9 @@ impl Layout {
             for t in 0..tags(page, self.asids) {
                 c.tlb[p][t] = a.take(plan.version_bits);
                 c.less[p][t] = a.take(u32::from(plan.rights && mapped));
+                c.uncached[p][t] = a.take(u32::from(self.typed >> p & 1));
             }
+            c.lines[p] = a.take(u32::from(self.typed >> p & 1));
             for t in 0..upper_tags(page, self.asids) {
                 c.upper[p][t] = a.take(if self.tables && mapped { plan.version_bits } else { 0 });
             }
@@ -377,8 +390,15 @@ impl Layout {
     fn stores(&self, plan: &Plan<'_>, cpu: usize, c: &mut CpuFields, a: &mut Allocator) {
         let (code, scope) = (plan.code, plan.scope);
         let many = (scope.roles.len(), self.mms, self.text);
-        let targets =
-            store_targets(&plan.runs[cpu].ops, cpu, &scope.roles[cpu], many, &self.sites, &scope.frames);
+        let targets = store_targets(
+            &plan.runs[cpu].ops,
+            cpu,
+            &scope.roles[cpu],
+            many,
+            &self.sites,
+            &scope.frames,
+            self.typed,
+        );
         if targets.is_empty() || plan.buffer == 0 {
             return;
         }
@@ -388,7 +408,7 @@ impl Layout {
         }
         let value = |t: &Target| match t {
             Target::Field { field, .. } => u32::from(code.fields[usize::from(*field)].bits),
-            Target::Entry { .. } | Target::Ack { .. } => 0,
+            Target::Entry { .. } | Target::Lines { .. } | Target::Ack { .. } => 0,
         };
         c.value_bits = c.targets.iter().map(value).max().unwrap_or(0);
         let entry = width(c.targets.len() as u64 - 1) + c.value_bits;
@@ -423,7 +443,8 @@ impl Layout {
         }
         for p in 0..self.pages.len() {
             s.version[p] = a.take(plan.version_bits);
-            s.kind[p] = a.take(2);
+            let typed = self.typed >> p & 1 != 0;
+            s.kind[p] = a.take(if typed { 3 } else { 2 });
             s.dead[p] = a.take(plan.version_bits);
             let mapped = self.pages[p].kind != PageKind::Text;
             if !mapped && plan.buffer > 0 {
@@ -431,6 +452,9 @@ impl Layout {
             }
             if plan.rights && mapped {
                 s.since[p] = a.take(plan.version_bits);
+            }
+            if typed {
+                s.cached_at[p] = a.take(plan.version_bits);
             }
             if self.tables && mapped {
                 s.upper[p] = a.take(plan.version_bits);
@@ -474,6 +498,17 @@ fn writers(plan: &Plan<'_>) -> u8 {
     plan.runs.iter().enumerate().fold(0, |all, (cpu, r)| all | u8::from(writes(r)) << cpu)
 }
 
+/// Pages that some program makes uncached, a bit each.
+fn typed(plan: &Plan<'_>, pages: &[PageInfo]) -> u8 {
+    let mapped = |p: &usize| pages[*p].kind != PageKind::Text;
+    let all = (0..pages.len()).filter(mapped).fold(0, |all, p| all | 1 << p);
+    plan.runs.iter().flat_map(|r| &r.ops).fold(0, |typed, op| match *op {
+        Op::Pte { pages: Pages::One(p), v: Entry::Uncached, .. } => typed | 1 << p,
+        Op::Pte { pages: Pages::Range, v: Entry::Uncached, .. } => all,
+        _ => typed,
+    })
+}
+
 fn sends_to_self(code: &Code) -> bool {
     // A set that can hold the sender: `online` itself, or `targets` collected over it.
     code.ops.iter().any(|op| {
@@ -491,6 +526,7 @@ fn store_targets(
     (cpus, mms, pages): (usize, usize, usize),
     sites: &Sites,
     frames: &[Vec<u8>],
+    typed: u8,
 ) -> Vec<Target> {
     let mut out = Vec::new();
     let mut add = |t: Target| {
@@ -508,6 +544,12 @@ fn store_targets(
                 // Nobody else reads it: it is written at once.
                 At::Asid(_) => {}
             },
+            Op::Clflush(which) => (0..pages)
+                .filter(|&p| {
+                    typed & 1 << p != 0 && matches!(which, Pages::One(q) if usize::from(q) == p)
+                        || which == Pages::Range && typed & role.own & 1 << p != 0
+                })
+                .for_each(|p| add(Target::Lines { page: p as u8 })),
             Op::StorePage { page, .. } => {
                 for &field in frames.get(usize::from(page)).map_or(&[][..], Vec::as_slice) {
                     add(Target::Field { field, owner: 0 });

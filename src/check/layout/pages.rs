@@ -157,9 +157,11 @@ fn mapped_pages(code: &Code, scope: &Scope) -> Result<Vec<PageInfo>, CheckError>
         .collect();
     // What the scope's programs change, where the text declares nothing of the kind: rights are the direct map's.
     let ops = || run_by(code, scope).into_iter().flat_map(|(name, _)| code.ops_of(name));
-    let rights = ops().any(|op| matches!(op, Op::Pte { pages: Pages::Range, v: Entry::LessRights, .. }));
+    // So is the type of memory, where that changes.
+    let stays = |v: Entry| matches!(v, Entry::LessRights | Entry::Uncached | Entry::Cached);
+    let rights = ops().any(|op| matches!(op, Op::Pte { pages: Pages::Range, v, .. } if stays(*v)));
     let unmaps = ops().any(|op| match op {
-        Op::Pte { pages: Pages::Range, v, .. } => *v != Entry::LessRights,
+        Op::Pte { pages: Pages::Range, v, .. } => !stays(*v),
         op => matches!(op, Op::FreeTable(Pages::Range)),
     });
     let mut undeclared = |name: &str, kind| {
@@ -271,7 +273,9 @@ pub(super) fn tables_left(code: &Code, scope: &Scope) -> usize {
 /// for each store in a buffer that a flush counts on.
 pub fn versions_needed(code: &Code, scope: &Scope) -> u64 {
     if renames(code, scope) == Ok(true) {
-        return scope.roles.len() as u64 + 6;
+        // And one for the last version of the type cached, where types change.
+        let types = code.ops.iter().any(|op| matches!(op, Op::Pte { v: Entry::Uncached, .. }));
+        return scope.roles.len() as u64 + 6 + u64::from(types);
     }
     let mut pages = 1;
     let mut text = [[TEXT.initial + 1; 2]; SITES];

@@ -1,5 +1,6 @@
 //! Accesses: which code may touch what (SEMANTICS A1, A2), and which of them break a rule (S5, S7 to S9, S13).
 
+use super::lines::UNCACHED;
 use super::translations::Leaf;
 use super::{Abs, CR3_USER, Model, Seen};
 use crate::check::layout::TEXT;
@@ -50,10 +51,15 @@ impl<const W: usize> Abs<'_, W> {
         }
     }
 
-    /// Does a leaf map the frame that is mapped now, with the rights it has now or fewer (SEMANTICS S4)?
+    /// Does a leaf map the frame that is mapped now, with the rights it has now or fewer, and of the type it has now
+    /// (SEMANTICS S4)?
     fn is_harmless(&self, p: usize, leaf: Leaf) -> bool {
         let s = &self.m.layout.shared;
-        s.since[p].exists() && leaf.version >= self.get(s.since[p]) && (leaf.less || self.get(s.kind[p]) != 2)
+        let kind = self.get(s.kind[p]);
+        s.since[p].exists()
+            && leaf.version >= self.get(s.since[p])
+            && (leaf.less || kind != 2)
+            && leaf.uncached == (kind == UNCACHED)
     }
 
     /// Run a patched instruction (SEMANTICS S7): each part as it was fetched, or as memory has it now. An INT3 is a whole

@@ -1,5 +1,6 @@
 //! Variables, store buffers and page-table entries: what programs read and write, and the versions of S1.
 
+use super::lines::UNCACHED;
 use super::{Abs, CR3_USER, Seen};
 use crate::check::layout::{Bits, TEXT, Target};
 use crate::kernel::program::{At, Copies, Entry, Level, PageKind};
@@ -107,6 +108,7 @@ impl<const W: usize> Abs<'_, W> {
                 self.set(b, old & !mask | v << shift & mask);
             }
             Target::Entry { page, level, v } => self.commit_entry(usize::from(page), level, v),
+            Target::Lines { page } => self.drop_lines(usize::from(page)),
             Target::Ack { sender } => {
                 self.others |= 1 << sender;
                 let b = self.m.layout.cpus[usize::from(sender)].waits;
@@ -126,8 +128,9 @@ impl<const W: usize> Abs<'_, W> {
         let kind = match v {
             Entry::None | Entry::Int3 => 0,
             Entry::Initial if self.m.initial_told >> p & 1 != 0 => 3,
-            Entry::Fresh | Entry::Initial => 1,
+            Entry::Fresh | Entry::Initial | Entry::Cached => 1,
             Entry::LessRights => 2,
+            Entry::Uncached => UNCACHED,
         };
         let old_kind = self.get(s.kind[p]);
         let upper = self.get(s.upper[p]);
@@ -154,11 +157,19 @@ impl<const W: usize> Abs<'_, W> {
                     Entry::LessRights => old_kind != 0,
                     Entry::Fresh => direct && old_kind != 0,
                     Entry::Initial => (first || direct) && old_kind != 0,
+                    // Of the frame that was mapped last, whether it is mapped still or not (SEMANTICS H10).
+                    Entry::Uncached | Entry::Cached => true,
                     Entry::None | Entry::Int3 => true,
                 };
             if !same {
                 self.set(s.since[p], version + 1);
+                if self.m.is_typed(p) {
+                    self.drop_lines(p);
+                }
             }
+        }
+        if self.m.is_typed(p) && !matches!(kind, 0 | UNCACHED) {
+            self.set(s.cached_at[p], version + 1);
         }
         // S3: an address that is mapped again was handed on, whatever its unmapper has promised by then.
         let handed_on = level == Level::Leaf
@@ -201,7 +212,7 @@ impl<const W: usize> Abs<'_, W> {
         let layout = &self.m.layout;
         let shared = &layout.shared;
         let covered = layout.cpus.iter().map(|c| c.covered[p]).filter(|b| b.exists());
-        let since = Some(shared.since[p]).filter(|b| b.exists());
+        let since = [shared.since[p], shared.cached_at[p]].into_iter().filter(|b| b.exists());
         let marks = [shared.dead[p]].into_iter().chain(covered.clone()).chain(since);
         let held = layout.cpus.iter().flat_map(|c| c.tlb[p]).chain(shared.old_leaf[p].iter().copied());
         let [above, leaves] = self.under_way(p);

@@ -388,6 +388,21 @@ impl<const W: usize> Machine for Abs<'_, W> {
         Ok(())
     }
 
+    fn clflush(&mut self, cpu: Cpu, pages: Pages) -> Result<(), Violation> {
+        let own = self.m.role(self.task(usize::from(cpu))).own & self.m.changed(Entry::Uncached);
+        for p in self.which(pages) {
+            if self.m.is_typed(p) && (pages != Pages::Range || own >> p & 1 != 0) {
+                self.push_store(usize::from(cpu), Target::Lines { page: p as u8 }, 0);
+            }
+        }
+        Ok(())
+    }
+
+    fn wbinvd(&mut self, cpu: Cpu) {
+        self.drop_text(usize::from(cpu));
+        self.write_back(usize::from(cpu));
+    }
+
     fn free_table(&mut self, cpu: Cpu, pages: Pages) -> Result<(), Violation> {
         let own = self.m.role(self.task(usize::from(cpu))).own & self.m.changed(Entry::None);
         for p in self.which(pages) {

@@ -1,5 +1,6 @@
 //! Translations: what a TLB holds, what a walk finds, what an invalidation drops, and which ASID an address space has.
 
+use super::lines::UNCACHED;
 use super::{Abs, NO_MM};
 use crate::check::layout::{tags, upper_tags};
 use crate::kernel::program::{PageKind, Pages, PcidOf};
@@ -12,6 +13,8 @@ pub struct Leaf {
     pub version: u64,
     /// It has fewer rights than the page can have.
     pub less: bool,
+    /// What goes through it is not cached (SEMANTICS H10).
+    pub uncached: bool,
 }
 
 impl<'a, const W: usize> Abs<'a, W> {
@@ -52,7 +55,8 @@ impl<'a, const W: usize> Abs<'a, W> {
         let c = &self.m.layout.cpus[cpu];
         let cached = self.get(c.tlb[p][slot]);
         if cached != 0 {
-            return Ok(Some(Leaf { version: cached, less: self.get(c.less[p][slot]) != 0 }));
+            let (less, uncached) = (self.get(c.less[p][slot]) != 0, self.get(c.uncached[p][slot]) != 0);
+            return Ok(Some(Leaf { version: cached, less, uncached }));
         }
         if !self.m.maps(page, cr3) {
             return Ok(None);
@@ -93,7 +97,7 @@ impl<'a, const W: usize> Abs<'a, W> {
                 let table = through as usize - 1;
                 let version = self.get(s.old_leaf[p][table]);
                 let less = self.get(s.old_less[p][table]) != 0;
-                return Ok((version != 0).then_some(Leaf { version, less }));
+                return Ok((version != 0).then_some(Leaf { version, less, uncached: false }));
             }
         }
         if !self.m.layout.tables && !self.leads(p, cr3) {
@@ -102,8 +106,18 @@ impl<'a, const W: usize> Abs<'a, W> {
         if self.mapped_by(p) != p {
             return Ok(None); // the walk ends above, at the large entry
         }
+        Ok(self.leaf_in_memory(p))
+    }
+
+    /// The leaf in the table that is linked now, if it is present.
+    pub(super) fn leaf_in_memory(&self, p: usize) -> Option<Leaf> {
+        let s = &self.m.layout.shared;
         let kind = self.get(s.kind[p]);
-        Ok((kind != 0).then(|| Leaf { version: self.get(s.version[p]), less: kind == 2 }))
+        (kind != 0).then(|| Leaf {
+            version: self.get(s.version[p]),
+            less: kind == 2,
+            uncached: kind == UNCACHED,
+        })
     }
 
     /// Does the top-level table of a CR3 word lead to the page? Of a page that the question says nothing about each does.
@@ -156,8 +170,10 @@ impl<'a, const W: usize> Abs<'a, W> {
     pub fn hold(&mut self, cpu: usize, p: usize, slot: usize, leaf: Leaf) {
         let c = &self.m.layout.cpus[cpu];
         self.set(c.tlb[p][slot], leaf.version);
-        if c.less[p][slot].exists() {
-            self.set(c.less[p][slot], u64::from(leaf.less));
+        for (b, v) in [(c.less[p][slot], leaf.less), (c.uncached[p][slot], leaf.uncached)] {
+            if b.exists() {
+                self.set(b, u64::from(v));
+            }
         }
     }
 
@@ -167,6 +183,7 @@ impl<'a, const W: usize> Abs<'a, W> {
         let c = &self.m.layout.cpus[cpu];
         self.set(c.tlb[p][slot], 0);
         self.set(c.less[p][slot], 0);
+        self.set(c.uncached[p][slot], 0);
     }
 
     /// A cached upper entry goes.

@@ -53,7 +53,7 @@ impl<const W: usize> Abs<'_, W> {
                     self.set(f.walked_less, 0);
                 }
                 if last != 0 {
-                    return self.uses(p, Leaf { version: last, less });
+                    return self.uses(p, Leaf { version: last, less, uncached: false });
                 }
             }
         }
@@ -69,10 +69,10 @@ impl<const W: usize> Abs<'_, W> {
         if self.m.layout.tables && table != self.get(s.upper[p]) {
             let at = table as usize - 1;
             let version = self.get(s.old_leaf[p][at]);
-            return Ok((version != 0).then(|| Leaf { version, less: self.get(s.old_less[p][at]) != 0 }));
+            let less = self.get(s.old_less[p][at]) != 0;
+            return Ok((version != 0).then_some(Leaf { version, less, uncached: false }));
         }
-        let kind = self.get(s.kind[p]);
-        Ok((kind != 0).then(|| Leaf { version: self.get(s.version[p]), less: kind == 2 }))
+        Ok(self.leaf_in_memory(p))
     }
 
     /// What walks of a page that are under way have loaded: upper entries, and leaves.

@@ -51,7 +51,10 @@ where
     /// Pass on what an action leads to, with the local ops that happen at once.
     #[inline]
     fn pass(&mut self, action: Action, mut a: Abs<'_, W>, mut broken: Option<Violation>) -> Go {
-        let speculative = matches!(action, Action::Fill(_) | Action::FillUpper(_) | Action::Drop(_));
+        let speculative = matches!(
+            action,
+            Action::Fill(_) | Action::FillUpper(_) | Action::Drop(_) | Action::Line(_) | Action::WriteBack(_)
+        );
         if self.m.fuse && broken.is_none() && !speculative {
             broken = self.m.tail(&mut a, self.cpu);
         }
@@ -339,6 +342,9 @@ where
         let at = Abs::new(m, *self.s);
         let cr3 = self.get(c.cr3);
         for (p, page) in m.layout.pages.iter().enumerate() {
+            if m.is_typed(p) {
+                self.lines(&at, top, p)?;
+            }
             let Some(slot) = m.slot(page, cr3) else { continue };
             let tables = m.layout.tables && page.kind != PageKind::Text;
             debug_assert!(slot < tags(page, m.layout.asids));
@@ -376,6 +382,29 @@ where
                 let version = self.get(shared.upper[p]);
                 self.may(Action::FillUpper(p as u8), |a| a.set(upper, version))?;
             }
+        }
+        Continue(())
+    }
+}
+
+impl<F, const W: usize> Moves<'_, '_, F, W>
+where
+    F: FnMut((u8, Action), Result<[u64; W], Violation>) -> bool,
+{
+    /// A line of a page comes, by an access or because the hardware fetches ahead; and it is written back or read, at any
+    /// time and whatever table is loaded (SEMANTICS H10, S14).
+    fn lines(&mut self, at: &Abs<'_, W>, top: Option<usize>, p: usize) -> Go {
+        let (m, cpu) = (self.m, self.cpu);
+        let held = m.layout.cpus[cpu].lines[p];
+        if self.get(held) != 0 {
+            if at.is_relied_on(p) {
+                return self.breaks(Action::WriteBack(p as u8), Violation::StaleLine);
+            }
+            return Continue(());
+        }
+        let asked = m.assume.fills == Fills::Speculative || m.demands(at, cpu, top, p);
+        if asked && at.brings_in(cpu, p) {
+            return self.may(Action::Line(p as u8), |a| a.set(held, 1));
         }
         Continue(())
     }

@@ -196,7 +196,7 @@ impl<'a> Parser<'a> {
         }
         match a {
             Term::Entry(..) => {
-                Err(self.found("`==` or `!=` and none, fresh, less-rights, initial or present"))
+                Err(self.found("`==` or `!=` and none, fresh, less-rights, initial, uncached or present"))
             }
             a => Ok(Tree::Compare(a, Cmp::Ne, Term::Int(0))),
         }

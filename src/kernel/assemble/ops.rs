@@ -81,6 +81,7 @@ impl Assembler<'_> {
                         .fail(at, format!("`free mm` takes 1 to 3 (0 is init_mm, which stays), not `{n}`"));
                 }
             },
+            ["clflush", page] => Op::Clflush(self.pages(page, at)?),
             ["free", "table", page] => Op::FreeTable(self.pages(page, at)?),
             ["text", of @ .., part, "=", v] => {
                 let v = match *v {
@@ -125,10 +126,10 @@ impl Assembler<'_> {
             ["owe", "user"] => Op::OweUser,
             ["owe", "others"] => Op::OweOthers,
             _ => {
-                const STARTS: [&str; 24] = [
+                const STARTS: [&str; 25] = [
                     "put", "clear", "await", "mov", "invlpg", "invpcid", "invlpgb", "rar", "read", "write",
                     "touch", "body", "pte", "table", "free", "request", "promise", "handle", "owe", "text",
-                    "run", "walk", "rcu", "rsp",
+                    "run", "walk", "rcu", "rsp", "clflush",
                 ];
                 let hint = if STARTS.contains(&words[0]) { String::new() } else { hint(words[0], STARTS) };
                 return self.fail(at, format!("`{}` is no op{hint}", words.join(" ")));
@@ -191,12 +192,21 @@ impl Assembler<'_> {
             "fresh" => Entry::Fresh,
             "less-rights" => Entry::LessRights,
             "initial" => Entry::Initial,
+            "uncached" => Entry::Uncached,
+            "cached" => Entry::Cached,
             _ => {
-                return self
-                    .fail(at, format!("an entry becomes none, fresh, less-rights or initial, not `{v}`"));
+                return self.fail(
+                    at,
+                    format!(
+                        "an entry becomes none, fresh, less-rights, initial, uncached or cached, not `{v}`"
+                    ),
+                );
             }
         };
         let level = if level == "pte" { Level::Leaf } else { Level::Table };
+        if level == Level::Table && matches!(v, Entry::Uncached | Entry::Cached) {
+            return self.fail(at, "a type of memory is that of a page: `pte`, not `table`");
+        }
         Ok(Op::Pte { pages: self.pages(page, at)?, level, v, locked })
     }
 }

@@ -203,6 +203,7 @@ impl Assembler<'_> {
                     "sti" => Op::Irq(true),
                     "swapgs" => Op::SwapGs,
                     "tlbsync" => Op::Tlbsync,
+                    "wbinvd" => Op::Wbinvd,
                     "migrate" => Op::Migrate,
                     "return" => Op::Return,
                     _ => {
@@ -218,6 +219,7 @@ impl Assembler<'_> {
                                     "serialize",
                                     "swapgs",
                                     "tlbsync",
+                                    "wbinvd",
                                     "synchronize",
                                     "migrate",
                                     "return",

@@ -66,6 +66,10 @@ pub enum Entry {
     LessRights,
     /// Present, as at the start.
     Initial,
+    /// Present, the frame that was mapped last, with the type uncached (SEMANTICS H10).
+    Uncached,
+    /// The same with the type that entries have otherwise, write-back.
+    Cached,
     /// The breakpoint instruction, in the first byte of a patched one.
     Int3,
 }
@@ -451,6 +455,10 @@ pub enum Op {
         /// XCHG (publishes) or plain store.
         locked: bool,
     },
+    /// CLFLUSH of each line of the pages: on every CPU, ordered like a store (SEMANTICS H10).
+    Clflush(Pages),
+    /// WBINVD: every line that this CPU holds; publishes and serialises.
+    Wbinvd,
     /// Free the page-table page below the upper entry.
     FreeTable(Pages),
     /// Free an mm and its top-level table: `__mmdrop`.

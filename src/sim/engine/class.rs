@@ -61,6 +61,8 @@ pub(super) fn class_of(op: Op) -> Class {
         // Entries have no memory here.
         Op::LoadPage { .. } | Op::StorePage { .. } | Op::Walk { .. } => Class::Private,
         Op::Invlpgb(_) | Op::InvlpgbOf { .. } | Op::InvlpgbAll | Op::Touch(_) => Class::Private,
+        // Refused before a run: here are no caches of lines, and no costs of these.
+        Op::Clflush(_) | Op::Wbinvd => Class::Private,
         Op::Pte { .. } | Op::FreeTable(_) => Class::Private,
         Op::FreeMm(_) | Op::Migrate => Class::Private,
         Op::Mask { .. } => Class::Cross,

@@ -86,7 +86,7 @@ fn is_own(op: Op) -> bool {
             false
         }
         Op::FlushInfo { .. } | Op::Mask { .. } | Op::Walk { .. } => false,
-        Op::Rcu(_) | Op::CallLater(_) => false,
+        Op::Rcu(_) | Op::CallLater(_) | Op::Clflush(_) | Op::Wbinvd => false,
     }
 }
 

@@ -165,7 +165,7 @@ rows! {
         None, [Breaks("what is cached between them is not undone by it, or its order against promises is seen"), Breaks("as above"), Moot, Moot, Breaks("what is loaded may have been freed"), Moot, Moot];
     Access: "touches of a tracked page, loads and stores through one, bodies that use one, steps of a walk in software, `if text is new`",
         None, [Breaks(LOOKS), Breaks(LOOKS), Breaks(LOOKS), Moot, Breaks(LOOKS), Moot, Moot];
-    Shared: "locked ops, waits, full fences, other loads, `mm_cpumask`, remote calls, `cli`, marks of owed flushes, sections of RCU, `synchronize`, `call later`",
+    Shared: "locked ops, waits, full fences, other loads, `mm_cpumask`, remote calls, `cli`, marks of owed flushes, sections of RCU, `synchronize`, `call later`, `clflush`, `wbinvd`",
         None, [Breaks(SHARED), Moot, Moot, Moot, Moot, Moot, Breaks(SHARED)];
     Undecided: "`if either`",
         None, [Breaks("which way it goes is a move of its own"), Moot, Moot, Moot, Moot, Moot, Moot];
@@ -220,7 +220,7 @@ fn class_of(op: Op) -> Class {
         Op::Rmw { .. } | Op::Cas { .. } | Op::Await { .. } | Op::AwaitAcks => Class::Shared,
         Op::Fence(Fence::Full | Fence::Serialize) | Op::Irq(false) => Class::Shared,
         Op::Ipi { .. } | Op::HandleCalls | Op::OweUser | Op::OweOthers => Class::Shared,
-        Op::Rcu(_) | Op::CallLater(_) => Class::Shared,
+        Op::Rcu(_) | Op::CallLater(_) | Op::Clflush(_) | Op::Wbinvd => Class::Shared,
         Op::Pte { .. } | Op::FreeTable(_) | Op::FreeMm(_) | Op::Promise(_) => Class::Promises,
         // Where a task migrates nothing is fused at all.
         Op::Migrate => Class::Shared,
