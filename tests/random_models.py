@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import tlbcore as tc
 from tlbcore import _core
 
-__all__ = ["models", "patched", "text_of", "waiting", "walking"]
+__all__ = ["models", "patched", "text_of", "typing", "waiting", "walking"]
 
 Rng = random.Random
 ZONES = ("danger", "kernel", "entry", "percpu", "user", "nmi", "directmap", "image", "recycled")
@@ -52,6 +52,25 @@ def walking(seed: int, number: int) -> str:
     draft.tables = rng.random() < 0.7
     text = draft.text(f"w{seed}-{number}")
     return put_in(text, rng, lambda: draft.walks())
+
+
+def typing(seed: int, number: int) -> str:
+    """Return a model some of whose entries become uncached, and in which lines are flushed here and there."""
+    rng = random.Random(f"types {seed}/{number}")
+    draft = Draft(rng)
+    draft.tables = draft.data = False
+
+    def typed(change: re.Match[str]) -> str:
+        type_ = rng.choice(("uncached", "uncached", "uncached", "cached"))
+        return f"{change[1]} = {type_ if rng.random() < 0.7 else change[2]}"
+
+    def flushed(promise: re.Match[str]) -> str:
+        lines = rng.choice(("clflush {}", "clflush {}", "clflush {}", "wbinvd", "fence")).format(promise[2])
+        return f"{promise[1]}{lines}\n{promise[0]}"
+
+    text = re.sub(r"(pte \w+) = (none|fresh|less-rights)", typed, draft.text(f"t{seed}-{number}"))
+    text = re.sub(r"^( +)promise ([kj])$", flushed, text, flags=re.MULTILINE)
+    return put_in(text, rng, lambda: draft.lines()) if rng.random() < 0.4 else text
 
 
 def waiting(seed: int, number: int) -> str:
@@ -422,6 +441,13 @@ class Draft:
             lambda: [f"free table {p}"] if self.tables else [f"read {p}"],
         ]
         return rng.choice(choices)()
+
+    def lines(self) -> Lines:
+        """Flush lines, or change a type."""
+        p = self.page()
+        return self.rng.choice(
+            ([f"clflush {p}"], ["wbinvd"], [f"pte {p} = uncached"], [f"pte {p} = cached locked"])
+        )
 
     def walks(self) -> Lines:
         """Walk in software: in one go, or with interrupts off, perhaps using nothing."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.random_models import models, patched, text_of, waiting, walking
+from tests.random_models import models, patched, text_of, typing, waiting, walking
 
 import tlbcore as tc
 from tlbcore.reference.explorer import explore_litmus
@@ -140,6 +140,18 @@ def test_both_explorers_agree_on_grace_periods() -> None:
     assert sum(verdicts.values()) >= 80
     assert verdicts["verified"] >= 20, verdicts
     assert verdicts["violated: freed_table_read"] >= 8, verdicts
+
+
+def test_reduced_and_plain_searches_agree_on_types() -> None:
+    verdicts = reductions_agree(600, seed=9, make=typing)
+    assert verdicts["violated: stale_line"] >= 30, verdicts
+    assert verdicts["verified"] >= 50, verdicts
+
+
+def test_both_explorers_agree_on_types() -> None:
+    verdicts = explorers_agree(120, seed=10, most=400, make=typing)
+    assert sum(verdicts.values()) >= 80
+    assert verdicts["violated: stale_line"] >= 5, verdicts
 
 
 @pytest.mark.slow

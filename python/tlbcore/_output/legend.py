@@ -69,8 +69,10 @@ WORDS: tuple[Word, ...] = (
     ("store visible", "In a run: the oldest buffered store reaches memory."),
     ("tlb0|tlb1|tlb2|tlb3", "In a run: the CPU's TLB; `va:v1` translates the address va by version v1 of its entry."),
     ("upper0|upper1|upper2|upper3", "In a run: the CPU's paging-structure cache, which keeps pointers to page tables."),
+    ("lines0|lines1|lines2|lines3", "In a run: the CPU may hold a line of the page in its cache."),
     ("is dead", "In a run: somebody relies on this version being gone from every TLB."),
     ("walk caches", "In a run: the hardware loads a translation, without any code asking for it."),
+    ("brings in a line", "In a run: an access caches it, or the hardware fetches ahead without any code asking."),
 )  # fmt: skip
 
 
