@@ -5,7 +5,7 @@
 //! `translations` and `accesses` hold the rest of what an op (in `ops`) is made of.
 
 mod accesses;
-mod counts;
+pub mod counts;
 pub mod faults;
 mod grace;
 pub mod lines;
@@ -19,7 +19,7 @@ use super::layout::{Bits, CpuFields, Device, Frame, Layout, PageInfo, Path};
 use super::scope::{Assume, Patched, Role, Scope, Touches};
 use super::zone;
 use crate::kernel::program::{Code, Entry, Features, Op, PageKind, Pc, ProgId, REGS, Set, Zone};
-use crate::kernel::step::{self, Cpu, NO_CPU, Outcome};
+use crate::kernel::step::{self, Cpu, NO_CPU, Outcome, Violation};
 
 /// Everything that stays the same during a search.
 #[derive(Clone, Debug)]
@@ -51,6 +51,8 @@ pub struct Model {
     pub counts: Vec<u8>,
     /// See `counts`.
     pub held: Vec<u32>,
+    /// Some count is one per address space.
+    pub counts_per_mm: bool,
     /// The user table maps no tracked page.
     pub nothing_user: bool,
     /// Where ops are fused, text is fetched only while a store to it is buffered ([`super::model`]).
@@ -378,6 +380,9 @@ impl<'a, const W: usize> Abs<'a, W> {
         self.level = level;
         let mut frame = self.load(cpu, level);
         let before = frame;
+        if self.m.counts_per_mm && self.compares_two_orders(&frame) {
+            return Outcome::Violated(Violation::Overflow);
+        }
         let outcome = step::step(&self.m.code, &mut frame, self, cpu as Cpu);
         if let Some(page) = self.fault.take() {
             self.end_in_fault(cpu, page, &before);

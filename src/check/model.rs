@@ -7,6 +7,7 @@ mod fusing;
 mod moves;
 
 use super::layout::{Device, Layout, MAX_WORDS, TEXT, narrow, renames, versions_needed};
+use super::machine::counts::of_mm;
 use super::machine::{Abs, Entries, INIT_MM, Model, NO_MM, Seen};
 use super::property::Quantity;
 use super::scope::{Assume, CheckError, Scope, UNBOUNDED};
@@ -100,6 +101,7 @@ impl Model {
             fuse: false,
             renamed,
             counts: counts::sources(&code),
+            counts_per_mm: (0..code.fields.len()).any(|f| code.counts_per_mm(f as u8)),
             held: counts::held(&code),
             nothing_user,
             late: false,
@@ -177,8 +179,12 @@ impl Model {
             // Slot 0 holds init_mm, which is loaded and up to date; the others hold nothing.
             for (v, copies) in self.code.vars.iter().zip(&c.asid_vars) {
                 for (asid, b) in copies.iter().enumerate() {
-                    let current = asid == 0 && v.holds == Holds::Generation;
-                    a.set(*b, if current { 1 } else { u64::from(v.init) });
+                    let current = match v.holds {
+                        Holds::Generation => 1,
+                        Holds::Count(source) => u64::from(self.code.vars[usize::from(source)].init),
+                        Holds::Bits | Holds::Mm => u64::from(v.init),
+                    };
+                    a.set(*b, if asid == 0 { current } else { u64::from(v.init) });
                 }
             }
             for (asid, b) in c.contexts.iter().enumerate() {
@@ -200,8 +206,10 @@ impl Model {
             }
         }
         for (v, copies) in self.code.vars.iter().zip(&s.mm_vars) {
-            for b in copies {
-                a.set(*b, u64::from(v.init));
+            for (mm, b) in copies.iter().enumerate() {
+                let counts = matches!(v.holds, Holds::Count(_));
+                let first = if counts { of_mm(u64::from(v.init), mm) } else { u64::from(v.init) };
+                a.set(*b, first);
             }
         }
         for (p, page) in self.layout.pages.iter().enumerate() {

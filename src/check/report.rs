@@ -1,13 +1,14 @@
 //! Counterexamples and verdicts for people: one lane per CPU, 72 columns, what changed, and where it stands.
 
 use super::layout::{Bits, TEXT, Target};
+use super::machine::counts::rank;
 use super::machine::lines::UNCACHED;
 use super::machine::{CR3_USER, Model};
 use super::model::{Action, Move};
 use super::schedule::{self, Replay};
 use super::scope::{CheckError, Rest};
 use crate::kernel::program::is_site;
-use crate::kernel::program::{At, Cond, Copies, Entry, Index, Level, Op, PageKind, Pc, Place};
+use crate::kernel::program::{At, Cond, Copies, Entry, Holds, Index, Level, Op, PageKind, Pc, Place};
 use crate::kernel::step::Violation;
 
 mod verdict;
@@ -92,8 +93,10 @@ fn store_text(model: &Model, cpu: usize, s: &[u64], slot: usize) -> String {
         Target::Field { field, owner } => {
             let f = &model.code.fields[usize::from(field)];
             match model.code.vars[usize::from(f.var)].copies {
-                Copies::One => format!("{}={v}", f.name),
-                Copies::Cpu | Copies::Mm | Copies::Asid => format!("{}[{owner}]={v}", f.name),
+                Copies::One => format!("{}={}", f.name, shown(model, f.var, v)),
+                Copies::Cpu | Copies::Mm | Copies::Asid => {
+                    format!("{}[{owner}]={}", f.name, shown(model, f.var, v))
+                }
             }
         }
         Target::Entry { page, level, v } => {
@@ -230,9 +233,9 @@ fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepVi
                     }
                 }
             }
-            for (var, b) in model.code.vars.iter().zip(&o.vars) {
+            for (n, (var, b)) in model.code.vars.iter().zip(&o.vars).enumerate() {
                 if b.get(before) != b.get(after) {
-                    changes.push(format!("{}[{k}]={}", var.name, b.get(after)));
+                    changes.push(format!("{}[{k}]={}", var.name, shown(model, n as u8, b.get(after))));
                 }
             }
             if o.pending.get(after) > o.pending.get(before) {
@@ -256,14 +259,14 @@ fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepVi
         changes.extend(
             (0..model.layout.mms).filter(|mm| freed >> mm & 1 != 0).map(|mm| format!("mm {mm} is free")),
         );
-        for (var, b) in model.code.vars.iter().zip(&s.vars) {
+        for (n, (var, b)) in model.code.vars.iter().zip(&s.vars).enumerate() {
             if b.get(before) != b.get(after) {
-                changes.push(format!("{}={}", var.name, b.get(after)));
+                changes.push(format!("{}={}", var.name, shown(model, n as u8, b.get(after))));
             }
         }
-        for (var, copies) in model.code.vars.iter().zip(&s.mm_vars) {
+        for (n, (var, copies)) in model.code.vars.iter().zip(&s.mm_vars).enumerate() {
             for (mm, b) in copies.iter().enumerate().filter(|(_, b)| b.get(before) != b.get(after)) {
-                changes.push(format!("{}[mm {mm}]={}", var.name, b.get(after)));
+                changes.push(format!("{}[mm {mm}]={}", var.name, shown(model, n as u8, b.get(after))));
             }
         }
         for (mm, b) in s.masks.iter().enumerate().filter(|(_, b)| b.get(before) != b.get(after)) {
@@ -348,7 +351,15 @@ fn loaded(model: &Model, s: &[u64], cpu: usize, from: Place) -> u64 {
             }
         }
     }
-    (word & f.mask()) >> f.shift
+    shown(model, f.var, (word & f.mask()) >> f.shift)
+}
+
+/// A variable's value for people: of a count its rank, without whose it is (SEMANTICS A8).
+fn shown(model: &Model, var: u8, v: u64) -> u64 {
+    match model.code.vars[usize::from(var)].holds {
+        Holds::Count(_) => rank(v),
+        Holds::Bits | Holds::Mm | Holds::Generation => v,
+    }
 }
 
 /// A version of a part of the patched instruction, for people: `i1` at first, then `i2`, ...

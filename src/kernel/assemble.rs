@@ -388,7 +388,7 @@ impl<'a> Assembler<'a> {
             let counts = |s: &usize| {
                 *s == var
                     || matches!(self.code.vars[*s].holds, Holds::Count(_))
-                        && self.code.vars[*s].copies == Copies::One
+                        && matches!(self.code.vars[*s].copies, Copies::One | Copies::Mm)
             };
             let Some(source) = source.filter(counts) else {
                 let message =

@@ -48,6 +48,9 @@ pub const GENERATION_BITS: u8 = 3;
 /// Bits of a count in the checker: more than there are places that hold one.
 pub const COUNT_BITS: u8 = 6;
 
+/// Bits above them, of a count per address space: whose it is (SEMANTICS A8).
+pub const COUNT_OF_BITS: u8 = 2;
+
 /// A variable in memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Var {
@@ -229,6 +232,11 @@ impl Code {
             Holds::Count(source) => Some(source),
             Holds::Bits | Holds::Mm | Holds::Generation => None,
         }
+    }
+
+    /// Is what a field holds of a count per address space?
+    pub fn counts_per_mm(&self, field: u8) -> bool {
+        self.counts(field).is_some_and(|source| self.vars[usize::from(source)].copies == Copies::Mm)
     }
 
     /// Does a program end in IRET?

@@ -126,7 +126,7 @@ def test_what_could_tell_values_of_one_order_apart_is_refused(line: str, said: s
     ("declared", "said"),
     [
         ("var k : count, per cpu", "a count is `shared`"),
-        ("var k : count of n, per mm", "a copy of a count is `shared` or `per cpu`"),
+        ("var k : count of n, per mm", "a copy of a count is `shared`, `per cpu` or `per asid`"),
         ("var k : count of x, per cpu", "`k` copies `x`, which is no count"),
         ("var k : count of c, per cpu", "`k` copies `c`, which is no count"),
         ("var k : count of nobody, per cpu", "`k` copies `nobody`, which is no count"),

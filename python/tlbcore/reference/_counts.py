@@ -1,15 +1,18 @@
 """Counts (SEMANTICS A8): what only grows is known by its rank among its copies, and by nothing else.
 
-A value carries which count it is of: so a register says by itself whether it is renamed, whatever way led there.
+A value carries which count it is of: so a register says by itself whether it is renamed, whatever way led there. Of one
+that counts per address space, each number also says of which: `OF_MM` times that, and 0 is everybody's.
 """
 
 from __future__ import annotations
 
-from tlbcore.reference._memory import with_cpu
-from tlbcore.reference._model import Model
-from tlbcore.reference._state import Frame, State
+from typing import Any
 
-__all__ = ["Count", "ranked", "taken"]
+from tlbcore.reference._memory import with_cpu
+from tlbcore.reference._model import OF_MM, Model
+from tlbcore.reference._state import Frame, Overflow, State
+
+__all__ = ["Count", "in_one_order", "increased", "ranked", "taken"]
 
 
 class Count(int):
@@ -29,6 +32,20 @@ def taken(m: Model, place: dict[str, int], value: int) -> int:
     return value if source is None else Count(value, source)
 
 
+def increased(m: Model, f: Frame, place: dict[str, Any], old: int, new: int) -> int:
+    """Return what an increment makes of a count; the first one of an address space's says whose it is."""
+    at = place["at"]
+    if old or not isinstance(at, dict) or "Mm" not in at or m.fields[place["field"]]["var"] not in m.counts:
+        return new
+    return new + OF_MM * f.regs[int(at["Mm"][1:])]
+
+
+def in_one_order(a: int, b: int) -> None:
+    """Give no verdict where values of two address spaces' counts are compared."""
+    if isinstance(a, Count) and isinstance(b, Count) and a and b and a // OF_MM != b // OF_MM:
+        raise Overflow
+
+
 def ranked(m: Model, s: State) -> State:
     """Return the state with the values of each count replaced by their ranks, 0 by 0."""
     for source in sorted(set(m.counts.values())):
@@ -37,8 +54,12 @@ def ranked(m: Model, s: State) -> State:
         values = {0, *(s.memory[address] for address in at)}
         values |= {value for cpu in s.cpus for address, _, value in cpu.buffer if address in at}
         values |= {value for f in frames for value in f.regs if _is_of(value, source)}
-        rank = {value: n for n, value in enumerate(sorted(values))}
-        if rank[max(values)] == max(values):
+        rank = {}
+        for mm in {value // OF_MM for value in values}:
+            own = sorted({0, *(value for value in values if value // OF_MM == mm)})
+            rank |= {value: n + OF_MM * mm for n, value in enumerate(own)}
+        rank[0] = 0
+        if all(rank[value] == value for value in values):
             continue
         memory = tuple(rank[value] if n in at else value for n, value in enumerate(s.memory))
         s = s._replace(memory=memory)

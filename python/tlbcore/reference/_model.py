@@ -9,7 +9,9 @@ from tlbcore.reference._conditions import FAULT
 from tlbcore.reference._scope import Question
 from tlbcore.reference._state import INIT_MM, NO_MM, NO_PC, Cpu, Frame, Leaf, Page, State, named
 
-__all__ = ["Model", "Region", "part_of", "site_of"]
+__all__ = ["OF_MM", "Model", "Region", "part_of", "site_of"]
+
+OF_MM = 1 << 14  # A8: above the numbers of a count per address space, whose it is
 
 _PARTS = ("Head", "Tail")
 
@@ -210,6 +212,10 @@ class Model:
         nobody: frozenset[int] = frozenset()
         return Frame(kind, level, program in _DELIVERED, start, NO_PC, -1, nobody, nobody, (0,) * 6, irq)
 
+    def _first(self, var: int) -> int:
+        """Return what a count starts at."""
+        return int(self.vars[self.counts[var]]["init"])
+
     def _begins_in_a_section(self, program: str) -> bool:
         """Whether the first word of a program about sections closes one (L10)."""
         words = [
@@ -261,8 +267,10 @@ class Model:
         )
 
         def starts(var: int, who: int) -> int:
-            current = self.vars[var]["copies"] == "Asid" and who % self.asids == 0
-            return 1 if current and self.vars[var]["holds"] == "Generation" else self.vars[var]["init"]
+            holds, copies, init = (self.vars[var][key] for key in ("holds", "copies", "init"))
+            if copies == "Asid" and who % self.asids == 0:  # it holds init_mm, and is up to date
+                return {"Generation": 1}.get(holds, init) if isinstance(holds, str) else self._first(var)
+            return init + OF_MM * who if copies == "Mm" and var in self.counts and init else init
 
         def page(p: int, region: Region) -> Page:
             leaf = Leaf(_START, _START, 0, 2 * int(region.present))

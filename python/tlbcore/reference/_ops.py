@@ -8,7 +8,7 @@ from tlbcore.reference import _accesses as accesses
 from tlbcore.reference import _grace as grace
 from tlbcore.reference import _memory as memory
 from tlbcore.reference import _translations as translations
-from tlbcore.reference._counts import taken
+from tlbcore.reference._counts import in_one_order, increased, taken
 from tlbcore.reference._memory import with_cpu
 from tlbcore.reference._model import Model, site_of
 from tlbcore.reference._state import (
@@ -179,6 +179,7 @@ def _holds(m: Model, s: State, i: int, f: Frame, c: Any) -> bool:
     kind, arg = next(iter(c.items()))
     if kind == "Cmp":
         cmp, a, b = arg
+        in_one_order(f.regs[a], _value(f, b))
         return compare(cmp, f.regs[a], _value(f, b))
     if kind == "RegUser":
         return bool(f.regs[arg] & 1)
@@ -291,6 +292,7 @@ def _memory(m: Model, s: State, i: int, f: Frame, name: str, arg: Any) -> Done:
         case "Rmw":
             old, b = memory.read(m, s, i, f, arg["at"]), _value(f, arg["v"])
             new, result = _locked(arg["f"], old, b)
+            new = increased(m, f, arg["at"], old, new)
             s = memory.swap(m, s, i, f, arg["at"], new)
             f = _set(f, arg["to"], taken(m, arg["at"], result))
         case "Cas":

@@ -5,8 +5,8 @@ use super::packing::width;
 use crate::check::scope::{Assume, CheckError, MAX_PAGES, MAX_TRACKED, Patched, Role, Scope, UNBOUNDED};
 use crate::kernel::program::is_site;
 use crate::kernel::program::{
-    Ask, BREAKPOINT, COUNT_BITS, Code, Cond, Cr3, Entry, Holds, Level, Op, PageKind, Pages, ProgId, SITES,
-    Site, Touch, Val,
+    Ask, BREAKPOINT, COUNT_BITS, COUNT_OF_BITS, Code, Cond, Copies, Cr3, Entry, Holds, Level, Op, PageKind, Pages,
+    ProgId, SITES, Site, Touch, Val,
 };
 
 /// Tags a page's translations can carry: kernel half of each ASID, then user half; one for global pages.
@@ -212,9 +212,11 @@ pub(super) fn address_spaces(code: &Code, pages: &[PageInfo]) -> usize {
 pub fn narrow(code: &Code, scope: &Scope, assume: Assume) -> Result<Code, CheckError> {
     let mut code = code.clone();
     let mms = address_spaces(&code, &pages(&code, scope, assume)?.0);
+    let per_mm: Vec<bool> = code.vars.iter().map(|v| v.copies == Copies::Mm).collect();
     for (i, v) in code.vars.iter_mut().enumerate() {
         v.bits = match v.holds {
             Holds::Mm => width(mms as u64 - 1).max(1) as u8,
+            Holds::Count(source) if per_mm[usize::from(source)] => COUNT_BITS + COUNT_OF_BITS,
             Holds::Count(_) => COUNT_BITS,
             Holds::Bits | Holds::Generation => continue,
         };

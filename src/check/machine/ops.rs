@@ -1,5 +1,6 @@
 //! What an op does: the abstract machine's side of `kernel::step`.
 
+use super::counts::of_mm;
 use super::{Abs, CR3_USER, INIT_MM, Model, NO_MM, Seen};
 use crate::check::layout::{Target, tags};
 use crate::check::scope::InvpcidOrder;
@@ -56,7 +57,10 @@ impl<const W: usize> Machine for Abs<'_, W> {
         let (b, shift, mask) = self.place(usize::from(cpu), field, owner);
         let word = self.get(b);
         let old = (word & mask) >> shift;
-        let new = f(old);
+        let mut new = f(old);
+        if old == 0 && matches!(at, At::Mm(_)) && self.m.code.counts(field).is_some() {
+            new = of_mm(new, owner); // `inc`, which is all that there is
+        }
         if new > mask >> shift {
             return Err(Violation::Overflow);
         }

@@ -41,6 +41,11 @@ impl Quantity {
         }
     }
 
+    /// Is it of a count per address space? Two such values may have no order.
+    fn counts_per_mm(self, m: &Model) -> bool {
+        matches!(self, Quantity::Field(field) if m.code.counts_per_mm(field))
+    }
+
     /// The largest value it can have.
     pub fn most(self, m: &Model) -> u64 {
         match self {
@@ -65,7 +70,7 @@ impl Condition {
             Condition::Compare(a, f, b) if self.quantities().iter().any(|q| q.count(m).is_some()) => {
                 let count = match b {
                     Operand::Const(0) => a.count(m),
-                    Operand::Of(b) if a.count(m) == b.count(m) => a.count(m),
+                    Operand::Of(b) if a.count(m) == b.count(m) && !a.counts_per_mm(m) => a.count(m),
                     Operand::Const(_) | Operand::Of(_) => None,
                 };
                 let name =

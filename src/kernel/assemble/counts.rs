@@ -189,6 +189,8 @@ impl Counts<'_> {
                     self.name(at)
                 )),
             }),
+            Op::Cas { at, .. } if self.code.counts_per_mm(at.field) => Some(two_orders()),
+            Op::Await { at, v: Val::Reg(_), .. } if self.code.counts_per_mm(at.field) => Some(two_orders()),
             Op::Cas { at, old, new, .. } => index(at).or_else(|| into(at, old)).or_else(|| into(at, new)),
             Op::Await { at, f, v } => index(at).or_else(|| compared(f, self.place(at).0, val(v))),
             Op::Unless { c: Cond::Cmp(f, a, b), .. } => compared(f, kind_of(kinds, a), val(b)),
@@ -200,6 +202,12 @@ impl Counts<'_> {
             _ => None,
         }
     }
+}
+
+/// Why a value of a count per address space is compared in a branch alone.
+fn two_orders() -> String {
+    "of a count per mm a value is compared with another one in `if` or `while` alone, where it is seen whether they are of one mm"
+        .into()
 }
 
 #[cfg(test)]

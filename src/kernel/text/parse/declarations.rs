@@ -61,12 +61,12 @@ impl Cursor<'_> {
             });
         }
         if matches!(holds, Holds::Count(_)) {
-            let message = if init != 0 {
-                "a count and its copies start at 0"
-            } else if of.is_none() && copies != Copies::One {
-                "a count is `shared`; copies of it, `count of` it, are `shared` or `per cpu`"
-            } else if !matches!(copies, Copies::One | Copies::Cpu) {
-                "a copy of a count is `shared` or `per cpu`"
+            let message = if init > u16::from(of.is_none() && copies == Copies::Mm) {
+                "a count and its copies start at 0, one per mm at 0 or 1"
+            } else if of.is_none() && !matches!(copies, Copies::One | Copies::Mm) {
+                "a count is `shared` or `per mm`; copies of it, `count of` it, are `shared`, `per cpu` or `per asid`"
+            } else if of.is_some() && copies == Copies::Mm {
+                "a copy of a count is `shared`, `per cpu` or `per asid`"
             } else {
                 ""
             };
