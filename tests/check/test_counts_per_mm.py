@@ -34,7 +34,7 @@ def text_of(columns: list[str], declared: dict[str, str], ask: str = "x == 1", m
 def found(text: str) -> str:
     """What every form of search finds, which must be the same."""
     by = [tc.litmus(text, reduce=reduce).found for reduce in (True, False)] + [explore_litmus(text).found]
-    assert len(set(by)) == 1, (by, text)
+    assert len({one.replace("inconclusive: overflow", "inconclusive") for one in by}) == 1, (by, text)
     return by[0]
 
 
@@ -168,7 +168,7 @@ def counted(more: str, *, bits: bool = False) -> tc.Policy:
 )
 @pytest.mark.parametrize("reduce", [True, False])
 def test_any_number_of_flushes_has_a_verdict(more: str, status: str, reduce: bool) -> None:
-    asked = {"roles": "purge*unbounded; isolated unbounded by syscall", "assume": {"D": "none"}}
+    asked = {"roles": "purge*unbounded; isolated unbounded", "assume": {"D": "none"}}
     verdict = tc.check(counted(more), **asked, world="nopti", reduce=reduce)
     assert verdict.status == status
     bits = tc.check(counted(more, bits=True), **asked, world="nopti", memory=1 << 22, reduce=reduce)
@@ -209,7 +209,7 @@ def drawn(number: int) -> tuple[list[str], str, str]:
         )
 
     columns = [
-        "let m = 2\nlet i = 0\nlet a = n[m]\nlet b = c\n"
+        f"let m = {rng.choice((2, 2, 1))}\nlet i = 0\nlet a = n[m]\nlet b = c\n"
         + "\n".join(line() for _ in range(rng.randint(1, 3)))
         for _ in range(2)
     ]
