@@ -260,7 +260,7 @@ def test_random_texts_have_the_verdict_of_plain_numbers_in_every_search() -> Non
     seen, thrice = agree(0, 200, 4000, 200)
     assert sum(seen.values()) - seen.get("two orders", 0) >= 100, seen
     assert thrice >= 20
-    assert {"allowed", "forbidden", "two orders"} <= seen.keys(), seen
+    assert min(seen["allowed"], seen["forbidden"]) >= 20, seen
 
 
 @pytest.mark.slow
