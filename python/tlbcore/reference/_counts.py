@@ -54,7 +54,7 @@ def ranked(m: Model, s: State) -> State:
         values = {0, *(s.memory[address] for address in at)}
         values |= {value for cpu in s.cpus for address, _, value in cpu.buffer if address in at}
         values |= {value for f in frames for value in f.regs if _is_of(value, source)}
-        rank = {}
+        rank: dict[int, int] = {}
         for mm in {value // OF_MM for value in values}:
             own = sorted({0, *(value for value in values if value // OF_MM == mm)})
             rank |= {value: n + OF_MM * mm for n, value in enumerate(own)}

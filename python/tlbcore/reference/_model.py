@@ -269,8 +269,8 @@ class Model:
         def starts(var: int, who: int) -> int:
             holds, copies, init = (self.vars[var][key] for key in ("holds", "copies", "init"))
             if copies == "Asid" and who % self.asids == 0:  # it holds init_mm, and is up to date
-                return {"Generation": 1}.get(holds, init) if isinstance(holds, str) else self._first(var)
-            return init + OF_MM * who if copies == "Mm" and var in self.counts and init else init
+                return self._first(var) if var in self.counts else 1 if holds == "Generation" else int(init)
+            return int(init + OF_MM * who if copies == "Mm" and var in self.counts and init else init)
 
         def page(p: int, region: Region) -> Page:
             leaf = Leaf(_START, _START, 0, 2 * int(region.present))
