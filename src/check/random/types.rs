@@ -72,7 +72,7 @@ pub(super) fn changing(seed: u64) -> String {
         let locked = rng.pick(&["", " locked", " locked"]);
         let first = rng.pick(&["uncached", "uncached", "none", "less-rights"]);
         let _ = writeln!(out, "  pte a = {first}{locked}\n  request a");
-        for _ in 0..1 + rng.below(4) {
+        for _ in 0..=rng.below(4) {
             let line = rng.pick(&[
                 "invlpg a",
                 "ipi others, handler\n  await acks",
