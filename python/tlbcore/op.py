@@ -134,7 +134,7 @@ def invlpg(pages: str = "range") -> str:
 
 
 def clflush(pages: str = "range") -> str:
-    """CLFLUSH of each line of the requested range, or of a declared page (SEMANTICS H10).
+    """CLFLUSH of each line of the requested range, or of a declared page (SEMANTICS H11).
 
     The lines go from every CPU's cache, in order with this CPU's stores.
     """
@@ -142,7 +142,7 @@ def clflush(pages: str = "range") -> str:
 
 
 def wbinvd() -> str:
-    """WBINVD: write back and drop every line that this CPU holds; publishes and serialises (SEMANTICS H10)."""
+    """WBINVD: write back and drop every line that this CPU holds; publishes and serialises (SEMANTICS H11)."""
     return "wbinvd"
 
 

@@ -161,7 +161,7 @@ pub struct CpuFields {
     pub tlb: [[Bits; 4]; MAX_TRACKED],
     /// The cached leaf has fewer rights than its page can have (SEMANTICS S4).
     pub less: [[Bits; 4]; MAX_TRACKED],
-    /// What goes through the cached leaf is not cached (SEMANTICS H10).
+    /// What goes through the cached leaf is not cached (SEMANTICS H11).
     pub uncached: [[Bits; 4]; MAX_TRACKED],
     /// This CPU may hold a line of the page, by page.
     pub lines: [Bits; MAX_TRACKED],

@@ -70,7 +70,7 @@ const SECTIONS: &str = ": who is in a read-side section depends on interrupts an
 /// Why a task that is preempted has none.
 const MOVES: &str = ": in the export a CPU and its task are one process (SEMANTICS L11)";
 /// Why types of memory have none.
-const LINES: &str = ": lines of caches are not in the export (SEMANTICS H10)";
+const LINES: &str = ": lines of caches are not in the export (SEMANTICS H11)";
 
 /// Why a patched instruction that decides a branch has none.
 const FETCHED: &str = ": what a CPU fetched of it decides the branch, and its INT3 is an exception (SEMANTICS H10), which the \

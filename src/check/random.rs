@@ -987,9 +987,10 @@ fn stand_for(seeds: std::ops::Range<u64>, most: u64, of: &dyn Fn(u64) -> String)
 
 /// Ways to defer flushes, ways to patch text, and every rule.
 fn in_turn(seed: u64) -> String {
-    match seed % 3 {
+    match seed % 4 {
         0 => protocol(seed, Rng::new(seed)),
         1 => patching(seed),
+        2 => types::typed(seed, &protocol(seed, Rng::new(seed))),
         _ => text(seed),
     }
 }

@@ -341,7 +341,7 @@ pub fn order_of(op: Op) -> Option<Order> {
         Op::AwaitAcks | Op::Irq(_) | Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) | Op::Rsp(_) => None,
         Op::LoadPage { .. } | Op::StorePage { .. } | Op::Ask { .. } | Op::FlushInfo { .. } => None,
         Op::ReadCr3(_) | Op::Touch(_) | Op::Body(_) | Op::Pte { .. } | Op::FreeTable(_) => None,
-        // CLFLUSH takes its place among this CPU's stores (SEMANTICS H10).
+        // CLFLUSH takes its place among this CPU's stores (SEMANTICS H11).
         Op::FreeMm(_) | Op::Walk { .. } | Op::Clflush(_) => None,
         // ct_kernel_enter_state and ct_kernel_exit_state are one locked operation each; synchronize_rcu takes locks.
         Op::Rcu(Rcu::Watch | Rcu::Unwatch | Rcu::Start) => Some(Order::Publishes),

@@ -34,7 +34,7 @@ fn lacking(op: Op, cpu: &Cpu) -> Option<String> {
     (!has).then_some(rule)
 }
 
-/// What is about caches of lines (SEMANTICS H10): no preset has its costs, nor those of accesses that are not cached.
+/// What is about caches of lines (SEMANTICS H11): no preset has its costs, nor those of accesses that are not cached.
 fn unpriced(op: Op) -> Option<String> {
     let what = match op {
         Op::Clflush(_) => "CLFLUSH takes",

@@ -1,4 +1,4 @@
-"""Pages whose type of memory changes, and the lines of caches that stay behind (SEMANTICS H10, S14)."""
+"""Pages whose type of memory changes, and the lines of caches that stay behind (SEMANTICS H11, S14)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of caches: who may hold one, and whether somebody relies on nobody doing so (H10, S14)."""
+"""Lines of caches: who may hold one, and whether somebody relies on nobody doing so (H11, S14)."""
 
 from __future__ import annotations
 

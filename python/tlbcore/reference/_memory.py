@@ -163,7 +163,7 @@ def change_entries(m: Model, s: State, i: int, arg: dict[str, Any]) -> State:
 
 
 def clflush(m: Model, s: State, i: int, pages: Any) -> State:
-    """H10: drop lines on every CPU, in order with this one's stores."""
+    """H11: drop lines on every CPU, in order with this one's stores."""
     for p in m.changed(i, pages, "Uncached"):
         if p in m.typed:
             s = buffered(m, s, i, ("lines", p), 0, None)
@@ -204,7 +204,7 @@ def written(m: Model, page: Page, p: int, level: str, what: str, ident: Ident) -
         "Cached": Leaf(ident, page.frame, nth, 2),
     }[what]
     new = leaves[page.last]
-    if m.types and new.rights:  # H10
+    if m.types and new.rights:  # H11
         caches = p in m.typed and not new.uncached
         page = page._replace(frame=new.frame, cacheds=page.cacheds | ({ident} if caches else set()))
     return page._replace(leaves=tuple(leaves.items()), version=ident, replaced=page.replaced | {page.version})

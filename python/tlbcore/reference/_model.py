@@ -99,7 +99,7 @@ class Model:
         self.tables = any(name == "FreeTable" or (name == "Pte" and arg["level"] == "Table")
                           for name, arg in map(named, self.ops))  # fmt: skip
         entries = [arg for name, arg in map(named, self.ops) if name == "Pte"]
-        self.types = any(entry["v"] in _TYPES for entry in entries)  # H10
+        self.types = any(entry["v"] in _TYPES for entry in entries)  # H11
         uncached = [entry["pages"] for entry in entries if entry["v"] == "Uncached"]
         every = frozenset(range(len(self.regions))) if "Range" in uncached else frozenset()
         self.typed = every | {pages["One"] for pages in uncached if pages != "Range"}

@@ -42,7 +42,7 @@ class Leaf(NamedTuple):
     frame: Ident  # the memory it leads to, by the store that brought it; rights may change under it
     nth: int  # how many changes the page had seen before: which data it maps
     rights: int  # 0 not present, 1 fewer rights, 2 all
-    uncached: bool = False  # H10: the type of memory
+    uncached: bool = False  # H11: the type of memory
 
 
 class Page(NamedTuple):
@@ -115,7 +115,7 @@ class Cpu(NamedTuple):
     later: tuple[
         tuple[int, frozenset[int] | None], ...
     ]  # (program, CPUs waited for, None before it has begun)
-    lines: frozenset[tuple[int, Ident]]  # H10: of which page and memory it may hold a line
+    lines: frozenset[tuple[int, Ident]]  # H11: of which page and memory it may hold a line
     task: int  # L11: the column whose task runs here, or ran last
 
 

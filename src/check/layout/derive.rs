@@ -178,7 +178,7 @@ impl Layout {
         if typed != 0 && (beside || pages.iter().any(|p| p.within.is_some())) {
             return Err(CheckError::Litmus(
                 "beside a page that becomes uncached there are neither page tables, walks in software, `frames` and pages in \
-                 large ones, nor tasks that migrate (SEMANTICS H10)"
+                 large ones, nor tasks that migrate (SEMANTICS H11)"
                     .into(),
             ));
         }

@@ -5,8 +5,8 @@ use super::packing::width;
 use crate::check::scope::{Assume, CheckError, MAX_PAGES, MAX_TRACKED, Patched, Role, Scope, UNBOUNDED};
 use crate::kernel::program::is_site;
 use crate::kernel::program::{
-    Ask, BREAKPOINT, COUNT_BITS, COUNT_OF_BITS, Code, Cond, Copies, Cr3, Entry, Holds, Level, Op, PageKind, Pages,
-    ProgId, SITES, Site, Touch, Val,
+    Ask, BREAKPOINT, COUNT_BITS, COUNT_OF_BITS, Code, Cond, Copies, Cr3, Entry, Holds, Level, Op, PageKind,
+    Pages, ProgId, SITES, Site, Touch, Val,
 };
 
 /// Tags a page's translations can carry: kernel half of each ASID, then user half; one for global pages.

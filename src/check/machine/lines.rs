@@ -1,4 +1,4 @@
-//! Lines of caches (SEMANTICS H10, S14): which CPU may hold one of a page, who brings one in, and what drops it.
+//! Lines of caches (SEMANTICS H11, S14): which CPU may hold one of a page, who brings one in, and what drops it.
 //!
 //! Invariant: only lines of pages whose type some program changes are followed (`Layout::typed`), and a line is one of the
 //! frame that the page maps, or mapped last: where that becomes another one, no CPU holds a line of it. A line does no

@@ -157,7 +157,7 @@ impl<const W: usize> Abs<'_, W> {
                     Entry::LessRights => old_kind != 0,
                     Entry::Fresh => direct && old_kind != 0,
                     Entry::Initial => (first || direct) && old_kind != 0,
-                    // Of the frame that was mapped last, whether it is mapped still or not (SEMANTICS H10).
+                    // Of the frame that was mapped last, whether it is mapped still or not (SEMANTICS H11).
                     Entry::Uncached | Entry::Cached => true,
                     Entry::None | Entry::Int3 => true,
                 };

@@ -13,7 +13,7 @@ pub struct Leaf {
     pub version: u64,
     /// It has fewer rights than the page can have.
     pub less: bool,
-    /// What goes through it is not cached (SEMANTICS H10).
+    /// What goes through it is not cached (SEMANTICS H11).
     pub uncached: bool,
 }
 

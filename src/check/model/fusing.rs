@@ -11,7 +11,7 @@
 //! as what happens at once is first such ops, then any one op, then left movers: `X` between the first ones goes to the
 //! front, `X` between the last ones to the end, and neither comes back.
 //!
-//! **Lines of caches** (SEMANTICS H10) are one more `X`. A line comes through a translation that is cached or walked, and to the
+//! **Lines of caches** (SEMANTICS H11) are one more `X`. A line comes through a translation that is cached or walked, and to the
 //! tables below it is what the caching of that translation is: ops that happen at once change neither entries nor what a TLB
 //! holds, nor under which CR3 (`mov cr3, kernel noflush` does, and under the table that it leaves no page is mapped), so where
 //! a line may come before or behind such an op it may come on the other side of it. That a line is written back breaks S14,

@@ -392,7 +392,7 @@ where
     F: FnMut((u8, Action), Result<[u64; W], Violation>) -> bool,
 {
     /// A line of a page comes, by an access or because the hardware fetches ahead; and it is written back or read, at any
-    /// time and whatever table is loaded (SEMANTICS H10, S14).
+    /// time and whatever table is loaded (SEMANTICS H11, S14).
     fn lines(&mut self, at: &Abs<'_, W>, top: Option<usize>, p: usize) -> Go {
         let (m, cpu) = (self.m, self.cpu);
         let held = m.layout.cpus[cpu].lines[p];

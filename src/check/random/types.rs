@@ -1,4 +1,4 @@
-//! Random models of pages whose type of memory changes (SEMANTICS H10): the texts of the others, with types for some of
+//! Random models of pages whose type of memory changes (SEMANTICS H11): the texts of the others, with types for some of
 //! their entries, and lines dropped here and there.
 
 use std::fmt::Write;

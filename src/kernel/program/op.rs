@@ -66,7 +66,7 @@ pub enum Entry {
     LessRights,
     /// Present, as at the start.
     Initial,
-    /// Present, the frame that was mapped last, with the type uncached (SEMANTICS H10).
+    /// Present, the frame that was mapped last, with the type uncached (SEMANTICS H11).
     Uncached,
     /// The same with the type that entries have otherwise, write-back.
     Cached,
@@ -455,7 +455,7 @@ pub enum Op {
         /// XCHG (publishes) or plain store.
         locked: bool,
     },
-    /// CLFLUSH of each line of the pages: on every CPU, ordered like a store (SEMANTICS H10).
+    /// CLFLUSH of each line of the pages: on every CPU, ordered like a store (SEMANTICS H11).
     Clflush(Pages),
     /// WBINVD: every line that this CPU holds; publishes and serialises.
     Wbinvd,
