@@ -245,6 +245,8 @@ impl Model {
         match at.op {
             Op::Body(Slot::Syscall) if self.layout.asids > 1 => return true,
             Op::Each { .. } | Op::Unless { c: Cond::Either, .. } => return true,
+            // Where fills are on demand, it is fetched once the CPU stands at it, and run later.
+            Op::Unless { c: Cond::Text(_), .. } if self.assume.fills == Fills::Demand => return true,
             Op::Return if at.iret && a.get(c.pending) != 0 => return true,
             _ => {}
         }
