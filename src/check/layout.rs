@@ -9,6 +9,7 @@ mod entries;
 mod liveness;
 mod packing;
 mod pages;
+mod plan;
 mod roots;
 
 use super::scope::{MAX_ASIDS, MAX_TRACKED};

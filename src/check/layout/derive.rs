@@ -1,147 +1,20 @@
 //! Which fields a scope needs: a CPU has bits for what its programs can come to do, and for nothing else.
 
-use super::entries::{Checks, Device, Path, paths};
-use super::liveness::{Ambient, Locations, NMI_PROGRAMS, frame, reach, register_widths};
+use super::entries::{Device, Path, paths};
+use super::liveness::{Ambient, frame, register_widths};
 use super::packing::{Allocator, Bits, width};
 use super::pages::Sites;
 use super::pages::{MAX_MMS, address_spaces, pages, tables_left, tags, upper_tags};
-use super::roots::{Roots, idles, join_migrants, roots_of};
+use super::plan::{Plan, Runs, laters, traps_in_nmis};
+use super::roots::idles;
 use super::{CpuFields, Frame, LATERS, Later, Layout, Location, PageInfo, SharedFields, Target};
 use crate::check::machine::Model;
 use crate::check::machine::faults::page_of;
 use crate::check::scope::{Assume, CheckError, MAX_ASIDS, Rest, Role, Scope, UNBOUNDED};
 use crate::kernel::program::{
-    Ask, At, BREAKPOINT, Code, Copies, Entry, GENERATION_BITS, Level, Op, PageKind, Pages, Pc, ProgId, REGS,
-    Rcu, Set, is_site,
+    Ask, At, BREAKPOINT, Code, Copies, Entry, GENERATION_BITS, Level, Op, PageKind, Pages, ProgId, REGS, Rcu,
+    is_site,
 };
-
-/// What a layout is derived from.
-struct Plan<'a> {
-    code: &'a Code,
-    scope: &'a Scope,
-    /// Depth of the store buffers.
-    buffer: usize,
-    /// Bits of a version of a page.
-    version_bits: u32,
-    /// Rights change, and are followed.
-    rights: bool,
-    /// CPUs that send remote calls.
-    senders: Vec<usize>,
-    /// A task goes on on another CPU.
-    migrates: bool,
-    /// What each CPU can come to run.
-    runs: Vec<Runs>,
-}
-
-/// What one CPU can come to run.
-struct Runs {
-    /// It takes remote calls.
-    receives: bool,
-    /// Locations and return addresses, by level.
-    levels: Vec<Locations>,
-    /// The ops at all of them.
-    ops: Vec<Op>,
-}
-
-impl<'a> Plan<'a> {
-    fn new(
-        code: &'a Code,
-        scope: &'a Scope,
-        handlers: &[ProgId],
-        checks: Checks<'_>,
-        buffer: usize,
-        versions: u64,
-    ) -> Result<Self, CheckError> {
-        let nmis = scope.nmis > 0 || scope.mces > 0;
-        let mut roots =
-            scope.roles.iter().map(|r| roots_of(code, scope, r, checks)).collect::<Result<Vec<_>, _>>()?;
-        let migrates = join_migrants(code, scope, &mut roots)?;
-        // Only what the scope's own programs can reach counts.
-        let sends = |roots: &Roots| {
-            let ops = |pc: &Pc| code.program_of(*pc).map_or(&[][..], |p| code.ops_of(&p.name));
-            let starts = roots.starts.iter().chain(&roots.calls).flatten();
-            starts.flat_map(ops).any(|op| matches!(op, Op::Ipi { .. }))
-        };
-        let senders: Vec<usize> = (0..roots.len()).filter(|&i| sends(&roots[i])).collect();
-        let runs = scope.roles.iter().zip(roots).enumerate().map(|(i, (role, roots))| {
-            let receives = !role.deaf && senders.iter().any(|&s| s != i || migrates || sends_to_self(code));
-            let mut levels = roots.starts;
-            // What runs after a grace period runs like an interrupt, and may ask for another one.
-            let asks = levels.iter().any(|starts| {
-                let (set, _) = reach(code, starts, handlers, receives);
-                set.iter().any(|&(pc, _)| matches!(code.ops[usize::from(pc)], Op::CallLater(_)))
-            });
-            if asks {
-                levels[1].extend(laters(code).map(|run| code.start(run)));
-            }
-            if receives {
-                for (level, calls) in levels.iter_mut().zip(roots.calls) {
-                    level.extend(calls);
-                }
-            }
-            // An INT3 starts its handler one level above, and the IRET of that may let another NMI in (SEMANTICS H5).
-            let traps = |starts: &[Pc]| {
-                let (set, _) = reach(code, starts, handlers, receives);
-                set.iter().any(|&(pc, _)| is_site(code.ops[usize::from(pc)]))
-            };
-            let breakpoint = code.program(BREAKPOINT).map(|p| code.start(p));
-            if breakpoint.is_some() && traps(&levels[0]) {
-                levels[1].extend(breakpoint);
-            }
-            if nmis && !role.deaf {
-                let interrupted = !levels[1].is_empty() || scope.mces > 0 || traps_in_nmis(code);
-                let nmi = code.program("nmi").map(|p| code.start(p));
-                levels[1].extend(nmi);
-                if interrupted {
-                    levels[2].extend(nmi);
-                }
-            }
-            if breakpoint.is_some() && traps(&levels[1]) {
-                levels[2].extend(breakpoint);
-            }
-            let levels: Vec<_> =
-                levels.iter().map(|starts| reach(code, starts, handlers, receives)).collect();
-            let at = levels.iter().flat_map(|(set, _)| set);
-            let ops = at.map(|&(pc, _)| code.ops[usize::from(pc)]).collect();
-            Runs { receives, levels, ops }
-        });
-        let runs: Vec<Runs> = runs.collect();
-        let rights =
-            |op: &Op| matches!(op, Op::Pte { v: Entry::LessRights | Entry::Uncached | Entry::Cached, .. });
-        // Which frame a translation leads to is followed too where one of a large page may lead to a small one's.
-        let large = code.pages.iter().any(|p| p.within.is_some());
-        let rights = large || runs.iter().flat_map(|r| &r.ops).any(rights);
-        Ok(Plan { code, scope, buffer, version_bits: width(versions), rights, senders, migrates, runs })
-    }
-
-    /// CPUs whose remote calls this one takes.
-    fn from(&self, cpu: usize) -> Vec<usize> {
-        let sends = |s: &usize| *s != cpu || self.migrates || sends_to_self(self.code);
-        self.senders.iter().copied().filter(sends).collect()
-    }
-
-    /// Does any CPU come to such an op?
-    fn any(&self, such: impl Fn(&Op) -> bool) -> bool {
-        self.runs.iter().flat_map(|r| &r.ops).any(such)
-    }
-}
-
-/// Can an NMI run an INT3?
-fn traps_in_nmis(code: &Code) -> bool {
-    NMI_PROGRAMS.iter().any(|name| code.ops_of(name).iter().any(|op| is_site(*op)))
-}
-
-/// Programs that run after a grace period.
-fn laters(code: &Code) -> impl Iterator<Item = ProgId> + '_ {
-    let mut all: Vec<ProgId> = code
-        .ops
-        .iter()
-        .filter_map(|op| if let Op::CallLater(run) = op { Some(*run) } else { None })
-        .collect();
-    all.sort_unstable();
-    all.dedup();
-    all.into_iter()
-}
 
 impl Layout {
     /// Derive the layout. `buffer` is the depth of the store buffers, `versions` the highest version.
@@ -506,16 +379,6 @@ fn typed(plan: &Plan<'_>, pages: &[PageInfo]) -> u8 {
         Op::Pte { pages: Pages::One(p), v: Entry::Uncached, .. } => typed | 1 << p,
         Op::Pte { pages: Pages::Range, v: Entry::Uncached, .. } => all,
         _ => typed,
-    })
-}
-
-fn sends_to_self(code: &Code) -> bool {
-    // A set that can hold the sender: `online` itself, or `targets` collected over it.
-    code.ops.iter().any(|op| {
-        matches!(
-            op,
-            Op::Ipi { to: Set::Online, .. } | Op::Loop(Set::Online | Set::Housekeeping | Set::NohzFull)
-        )
     })
 }
 
