@@ -69,7 +69,7 @@ const BLOCK: usize = 1 << 16;
 const WIDE: usize = 1 << 15;
 /// Bytes that are asked for before a block is expanded: at first, and for each of its states (their candidates and answers,
 /// while what holds them is moved to twice the room).
-const NEEDS: (usize, usize) = (6 << 20, 1 << 10);
+const NEEDS: (usize, usize) = (8 << 20, 1 << 10);
 /// States of a block and answers to find out below which one thread takes a step alone.
 const WORTH: (usize, usize) = (2048, 256);
 
