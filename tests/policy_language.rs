@@ -30,7 +30,7 @@ fn every_statement_of_the_table_assembles() {
     assert!(statements.len() > 25);
     for statement in statements {
         assembles(&format!(
-            "policy example\n  var v : 1 bit, per cpu\n  page p : vmalloc\n\nflush_kernel_range\n  each cpu in others\n    \
+            "policy example\n  var v : 1 bit, per cpu\n  site NAME\n  page p : vmalloc\n\nflush_kernel_range\n  each cpu in others\n    \
              let y = 0\n    {statement}\n\nfree_it\n  fence\n"
         ));
     }
