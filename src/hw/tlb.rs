@@ -89,26 +89,33 @@ impl Slots {
     #[inline]
     fn take_in(&mut self, pcid: Pcid) -> Option<(usize, Pcid)> {
         let Slots { array, room, held } = self;
-        let gone = if let [only] = &mut held[..]
+        if let [only] = &mut held[..]
             && *room == 1
         {
-            std::mem::replace(only, pcid)
-        } else if let [first, second, ..] = &mut held[..]
+            let gone = std::mem::replace(only, pcid);
+            return (gone != pcid).then_some((*array, gone));
+        }
+        if let [first, second, ..] = &mut held[..]
             && *second == pcid
         {
             std::mem::swap(first, second);
             return None;
-        } else if let Some(place) = held.iter().position(|&other| other == pcid) {
-            held[..=place].rotate_right(1);
+        }
+        self.take_in_another(pcid)
+    }
+
+    /// The same, for one that is neither the only one nor the last but one.
+    fn take_in_another(&mut self, pcid: Pcid) -> Option<(usize, Pcid)> {
+        if let Some(place) = self.held.iter().position(|&other| other == pcid) {
+            self.held[..=place].rotate_right(1);
             return None;
-        } else {
-            held.insert(0, pcid);
-            if held.len() <= *room {
-                return None;
-            }
-            held.pop().expect("just grown past its room")
-        };
-        (gone != pcid).then_some((*array, gone))
+        }
+        self.held.insert(0, pcid);
+        if self.held.len() <= self.room {
+            return None;
+        }
+        let gone = self.held.pop().expect("just grown past its room");
+        (gone != pcid).then_some((self.array, gone))
     }
 }
 
@@ -272,7 +279,9 @@ impl Tlb {
             return;
         }
         let State { arrays, slots, counters, .. } = &mut self.state;
-        for (array, gone) in slots.iter_mut().filter_map(|slots| slots.take_in(pcid)) {
+        // A loop: as a chain of closures `take_in` was a call of its own, wherever the compiler cut its units.
+        for slots in slots {
+            let Some((array, gone)) = slots.take_in(pcid) else { continue };
             let array = &mut arrays[array];
             if !array.is_untouched() {
                 counters.invalidated += array.remove_context(gone) as u64;
