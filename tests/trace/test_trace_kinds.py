@@ -303,24 +303,40 @@ def plain() -> str:
     return irq(1.0, "local_timer", 5) + irq(2.0, "reschedule", 3) + irq(4.0, "local_timer", 5)
 
 
-@pytest.mark.parametrize("option", ["latency", "microseconds", "oops", "difference", "perf"])
+LAYOUTS = (
+    "latency", "microseconds", "oops", "oops, caller", "dmesg -T", "journal", "journal, monotonic", "difference",
+    "perf", "perf, tasks",
+)  # fmt: skip
+
+
+def laid_out(text: str, option: str) -> str:
+    """Write a line of the kernel's text as another tool or option does."""
+    match = re.fullmatch(r"\s*(\S+)-(\d+)\s+\[(\d+)\] (\S+)\s+(\d+\.\d+): (\w+): (.*)\n", text)
+    assert match, text
+    comm, pid, cpu, flags, at, event, body = match.groups()
+    us = round(float(at) * 1e6)
+    dump = f"{comm:>8.8}-{pid:<7} {int(cpu):3}{flags} {us:4}us : {event}: {body}\n"
+    return {
+        "oops": f"[  123.456789] {dump}",
+        "oops, caller": f"[  123.456789][ T1234] {dump}",
+        "dmesg -T": f"[Mon Nov 23 10:00:00 2026] {dump}",
+        "journal": f"Nov 23 10:00:00 node7 kernel: {dump}",
+        "journal, monotonic": f"[  123.456789] node7 kernel: {dump}",
+        "latency": f"{comm:>8.8}-{pid:<5} {int(cpu):3}{flags} {at}: {event}:    {body}\n",
+        "microseconds": f"{comm:>8.8}-{pid:<7} {int(cpu):3}{flags} {us:4}us+: {event}: {body}\n",
+        "difference": f"{comm:>16}-{pid:<5} [{cpu}] {at}: (+17)   {event}:   {body}\n",
+        "perf": f"{':-1':>16} {'-1':>7} [{cpu}] {at}:  irq_vectors:{event}: {body}\n",
+        "perf, tasks": f"{comm:>16} {pid:>7} [{cpu}] {at}:  irq_vectors:{event}: {body}\n",
+    }[option]
+
+
+@pytest.mark.parametrize("option", LAYOUTS)
 def test_every_layout_of_the_tools_says_the_same(tmp_path: Path, option: str):
     want, _ = explained(tmp_path, plain())
 
-    def changed(text: str) -> str:
-        match = re.fullmatch(r"\s*(\S+)-(\d+)\s+\[(\d+)\] (\S+)\s+(\d+\.\d+): (\w+): (.*)\n", text)
-        assert match, text
-        comm, pid, cpu, flags, at, event, body = match.groups()
-        us = round(float(at) * 1e6)
-        return {
-            "latency": f"{comm:>8.8}-{pid:<5} {int(cpu):3}{flags} {at}: {event}:    {body}\n",
-            "microseconds": f"{comm:>8.8}-{pid:<7} {int(cpu):3}{flags} {us:4}us+: {event}: {body}\n",
-            "oops": f"[  123.456789] {comm:>8.8}-{pid:<7} {int(cpu):3}{flags} {us:4}us : {event}: {body}\n",
-            "difference": f"{comm:>16}-{pid:<5} [{cpu}] {at}: (+17)   {event}:   {body}\n",
-            "perf": f"{':-1':>16} {'-1':>7} [{cpu}] {at}:  irq_vectors:{event}: {body}\n",
-        }[option]
-
-    got, _ = explained(tmp_path, "".join(changed(text) for text in plain().splitlines(keepends=True)))
+    got, _ = explained(
+        tmp_path, "".join(laid_out(text, option) for text in plain().splitlines(keepends=True))
+    )
 
     for key in ("interrupts_by_cause", "interrupts_by_vector", "interrupts", "handlers", "seconds"):
         assert got[key] == want[key], key

@@ -165,13 +165,6 @@ impl Ftrace {
                         to.piece();
                     }
                 }
-                // The dump of the ring at an oops stands in the kernel log, behind the log's own time.
-                if text.first() == Some(&b'[')
-                    && let Some(close) = memchr::memmem::find(&text[..text.len().min(40)], b"] ")
-                    && let Ok(found) = header(&text[close + 2..])
-                {
-                    return self.deliver(&text[close + 2..], found, number, to);
-                }
                 if let Some((head, sums)) =
                     front(text).and_then(|(head, at)| Some((head, osnoise_row(&text[at..])?)))
                 {
@@ -239,16 +232,45 @@ fn what(text: &[u8], name: Name) -> Result<What<'_>, Fault> {
     body_of(&text[name.start..name.end], body).map_err(|why| (from, why))
 }
 
-/// The line without what a system log puts in front of it: `Nov 23 10:00:00 node7 kernel: `.
+/// The line without what a system log puts in front of it, `Nov 23 10:00:00 node7 kernel: `, and the kernel's own log, in
+/// which the dump of the ring at an oops stands: `[  812.200000] `. A header may be found behind either without taking it
+/// away, with the log's time as part of the task's name.
 #[inline]
 fn journal(text: &[u8]) -> &[u8] {
     // Names of tasks are right-aligned: hardly one begins in the first column.
-    if !text.first().is_some_and(u8::is_ascii_uppercase) && !text.starts_with(b"20") {
-        return text;
+    match text.first() {
+        Some(b'[') => return logged(text),
+        Some(b'A'..=b'Z') => {}
+        _ if text.starts_with(b"20") => {}
+        _ => return text,
     }
     match memchr::memmem::find(&text[..text.len().min(96)], b" kernel: ") {
-        Some(at) => &text[at + 9..],
+        Some(at) => logged(&text[at + 9..]),
         None => text,
+    }
+}
+
+/// A line of the kernel's log without its time, the caller (`[  812.200000][ T1234] `, `CONFIG_PRINTK_CALLER`) and a host.
+fn logged(text: &[u8]) -> &[u8] {
+    let Some(close) = memchr::memchr(b']', &text[..text.len().min(40)]).filter(|_| text[0] == b'[') else {
+        return text;
+    };
+    let time = text[1..close].trim_ascii();
+    let counted = time.contains(&b'.') && time.iter().all(|b| b.is_ascii_digit() || *b == b'.');
+    let dated = time.len() == 24 && time[0].is_ascii_uppercase() && time[3] == b' '; // dmesg -T
+    if !counted && !dated {
+        return text;
+    }
+    let mut rest = &text[close + 1..];
+    if rest.first() == Some(&b'[')
+        && let Some(close) = memchr::memchr(b']', &rest[..rest.len().min(24)])
+    {
+        rest = &rest[close + 1..];
+    }
+    let Some(rest) = rest.strip_prefix(b" ") else { return text };
+    match memchr::memmem::find(&rest[..rest.len().min(72)], b" kernel: ") {
+        Some(at) if !rest[..at].contains(&b' ') => &rest[at + 9..],
+        _ => rest,
     }
 }
 

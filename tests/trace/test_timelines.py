@@ -1,0 +1,143 @@
+"""What a report says of random recordings equals what happened, which was decided before the recording was written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_trace_kinds import LAYOUTS, laid_out
+from timelines import FUNCTIONS, Timeline, Truth
+
+import tlbcore as tc
+
+SEEDS = range(24)
+
+
+@pytest.fixture(scope="module", params=SEEDS)
+def told(request, tmp_path_factory) -> tuple[Timeline, Any, dict[int, dict[str, Any]]]:
+    timeline = Timeline(request.param)
+    path = tmp_path_factory.mktemp("timeline") / "trace.txt"
+    path.write_text(timeline.text())
+    trace = tc.read_trace(path, isolated=",".join(map(str, timeline.truth)))
+    return timeline, trace, {cpu["cpu"]: cpu for cpu in trace.figures["report"]["isolated"]}
+
+
+def each(told) -> list[tuple[Truth, dict[str, Any]]]:
+    timeline, _, cpus = told
+    assert sorted(cpus) == sorted(timeline.truth)
+    return [(truth, cpus[cpu]) for cpu, truth in timeline.truth.items()]
+
+
+def us(seconds: float) -> int:
+    return round(seconds * 1e6)
+
+
+def test_interrupts_are_counted_by_vector_and_by_cause(told) -> None:
+    for truth, cpu in each(told):
+        assert cpu["interrupts_by_vector"] == truth.vectors
+        assert cpu["interrupts_by_cause"] == truth.causes
+        assert cpu["interrupts"] == len(truth.interrupts)
+        assert cpu["interrupts_idle"] == truth.idle
+        assert cpu["hrtimers"] == truth.hrtimers
+        assert cpu["entries"] == cpu["returns"] - told[0].tracked == truth.entries
+
+
+def test_what_took_the_cpu_is_told_by_cause_with_how_often_how_long_and_by_whom(told) -> None:
+    for truth, cpu in each(told):
+        rows = {row["cause"]: row for row in cpu["interference"]}
+        assert {cause: row["n"] for cause, row in rows.items()} == truth.counted
+        for cause, row in rows.items():
+            length, when = truth.longest[cause]
+            assert us(row["total_ms"] / 1e3) == truth.taken[cause], cause
+            assert us(row["max_us"] / 1e6) == length, cause
+            assert us(row["max_at_s"]) in when, cause
+            if cause in truth.by:
+                assert {one["name"]: one["n"] for one in row["by"]} == truth.by[cause]
+        assert us(cpu["taken_ms"] / 1e3) == sum(truth.taken.values())
+        times = [row["total_ms"] for row in cpu["interference"]]
+        assert times == sorted(times, reverse=True)
+        assert us(cpu["longest"]["us"] / 1e6) == max(length for length, _ in truth.longest.values())
+
+
+def test_lengths_of_interrupts_are_those_of_all_nested_ones_among_them(told) -> None:
+    for truth, cpu in each(told):
+        got = {row["cause"]: row for row in cpu["handlers"]}
+        assert {cause: row["n"] for cause, row in got.items()} == {
+            c: len(n) for c, n in truth.lengths.items()
+        }
+        for cause, row in got.items():
+            lengths = sorted(truth.lengths[cause])
+            assert row["max_us"] == lengths[-1]
+            for name, share in (("p50_us", 0.5), ("p95_us", 0.95)):
+                at = max(-(-len(lengths) * round(share * 100) // 100), 1) - 1
+                assert row[name] == pytest.approx(lengths[at], rel=0.01), (cause, name)
+
+
+def test_time_in_between_bursts_and_the_timeline(told) -> None:
+    timeline = told[0]
+    for truth, cpu in each(told):
+        assert us(cpu["seconds"]) == timeline.last_us - timeline.first_us
+        ordered = sorted(truth.interrupts)
+        quiet = [(b - end, end) for (_, end), (b, _) in zip(ordered, ordered[1:], strict=False)]
+        assert cpu["gaps"]["n"] == len(quiet)
+        assert us(cpu["gaps"]["longest_s"]) == max(quiet)[0]
+        assert us(cpu["gaps"]["longest_from_s"]) in {end for gap, end in quiet if gap == max(quiet)[0]}
+        begun = [b for b, _ in ordered]
+        runs = [[begun[0]]]
+        for before, now in zip(begun, begun[1:], strict=False):
+            if now - before >= 10_000:
+                runs.append([])
+            runs[-1].append(now)
+        bursts = [run for run in runs if len(run) >= 3]
+        assert cpu["bursts"]["n"] == len(bursts)
+        largest = max(map(len, bursts), default=0)
+        assert cpu["bursts"]["largest"] == largest
+        assert us(cpu["bursts"]["largest_at_s"]) in {run[0] for run in bursts if len(run) == largest} | {0}
+        counts, step = cpu["timeline"]["counts"], cpu["timeline"]["step_s"]
+        assert us(cpu["timeline"]["from_s"]) == begun[0]
+        slots = Counter(int((at - begun[0]) // round(step * 1e6)) for at in begun)
+        assert counts == [slots[k] for k in range(64)]
+
+
+def test_calls_are_told_one_by_one_with_who_queued_them_when_and_what_they_found(told) -> None:
+    timeline, trace, _ = told
+    calls = trace.calls
+    got = Counter(
+        zip(
+            calls["cpu"].tolist(),
+            calls["sender_cpu"].tolist(),
+            calls["initiator"].tolist(),
+            calls["function"].tolist(),
+            calls["cause"].tolist(),
+            map(us, calls["queued_s"].tolist()),
+            map(us, calls["ran_s"].tolist()),
+            calls["mode"].tolist(),
+            strict=True,
+        )
+    )
+    assert got == Counter(
+        (cpu, c.sender, c.comm, c.function, FUNCTIONS[c.function], c.queued_us, c.ran_us, c.mode)
+        for cpu, truth in timeline.truth.items()
+        for c in truth.calls
+    )
+    for truth, cpu in each(told):
+        assert cpu["calls_by_function"] == Counter(c.function for c in truth.calls)
+        of_calls = {(row["comm"], row["cause"]): row["calls"] for row in cpu["initiators"]}
+        want = Counter((c.comm, FUNCTIONS[c.function]) for c in truth.calls)
+        assert {key: n for key, n in of_calls.items() if key[0].startswith("sender")} == want
+
+
+@pytest.mark.parametrize("option", sorted(set(LAYOUTS) - {"perf"}))  # whose lines here know no task
+def test_every_layout_of_the_tools_says_the_same_of_a_timeline(tmp_path: Path, option: str) -> None:
+    timeline = Timeline(99)
+    lines = timeline.text().splitlines(keepends=True)
+    path = tmp_path / "trace.txt"
+    said = []
+    for text in ("".join(lines), "".join(laid_out(line, option) for line in lines)):
+        path.write_text(text)
+        said.append(tc.read_trace(path, isolated="2,3,5").figures["report"]["isolated"])
+    for want, got in zip(*said, strict=True):
+        for key in want:
+            assert got[key] == want[key], key
