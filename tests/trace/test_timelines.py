@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +81,13 @@ def test_time_in_between_bursts_and_the_timeline(told) -> None:
     for truth, cpu in each(told):
         assert us(cpu["seconds"]) == timeline.last_us - timeline.first_us
         ordered = sorted(truth.interrupts)
-        quiet = [(b - end, end) for (_, end), (b, _) in zip(ordered, ordered[1:], strict=False)]
+        quiet = [(b - end, end) for (_, end), (b, _) in pairwise(ordered)]
         assert cpu["gaps"]["n"] == len(quiet)
         assert us(cpu["gaps"]["longest_s"]) == max(quiet)[0]
         assert us(cpu["gaps"]["longest_from_s"]) in {end for gap, end in quiet if gap == max(quiet)[0]}
         begun = [b for b, _ in ordered]
         runs = [[begun[0]]]
-        for before, now in zip(begun, begun[1:], strict=False):
+        for before, now in pairwise(begun):
             if now - before >= 10_000:
                 runs.append([])
             runs[-1].append(now)

@@ -1,7 +1,7 @@
-"""Random recordings whose truth is known before they are written: what happens on isolated CPUs, and what is to be told.
+"""Random recordings whose truth is known before they are written: what happens on CPUs, and what is to be told.
 
-A `Timeline` decides what takes each CPU from its task and adds up what that comes to, by the rules of docs/tracing.md alone;
-the events follow from it. Nothing here reads a recording.
+A `Timeline` decides what takes each CPU from its task and adds up what that comes to, by the rules of docs/tracing.md
+alone; the events follow from it. Nothing here reads a recording.
 """
 
 from __future__ import annotations
