@@ -72,11 +72,11 @@ mutants-python: ## MUTANTS faults in MODULE one at a time, drawn by SEED, judged
 	python -W ignore -m tests.mutants $(MODULE) $(MUTANTS_TESTS) --count $(MUTANTS) --seed $(SEED)
 
 wheel: ## the wheel for the index in dist/, checked; WHEEL="--zig" for glibc 2.28 on any builder
-	.ci/wheel $(WHEEL)
+	bash .ci/wheel $(WHEEL)
 	python3 .ci/check_wheel.py dist
 
 reproducible: ## the wheel built twice, in two folders: the same bytes, or exit status 1
-	.ci/reproducible $(WHEEL)
+	bash .ci/reproducible $(WHEEL)
 
 SOAK_SECONDS ?= 3600
 
@@ -110,4 +110,4 @@ wheel-pgo: ## a wheel built with the profile of a short run of the benches; need
 	RUSTFLAGS=-Cprofile-use=$(PGO)/merged.profdata maturin build --release --locked --target-dir $(PGO)/use --out dist
 
 ci:
-	.ci/run
+	bash .ci/run

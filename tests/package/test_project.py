@@ -310,7 +310,7 @@ def test_a_wheel_for_the_index_runs_on_old_systems(given: tuple[str, ...], asked
         (tools / name).chmod(0o755)
     (tmp_path / "dist").mkdir()
     path = f"{tools}:{os.environ['PATH']}"
-    subprocess.run([tmp_path / ".ci/wheel", *given], check=True, env={**os.environ, "PATH": path})
+    subprocess.run(["bash", tmp_path / ".ci/wheel", *given], check=True, env={**os.environ, "PATH": path})
     flags, _, said = (tmp_path / "said").read_text().strip().partition(" | ")
     assert f"--remap-path-prefix={tmp_path}=/tlbcore" in flags
     assert said == " ".join(["build --profile release --locked --out dist", *given, asked]).strip()
