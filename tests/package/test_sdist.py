@@ -54,3 +54,10 @@ def test_a_file_that_no_pattern_names_is_missing():
         "x.md",
     ]
     assert missing(files, *settings()) == {"fuzz/deep/a.py", "other/x.py", "x.md"}
+
+
+def test_a_bench_of_cargo_is_in_the_crate():
+    """Otherwise maturin takes the bench out of the sdist's Cargo.toml, and `python -m benches.instructions` fails."""
+    cargo = tomllib.loads(settings()[0])
+    for bench in cargo["bench"]:
+        assert f"/benches/{bench['name']}.rs" in cargo["package"]["include"]
