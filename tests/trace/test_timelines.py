@@ -130,6 +130,25 @@ def test_calls_are_told_one_by_one_with_who_queued_them_when_and_what_they_found
         assert {key: n for key, n in of_calls.items() if key[0].startswith("sender")} == want
 
 
+def test_mainline_replayed_gives_the_recording_back(told) -> None:
+    """But for calls of other CPUs that patching text would have made, which are told apart; some share an interrupt."""
+    timeline, trace, _ = told
+    (mainline,) = tc.replay(trace, ["ipi"]).outcomes
+    more = 0
+    for cpu in mainline["cpus"]:
+        truth = timeline.truth[cpu["cpu"]]
+        assert cpu["deferred"] == {"low": 0, "high": 0}
+        assert cpu["remaining"] == {"low": len(truth.calls), "high": len(truth.calls)}
+        assert cpu["interrupts"]["low"] == len(truth.interrupts)
+        assert cpu["entries"]["low"] == truth.entries
+        more += cpu["interrupts"]["high"] - len(truth.interrupts)
+    patched = sum(
+        call.function == "do_sync_core" for truth in timeline.truth.values() for call in truth.calls
+    )
+    assert mainline["more_calls"]["low"] == 0
+    assert more <= mainline["more_calls"]["high"] <= patched * (len(timeline.truth) - 1)
+
+
 @pytest.mark.parametrize("option", sorted(set(LAYOUTS) - {"perf"}))  # whose lines here know no task
 def test_every_layout_of_the_tools_says_the_same_of_a_timeline(tmp_path: Path, option: str) -> None:
     timeline = Timeline(99)
