@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import dat_files
 import pytest
 from test_trace_kinds import LAYOUTS, laid_out
 from timelines import FUNCTIONS, Timeline, Truth
@@ -161,3 +165,34 @@ def test_every_layout_of_the_tools_says_the_same_of_a_timeline(tmp_path: Path, o
     for want, got in zip(*said, strict=True):
         for key in want:
             assert got[key] == want[key], key
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_trace_dat_says_what_the_text_says(tmp_path: Path, seed: int) -> None:
+    text = Timeline(seed).text()
+    (tmp_path / "trace.txt").write_text(text)
+    paths = (tmp_path / "trace.txt", dat_files.write(tmp_path / "trace.dat", text, seed))
+    want, got = (tc.read_trace(path, isolated="2,3,5").figures["report"] for path in paths)
+
+    assert got["events"] == want["events"] == len(text.splitlines())
+    assert (got["seconds"], got["backwards"], got["cpus_seen"]) == (want["seconds"], 0, want["cpus_seen"])
+    for cpu, same in zip(got["isolated"], want["isolated"], strict=True):
+        first = same["lines"], cpu.pop("lines")
+        heads = {b - a for cause, at in first[0].items() for a, b in zip(at, first[1][cause], strict=True)}
+        assert heads == {3}  # lines in front of the events
+        assert cpu == {key: value for key, value in same.items() if key != "lines"}
+
+
+@pytest.mark.skipif(shutil.which("trace-cmd") is None, reason="trace-cmd is not installed")
+@pytest.mark.parametrize("seed", range(3))
+def test_trace_cmd_prints_the_trace_dat_as_the_text(tmp_path: Path, seed: int) -> None:
+    text = Timeline(seed).text()
+    path = dat_files.write(tmp_path / "trace.dat", text, seed)
+    report = subprocess.run(["trace-cmd", "report", path], capture_output=True, text=True, check=True).stdout
+
+    def plain(lines: str) -> list[str]:
+        without_flags = re.sub(r"(\[\d{3}\]) \S{5} ", r"\1 ", lines)
+        said = re.sub(r" (csd|hrtimer|callsite)=\S+", "", without_flags)  # addresses, printed in other ways
+        return [" ".join(line.split()) for line in said.splitlines() if not line.startswith("cpus=")]
+
+    assert plain(report) == plain(text)

@@ -34,7 +34,7 @@ THREADS = {
     "backup": "other_task",
 }
 HRTIMERS = {"tick_nohz_handler": "scheduler_tick", "hrtick": "hrtick", "hrtimer_wakeup": "hrtimer"}
-SOFTIRQS = ("TIMER", "RCU", "SCHED", "NET_RX")
+SOFTIRQS = {"TIMER": 1, "NET_RX": 3, "SCHED": 7, "RCU": 9}
 
 
 @dataclass
@@ -169,12 +169,13 @@ class Timeline:
 
     def _soft(self, truth: Truth, cpu: int, task: str, at: int) -> int:
         """A soft interrupt, in which other interrupts may come."""
-        action = self.draw.choice(SOFTIRQS)
-        self._say(at, cpu, task, f"softirq_entry: vec=1 [action={action}]", "..s..")
+        action = self.draw.choice(list(SOFTIRQS))
+        said = f"vec={SOFTIRQS[action]} [action={action}]"
+        self._say(at, cpu, task, f"softirq_entry: {said}", "..s..")
         now = at + self.draw.randrange(2, 30)
         for _ in range(self.draw.randrange(3)):
             now = self._interrupt(truth, cpu, task, now, first=False) + self.draw.randrange(2, 30)
-        self._say(now, cpu, task, f"softirq_exit: vec=1 [action={action}]", "..s..")
+        self._say(now, cpu, task, f"softirq_exit: {said}", "..s..")
         truth.take("softirq", at, now - at, True, by=action)
         return now
 
@@ -183,7 +184,7 @@ class Timeline:
         self._say(
             at,
             cpu,
-            prev,
+            "<idle>-0" if i == "0" else prev,
             f"sched_switch: prev_comm={a} prev_pid={i} prev_prio=120 prev_state={state} ==> "
             f"next_comm={b} next_pid={j} next_prio=120",
             "d....",
@@ -196,7 +197,7 @@ class Timeline:
             choices = [c for c in THREADS if f"{c.format(cpu=cpu)}-" not in before]
             name = self.draw.choice(choices)
             comm = name.format(cpu=cpu)
-            intruder = f"{comm}-{1000 + 100 * cpu + len(name)}"
+            intruder = f"{comm}-{1000 + 100 * cpu + list(THREADS).index(name)}"
             self._switch(cpu, now, before, state, intruder)
             begun, now = now, now + self.draw.randrange(5, 4000)
             for _ in range(self.draw.randrange(2)):
