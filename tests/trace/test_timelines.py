@@ -13,7 +13,7 @@ from typing import Any
 import dat_files
 import pytest
 from test_trace_kinds import LAYOUTS, laid_out
-from timelines import FUNCTIONS, Timeline, Truth
+from timelines import FUNCTIONS, HRTIMERS, Timeline, Truth
 
 import tlbcore as tc
 
@@ -196,3 +196,51 @@ def test_trace_cmd_prints_the_trace_dat_as_the_text(tmp_path: Path, seed: int) -
         return [" ".join(line.split()) for line in said.splitlines() if not line.startswith("cpus=")]
 
     assert plain(report) == plain(text)
+
+
+def as_lttng(line: str) -> str:
+    """The line as babeltrace prints what LTTng records of it: functions are addresses there, and left out."""
+    match = dat_files.LINE.fullmatch(line)
+    assert match
+    comm, pid, cpu, _, seconds, us, name, body = match.groups()
+    if name.startswith(("csd", "hrtimer", "user", "sched_wakeup")):
+        return ""
+    said = dict(re.findall(r"(\w+)=(\S+)", body))
+    if name == "sched_switch":
+        fields = (
+            f'prev_comm = "{said["prev_comm"]}", prev_tid = {said["prev_pid"]}, prev_prio = 20, '
+            f"prev_state = {dat_files.STATES[said['prev_state']]}, "
+            f'next_comm = "{said["next_comm"]}", next_tid = {said["next_pid"]}, next_prio = 20'
+        )
+    elif name.startswith("softirq"):
+        name, fields = f"irq_{name}", f"vec = {said['vec']}"
+    else:
+        name, fields = f"x86_irq_vectors_{name}", f"vector = {said['vector']}"
+    clock = int(seconds)
+    stamp = f"{clock // 3600:02}:{clock // 60 % 60:02}:{clock % 60:02}.{us}000"
+    context = f'{{ tid = {pid}, procname = "{comm}" }}'
+    return f"[{stamp}] (+0.000000370) host {name}: {{ cpu_id = {int(cpu)} }}, {context}, {{ {fields} }}\n"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_lttng_tells_the_same_but_for_names_of_functions(tmp_path: Path, seed: int) -> None:
+    timeline = Timeline(seed)
+    path = tmp_path / "lttng.txt"
+    path.write_text("".join(map(as_lttng, timeline.text().splitlines())))
+    nameless = {
+        **dict.fromkeys(FUNCTIONS.values(), "call_unknown"),
+        **dict.fromkeys(HRTIMERS.values(), "timer"),
+    }
+
+    for cpu in tc.read_trace(path, isolated="2,3,5").figures["report"]["isolated"]:
+        truth = timeline.truth[cpu["cpu"]]
+        assert cpu["interrupts_by_vector"] == truth.vectors
+        assert cpu["interrupts_idle"] == truth.idle
+        counted, taken = Counter(), Counter()
+        for cause, n in truth.counted.items():
+            counted[nameless.get(cause, cause)] += n
+            taken[nameless.get(cause, cause)] += truth.taken[cause]
+        rows = {row["cause"]: row for row in cpu["interference"]}
+        assert {cause: row["n"] for cause, row in rows.items()} == counted
+        assert {cause: us(row["total_ms"] / 1e3) for cause, row in rows.items()} == taken
+        assert {one["name"]: one["n"] for one in rows["softirq"]["by"]} == truth.by["softirq"]
