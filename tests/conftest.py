@@ -8,7 +8,7 @@ import signal
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.skips"]
+pytest_plugins = ["tests.skips", "tests.passed"]
 
 # A shell that starts the suite in the background has Ctrl-C ignored; the tests of Ctrl-C want it as usual.
 signal.signal(signal.SIGINT, signal.default_int_handler)

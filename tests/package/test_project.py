@@ -275,6 +275,44 @@ def test_a_run_with_an_unlisted_skip_fails_and_names_it(tmp_path: Path):
     assert "1 odd reason" in taken.stdout
 
 
+def test_what_passed_is_written_down_and_not_asked_again(tmp_path: Path):
+    (tmp_path / "test_it.py").write_text(
+        "import os, pytest\n"
+        "@pytest.fixture\n"
+        "def ends_badly():\n"
+        "    yield\n"
+        "    assert 'GOOD' in os.environ\n"
+        "def test_passes(): pass\n"
+        "def test_fails(): assert 'GOOD' in os.environ\n"
+        "def test_is_skipped(): pytest.skip('so')\n"
+        "def test_ends_badly(ends_badly): pass\n"
+        "@pytest.mark.xfail(strict=False)\n"
+        "def test_is_expected_to_fail(): pass\n"
+    )
+    passed = tmp_path / "passed"
+
+    def run(*more: str, workers: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        command = (
+            f"{sys.executable} -m pytest -q -p tests.passed -p no:cacheprovider -c /dev/null -n {workers}"
+        )
+        kept = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+        return subprocess.run(
+            [*command.split(), f"--rootdir={tmp_path}", str(tmp_path / "test_it.py"), *more],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            env={**kept, **env},
+        )
+
+    assert run("--passed-to", str(passed), workers=2).returncode == 1
+    assert [name.rpartition("::")[2] for name in passed.read_text().splitlines()] == ["test_passes"]
+    again = run("--passed-before", str(passed), GOOD="1")
+    assert again.returncode == 0
+    assert "2 passed, 1 skipped" in again.stdout
+    assert "1 tests are named as passed before" in again.stdout
+
+
 def test_an_argued_survivor_is_a_mutant_of_a_line_that_is_there():
     argued = tomllib.loads((ROOT / "tests" / "data" / "survivors.toml").read_text())
     assert argued
