@@ -338,6 +338,9 @@ impl<'a> Assembler<'a> {
                 let var = self.code.vars.len();
                 if let (Holds::Count(_), of) = (v.holds, &v.of) {
                     counted.push((var, of.as_ref(), v, i));
+                    if counted.iter().filter(|(_, of, ..)| of.is_none()).count() > counts::MOST {
+                        return Err(fail(v.at, format!("a text has at most {} counts", counts::MOST)));
+                    }
                 }
                 if var == 64 {
                     return Err(fail(v.at, "more than 64 variables".into()));

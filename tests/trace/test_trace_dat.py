@@ -106,3 +106,12 @@ def test_a_field_beyond_64_kib_is_refused(tmp_path: Path):
     assert "local_timer_entry: vector=236\n" in lines(of(8, 65_536))
     for place in ((65_537,), (8, 65_537)):
         fails("an event format has a field that is not known", "explain", str(of(*place)))
+
+
+@pytest.mark.parametrize(
+    ("printed", "shown"), [('"vector=%d\\nmore"', "vector=236 more"), ('"vector=%d\\n"', "vector=236")]
+)
+def test_an_event_that_prints_several_lines_is_one(tmp_path: Path, printed: str, shown: str):
+    path = dat(tmp_path / "trace.dat", timer(f"{printed}, REC->vector"), 236)
+
+    assert f"1.000001000: local_timer_entry: {shown}\n" in lines(path)

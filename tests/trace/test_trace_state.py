@@ -131,3 +131,87 @@ def test_sums_give_way_to_events_of_any_kind_even_one_of_each(tmp_path: Path):
     beside, _ = explained(tmp_path, table + noise + irq(81.1, "local_timer", 5))
 
     assert (alone["interrupts"], beside["interrupts"]) == (1007, 1)
+
+
+def test_the_place_of_a_call_names_it_only_where_its_function_does_not(tmp_path: Path):
+    """Queued from where the clock is set; a membarrier stays one, a function nobody knows takes the place's name."""
+
+    def causes(func: str) -> list[str]:
+        queued = f"csd_queue_cpu: cpu=2 callsite=clock_was_set+0x1/0x2 func={func} csd=aa"
+        path = tmp_path / "trace.txt"
+        path.write_text(
+            line(1.0, queued, cpu=0, task="x-9")
+            + line(1.00001, "call_function_entry: vector=251")
+            + line(1.00002, RUN.format("entry", func, "aa"))
+            + line(1.00003, "call_function_exit: vector=251")
+        )
+        return tc.read_trace(path, isolated="2").calls["cause"].tolist()
+
+    assert causes("ipi_mb") == ["membarrier"]
+    assert causes("some_driver_call") == ["clock_set"]
+
+
+def test_calls_in_front_of_the_marker_are_not_counted(tmp_path: Path):
+    def call(at: float, func: str) -> str:
+        return (
+            line(at, QUEUE.format("aa").replace("ipi_mb", func), cpu=0, task="x-9")
+            + line(at + 1e-5, "call_function_entry: vector=251")
+            + line(at + 2e-5, RUN.format("entry", func, "aa"))
+            + line(at + 3e-5, RUN.format("exit", func, "aa"))
+            + line(at + 4e-5, "call_function_exit: vector=251")
+        )
+
+    mark = line(2.0, "tracing_mark_write: BEGIN", cpu=0, task="sh-3")
+    path = tmp_path / "trace.txt"
+    path.write_text(call(1.0, "ipi_mb") + mark + call(3.0, "do_sync_core"))
+    (cpu,) = tc.read_trace(path, isolated="2", between=("BEGIN", "")).figures["report"]["isolated"]
+
+    assert cpu["calls_by_function"] == {"do_sync_core": 1}
+
+
+def test_an_entry_into_the_kernel_inside_an_interrupt_does_not_end_it(tmp_path: Path):
+    text = line(0.5, "user_enter: ", flags=".....") + line(1.0, "local_timer_entry: vector=236")
+    text += line(1.000002, "user_exit: ") + line(1.00001, "local_timer_exit: vector=236")
+    cpu, _ = explained(tmp_path, text)
+
+    assert rows(cpu)["timer"]["max_us"] == 10
+
+
+def test_of_two_quiet_times_as_long_the_first_is_named(tmp_path: Path):
+    cpu, _ = explained(tmp_path, "".join(irq(at, "local_timer", 10) for at in (1.0, 2.0, 3.0)))
+
+    assert cpu["gaps"]["longest_from_s"] == pytest.approx(1.00001)
+
+
+def test_notes_say_who_is_isolated_for_raw_lines_too(tmp_path: Path):
+    path = tmp_path / "trace.txt"
+    path.write_text(
+        "# tlbcore isolated | 2\n" + irq(1.0, "local_timer", 3, cpu=1) + irq(2.0, "local_timer", 3)
+    )
+    shown = tlbcore("explain", str(path), "--lines", "timer").stdout
+
+    assert [place.count("[002]") for place in shown.splitlines()] == [1]
+
+
+def test_a_comment_of_perf_is_no_event_though_it_reads_like_one(tmp_path: Path):
+    path = tmp_path / "perf.txt"
+    event = "app     7 [002]     {}: irq_vectors:local_timer_{}: vector=236\n"
+    path.write_text(
+        "# " + event.format("0.500000", "entry")
+        + "".join("    " + event.format(at, edge) for at, edge in (("1.000000", "entry"), ("1.000004", "exit")))
+    )  # fmt: skip
+    (cpu,) = tc.read_trace(path, isolated="2").figures["report"]["isolated"]
+
+    assert (cpu["interrupts"], cpu["events"]) == (1, 2)
+
+
+def test_quotes_in_the_name_of_an_lttng_task(tmp_path: Path):
+    path = tmp_path / "lttng.txt"
+    stamp = "[00:00:0{}.000000000] (+0.000001000) node-7 x86_irq_vectors_local_timer_{}: "
+    tail = '{{ cpu_id = 2 }}, {{ tid = 7, procname = "a\\"}} b" }}, {{ vector = 236 }}\n'
+    path.write_text("".join(stamp.format(n, edge) + tail.format() for n, edge in ((1, "entry"), (2, "exit"))))
+    trace = tc.read_trace(path, isolated="2")
+    (cpu,) = trace.figures["report"]["isolated"]
+
+    assert trace.figures["broken_lines"] == 0
+    assert rows(cpu)["timer"]["max_us"] == 1e6

@@ -56,14 +56,6 @@ pub(super) fn only_order_matters(code: &Code) -> Result2<()> {
     if counts.sources.is_empty() {
         return Ok(());
     }
-    if counts.sources.len() > MOST {
-        let at = code.at.first().copied().unwrap_or_default();
-        return Err(error(
-            code,
-            at,
-            format!("a text has at most {MOST} counts: this has {}", counts.sources.len()),
-        ));
-    }
     for program in &code.programs {
         for (pc, kinds) in (program.start..program.end).zip(counts.flow(program)) {
             let Some(kinds) = kinds else { continue };
