@@ -229,3 +229,22 @@ def test_what_rsp_holds_is_asked_where_an_instruction_is_run_that_decides() -> N
     )
     for program, said in (("exception", "verified"), ("interrupt", "violated: unusable_stack")):
         assert tc.litmus(text.format(program)).found == explore_litmus(text.format(program)).found == said
+
+
+@pytest.mark.parametrize(("cpus", "lane"), [(2, 21), (3, 15), (4, 12), (5, 9)])
+def test_lanes_share_what_the_column_of_changes_leaves(cpus: int, lane: int) -> None:
+    """72 columns: 4 of numbers, then a lane of each CPU with a space in front, then 24, 20 or 16 of what changed."""
+    text = str(tc.check("coalesce-v7", cpus=cpus).counterexample)
+    head = text.splitlines()[0]
+    starts = [head.index(f"cpu {n}") for n in range(cpus)] + [head.index("changed")]
+
+    assert starts == [4 + n * (lane + 1) for n in range(cpus + 1)]
+    assert max(map(len, text.splitlines())) <= 72
+
+
+def test_mainline_leaves_nobody_out_and_deferral_does() -> None:
+    left_out = {
+        name: tc.check(name).witnesses["a flush left a CPU out"] for name in ("ipi", "coalesce-v7-fixed")
+    }
+
+    assert left_out == {"ipi": False, "coalesce-v7-fixed": True}

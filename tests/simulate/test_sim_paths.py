@@ -136,3 +136,22 @@ def test_nmis_take_their_three_entries_and_only_two_of_them_switch_cr3():
 def test_paths_that_cannot_be_are_refused(make, rule):
     with pytest.raises(tc.SimError, match=rule):
         make()
+
+
+@pytest.mark.parametrize("kept", [1, 7, 100_000])
+def test_a_timeline_keeps_the_last_events_of_each_cpu_and_counts_the_others(kept: int):
+    nmis = scenarios.nmis("isolated", rate_hz=2_000, body_us=1.0)
+    load = tc.Scenario(
+        name="nmis", duration_s=0.05, cpus=3, isolated=(1, 2), actors=(scenarios.spin((0,)), nmis)
+    )
+    whole = tc.simulate(load, machine=MACHINE, timeline=1_000_000)
+    assert whole.timeline_dropped == 0
+    run = tc.simulate(load, machine=MACHINE, timeline=kept)
+
+    left = 0
+    for cpu in range(3):
+        all_of_it = whole.timeline["time_ps"][whole.timeline["cpu"] == cpu].tolist()
+        assert run.timeline["time_ps"][run.timeline["cpu"] == cpu].tolist() == all_of_it[-kept:]
+        left += max(len(all_of_it) - kept, 0)
+    assert run.timeline_dropped == left
+    assert (left > 100) == (kept < 10)

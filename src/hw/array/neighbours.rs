@@ -258,12 +258,32 @@ fn run_in<N: Near, F: Far>(
 #[cfg(test)]
 mod tests {
     use super::super::splitmix64;
-    use crate::hw::{Kind, Mmu, PageSize, Pcid, Preset, Vpn};
+    use crate::hw::geometry::Index;
+    use crate::hw::{Geometry, Kind, Mmu, PageSize, Pcid, Preset, Vpn};
+    use std::sync::Arc;
+
+    /// A machine whose pages fold into their set in every array, and whose first level has so many ways.
+    fn other(name: &str, ways: u32) -> Arc<Preset> {
+        let mut preset = Preset::clone(&Preset::builtin(name).unwrap());
+        let shape = Arc::clone(&preset.geometry);
+        let mut levels = shape.levels().to_vec();
+        for array in levels.iter_mut().flat_map(|level| &mut level.structures).filter(|array| array.sets > 1)
+        {
+            array.index = Index::Xor;
+        }
+        levels[0].structures.iter_mut().filter(|array| array.sets > 1).for_each(|array| array.ways = ways);
+        let folded = Geometry::new(shape.name(), levels, shape.psc(), shape.table_levels());
+        preset.geometry = Arc::new(folded.unwrap());
+        Arc::new(preset)
+    }
 
     #[test]
     fn a_run_leaves_what_its_accesses_one_by_one_leave() {
-        for name in ["broadwell-ep-e5-2699v4", "skylake-sp", "ice-lake-sp", "zen4-epyc"] {
-            let preset = Preset::builtin(name).unwrap();
+        let builtin = ["broadwell-ep-e5-2699v4", "skylake-sp", "ice-lake-sp", "zen4-epyc"];
+        let mut machines: Vec<_> = builtin.map(|name| (name, Preset::builtin(name).unwrap())).into();
+        machines.extend([4, 8].map(|ways| ("skylake-sp, folded", other("skylake-sp", ways))));
+        machines.push(("zen4-epyc, folded", other("zen4-epyc", 8)));
+        for (name, preset) in machines {
             let (mut runs, mut single) = (Mmu::new(&preset), Mmu::new(&preset));
             let (mut answered, mut walked) = (0, 0);
             for turn in 0..20_000 {

@@ -3,7 +3,9 @@
 //! operation are compared as a whole, so a cell also fails if the operation removes more.
 
 use super::*;
+use crate::hw::Geometry;
 use crate::hw::broadcast::{Broadcast, Invlpgb, Rar};
+use crate::hw::geometry::Psc;
 use crate::hw::table::Rights;
 
 const HERE: Pcid = Pcid(1);
@@ -607,4 +609,37 @@ fn with_table_lines_a_first_walk_reads_memory_and_a_second_the_l2() {
     let costs = mmu.costs();
     assert_eq!(cold, costs.walk_setup.cycles + 4 * costs.mem_dram.cycles);
     assert_eq!(warm, costs.walk_cycles(4));
+}
+
+/// Marks are of whole entries that lie in a range, in part or in full, and of no neighbour: at either end.
+#[test]
+fn a_range_marks_the_structures_over_it_and_not_those_beside_it() {
+    let marked = |first: u64, pages: u64| {
+        let mut mmu = Mmu::new(&preset());
+        for page in [0x400, 0x600, 0x800] {
+            mmu.access_page(Vpn(page), Kind::Load, PageSize::K4, false);
+        }
+        let marks = mmu.tlb_mut().mark_psc_stale(0, Vpn(first), pages, None);
+        let stale = mmu.tlb().psc_entries().into_iter().filter(|&(level, .., stale)| level == 0 && stale);
+        let mut pages: Vec<u64> = stale.map(|(_, first, ..)| first.0).collect();
+        pages.sort_unstable();
+        assert_eq!(marks, pages.len());
+        pages
+    };
+    assert_eq!(marked(0x600, 0x200), [0x600]);
+    assert_eq!(marked(0x5ff, 1), [0x400]);
+    assert_eq!(marked(0x5ff, 2), [0x400, 0x600]);
+    assert_eq!(marked(0x7ff, 1), [0x600]);
+    assert_eq!(marked(0x7ff, 2), [0x600, 0x800]);
+    assert_eq!(marked(0x400, 0x401), [0x400, 0x600, 0x800]);
+}
+
+#[test]
+fn a_paging_structure_cache_has_up_to_4096_entries() {
+    let of = |pde: u32| {
+        let shape = preset().geometry;
+        Geometry::new("p", shape.levels().to_vec(), Psc { pde, ..shape.psc() }, 4)
+    };
+    assert_eq!(of(4096).unwrap().psc().pde, 4096);
+    assert!(of(4097).unwrap_err().to_string().contains("at most 4096 entries"));
 }
