@@ -97,36 +97,22 @@ pub fn ends<K: Key>(search: &Core<'_, K>, limit: usize, go_on: &mut dyn FnMut() 
     with_words!(search.m, W => ends_in::<K, W>(search, limit, go_on))
 }
 
-/// [`Core::happening`], from the model.
-fn happening<K: Key, const W: usize>(search: &Core<'_, K>, key: K, to: &mut Vec<K>) -> bool {
-    let mut s = [0; W];
-    search.parts.decode(key, &mut s);
-    let e = search.m.each_successor(&s, &mut |mv, next| {
-        if let Ok(next) = next
-            && search.m.happens(mv)
-            && let Some(key) = search.parts.find(&next[..search.m.layout.words])
-        {
-            to.push(search.parts.canonical(key));
-        }
-        true
-    });
-    e.busy
-}
-
 fn ends_in<K: Key, const W: usize>(
     search: &Core<'_, K>,
     limit: usize,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Ends {
     let n = search.visited.count();
-    let fixed = Numbers::<K>::bytes(n) + n * (size_of::<bool>() + size_of::<usize>());
-    if fixed > limit || room(2 * fixed).is_err() {
+    let fixed = Numbers::<K>::bytes(n) + n * (size_of::<K>() + size_of::<bool>() + size_of::<usize>());
+    if n > u32::MAX as usize || fixed > limit || room(2 * fixed).is_err() {
         return Ends::Memory;
     }
-    let Some(number) = search.visited.numbers(go_on) else { return Ends::Stopped };
+    let Some(order) = search.order::<W>(go_on) else { return Ends::Stopped };
+    let Some(number) = Numbers::new(&order, go_on) else { return Ends::Stopped };
     let mut ends = Vec::with_capacity(n);
     let (mut to, mut next, mut upto) = (Vec::new(), Vec::new(), Vec::with_capacity(n));
-    for (i, key) in search.visited.from(0).enumerate() {
+    let mut all = Vec::new();
+    for (i, &key) in order.iter().enumerate() {
         if i.is_multiple_of(SLICE) {
             number.of_all(&to, &mut next);
             to.clear();
@@ -138,11 +124,12 @@ fn ends_in<K: Key, const W: usize>(
                 return Ends::Stopped;
             }
         }
-        let before = to.len();
-        let busy = search.happening(key, |k| to.push(k)).unwrap_or_else(|| {
-            to.truncate(before);
-            happening::<K, W>(search, key, &mut to)
+        all.clear();
+        let busy = search.leads(key, |k, happens| all.push((k, happens))).unwrap_or_else(|| {
+            all.clear();
+            search.successors::<W>(key, &mut all)
         });
+        to.extend(all.iter().filter(|&&(_, happens)| happens).map(|&(k, _)| k));
         ends.push(!busy);
         upto.push(next.len() + to.len());
     }
@@ -237,10 +224,11 @@ mod tests {
             assert!(matches!(search.run(&mut |_| true), Pause::Done(End::Complete)), "{name}");
             let core = search.core();
             let mut kept = 0;
-            for key in core.visited.from(0) {
+            let order = with_words!(&model, W => core.order::<W>(&mut || true)).unwrap();
+            for &key in &order {
                 let (mut known, mut run) = (Vec::new(), Vec::new());
-                let busy = with_words!(&model, W => happening::<_, W>(&core, key, &mut run));
-                if let Some(b) = core.happening(key, |k| known.push(k)) {
+                let busy = with_words!(&model, W => core.successors::<W>(key, &mut run));
+                if let Some(b) = core.leads(key, |k, happens| known.push((k, happens))) {
                     kept += 1;
                     assert_eq!((b, known), (busy, run), "{name}");
                 }

@@ -12,18 +12,21 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 
-use super::answers::{Answers, Asked, Pair};
+use super::answers::Answers;
 use super::machine::{Model, Seen};
-use super::model::{Expansion, Move};
+use super::model::Move;
 use super::parts::{Full, Key, Parts};
-use super::visited::{Candidates, Piece, Recent, Shard, Visited};
+use super::visited::{Recent, Shard, Spread, Visited};
 use super::with_words;
 use crate::kernel::step::Violation;
 use crate::pool::{Crew, with_crew};
 use crate::room::room;
 
+mod chunk;
 mod runs;
 mod steps;
+
+use chunk::{Chunk, Stop, Task};
 
 /// How a search ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,108 +75,6 @@ const WIDE: usize = 1 << 15;
 const NEEDS: (usize, usize) = (8 << 20, 1 << 10);
 /// States of a block and answers to find out below which one thread takes a step alone.
 const WORTH: (usize, usize) = (2048, 256);
-
-/// An answer that must be found out.
-#[derive(Clone, Copy, Debug)]
-struct Task {
-    state: u32,
-    cpu: u8,
-    asked: Asked,
-    /// Parts to keep the answer under; 0 to keep it for this state alone.
-    parts: u8,
-    chunk: u8,
-}
-
-/// An answer in words.
-#[derive(Clone, Copy, Debug, Default)]
-struct Answer {
-    /// Successors in words.
-    count: u32,
-    e: Expansion,
-    broken: Option<(Move, Violation)>,
-}
-
-/// Answers to a task: about the step and the events if it asks for all.
-#[derive(Clone, Copy, Debug)]
-struct Found {
-    task: Task,
-    /// `None` where it was not asked, or nothing comes after a broken rule.
-    step: Option<Answer>,
-    events: Option<Answer>,
-}
-
-/// What ends a search at a state.
-#[derive(Clone, Copy, Debug)]
-enum Stop {
-    Buffer,
-    Broken(Move, Violation),
-    Shown(Violation),
-}
-
-/// A piece of a block. Threads write to their own at every candidate: no two may share a cache line.
-#[derive(Clone, Debug)]
-#[repr(align(128))]
-struct Chunk<K> {
-    from: usize,
-    to: usize,
-    /// By state and CPU.
-    answers: Vec<Pair>,
-    /// All were known at first, and the successors are written.
-    written: bool,
-    /// Those not known yet.
-    open: Vec<u32>,
-    tasks: Vec<Task>,
-    work: Vec<Task>,
-    found: Vec<Found>,
-    /// Successors of what was found, in words, and whether they come about by themselves.
-    words: Vec<u64>,
-    happens: Vec<bool>,
-    candidates: Candidates<K>,
-    transitions: u64,
-    seen: u32,
-    wrong_gs: Option<usize>,
-    /// What the scope observes of ends among its states.
-    ends: BTreeSet<Vec<u64>>,
-    stop: Option<(usize, Stop)>,
-    /// Those of the candidates that were new.
-    piece: Piece<K>,
-}
-
-impl<K: Key> Default for Chunk<K> {
-    fn default() -> Self {
-        Chunk {
-            from: 0,
-            to: 0,
-            answers: Vec::new(),
-            written: false,
-            open: Vec::new(),
-            tasks: Vec::new(),
-            work: Vec::new(),
-            found: Vec::new(),
-            words: Vec::new(),
-            happens: Vec::new(),
-            candidates: Candidates::default(),
-            transitions: 0,
-            seen: 0,
-            wrong_gs: None,
-            ends: BTreeSet::new(),
-            stop: None,
-            piece: Piece::default(),
-        }
-    }
-}
-
-impl<K: Key> Chunk<K> {
-    fn clear(&mut self, from: usize, to: usize) {
-        (self.from, self.to) = (from, to);
-        self.answers.clear();
-        self.open.clear();
-        self.tasks.clear();
-        self.candidates.clear();
-        (self.transitions, self.seen, self.wrong_gs, self.stop) = (0, 0, None, None);
-        self.ends.clear();
-    }
-}
 
 /// What the threads do to so many chunks; between these steps the leader alone works.
 #[derive(Clone, Copy, Debug)]
@@ -224,9 +125,9 @@ pub struct Search<'a, K> {
 }
 
 /// Pieces of a step for so many threads: several for each, so that one that is held up leaves some to the others,
-/// and enough that none takes long.
+/// and enough that none takes long. A power of two: so many shards can be made.
 fn pieces(threads: usize) -> usize {
-    (4 * threads).clamp(16, 128)
+    (4 * threads).next_power_of_two().clamp(16, 128)
 }
 
 /// Why a search paused.
@@ -253,6 +154,10 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().expect("no thread failed")
 }
 
+fn inner<T>(lock: RwLock<T>) -> T {
+    lock.into_inner().expect("no thread failed")
+}
+
 impl<'a, K: Key> Search<'a, K> {
     /// Start.
     pub fn new(m: &'a Model, limit_bytes: usize, symmetric: bool, threads: usize) -> Self {
@@ -272,39 +177,43 @@ impl<'a, K: Key> Search<'a, K> {
             first_wrong_gs: None,
             ends: BTreeSet::new(),
         };
-        Self::of(core, 1, threads)
+        let spread = Spread::new(core.parts.bits(), 1);
+        let mut shards = Shard::all(spread, 1);
+        shards[0].load(spread.mixed(core.visited.get(0)));
+        Self::of(core, shards, threads)
     }
 
-    /// A search whose set is cut into so many shards.
-    fn of(core: Core<'a, K>, shards: usize, threads: usize) -> Self {
-        let mut new = Search {
+    /// A search whose set is in these shards.
+    fn of(core: Core<'a, K>, shards: Vec<Shard<K>>, threads: usize) -> Self {
+        Search {
             chunks: (0..pieces(threads)).map(|_| RwLock::default()).collect(),
-            shards: Vec::new(),
-            recent: Vec::new(),
+            shards: shards.into_iter().map(RwLock::new).collect(),
+            recent: (0..threads).map(|_| RwLock::default()).collect(),
             taken: AtomicUsize::new(0),
             core: RwLock::new(core),
             threads,
-        };
-        new.cut(shards);
-        new
+        }
     }
 
     /// Cut the set into so many shards.
     fn cut(&mut self, shards: usize) {
-        self.shards =
-            read(&self.core).visited.cut(shards, self.threads).into_iter().map(RwLock::new).collect();
-        self.recent = (0..self.threads).map(|_| RwLock::new(Recent::default())).collect();
+        let spread = Spread::new(read(&self.core).parts.bits(), shards);
+        let old = self.shards.drain(..).map(inner).collect();
+        self.shards = Shard::translated(old, spread, |k| k).into_iter().map(RwLock::new).collect();
+        self.recent.iter().for_each(|r| write(r).clear());
     }
 
     /// The same search, as far as it is, with keys of another width.
-    pub fn with_keys<L: Key>(&self) -> Search<'a, L> {
-        let core = read(&self.core);
+    pub fn with_keys<L: Key>(self) -> Search<'a, L> {
+        let core = inner(self.core);
         let parts: Parts<L> = core.parts.with_keys();
-        let old = core.parts.fields();
+        let key = |k| parts.translate(core.parts.fields(), k);
+        let spread = Spread::new(parts.bits(), self.shards.len());
+        let shards = Shard::translated(self.shards.into_iter().map(inner).collect(), spread, key);
         let new = Core {
             m: core.m,
-            answers: core.answers.translated(|k| parts.translate(old, k)),
-            visited: core.visited.translated(|k| parts.translate(old, k)),
+            answers: core.answers.translated(key),
+            visited: core.visited.translated(key),
             parts,
             next: core.next,
             level_end: core.level_end,
@@ -312,9 +221,9 @@ impl<'a, K: Key> Search<'a, K> {
             limit: core.limit,
             asks: core.asks,
             first_wrong_gs: core.first_wrong_gs,
-            ends: core.ends.clone(),
+            ends: core.ends,
         };
-        Search::of(new, self.shards.len(), self.threads)
+        Search::of(new, shards, self.threads)
     }
 
     /// What was found.
@@ -344,7 +253,7 @@ impl<'a, K: Key> Search<'a, K> {
 
     /// Let another thread free the memory of a search that was stopped: gigabytes take longer than a user waits.
     pub fn abandon(self) {
-        let core = self.core.into_inner().expect("no thread failed");
+        let core = inner(self.core);
         let held = (core.visited, self.shards);
         // Without a thread they are freed here.
         drop(thread::Builder::new().spawn(move || drop(held)));
@@ -395,9 +304,7 @@ impl<'a, K: Key> Search<'a, K> {
                     core.level_end = count;
                     core.counts.depth += 1;
                 }
-                if (level || core.next.is_multiple_of(BLOCK))
-                    && (core.bytes() > core.limit || count > u32::MAX as usize / 2)
-                {
+                if (level || core.next.is_multiple_of(BLOCK)) && core.bytes() > core.limit {
                     return Some(Pause::Done(End::Cut(Cut::Memory)));
                 }
                 let to = core.level_end.min((core.next / BLOCK + 1) * BLOCK);
@@ -408,24 +315,19 @@ impl<'a, K: Key> Search<'a, K> {
             };
             match self.block(team, to) {
                 Ok(Some(end)) => return Some(Pause::Done(end)),
-                Ok(None) => write(&self.core).next = to,
+                Ok(None) => {
+                    let mut core = write(&self.core);
+                    core.next = to;
+                    core.visited.forget_before(to);
+                }
                 // Nothing of the block is inserted yet.
                 Err(Full) => {
                     let mut core = write(&self.core);
                     if room(core.bytes()).is_err() {
                         return Some(Pause::Done(End::Cut(Cut::Memory)));
                     }
-                    if !core.reshape() {
+                    if !core.reshape(&self.shards) {
                         return Some(Pause::Narrow);
-                    }
-                    // One after the other: the old ones are freed on the way.
-                    for (i, shard) in self.shards.iter().enumerate() {
-                        *write(shard) = Shard::empty((i, self.shards.len()), self.threads);
-                    }
-                    for (shard, new) in
-                        self.shards.iter().zip(core.visited.cut(self.shards.len(), self.threads))
-                    {
-                        *write(shard) = new;
                     }
                     if self.starved() {
                         return Some(Pause::Done(End::Cut(Cut::Memory)));
@@ -460,9 +362,9 @@ impl<'a, K: Key> Search<'a, K> {
         let core = &*read(&self.core);
         let recent = &mut *write(&self.recent[i]);
         let chunk = |i: usize| write(&self.chunks[i]);
-        let shards = self.shards.len();
+        let spread = Spread::new(core.parts.bits(), self.shards.len());
         match job {
-            Job::Expand(n) => self.take(n, |i| core.expand(i as u8, &mut chunk(i), recent, shards)),
+            Job::Expand(n) => self.take(n, |i| core.expand(i as u8, &mut chunk(i), recent, spread)),
             Job::FindOut(n) => {
                 self.take(n, |i| with_words!(core.m, W => core.find_out::<W>(&mut chunk(i))));
             }
@@ -472,11 +374,11 @@ impl<'a, K: Key> Search<'a, K> {
                 self.take(n, |i| {
                     let c = &mut *chunk(i);
                     if !c.written {
-                        core.write(c, recent, shards);
+                        core.write(c, recent, spread);
                     }
                 });
             }
-            Job::Insert(n) => self.take(shards, |i| {
+            Job::Insert(n) => self.take(self.shards.len(), |i| {
                 let mut shard = write(&self.shards[i]);
                 for (chunk, c) in self.chunks[..n].iter().enumerate() {
                     shard.insert(chunk, &read(c).candidates);
@@ -505,7 +407,7 @@ impl<'a, K: Key> Search<'a, K> {
 
     /// Was there no memory for a shard to grow?
     fn starved(&self) -> bool {
-        self.shards.iter().any(|shard| read(shard).starved)
+        self.shards.iter().any(|shard| read(shard).is_starved())
     }
 
     /// Expand the states from `next` to `to`.
@@ -539,7 +441,7 @@ impl<'a, K: Key> Search<'a, K> {
         let Core { visited, counts, first_wrong_gs, ends, .. } = &mut *core;
         for c in &chunks[..last] {
             let mut c = write(c);
-            visited.append(take(&mut c.piece));
+            visited.append(take(&mut c.piece), c.from);
             counts.transitions += c.transitions;
             counts.seen |= c.seen;
             *first_wrong_gs = first_wrong_gs.or(c.wrong_gs);
@@ -556,10 +458,10 @@ impl<'a, K: Key> Search<'a, K> {
             let mut tasks: Vec<Task> = Vec::new();
             {
                 let mut core = write(&self.core);
-                let Core { answers, parts, visited, .. } = &mut *core;
+                let Core { answers, parts, visited, next, .. } = &mut *core;
                 for c in &self.chunks[..pieces] {
                     for task in write(c).tasks.drain(..) {
-                        let masked = visited.get(task.state as usize) & parts.mask(task.parts);
+                        let masked = visited.get(*next + task.state as usize) & parts.mask(task.parts);
                         if task.parts == 0 || answers.claim(usize::from(task.cpu), task.asked, masked) {
                             tasks.push(task);
                         }

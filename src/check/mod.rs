@@ -347,7 +347,6 @@ fn explore(
         Pause::Narrow if room(3 * narrow.bytes()).is_err() => ended(narrow, End::Cut(Cut::Memory), 0, go_on),
         Pause::Narrow => {
             let mut wide: Search<'_, u128> = narrow.with_keys();
-            drop(narrow);
             match wide.run(go_on) {
                 Pause::Done(end) => ended(wide, end, question.memory, go_on),
                 Pause::Narrow => ended(wide, End::Cut(Cut::Memory), 0, go_on),

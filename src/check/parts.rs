@@ -5,7 +5,7 @@
 //! where the words are 8 per CPU and 8 shared, and the next state is a key with two fields exchanged.
 
 use std::cmp::Ordering;
-use std::ops::{BitAnd, BitOr, Not};
+use std::ops::{BitAnd, BitOr, Not, Shl, Shr};
 
 use super::layout::width;
 use super::machine::Model;
@@ -14,7 +14,7 @@ use super::reduce::{Class, Symmetry};
 /// A word that holds the numbers of all parts.
 pub trait Key:
     Copy
-    + Eq
+    + Ord
     + Into<u128>
     + Default
     + Send
@@ -23,6 +23,8 @@ pub trait Key:
     + BitAnd<Output = Self>
     + BitOr<Output = Self>
     + Not<Output = Self>
+    + Shl<u32, Output = Self>
+    + Shr<u32, Output = Self>
 {
     /// Bits.
     const BITS: u32;
@@ -32,6 +34,24 @@ pub trait Key:
     fn part(self, field: Field) -> u32;
     /// Its bits mixed; the high ones best.
     fn hash(self) -> u64;
+    /// As many of its bits mixed, so that it can be undone.
+    #[must_use]
+    fn mix(self, bits: u32) -> Self;
+    /// What was mixed.
+    #[must_use]
+    fn unmix(self, bits: u32) -> Self;
+    /// The low bits.
+    fn low(self) -> u64;
+    /// A number.
+    fn of(v: u128) -> Self;
+    /// So many ones.
+    fn ones(bits: u32) -> Self;
+    /// One more.
+    #[must_use]
+    fn next(self) -> Self;
+    /// One less.
+    #[must_use]
+    fn before(self) -> Self;
 }
 
 #[inline]
@@ -40,7 +60,68 @@ fn fold(a: u64, b: u64) -> u64 {
     x as u64 ^ (x >> 64) as u64
 }
 
+/// What an odd number is multiplied with to make 1.
+const fn inverse(odd: u128) -> u128 {
+    let mut x = odd; // right in three bits, then in twice as many each time
+    let mut bits = 3;
+    while bits < u128::BITS {
+        x = x.wrapping_mul(2_u128.wrapping_sub(odd.wrapping_mul(x)));
+        bits *= 2;
+    }
+    x
+}
+
+/// Mixing and numbers of one width. A multiplication by an odd number carries bits up and a shift by half of them brings
+/// them down; both can be undone.
+macro_rules! mixing {
+    ($int:ty, $first:literal, $second:literal) => {
+        #[inline]
+        fn mix(self, bits: u32) -> Self {
+            let (half, ones) = (bits.div_ceil(2), <Self as Key>::ones(bits));
+            let x = (self ^ self >> half).wrapping_mul($first) & ones;
+            let x = (x ^ x >> half).wrapping_mul($second) & ones;
+            x ^ x >> half
+        }
+
+        #[inline]
+        fn unmix(self, bits: u32) -> Self {
+            const INVERSE: ($int, $int) = (inverse($first) as $int, inverse($second) as $int);
+            let (half, ones) = (bits.div_ceil(2), <Self as Key>::ones(bits));
+            let x = (self ^ self >> half).wrapping_mul(INVERSE.1) & ones;
+            let x = (x ^ x >> half).wrapping_mul(INVERSE.0) & ones;
+            x ^ x >> half
+        }
+
+        #[inline]
+        fn low(self) -> u64 {
+            self as u64
+        }
+
+        #[inline]
+        fn of(v: u128) -> Self {
+            v as $int
+        }
+
+        #[inline]
+        fn ones(bits: u32) -> Self {
+            if bits == 0 { 0 } else { <$int>::MAX >> (<$int>::BITS - bits) }
+        }
+
+        #[inline]
+        fn next(self) -> Self {
+            self.wrapping_add(1)
+        }
+
+        #[inline]
+        fn before(self) -> Self {
+            self.wrapping_sub(1)
+        }
+    };
+}
+
 impl Key for u64 {
+    mixing!(u64, 0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53);
+
     const BITS: u32 = 64;
 
     #[inline]
@@ -60,6 +141,8 @@ impl Key for u64 {
 }
 
 impl Key for u128 {
+    mixing!(u128, 0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645, 0xda94_2042_e4dd_58b5_c4ce_b9fe_1a85_ec53);
+
     const BITS: u32 = 128;
 
     #[inline]
@@ -78,6 +161,9 @@ impl Key for u128 {
         fold(low ^ (self >> 64) as u64, 0x8ebc_6af0_9c88_c6e3)
     }
 }
+
+/// Bits of a key that are in use as long as they are enough: what a large table holds of each then takes five bytes.
+const USED: u32 = 60;
 
 /// Where a part's number is in a key.
 #[derive(Clone, Copy, Debug, Default)]
@@ -235,8 +321,9 @@ impl<K: Key> Parts<K> {
     pub fn reshape(&mut self) -> bool {
         let need: Vec<u32> =
             self.pool_of.iter().map(|&p| width(u64::from(self.pools[p].len()) * 5 / 4 + 1)).collect();
-        let Some(spare) = K::BITS.checked_sub(need.iter().sum()) else { return false };
-        let n = need.len() as u32;
+        let (n, least) = (need.len() as u32, need.iter().sum());
+        // Of bits that are not in use the set holds none: two for each part are left to grow.
+        let Some(spare) = K::BITS.min(USED.max(least + 2 * n)).checked_sub(least) else { return false };
         let mut shift = 0;
         self.fields = need
             .iter()
@@ -255,6 +342,11 @@ impl<K: Key> Parts<K> {
             })
             .collect();
         true
+    }
+
+    /// Bits of a key that are in use.
+    pub fn bits(&self) -> u32 {
+        self.fields.iter().map(|f| f.shift + f.mask.count_ones()).max().unwrap_or(1)
     }
 
     /// The same parts under keys of another width, which must be enough.

@@ -247,7 +247,7 @@ fn the_memory_limit_counts_words_and_answers_beside_states() {
     };
     let all = check(&question(1 << 30), &mut |_| true).unwrap();
     assert_eq!(all.status(), Status::Verified);
-    let states = visited::Visited::<u64>::bytes(all.counts.states as usize);
+    let states = visited::Visited::<u64>::bytes(all.counts.states as usize, 0, u64::BITS);
     assert!(all.bytes > states);
 
     let cut = check(&question(states), &mut |_| true).unwrap();

@@ -1,42 +1,24 @@
-//! The set of keys seen so far, in order of discovery, each with the state it was found from.
+//! The states found so far: the set of their keys, the keys of those that are not yet expanded in order of discovery,
+//! and how each was found ([`births`]).
 //!
-//! A key costs itself twice, once in the order and once in a table that is half to three quarters full, and four
-//! bytes of parent. The table is cut into shards by hash, so that threads can insert at once; who was first
-//! among equals is decided by the order of the candidates, never by time.
+//! An expanded state's key is in the set alone: from the first state on, what led to it is followed again when it is
+//! asked for. The set is cut into shards by hash ([`table`]), so that threads can insert at once; who was first among
+//! equals is decided by the order of the candidates, never by time.
+
+use std::collections::VecDeque;
 
 use super::parts::Key;
+use births::Births;
+pub use table::Spread;
+use table::{TOGETHER, Table};
 
-/// Candidates whose slots are fetched together, so that their cache misses overlap.
-const TOGETHER: usize = 16;
-/// Slots of an empty table.
-const SMALLEST: usize = 1 << 10;
-/// Up to here a table doubles and more: growing often costs more than the room.
-const SMALL: usize = 1 << 18;
+mod births;
+mod table;
+#[cfg(test)]
+mod tests;
+
 /// States up to which a piece of the order takes in the next one.
 const PIECE: usize = 1 << 10;
-
-/// The next size of a table of `slots`.
-fn grown(slots: usize) -> usize {
-    if slots < SMALL { slots * 4 } else { slots + slots / 2 }
-}
-
-/// May a table of `slots` hold so many?
-fn fits(held: usize, slots: usize) -> bool {
-    held + TOGETHER <= slots / 4 * 3
-}
-
-/// Which shard a hash belongs to.
-#[inline]
-fn shard_of(hash: u64, shards: usize) -> usize {
-    ((u128::from(hash) * shards as u128) >> 64) as usize
-}
-
-/// Where a hash belongs in its shard. Scaled, so that growing keeps the order.
-#[inline]
-fn slot(hash: u64, shards: usize, slots: usize) -> usize {
-    let within = hash.wrapping_mul(shards as u64);
-    ((u128::from(within) * slots as u128) >> 64) as usize
-}
 
 /// Keys that were candidates a short while ago. Most candidates are one of them: 67 % of those that are not new in
 /// 2^10 slots, 77 % in 2^12, 85 % in 2^14 (the largest search of the benches). They need no look at the table, whose
@@ -77,11 +59,33 @@ impl<K: Key> Recent<K> {
     }
 }
 
+/// Which state of a chunk leads to a candidate, and as which of its successors.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Birth(u32);
+
+impl Birth {
+    /// Marks a candidate as new.
+    const NEW: u32 = 1 << 31;
+    /// Successors that a state may have.
+    pub const MOST: usize = 1 << 15;
+
+    /// Of a state of the chunk, fewer than 2^16, and a successor, fewer than [`Birth::MOST`].
+    #[inline]
+    pub fn new(state: usize, place: usize) -> Self {
+        Birth((state << 15 | place) as u32)
+    }
+
+    /// The state of the chunk, and the place among its successors.
+    fn parts(self) -> (usize, u16) {
+        ((self.0 & !Self::NEW) as usize >> 15, (self.0 & 0x7fff) as u16)
+    }
+}
+
 /// New states, and what they were found from.
 #[derive(Clone, Debug, Default)]
 pub struct Piece<K> {
     keys: Vec<K>,
-    parents: Vec<u32>,
+    births: Vec<Birth>,
 }
 
 /// Candidates that a chunk of states leads to.
@@ -89,11 +93,12 @@ pub struct Piece<K> {
 pub struct Candidates<K> {
     /// In order; behind `count` there is only room.
     keys: Vec<K>,
-    parents: Vec<u32>,
+    births: Vec<Birth>,
     count: usize,
-    /// By shard, each in order: their places. Empty if there is one shard.
+    /// By shard, each in order: their mixed bits and their places.
+    mixed: Vec<K>,
     sorted: Vec<u32>,
-    /// By shard: where its places end.
+    /// By shard: where its candidates end.
     ends: Vec<u32>,
 }
 
@@ -109,48 +114,47 @@ impl<K: Key> Candidates<K> {
         if self.keys.len() < self.count + more {
             let room = (self.count + more).next_power_of_two();
             self.keys.resize(room, K::default());
-            self.parents.resize(room, 0);
+            self.births.resize(room, Birth::default());
         }
     }
 
     /// Add one, for which there is room, unless it was recently.
     #[inline]
-    pub fn put(&mut self, key: K, parent: u32, recent: &mut Recent<K>) {
+    pub fn put(&mut self, key: K, birth: Birth, recent: &mut Recent<K>) {
         // Written in any case: whether it is a new one cannot be predicted.
-        (self.keys[self.count], self.parents[self.count]) = (key, parent);
+        (self.keys[self.count], self.births[self.count]) = (key, birth);
         self.count += usize::from(recent.add(key));
     }
 
     /// Sort them by shard.
-    pub fn sort(&mut self, shards: usize) {
+    pub fn sort(&mut self, spread: Spread) {
         let keys = &self.keys[..self.count];
-        if shards == 1 {
-            let sorted = self.sorted.len();
-            self.sorted.extend(sorted as u32..keys.len() as u32); // what is there already says the same
-            self.ends.clear();
-            self.ends.push(self.count as u32);
-            return;
+        if self.sorted.len() < keys.len() {
+            self.sorted.resize(keys.len(), 0);
+            self.mixed.resize(keys.len(), K::default());
         }
-        self.sorted.resize(self.sorted.len().max(keys.len()), 0);
+        let shards = spread.shards();
         self.ends.clear();
         self.ends.resize(shards + 1, 0);
-        for key in keys {
-            self.ends[shard_of(key.hash(), shards) + 1] += 1;
+        for &key in keys {
+            self.ends[spread.shard(spread.mixed(key)) + 1] += 1;
         }
         for i in 1..shards {
             self.ends[i + 1] += self.ends[i];
         }
-        for (place, key) in keys.iter().enumerate() {
-            let end = &mut self.ends[shard_of(key.hash(), shards)];
-            self.sorted[*end as usize] = place as u32;
+        for (place, &key) in keys.iter().enumerate() {
+            let mixed = spread.mixed(key);
+            let end = &mut self.ends[spread.shard(mixed)];
+            (self.mixed[*end as usize], self.sorted[*end as usize]) = (mixed, place as u32);
             *end += 1;
         }
     }
 
-    /// The places of those that belong to a shard.
-    fn of_shard(&self, shard: usize) -> &[u32] {
+    /// Mixed bits and places of those that belong to a shard.
+    fn of_shard(&self, shard: usize) -> (&[K], &[u32]) {
         let start = if shard == 0 { 0 } else { self.ends[shard - 1] };
-        &self.sorted[start as usize..self.ends[shard] as usize]
+        let range = start as usize..self.ends[shard] as usize;
+        (&self.mixed[range.clone()], &self.sorted[range])
     }
 
     /// Those that were new, by the places that each shard found.
@@ -158,117 +162,84 @@ impl<K: Key> Candidates<K> {
         if let [places] = *fresh {
             return Piece {
                 keys: places.iter().map(|&p| self.keys[p as usize]).collect(),
-                parents: places.iter().map(|&p| self.parents[p as usize]).collect(),
+                births: places.iter().map(|&p| self.births[p as usize]).collect(),
             };
         }
         for &place in fresh.iter().copied().flatten() {
-            self.parents[place as usize] |= NEW;
+            self.births[place as usize].0 |= Birth::NEW;
         }
         let count = fresh.iter().map(|f| f.len()).sum();
-        let mut piece = Piece { keys: vec![K::default(); count + 1], parents: vec![0; count + 1] };
+        let mut piece = Piece { keys: vec![K::default(); count + 1], births: vec![Birth(0); count + 1] };
         let mut at = 0;
-        for (&key, &parent) in self.keys.iter().zip(&self.parents).take(self.count) {
+        for (&key, &birth) in self.keys.iter().zip(&self.births).take(self.count) {
             // As in `put`.
-            (piece.keys[at], piece.parents[at]) = (key, parent & !NEW);
-            at += usize::from(parent & NEW != 0);
+            (piece.keys[at], piece.births[at]) = (key, birth);
+            at += usize::from(birth.0 & Birth::NEW != 0);
         }
         piece.keys.truncate(count);
-        piece.parents.truncate(count);
+        piece.births.truncate(count);
         piece
     }
 }
 
-/// Marks a candidate as new, in its parent's number.
-const NEW: u32 = 1 << 31;
-
 /// A part of the set: the keys whose hash belongs here.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 #[repr(align(128))] // as above
 pub struct Shard<K> {
-    /// Its number, and how many there are.
-    place: (usize, usize),
-    /// How much earlier than the last it grows: to move the keys of all shards at once takes long.
-    early: usize,
-    /// Open addressing; the slot is the hash scaled, so that growing keeps the order.
-    table: Vec<K>,
-    held: usize,
-    /// There was no memory to grow: what did not fit was left out, and nothing that is inserted any more counts.
-    pub starved: bool,
+    spread: Spread,
+    number: usize,
+    /// `None` once there was no memory to grow: what did not fit was left out, and nothing that is inserted any more
+    /// counts.
+    table: Option<Table<K>>,
     /// By chunk: the places of the candidates that were new.
     pub fresh: Vec<Vec<u32>>,
 }
 
 impl<K: Key> Shard<K> {
-    /// `at_once` of them grow together, for so many threads.
-    pub fn empty(place: (usize, usize), at_once: usize) -> Self {
-        let early = (place.1 - 1 - place.0) / at_once * at_once;
-        Shard {
-            place,
-            early,
-            table: vec![K::default(); SMALLEST],
-            held: 0,
-            starved: false,
+    /// All shards, for so many keys. They are full one after the other: to move the keys of all at once takes long, and
+    /// for a while the room twice.
+    pub fn all(spread: Spread, keys: usize) -> Vec<Self> {
+        let shards = spread.shards();
+        let keys = |number: usize| (keys + keys / 2 * number / shards) / shards;
+        let shard = |number| Shard {
+            spread,
+            number,
+            table: Table::new(spread, number, keys(number)),
             fresh: Vec::new(),
-        }
+        };
+        (0..shards).map(shard).collect()
     }
 
-    fn slot(&self, key: K) -> usize {
-        slot(key.hash(), self.place.1, self.table.len())
+    /// The same keys under others, spread anew. The old ones are freed on the way.
+    pub fn translated<L: Key>(old: Vec<Self>, spread: Spread, key: impl Fn(K) -> L) -> Vec<Shard<L>> {
+        let count = old.iter().filter_map(|s| s.table.as_ref()).map(Table::held).sum();
+        let mut new = Shard::all(spread, count);
+        for shard in old {
+            let bits = shard.spread.bits();
+            let Some(table) = shard.table else { continue };
+            table.each(|mixed: K| {
+                let mixed = spread.mixed(key(mixed.unmix(bits)));
+                new[spread.shard(mixed)].load(mixed);
+            });
+        }
+        new
     }
 
-    /// Add; `false` if it was there. `at` is the slot its hash says.
-    #[inline]
-    fn add(&mut self, key: K, mut at: usize) -> bool {
-        loop {
-            let e = self.table[at];
-            if e == key {
-                return false;
-            }
-            if e == K::default() {
-                self.table[at] = key;
-                return true;
-            }
-            at += 1;
-            if at == self.table.len() {
-                at = 0;
-            }
-        }
+    /// This one; what is left holds nothing.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let (table, fresh) = (self.table.take(), std::mem::take(&mut self.fresh));
+        Shard { spread: self.spread, number: self.number, table, fresh }
     }
 
-    /// Grow in place.
-    ///
-    /// Moved from the back, run by run: what comes before a run stays where it is until its turn, and a run's keys
-    /// have no slot before it, so that each finds its new place among those moved already. Keys that went round
-    /// the end are in the first run, which is the last to move.
-    #[cold]
-    fn grow(&mut self) {
-        let mut end = self.table.len();
-        let more = grown(end) - end;
-        if self.table.try_reserve_exact(more).is_err() {
-            self.starved = true;
-            return;
-        }
-        self.table.resize(end + more, K::default());
-        let mut run = Vec::new();
-        while end > 0 {
-            let mut start = end;
-            while start > 0 && self.table[start - 1] != K::default() {
-                start -= 1;
-            }
-            run.extend_from_slice(&self.table[start..end]);
-            self.table[start..end].fill(K::default());
-            for key in run.drain(..) {
-                self.add(key, self.slot(key));
-            }
-            end = start.saturating_sub(1);
-        }
+    /// Was there no memory to grow?
+    pub fn is_starved(&self) -> bool {
+        self.table.is_none()
     }
 
-    fn make_room(&mut self) {
-        let (shards, early) = (self.place.1, self.early);
-        while !self.starved && !fits(self.held + self.table.len() / 8 / shards * early, self.table.len()) {
-            self.grow();
-        }
+    /// Add mixed bits that are known not to be there.
+    pub fn load(&mut self, mixed: K) {
+        self.table.take_if(|table| !table.load(mixed));
     }
 
     /// Insert the candidates of a chunk that belong here, and note which are new.
@@ -276,149 +247,101 @@ impl<K: Key> Shard<K> {
         if self.fresh.len() <= chunk {
             self.fresh.resize_with(chunk + 1, Vec::new);
         }
-        let mut fresh = std::mem::take(&mut self.fresh[chunk]);
+        let fresh = &mut self.fresh[chunk];
         fresh.clear();
-        for places in candidates.of_shard(self.place.0).chunks(TOGETHER) {
-            self.make_room();
-            if self.starved {
-                break;
-            }
-            let mut keys = [K::default(); TOGETHER];
-            let mut at = [0; TOGETHER];
-            let mut there = [K::default(); TOGETHER];
-            for (i, &place) in places.iter().enumerate() {
-                keys[i] = candidates.keys[place as usize];
-                at[i] = self.slot(keys[i]);
-                there[i] = self.table[at[i]];
-            }
-            let before = fresh.len();
-            for (i, &place) in places.iter().enumerate() {
-                if there[i] != keys[i] && self.add(keys[i], at[i]) {
-                    fresh.push(place);
-                }
-            }
-            self.held += fresh.len() - before;
-        }
-        self.fresh[chunk] = fresh;
-    }
-
-    /// Add what is known not to be there.
-    fn load(&mut self, key: K) {
-        self.make_room();
-        if !self.starved {
-            self.add(key, self.slot(key));
-            self.held += 1;
+        let (mixed, places) = candidates.of_shard(self.number);
+        for (mixed, places) in mixed.chunks(TOGETHER).zip(places.chunks(TOGETHER)) {
+            self.table.take_if(|table| !table.make_room());
+            let Some(table) = &mut self.table else { return };
+            table.insert(mixed, |i| fresh.push(places[i]));
         }
     }
 }
 
-/// Keys, in order of discovery, and the state each was found from; the first is its own parent.
-#[derive(Clone, Debug)]
+/// States in order of discovery: how each was found, and the keys of those that are still to be expanded.
+#[derive(Clone, Debug, Default)]
 pub struct Visited<K> {
-    /// As the threads found them: to copy 12 to 20 bytes a state into one place would be one thread's work.
-    pieces: Vec<Piece<K>>,
+    /// As the threads found them: to copy them into one place would be one thread's work.
+    pieces: VecDeque<Vec<K>>,
     /// By piece: the number of its first state.
-    starts: Vec<usize>,
-    count: usize,
+    starts: VecDeque<usize>,
+    births: Births,
 }
 
 impl<K: Key> Visited<K> {
     /// One key, its own parent.
     pub fn new(first: K) -> Self {
-        let mut all = Visited { pieces: Vec::new(), starts: Vec::new(), count: 0 };
-        all.append(Piece { keys: vec![first], parents: vec![0] });
+        let mut all = Visited::default();
+        all.append(Piece { keys: vec![first], births: vec![Birth(0)] }, 0);
         all
     }
 
-    /// Add new ones.
-    pub fn append(&mut self, piece: Piece<K>) {
-        self.count += piece.keys.len();
-        match self.pieces.last_mut() {
-            Some(last) if last.keys.len() < PIECE => {
-                last.keys.extend(piece.keys);
-                last.parents.extend(piece.parents);
-            }
+    /// Add new ones, found from a chunk whose first state is `from`.
+    pub fn append(&mut self, piece: Piece<K>, from: usize) {
+        let start = self.count();
+        self.births.extend(piece.births.iter().map(|b| {
+            let (state, place) = b.parts();
+            (from + state, place)
+        }));
+        match self.pieces.back_mut() {
+            Some(last) if last.len() < PIECE => last.extend(piece.keys),
             _ => {
-                self.starts.push(self.count - piece.keys.len());
-                self.pieces.push(piece);
+                self.starts.push_back(start);
+                self.pieces.push_back(piece.keys);
             }
+        }
+    }
+
+    /// The keys of the states before this one are no longer asked for.
+    pub fn forget_before(&mut self, state: usize) {
+        while self.starts.get(1).is_some_and(|&next| next <= state) {
+            self.starts.pop_front();
+            self.pieces.pop_front();
         }
     }
 
     /// The same states under other keys.
-    pub fn translated<L: Key>(&self, key: impl Fn(K) -> L) -> Visited<L> {
-        let piece = |p: &Piece<K>| Piece {
-            keys: p.keys.iter().map(|&k| key(k)).collect(),
-            parents: p.parents.clone(),
-        };
+    pub fn translated<L: Key>(self, key: impl Fn(K) -> L) -> Visited<L> {
+        let piece = |p: Vec<K>| p.into_iter().map(&key).collect();
         Visited {
-            pieces: self.pieces.iter().map(piece).collect(),
-            starts: self.starts.clone(),
-            count: self.count,
+            pieces: self.pieces.into_iter().map(piece).collect(),
+            starts: self.starts,
+            births: self.births,
         }
-    }
-
-    /// The shards of the set, for so many threads.
-    pub fn cut(&self, shards: usize, threads: usize) -> Vec<Shard<K>> {
-        let mut all: Vec<Shard<K>> = (0..shards).map(|i| Shard::empty((i, shards), threads)).collect();
-        for key in self.from(0) {
-            all[shard_of(key.hash(), shards)].load(key);
-        }
-        all
     }
 
     /// How many.
     pub fn count(&self) -> usize {
-        self.count
+        self.births.count()
     }
 
-    /// Where a state is: piece and place in it.
+    /// Where a state's key is: piece and place in it.
     fn find(&self, i: usize) -> (usize, usize) {
         let piece = self.starts.partition_point(|&start| start <= i) - 1;
         (piece, i - self.starts[piece])
     }
 
-    /// By number.
+    /// By number, of a state that is still to be expanded.
     pub fn get(&self, i: usize) -> K {
         let (piece, at) = self.find(i);
-        self.pieces[piece].keys[at]
+        self.pieces[piece][at]
     }
 
-    /// The state it was found from; the first state is its own parent.
-    pub fn parent(&self, i: usize) -> usize {
-        let (piece, at) = self.find(i);
-        self.pieces[piece].parents[at] as usize
-    }
-
-    /// All from a number on.
+    /// All from a number on, of a state that is still to be expanded.
     pub fn from(&self, i: usize) -> impl Iterator<Item = K> + '_ {
         let (piece, at) = self.find(i);
-        self.pieces[piece..].iter().flat_map(|p| &p.keys).copied().skip(at)
+        self.pieces.range(piece..).flatten().copied().skip(at)
     }
 
-    /// The numbers of all keys.
-    ///
-    /// `None` if `go_on`, which is asked now and then, returns `false`.
-    pub fn numbers(&self, go_on: &mut dyn FnMut() -> bool) -> Option<Numbers<K>> {
-        let mut all = Numbers { slots: vec![(K::default(), 0); Numbers::<K>::slots(self.count)] };
-        for (key, number) in self.from(0).zip(0_u32..) {
-            if number.is_multiple_of(1 << 16) && !go_on() {
-                return None;
-            }
-            let at = all.find(key);
-            all.slots[at] = (key, number);
-        }
-        Some(all)
+    /// How states were found.
+    pub fn births(&self) -> &Births {
+        &self.births
     }
 
-    /// Bytes for so many states: a number of states alone decides, so a search is cut at the same place whatever
-    /// the threads.
-    pub fn bytes(states: usize) -> usize {
-        let mut slots = SMALLEST;
-        while !fits(states, slots) {
-            slots = grown(slots);
-        }
-        states * (size_of::<K>() + 4) + slots * size_of::<K>()
+    /// Bytes for so many states, some of them still to be expanded, of whose keys so many bits are in use. These numbers
+    /// alone decide, so a search is cut at the same place whatever the threads.
+    pub fn bytes(states: usize, open: usize, bits: u32) -> usize {
+        table::bytes::<K>(states, bits) + Births::bytes(states) + open * size_of::<K>()
     }
 }
 
@@ -428,7 +351,28 @@ pub struct Numbers<K> {
     slots: Vec<(K, u32)>,
 }
 
+/// Where a hash belongs among so many slots.
+#[inline]
+fn slot(hash: u64, slots: usize) -> usize {
+    ((u128::from(hash) * slots as u128) >> 64) as usize
+}
+
 impl<K: Key> Numbers<K> {
+    /// Of keys in order.
+    ///
+    /// `None` if `go_on`, which is asked now and then, returns `false`.
+    pub fn new(keys: &[K], go_on: &mut dyn FnMut() -> bool) -> Option<Self> {
+        let mut all = Numbers { slots: vec![(K::default(), 0); Self::slots(keys.len())] };
+        for (&key, number) in keys.iter().zip(0_u32..) {
+            if number.is_multiple_of(1 << 16) && !go_on() {
+                return None;
+            }
+            let at = all.find(key);
+            all.slots[at] = (key, number);
+        }
+        Some(all)
+    }
+
     fn slots(count: usize) -> usize {
         count * 3 / 2 + 1
     }
@@ -436,7 +380,7 @@ impl<K: Key> Numbers<K> {
     /// Where a key is or belongs.
     #[inline]
     fn find(&self, key: K) -> usize {
-        let mut at = slot(key.hash(), 1, self.slots.len());
+        let mut at = slot(key.hash(), self.slots.len());
         while self.slots[at].0 != key && self.slots[at].0 != K::default() {
             at += 1;
             if at == self.slots.len() {
@@ -449,10 +393,10 @@ impl<K: Key> Numbers<K> {
     /// The numbers of keys that have one.
     pub fn of_all(&self, keys: &[K], out: &mut Vec<u32>) {
         for keys in keys.chunks(TOGETHER) {
-            // As in `Shard::insert`.
+            // As in `Table::insert`.
             let mut there = [(K::default(), 0); TOGETHER];
             for (there, key) in there.iter_mut().zip(keys) {
-                *there = self.slots[slot(key.hash(), 1, self.slots.len())];
+                *there = self.slots[slot(key.hash(), self.slots.len())];
             }
             for (&(first, number), &key) in there.iter().zip(keys) {
                 let (found, number) = if first == key { (key, number) } else { self.slots[self.find(key)] };
@@ -465,71 +409,5 @@ impl<K: Key> Numbers<K> {
     /// Bytes for so many.
     pub fn bytes(count: usize) -> usize {
         Self::slots(count) * size_of::<(K, u32)>()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_that_grows_keeps_its_keys_and_each_can_be_found() {
-        for shards in [1, 3] {
-            // Keys of one shard whose hashes crowd at the end of the table, so that runs go round it.
-            let crowded =
-                |k: &u64| shard_of(k.hash(), shards) == shards - 1 && k.hash() > u64::MAX - (1 << 52);
-            let keys: Vec<u64> = (1..).filter(crowded).take(700).collect();
-            let mut shard = Shard::empty((shards - 1, shards), 1);
-            for &k in &keys {
-                shard.load(k);
-            }
-            for _ in 0..3 {
-                shard.grow();
-                for &k in &keys {
-                    assert!(!shard.add(k, shard.slot(k)), "{k} is lost");
-                }
-                assert_eq!(shard.table.iter().filter(|&&k| k != 0).count(), keys.len());
-            }
-        }
-    }
-
-    #[test]
-    fn shards_and_a_filter_change_neither_the_new_ones_nor_their_order() {
-        let draw = |i: u64| (i * i * 31) % 977 + 1;
-        let run = |shards: usize, slots: usize| {
-            let mut all = Visited::new(500_u64);
-            let mut set = all.cut(shards, 2);
-            let mut recent = Recent { slots: vec![0; slots] };
-            for chunk in 0..40 {
-                let mut c = Candidates::default();
-                c.reserve(60);
-                (0..60).for_each(|i| c.put(draw(chunk * 50 + i), chunk as u32, &mut recent));
-                c.sort(shards);
-                for shard in &mut set {
-                    shard.insert(0, &c);
-                }
-                let fresh: Vec<&[u32]> = set.iter().map(|s| &s.fresh[0][..]).collect();
-                all.append(c.new_ones(&fresh));
-            }
-            let parents: Vec<usize> = (0..all.count()).map(|i| all.parent(i)).collect();
-            (all.from(0).collect::<Vec<_>>(), parents)
-        };
-        let (order, parents) = run(1, 1);
-        let mut plain = vec![500];
-        for k in (0..40).flat_map(|chunk| (0..60).map(move |i| draw(chunk * 50 + i))) {
-            if !plain.contains(&k) {
-                plain.push(k);
-            }
-        }
-        assert_eq!(order, plain);
-        for shards in [1, 2, 3, 8] {
-            for slots in [1, 16, 1024] {
-                assert_eq!(
-                    run(shards, slots),
-                    (order.clone(), parents.clone()),
-                    "{shards} shards, {slots} slots"
-                );
-            }
-        }
     }
 }

@@ -530,7 +530,7 @@ flush_kernel_range
 def test_the_estimate_of_a_scope_that_is_not_held_has_the_true_number_between_its_ends() -> None:
     how = {"cpus": 3, "assume": {"D": "recycled"}, "world": "pti"}
     for policy in ("ipi", "coalesce-v7-fixed", "pending-bit"):
-        cut = tc.check(remembering(policy), **how, memory=1 << 18).sentence  # type: ignore[arg-type]
+        cut = tc.check(remembering(policy), **how, memory=1 << 17).sentence  # type: ignore[arg-type]
         likely, least, most = (float(n) for n in re.findall(r"[0-9]e\+[0-9]+", cut))
         states = tc.check(remembering(policy), **how, confirm=False).cases[0].states  # type: ignore[arg-type]
         assert 0.9 * least <= states <= 1.1 * most

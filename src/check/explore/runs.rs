@@ -62,17 +62,12 @@ impl<K: Key> Core<'_, K> {
     }
 
     pub(super) fn path_in<const W: usize>(&self, to: usize) -> Vec<Move> {
-        let mut goals = Vec::new();
-        let mut at = to;
-        while at != 0 {
-            goals.push(self.visited.get(at));
-            at = self.visited.parent(at);
-        }
+        let goals = self.goals::<W>(to);
         let words = self.m.layout.words;
         let plain = Model { fuse: false, ..self.m.clone() };
         let mut s: [u64; W] = self.m.initial();
         let mut out = Vec::new();
-        for goal in goals.into_iter().rev() {
+        for goal in goals {
             let mut found = None;
             self.m.each_successor(&s, &mut |mv, next| {
                 if let Ok(n) = next
@@ -94,5 +89,68 @@ impl<K: Key> Core<'_, K> {
             }
         }
         out
+    }
+    /// The keys of the states through which one was found, without the first.
+    fn goals<const W: usize>(&self, to: usize) -> Vec<K> {
+        let births = self.visited.births();
+        let mut places = Vec::new();
+        let mut at = to;
+        while at != 0 {
+            places.push(births.place(at));
+            at = births.parent(at);
+        }
+        let mut key = self.first::<W>();
+        let mut next = Vec::new();
+        let mut follow = |place: usize| {
+            next.clear();
+            self.successors::<W>(key, &mut next);
+            key = next[place].0;
+            key
+        };
+        places.into_iter().rev().map(&mut follow).collect()
+    }
+
+    /// The key of the first state.
+    fn first<const W: usize>(&self) -> K {
+        let s: [u64; W] = self.m.initial();
+        let key = self.parts.find(&s[..self.m.layout.words]).expect("the search began with it");
+        self.parts.canonical(key)
+    }
+
+    /// [`Core::leads`], from the model: the keys of the states a state leads to, in the order in which their places were
+    /// counted, up to a move that breaks a rule.
+    pub(in crate::check) fn successors<const W: usize>(&self, key: K, to: &mut Vec<(K, bool)>) -> bool {
+        let mut s = [0; W];
+        self.parts.decode(key, &mut s);
+        let e = self.m.each_successor(&s, &mut |mv, next| {
+            let key = next.ok().and_then(|n| self.parts.find(&n[..self.m.layout.words]));
+            to.extend(key.map(|k| (self.parts.canonical(k), self.m.happens(mv))));
+            key.is_some()
+        });
+        e.busy
+    }
+
+    /// The keys of all states of a complete search in order of discovery. `None` if `go_on`, which is asked now and then,
+    /// returns `false`.
+    pub(in crate::check) fn order<const W: usize>(&self, go_on: &mut dyn FnMut() -> bool) -> Option<Vec<K>> {
+        let mut all = Vec::with_capacity(self.visited.count());
+        all.push(self.first::<W>());
+        let mut next = Vec::new();
+        let mut of = None;
+        for (i, (parent, place)) in self.visited.births().from(1).enumerate() {
+            if i.is_multiple_of(1 << 14) && !go_on() {
+                return None;
+            }
+            if of.replace(parent) != Some(parent) {
+                next.clear();
+                let key = all[parent];
+                if self.leads(key, |k, happens| next.push((k, happens))).is_none() {
+                    next.clear();
+                    self.successors::<W>(key, &mut next);
+                }
+            }
+            all.push(next[place].0);
+        }
+        Some(all)
     }
 }

@@ -3,33 +3,41 @@
 use std::mem::take;
 use std::sync::RwLock;
 
-use super::{Answer, Chunk, Core, Found, Stop, Task, write};
+use super::chunk::{Answer, Chunk, Found, Stop, Task};
+use super::{Core, write};
 use crate::check::answers::{Asked, NONE, Outcome, Pair, UNKNOWN};
 use crate::check::machine::Seen;
 use crate::check::model::{Expansion, Move};
 use crate::check::parts::{Full, Key};
-use crate::check::visited::{Recent, Visited};
+use crate::check::visited::{Birth, Recent, Shard, Spread, Visited};
 use crate::kernel::step::Violation;
 
 impl<K: Key> Core<'_, K> {
     /// Bytes held: by numbers that do not depend on the threads.
     pub(super) fn bytes(&self) -> usize {
-        Visited::<K>::bytes(self.visited.count()) + self.parts.bytes() + self.answers.bytes()
+        let (count, bits) = (self.visited.count(), self.parts.bits());
+        Visited::<K>::bytes(count, count - self.next, bits) + self.parts.bytes() + self.answers.bytes()
     }
 
     /// Share out the bits of the keys anew; `false` if there are too few.
-    pub(super) fn reshape(&mut self) -> bool {
+    pub(super) fn reshape(&mut self, shards: &[RwLock<Shard<K>>]) -> bool {
         let old = self.parts.fields().to_vec();
         let enough = self.parts.reshape();
         if enough {
-            self.visited = self.visited.translated(|k| self.parts.translate(&old, k));
-            self.answers = self.answers.translated(|k| self.parts.translate(&old, k));
+            let key = |k| self.parts.translate(&old, k);
+            self.visited = take(&mut self.visited).translated(key);
+            self.answers = self.answers.translated(key);
+            let spread = Spread::new(self.parts.bits(), shards.len());
+            let held = shards.iter().map(|shard| write(shard).take()).collect();
+            for (shard, new) in shards.iter().zip(Shard::translated(held, spread, key)) {
+                *write(shard) = new;
+            }
         }
         enough
     }
 
     /// Look for the answers to a chunk's states, and write their successors if all are known.
-    pub(super) fn expand(&self, chunk: u8, c: &mut Chunk<K>, recent: &mut Recent<K>, shards: usize) {
+    pub(super) fn expand(&self, chunk: u8, c: &mut Chunk<K>, recent: &mut Recent<K>, spread: Spread) {
         let cpus = self.m.layout.cpus.len();
         let mask = |parts| self.parts.mask(parts);
         recent.widen(self.visited.count());
@@ -37,7 +45,8 @@ impl<K: Key> Core<'_, K> {
             for cpu in 0..cpus {
                 let mut pair = [UNKNOWN; 2];
                 let miss = |asked, parts| {
-                    c.tasks.push(Task { state: state as u32, cpu: cpu as u8, asked, parts, chunk });
+                    let state = (state - self.next) as u32;
+                    c.tasks.push(Task { state, cpu: cpu as u8, asked, parts, chunk });
                 };
                 if !self.answers.find(cpu, key, mask, &mut pair, miss) {
                     c.open.push(c.answers.len() as u32);
@@ -47,7 +56,7 @@ impl<K: Key> Core<'_, K> {
         }
         c.written = c.open.is_empty();
         if c.written {
-            self.write(c, recent, shards);
+            self.write(c, recent, spread);
         }
     }
 
@@ -67,7 +76,8 @@ impl<K: Key> Core<'_, K> {
             let miss = |asked, parts| {
                 // What holds for this state alone is not found: it is there.
                 if !known(had[usize::from(asked == Asked::Events)]) {
-                    tasks.push(Task { state: state as u32, cpu: cpu as u8, asked, parts, chunk });
+                    let state = (state - self.next) as u32;
+                    tasks.push(Task { state, cpu: cpu as u8, asked, parts, chunk });
                 }
             };
             self.answers.find(cpu, self.visited.get(state), mask, pair, miss);
@@ -89,7 +99,7 @@ impl<K: Key> Core<'_, K> {
         happens.clear();
         for &task in &*work {
             let mut s = [0; W];
-            self.parts.decode(self.visited.get(task.state as usize), &mut s);
+            self.parts.decode(self.visited.get(self.next + task.state as usize), &mut s);
             let cpu = usize::from(task.cpu);
             let mut ask = |step: bool| {
                 let mut a = Answer::default();
@@ -133,14 +143,14 @@ impl<K: Key> Core<'_, K> {
         let mut next = Vec::new();
         for f in found {
             let Task { state, cpu, asked, parts: claimed, chunk } = f.task;
-            let cpu = usize::from(cpu);
-            let key = self.visited.get(state as usize);
+            let (state, cpu) = (self.next + state as usize, usize::from(cpu));
+            let key = self.visited.get(state);
             let own = self.answers.own(cpu);
             let halves = [(Asked::Step, f.step), (Asked::Events, f.events)];
             let read = halves.iter().filter_map(|h| h.1).fold(own | claimed, |read, a| read | a.e.others);
             let pass = |asked: Asked, number: u32| {
                 let c = &mut *write(&chunks[usize::from(chunk)]);
-                let pair = &mut c.answers[(state as usize - c.from) * cpus + cpu];
+                let pair = &mut c.answers[(state - c.from) * cpus + cpu];
                 match asked {
                     Asked::All => *pair = [number, NONE],
                     Asked::Step => pair[0] = number,
@@ -198,7 +208,7 @@ impl<K: Key> Core<'_, K> {
     }
 
     /// Write the successors of a chunk's states, whose answers are known.
-    pub(super) fn write(&self, c: &mut Chunk<K>, recent: &mut Recent<K>, shards: usize) {
+    pub(super) fn write(&self, c: &mut Chunk<K>, recent: &mut Recent<K>, spread: Spread) {
         let cpus = self.m.layout.cpus.len();
         let answers = take(&mut c.answers);
         let states = (c.from..c.to).zip(self.visited.from(c.from));
@@ -209,7 +219,7 @@ impl<K: Key> Core<'_, K> {
             }
         }
         c.answers = answers;
-        c.candidates.sort(shards);
+        c.candidates.sort(spread);
     }
 
     /// Write the successors of a state.
@@ -223,6 +233,7 @@ impl<K: Key> Core<'_, K> {
     ) {
         let mut all = Expansion::default();
         let mut broken = None;
+        let mut place = 0;
         'cpus: for pair in pairs {
             for &number in pair {
                 if number == NONE {
@@ -234,9 +245,12 @@ impl<K: Key> Core<'_, K> {
                 all.busy |= known.busy();
                 let rest = key & !self.parts.mask(known.parts);
                 c.candidates.reserve(next.len());
-                for &n in next {
-                    c.candidates.put(self.parts.canonical(rest | n), state as u32, recent);
+                assert!(place + next.len() <= Birth::MOST, "a state has few successors");
+                for (&n, place) in next.iter().zip(place..) {
+                    let birth = Birth::new(state - c.from, place);
+                    c.candidates.put(self.parts.canonical(rest | n), birth, recent);
                 }
+                place += next.len();
                 c.transitions += next.len() as u64;
                 if known.breaks() {
                     c.transitions += 1;
@@ -262,10 +276,10 @@ impl<K: Key> Core<'_, K> {
         c.stop = self.stop(key, all, broken).map(|stop| (state, stop));
     }
 
-    /// What happens some day in a state by itself, to keys of the states it leads to. Is a CPU busy? `None` if the
-    /// answers are not kept.
+    /// The keys of the states that a state leads to, and whether that happens by itself some day. Is a CPU busy? `None`
+    /// if the answers are not kept.
     #[inline]
-    pub(in crate::check) fn happening(&self, key: K, mut to: impl FnMut(K)) -> Option<bool> {
+    pub(in crate::check) fn leads(&self, key: K, mut to: impl FnMut(K, bool)) -> Option<bool> {
         let mut busy = false;
         for cpu in 0..self.m.layout.cpus.len() {
             let mut pair = [UNKNOWN; 2];
@@ -276,9 +290,8 @@ impl<K: Key> Core<'_, K> {
                 let (known, next) = self.answers.get(number);
                 busy |= known.busy();
                 let rest = key & !self.parts.mask(known.parts);
-                for (&n, _) in next.iter().zip(self.answers.happens(number)).filter(|&(_, &happens)| happens)
-                {
-                    to(self.parts.canonical(rest | n));
+                for (&n, &happens) in next.iter().zip(self.answers.happens(number)) {
+                    to(self.parts.canonical(rest | n), happens);
                 }
             }
         }
