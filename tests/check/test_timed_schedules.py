@@ -80,3 +80,22 @@ def test_a_loop_that_was_left_halfway_starts_again_with_every_cpu():
     assert played(run, f"0.step*{sent} 1.irq") is None
     with pytest.raises(tc.CheckError, match=r"`1\.irq`: it is not possible there"):
         played(run, f"0.step*{sent - 1} 1.irq")
+
+
+@pytest.mark.parametrize("collected", [True, False])
+def test_a_set_is_empty_until_a_cpu_is_put_into_it(collected: bool):
+    flush = f"""  each cpu in others
+    {"put cpu into targets" if collected else "lfence"}
+  if targets is empty
+    lfence
+  else
+    ipi targets, flush_handler
+"""
+    run = counterexample(SILENT.replace("  lfence\n", flush), roles="purge; purge", world="pti")
+    decided = next(step.number for step in run.steps if step.what.startswith("if targets"))
+    moves = f"0.step*{decided + 1} 1.irq"
+    if collected:
+        assert played(run, moves) is None
+    else:
+        with pytest.raises(tc.CheckError, match=r"`1\.irq`: it is not possible there"):
+            played(run, moves)
