@@ -320,6 +320,22 @@ def test_more_than_eight_stores_may_wait() -> None:
     assert "stores of one CPU waiting" in deep.note
 
 
+@pytest.mark.parametrize(
+    ("condition", "word"),
+    [
+        ('forall "x == 1 or y == 1"', "verified"),
+        ('forall "0:r == 0"', "violated: invariant"),
+        ('exists "0:r == 0 and 1:r == 0"', "allowed"),
+        ('exists "x == 0"', "forbidden"),
+        ("", "verified"),
+    ],
+)
+def test_a_search_that_lists_ends_says_the_same_word(condition: str, word: str) -> None:
+    text = SB.replace('  exists "0:r == 0 and 1:r == 0"\n', f"  {condition}\n" if condition else "")
+
+    assert [tc.litmus(text, ends=ends).found for ends in (False, True)] == [word, word]
+
+
 def test_every_end_is_listed_in_one_search() -> None:
     result = tc.litmus(SB, ends=True)
 
