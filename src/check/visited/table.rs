@@ -476,8 +476,10 @@ fn each<K: Key>(shape: &Shape, lines: &Lines, mut to: impl FnMut(K)) {
 }
 
 /// Bytes for so many keys of which so many bits are in use: lines of shards whose growth by a half is spread, one of them
-/// while it moves, and the keys of full lines, about one in twenty.
+/// while it moves, and the keys of full lines, about one in twenty. Fewer keys of two words have room in a line, and of
+/// more of them some are elsewhere.
 pub(super) fn bytes<K: Key>(keys: usize, bits: u32) -> usize {
     let shape = Shape::new(bits, places(keys + keys / 4).max(256));
-    shape.lines as usize * (size_of::<Line>() + size_of::<Line>() / 16) + keys / 14 * size_of::<K>()
+    let elsewhere = if size_of::<K>() > size_of::<u64>() { keys / 4 } else { keys / 14 };
+    shape.lines as usize * (size_of::<Line>() + size_of::<Line>() / 16) + elsewhere * size_of::<K>()
 }
