@@ -1,8 +1,8 @@
 //! The states found so far: the set of their keys, the keys of those that are not yet expanded in order of discovery,
-//! and how each was found ([`births`]).
+//! and how each was found (`births`).
 //!
 //! An expanded state's key is in the set alone: from the first state on, what led to it is followed again when it is
-//! asked for. The set is cut into shards by hash ([`table`]), so that threads can insert at once; who was first among
+//! asked for. The set is cut into shards by hash (`table`), so that threads can insert at once; who was first among
 //! equals is decided by the order of the candidates, never by time.
 
 use std::collections::VecDeque;
