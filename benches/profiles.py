@@ -113,7 +113,7 @@ WORKLOADS: dict[str, tuple[str, Callable[[], Any]]] = {
     "another policy, 1,024 CPUs": ("shootdowns, per request", lambda: on_a_thousand_cpus("another-policy")),
     "a run of nothing": ("a run of nothing", nothing),
     "a plain search": (
-        "two threads, bytes a state",
+        "two threads",
         lambda: partial(
             tc.check,
             "coalesce-v7-fixed",
