@@ -115,3 +115,9 @@ def test_an_event_that_prints_several_lines_is_one(tmp_path: Path, printed: str,
     path = dat(tmp_path / "trace.dat", timer(f"{printed}, REC->vector"), 236)
 
     assert f"1.000001000: local_timer_entry: {shown}\n" in lines(path)
+
+
+def test_a_control_character_that_an_event_prints_is_a_space(tmp_path: Path):
+    path = dat(tmp_path / "trace.dat", timer('"vector=%c|", REC->vector'), 10)
+
+    assert "1.000001000: local_timer_entry: vector= |\n" in lines(path)

@@ -151,7 +151,7 @@ def test_the_place_of_a_call_names_it_only_where_its_function_does_not(tmp_path:
     assert causes("some_driver_call") == ["clock_set"]
 
 
-def test_calls_in_front_of_the_marker_are_not_counted(tmp_path: Path):
+def test_calls_outside_of_the_markers_are_not_counted(tmp_path: Path):
     def call(at: float, func: str) -> str:
         return (
             line(at, QUEUE.format("aa").replace("ipi_mb", func), cpu=0, task="x-9")
@@ -163,8 +163,9 @@ def test_calls_in_front_of_the_marker_are_not_counted(tmp_path: Path):
 
     mark = line(2.0, "tracing_mark_write: BEGIN", cpu=0, task="sh-3")
     path = tmp_path / "trace.txt"
-    path.write_text(call(1.0, "ipi_mb") + mark + call(3.0, "do_sync_core"))
-    (cpu,) = tc.read_trace(path, isolated="2", between=("BEGIN", "")).figures["report"]["isolated"]
+    end = mark.replace("BEGIN", "END").replace("2.000000", "4.000000")
+    path.write_text(call(1.0, "ipi_mb") + mark + call(3.0, "do_sync_core") + end + call(5.0, "ipi_mb"))
+    (cpu,) = tc.read_trace(path, isolated="2", between=("BEGIN", "END")).figures["report"]["isolated"]
 
     assert cpu["calls_by_function"] == {"do_sync_core": 1}
 
@@ -199,17 +200,19 @@ def test_a_comment_of_perf_is_no_event_though_it_reads_like_one(tmp_path: Path):
     path.write_text(
         "# " + event.format("0.500000", "entry")
         + "".join("    " + event.format(at, edge) for at, edge in (("1.000000", "entry"), ("1.000004", "exit")))
+        + "# " + event.format("1.500000", "entry")
     )  # fmt: skip
     (cpu,) = tc.read_trace(path, isolated="2").figures["report"]["isolated"]
 
     assert (cpu["interrupts"], cpu["events"]) == (1, 2)
 
 
-def test_quotes_in_the_name_of_an_lttng_task(tmp_path: Path):
+@pytest.mark.parametrize("name", ['a\\"} b', "a\\\\"])
+def test_quotes_in_the_name_of_an_lttng_task(tmp_path: Path, name: str):
     path = tmp_path / "lttng.txt"
     stamp = "[00:00:0{}.000000000] (+0.000001000) node-7 x86_irq_vectors_local_timer_{}: "
-    tail = '{{ cpu_id = 2 }}, {{ tid = 7, procname = "a\\"}} b" }}, {{ vector = 236 }}\n'
-    path.write_text("".join(stamp.format(n, edge) + tail.format() for n, edge in ((1, "entry"), (2, "exit"))))
+    tail = f'{{ cpu_id = 2 }}, {{ tid = 7, procname = "{name}" }}, {{ vector = 236 }}\n'
+    path.write_text("".join(stamp.format(n, edge) + tail for n, edge in ((1, "entry"), (2, "exit"))))
     trace = tc.read_trace(path, isolated="2")
     (cpu,) = trace.figures["report"]["isolated"]
 
