@@ -90,6 +90,7 @@ impl<K: Key> Core<'_, K> {
         }
         out
     }
+
     /// The keys of the states through which one was found, without the first.
     fn goals<const W: usize>(&self, to: usize) -> Vec<K> {
         let births = self.visited.births();
