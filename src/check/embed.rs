@@ -5,10 +5,9 @@
 //! others; while it waits for them they take their calls. Nothing rests on that being the right thing to do: every move
 //! was enabled, and the last one breaks the rule, or there is no run and the search is made with all CPUs.
 
-use super::layout::Target;
+use super::layout::{MAX_WORDS, Target};
 use super::machine::{Abs, Model};
 use super::model::{Action, Move};
-use super::with_words;
 use crate::kernel::program::Op;
 use crate::kernel::step::Violation;
 
@@ -24,25 +23,23 @@ pub fn embed(
     path: &[Move],
     v: Option<Violation>,
 ) -> Option<Vec<Move>> {
-    with_words!(few, F => with_words!(all, A => Run::<A> { all, kept, s: all.initial(), out: Vec::new() }.follow::<F>(few, path, v)))
+    Run { all, kept, s: all.initial(), out: Vec::new() }.follow(few, path, v)
 }
 
+/// A state: this is done once for a violation, so one width is enough for every layout.
+type Words = [u64; MAX_WORDS];
+
 /// A run in the making.
-struct Run<'m, const A: usize> {
+struct Run<'m> {
     all: &'m Model,
     kept: &'m [usize],
-    s: [u64; A],
+    s: Words,
     out: Vec<Move>,
 }
 
-impl<const A: usize> Run<'_, A> {
-    fn follow<const F: usize>(
-        mut self,
-        few: &Model,
-        path: &[Move],
-        v: Option<Violation>,
-    ) -> Option<Vec<Move>> {
-        let mut at: [u64; F] = few.initial();
+impl Run<'_> {
+    fn follow(mut self, few: &Model, path: &[Move], v: Option<Violation>) -> Option<Vec<Move>> {
+        let mut at: Words = few.initial();
         for (i, &(cpu, action)) in path.iter().enumerate() {
             let to = self.kept[usize::from(cpu)];
             match action {
@@ -63,7 +60,7 @@ impl<const A: usize> Run<'_, A> {
         v.is_none().then_some(self.out)
     }
 
-    fn others(&self) -> impl Iterator<Item = usize> + use<A> {
+    fn others(&self) -> impl Iterator<Item = usize> + use<> {
         let kept = self.kept.to_vec();
         (0..self.all.layout.cpus.len()).filter(move |cpu| !kept.contains(cpu))
     }
@@ -94,7 +91,7 @@ impl<const A: usize> Run<'_, A> {
     }
 
     /// CPUs that a loop of this CPU can go on to, and the op itself; `None` if it stands at no loop.
-    fn choices<const W: usize>(m: &Model, s: &[u64; W], cpu: usize) -> Option<(u16, u64)> {
+    fn choices(m: &Model, s: &Words, cpu: usize) -> Option<(u16, u64)> {
         let mut at = Abs::new(m, *s);
         let level = at.top(cpu)?;
         let (pc, op) = at.next_op(cpu, level);
@@ -105,7 +102,7 @@ impl<const A: usize> Run<'_, A> {
     }
 
     /// What a move of `few` is called here: a loop with one CPU left there may have more here.
-    fn named<const F: usize>(&self, few: &Model, at: &[u64; F], (cpu, action): Move) -> Action {
+    fn named(&self, few: &Model, at: &Words, (cpu, action): Move) -> Action {
         let here = |cpu: usize| Self::choices(self.all, &self.s, cpu).map_or(0, |(_, c)| c.count_ones());
         let many = here(self.kept[usize::from(cpu)]) > 1;
         match (action, Self::choices(few, at, usize::from(cpu))) {
@@ -118,13 +115,7 @@ impl<const A: usize> Run<'_, A> {
     }
 
     /// Come to where this CPU can make its step: the passes for others are behind it, and they have done their calls.
-    fn reach<const F: usize>(
-        &mut self,
-        few: &Model,
-        at: &[u64; F],
-        cpu: usize,
-        action: Action,
-    ) -> Option<()> {
+    fn reach(&mut self, few: &Model, at: &Words, cpu: usize, action: Action) -> Option<()> {
         let to = self.kept[cpu];
         if let (Action::Step, Some((_, 0))) = (action, Self::choices(few, at, cpu)) {
             while let Some((pc, left)) = Self::choices(self.all, &self.s, to).filter(|c| c.1 != 0) {

@@ -7,12 +7,12 @@
 use std::collections::HashSet;
 
 use super::explore::Core;
+use super::layout::MAX_WORDS;
 use super::machine::Model;
 use super::model::{Action, Move};
 use super::parts::Key;
 use super::scope::UNBOUNDED;
 use super::visited::Numbers;
-use super::with_words;
 use crate::kernel::program::{Op, Pc};
 use crate::room::room;
 
@@ -71,7 +71,7 @@ impl Model {
     }
 
     /// Does no run from this state end with every CPU at rest?
-    pub fn is_endless<const W: usize>(&self, s: &[u64; W]) -> bool {
+    pub fn is_endless(&self, s: &[u64; MAX_WORDS]) -> bool {
         let mut seen = HashSet::from([*s]);
         let mut open = vec![*s];
         while let Some(s) = open.pop() {
@@ -94,20 +94,12 @@ impl Model {
 
 /// Of a complete search: is there a state without an end? `go_on` may stop the question by returning `false`.
 pub fn ends<K: Key>(search: &Core<'_, K>, limit: usize, go_on: &mut dyn FnMut() -> bool) -> Ends {
-    with_words!(search.m, W => ends_in::<K, W>(search, limit, go_on))
-}
-
-fn ends_in<K: Key, const W: usize>(
-    search: &Core<'_, K>,
-    limit: usize,
-    go_on: &mut dyn FnMut() -> bool,
-) -> Ends {
     let n = search.visited.count();
     let fixed = Numbers::<K>::bytes(n) + n * (size_of::<K>() + size_of::<bool>() + size_of::<usize>());
     if n > u32::MAX as usize || fixed > limit || room(2 * fixed).is_err() {
         return Ends::Memory;
     }
-    let Some(order) = search.order::<W>(go_on) else { return Ends::Stopped };
+    let Some(order) = search.order(go_on) else { return Ends::Stopped };
     let Some(number) = Numbers::new(&order, go_on) else { return Ends::Stopped };
     let mut ends = Vec::with_capacity(n);
     let (mut to, mut next, mut upto) = (Vec::new(), Vec::new(), Vec::with_capacity(n));
@@ -127,7 +119,7 @@ fn ends_in<K: Key, const W: usize>(
         all.clear();
         let busy = search.leads(key, |k, happens| all.push((k, happens))).unwrap_or_else(|| {
             all.clear();
-            search.successors::<W>(key, &mut all)
+            search.successors(key, &mut all)
         });
         to.extend(all.iter().filter(|&&(_, happens)| happens).map(|&(k, _)| k));
         ends.push(!busy);
@@ -224,10 +216,10 @@ mod tests {
             assert!(matches!(search.run(&mut |_| true), Pause::Done(End::Complete)), "{name}");
             let core = search.core();
             let mut kept = 0;
-            let order = with_words!(&model, W => core.order::<W>(&mut || true)).unwrap();
+            let order = core.order(&mut || true).unwrap();
             for &key in &order {
                 let (mut known, mut run) = (Vec::new(), Vec::new());
-                let busy = with_words!(&model, W => core.successors::<W>(key, &mut run));
+                let busy = core.successors(key, &mut run);
                 if let Some(b) = core.leads(key, |k, happens| known.push((k, happens))) {
                     kept += 1;
                     assert_eq!((b, known), (busy, run), "{name}");

@@ -3,10 +3,10 @@
 //! A token is a CPU, an action and, after a colon, what the action is about; `*n` repeats it. A schedule replays
 //! only if every action is enabled when its turn comes.
 
+use super::layout::MAX_WORDS;
 use super::machine::Model;
 use super::model::{Action, Move};
 use super::scope::CheckError;
-use super::with_words;
 use crate::kernel::step::Violation;
 
 /// The text of a schedule.
@@ -130,46 +130,48 @@ pub struct Replay {
 
 /// Carry out a schedule.
 pub fn replay(model: &Model, moves: &[Move]) -> Result<Replay, CheckError> {
-    with_words!(model, W => {
-        let mut s: [u64; W] = model.initial();
-        let mut states = vec![s.to_vec()];
-        let mut violation = None;
-        for (i, &mv) in moves.iter().enumerate() {
-            let mut found = None;
-            model.each_successor(&s, &mut |m, next| {
-                if m == mv {
-                    found = Some(next);
-                }
-                found.is_none()
-            });
-            match found {
-                Some(Ok(n)) => {
-                    s = n;
-                    states.push(s.to_vec());
-                }
-                Some(Err(v)) => {
-                    if i + 1 != moves.len() {
-                        let rest = moves.len() - i - 1;
-                        return Err(CheckError::Schedule(format!(
-                            "move {} breaks a rule ({}), yet {rest} more follow", i + 1, v.name()
-                        )));
-                    }
-                    violation = Some(v);
-                }
-                None => {
+    let mut s: [u64; MAX_WORDS] = model.initial();
+    let mut states = vec![s.to_vec()];
+    let mut violation = None;
+    for (i, &mv) in moves.iter().enumerate() {
+        let mut found = None;
+        model.each_successor(&s, &mut |m, next| {
+            if m == mv {
+                found = Some(next);
+            }
+            found.is_none()
+        });
+        match found {
+            Some(Ok(n)) => {
+                s = n;
+                states.push(s.to_vec());
+            }
+            Some(Err(v)) => {
+                if i + 1 != moves.len() {
+                    let rest = moves.len() - i - 1;
                     return Err(CheckError::Schedule(format!(
-                        "move {} is not possible there: {}", i + 1, format(model, &[mv])
+                        "move {} breaks a rule ({}), yet {rest} more follow",
+                        i + 1,
+                        v.name()
                     )));
                 }
+                violation = Some(v);
+            }
+            None => {
+                return Err(CheckError::Schedule(format!(
+                    "move {} is not possible there: {}",
+                    i + 1,
+                    format(model, &[mv])
+                )));
             }
         }
-        if violation.is_none() {
-            let e = model.each_successor(&s, &mut |_, _| true);
-            violation = model.asked(&s, &e).or(e.deadlock.then_some(Violation::Deadlock));
-            if violation.is_none() && model.spins() && model.is_endless(&s) {
-                violation = Some(Violation::Livelock);
-            }
+    }
+    if violation.is_none() {
+        let e = model.each_successor(&s, &mut |_, _| true);
+        violation = model.asked(&s, &e).or(e.deadlock.then_some(Violation::Deadlock));
+        if violation.is_none() && model.spins() && model.is_endless(&s) {
+            violation = Some(Violation::Livelock);
         }
-        Ok(Replay { states, violation })
-    })
+    }
+    Ok(Replay { states, violation })
 }

@@ -1,10 +1,12 @@
 //! Runs: how a state was reached and what ends a search there, every op a move of its own.
+//!
+//! What is done once for a run, not for every state, has states of [`MAX_WORDS`]: words that a layout does not use stay 0.
 
 use super::{Core, Cut, End, Stop};
+use crate::check::layout::MAX_WORDS;
 use crate::check::machine::Model;
 use crate::check::model::{Action, Move};
 use crate::check::parts::Key;
-use crate::check::with_words;
 use crate::kernel::step::Violation;
 
 impl<K: Key> Core<'_, K> {
@@ -20,7 +22,7 @@ impl<K: Key> Core<'_, K> {
             Stop::Shown(v) => End::Violated(v, self.path(state)),
             Stop::Broken(mv, v) => {
                 let mut path = self.path(state);
-                path.extend(with_words!(self.m, W => self.breaking::<W>(&path, mv, v)));
+                path.extend(self.breaking(&path, mv, v));
                 End::Violated(v, path)
             }
         }
@@ -28,9 +30,9 @@ impl<K: Key> Core<'_, K> {
 
     /// The moves that break `v` after a path, every op one of its own: `mv`, unless CPUs were renamed on the way, and the
     /// ops fused with it.
-    pub(super) fn breaking<const W: usize>(&self, path: &[Move], mv: Move, v: Violation) -> Vec<Move> {
+    pub(super) fn breaking(&self, path: &[Move], mv: Move, v: Violation) -> Vec<Move> {
         let plain = Model { fuse: false, ..self.m.clone() };
-        let end: [u64; W] = path
+        let end: [u64; MAX_WORDS] = path
             .iter()
             .fold(self.m.initial(), |s, &mv| plain.after(&s, mv).expect("the path was found by running it"));
         let (mut same, mut found) = (false, None);
@@ -58,14 +60,10 @@ impl<K: Key> Core<'_, K> {
     /// Under symmetry the states on the way are representatives: what is followed is a run whose states they
     /// represent.
     pub(super) fn path(&self, to: usize) -> Vec<Move> {
-        with_words!(self.m, W => self.path_in::<W>(to))
-    }
-
-    pub(super) fn path_in<const W: usize>(&self, to: usize) -> Vec<Move> {
-        let goals = self.goals::<W>(to);
+        let goals = self.goals(to);
         let words = self.m.layout.words;
         let plain = Model { fuse: false, ..self.m.clone() };
-        let mut s: [u64; W] = self.m.initial();
+        let mut s: [u64; MAX_WORDS] = self.m.initial();
         let mut out = Vec::new();
         for goal in goals {
             let mut found = None;
@@ -92,7 +90,7 @@ impl<K: Key> Core<'_, K> {
     }
 
     /// The keys of the states through which one was found, without the first.
-    fn goals<const W: usize>(&self, to: usize) -> Vec<K> {
+    fn goals(&self, to: usize) -> Vec<K> {
         let births = self.visited.births();
         let mut places = Vec::new();
         let mut at = to;
@@ -100,11 +98,11 @@ impl<K: Key> Core<'_, K> {
             places.push(births.place(at));
             at = births.parent(at);
         }
-        let mut key = self.first::<W>();
+        let mut key = self.first();
         let mut next = Vec::new();
         let mut follow = |place: usize| {
             next.clear();
-            self.successors::<W>(key, &mut next);
+            self.successors(key, &mut next);
             key = next[place].0;
             key
         };
@@ -112,16 +110,16 @@ impl<K: Key> Core<'_, K> {
     }
 
     /// The key of the first state.
-    fn first<const W: usize>(&self) -> K {
-        let s: [u64; W] = self.m.initial();
+    fn first(&self) -> K {
+        let s: [u64; MAX_WORDS] = self.m.initial();
         let key = self.parts.find(&s[..self.m.layout.words]).expect("the search began with it");
         self.parts.canonical(key)
     }
 
     /// [`Core::leads`], from the model: the keys of the states a state leads to, in the order in which their places were
     /// counted, up to a move that breaks a rule.
-    pub(in crate::check) fn successors<const W: usize>(&self, key: K, to: &mut Vec<(K, bool)>) -> bool {
-        let mut s = [0; W];
+    pub(in crate::check) fn successors(&self, key: K, to: &mut Vec<(K, bool)>) -> bool {
+        let mut s = [0; MAX_WORDS];
         self.parts.decode(key, &mut s);
         let e = self.m.each_successor(&s, &mut |mv, next| {
             let key = next.ok().and_then(|n| self.parts.find(&n[..self.m.layout.words]));
@@ -133,9 +131,9 @@ impl<K: Key> Core<'_, K> {
 
     /// The keys of all states of a complete search in order of discovery. `None` if `go_on`, which is asked now and then,
     /// returns `false`.
-    pub(in crate::check) fn order<const W: usize>(&self, go_on: &mut dyn FnMut() -> bool) -> Option<Vec<K>> {
+    pub(in crate::check) fn order(&self, go_on: &mut dyn FnMut() -> bool) -> Option<Vec<K>> {
         let mut all = Vec::with_capacity(self.visited.count());
-        all.push(self.first::<W>());
+        all.push(self.first());
         let mut next = Vec::new();
         let mut of = None;
         for (i, (parent, place)) in self.visited.births().from(1).enumerate() {
@@ -147,7 +145,7 @@ impl<K: Key> Core<'_, K> {
                 let key = all[parent];
                 if self.leads(key, |k, happens| next.push((k, happens))).is_none() {
                     next.clear();
-                    self.successors::<W>(key, &mut next);
+                    self.successors(key, &mut next);
                 }
             }
             all.push(next[place].0);

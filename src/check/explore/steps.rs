@@ -6,7 +6,7 @@ use std::sync::RwLock;
 use super::chunk::{Answer, Chunk, Found, Stop, Task};
 use super::{Core, write};
 use crate::check::answers::{Asked, NONE, Outcome, Pair, UNKNOWN};
-use crate::check::machine::Seen;
+use crate::check::machine::{Model, Seen};
 use crate::check::model::{Expansion, Move};
 use crate::check::parts::{Full, Key};
 use crate::check::visited::{Birth, Recent, Shard, Spread, Visited};
@@ -92,7 +92,6 @@ impl<K: Key> Core<'_, K> {
 
     /// Run the model for a chunk's tasks.
     pub(super) fn find_out<const W: usize>(&self, c: &mut Chunk<K>) {
-        let width = self.m.layout.words;
         let Chunk { work, found, words, happens, .. } = c;
         found.clear();
         words.clear();
@@ -101,28 +100,7 @@ impl<K: Key> Core<'_, K> {
             let mut s = [0; W];
             self.parts.decode(self.visited.get(self.next + task.state as usize), &mut s);
             let cpu = usize::from(task.cpu);
-            let mut ask = |step: bool| {
-                let mut a = Answer::default();
-                let Answer { count, e, broken } = &mut a;
-                let mut out = |mv, next: Result<[u64; W], Violation>| match next {
-                    Ok(n) => {
-                        *count += 1;
-                        words.extend_from_slice(&n[..width]);
-                        happens.push(self.m.happens(mv));
-                        true
-                    }
-                    Err(v) => {
-                        *broken = Some((mv, v));
-                        false
-                    }
-                };
-                if step {
-                    self.m.steps(&s, cpu, e, &mut out);
-                } else {
-                    self.m.events(&s, cpu, e, &mut out);
-                }
-                a
-            };
+            let mut ask = |step| asked(self.m, &s, cpu, step, (&mut *words, &mut *happens));
             let step = (task.asked != Asked::Events).then(|| ask(true));
             let over = task.asked == Asked::Step || step.is_some_and(|a| a.broken.is_some());
             let events = (!over).then(|| ask(false));
@@ -314,4 +292,35 @@ impl<K: Key> Core<'_, K> {
         }
         all.deadlock.then_some(Stop::Shown(Violation::Deadlock))
     }
+}
+
+/// Run the model for a CPU's step or its events; successors and whether they happen by themselves go to `words` and
+/// `happens`. Apart from [`Core::find_out`], so that the model is compiled for each width of a state, not for each of a key.
+fn asked<const W: usize>(
+    m: &Model,
+    s: &[u64; W],
+    cpu: usize,
+    step: bool,
+    (words, happens): (&mut Vec<u64>, &mut Vec<bool>),
+) -> Answer {
+    let mut a = Answer::default();
+    let Answer { count, e, broken } = &mut a;
+    let mut out = |mv, next: Result<[u64; W], Violation>| match next {
+        Ok(n) => {
+            *count += 1;
+            words.extend_from_slice(&n[..m.layout.words]);
+            happens.push(m.happens(mv));
+            true
+        }
+        Err(v) => {
+            *broken = Some((mv, v));
+            false
+        }
+    };
+    if step {
+        m.steps(s, cpu, e, &mut out);
+    } else {
+        m.events(s, cpu, e, &mut out);
+    }
+    a
 }
