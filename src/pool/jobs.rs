@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Time between two calls of `keep_going`.
@@ -20,44 +20,65 @@ pub fn run<T: Send>(
     job: impl Fn(usize, &AtomicBool) -> Option<T> + Sync,
     mut keep_going: impl FnMut() -> bool,
 ) -> Vec<Option<Result<T, String>>> {
+    let mut results: Vec<Mutex<Option<Result<T, String>>>> = Vec::new();
+    results.resize_with(count, Mutex::default);
+    let work = |index: usize, stop: &AtomicBool| {
+        let result =
+            catch_unwind(AssertUnwindSafe(|| job(index, stop))).map_err(|panic| message(&*panic)).transpose();
+        *results[index].lock().unwrap_or_else(PoisonError::into_inner) = result;
+    };
+    share(count, threads.clamp(1, count.max(1)), &work, &mut keep_going);
+    results.into_iter().map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
+}
+
+/// What does not depend on the kind of results, compiled once: `work` never panics.
+fn share(
+    count: usize,
+    threads: usize,
+    work: &(dyn Fn(usize, &AtomicBool) + Sync),
+    keep_going: &mut dyn FnMut() -> bool,
+) {
     let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
-    let mut results: Vec<Option<Result<T, String>>> = Vec::new();
-    results.resize_with(count, || None);
-    std::thread::scope(|scope| {
-        let (done, results_of_jobs) = mpsc::channel();
-        for _ in 0..threads.clamp(1, count.max(1)) {
-            let (done, next, stop, job) = (done.clone(), &next, &stop, &job);
-            scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= count {
-                        break;
-                    }
-                    let result = catch_unwind(AssertUnwindSafe(|| job(index, stop)))
-                        .map_err(|panic| message(&*panic))
-                        .transpose();
-                    if done.send((index, result)).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        drop(done);
-        let mut asked = Instant::now();
-        loop {
-            match results_of_jobs.recv_timeout(TICK) {
-                Ok((index, result)) => results[index] = result,
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+    let working = Mutex::new(threads);
+    let over = Condvar::new();
+    let follow = || {
+        while !stop.load(Ordering::Relaxed) {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                break;
             }
+            work(index, &stop);
+        }
+        *working.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        over.notify_one();
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(follow);
+        }
+        let _leaving = Leaving(&stop);
+        let mut asked = Instant::now();
+        let mut left = working.lock().unwrap_or_else(PoisonError::into_inner);
+        while *left > 0 {
+            left = over.wait_timeout(left, TICK).unwrap_or_else(PoisonError::into_inner).0;
             if asked.elapsed() >= TICK && !stop.load(Ordering::Relaxed) {
+                drop(left);
                 asked = Instant::now();
                 stop.store(!keep_going(), Ordering::Relaxed);
+                left = working.lock().unwrap_or_else(PoisonError::into_inner);
             }
         }
     });
-    results
+}
+
+/// Stops the threads when the one that waits for them panics.
+struct Leaving<'a>(&'a AtomicBool);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {

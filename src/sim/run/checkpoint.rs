@@ -61,7 +61,8 @@ impl Run {
         bounded(packed, RATIO, WHOLE, |packed| Ok(GzDecoder::new(io::BufReader::new(packed))))
             .and_then(|mut decoder| decoder.read_to_end(&mut json))
             .map_err(|e| fail(format!("damaged: {e}")))?;
-        let whole: Checkpoint = serde_json::from_slice(&json).map_err(|e| fail(format!("damaged: {e}")))?;
+        let json = String::from_utf8(json).map_err(|e| fail(format!("damaged: {e}")))?;
+        let whole: Checkpoint = serde_json::from_str(&json).map_err(|e| fail(format!("damaged: {e}")))?;
         if whole.version != CHECKPOINT_VERSION {
             return Err(fail(format!("has version {}, this is {CHECKPOINT_VERSION}", whole.version)));
         }
