@@ -33,6 +33,7 @@ pub mod twin;
 mod bounded;
 mod cache;
 mod names;
+mod order;
 pub mod pool;
 mod room;
 

@@ -10,6 +10,7 @@ use super::kallsyms::Symbols;
 use super::scenario::{ASSUMED, Entry};
 use super::step::{Region, What, Zone};
 use super::walk::{End, Kernel, Path, Walked, Walker};
+use crate::order;
 
 /// What an image says of all its entries, for one set of CPU features.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -405,7 +406,7 @@ impl Census {
                 for op in &zone.ops {
                     lines.push((&op.address, format!("{}  ({})", op.op, op.place)));
                 }
-                lines.sort();
+                order::natural(&mut lines);
                 for (address, line) in lines {
                     out.push_str(&format!("    {address} {line}\n"));
                 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::census::{Census, EntryRow, MOST, or_unknown, wrapped};
 use super::step::Region;
+use crate::order;
 
 /// What one census has that the other has not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -66,9 +67,9 @@ fn facts(entry: &EntryRow) -> Facts {
 
 /// What `new` adds to `old`, and what it drops. An entry that only `new` has is held against all entries of `old`.
 pub fn compare(old: &Census, new: &Census) -> Difference {
-    let names = |c: &Census| -> BTreeSet<String> { c.entries.iter().map(|e| e.name.clone()).collect() };
+    let names = |c: &Census| -> BTreeSet<String> { order::gather(c.entries.iter().map(|e| e.name.clone())) };
     let (olds, news) = (names(old), names(new));
-    let whole = |c: &Census| -> Facts { c.entries.iter().flat_map(facts).collect() };
+    let whole = |c: &Census| -> Facts { order::gather(c.entries.iter().flat_map(facts)) };
     let (all_old, all_new) = (whole(old), whole(new));
     let changes = |of: &Census, against: &Census, all_against: &Facts| -> Vec<Change> {
         let mut found: BTreeMap<(String, String, String), Change> = BTreeMap::new();

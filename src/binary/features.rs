@@ -10,6 +10,7 @@ use super::image::{Image, u64_at};
 use super::kallsyms::Symbols;
 use crate::hw::preset::Preset;
 use crate::names;
+use crate::order;
 
 /// A set of feature names, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +50,7 @@ const PLAIN: [&str; 4] = ["pti", "pcid", "invpcid", "pge"];
 impl FeatureSet {
     /// From `pti,pcid,...`; a name that no kernel of this version has is refused.
     pub fn parse(text: &str, numbers: &Numbers) -> Result<Self, BinaryError> {
-        let mut on: BTreeSet<String> = ALWAYS.iter().map(|s| (*s).to_owned()).collect();
+        let mut on: BTreeSet<String> = order::gather(ALWAYS.iter().map(|s| (*s).to_owned()));
         for word in text.split(',').map(str::trim).filter(|w| !w.is_empty()) {
             let name = word.to_ascii_lowercase();
             if name == "xenpv" {
@@ -147,7 +148,7 @@ impl Numbers {
 
     /// The numbers that are on.
     pub fn of(&self, set: &FeatureSet) -> BTreeSet<u16> {
-        self.all.iter().filter(|(name, _)| set.has(name)).map(|(_, number)| *number).collect()
+        order::gather(self.all.iter().filter(|(name, _)| set.has(name)).map(|(_, number)| *number))
     }
 }
 
@@ -242,8 +243,8 @@ const MITIGATIONS: [(&str, &str, &[&str]); 9] = [
 /// What /proc/cpuinfo shows, and what the vulnerability files say of features that it does not show.
 pub fn of_machine(cpuinfo: &str, vulnerabilities: &[(String, String)]) -> String {
     let flags = cpuinfo.lines().find_map(|line| line.strip_prefix("flags")).unwrap_or("");
-    let shown: BTreeSet<&str> = flags.split_whitespace().collect();
-    let mut on: BTreeSet<&str> = SHOWN.into_iter().filter(|f| shown.contains(f)).collect();
+    let shown: BTreeSet<&str> = order::gather(flags.split_whitespace());
+    let mut on: BTreeSet<&str> = order::gather(SHOWN.into_iter().filter(|f| shown.contains(f)));
     for (file, words, features) in MITIGATIONS {
         if vulnerabilities.iter().any(|(name, text)| name == file && text.contains(words)) {
             on.extend(features);

@@ -4,6 +4,7 @@
 use super::features::FeatureSet;
 use super::kallsyms::Symbols;
 use super::value::{ANY, Base, Val};
+use crate::order;
 
 /// What every walk assumes.
 pub const ASSUMED: [&str; 9] = [
@@ -116,7 +117,7 @@ pub fn entries(symbols: &Symbols, features: &FeatureSet) -> Vec<Entry> {
             || (name.starts_with("asm_sysvec_") && !name.contains("xen"))
     };
     let mut gates: Vec<&str> = symbols.all().iter().map(|s| s.name.as_str()).filter(|n| gate(n)).collect();
-    gates.sort_unstable();
+    order::natural(&mut gates);
     gates.dedup();
     for name in gates {
         let code = WITH_CODE.contains(&name);

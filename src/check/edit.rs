@@ -10,6 +10,7 @@ use crate::kernel::policy::{bases, initiators, kernel, kernels, load_with, with_
 use crate::kernel::program::{Code, Copies, Features};
 use crate::kernel::text::{Expr, File, Loc, Section, Stmt, StmtKind, print, statement, statements};
 use crate::kernel::{program::Rmw, step::Violation, text::Value};
+use crate::order;
 
 /// What is asked of every edited policy.
 #[derive(Clone, Debug)]
@@ -425,7 +426,7 @@ fn nmi_edits(file: &File) -> Vec<Edited> {
     for f in [file.clone()].into_iter().chain(bases(file)) {
         vars.extend(f.vars.iter().filter(|v| v.copies == Copies::Cpu).map(|v| (v.name.clone(), v.init)));
     }
-    vars.sort();
+    order::natural(&mut vars);
     vars.dedup();
     let mut out = Vec::new();
     let mut add = |what: String, first: &str, last: &str| {

@@ -19,6 +19,7 @@ use crate::kernel::policy::load_keeping;
 use crate::kernel::program::{Code, Copies, Feature, Features, Op, PageKind};
 use crate::kernel::step::Violation;
 use crate::kernel::text::{self, File, Loc, PolicyError, Section};
+use crate::order;
 
 mod questions;
 
@@ -121,7 +122,7 @@ impl<'a> Header<'a> {
         };
         let column = |s: &'a Section| Some((s.name.strip_prefix("cpu ")?.parse::<usize>().ok()?, s.at));
         let mut columns: Vec<_> = self.file.sections.iter().filter_map(column).collect();
-        columns.sort_unstable_by_key(|c| c.0);
+        order::by_key(&mut columns, |c| c.0);
         for (n, at) in columns {
             let next = list.len();
             if n != next {

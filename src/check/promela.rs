@@ -11,6 +11,7 @@ use crate::kernel::program::{
     Alu, At, Cmp, Code, Cond, Cr3, Entry, Invpcid, Level, NoFlush, Op, Pages, Pc, Place, ProgId, Reg, Rmw,
     Set, Slot, Touch, Val, Walk, Zone,
 };
+use crate::order;
 
 /// What is exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -334,7 +335,7 @@ impl Writer<'_> {
             .iter()
             .filter_map(|op| if let Op::Ipi { run, .. } = op { Some(*run) } else { None })
             .collect();
-        handlers.sort_unstable();
+        order::natural(&mut handlers);
         handlers.dedup();
         let mut choices = String::new();
         for h in &handlers {

@@ -8,6 +8,7 @@ use super::TlbError;
 use super::geometry::Geometry;
 use crate::cache::Cache;
 use crate::names::nearest;
+use crate::order;
 
 mod read;
 mod value;
@@ -236,14 +237,10 @@ const TEXTS: &[(&str, &str)] = texts![
 ];
 
 static BUILTIN: LazyLock<BTreeMap<&'static str, Arc<Preset>>> = LazyLock::new(|| {
-    TEXTS
-        .iter()
-        .filter(|(file, _)| !file.starts_with('_'))
-        .map(|(file, text)| {
-            let preset = Preset::parse(text, file).unwrap_or_else(|error| panic!("embedded preset: {error}"));
-            (*file, Arc::new(preset))
-        })
-        .collect()
+    order::gather(TEXTS.iter().filter(|(file, _)| !file.starts_with('_')).map(|(file, text)| {
+        let preset = Preset::parse(text, file).unwrap_or_else(|error| panic!("embedded preset: {error}"));
+        (*file, Arc::new(preset))
+    }))
 });
 
 impl Preset {

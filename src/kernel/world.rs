@@ -8,6 +8,7 @@ use super::program::{Code, Cr3, Feature, Features, Op};
 use super::text::{File, PolicyError};
 use super::{assemble, policy};
 use crate::names::hint;
+use crate::order;
 
 /// A set of features by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +94,7 @@ fn needs(file: &File) -> Vec<String> {
     for base in policy::bases(file) {
         out.extend(base.needs);
     }
-    out.sort();
+    order::natural(&mut out);
     out.dedup();
     out
 }

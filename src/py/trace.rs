@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 
 use super::errors::PolicyError;
 use crate::kernel::policy::shared;
+use crate::order;
 use crate::trace::{
     TraceError,
     analysis::{
@@ -186,7 +187,7 @@ impl TraceData {
         let s = &self.stats;
         let mut unknown: Vec<_> =
             s.unknown.iter().map(|(n, c)| (String::from_utf8_lossy(n).into_owned(), *c)).collect();
-        unknown.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        order::by(&mut unknown, |a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         let holes: Vec<_> = s
             .holes
             .iter()
@@ -400,7 +401,7 @@ impl LiveMeter {
 /// The text of some lines of a recording, by number from 1.
 #[pyfunction]
 pub fn trace_lines(py: Python<'_>, path: &str, mut lines: Vec<u64>) -> PyResult<Vec<(u64, String)>> {
-    lines.sort_unstable();
+    order::natural(&mut lines);
     lines.dedup();
     py.detach(|| Ok(crate::trace::source::lines(path, &lines)?))
 }

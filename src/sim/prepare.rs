@@ -22,6 +22,7 @@ use crate::kernel::policy::{self, shared_builtin};
 use crate::kernel::program::{Code, Feature, Features};
 use crate::kernel::step::Cpu;
 use crate::kernel::text::File;
+use crate::order;
 use crate::room::room;
 
 /// Assembles a policy for a machine; one that is inert there is mainline.
@@ -140,7 +141,7 @@ fn looked_up_costs(code: &Code, machine: &Preset) -> Costs {
             used.push(name);
         }
     }
-    used.sort_unstable();
+    order::natural(&mut used);
     used.into_iter().filter_map(|name| machine.costs.get(name).map(|figure| (name, figure))).collect()
 }
 

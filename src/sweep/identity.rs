@@ -41,7 +41,7 @@ pub struct Identity {
 /// `base` is the text of everything the columns do not set. Columns are hashed in the order of their names.
 pub fn identify(base: &str, sweep_seed: u64, columns: &[Column], replications: &[u32]) -> Vec<Identity> {
     let mut sorted: Vec<&Column> = columns.iter().collect();
-    sorted.sort_by(|a, b| a.name.cmp(&b.name));
+    crate::order::by(&mut sorted, |a, b| a.name.cmp(&b.name));
     let mut start = Sha256::new();
     field(&mut start, b"base", base.as_bytes());
     field(&mut start, b"seed", &sweep_seed.to_le_bytes());

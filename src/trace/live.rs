@@ -5,6 +5,7 @@
 //! names beyond [`NAMES`] of a kind and CPU count as `other`. What was open when events were lost is forgotten, not
 //! guessed.
 
+use crate::order;
 use rustc_hash::FxHashMap;
 
 use super::{
@@ -140,7 +141,7 @@ impl Live {
                 state.tallies.iter().map(|((kind, name), tally)| (*cpu, *kind, &**name, *tally))
             })
             .collect();
-        rows.sort_by(|a, b| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)));
+        order::by(&mut rows, |a, b| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)));
         rows
     }
 

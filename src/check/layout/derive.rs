@@ -15,6 +15,7 @@ use crate::kernel::program::{
     Ask, At, BREAKPOINT, Code, Copies, Entry, GENERATION_BITS, Level, Op, PageKind, Pages, ProgId, REGS, Rcu,
     is_site,
 };
+use crate::order;
 
 impl Layout {
     /// Derive the layout. `buffer` is the depth of the store buffers, `versions` the highest version.
@@ -32,7 +33,7 @@ impl Layout {
             .iter()
             .filter_map(|op| if let Op::Ipi { run, .. } = op { Some(*run) } else { None })
             .collect();
-        handlers.sort_unstable();
+        order::natural(&mut handlers);
         handlers.dedup();
         let checks = |zone| pages.iter().any(|p| Model::zone_may(assume, zone, p.kind));
         let plan = Plan::new(code, scope, &handlers, &checks, buffer, versions)?;
@@ -356,7 +357,7 @@ fn broadcasts(plan: &Plan<'_>) -> Vec<(bool, Option<u8>)> {
             out.push(operands);
         }
     }
-    out.sort_unstable();
+    order::natural(&mut out);
     out
 }
 

@@ -28,6 +28,7 @@
 use crate::check::scope::{Role, Scope};
 use crate::check::zone;
 use crate::kernel::program::{Code, Op, Pc, Slot, Zone};
+use crate::order;
 
 /// A path into the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,7 +147,7 @@ fn shape(code: &Code, path: &Path, irqs: bool, checks: Checks<'_>) -> Shape {
     };
     let ops = &code.ops[range.clone()];
     let mut labels: Vec<Pc> = ops.iter().filter_map(|&op| target(op)).collect();
-    labels.sort_unstable();
+    order::natural(&mut labels);
     labels.dedup();
     // Labels are numbered in the order they stand in.
     let number = |to: Pc| labels.binary_search(&to).expect("every target was listed") as Pc;

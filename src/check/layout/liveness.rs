@@ -9,6 +9,7 @@ use crate::kernel::program::{
     Alu, Ask, At, Code, Cond, DELIVERED, GENERATION_BITS, Op, Pc, ProgId, REGS, Set, Val,
 };
 use crate::kernel::step::NO_PC;
+use crate::order;
 
 /// Names of programs that are NMI-like.
 pub const NMI_PROGRAMS: [&str; 2] = ["nmi", "nmi_user"];
@@ -45,9 +46,9 @@ pub(super) fn reach(code: &Code, starts: &[Pc], handlers: &[ProgId], receives: b
         }
     }
     let mut set: Vec<(Pc, Pc)> = seen.into_iter().collect();
-    set.sort_unstable_by_key(|&(pc, ret)| (ret != NO_PC, pc, ret));
+    order::by_key(&mut set, |&(pc, ret)| (ret != NO_PC, pc, ret));
     let mut rets: Vec<Pc> = set.iter().map(|x| x.1).collect();
-    rets.sort_unstable();
+    order::natural(&mut rets);
     rets.dedup();
     (set, rets)
 }

@@ -6,6 +6,7 @@ use super::packing::width;
 use super::roots::{Roots, join_migrants, roots_of};
 use crate::check::scope::{CheckError, Scope};
 use crate::kernel::program::{BREAKPOINT, Code, Entry, Op, Pc, ProgId, Set, is_site};
+use crate::order;
 
 /// What a layout is derived from.
 pub(super) struct Plan<'a> {
@@ -131,7 +132,7 @@ pub(super) fn laters(code: &Code) -> impl Iterator<Item = ProgId> + '_ {
         .iter()
         .filter_map(|op| if let Op::CallLater(run) = op { Some(*run) } else { None })
         .collect();
-    all.sort_unstable();
+    order::natural(&mut all);
     all.dedup();
     all.into_iter()
 }

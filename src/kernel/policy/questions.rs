@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{bases, contexts, kernel, kernels};
 use crate::kernel::text::{File, Section, Stmt, StmtKind, parse};
+use crate::order;
 
 /// A question: a program that relies on flushes or syncs, and what runs beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub fn chain(file: &File) -> Vec<File> {
 /// What a policy must be asked. One that replaces nothing of what is asked about is asked about purges.
 pub fn questions(file: &File) -> Vec<Asked> {
     let chain = chain(file);
-    let own: BTreeSet<&str> = chain.iter().flat_map(|f| &f.sections).map(|s| s.name.as_str()).collect();
+    let own: BTreeSet<&str> = order::gather(chain.iter().flat_map(|f| &f.sections).map(|s| s.name.as_str()));
     let runs_own = |roots: &[&str]| used_by(&chain, roots).iter().any(|name| own.contains(name.as_str()));
     let replaces = |names: &[&str]| names.iter().any(|n| own.contains(n));
     let mut out: Vec<Asked> = Vec::new();

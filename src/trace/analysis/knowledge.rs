@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{Analysis, cpu::Cpu};
+use crate::order;
 use crate::trace::event::Vector;
 
 pub(super) const CALLS: u32 = 1;
@@ -111,7 +112,7 @@ pub(super) fn of_event(name: &[u8]) -> u32 {
 impl Analysis {
     /// Every kind on one CPU.
     pub(super) fn knowledge(&self, cpu: &Cpu) -> BTreeMap<&'static str, Known> {
-        KINDS.iter().map(|&(name, kind, events)| (name, self.known(cpu, kind, events))).collect()
+        order::gather(KINDS.iter().map(|&(name, kind, events)| (name, self.known(cpu, kind, events))))
     }
 
     /// Interrupts as a whole: of the kinds that every kernel has on every CPU.

@@ -3,6 +3,7 @@
 //! An area is freed by RCU or a kworker, milliseconds after its task has ended, so the task of the free event says
 //! nothing; the area is charged to the task that allocated it (for a kernel stack: the forking one).
 
+use crate::order;
 use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
@@ -209,13 +210,13 @@ impl Lazy {
 /// Names and charges by areas, largest first.
 pub(super) fn by_areas(charged: &FxHashMap<Sym, Charge>, symbols: &Symbols) -> Vec<(String, Charge)> {
     let mut rows: Vec<_> = charged.iter().map(|(name, c)| (symbols.text(*name), *c)).collect();
-    rows.sort_by(|a, b| b.1.areas.cmp(&a.1.areas).then_with(|| a.0.cmp(&b.0)));
+    order::by(&mut rows, |a, b| b.1.areas.cmp(&a.1.areas).then_with(|| a.0.cmp(&b.0)));
     rows
 }
 
 fn largest_first(charges: FxHashMap<Sym, Charge>) -> Vec<(Sym, Charge)> {
     let mut rows: Vec<_> = charges.into_iter().collect();
-    rows.sort_unstable_by_key(|(name, c)| (std::cmp::Reverse(c.areas), *name));
+    order::by_key(&mut rows, |(name, c)| (std::cmp::Reverse(c.areas), *name));
     rows
 }
 

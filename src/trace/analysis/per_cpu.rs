@@ -15,6 +15,7 @@ use super::{
     row::Row,
     tasks::{Sym, Symbols, text_counts},
 };
+use crate::order;
 use crate::trace::{
     cause::Cause,
     event::Vector,
@@ -44,7 +45,7 @@ fn noises(f: &Figures, symbols: &Symbols) -> Vec<Noise> {
             total_ms: h.sum_ns as f64 / 1e6,
         })
         .collect();
-    rows.sort_by(|a, b| b.total_ms.total_cmp(&a.total_ms).then_with(|| a.name.cmp(&b.name)));
+    order::by(&mut rows, |a, b| b.total_ms.total_cmp(&a.total_ms).then_with(|| a.name.cmp(&b.name)));
     rows
 }
 
@@ -110,7 +111,7 @@ pub(super) fn one(a: &Analysis, number: u32, cpu: &Cpu, rows: &[Row], causes: &[
     let hours = Some(seconds / 3600.0).filter(|_| seconds >= 1.0 && known != State::NotRecorded);
     let spread = poisson_95(interrupts);
     let mut handlers: Vec<_> = lengths.iter().map(|(cause, l)| handler(cause.entry().id, l)).collect();
-    handlers.sort_by(|x, y| y.n.cmp(&x.n).then_with(|| x.cause.cmp(y.cause)));
+    order::by(&mut handlers, |x, y| y.n.cmp(&x.n).then_with(|| x.cause.cmp(y.cause)));
     let interference = interference(a, cpu, &by_cause, &lengths, &initiators);
     let measured =
         known != State::NotRecorded || a.tasks_known(cpu) != State::NotRecorded || !f.others.is_empty();
@@ -140,11 +141,9 @@ pub(super) fn one(a: &Analysis, number: u32, cpu: &Cpu, rows: &[Row], causes: &[
         sent,
         hrtimers: text_counts(&f.hrtimers, symbols),
         latencies: latencies(f, symbols),
-        interrupts_by_vector: Vector::ALL
-            .iter()
-            .map(|v| (v.name(), f.vectors[*v as usize]))
-            .filter(|(_, n)| *n > 0)
-            .collect(),
+        interrupts_by_vector: order::gather(
+            Vector::ALL.iter().map(|v| (v.name(), f.vectors[*v as usize])).filter(|(_, n)| *n > 0),
+        ),
         interrupts_by_cause: by_cause,
         calls_by_function: text_counts(&f.calls, symbols),
         implied_calls_by_function: text_counts(&f.implied, symbols),
@@ -212,7 +211,7 @@ fn initiators(who: BTreeMap<(String, bool, &'static str), u64>) -> Vec<Initiator
         .filter(|(_, calls)| *calls > 0)
         .map(|((comm, in_interrupt, cause), calls)| Initiator { comm, in_interrupt, cause, calls })
         .collect();
-    rows.sort_by(|x, y| y.calls.cmp(&x.calls).then_with(|| x.comm.cmp(&y.comm)));
+    order::by(&mut rows, |x, y| y.calls.cmp(&x.calls).then_with(|| x.comm.cmp(&y.comm)));
     rows
 }
 
@@ -258,7 +257,7 @@ fn interference(
         if n == 0 {
             continue;
         }
-        by.sort_by(|x, y| {
+        order::by(&mut by, |x, y| {
             let ms = |b: &By| b.total_ms.unwrap_or(0.0);
             ms(y).total_cmp(&ms(x)).then_with(|| y.n.cmp(&x.n)).then_with(|| x.name.cmp(&y.name))
         });
@@ -270,7 +269,7 @@ fn interference(
             .filter(|((c, _), _)| c == cause)
             .map(|((_, v), n)| (*n, a.symbols.text(*v)))
             .collect();
-        via.sort_by(|x, y| y.0.cmp(&x.0).then_with(|| x.1.cmp(&y.1)));
+        order::by(&mut via, |x, y| y.0.cmp(&x.0).then_with(|| x.1.cmp(&y.1)));
         let measured = !all.histogram.is_empty();
         let figures = handler(id, &all);
         rows.push(Interference {
@@ -291,7 +290,7 @@ fn interference(
             via: via.into_iter().take(NAMES_SHOWN).map(|(_, name)| name).collect(),
         });
     }
-    rows.sort_by(|x, y| {
+    order::by(&mut rows, |x, y| {
         let ms = |i: &Interference| i.total_ms.unwrap_or(0.0);
         ms(y).total_cmp(&ms(x)).then_with(|| y.n.cmp(&x.n)).then_with(|| x.cause.cmp(y.cause))
     });
@@ -333,6 +332,6 @@ fn latencies(f: &Figures, symbols: &Symbols) -> Vec<Latency> {
         max_us: us(sum.max_ns),
     });
     let mut rows: Vec<_> = f.latencies.iter().map(row).chain(summed).collect();
-    rows.sort_by(|x, y| x.context.cmp(&y.context));
+    order::by(&mut rows, |x, y| x.context.cmp(&y.context));
     rows
 }

@@ -1,5 +1,6 @@
 //! Names: symbols and task names become small numbers, and a thread id finds the name its line had lost.
 
+use crate::order;
 use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
@@ -64,7 +65,7 @@ impl Symbols {
 
 /// Counts by name; what was never counted is left out.
 pub(super) fn text_counts(map: &FxHashMap<Sym, u64>, symbols: &Symbols) -> BTreeMap<String, u64> {
-    map.iter().filter(|(_, n)| **n > 0).map(|(s, n)| (symbols.text(*s), *n)).collect()
+    order::gather(map.iter().filter(|(_, n)| **n > 0).map(|(s, n)| (symbols.text(*s), *n)))
 }
 
 /// Thread ids, their latest names and their control groups.

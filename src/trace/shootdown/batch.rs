@@ -3,6 +3,7 @@
 //! The flush that is left comes when the last of them came, and calls whoever runs the process then: at least the CPUs
 //! that the last one called, at most all that any of them did.
 
+use crate::order;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
@@ -100,7 +101,7 @@ impl Batches {
     /// All rows, in a fixed order.
     pub(super) fn rows(&self) -> Vec<BatchRow> {
         let mut keys: Vec<_> = self.sums.keys().copied().collect();
-        keys.sort_unstable();
+        order::natural(&mut keys);
         let of = |(thread, call)| {
             let sums = &self.sums[&(thread, call)];
             sums.of_size.iter().zip(&self.sizes).map(move |((left, low, high, open), &batch)| BatchRow {

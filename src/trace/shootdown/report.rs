@@ -1,5 +1,6 @@
 //! What the pass counted, as tables by number of thread; who is asked for, and sentences, come later.
 
+use crate::order;
 use std::collections::BTreeSet;
 
 use serde::Serialize;
@@ -147,18 +148,12 @@ impl Shootdowns {
     /// What was counted, in a fixed order.
     pub fn report(&self) -> Report {
         let text = |sym| self.symbols.text(sym);
-        let cpus: BTreeSet<u32> = self
-            .cpus
-            .iter()
-            .enumerate()
-            .filter(|(_, cpu)| cpu.seen)
-            .map(|(cpu, _)| cpu as u32)
-            .chain(self.named.iter().copied())
-            .collect();
+        let seen = self.cpus.iter().enumerate().filter(|(_, cpu)| cpu.seen).map(|(cpu, _)| cpu as u32);
+        let cpus: BTreeSet<u32> = order::gather(seen.chain(self.named.iter().copied()));
         let mut names: Vec<_> = self.threads.names.iter().map(|&sym| text(sym)).collect();
-        names.sort();
+        order::natural(&mut names);
         let mut pids: Vec<_> = self.threads.pids.iter().copied().collect();
-        pids.sort_unstable();
+        order::natural(&mut pids);
         let threads = self.threads.iter().map(|(id, t)| ThreadRow {
             id,
             pid: t.pid,
@@ -202,18 +197,18 @@ impl Shootdowns {
                 victim_ns: sum.victim_ns,
             })
             .collect();
-        rows.sort_by(|a, b| {
+        order::by(&mut rows, |a, b| {
             let key = |r: &Row| (r.thread, r.call.clone(), r.size, r.extent, r.tables, r.stack.clone());
             key(a).cmp(&key(b))
         });
         let mut pairs: Vec<_> = self.pairs.iter().collect();
-        pairs.sort_by_key(|(key, _)| **key);
+        order::by_key(&mut pairs, |(key, _)| **key);
         let pairs =
             pairs.into_iter().map(|(&(thread, sender_cpu, victim_cpu), &Pair { calls, interrupts, ns })| {
                 PairRow { thread, sender_cpu, victim_cpu, calls, interrupts, ns }
             });
         let mut victims: Vec<_> = self.victims.iter().collect();
-        victims.sort_by_key(|(key, _)| **key);
+        order::by_key(&mut victims, |(key, _)| **key);
         let known = |id| (id != NOBODY).then_some(id);
         let victims =
             victims.into_iter().map(|(&(thread, victim, state), &Pair { calls, interrupts, ns })| {
@@ -221,7 +216,7 @@ impl Shootdowns {
                 VictimRow { thread, victim, state: state.name(), calls, interrupts, ns }
             });
         let mut mms: Vec<_> = self.mms.iter().collect();
-        mms.sort_by_key(|(key, _)| **key);
+        order::by_key(&mut mms, |(key, _)| **key);
         let mms = mms.into_iter().map(|(&(thread, mm), of)| MmRow {
             thread,
             mm: format!("{mm:#x}"),
