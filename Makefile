@@ -8,7 +8,7 @@ dev: ## tools, and the package as an editable install, optimised but quick to bu
 	maturin develop --profile quick
 
 test:
-	cargo test
+	cargo test --lib
 	pytest
 
 lint:

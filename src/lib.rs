@@ -39,3 +39,15 @@ mod room;
 
 #[cfg(feature = "python")]
 mod py;
+
+#[cfg(test)]
+extern crate self as tlbcore;
+
+/// The crate's tests from outside, once more as tests of the library: who runs these needs no second build of it.
+#[cfg(test)]
+#[path = "../tests"]
+mod outside {
+    mod policy_language;
+    mod trace_dat;
+    mod trace_mutations;
+}

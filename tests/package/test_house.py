@@ -85,3 +85,16 @@ def test_no_file_outside_tests_and_data_has_more_than_600_lines():
     }
     assert len(lines) > 150
     assert not {name: count for name, count in lines.items() if count > MOST_LINES}
+
+
+def test_no_documentation_of_the_crate_has_examples_that_only_cargo_test_would_run():
+    # `.ci/run` and `make test` run the tests of the library alone, those in tests/*.rs among them.
+    fences = [
+        f"{path}:{number}"
+        for path in (ROOT / "src").rglob("*.rs")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if line.lstrip().startswith(("/// ```", "//! ```", "/// ~~~", "//! ~~~"))
+    ]
+    assert not fences
+    root = (ROOT / "src" / "lib.rs").read_text()
+    assert all(f"mod {path.stem};" in root for path in (ROOT / "tests").glob("*.rs"))
