@@ -351,4 +351,4 @@ def test_a_wheel_for_the_index_runs_on_old_systems(given: tuple[str, ...], asked
     subprocess.run(["bash", tmp_path / ".ci/wheel", *given], check=True, env={**os.environ, "PATH": path})
     flags, _, said = (tmp_path / "said").read_text().strip().partition(" | ")
     assert f"--remap-path-prefix={tmp_path}=/tlbcore" in flags
-    assert said == " ".join(["build --profile release --locked --out dist", *given, asked]).strip()
+    assert said == " ".join(["build --profile wheel --locked --out dist", *given, asked]).strip()
