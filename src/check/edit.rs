@@ -494,3 +494,6 @@ pub fn repair(
     }
     Ok(Vec::new())
 }
+
+#[cfg(test)]
+mod tests;

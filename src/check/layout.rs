@@ -4,6 +4,8 @@
 //! whole: the machine reads and writes the few fields an op needs. A value that does not fit its field is
 //! recorded, and makes the run inconclusive; it never wraps.
 
+#[cfg(test)]
+mod bits;
 mod derive;
 mod entries;
 mod liveness;

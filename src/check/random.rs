@@ -12,6 +12,7 @@ use super::{Answer, End, Question, Status, check, search};
 use crate::kernel::program::{Cr3, Invpcid, NoFlush, Op, Touch, is_site};
 use crate::kernel::step::Violation;
 
+mod exact;
 mod types;
 mod words;
 

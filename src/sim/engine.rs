@@ -215,10 +215,10 @@ pub struct Engine {
     /// Some process moves between CPUs.
     roamers: bool,
     /// Calls to many CPUs in user mode may be carried out at once.
-    volleys: bool,
+    pub(super) volleys: bool,
     rehearsals: Rehearsals,
     /// Interrupts taken in volleys.
-    hit: u64,
+    pub(super) hit: u64,
     /// Room for whoever is early in the queue, and for how often each effect was met by class of CPU.
     early: Vec<Key>,
     hits: Vec<[u64; 2]>,

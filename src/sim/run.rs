@@ -5,6 +5,8 @@ use std::sync::atomic::AtomicBool;
 mod checkpoint;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod ways;
 
 pub use checkpoint::contradiction;
 

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+mod limits;
 mod tasks;
 
 pub(super) use tasks::PROGRAMS as TASK_PROGRAMS;

@@ -36,6 +36,9 @@ impl Assembler<'_> {
             ["mov", "cr3", "user", how] => Op::MovCr3 { to: Cr3::User, keep: self.bit63(how, at)? },
             ["mov", "cr4", "on"] => Op::MovCr4Pge(true),
             ["mov", "cr4", "off"] => Op::MovCr4Pge(false),
+            ["mov", "cr4", how] => {
+                return self.fail(at, format!("a write of `pge` ends in `on` or `off`, not `{how}`"));
+            }
             ["invlpg", page] => Op::Invlpg(self.pages(page, at)?),
             ["invpcid", "address", of, page] => {
                 Op::Invpcid { kind: Invpcid::Address, pcid: half(of)?, pages: self.pages(page, at)? }

@@ -281,18 +281,20 @@ impl Engine {
         }
         let act = &mut self.own[i].acts[top];
         let c = &mut self.m.cores[i];
+        // A system call does kernel work when it is due, amid its body.
+        let work = if slot == Slot::Syscall { c.init_next } else { NEVER };
         let end = c.clock + act.body_left;
-        let until = end.min(due).min(limit.0);
+        let until = end.min(due).min(work).min(limit.0);
         if until > c.clock {
             act.body_left -= until - c.clock;
             c.clock = until;
         }
-        if due <= c.clock {
+        if due <= c.clock || work <= c.clock && (c.clock, cpu) < limit {
             return true;
         }
         if act.body_left > 0 || (c.clock, cpu) >= limit {
             // Nothing happens before this; whoever drives this CPU need not ask earlier.
-            c.resume = end.min(due).min(if slot == Slot::Syscall { c.init_next } else { NEVER });
+            c.resume = end.min(due).min(work);
             return false;
         }
         let frame = &mut act.frame;
