@@ -99,3 +99,24 @@ def test_a_set_is_empty_until_a_cpu_is_put_into_it(collected: bool):
     else:
         with pytest.raises(tc.CheckError, match=r"`1\.irq`: it is not possible there"):
             played(run, moves)
+
+
+def test_machine_checks_nest_two_deep_in_a_program_and_three_deep_in_user_mode():
+    """Three frames: a program's and two of what comes amid it; in user mode the first #MC has the first."""
+    found = tc.check("coalesce-v7-fixed", roles="purge; isolated 1", world="pti", nmis=0, mces=3)
+    run = found.counterexample
+    assert run is not None
+    assert found.core[-1] == "a machine check"
+
+    def refused(schedule: str) -> bool:
+        try:
+            return played(run, schedule) is not None
+        except tc.CheckError as error:
+            return "it is not possible there" in str(error)
+
+    # Its first program ends in user mode.
+    steps = next(n for n in range(1, 40) if refused(f"1.step*{n + 1}"))
+    assert steps > 2
+    for before, deep in (("1.step", 2), (f"1.step*{steps - 1}", 2), (f"1.step*{steps}", 3)):
+        assert not refused(f"{before} 1.mce*{deep}")
+        assert deep == 3 or refused(f"{before} 1.mce*{deep + 1}")

@@ -120,3 +120,21 @@ def test_a_call_that_ends_within_a_picosecond_of_the_end_is_one_call(calls: int,
     run = tc.simulate(load(actor("spin", 0, 1, 3), every, us=(end + after) / 1e6), machine=machine())
     assert rows(run, "syscalls") == [0, 0, calls, 0]
     assert rows(run, "user_ps")[2] == end + after - calls * 50_000_000
+
+
+@pytest.mark.parametrize("us", [950, 1450, 1950])
+@pytest.mark.parametrize(("pti", "pages"), [(False, 9), (True, 11)])
+def test_a_process_that_comes_back_finds_its_pages_where_pcids_keep_them(pti: bool, pages: int, us: int):
+    """Two processes in turn each 100 us, of nine pages each; of the kernel's two, which are global without PTI."""
+    scenario = load(
+        actor("spin", 0, 1, 2, 3, user_pages=9), tasks(0, us=100, do=[{"do": "switch"}], processes=2), us=us
+    )
+    switches = us // 100
+    for nopcid in (False, True):
+        kernel = tc.Kernel(pti=pti, nopcid=nopcid)
+        run = tc.simulate(scenario, machine=machine(), detail="full", kernel=kernel)
+        assert rows(run, "mm_switches")[0] == switches
+        assert rows(run, "mm_switches_flushed")[0] == (switches if nopcid else 1)
+        kept = 2 * 9 + (3 if pti else 2)  # with PTI the entry page has a translation in each half
+        left = pages * (switches + 1) + (0 if pti else 2)
+        assert rows(run, "refill_misses")[0] == (left if nopcid else kept), nopcid
