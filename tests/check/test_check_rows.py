@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import tlbcore as tc
+from tlbcore.reference.explorer import explore_litmus
 
 LESSENED = """litmus lessened
   verdict "verified"
@@ -41,6 +42,36 @@ def test_a_walk_takes_over_the_rights_of_the_entry(held: str, verdict: str):
     """CPU 1 is left out of the flush: what it holds has the rights of now (S4), or more."""
     for reduce in (True, False):
         assert tc.litmus(LESSENED.format(held), reduce=reduce).found == verdict
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "verdict"),
+    [
+        ("direct map", "initial", "verified"),
+        ("direct map", "fresh", "verified"),  # the frame of a page of the direct map stays what it is
+        ("vmalloc", "initial", "verified"),
+        ("vmalloc", "fresh", "violated: stale_access (reused)"),
+        ("direct map", "none", "violated: unmapped_access"),
+    ],
+)
+def test_an_entry_written_as_it_was_leaves_harmless_what_was_cached(kind: str, value: str, verdict: str):
+    """Nobody changes rights: the frame that is mapped decides (S4). CPU 1 may hold the translation of before."""
+    text = f"""litmus again
+  verdict "verified"
+  page d : {kind}
+
+cpu 0
+  pte d = {value} locked
+  request d
+  promise d
+
+cpu 1
+  read d
+  read d
+"""
+    for reduce in (True, False):
+        assert tc.litmus(text, reduce=reduce).found == verdict
+    assert explore_litmus(text).found == verdict
 
 
 @pytest.mark.parametrize(("value", "found"), [(3, "allowed"), (0, "forbidden"), (2, "forbidden")])

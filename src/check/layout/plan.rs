@@ -5,7 +5,9 @@ use super::liveness::{Locations, NMI_PROGRAMS, reach};
 use super::packing::width;
 use super::roots::{Roots, join_migrants, roots_of};
 use crate::check::scope::{CheckError, Scope};
-use crate::kernel::program::{BREAKPOINT, Code, Entry, Op, Pc, ProgId, Set, is_site};
+use crate::kernel::program::{
+    BREAKPOINT, Code, Entry, Level, Op, Page, PageKind, Pages, Pc, ProgId, Set, is_site,
+};
 use crate::order;
 
 /// What a layout is derived from.
@@ -100,8 +102,18 @@ impl<'a> Plan<'a> {
             Runs { receives, levels, ops }
         });
         let runs: Vec<Runs> = runs.collect();
-        let rights =
-            |op: &Op| matches!(op, Op::Pte { v: Entry::LessRights | Entry::Uncached | Entry::Cached, .. });
+        let direct = |p: &Page| p.kind == PageKind::DirectMap;
+        let rights = |op: &Op| match *op {
+            Op::Pte { v: Entry::LessRights | Entry::Uncached | Entry::Cached, .. } => true,
+            // An entry that maps the frame of before, with the rights of before (SEMANTICS S4).
+            Op::Pte { v: Entry::Initial, level: Level::Leaf, .. } => true,
+            Op::Pte { v: Entry::Fresh, level: Level::Leaf, pages, .. } => match pages {
+                Pages::One(p) => direct(&code.pages[usize::from(p)]),
+                Pages::Range => code.pages.iter().any(direct),
+                Pages::Text(..) => false,
+            },
+            _ => false,
+        };
         // Which frame a translation leads to is followed too where one of a large page may lead to a small one's.
         let large = code.pages.iter().any(|p| p.within.is_some());
         let rights = large || runs.iter().flat_map(|r| &r.ops).any(rights);
