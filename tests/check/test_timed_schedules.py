@@ -120,3 +120,8 @@ def test_machine_checks_nest_two_deep_in_a_program_and_three_deep_in_user_mode()
     for before, deep in (("1.step", 2), (f"1.step*{steps - 1}", 2), (f"1.step*{steps}", 3)):
         assert not refused(f"{before} 1.mce*{deep}")
         assert deep == 3 or refused(f"{before} 1.mce*{deep + 1}")
+    # With one machine check in all there is no second one, however deep.
+    run = tc.check("coalesce-v7-fixed", roles="purge; isolated 1", world="pti", mces=1).counterexample
+    assert run is not None
+    assert not refused("1.step 1.mce")
+    assert refused("1.step 1.mce*2")

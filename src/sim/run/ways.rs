@@ -108,7 +108,7 @@ impl Drawing {
 
     fn turn(&mut self, shared: bool) -> String {
         let mut steps = Vec::new();
-        for _ in 0..1 + self.below(4) {
+        for _ in 0..=self.below(4) {
             let most = if shared { 6 } else { 8 };
             let kind = ["unmap", "unmap", "switch", "sleep", "fork", "exit", "exec", "migrate"]
                 [self.below(most) as usize];
@@ -142,7 +142,7 @@ impl Drawing {
             }
             2 => {
                 let mut steps = Vec::new();
-                for _ in 0..1 + self.below(3) {
+                for _ in 0..=self.below(3) {
                     let program = self.pick(&[
                         "purge",
                         "vunmap",
@@ -187,7 +187,7 @@ fn drawn(n: u64) -> (Input, String) {
     let full = d.chance(35);
     d.foreground(r#""isolated""#, cpus - first, full);
     d.foreground(r#""housekeeping""#, first, full);
-    for _ in 0..1 + d.below(3) {
+    for _ in 0..=d.below(3) {
         match d.below(4) {
             0 => d.initiator(r#""all""#, cpus),
             1 => d.initiator(r#"{"cpus": [0]}"#, 1),
@@ -341,11 +341,7 @@ fn adds_up(input: &Input, o: &Output) {
             get(Stat::stacks_reused) + get(Stat::stacks_allocated),
             if input.kernel.vmap_stack { get(Stat::forks) } else { 0 }
         );
-        assert_eq!(
-            get(Stat::asid_hits) + get(Stat::asid_misses) >= get(Stat::mm_switches),
-            true,
-            "CPU {cpu}"
-        );
+        assert!(get(Stat::asid_hits) + get(Stat::asid_misses) >= get(Stat::mm_switches), "CPU {cpu}");
         assert!(get(Stat::mm_switches_flushed) <= get(Stat::mm_switches), "CPU {cpu}");
     }
     // What is under way at the end was sent and not received, or received and not executed.
