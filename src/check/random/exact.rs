@@ -123,7 +123,7 @@ fn agrees<const W: usize, K: Key>(m: &Model, t: &Taken<W>, search: &Search<'_, K
         return;
     }
     let core = search.core();
-    let order = core.order::<W>(&mut || true).unwrap();
+    let order = core.order(&mut || true).unwrap();
     let mut whole = [0; W];
     for (key, state) in order.into_iter().zip(&t.states) {
         core.parts.decode(key, &mut whole);
