@@ -6,7 +6,7 @@ use super::cpus::Cpus;
 use super::event::{EVENT_BYTES, Event, NO_ACCESS, Op, flags};
 use super::fast::flow::{self, Flow};
 use super::fast::{by_cpu, events, interned, lru, regions};
-use super::{Contexts, Kind, PageSize, Pcid, TlbError, Vpn};
+use super::{Contexts, Kind, PageSize, Pcid, TlbError, Vpn, vectors};
 
 /// Fewer accesses go one by one.
 const WORTH_A_FLOW: usize = 8;
@@ -31,7 +31,8 @@ impl Cpus {
             Contexts::One(pcid) if size == PageSize::K4 && !vpns.is_empty() => Some(pcid),
             Contexts::One(_) | Contexts::Each(_) => None,
         };
-        // What is sooner packed or renamed.
+        // What is sooner packed or renamed: where eight ways are one vector, only plain orders of pages that lie together.
+        let renamed = !(self.vectors && vectors::eights());
         let long = vpns.len() >= lru::WORTH_PACKING;
         let apart = long && alike.is_some() && regions::apart(vpns);
         if let Some(pcid) = alike
@@ -48,7 +49,7 @@ impl Cpus {
             }
         }
         let each = matches!(contexts, Contexts::Each(_)) && size == PageSize::K4;
-        let done = if apart || each {
+        let done = if renamed && (apart || each) {
             regions::run(tlb, vpns, contexts, kind, levels.as_deref_mut(), self.vectors)
         } else {
             0
@@ -61,6 +62,7 @@ impl Cpus {
         };
         if let Some(pcid) = alike
             && self.vectors
+            && renamed
             && interned::run(tlb, vpns, pcid, kind, levels.as_deref_mut()).is_some()
         {
             return Ok(());

@@ -21,6 +21,20 @@ pub(super) fn available() -> bool {
     }
 }
 
+/// Whether it has vectors of eight words, too.
+pub(super) fn eights() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        available()
+            && std::arch::is_x86_feature_detected!("avx512f")
+            && std::arch::is_x86_feature_detected!("avx512vl")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
 /// The first way that holds either key.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn find(ways: &[Entry], key: Entry, global: Entry) -> Option<usize> {

@@ -15,8 +15,11 @@
 //! - What an array loses by a change of context, for it has few slots, it loses between the same two accesses: an array's
 //!   part of a batch is cut there. Which contexts it holds depends on the changes alone, so that is settled at once.
 
+mod pass;
+
+use self::pass::{Form, run};
 use super::avx2;
-use super::linked::Linked;
+use super::lru;
 pub(in crate::hw) use super::stream::Buffers;
 use super::stream::{BATCH, NOWHERE, Place, Stream};
 use crate::hw::array::{Array, Entry};
@@ -36,9 +39,9 @@ struct Loss {
 pub(in crate::hw) struct Flow<'a> {
     tlb: &'a mut Tlb,
     with: &'a mut Buffers,
-    /// The arrays, and the paging-structure caches, that are lists at the moment.
-    forms: Vec<Option<Linked>>,
-    walkers: Vec<Option<Linked>>,
+    /// Of the arrays, and of the paging-structure caches; none until one is needed.
+    forms: Vec<Form>,
+    walkers: Vec<Form>,
     /// Of each array, in order; none until there is one.
     losses: Vec<Vec<Loss>>,
     /// Accesses gathered.
@@ -143,6 +146,10 @@ impl<'a> Flow<'a> {
         mut out: Option<&mut [u8]>,
     ) {
         self.with.whats.fill(3 * size as u8 + kind as u8);
+        if out.is_none() && !self.globals && size == PageSize::K4 && lru::repeats(vpns) {
+            self.run_but_repeats(vpns, contexts, kind);
+            return self.settle();
+        }
         for (batch, vpns) in vpns.chunks(BATCH).enumerate() {
             let start = batch * BATCH;
             match contexts {
@@ -153,7 +160,7 @@ impl<'a> Flow<'a> {
                         *key = context | (vpn & Vpn::MASK) >> size.shift();
                     }
                 }
-                Contexts::Each(pcids) => {
+                Contexts::Each(pcids) if self.slots => {
                     for (i, (&vpn, &pcid)) in vpns.iter().zip(&pcids[start..]).enumerate() {
                         let pcid = Pcid(pcid & Pcid::MAX);
                         if pcid != self.tlb.pcid() {
@@ -163,6 +170,17 @@ impl<'a> Flow<'a> {
                         let page = (vpn & Vpn::MASK) >> size.shift();
                         self.with.stream.keys[i] = Entry::new(page, size, pcid, false).0;
                     }
+                }
+                Contexts::Each(pcids) => {
+                    let (mut last, mut switches) = (self.tlb.pcid(), 0);
+                    let keys = self.with.stream.keys.iter_mut();
+                    for (key, (&vpn, &pcid)) in keys.zip(vpns.iter().zip(&pcids[start..])) {
+                        let pcid = Pcid(pcid & Pcid::MAX);
+                        *key = Entry::new((vpn & Vpn::MASK) >> size.shift(), size, pcid, false).0;
+                        switches += u64::from(pcid != last);
+                        last = pcid;
+                    }
+                    self.switched(last, switches);
                 }
             }
             if self.globals {
@@ -179,6 +197,68 @@ impl<'a> Flow<'a> {
             self.drain(None);
         }
         self.settle();
+    }
+
+    /// As [`Flow::run_pages`], of 4 KiB pages, for streams in which many accesses repeat their predecessor: page and context.
+    ///
+    /// Such a one hits the first level that holds its kind of page, where its predecessor has left it as the most recently used
+    /// entry, and changes nothing but the count of hits: to use that entry again leaves an order and direction bits as they
+    /// are. Between the two no context is lost, for none is loaded.
+    fn run_but_repeats(&mut self, vpns: &[u64], contexts: Contexts<'_>, kind: Kind) {
+        let what = kind as usize;
+        let near = self.with.places.iter().position(|places| places[what] != Place::NOWHERE).unwrap_or(0);
+        if let Contexts::One(pcid) = contexts {
+            self.switch(pcid);
+        }
+        let (mut at, mut previous) = (0, 0);
+        while at < vpns.len() {
+            let (from, mut kept) = (at, 0);
+            // The stream has room for what may come, until little of it is left.
+            while at < vpns.len() && kept <= BATCH - BATCH / 8 {
+                let end = vpns.len().min(at + BATCH - kept);
+                match contexts {
+                    Contexts::One(pcid) => {
+                        let context = Entry::new(0, PageSize::K4, pcid, false).0;
+                        for &vpn in &vpns[at..end] {
+                            let key = context | vpn & Vpn::MASK;
+                            self.with.stream.keys[kept] = key;
+                            kept += usize::from(key != previous);
+                            previous = key;
+                        }
+                    }
+                    Contexts::Each(pcids) => {
+                        for (&vpn, &pcid) in vpns[at..end].iter().zip(&pcids[at..end]) {
+                            let pcid = Pcid(pcid & Pcid::MAX);
+                            if pcid != self.tlb.pcid() {
+                                self.count = kept;
+                                self.switch(pcid);
+                            }
+                            let key = Entry::new(vpn & Vpn::MASK, PageSize::K4, pcid, false).0;
+                            self.with.stream.keys[kept] = key;
+                            kept += usize::from(key != previous);
+                            previous = key;
+                        }
+                    }
+                }
+                at = end;
+            }
+            self.count = 0;
+            self.levels(kept, 1 << what, false);
+            self.drain(None);
+            let repeated = (at - from - kept) as u64;
+            let counters = self.tlb.counters_mut();
+            counters.accesses += repeated;
+            counters.hits[near] += repeated;
+        }
+    }
+
+    /// Contexts were loaded so many times, this one last, where none costs an array anything.
+    fn switched(&mut self, last: Pcid, times: u64) {
+        debug_assert!(!self.slots);
+        if times > 0 {
+            self.tlb.set_pcid(last);
+            self.tlb.counters_mut().switches += times;
+        }
     }
 
     /// The TLB, for what is no access; after [`Flow::drain`] and [`Flow::settle`].
@@ -243,13 +323,13 @@ impl<'a> Flow<'a> {
     pub(in crate::hw) fn settle(&mut self) {
         debug_assert!(self.count == 0 && self.losses.iter().all(Vec::is_empty));
         for (array, form) in self.tlb.arrays_mut().iter_mut().zip(&mut self.forms) {
-            if let Some(form) = form.take() {
-                form.back(array);
+            if let Some(list) = form.list.take() {
+                list.back(array);
             }
         }
         for (array, form) in self.tlb.psc_mut().iter_mut().zip(&mut self.walkers) {
-            if let Some(form) = form.take() {
-                form.back(array);
+            if let Some(list) = form.list.take() {
+                list.back(array);
             }
         }
     }
@@ -316,7 +396,7 @@ impl<'a> Flow<'a> {
         }
         let at = usize::from(array);
         if self.forms.is_empty() {
-            self.forms.resize(self.tlb.arrays().len(), None);
+            self.forms.resize(self.tlb.arrays().len(), Form::default());
         }
         let (array, form) = (&mut self.tlb.arrays_mut()[at], &mut self.forms[at]);
         // What may lose a context stays an array.
@@ -330,7 +410,7 @@ impl<'a> Flow<'a> {
         if !self.vector || arrays.iter().any(|&array| self.loses(array)) {
             return None;
         }
-        let listed = |array: &u8| self.forms.get(usize::from(*array)).is_some_and(Option::is_some);
+        let listed = |array: &u8| self.forms.get(usize::from(*array)).is_some_and(|form| form.list.is_some());
         if arrays.iter().any(listed) {
             return None;
         }
@@ -338,7 +418,7 @@ impl<'a> Flow<'a> {
         if !one.same_shape(two) {
             return None;
         }
-        avx2::stream_pass(one, Some((two, shift)), &mut self.with.stream, 0..left, 0, self.globals)
+        avx2::stream_pass(one, Some((two, shift)), &mut self.with.stream, 0..left, 0, (self.globals, true))
     }
 
     /// The first `left` accesses through whichever array each goes to; returns how many missed.
@@ -398,6 +478,11 @@ impl<'a> Flow<'a> {
     /// Walks for the first `left` accesses.
     #[allow(clippy::needless_range_loop)] // the level is that of three things
     fn walks(&mut self, mut left: usize, larger: bool) {
+        if !larger && self.tlb.psc_mut().iter().all(|array| array.ways() == 0) {
+            let loads = (left * (self.tlb.psc_mut().len() + 1)) as u64;
+            self.tlb.counters_mut().walk_loads += loads;
+            return;
+        }
         // From here on a key is that of a paging-structure entry, in a context: of a 4 KiB page its PDE, and so on.
         let stream = &mut self.with.stream;
         for i in 0..left {
@@ -408,7 +493,7 @@ impl<'a> Flow<'a> {
             stream.keys[i] = Entry::VALID | own & Entry::PCID_FIELD | page;
         }
         if self.walkers.is_empty() {
-            self.walkers.resize(self.tlb.psc_mut().len(), None);
+            self.walkers.resize(self.tlb.psc_mut().len(), Form::default());
         }
         let mut loads = 0;
         let mut hits = [0; 4];
@@ -490,57 +575,6 @@ fn lose(tlb: &mut Tlb, array: usize, gone: Pcid) {
         let removed = array.remove_context(gone);
         tlb.counters_mut().invalidated += removed as u64;
     }
-}
-
-/// The accesses `range` of a stream through one array; those that miss move to `missed` and on. Returns where they end. Orders
-/// of up to `linked` ways may become lists.
-fn run(
-    array: &mut Array,
-    form: &mut Option<Linked>,
-    stream: &mut Stream,
-    range: std::ops::Range<usize>,
-    mut missed: usize,
-    (linked, globals, vector): (usize, bool, bool),
-) -> usize {
-    if form.is_none() && Linked::fits(array) && array.ways() <= linked {
-        *form = Some(Linked::of(array, globals));
-    }
-    if let Some(linked) = form {
-        for i in range {
-            let hit = if globals {
-                let (hit, crossed) = linked.access_or(stream.keys[i], stream.others[i]);
-                stream.crossed |= crossed;
-                hit
-            } else {
-                linked.access(stream.keys[i])
-            };
-            stream.keys[missed] = stream.keys[i];
-            stream.others[missed] = stream.others[i];
-            stream.numbers[missed] = stream.numbers[i];
-            missed += usize::from(!hit);
-        }
-        return missed;
-    }
-    if vector && let Some(ended) = avx2::stream_pass(array, None, stream, range.clone(), missed, globals) {
-        return ended;
-    }
-    for i in range {
-        let key = Entry(stream.keys[i]);
-        let set = array.set_of(key.page());
-        stream.crossed |= globals && {
-            let other = Entry(stream.others[i]);
-            array.peek(set, other, other) != Entry::EMPTY
-        };
-        let hit = array.lookup(set, key, key) != Entry::EMPTY;
-        if !hit {
-            array.fill(set, key);
-        }
-        stream.keys[missed] = stream.keys[i];
-        stream.others[missed] = stream.others[i];
-        stream.numbers[missed] = stream.numbers[i];
-        missed += usize::from(!hit);
-    }
-    missed
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! The loops of [`super::lru`], [`super::interned`], [`super::events`] and [`super::curve`] for AVX2. The only folder with
-//! `unsafe`; beside it `hw/vectors.rs` asks the CPU what it has and compares keys.
+//! The loops of [`super::lru`], [`super::interned`], [`super::events`], [`super::flow`] and [`super::curve`] for AVX2, and where
+//! a CPU has AVX-512 those of [`super::flow`] for it, in [`eights`]. The only folder with `unsafe`; beside it `hw/vectors.rs`
+//! asks the CPU what it has and compares keys.
 //!
 //! Why each use is sound:
-//! - Functions with `#[target_feature]` are called only after [`available`] said that the CPU has these features; each
-//!   safe wrapper below asserts it.
+//! - Functions with `#[target_feature]` are called only after [`available`], or [`vectors::eights`], said that the CPU has
+//!   these features; each safe wrapper below asserts it.
 //! - Loads and stores of sets go to rows of [`Packed`], [`Stacks`] or [`Job`]: whole 64-byte lines, aligned, `sets * stride`
 //!   pages long. A set number is masked with `sets - 1`, and `sets` is a power of two ([`crate::hw::Geometry`] checks it
 //!   for the linear and the XOR index; the loops assert it), so a set lies within its rows; a set's `ways` fit its stride,
@@ -17,8 +18,9 @@
 //! - A [`Log`]'s bucket has eight bits and there are 256 of them; that its vectors are as long is asserted.
 //! - [`Entry`] is a transparent `u64`, so four entries are a vector of words.
 //! - A set of [`super::tags::Narrow`] is `stride` words aligned to their size, and its number is masked with `sets - 1` too.
-//! - The sets of an array as it is ([`wide`]): its number of sets, a power of two, masks the set, and its keys are that many
-//!   times its ways; both are asserted. Where the ways are no whole vectors, the last one is read and written under a mask.
+//! - The sets of an array as it is ([`wide`], [`eights`]): its number of sets, a power of two, masks the set, and its keys are that many
+//!   times its ways; both are asserted. Where the ways are no whole vectors, the last one is read and written under a mask, or
+//!   in parts.
 //!   Its accesses are a [`Stream`] of our own, and the range of them is compared with its length.
 //! - Buffers of a batch have room for the batch and two vectors more; at most the batch is ever appended, and a vector
 //!   store begins at most at the number appended so far. Misses are written over pages that were read: `missed <= i`.
@@ -33,6 +35,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod depths;
+#[cfg(target_arch = "x86_64")]
+mod eights;
 #[cfg(target_arch = "x86_64")]
 mod events;
 #[cfg(target_arch = "x86_64")]
@@ -63,7 +67,7 @@ use super::stream::Stream;
 use crate::hw::array::neighbours::Answered;
 use crate::hw::array::{Array, Entry, Order, TreeShape};
 use crate::hw::event::EVENT_BYTES;
-use crate::hw::vectors::available;
+use crate::hw::vectors::{self, available};
 
 /// The plain loop; `None` if a page lies outside the window.
 #[cfg(target_arch = "x86_64")]
@@ -166,7 +170,7 @@ pub(super) fn log_pass(_: &mut Log, _: &mut [u32], _: &mut [u32]) -> usize {
 
 /// The accesses `range` of a stream through an array as it is, that holds nothing stale; those that miss move to `missed`
 /// and on. Returns where they end; `None`: no loop knows this array, and nothing was done. With `second`, pages whose bit
-/// there is set go to another array of the same shape.
+/// there is set go to another array of the same shape. With `eights`, by [`eights`], if the CPU has what it takes.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn stream_pass(
     array: &mut Array,
@@ -174,26 +178,58 @@ pub(super) fn stream_pass(
     stream: &mut Stream,
     range: Range<usize>,
     missed: usize,
-    others: bool,
+    (others, eights): (bool, bool),
 ) -> Option<usize> {
     assert!(available());
-    let (order, ways) = (array.order(), array.ways());
+    let eights = eights && vectors::eights();
+    let (order, ways, sets) = (array.order(), array.ways(), array.sets());
     let two = second.map(|(array, shift)| (array.parts_mut(others), shift));
     let banks = wide::Banks { one: array.parts_mut(others), two };
     macro_rules! pass {
         ($($loop:tt)+) => {
             // SAFETY: the features are present.
             unsafe {
-                match (banks.two.is_some(), others) {
-                    (false, false) => wide::$($loop)+, false, false>(banks, stream, range, missed),
-                    (false, true) => wide::$($loop)+, false, true>(banks, stream, range, missed),
-                    (true, false) => wide::$($loop)+, true, false>(banks, stream, range, missed),
-                    (true, true) => wide::$($loop)+, true, true>(banks, stream, range, missed),
+                match (eights, banks.two.is_some(), others) {
+                    (false, false, false) => wide::$($loop)+, false, false>(banks, stream, range, missed),
+                    (false, false, true) => wide::$($loop)+, false, true>(banks, stream, range, missed),
+                    (false, true, false) => wide::$($loop)+, true, false>(banks, stream, range, missed),
+                    (false, true, true) => wide::$($loop)+, true, true>(banks, stream, range, missed),
+                    (true, false, false) => eights::$($loop)+, false, false>(banks, stream, range, missed),
+                    (true, false, true) => eights::$($loop)+, false, true>(banks, stream, range, missed),
+                    (true, true, false) => eights::$($loop)+, true, false>(banks, stream, range, missed),
+                    (true, true, true) => eights::$($loop)+, true, true>(banks, stream, range, missed),
+                }
+            }
+        };
+    }
+    macro_rules! single {
+        ($vectors:literal) => {
+            // SAFETY: the features are present.
+            unsafe {
+                match others {
+                    true => eights::single::<$vectors, true>(banks.one, stream, range, missed),
+                    false => eights::single::<$vectors, false>(banks.one, stream, range, missed),
                 }
             }
         };
     }
     Some(match (order, ways) {
+        (Order::Recency, 1..=eights::MOST) if eights && sets == 1 && banks.two.is_none() => {
+            match ways.div_ceil(8) {
+                1 => single!(1),
+                2 => single!(2),
+                3 => single!(3),
+                4 => single!(4),
+                5 => single!(5),
+                6 => single!(6),
+                7 => single!(7),
+                8 => single!(8),
+                9 => single!(9),
+                10 => single!(10),
+                11 => single!(11),
+                _ => single!(12),
+            }
+        }
         (Order::Recency, 4) => pass!(recency::<4),
         (Order::Recency, 6) => pass!(recency::<6),
         (Order::Recency, 8) => pass!(recency::<8),
@@ -209,6 +245,15 @@ pub(super) fn stream_pass(
     })
 }
 
+/// Most ways of one recency order that [`stream_pass`] is sooner done with than a list is.
+pub(super) fn longest() -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if vectors::eights() {
+        return eights::MOST;
+    }
+    0
+}
+
 /// Never called: [`available`] is false.
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) fn stream_pass(
@@ -217,7 +262,7 @@ pub(super) fn stream_pass(
     _: &mut Stream,
     _: Range<usize>,
     _: usize,
-    _: bool,
+    _: (bool, bool),
 ) -> Option<usize> {
     None
 }

@@ -205,7 +205,12 @@ pub(super) unsafe fn trees<const WAYS: usize, const GROUPS: usize, const BANKS: 
 /// Moves access `i` to place `missed`, where it stays if it missed; returns the next place.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn keep<const OTHERS: bool>(stream: &mut Stream, i: usize, missed: usize, stays: bool) -> usize {
+pub(super) unsafe fn keep<const OTHERS: bool>(
+    stream: &mut Stream,
+    i: usize,
+    missed: usize,
+    stays: bool,
+) -> usize {
     // SAFETY: `missed <= i`, and `i` is below the end of the stream, by the callers.
     unsafe {
         *stream.keys.get_unchecked_mut(missed) = *stream.keys.get_unchecked(i);
