@@ -13,7 +13,7 @@ use hints::{Filled, MayBeGlobal};
 
 pub use super::entry::Entry;
 use super::geometry::{Index, Replacement, Structure};
-use super::vectors;
+use super::vectors::{self, Gone};
 use super::{PageSize, Pcid};
 
 /// One structure's contents.
@@ -384,8 +384,8 @@ impl Array {
     /// order is looked at again only if something of it dies, and places are compared without a branch.
     pub(crate) fn remove_context(&mut self, pcid: Pcid) -> usize {
         let field = Entry::VALID | Entry::GLOBAL | Entry::PCID_FIELD;
-        let gone = Entry::new(0, PageSize::K4, pcid, false).0 & field;
-        let dies = |entry: Entry| entry.0 & field == gone;
+        let gone = Gone { field, value: Entry::new(0, PageSize::K4, pcid, false).0 & field };
+        let dies = |entry: Entry| gone.has(entry);
         if self.stale > 0 || self.keys.len() > MOST_COMPARED {
             return self.remove(dies);
         }
@@ -394,11 +394,18 @@ impl Array {
                 return self.remove(dies);
             }
             let (mut removed, mut left) = (0, self.filled.0);
+            let by_eights = self.ways <= 8 && vectors::eights();
             while left != 0 {
                 let bit = left & left.wrapping_neg();
                 let set = left.trailing_zeros() as usize;
                 left ^= bit;
                 if set >= self.sets as usize {
+                    continue;
+                }
+                if by_eights {
+                    let ways = &mut self.keys[set * self.ways as usize..][..self.ways as usize];
+                    removed += vectors::close_up(ways, gone);
+                    self.filled.0 ^= if ways[0] == Entry::EMPTY { bit } else { 0 };
                     continue;
                 }
                 let dying = self.ways_of(set).iter().fold(0, |sum, &way| sum + usize::from(dies(way)));
@@ -410,6 +417,11 @@ impl Array {
                     self.filled.0 ^= bit;
                 }
             }
+            return removed;
+        }
+        if vectors::eights() {
+            let removed;
+            (removed, self.filled.0) = vectors::empty_places(&mut self.keys, gone);
             return removed;
         }
         // A way is a place, and of 64 each has a bit of its own.

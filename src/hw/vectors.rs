@@ -1,4 +1,5 @@
-//! Whether this CPU runs the vector loops, and the one that stands below [`super::array`]: a key among many ways.
+//! Whether this CPU runs the vector loops, and those that stand below [`super::array`]: a key among many ways, and all that a
+//! context has leaves.
 //!
 //! `unsafe` is sound here because functions with `#[target_feature]` run only after [`available`] said that the CPU has
 //! these features, and because [`Entry`] is a transparent `u64`, so that four entries are a vector of words.
@@ -72,4 +73,101 @@ unsafe fn find_wide(ways: &[Entry], key: u64, global: u64) -> Option<usize> {
     }
     let tail = rest.iter().position(|way| way.0 == key || way.0 == global);
     tail.map(|place| 16 * sixteens.len() + place)
+}
+
+/// What a context holds leaves an array in which a way is a place: how many entries these are, and bit `index % 64` for all that
+/// stays.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn empty_places(ways: &mut [Entry], gone: Gone) -> (usize, u64) {
+    debug_assert!(eights());
+    // SAFETY: the caller asked `eights`.
+    unsafe { empty_places_by_eights(ways, gone) }
+}
+
+/// Never called: [`eights`] is false.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn empty_places(_: &mut [Entry], _: Gone) -> (usize, u64) {
+    (0, 0)
+}
+
+/// What a context holds leaves one set of at most eight ways, whose order the others keep, empty ones last; how many these are.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn close_up(ways: &mut [Entry], gone: Gone) -> usize {
+    debug_assert!(eights());
+    // SAFETY: the caller asked `eights`.
+    unsafe { close_up_by_eights(ways, gone) }
+}
+
+/// Never called: [`eights`] is false.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn close_up(_: &mut [Entry], _: Gone) -> usize {
+    0
+}
+
+/// What the entries of one context that are not global have in common: these bits, with these values.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gone {
+    pub(super) field: u64,
+    pub(super) value: u64,
+}
+
+impl Gone {
+    /// Whether an entry is one.
+    #[inline]
+    pub(super) fn has(self, entry: Entry) -> bool {
+        entry.0 & self.field == self.value
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,popcnt")]
+unsafe fn empty_places_by_eights(ways: &mut [Entry], gone: Gone) -> (usize, u64) {
+    #[allow(clippy::wildcard_imports)] // intrinsics name themselves
+    use std::arch::x86_64::*;
+
+    let field = _mm512_set1_epi64(gone.field.cast_signed());
+    let value = _mm512_set1_epi64(gone.value.cast_signed());
+    let (mut removed, mut filled) = (0, 0);
+    let (eights, rest) = ways.as_chunks_mut::<8>();
+    for (number, eight) in eights.iter_mut().enumerate() {
+        // SAFETY: 8 words.
+        unsafe {
+            let old = _mm512_loadu_si512(eight.as_ptr().cast());
+            let dies = _mm512_cmpeq_epi64_mask(_mm512_and_si512(old, field), value);
+            _mm512_storeu_si512(eight.as_mut_ptr().cast(), _mm512_maskz_mov_epi64(!dies, old));
+            removed += dies.count_ones() as usize;
+            filled |= u64::from(_mm512_mask_test_epi64_mask(!dies, old, old)) << (8 * number % 64);
+        }
+    }
+    for (way, at) in rest.iter_mut().zip(8 * eights.len()..) {
+        if gone.has(*way) {
+            *way = Entry::EMPTY;
+            removed += 1;
+        }
+        filled |= u64::from(*way != Entry::EMPTY) << (at % 64);
+    }
+    (removed, filled)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,popcnt")]
+unsafe fn close_up_by_eights(ways: &mut [Entry], gone: Gone) -> usize {
+    #[allow(clippy::wildcard_imports)] // intrinsics name themselves
+    use std::arch::x86_64::*;
+
+    let count = ways.len();
+    assert!((1..=8).contains(&count));
+    let lanes = u8::MAX >> (8 - count);
+    let field = _mm512_set1_epi64(gone.field.cast_signed());
+    let value = _mm512_set1_epi64(gone.value.cast_signed());
+    // SAFETY: `count` words, read and written under their mask.
+    unsafe {
+        let old = _mm512_maskz_loadu_epi64(lanes, ways.as_ptr().cast());
+        let dies = _mm512_mask_cmpeq_epi64_mask(lanes, _mm512_and_si512(old, field), value);
+        if dies != 0 {
+            let closed = _mm512_maskz_compress_epi64(!dies, old);
+            _mm512_mask_storeu_epi64(ways.as_mut_ptr().cast(), lanes, closed);
+        }
+        dies.count_ones() as usize
+    }
 }
