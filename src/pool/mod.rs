@@ -5,4 +5,4 @@ mod crew;
 mod jobs;
 
 pub use crew::{Crew, available, with_crew};
-pub use jobs::run;
+pub use jobs::{Stop, run};

@@ -15,7 +15,7 @@ use crate::hw::Preset;
 use crate::kernel::config::Config;
 use crate::kernel::policy::{shared, shared_builtin};
 use crate::kernel::text::{File, PolicyError};
-use crate::pool;
+use crate::pool::{self, Stop};
 use crate::sim::Input;
 use crate::sim::cost;
 use crate::sim::figures::{Class, FIGURES, Latency, Sums};
@@ -130,12 +130,13 @@ pub fn simulate(py: Python<'_>, request: Request, course: Course) -> PyResult<Py
     let done: Vec<AtomicU64> = runs.iter().map(|_| AtomicU64::new(0)).collect();
     let runs: Vec<Mutex<Option<Run>>> = runs.into_iter().map(|run| Mutex::new(Some(run))).collect();
     let latest: Mutex<Option<Vec<u8>>> = Mutex::new(None);
-    let finish = |i: usize, cancel: &AtomicBool| {
+    let finish = |i: usize, cancel: &dyn Stop| {
         let mut run = runs[i].lock().expect("taken by one").take().expect("taken once");
         let mut saved = Instant::now();
         let stopped = course.until.is_some_and(|at| run.advance(at, cancel) && run.now() < run.duration());
         let at_once = AtomicBool::new(true);
-        run.finish(if stopped { &at_once } else { cancel }, |run| {
+        let cancel: &dyn Stop = if stopped { &at_once } else { cancel };
+        run.finish(cancel, |run| {
             done[i].store(run.now(), Ordering::Relaxed);
             if let Some((seconds, _)) = &course.every
                 && saved.elapsed().as_secs_f64() >= *seconds

@@ -6,7 +6,6 @@
 //! `replay` (what is known but for its misses), `volley` (one call to many), `save`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 mod build;
 mod class;
@@ -36,6 +35,7 @@ use super::stats::{Cause, Stat, Window};
 use crate::kernel::program::{Code, Pc, ProgId};
 use crate::kernel::step::{Cpu, Frame};
 use crate::kernel::vmalloc::{Area, Vmalloc};
+use crate::pool::Stop;
 use class::{Class, Known};
 use queued::Work;
 use replay::Courses;
@@ -293,7 +293,7 @@ impl Engine {
 
     /// Runs every action before `end`, then brings every CPU there. `false`: `cancel` was set, or time stands still and
     /// [`Engine::halted`] says so.
-    pub fn run_until(&mut self, end: u64, cancel: &AtomicBool) -> bool {
+    pub fn run_until(&mut self, end: u64, cancel: &dyn Stop) -> bool {
         let mut turns = 0u32;
         let mut watch = Watch::default();
         loop {
@@ -305,7 +305,7 @@ impl Engine {
                 self.halt(time);
                 return false;
             }
-            if turns.is_multiple_of(256) && cancel.load(Ordering::Relaxed) {
+            if turns.is_multiple_of(256) && cancel.is_set() {
                 return false;
             }
             turns = turns.wrapping_add(1);
@@ -320,7 +320,7 @@ impl Engine {
             self.m.queue.set(cpu, demand);
         }
         for cpu in 0..self.scenario.cpus {
-            if cancel.load(Ordering::Relaxed) {
+            if cancel.is_set() {
                 return false;
             }
             self.run(cpu, (end, 0), false);

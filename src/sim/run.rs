@@ -22,6 +22,7 @@ use super::stats::{N_CAUSES, Row};
 use super::timeline::Event;
 use crate::hw::preset::{Figure, Mark};
 use crate::kernel::step::Cpu;
+use crate::pool::Stop;
 use crate::room::room;
 
 /// What came out.
@@ -163,7 +164,7 @@ impl Run {
     }
 
     /// Goes on to `end` (at most the scenario's duration). `false`: `cancel` was set, or nothing moves any more.
-    pub fn advance(&mut self, end: u64, cancel: &AtomicBool) -> bool {
+    pub fn advance(&mut self, end: u64, cancel: &dyn Stop) -> bool {
         let end = end.min(self.input.scenario.duration_ps);
         let whole = self.engine.run_until(end, cancel);
         self.interrupted = !whole && !self.engine.halted;
@@ -171,7 +172,7 @@ impl Run {
     }
 
     /// Goes on to the end in blocks, each about as much work as the others. Blocks never show in results.
-    pub fn finish(&mut self, cancel: &AtomicBool, mut progress: impl FnMut(&Run)) {
+    pub fn finish(&mut self, cancel: &dyn Stop, mut progress: impl FnMut(&Run)) {
         let duration = self.input.scenario.duration_ps;
         let mut block = FIRST_BLOCK_PS;
         while self.now() < duration {

@@ -1,11 +1,11 @@
 //! What one point computes: a simulation, reduced to a few figures.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use crate::hw::Preset;
 use crate::kernel::config::Config;
 use crate::kernel::text::File;
+use crate::pool::Stop;
 use crate::sim::cost::Bound;
 use crate::sim::figures::{Class, Metric, Sums};
 use crate::sim::run::Run;
@@ -41,7 +41,7 @@ pub struct Choice {
 
 impl Parts {
     /// Simulate one point; `None` when `cancel` was set before it ended.
-    pub fn simulate(&self, choice: Choice, cancel: &AtomicBool) -> Result<Option<Output>, String> {
+    pub fn simulate(&self, choice: Choice, cancel: &dyn Stop) -> Result<Option<Output>, String> {
         let input = Input {
             scenario: self.scenarios[choice.scenario].clone()?,
             machine: self.machines[choice.machine].clone()?,

@@ -7,7 +7,7 @@
 
 use std::sync::{
     Condvar, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 
 use super::{
@@ -92,11 +92,11 @@ impl Reader {
         let lines = Lines { format: &mut self.format, stats: &mut self.stats, sink };
         let turn = Mutex::new(Turn { lines, next: 0, error: None, failed: false });
         let passed = Condvar::new();
-        let work = |_, stop: &AtomicBool| {
+        let work = |_, stop: &dyn pool::Stop| {
             let _tell = Tell(&turn, &passed);
             let mut chunk = Chunk::default();
             let mut room: Vec<Lexed<'static>> = Vec::new();
-            while !stop.load(Ordering::Relaxed) {
+            while !stop.is_set() {
                 let mut source = taken.lock().unwrap_or_else(PoisonError::into_inner);
                 if source.chunks.done {
                     break;
