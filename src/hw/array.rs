@@ -46,8 +46,8 @@ pub(super) struct Parts<'a> {
     pub(super) keys: &'a mut [Entry],
     /// Direction bits per set, if there are any.
     pub(super) tree: &'a mut [u64],
-    /// Bit `set % 64` where the ways of a set are an order, bit `index % 64` where a way is a place: set for what is filled.
-    pub(super) filled: &'a mut u64,
+    /// Where something is entered: bit `set % 64` where the ways of a set are an order, bit `index % 64` where a way is a place.
+    pub(super) filled: &'a mut Filled,
     /// By how much a key is shifted and XORed to itself before its low bits pick a set; bit 63 of no key is set.
     pub(super) fold: u32,
 }
@@ -223,7 +223,7 @@ impl Array {
     pub(super) fn parts_mut(&mut self, globals: bool) -> Parts<'_> {
         self.globals.0 |= globals;
         let fold = if self.fold == 0 { u64::BITS - 1 } else { self.fold };
-        Parts { keys: &mut self.keys, tree: &mut self.tree, filled: &mut self.filled.0, fold }
+        Parts { keys: &mut self.keys, tree: &mut self.tree, filled: &mut self.filled, fold }
     }
 
     /// The direction bits, a word per set.
@@ -295,13 +295,13 @@ impl Array {
                 let victim = ways[last];
                 ways.copy_within(..last, 1);
                 ways[0] = key;
-                self.filled.0 |= 1 << (set % 64);
+                self.filled.enter(1 << (set % 64));
                 victim
             }
             Policy::Tree | Policy::MruTree { .. } | Policy::Random { .. } => {
                 let empty = ways.iter().position(|&way| way == Entry::EMPTY);
                 let way = empty.unwrap_or_else(|| self.victim(set));
-                self.filled.0 |= 1 << ((start + way) % 64);
+                self.filled.enter(1 << ((start + way) % 64));
                 let victim = std::mem::replace(&mut self.keys[start + way], key);
                 self.touch(set, way as u32);
                 victim
@@ -351,7 +351,7 @@ impl Array {
     /// Removes the entries for which `dies` holds. Survivors keep their order; dead ways become free.
     #[inline]
     pub(crate) fn remove(&mut self, dies: impl Fn(Entry) -> bool) -> usize {
-        let (mut removed, mut left) = (0, self.filled.0);
+        let (mut removed, mut left) = (0, self.filled.any);
         while left != 0 {
             let bit = left.trailing_zeros();
             left &= left - 1;
@@ -372,7 +372,7 @@ impl Array {
                 }
             }
             if kept == 0 {
-                self.filled.0 &= !(1 << bit);
+                self.filled.any &= !(1 << bit);
             }
         }
         removed
@@ -386,6 +386,9 @@ impl Array {
         let field = Entry::VALID | Entry::GLOBAL | Entry::PCID_FIELD;
         let gone = Gone { field, value: Entry::new(0, PageSize::K4, pcid, false).0 & field };
         let dies = |entry: Entry| gone.has(entry);
+        if self.filled.any & self.filled.own == 0 {
+            return 0;
+        }
         if self.stale > 0 || self.keys.len() > MOST_COMPARED {
             return self.remove(dies);
         }
@@ -393,7 +396,7 @@ impl Array {
             if self.sets > u64::BITS {
                 return self.remove(dies);
             }
-            let (mut removed, mut left) = (0, self.filled.0);
+            let (mut removed, mut left) = (0, self.filled.any & self.filled.own);
             let by_eights = self.ways <= 8 && vectors::eights();
             while left != 0 {
                 let bit = left & left.wrapping_neg();
@@ -402,30 +405,29 @@ impl Array {
                 if set >= self.sets as usize {
                     continue;
                 }
-                if by_eights {
-                    let ways = &mut self.keys[set * self.ways as usize..][..self.ways as usize];
-                    removed += vectors::close_up(ways, gone);
-                    self.filled.0 ^= if ways[0] == Entry::EMPTY { bit } else { 0 };
-                    continue;
+                removed += if by_eights {
+                    vectors::close_up(&mut self.keys[set * self.ways as usize..][..self.ways as usize], gone)
+                } else {
+                    let dying = self.ways_of(set).iter().fold(0, |sum, &way| sum + usize::from(dies(way)));
+                    if dying > 0 { self.remove_ordered(set, dies).0 } else { 0 }
+                };
+                let (mut any, mut own) = (0, 0);
+                for way in self.ways_of(set) {
+                    any |= way.0;
+                    own |= if way.is_global() { 0 } else { way.0 };
                 }
-                let dying = self.ways_of(set).iter().fold(0, |sum, &way| sum + usize::from(dies(way)));
-                if dying > 0 {
-                    self.remove_ordered(set, dies);
-                    removed += dying;
-                }
-                if self.ways_of(set)[0] == Entry::EMPTY {
-                    self.filled.0 ^= bit;
-                }
+                self.filled.any ^= if any == 0 { bit } else { 0 };
+                self.filled.own ^= if own == 0 { bit } else { 0 };
             }
             return removed;
         }
         if vectors::eights() {
             let removed;
-            (removed, self.filled.0) = vectors::empty_places(&mut self.keys, gone);
+            (removed, self.filled.any, self.filled.own) = vectors::empty_places(&mut self.keys, gone);
             return removed;
         }
         // A way is a place, and of 64 each has a bit of its own.
-        if self.filled.0.count_ones() > FEW_FILLED || self.keys.len() != 64 {
+        if self.filled.any.count_ones() > FEW_FILLED || self.keys.len() != 64 {
             let (mut removed, mut rest) = (0, 0);
             for way in &mut self.keys {
                 let gone = u64::from(dies(*way));
@@ -433,17 +435,17 @@ impl Array {
                 way.0 &= gone.wrapping_sub(1);
                 rest |= way.0;
             }
-            self.filled.0 &= if rest == 0 { 0 } else { !0 };
+            self.filled.any &= if rest == 0 { 0 } else { !0 };
             return removed;
         }
-        let (mut removed, mut left) = (0, self.filled.0);
+        let (mut removed, mut left) = (0, self.filled.any);
         while left != 0 {
             let bit = left & left.wrapping_neg();
             let way = &mut self.keys[(left.trailing_zeros() & 63) as usize];
             let gone = dies(*way);
             way.0 = if gone { 0 } else { way.0 };
             removed += usize::from(gone);
-            self.filled.0 ^= if way.0 == 0 { bit } else { 0 };
+            self.filled.any ^= if way.0 == 0 { bit } else { 0 };
             left ^= bit;
         }
         removed

@@ -5,35 +5,54 @@
 //! these features, and because [`Entry`] is a transparent `u64`, so that four entries are a vector of words.
 #![allow(unsafe_code)]
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use super::entry::Entry;
 
 /// Whether this CPU runs the vector loops.
+#[inline]
 pub(super) fn available() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        std::arch::is_x86_feature_detected!("avx2")
-            && std::arch::is_x86_feature_detected!("bmi1")
-            && std::arch::is_x86_feature_detected!("bmi2")
-            && std::arch::is_x86_feature_detected!("popcnt")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        false
-    }
+    words() >= 4
 }
 
 /// Whether it has vectors of eight words, too.
+#[inline]
 pub(super) fn eights() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        available()
-            && std::arch::is_x86_feature_detected!("avx512f")
-            && std::arch::is_x86_feature_detected!("avx512vl")
+    words() >= 8
+}
+
+/// Words of its longest vectors that there are loops for: 4, 8, or 1.
+#[inline]
+fn words() -> u8 {
+    /// 0: nobody has looked.
+    static KNOWN: AtomicU8 = AtomicU8::new(0);
+    let known = KNOWN.load(Ordering::Relaxed);
+    if known > 0 {
+        return known;
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        false
+    let found = look();
+    KNOWN.store(found, Ordering::Relaxed);
+    found
+}
+
+#[cfg(target_arch = "x86_64")]
+fn look() -> u8 {
+    let four = std::arch::is_x86_feature_detected!("avx2")
+        && std::arch::is_x86_feature_detected!("bmi1")
+        && std::arch::is_x86_feature_detected!("bmi2")
+        && std::arch::is_x86_feature_detected!("popcnt");
+    let eight =
+        std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512vl");
+    match (four, eight) {
+        (false, _) => 1,
+        (true, false) => 4,
+        (true, true) => 8,
     }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn look() -> u8 {
+    1
 }
 
 /// The first way that holds either key.
@@ -76,9 +95,9 @@ unsafe fn find_wide(ways: &[Entry], key: u64, global: u64) -> Option<usize> {
 }
 
 /// What a context holds leaves an array in which a way is a place: how many entries these are, and bit `index % 64` for all that
-/// stays.
+/// stays, and for what of it is not global.
 #[cfg(target_arch = "x86_64")]
-pub(super) fn empty_places(ways: &mut [Entry], gone: Gone) -> (usize, u64) {
+pub(super) fn empty_places(ways: &mut [Entry], gone: Gone) -> (usize, u64, u64) {
     debug_assert!(eights());
     // SAFETY: the caller asked `eights`.
     unsafe { empty_places_by_eights(ways, gone) }
@@ -86,8 +105,8 @@ pub(super) fn empty_places(ways: &mut [Entry], gone: Gone) -> (usize, u64) {
 
 /// Never called: [`eights`] is false.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) fn empty_places(_: &mut [Entry], _: Gone) -> (usize, u64) {
-    (0, 0)
+pub(super) fn empty_places(_: &mut [Entry], _: Gone) -> (usize, u64, u64) {
+    (0, 0, 0)
 }
 
 /// What a context holds leaves one set of at most eight ways, whose order the others keep, empty ones last; how many these are.
@@ -121,13 +140,14 @@ impl Gone {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,popcnt")]
-unsafe fn empty_places_by_eights(ways: &mut [Entry], gone: Gone) -> (usize, u64) {
+unsafe fn empty_places_by_eights(ways: &mut [Entry], gone: Gone) -> (usize, u64, u64) {
     #[allow(clippy::wildcard_imports)] // intrinsics name themselves
     use std::arch::x86_64::*;
 
     let field = _mm512_set1_epi64(gone.field.cast_signed());
     let value = _mm512_set1_epi64(gone.value.cast_signed());
-    let (mut removed, mut filled) = (0, 0);
+    let global = _mm512_set1_epi64(Entry::GLOBAL.cast_signed());
+    let (mut removed, mut any, mut own) = (0, 0, 0);
     let (eights, rest) = ways.as_chunks_mut::<8>();
     for (number, eight) in eights.iter_mut().enumerate() {
         // SAFETY: 8 words.
@@ -136,7 +156,9 @@ unsafe fn empty_places_by_eights(ways: &mut [Entry], gone: Gone) -> (usize, u64)
             let dies = _mm512_cmpeq_epi64_mask(_mm512_and_si512(old, field), value);
             _mm512_storeu_si512(eight.as_mut_ptr().cast(), _mm512_maskz_mov_epi64(!dies, old));
             removed += dies.count_ones() as usize;
-            filled |= u64::from(_mm512_mask_test_epi64_mask(!dies, old, old)) << (8 * number % 64);
+            let stays = _mm512_mask_test_epi64_mask(!dies, old, old);
+            any |= u64::from(stays) << (8 * number % 64);
+            own |= u64::from(_mm512_mask_testn_epi64_mask(stays, old, global)) << (8 * number % 64);
         }
     }
     for (way, at) in rest.iter_mut().zip(8 * eights.len()..) {
@@ -144,9 +166,10 @@ unsafe fn empty_places_by_eights(ways: &mut [Entry], gone: Gone) -> (usize, u64)
             *way = Entry::EMPTY;
             removed += 1;
         }
-        filled |= u64::from(*way != Entry::EMPTY) << (at % 64);
+        any |= u64::from(*way != Entry::EMPTY) << (at % 64);
+        own |= u64::from(*way != Entry::EMPTY && !way.is_global()) << (at % 64);
     }
-    (removed, filled)
+    (removed, any, own)
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -66,7 +66,7 @@ impl Array {
     /// Whether a context has nothing to lose.
     #[inline]
     pub(in crate::hw) fn is_untouched(&self) -> bool {
-        self.filled.0 == 0
+        self.filled.any & self.filled.own == 0
     }
 
     /// Where [`Array::set_of`] finds a page, for an array that [`Array::runs`].
@@ -113,7 +113,7 @@ impl Near for Array {
 struct Fours<'a, S> {
     sets: &'a mut [[Entry; 4]],
     trees: &'a mut [u64],
-    /// Bits of [`Array::filled`].
+    /// Bits of [`Array::filled`] where something entered.
     filled: u64,
     search: PhantomData<S>,
 }
@@ -210,7 +210,7 @@ pub(in crate::hw) fn run<S: Search>(
     let mut fours = Fours {
         sets: near.keys.as_chunks_mut::<4>().0,
         trees: &mut near.tree,
-        filled: near.filled.0,
+        filled: 0,
         search: PhantomData::<S>,
     };
     let keys = &mut far.keys;
@@ -223,7 +223,7 @@ pub(in crate::hw) fn run<S: Search>(
         }
         _ => run_in(&mut fours, far, indices, key, pages),
     };
-    near.filled.0 = fours.filled;
+    near.filled.enter(fours.filled);
     answered
 }
 

@@ -307,6 +307,9 @@ impl<'a> Flow<'a> {
         }
         // What is left is of arrays that nothing was looked for in since, so the order of losses does not matter.
         for (array, losses) in self.losses.iter_mut().enumerate() {
+            if self.tlb.arrays()[array].is_untouched() {
+                losses.clear();
+            }
             if losses.len() > 1 {
                 losses.sort_unstable_by_key(|loss| loss.gone.0);
                 losses.dedup_by_key(|loss| loss.gone);

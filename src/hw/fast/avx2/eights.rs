@@ -38,16 +38,15 @@ pub(super) unsafe fn recency<const WAYS: usize, const BANKS: bool, const OTHERS:
     range: Range<usize>,
     mut missed: usize,
 ) -> usize {
-    let Banks { one: Parts { keys, filled, fold, .. }, .. } = &mut banks;
+    let Banks { one: Parts { keys, fold, .. }, .. } = &mut banks;
     assert!(WAYS <= 32 && WAYS.is_multiple_of(2) && missed <= range.start && range.end <= stream.keys.len());
     assert!(keys.len().is_multiple_of(WAYS) && (keys.len() / WAYS).is_power_of_two());
     let (mask, fold) = (keys.len() / WAYS - 1, *fold);
     let mut rows = [keys.as_mut_ptr().cast::<u64>(); 2];
-    let mut bits = [**filled; 2];
+    let mut bits = [0; 2];
     if let Some((other, _)) = &mut banks.two {
         assert!(other.keys.len() == (mask + 1) * WAYS);
         rows[1] = other.keys.as_mut_ptr().cast();
-        bits[1] = *other.filled;
     }
     let shift = banks.two.as_ref().map_or(0, |(_, shift)| *shift);
     // Whole vectors, then four ways, then two; no part of one under a mask, for the reason at `store_whole`.
@@ -115,9 +114,9 @@ pub(super) unsafe fn recency<const WAYS: usize, const BANKS: bool, const OTHERS:
             missed = keep::<OTHERS>(stream, i, missed, found == 0);
         }
     }
-    *banks.one.filled = bits[0];
+    banks.one.filled.enter(bits[0]);
     if let Some((other, _)) = banks.two {
-        *other.filled = bits[1];
+        other.filled.enter(bits[1]);
     }
     stream.crossed |= crossed != 0;
     missed
@@ -183,7 +182,7 @@ pub(super) unsafe fn single<const VECTORS: usize, const OTHERS: bool>(
         }
         stream.crossed |= crossed != 0;
     }
-    *filled |= 1;
+    filled.enter(1);
     missed
 }
 
@@ -197,7 +196,7 @@ pub(super) unsafe fn trees<const WAYS: usize, const GROUPS: usize, const BANKS: 
     range: Range<usize>,
     mut missed: usize,
 ) -> usize {
-    let Banks { one: Parts { keys, tree, filled, fold }, .. } = &mut banks;
+    let Banks { one: Parts { keys, tree, fold, .. }, .. } = &mut banks;
     assert!(WAYS <= 16 && WAYS.is_multiple_of(4));
     assert!(missed <= range.start && range.end <= stream.keys.len());
     assert!(keys.len() == WAYS * tree.len() && tree.len().is_power_of_two());
@@ -205,12 +204,11 @@ pub(super) unsafe fn trees<const WAYS: usize, const GROUPS: usize, const BANKS: 
     let (mask, fold) = (tree.len() - 1, *fold);
     let mut rows = [keys.as_mut_ptr().cast::<u64>(); 2];
     let mut trees = [tree.as_mut_ptr(); 2];
-    let mut bits = [**filled; 2];
+    let mut bits = [0; 2];
     if let Some((other, _)) = &mut banks.two {
         assert!(other.keys.len() == (mask + 1) * WAYS && other.tree.len() == mask + 1);
         rows[1] = other.keys.as_mut_ptr().cast();
         trees[1] = other.tree.as_mut_ptr();
-        bits[1] = *other.filled;
     }
     let shift = banks.two.as_ref().map_or(0, |(_, shift)| *shift);
     let (whole, four_at) = (WAYS / 8, WAYS / 8 * 8);
@@ -277,9 +275,9 @@ pub(super) unsafe fn trees<const WAYS: usize, const GROUPS: usize, const BANKS: 
             missed = keep::<OTHERS>(stream, i, missed, hit == 0);
         }
     }
-    *banks.one.filled = bits[0];
+    banks.one.filled.enter(bits[0]);
     if let Some((other, _)) = banks.two {
-        *other.filled = bits[1];
+        other.filled.enter(bits[1]);
     }
     stream.crossed |= crossed != 0;
     missed
