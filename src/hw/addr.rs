@@ -152,6 +152,16 @@ pub enum Contexts<'a> {
     Each(&'a [u16]),
 }
 
+impl<'a> Contexts<'a> {
+    /// Of a part of the accesses.
+    pub(crate) fn part(self, of: std::ops::Range<usize>) -> Contexts<'a> {
+        match self {
+            Contexts::One(pcid) => Contexts::One(pcid),
+            Contexts::Each(pcids) => Contexts::Each(&pcids[of]),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

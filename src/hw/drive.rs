@@ -54,12 +54,9 @@ impl Cpus {
         } else {
             0
         };
+        let contexts = contexts.part(done..vpns.len());
         let vpns = &vpns[done..];
         let mut levels = levels.map(|levels| &mut levels[done..]);
-        let contexts = match contexts {
-            Contexts::One(pcid) => Contexts::One(pcid),
-            Contexts::Each(pcids) => Contexts::Each(&pcids[done..]),
-        };
         if let Some(pcid) = alike
             && self.vectors
             && renamed

@@ -320,10 +320,7 @@ impl TlbState {
         let saved = (vpns.len() > BLOCK).then(|| cpus.tlbs()[cpu].clone());
         for start in (0..vpns.len()).step_by(BLOCK) {
             let end = (start + BLOCK).min(vpns.len());
-            let contexts = match contexts {
-                Contexts::One(pcid) => Contexts::One(pcid),
-                Contexts::Each(pcids) => Contexts::Each(&pcids[start..end]),
-            };
+            let contexts = contexts.part(start..end);
             let out = out.as_deref_mut().map(|out| &mut out[start..end]);
             let state: &mut Cpus = &mut cpus;
             let done = py.detach(|| state.access(cpu, &vpns[start..end], contexts, kind, size, out, start));

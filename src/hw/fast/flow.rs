@@ -15,13 +15,15 @@
 //! - What an array loses by a change of context, for it has few slots, it loses between the same two accesses: an array's
 //!   part of a batch is cut there. Which contexts it holds depends on the changes alone, so that is settled at once.
 
+mod keys;
 mod pass;
 
+use self::keys::gather;
 use self::pass::{Form, run};
 use super::avx2;
 use super::lru;
 pub(in crate::hw) use super::stream::Buffers;
-use super::stream::{BATCH, NOWHERE, Place, Stream};
+use super::stream::{BATCH, Before, NOWHERE, Place, Stream};
 use crate::hw::array::{Array, Entry};
 use crate::hw::geometry::Structure;
 use crate::hw::tlb::Tlb;
@@ -150,37 +152,26 @@ impl<'a> Flow<'a> {
             self.run_but_repeats(vpns, contexts, kind);
             return self.settle();
         }
+        if let Contexts::One(pcid) = contexts {
+            self.switch(pcid);
+        }
+        let mut before = Before::first(self.tlb.pcid());
         for (batch, vpns) in vpns.chunks(BATCH).enumerate() {
             let start = batch * BATCH;
+            let contexts = contexts.part(start..start + vpns.len());
             match contexts {
-                Contexts::One(pcid) => {
-                    self.switch(pcid);
-                    let context = Entry::new(0, size, pcid, false).0;
-                    for (key, &vpn) in self.with.stream.keys.iter_mut().zip(vpns) {
-                        *key = context | (vpn & Vpn::MASK) >> size.shift();
-                    }
-                }
                 Contexts::Each(pcids) if self.slots => {
-                    for (i, (&vpn, &pcid)) in vpns.iter().zip(&pcids[start..]).enumerate() {
-                        let pcid = Pcid(pcid & Pcid::MAX);
-                        if pcid != self.tlb.pcid() {
-                            self.count = i;
-                            self.switch(pcid);
-                        }
+                    for (i, (&vpn, &pcid)) in vpns.iter().zip(pcids).enumerate() {
+                        self.count = i;
+                        self.switch(Pcid(pcid & Pcid::MAX));
                         let page = (vpn & Vpn::MASK) >> size.shift();
-                        self.with.stream.keys[i] = Entry::new(page, size, pcid, false).0;
+                        self.with.stream.keys[i] = Entry::new(page, size, self.tlb.pcid(), false).0;
                     }
                 }
-                Contexts::Each(pcids) => {
-                    let (mut last, mut switches) = (self.tlb.pcid(), 0);
-                    let keys = self.with.stream.keys.iter_mut();
-                    for (key, (&vpn, &pcid)) in keys.zip(vpns.iter().zip(&pcids[start..])) {
-                        let pcid = Pcid(pcid & Pcid::MAX);
-                        *key = Entry::new((vpn & Vpn::MASK) >> size.shift(), size, pcid, false).0;
-                        switches += u64::from(pcid != last);
-                        last = pcid;
-                    }
-                    self.switched(last, switches);
+                Contexts::One(_) | Contexts::Each(_) => {
+                    let how = (size, false, self.vector);
+                    gather(&mut before, &mut self.with.stream.keys, 0, vpns, contexts, how);
+                    self.switched(&mut before);
                 }
             }
             if self.globals {
@@ -210,34 +201,29 @@ impl<'a> Flow<'a> {
         if let Contexts::One(pcid) = contexts {
             self.switch(pcid);
         }
-        let (mut at, mut previous) = (0, 0);
+        let mut before = Before::first(self.tlb.pcid());
+        let mut at = 0;
         while at < vpns.len() {
             let (from, mut kept) = (at, 0);
             // The stream has room for what may come, until little of it is left.
             while at < vpns.len() && kept <= BATCH - BATCH / 8 {
                 let end = vpns.len().min(at + BATCH - kept);
+                let contexts = contexts.part(at..end);
                 match contexts {
-                    Contexts::One(pcid) => {
-                        let context = Entry::new(0, PageSize::K4, pcid, false).0;
-                        for &vpn in &vpns[at..end] {
-                            let key = context | vpn & Vpn::MASK;
+                    Contexts::Each(pcids) if self.slots => {
+                        for (&vpn, &pcid) in vpns[at..end].iter().zip(pcids) {
+                            self.count = kept;
+                            self.switch(Pcid(pcid & Pcid::MAX));
+                            let key = Entry::new(vpn & Vpn::MASK, PageSize::K4, self.tlb.pcid(), false).0;
                             self.with.stream.keys[kept] = key;
-                            kept += usize::from(key != previous);
-                            previous = key;
+                            kept += usize::from(key != before.key);
+                            before.key = key;
                         }
                     }
-                    Contexts::Each(pcids) => {
-                        for (&vpn, &pcid) in vpns[at..end].iter().zip(&pcids[at..end]) {
-                            let pcid = Pcid(pcid & Pcid::MAX);
-                            if pcid != self.tlb.pcid() {
-                                self.count = kept;
-                                self.switch(pcid);
-                            }
-                            let key = Entry::new(vpn & Vpn::MASK, PageSize::K4, pcid, false).0;
-                            self.with.stream.keys[kept] = key;
-                            kept += usize::from(key != previous);
-                            previous = key;
-                        }
+                    Contexts::One(_) | Contexts::Each(_) => {
+                        let (keys, how) = (&mut self.with.stream.keys, (PageSize::K4, true, self.vector));
+                        kept = gather(&mut before, keys, kept, &vpns[at..end], contexts, how);
+                        self.switched(&mut before);
                     }
                 }
                 at = end;
@@ -252,12 +238,13 @@ impl<'a> Flow<'a> {
         }
     }
 
-    /// Contexts were loaded so many times, this one last, where none costs an array anything.
-    fn switched(&mut self, last: Pcid, times: u64) {
-        debug_assert!(!self.slots);
-        if times > 0 {
-            self.tlb.set_pcid(last);
-            self.tlb.counters_mut().switches += times;
+    /// Contexts were loaded, where none costs an array anything.
+    fn switched(&mut self, before: &mut Before) {
+        let switches = std::mem::take(&mut before.switches);
+        debug_assert!(switches == 0 || !self.slots);
+        if switches > 0 {
+            self.tlb.set_pcid(before.pcid());
+            self.tlb.counters_mut().switches += switches;
         }
     }
 

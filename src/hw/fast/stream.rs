@@ -1,6 +1,7 @@
 //! What a [`super::flow`] works on: accesses as words, and the buffers of a batch.
 
-use crate::hw::Vpn;
+use crate::hw::array::Entry;
+use crate::hw::{Pcid, Vpn};
 
 /// Accesses per batch.
 pub(super) const BATCH: usize = 512;
@@ -29,6 +30,27 @@ impl Stream {
         self.keys[to] = other.keys[from];
         self.others[to] = other.others[from];
         self.numbers[to] = other.numbers[from];
+    }
+}
+
+/// What came before the next access of a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Before {
+    /// The key; before the first one none that an access has, of the current context.
+    pub(super) key: u64,
+    /// Changes of context so far.
+    pub(super) switches: u64,
+}
+
+impl Before {
+    pub(super) fn first(current: Pcid) -> Self {
+        let key = Entry::VALID | Entry::GLOBAL | u64::from(current.0) << Entry::PCID_SHIFT;
+        Before { key, switches: 0 }
+    }
+
+    /// The context of what came before.
+    pub(super) fn pcid(self) -> Pcid {
+        Entry(self.key).pcid()
     }
 }
 

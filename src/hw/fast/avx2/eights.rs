@@ -3,8 +3,9 @@
 
 use super::trees::{VICTIM4, VICTIM8, uses};
 use super::wide::{Banks, keep};
-use crate::hw::array::{MRU_SHIFT, Parts, follow};
-use crate::hw::fast::stream::Stream;
+use crate::hw::array::{Entry, MRU_SHIFT, Parts, follow};
+use crate::hw::fast::stream::{BATCH, Before, Stream};
+use crate::hw::{PageSize, Pcid, Vpn};
 #[allow(clippy::wildcard_imports)] // intrinsics name themselves
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -184,6 +185,60 @@ pub(super) unsafe fn single<const VECTORS: usize, const OTHERS: bool>(
     }
     filled.enter(1);
     missed
+}
+
+/// The keys of accesses to 4 KiB pages, eight at a time, to `keys` from `kept` on; with `FRESH` those that differ from the one
+/// before. Returns how many accesses these were, whole vectors, and where the keys end.
+#[target_feature(enable = "avx512f,avx512vl,avx2,bmi1,bmi2,popcnt")]
+pub(super) unsafe fn keys<const EACH: bool, const FRESH: bool>(
+    keys: &mut [u64; BATCH],
+    mut kept: usize,
+    vpns: &[u64],
+    (context, pcids): (Pcid, &[u16]),
+    before: &mut Before,
+) -> (usize, usize) {
+    assert!(kept + vpns.len() <= BATCH && (!EACH || pcids.len() == vpns.len()));
+    let pages = _mm512_set1_epi64(Vpn::MASK.cast_signed());
+    let field = _mm512_set1_epi64(Entry::PCID_FIELD.cast_signed());
+    let mut own = _mm512_set1_epi64(Entry::new(0, PageSize::K4, context, false).0.cast_signed());
+    let mut last = _mm512_set1_epi64(before.key.cast_signed());
+    let (eights, _) = vpns.as_chunks::<8>();
+    for (number, eight) in eights.iter().enumerate() {
+        // SAFETY: `eight` is 8 pages, and there are as many contexts. Of each eight before at most 8 keys are kept, so that
+        // `kept + 8` is at most where they all would end.
+        unsafe {
+            if EACH {
+                let eight = _mm_loadu_si128(pcids.as_ptr().add(8 * number).cast());
+                let words = _mm512_slli_epi64::<{ Entry::PCID_SHIFT }>(_mm512_cvtepu16_epi64(eight));
+                own = _mm512_or_si512(
+                    _mm512_and_si512(words, field),
+                    _mm512_set1_epi64(Entry::VALID.cast_signed()),
+                );
+            }
+            let page = _mm512_and_si512(_mm512_loadu_si512(eight.as_ptr().cast()), pages);
+            let key = _mm512_or_si512(page, own);
+            let previous = _mm512_alignr_epi64::<7>(key, last);
+            last = key;
+            if EACH {
+                let changed = _mm512_test_epi64_mask(_mm512_xor_si512(key, previous), field);
+                before.switches += u64::from(changed.count_ones());
+            }
+            let to = keys.as_mut_ptr().add(kept).cast();
+            if FRESH {
+                let fresh = _mm512_cmpneq_epi64_mask(key, previous);
+                _mm512_storeu_si512(to, _mm512_maskz_compress_epi64(fresh, key));
+                kept += fresh.count_ones() as usize;
+            } else {
+                _mm512_storeu_si512(to, key);
+                kept += 8;
+            }
+        }
+    }
+    let mut words = [0_u64; 8];
+    // SAFETY: 8 words of our own.
+    unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), last) };
+    before.key = words[7];
+    (8 * eights.len(), kept)
 }
 
 /// As [`super::wide::trees`].

@@ -63,11 +63,12 @@ use super::log::Log;
 use super::rows::{Packed, ROOM};
 use super::stacks::Stacks;
 use super::state::{Answers, Hits, State};
-use super::stream::Stream;
+use super::stream::{BATCH, Before, Stream};
 use crate::hw::array::neighbours::Answered;
 use crate::hw::array::{Array, Entry, Order, TreeShape};
 use crate::hw::event::EVENT_BYTES;
 use crate::hw::vectors::{self, available};
+use crate::hw::{Contexts, Pcid};
 
 /// The plain loop; `None` if a page lies outside the window.
 #[cfg(target_arch = "x86_64")]
@@ -243,6 +244,39 @@ pub(super) fn stream_pass(
         (Order::Trees(TreeShape::ThreeFours), _) => pass!(trees::<12, 3),
         (Order::Recency | Order::Other, _) => return None,
     })
+}
+
+/// The keys of accesses to 4 KiB pages to `keys` from `kept` on, with `fresh` those that differ from the one before: how many
+/// accesses were taken, and where the keys end. All fit, and what is left is fewer than eight; or the CPU has no such vectors.
+pub(super) fn keys(
+    keys: &mut [u64; BATCH],
+    kept: usize,
+    vpns: &[u64],
+    contexts: Contexts<'_>,
+    fresh: bool,
+    before: &mut Before,
+) -> (usize, usize) {
+    #[cfg(target_arch = "x86_64")]
+    if vectors::eights() {
+        // SAFETY: the features are present.
+        return unsafe {
+            match (contexts, fresh) {
+                (Contexts::One(pcid), false) => {
+                    eights::keys::<false, false>(keys, kept, vpns, (pcid, &[]), before)
+                }
+                (Contexts::One(pcid), true) => {
+                    eights::keys::<false, true>(keys, kept, vpns, (pcid, &[]), before)
+                }
+                (Contexts::Each(each), false) => {
+                    eights::keys::<true, false>(keys, kept, vpns, (Pcid(0), each), before)
+                }
+                (Contexts::Each(each), true) => {
+                    eights::keys::<true, true>(keys, kept, vpns, (Pcid(0), each), before)
+                }
+            }
+        };
+    }
+    (0, kept)
 }
 
 /// Most ways of one recency order that [`stream_pass`] is sooner done with than a list is.
