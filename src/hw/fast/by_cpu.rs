@@ -27,7 +27,7 @@ pub(in crate::hw) fn run(
 ) -> Result<(), TlbError> {
     let rules = cpus.rules();
     let mut copy = Vec::new();
-    let mut order = Vec::new();
+    let mut sorted = Sorted::default();
     let mut buffers = None;
     for (number, block) in events.chunks(BLOCK).enumerate() {
         let start = number * BLOCK;
@@ -41,7 +41,7 @@ pub(in crate::hw) fn run(
             let many = copy[at..].iter().position(|event| event[OP] >= Op::Invlpgb as u8);
             let end = many.map_or(copy.len(), |many| at + many);
             let out = levels.as_deref_mut().map(|levels| &mut levels[start + at..start + end]);
-            part(cpus, &copy[at..end], out, &mut order, &mut buffers);
+            part(cpus, &copy[at..end], out, &mut sorted, &mut buffers);
             at = end;
             if let Some(event) = copy.get(at) {
                 let level = cpus.step(Event::read(event));
@@ -63,12 +63,69 @@ fn cpu_of(event: &Bytes) -> usize {
     usize::from(u16::from_le_bytes([event[10], event[11]]))
 }
 
+/// Events by CPU, in order, and which of the part each is; the numbers only where somebody asks for answers.
+#[derive(Default)]
+struct Sorted {
+    events: Vec<Bytes>,
+    numbers: Vec<u32>,
+    /// By CPU: where its events end.
+    ends: Vec<u32>,
+}
+
+impl Sorted {
+    fn sort(&mut self, events: &[Bytes], cpus: usize, numbered: bool) {
+        self.ends.clear();
+        self.ends.resize(cpus + 1, 0);
+        for event in events {
+            self.ends[cpu_of(event) + 1] += 1;
+        }
+        for cpu in 1..self.ends.len() {
+            self.ends[cpu] += self.ends[cpu - 1];
+        }
+        // What a place had before does not matter: each is written to.
+        self.events.resize(events.len(), [0; EVENT_BYTES]);
+        self.numbers.resize(if numbered { events.len() } else { 0 }, 0);
+        for (number, event) in events.iter().enumerate() {
+            let place = &mut self.ends[cpu_of(event)];
+            self.events[*place as usize] = *event;
+            if numbered {
+                self.numbers[*place as usize] = number as u32;
+            }
+            *place += 1;
+        }
+    }
+}
+
+/// Events of one CPU, and where the answer to each goes.
+#[derive(Clone, Copy)]
+struct Own<'a> {
+    events: &'a [Bytes],
+    /// Empty: the places of the events.
+    numbers: &'a [u32],
+}
+
+impl Own<'_> {
+    #[inline]
+    fn number(self, at: usize) -> u32 {
+        if self.numbers.is_empty() { at as u32 } else { self.numbers[at] }
+    }
+
+    fn one_by_one(self, step: &mut impl FnMut(Event) -> u8, mut levels: Option<&mut [u8]>) {
+        for (at, event) in self.events.iter().enumerate() {
+            let level = step(Event::read(event));
+            if let Some(levels) = levels.as_deref_mut() {
+                levels[self.number(at) as usize] = level;
+            }
+        }
+    }
+}
+
 /// Events that concern one CPU each.
 fn part(
     cpus: &mut Cpus,
     events: &[Bytes],
     mut levels: Option<&mut [u8]>,
-    order: &mut Vec<u32>,
+    sorted: &mut Sorted,
     buffers: &mut Option<Box<Buffers>>,
 ) {
     let ors = events.iter().fold(0, |all, event| all | event[FLAGS]);
@@ -76,62 +133,56 @@ fn part(
     let vector = cpus.vectors();
     let tlbs = cpus.tlbs_mut();
     if !flow::flows(&tlbs[0], giant) || tlbs.iter().any(Tlb::holds_stale) {
-        one_by_one(&mut |event| cpus.step(event), events, 0..events.len() as u32, levels);
+        Own { events, numbers: &[] }.one_by_one(&mut |event| cpus.step(event), levels);
         return;
     }
-    // By CPU, in order: how many events there are before those of each, then where each one goes.
-    let mut starts = vec![0_u32; tlbs.len() + 1];
-    for event in events {
-        starts[cpu_of(event) + 1] += 1;
-    }
-    for cpu in 1..starts.len() {
-        starts[cpu] += starts[cpu - 1];
-    }
-    order.clear();
-    order.resize(events.len(), 0);
-    for (number, event) in events.iter().enumerate() {
-        let place = &mut starts[cpu_of(event)];
-        order[*place as usize] = number as u32;
-        *place += 1;
+    if tlbs.len() > 1 {
+        sorted.sort(events, tlbs.len(), levels.is_some());
     }
     let buffers = buffers.get_or_insert_with(Buffers::new);
+    let alone = tlbs.len() == 1;
     let mut start = 0;
-    for (tlb, &end) in tlbs.iter_mut().zip(&starts) {
-        let own = &order[start..end as usize];
-        start = end as usize;
-        let numbers = own.iter().copied();
-        if own.len() < WORTH_A_FLOW {
-            one_by_one(&mut |event| carry_out(tlb, event), events, numbers, levels.as_deref_mut());
+    for (cpu, tlb) in tlbs.iter_mut().enumerate() {
+        let own = if alone {
+            Own { events, numbers: &[] }
+        } else {
+            let of = start..sorted.ends[cpu] as usize;
+            start = of.end;
+            Own { events: &sorted.events[of.clone()], numbers: sorted.numbers.get(of).unwrap_or_default() }
+        };
+        if own.events.len() < WORTH_A_FLOW {
+            own.one_by_one(&mut |event| carry_out(tlb, event), levels.as_deref_mut());
             continue;
         }
         let globals = ors & flags::GLOBAL != 0 || flow::holds_globals(tlb);
         let before = globals.then(|| tlb.clone());
-        let mut flow = Flow::new(tlb, buffers, own.len(), (globals, vector));
-        of_one(&mut flow, events, own, levels.as_deref_mut());
+        let mut flow = Flow::new(tlb, buffers, own.events.len(), (globals, vector));
+        of_one(&mut flow, own, levels.as_deref_mut());
         if let Some(before) = before
             && flow.crossed()
         {
             *tlb = before;
-            one_by_one(&mut |event| carry_out(tlb, event), events, numbers, levels.as_deref_mut());
+            own.one_by_one(&mut |event| carry_out(tlb, event), levels.as_deref_mut());
         }
     }
 }
 
 /// The events of one CPU.
-fn of_one(flow: &mut Flow<'_>, events: &[Bytes], own: &[u32], mut levels: Option<&mut [u8]>) {
-    for &number in own {
-        let event = Event::read(&events[number as usize]);
+fn of_one(flow: &mut Flow<'_>, own: Own<'_>, mut levels: Option<&mut [u8]>) {
+    for (at, event) in own.events.iter().enumerate() {
+        let event = Event::read(event);
         if event.op <= Op::Fetch as u8 {
             let size = event.size().unwrap_or_default();
             let global = event.flags & flags::GLOBAL != 0;
-            flow.push(event.vpn, (size, usize::from(event.op)), Pcid(event.pcid), global, number);
+            let what = (size, usize::from(event.op));
+            flow.push(event.vpn, what, Pcid(event.pcid), global, own.number(at));
             if flow.is_full() {
                 flow.drain(levels.as_deref_mut());
             }
             continue;
         }
         if let Some(levels) = levels.as_deref_mut() {
-            levels[number as usize] = NO_ACCESS;
+            levels[own.number(at) as usize] = NO_ACCESS;
         }
         if event.op == Op::MovCr3 as u8 && event.flags & flags::NOFLUSH != 0 {
             flow.switch(Pcid(event.pcid));
@@ -143,20 +194,6 @@ fn of_one(flow: &mut Flow<'_>, events: &[Bytes], own: &[u32], mut levels: Option
     }
     flow.drain(levels);
     flow.settle();
-}
-
-fn one_by_one(
-    step: &mut impl FnMut(Event) -> u8,
-    events: &[Bytes],
-    numbers: impl Iterator<Item = u32>,
-    mut levels: Option<&mut [u8]>,
-) {
-    for number in numbers {
-        let level = step(Event::read(&events[number as usize]));
-        if let Some(levels) = levels.as_deref_mut() {
-            levels[number as usize] = level;
-        }
-    }
 }
 
 #[cfg(test)]
