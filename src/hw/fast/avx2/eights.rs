@@ -123,7 +123,7 @@ pub(super) unsafe fn recency<const WAYS: usize, const BANKS: bool, const OTHERS:
     missed
 }
 
-/// As [`recency`], in an array of one set, whose order stays in `VECTORS` registers. Every access waits for the one before
+/// As [`recency`], in an array of one set, whose order stays in `VECTORS` registers or fewer. Every access waits for the one before
 /// it there, so what it would wait for is predicted where that mostly can be: that it misses, or is the newest already.
 #[inline]
 #[allow(clippy::needless_range_loop)] // a constant number of registers
@@ -136,10 +136,11 @@ pub(super) unsafe fn single<const VECTORS: usize, const OTHERS: bool>(
 ) -> usize {
     let Parts { keys, filled, .. } = array;
     assert!(missed <= range.start && range.end <= stream.keys.len());
-    assert!(VECTORS <= 16 && keys.len().div_ceil(8) == VECTORS);
-    // The lanes of the last vector that are ways; what the others hold has left.
-    let last = u8::MAX >> (8 * VECTORS - keys.len());
-    let lanes = |v| if v + 1 == VECTORS { last } else { u8::MAX };
+    assert!(VECTORS <= 16 && keys.len() <= 8 * VECTORS);
+    // The lanes that are ways; what the others hold has left.
+    let ways: [u8; VECTORS] =
+        std::array::from_fn(|v| ((1_u16 << keys.len().saturating_sub(8 * v).min(8)) - 1) as u8);
+    let lanes = |v: usize| ways[v];
     let mut order = [_mm512_setzero_si512(); VECTORS];
     // SAFETY: read and written under a mask of what `keys` has; `i` is below the end of the stream, `missed <= i`.
     unsafe {

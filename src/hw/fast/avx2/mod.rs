@@ -218,16 +218,9 @@ pub(super) fn stream_pass(
         (Order::Recency, 1..=eights::MOST) if eights && sets == 1 && banks.two.is_none() => {
             match ways.div_ceil(8) {
                 1 => single!(1),
-                2 => single!(2),
-                3 => single!(3),
-                4 => single!(4),
-                5 => single!(5),
-                6 => single!(6),
-                7 => single!(7),
-                8 => single!(8),
+                2..=4 => single!(4),
+                5..=8 => single!(8),
                 9 => single!(9),
-                10 => single!(10),
-                11 => single!(11),
                 _ => single!(12),
             }
         }
