@@ -241,6 +241,7 @@ pub(super) fn stream_pass(
 
 /// The keys of accesses to 4 KiB pages to `keys` from `kept` on, with `fresh` those that differ from the one before: how many
 /// accesses were taken, and where the keys end. All fit, and what is left is fewer than eight; or the CPU has no such vectors.
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
 pub(super) fn keys(
     keys: &mut [u64; BATCH],
     kept: usize,
