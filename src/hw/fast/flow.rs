@@ -23,7 +23,7 @@ use self::pass::{Form, run};
 use super::avx2;
 use super::lru;
 pub(in crate::hw) use super::stream::Buffers;
-use super::stream::{BATCH, Before, NOWHERE, Place, Stream};
+use super::stream::{BATCH, Before, NOWHERE, Place};
 use crate::hw::array::{Array, Entry};
 use crate::hw::geometry::Structure;
 use crate::hw::tlb::Tlb;
