@@ -1,9 +1,6 @@
-//! The hot loops of the hardware model, for a clock or for callgrind.
+//! The hot loops of the hardware model and of the timed machine, by the clock: `cargo bench --bench hot_loops`.
 //!
-//! `cargo bench --bench hot_loops` times them on streams of its own. With `LOOP FILE` as arguments it runs one loop
-//! once over a file of little-endian 64-bit words, so that `benches/instructions.py` can count instructions in
-//! [`measured`]: `plain` and `real` read pages, `events` reads events, `curve` reads pages. The loops of the timed
-//! machine (`touches`, `interpreted`, `broadcast`) need no file; they print how many units they did, as all do.
+//! `python -m benches.instructions` counts the instructions of such loops in the installed extension.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -26,12 +23,6 @@ const LOOPS: [&str; 4] = ["plain", "real", "events", "curve"];
 /// Loops of the timed machine: system calls with 20 looked-up touches, the same without, and deferred flushes that
 /// examine 1,024 CPUs.
 const ENGINES: [&str; 3] = ["touches", "interpreted", "broadcast"];
-
-/// What callgrind collects of the timed machine; units done.
-#[inline(never)]
-fn measured_engine(run: &mut Run, end: u64) {
-    run.advance(end, &AtomicBool::new(false));
-}
 
 /// The run of a loop of [`ENGINES`], when it is to end, and how many units it will have done by then.
 fn engine(which: &str) -> (Run, u64) {
@@ -74,8 +65,7 @@ fn units(which: &str, run: &Run) -> u64 {
     output.runs
 }
 
-/// What callgrind collects.
-#[inline(never)]
+/// One pass of a loop of [`LOOPS`].
 fn measured(which: &str, words: &[u64], bytes: &[u8], cpus: &mut Cpus) -> u64 {
     match which {
         "plain" | "real" => {
@@ -131,20 +121,6 @@ fn as_bytes(words: &[u64]) -> Vec<u8> {
 
 #[allow(clippy::print_stdout)] // a bench reports to people
 fn main() {
-    let arguments: Vec<String> =
-        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    if let [which] = &arguments[..] {
-        let (mut run, end) = engine(which);
-        measured_engine(&mut run, end);
-        println!("{}", units(which, &run));
-        return;
-    }
-    if let [which, file] = &arguments[..] {
-        let bytes = std::fs::read(file).expect("a readable file");
-        let words: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
-        println!("{}", measured(which, &words, &bytes, &mut cpus(which)));
-        return;
-    }
     let count = if cfg!(debug_assertions) { 1 << 14 } else { 1 << 22 };
     for which in LOOPS {
         let words = stream(which, count);
@@ -164,7 +140,7 @@ fn main() {
             .map(|_| {
                 let (mut run, end) = engine(which);
                 let start = Instant::now();
-                measured_engine(&mut run, end);
+                run.advance(end, &AtomicBool::new(false));
                 let took = start.elapsed().as_secs_f64();
                 (units(which, &run), took)
             })
