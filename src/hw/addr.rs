@@ -28,13 +28,52 @@ impl Vpn {
 
     /// Accepts `va >> 12` of a canonical address, sign-extended (52 bits) or already cut to 45 bits.
     pub fn new(vpn: u64) -> Result<Self, TlbError> {
-        let high = vpn >> Self::BITS;
-        let extended = high == (1 << 7) - 1 && vpn >> 44 & 1 == 1;
-        if high == 0 || extended {
-            Ok(Vpn(vpn & Self::MASK))
-        } else {
-            Err(TlbError::NonCanonicalPage { vpn })
+        if Self::fits(vpn) { Ok(Vpn(vpn & Self::MASK)) } else { Err(TlbError::NonCanonicalPage { vpn }) }
+    }
+
+    /// Whether [`Vpn::new`] accepts it. Without a branch: user and kernel pages in turns are ordinary.
+    pub(super) fn fits(vpn: u64) -> bool {
+        let high = vpn >> (Self::BITS - 1);
+        (high <= 1) | (high == (1 << 8) - 1)
+    }
+
+    /// Checks many; the error is about the first that [`Vpn::new`] does not accept, and `offset` is the number of the first of
+    /// all.
+    pub(super) fn check(vpns: &[u64], offset: usize) -> Result<(), TlbError> {
+        let together = vpns.iter().fold(Together::default(), |all, &vpn| all.with(vpn));
+        if together.fit() || vpns.iter().fold(true, |all, &vpn| all & Self::fits(vpn)) {
+            return Ok(());
         }
+        let accepted =
+            |(index, &vpn)| Vpn::new(vpn).map(drop).map_err(|error| error.at("vpn", offset + index));
+        vpns.iter().enumerate().try_for_each(accepted)
+    }
+}
+
+/// Bits of many page numbers, which decide of nearly all that come together whether each of them is accepted.
+///
+/// Below 2^45 each is. Where all are below 2^52, half of the 45 bits is added: those of user space stay below 2^45, those of
+/// the kernel, sign-extended, are from 2^52 on and again below 2^45 without that bit, and what lies between keeps one of bits
+/// 45 to 51.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Together {
+    all: u64,
+    moved: u64,
+}
+
+impl Together {
+    const EXTENDED: u32 = 52;
+
+    #[inline]
+    pub(super) fn with(self, vpn: u64) -> Self {
+        let moved = vpn.wrapping_add(1 << (Vpn::BITS - 1)) & !(1 << Self::EXTENDED);
+        Together { all: self.all | vpn, moved: self.moved | moved }
+    }
+
+    /// Whether each is accepted; if not, some may not be.
+    #[inline]
+    pub(super) fn fit(self) -> bool {
+        self.all >> Vpn::BITS == 0 || self.all >> Self::EXTENDED == 0 && self.moved >> Vpn::BITS == 0
     }
 }
 
@@ -179,6 +218,30 @@ mod tests {
         assert!(Vpn::of_address(0x0200_0000_0000_0000).is_err());
         assert!(Vpn::new(1 << 45).is_err());
         assert!(Vpn::new(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn pages_are_checked_together_as_one_by_one() {
+        let edges = [0, 1 << 44, 1 << 45, 1 << 51, (1 << 52) - (1 << 44), 1 << 52, 1 << 53, 1 << 63];
+        let near = |edge: u64| [edge.wrapping_sub(1), edge, edge + 1, edge ^ 0xf_ffff_ffff];
+        let pages: Vec<u64> = edges.into_iter().flat_map(near).collect();
+        let mut seen = [0; 2];
+        for &one in &pages {
+            for &other in &pages {
+                for vpns in [vec![one], vec![one, other], vec![1, one, (1 << 52) - 2, other]] {
+                    let bad = vpns.iter().position(|&vpn| Vpn::new(vpn).is_err());
+                    let told = Vpn::check(&vpns, 7).map_err(|error| error.to_string());
+                    let rule = |at: usize| Vpn::new(vpns[at]).unwrap_err().at("vpn", 7 + at).to_string();
+                    assert_eq!(told, bad.map_or(Ok(()), |at| Err(rule(at))), "{vpns:x?}");
+                    let together = vpns.iter().fold(Together::default(), |all, &vpn| all.with(vpn));
+                    assert!(!together.fit() || bad.is_none(), "{vpns:x?}");
+                    seen[usize::from(together.fit())] += 1;
+                }
+            }
+        }
+        assert!(seen[0] > 100 && seen[1] > 100, "{seen:?}");
+        let ordinary = [0x7_f3a4_0000, 0xf_ffff_8881_2345, 0xf_ff11_0000_0000, (1 << 52) - 1, 0];
+        assert!(ordinary.iter().fold(Together::default(), |all, &vpn| all.with(vpn)).fit());
     }
 
     #[test]

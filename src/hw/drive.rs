@@ -42,12 +42,7 @@ impl Cpus {
         {
             return Ok(());
         }
-        // One OR over all pages decides nearly always; only a suspect array is looked at page by page.
-        if vpns.iter().fold(0, |all, &vpn| all | vpn) >> Vpn::BITS != 0 {
-            for (index, &vpn) in vpns.iter().enumerate() {
-                Vpn::new(vpn).map_err(|error| error.at("vpn", offset + index))?;
-            }
-        }
+        Vpn::check(vpns, offset)?;
         let each = matches!(contexts, Contexts::Each(_)) && size == PageSize::K4;
         let done = if renamed && (apart || each) {
             regions::run(tlb, vpns, contexts, kind, levels.as_deref_mut(), self.vectors)

@@ -3,6 +3,7 @@
 //! A caller in Python may write to its array while it is read here: events are copied before they are checked, and pages
 //! and contexts are masked where they are used.
 
+use super::addr::Together;
 use super::{Kind, PageSize, Pcid, TlbError, Vpn};
 
 /// Bytes of one event.
@@ -162,17 +163,18 @@ impl Rules {
 
     pub(super) fn check(&self, events: &[[u8; EVENT_BYTES]], offset: usize) -> Result<(), TlbError> {
         let held = &self.held;
-        // Most streams are ordinary as a whole, which three sums of bits show: small pages and contexts, 4 KiB, ops up to
-        // 11 (12 to 15 have bits 2 and 3 both), CPUs whose OR is below their number.
-        let (pages, rests, ops) = events.iter().fold((0, 0, 0), |(pages, rests, ops), bytes| {
+        // Most streams are ordinary as a whole, which sums of bits show: pages that fit together, small contexts, 4 KiB, ops
+        // up to 11 (12 to 15 have bits 2 and 3 both), CPUs whose OR is below their number.
+        let none = (Together::default(), 0, 0);
+        let (pages, rests, ops) = events.iter().fold(none, |(pages, rests, ops), bytes| {
             let (halves, _) = bytes.as_chunks::<8>();
             let (vpn, rest) = (u64::from_le_bytes(halves[0]), u64::from_le_bytes(halves[1]));
-            (pages | vpn, rests | rest, ops | rest & rest >> 1)
+            (pages.with(vpn), rests | rest, ops | rest & rest >> 1)
         });
         let never = 0xf000 | 0xf0 << 48 | 0x0c << 56;
         let few_cpus = (rests >> 16 & 0xffff) < self.cpus as u64;
         let all_held = held[PageSize::K4 as usize] == [true; 3];
-        if all_held && few_cpus && pages >> Vpn::BITS == 0 && rests & never == 0 && ops & 1 << 50 == 0 {
+        if all_held && few_cpus && pages.fit() && rests & never == 0 && ops & 1 << 50 == 0 {
             return Ok(());
         }
         // Otherwise, if some are not ordinary, each is looked at in turn. Bit `op * 4 + size` of `odd`
@@ -193,7 +195,7 @@ impl Rules {
             let (pcid, cpu, op, bits) = (rest & 0xffff, rest >> 16 & 0xffff, rest >> 48 & 0xff, rest >> 56);
             let size = bits >> flags::SIZE_SHIFT & 3;
             // Shifting by the low six bits is right for the ops that exist; the others are caught by `op >> 4`.
-            all | vpn >> Vpn::BITS
+            all | u64::from(!Vpn::fits(vpn))
                 | pcid >> 12
                 | u64::from(cpu >= cpus)
                 | op >> 4

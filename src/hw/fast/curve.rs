@@ -73,9 +73,7 @@ impl Growing {
 
     /// Takes further accesses. After an error the counts mean nothing.
     pub fn feed(&mut self, vpns: &[u64]) -> Result<(), TlbError> {
-        for (index, &vpn) in vpns.iter().enumerate() {
-            Vpn::new(vpn).map_err(|error| error.at("vpn", index))?;
-        }
+        Vpn::check(vpns, 0)?;
         let mut names = [0; ROOM];
         for batch in vpns.chunks(BATCH) {
             let taken = self.names.of(batch, None, &mut names)?;
@@ -186,9 +184,7 @@ impl<'a> Running<'a> {
             high = high.max(vpn);
         }
         if high >> Vpn::BITS != 0 {
-            for (index, &vpn) in vpns.iter().enumerate() {
-                Vpn::new(vpn).map_err(|error| error.at("vpn", index))?;
-            }
+            Vpn::check(vpns, 0)?;
         }
         if let Some(pcids) = pcids {
             if pcids.len() != vpns.len() {
