@@ -10,6 +10,8 @@ use super::{Contexts, Kind, PageSize, Pcid, TlbError, Vpn, vectors};
 
 /// Fewer accesses go one by one.
 const WORTH_A_FLOW: usize = 8;
+/// Fewer pages do not pay for packing where eight ways are one vector.
+const WORTH_PACKING_WHERE_EIGHT: usize = 1 << 15;
 
 impl Cpus {
     /// Accesses in order on one CPU; what [`Cpus::check_access`] has accepted. `levels`, if given, receives the level
@@ -33,7 +35,7 @@ impl Cpus {
         };
         // What is sooner packed or renamed: where eight ways are one vector, only plain orders of pages that lie together.
         let renamed = !(self.vectors && vectors::eights());
-        let long = vpns.len() >= lru::WORTH_PACKING;
+        let long = vpns.len() >= if renamed { lru::WORTH_PACKING } else { WORTH_PACKING_WHERE_EIGHT };
         let apart = long && alike.is_some() && regions::apart(vpns);
         if let Some(pcid) = alike
             && long
