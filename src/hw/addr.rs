@@ -40,6 +40,9 @@ impl Vpn {
     /// Checks many; the error is about the first that [`Vpn::new`] does not accept, and `offset` is the number of the first of
     /// all.
     pub(super) fn check(vpns: &[u64], offset: usize) -> Result<(), TlbError> {
+        if vpns.iter().fold(0, |all, &vpn| all | vpn) >> Self::BITS == 0 {
+            return Ok(());
+        }
         let together = vpns.iter().fold(Together::default(), |all, &vpn| all.with(vpn));
         if together.fit() || vpns.iter().fold(true, |all, &vpn| all & Self::fits(vpn)) {
             return Ok(());

@@ -44,7 +44,13 @@ impl Cpus {
         {
             return Ok(());
         }
-        Vpn::check(vpns, offset)?;
+        let flows =
+            vpns.len() >= WORTH_A_FLOW && self.scratch.flows(tlb, size == PageSize::G1) && !tlb.holds_stale();
+        // Long calls that flow are checked as they do, and undone if need be: their pages are read from memory once.
+        let undone = long && !renamed && flows;
+        if !undone {
+            Vpn::check(vpns, offset)?;
+        }
         let each = matches!(contexts, Contexts::Each(_)) && size == PageSize::K4;
         let done = if renamed && (apart || each) {
             regions::run(tlb, vpns, contexts, kind, levels.as_deref_mut(), self.vectors)
@@ -61,11 +67,14 @@ impl Cpus {
         {
             return Ok(());
         }
-        if vpns.len() >= WORTH_A_FLOW && self.scratch.flows(tlb, size == PageSize::G1) && !tlb.holds_stale() {
+        if flows && vpns.len() >= WORTH_A_FLOW {
             let globals = flow::holds_globals(tlb);
-            let before = globals.then(|| tlb.clone());
+            let before = (globals || undone).then(|| tlb.clone());
             let mut flow = Flow::new(tlb, self.scratch.buffers(), vpns.len(), (globals, self.vectors));
-            flow.run_pages(vpns, contexts, (size, kind), levels.as_deref_mut());
+            if !flow.run_pages(vpns, contexts, (size, kind), levels.as_deref_mut(), undone) {
+                *tlb = before.expect("only what is undone is checked there");
+                return Vpn::check(vpns, offset);
+            }
             if !flow.crossed() {
                 return Ok(());
             }

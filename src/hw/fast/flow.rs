@@ -139,24 +139,30 @@ impl<'a> Flow<'a> {
         self.count += 1;
     }
 
-    /// All accesses of a call, to pages of one size and kind, and all of it carried out.
+    /// All accesses of a call, to pages of one size and kind, and all of it carried out. With `unchecked` some may be no pages:
+    /// then it is `false`, and what has been done must be undone.
     pub(in crate::hw) fn run_pages(
         &mut self,
         vpns: &[u64],
         contexts: Contexts<'_>,
         (size, kind): (PageSize, Kind),
         mut out: Option<&mut [u8]>,
-    ) {
+        unchecked: bool,
+    ) -> bool {
         self.with.whats.fill(3 * size as u8 + kind as u8);
         if out.is_none() && !self.globals && size == PageSize::K4 && lru::repeats(vpns) {
-            self.run_but_repeats(vpns, contexts, kind);
-            return self.settle();
+            let fit = self.run_but_repeats(vpns, contexts, kind, unchecked);
+            self.settle();
+            return fit;
         }
         if let Contexts::One(pcid) = contexts {
             self.switch(pcid);
         }
         let mut before = Before::first(self.tlb.pcid());
         for (batch, vpns) in vpns.chunks(BATCH).enumerate() {
+            if unchecked && Vpn::check(vpns, 0).is_err() {
+                return false;
+            }
             let start = batch * BATCH;
             let contexts = contexts.part(start..start + vpns.len());
             match contexts {
@@ -188,6 +194,7 @@ impl<'a> Flow<'a> {
             self.drain(None);
         }
         self.settle();
+        true
     }
 
     /// As [`Flow::run_pages`], of 4 KiB pages, for streams in which many accesses repeat their predecessor: page and context.
@@ -195,7 +202,7 @@ impl<'a> Flow<'a> {
     /// Such a one hits the first level that holds its kind of page, where its predecessor has left it as the most recently used
     /// entry, and changes nothing but the count of hits: to use that entry again leaves an order and direction bits as they
     /// are. Between the two no context is lost, for none is loaded.
-    fn run_but_repeats(&mut self, vpns: &[u64], contexts: Contexts<'_>, kind: Kind) {
+    fn run_but_repeats(&mut self, vpns: &[u64], contexts: Contexts<'_>, kind: Kind, unchecked: bool) -> bool {
         let what = kind as usize;
         let near = self.with.places.iter().position(|places| places[what] != Place::NOWHERE).unwrap_or(0);
         if let Contexts::One(pcid) = contexts {
@@ -208,6 +215,9 @@ impl<'a> Flow<'a> {
             // The stream has room for what may come, until little of it is left.
             while at < vpns.len() && kept <= BATCH - BATCH / 8 {
                 let end = vpns.len().min(at + BATCH - kept);
+                if unchecked && Vpn::check(&vpns[at..end], 0).is_err() {
+                    return false;
+                }
                 let contexts = contexts.part(at..end);
                 match contexts {
                     Contexts::Each(pcids) if self.slots => {
@@ -236,6 +246,7 @@ impl<'a> Flow<'a> {
             counters.accesses += repeated;
             counters.hits[near] += repeated;
         }
+        true
     }
 
     /// Contexts were loaded, where none costs an array anything.

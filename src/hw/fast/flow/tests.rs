@@ -239,8 +239,40 @@ fn pages_that_nothing_holds_as_global_are_never_done_twice() {
     tlb.fill(Vpn(0x999), Kind::Load, PageSize::K4, true);
     let mut buffers = Buffers::new();
     let mut flow = Flow::new(&mut tlb, &mut buffers, 3_000, (true, true));
-    flow.run_pages(&pages(1, 30, 20), Contexts::One(Pcid(1)), (PageSize::K4, Kind::Load), None);
+    flow.run_pages(&pages(1, 30, 20), Contexts::One(Pcid(1)), (PageSize::K4, Kind::Load), None, false);
     assert!(!flow.crossed());
-    flow.run_pages(&[7, 0x999], Contexts::One(Pcid(1)), (PageSize::K4, Kind::Load), None);
+    flow.run_pages(&[7, 0x999], Contexts::One(Pcid(1)), (PageSize::K4, Kind::Load), None, false);
     assert!(flow.crossed());
+}
+
+#[test]
+fn a_page_that_is_none_is_refused_where_it_stands_and_nothing_has_changed() {
+    const COUNT: usize = 70_000;
+    for (number, geometry) in geometries().iter().enumerate() {
+        for often in [1, 3] {
+            let kernel = |vpn: u64| if vpn & 1 == 0 { vpn } else { Vpn(vpn).of_canonical() };
+            let seed = number as u64;
+            let vpns: Vec<u64> =
+                repeated(seed, COUNT as u64, 60_000, often).into_iter().map(kernel).collect();
+            let pcids: Vec<u16> = (0..COUNT).map(|n| (n / 900 % 5) as u16).collect();
+            for contexts in [Contexts::One(Pcid(3)), Contexts::Each(&pcids)] {
+                let mut cpus = Cpus::new(geometry, 1).unwrap();
+                cpus.access(0, &vpns[..5_000], contexts.part(0..5_000), Kind::Load, PageSize::K4, None, 0)
+                    .unwrap();
+                let before = cpus.tlbs()[0].clone();
+                for bad in [0, 40_000, COUNT - 1] {
+                    let mut vpns = vpns.clone();
+                    vpns[bad] = 1 << 45;
+                    for wanted in [false, true] {
+                        let mut levels = vec![0; if wanted { COUNT } else { 0 }];
+                        let levels = wanted.then_some(&mut levels[..]);
+                        let told = cpus.access(0, &vpns, contexts, Kind::Load, PageSize::K4, levels, 11);
+                        let expected = Vpn::new(1 << 45).unwrap_err().at("vpn", 11 + bad);
+                        assert_eq!(told, Err(expected), "{number}");
+                        assert!(cpus.tlbs()[0] == before, "{number}, {bad}, levels {wanted}");
+                    }
+                }
+            }
+        }
+    }
 }
