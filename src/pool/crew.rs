@@ -1,8 +1,11 @@
 //! Threads that take the steps of a search together. What they share they only read, so their number changes no
 //! result.
+//!
+//! Who comes too late for a step misses it: the others have taken its pieces meanwhile, and where other programs run, a
+//! thread that waits for one of them may wait for milliseconds.
 
 use std::hint;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 
@@ -17,23 +20,27 @@ pub fn available() -> usize {
 const SPINS: usize = 2_000;
 const YIELDS: usize = 20;
 
+/// Of [`Crew::turn`]: what counts steps, and the bit of a step that is closed.
+const STEP: u64 = 1 << 32;
+const CLOSED: u64 = 1 << 31;
+
 /// Threads that wait for a step to take.
 #[derive(Debug)]
 pub struct Crew<J> {
     size: usize,
     job: Mutex<Option<J>>,
-    /// Steps begun.
-    turn: AtomicUsize,
-    /// Threads that have taken the current step.
-    done: AtomicUsize,
+    /// Steps begun, above [`CLOSED`]; whether nobody may join the last of them any more; below, how many have.
+    turn: AtomicU64,
+    /// How many of those have left it.
+    left: AtomicU64,
     failed: AtomicBool,
     asleep: AtomicUsize,
     lock: Mutex<()>,
     bell: Condvar,
 }
 
-/// Run `lead` with a crew of `size`, this thread among them. [`Crew::all`] then runs `work(i, job)` for every place
-/// `i` below `size`, each on its own thread.
+/// Run `lead` with a crew of `size`, this thread among them. [`Crew::all`] then runs `work(i, job)` for places `i` below
+/// `size`, each on its own thread, as many as come in time.
 pub fn with_crew<J: Copy + Send, R>(
     size: usize,
     work: impl Fn(usize, J) + Sync,
@@ -67,7 +74,7 @@ impl<J: Copy> Drop for Step<'_, J> {
         if thread::panicking() {
             self.0.failed.store(true, SeqCst);
         }
-        self.0.done.fetch_add(1, SeqCst);
+        self.0.left.fetch_add(1, SeqCst);
         self.0.ring();
     }
 }
@@ -82,8 +89,8 @@ impl<J: Copy> Crew<J> {
         Crew {
             size,
             job: Mutex::new(None),
-            turn: AtomicUsize::new(0),
-            done: AtomicUsize::new(0),
+            turn: AtomicU64::new(0),
+            left: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             asleep: AtomicUsize::new(0),
             lock: Mutex::new(()),
@@ -96,24 +103,34 @@ impl<J: Copy> Crew<J> {
         self.size
     }
 
-    /// Take a step together: `mine` is what this thread does.
+    /// Take a step together: `mine` is what this thread does, and when it is done, nobody joins any more.
     pub fn all(&self, job: J, mine: impl FnOnce()) {
-        self.done.store(0, SeqCst);
         self.begin(Some(job));
         mine();
-        self.wait(|| self.done.load(SeqCst) == self.size - 1);
+        let joined = self.turn.fetch_or(CLOSED, SeqCst) % CLOSED;
+        self.wait(|| self.left.load(SeqCst) == joined);
         assert!(!self.failed.load(SeqCst), "a thread of the search failed");
     }
 
+    /// All who joined the step before have left it.
     fn begin(&self, job: Option<J>) {
         *self.job.lock().unwrap_or_else(PoisonError::into_inner) = job;
-        self.turn.fetch_add(1, SeqCst);
+        self.left.store(0, SeqCst);
+        self.turn.store((self.turn.load(SeqCst) / STEP + 1) * STEP, SeqCst);
         self.ring();
     }
 
     fn follow(&self, work: impl Fn(J)) {
-        for turn in 1.. {
-            self.wait(|| self.turn.load(SeqCst) == turn);
+        let mut seen = 0;
+        loop {
+            self.wait(|| self.turn.load(SeqCst) / STEP != seen);
+            let joins = |turn: u64| (turn & CLOSED == 0).then_some(turn + 1);
+            let turn = self.turn.fetch_update(SeqCst, SeqCst, joins);
+            seen = turn.unwrap_or_else(|closed| closed) / STEP;
+            if turn.is_err() {
+                continue;
+            }
+            // It stays until this one has left.
             let job = *self.job.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(job) = job else { return };
             let _step = Step(self);
@@ -156,24 +173,75 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_member_takes_every_step_once_and_in_turn() {
+    fn every_piece_is_taken_once_and_members_take_steps_in_turn() {
         let taken: Vec<Mutex<Vec<u32>>> = (0..4).map(|_| Mutex::default()).collect();
-        let work = |i: usize, job: u32| taken[i].lock().unwrap().push(job);
+        let next = AtomicUsize::new(0);
+        let pieces: Vec<AtomicUsize> = (0..8).map(|_| AtomicUsize::new(0)).collect();
+        let work = |i: usize, job: u32| {
+            taken[i].lock().unwrap().push(job);
+            while let Some(piece) = pieces.get(next.fetch_add(1, SeqCst)) {
+                piece.fetch_add(1, SeqCst);
+                if job % 64 == 0 {
+                    thread::sleep(std::time::Duration::from_micros(200)); // leaves pieces to the others
+                }
+            }
+        };
         with_crew(4, work, |crew, work| {
             for job in 0..2_000 {
                 if job == 1_000 {
                     thread::sleep(std::time::Duration::from_millis(20)); // they sleep, and wake again
                 }
+                next.store(0, SeqCst);
                 crew.all(job, || work(0, job));
-                assert!(taken.iter().all(|t| t.lock().unwrap().last() == Some(&job)));
+                assert!(pieces.iter().all(|piece| piece.load(SeqCst) == job as usize + 1));
             }
         });
-        assert!(taken.iter().all(|t| *t.lock().unwrap() == (0..2_000).collect::<Vec<_>>()));
+        for (i, taken) in taken.into_iter().enumerate() {
+            let taken = taken.into_inner().unwrap();
+            assert!(taken.is_sorted_by(|one, next| one < next));
+            assert!(taken.len() == 2_000 || i > 0 && taken.len() > 10, "{i}: {}", taken.len());
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_member_that_does_not_come() {
+        let crew: Crew<u32> = Crew::new(2);
+        let mut done = 0;
+        (0..3).for_each(|job| crew.all(job, || done += 1));
+        assert_eq!(done, 3);
+    }
+
+    #[test]
+    fn a_member_that_has_come_is_waited_for() {
+        let slow = AtomicUsize::new(0);
+        let joined = AtomicBool::new(false);
+        let work = |i: usize, (): ()| {
+            if i == 1 {
+                joined.store(true, SeqCst);
+                thread::sleep(std::time::Duration::from_millis(10));
+                slow.fetch_add(1, SeqCst);
+            }
+            while !joined.load(SeqCst) {
+                thread::yield_now();
+            }
+        };
+        with_crew(2, work, |crew, work| {
+            crew.all((), || work(0, ()));
+            assert_eq!(slow.load(SeqCst), 1);
+        });
     }
 
     #[test]
     #[should_panic(expected = "a thread of the search failed")]
     fn a_member_that_fails_ends_the_search() {
-        with_crew(2, |i, ()| assert!(i == 0), |crew, work| crew.all((), || work(0, ())));
+        let joined = AtomicBool::new(false);
+        let work = |i: usize, (): ()| {
+            joined.fetch_or(i == 1, SeqCst);
+            assert!(i == 0);
+            while !joined.load(SeqCst) {
+                thread::yield_now();
+            }
+        };
+        with_crew(2, work, |crew, work| crew.all((), || work(0, ())));
     }
 }
