@@ -31,7 +31,8 @@ impl Vpn {
         if Self::fits(vpn) { Ok(Vpn(vpn & Self::MASK)) } else { Err(TlbError::NonCanonicalPage { vpn }) }
     }
 
-    /// Whether [`Vpn::new`] accepts it. Without a branch: user and kernel pages in turns are ordinary.
+    /// Whether [`Vpn::new`] accepts it.
+    #[allow(clippy::needless_bitwise_bool)] // no branch: user and kernel pages in turns are ordinary
     pub(super) fn fits(vpn: u64) -> bool {
         let high = vpn >> (Self::BITS - 1);
         (high <= 1) | (high == (1 << 8) - 1)

@@ -181,7 +181,7 @@ mod tests {
             taken[i].lock().unwrap().push(job);
             while let Some(piece) = pieces.get(next.fetch_add(1, SeqCst)) {
                 piece.fetch_add(1, SeqCst);
-                if job % 64 == 0 {
+                if job.is_multiple_of(64) {
                     thread::sleep(std::time::Duration::from_micros(200)); // leaves pieces to the others
                 }
             }
