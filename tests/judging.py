@@ -40,6 +40,13 @@ FOLDERS = {
     "check": ("tests/check",),
     "trace": ("tests/trace",),
 }
+
+
+def folders_of(module: str) -> tuple[str, ...]:
+    """Return the folders of a module or of a part of one."""
+    return FOLDERS[module.partition("/")[0]]
+
+
 # Left out: what compares digests of everything, so that it notices a change without knowing which is right, what reads
 # sources, and what takes minutes or another program.
 LEFT_OUT = {
@@ -319,7 +326,7 @@ def by_the_package(
     seconds = plan["seconds"]
     modules = {m["module"] for m, _ in left}
     files = plan["files"] or sorted(
-        {str(p) for m in modules for f in FOLDERS[m] for p in files_of(Path(f))} - LEFT_OUT
+        {str(p) for m in modules for f in folders_of(m) for p in files_of(Path(f))} - LEFT_OUT
     )
     tests: dict[str, list] = {}
     for file, found in in_children(
@@ -329,7 +336,7 @@ def by_the_package(
         say(f"{file}: {len(found or {})} tests, {sum(t for t, _ in (found or {}).values()):.1f} s")
 
     def of(m: dict) -> list[tuple[str, float]]:
-        return quickest(tests, m["number"], seconds, () if plan["files"] else FOLDERS[m["module"]])
+        return quickest(tests, m["number"], seconds, () if plan["files"] else folders_of(m["module"]))
 
     def run(job: tuple[dict, bool]) -> str:
         m, reached = job

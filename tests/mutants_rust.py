@@ -45,8 +45,9 @@ class Drawn:
 
 
 def sources(root: Path, module: str) -> list[Path]:
-    """Return the files of a module that are not compiled for tests alone."""
-    files = sorted((root / "src" / module).rglob("*.rs"))
+    """Return the files of a module, or of a part of one (`sim/recorded`), that are not compiled for tests alone."""
+    alone = root / "src" / f"{module}.rs"
+    files = [*[alone] * alone.exists(), *sorted((root / "src" / module).rglob("*.rs"))]
     hidden = {path for file in files for path in only_for_tests(file)}
     return [file for file in files if not any(file == path or path in file.parents for path in hidden)]
 
@@ -216,7 +217,10 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "modules", nargs="*", default=list(FOLDERS), help=f"of {' '.join(FOLDERS)}; all unless given"
+        "modules",
+        nargs="*",
+        default=list(FOLDERS),
+        help=f"of {' '.join(FOLDERS)}, or a part like sim/recorded; all unless given",
     )
     parser.add_argument("--count", type=int, default=60, help="mutants of each module")
     parser.add_argument("--seed", type=int, default=24)
