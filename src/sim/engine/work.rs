@@ -209,6 +209,7 @@ impl Engine {
             }
             Run::Task(task) => {
                 let (run, flushes) = self.task(cpu, task);
+                self.refresh(cpu); // what it queued behind itself is due at once
                 user = flushes;
                 if let Task::TearDown { mm } = task {
                     taken = u32::from(mm);
