@@ -12,6 +12,8 @@
 //!
 //! Reading order: here (the workload), `timeline` (one CPU's marks become steps), `play` (the run), `calls`, `senders`.
 
+#[cfg(test)]
+mod oracle;
 mod play;
 #[cfg(test)]
 mod tests;

@@ -206,6 +206,10 @@ pub fn play(w: &Workload, code: &Code, costs: Costs, variant: Variant) -> Played
     }
     events.sort_unstable();
     let mut player = Player::new(w, code, costs, variant);
+    if variant.favour {
+        // Before all that is recorded: a call at time 0 finds user mode, too.
+        (0..w.targets.len()).for_each(|t| player.boots(t));
+    }
     for (time, event) in events {
         player.until(time);
         player.now = time;
@@ -336,13 +340,15 @@ impl<'a> Player<'a> {
         }
     }
 
+    /// Return to user mode before the beginning, from a boot that was not recorded.
+    fn boots(&mut self, t: usize) {
+        let mut frame = Frame::new(self.code.start(self.programs.boot));
+        self.entry_code(t, &mut frame, false);
+        self.own[t].base = None;
+    }
+
     fn step(&mut self, t: usize, what: Step) {
         match what {
-            Step::Boot => {
-                let mut frame = Frame::new(self.code.start(self.programs.boot));
-                self.entry_code(t, &mut frame, false);
-                self.own[t].base = None;
-            }
             Step::Enter { stay, irq, counted } => self.enter(t, stay, irq, counted),
             Step::Arm { stay, irq, counted } => {
                 if self.waits(t, irq) {

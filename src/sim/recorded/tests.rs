@@ -3,7 +3,7 @@
 use super::*;
 use crate::hw::Preset;
 use crate::kernel::policy::{POLICIES, builtin, load_with};
-use crate::kernel::program::{Feature, Features};
+use crate::kernel::program::{Code, Feature, Features};
 use crate::kernel::text::{File, parse};
 use crate::sim::cost::{Bound, Times};
 use crate::sim::draw::Draws;
@@ -15,12 +15,21 @@ fn features(file: &File) -> Features {
     needed.fold(Features::PTI_PCID, Features::with)
 }
 
-fn run_text(w: &Workload, file: &File, favour: bool) -> Played {
+pub(super) fn costs_and_code(file: &File) -> (Code, Costs) {
     let features = features(file);
     let code = load_with(file, &["flush_mm"], features).unwrap();
     let preset = Preset::builtin("skylake-sp").unwrap();
-    let costs = Costs { times: Times::new(&code, &preset, features, Bound::Best), features };
-    play(w, &code, costs, Variant { favour, unknown: Ask::Purge, tables: false, levels: false })
+    let times = Times::new(&code, &preset, features, Bound::Best);
+    (code, Costs { times, features })
+}
+
+pub(super) fn run_file(w: &Workload, file: &File, variant: Variant) -> Played {
+    let (code, costs) = costs_and_code(file);
+    play(w, &code, costs, variant)
+}
+
+fn run_text(w: &Workload, file: &File, favour: bool) -> Played {
+    run_file(w, file, Variant { favour, unknown: Ask::Purge, tables: false, levels: false })
 }
 
 fn run(w: &Workload, policy: &str) -> [Played; 2] {

@@ -46,8 +46,6 @@ pub enum Step {
         /// It was recorded as an entry into the kernel, and counted.
         counted: bool,
     },
-    /// Return to user mode at the beginning, from a boot that was not recorded.
-    Boot,
 }
 
 /// A stay in the kernel as it is put together.
@@ -106,9 +104,6 @@ impl<'a> Timeline<'a> {
             stays: 0,
             out: Vec::with_capacity(target.marks.len()),
         };
-        if favour {
-            t.out.push((0, Step::Boot));
-        }
         let mut at = At::Unknown(t.unknown(0));
         for mark in &target.marks {
             if matches!(mark.mark, Mark::Idle(_)) && !workload.idle_known {
