@@ -141,6 +141,9 @@ pub fn timed(model: &Model, features: Features, preset: &Preset, text: &str) -> 
 }
 
 #[cfg(test)]
+mod moves;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::check::litmus::Litmus;
@@ -149,13 +152,13 @@ mod tests {
     use crate::kernel::program::Code;
     use crate::sim::draw::Draws;
 
-    const FEATURES: Features = Features::PTI_PCID;
+    pub(super) const FEATURES: Features = Features::PTI_PCID;
 
-    fn machine() -> Preset {
+    pub(super) fn machine() -> Preset {
         Preset::clone(&Preset::builtin("skylake-sp").unwrap())
     }
 
-    fn scopes() -> Vec<(Scope, Assume)> {
+    pub(super) fn scopes() -> Vec<(Scope, Assume)> {
         let plain = Assume::default();
         let recycled = Assume { danger: Touches::Recycled, ..plain };
         let nmi = Assume { nmi: Touches::Recycled, ..plain };
@@ -265,7 +268,7 @@ mod tests {
     }
 
     /// A random run of the abstract machine: its moves, and the rule the last one breaks.
-    fn wander(model: &Model, draws: &mut Draws, length: usize) -> (Vec<Move>, Option<Violation>) {
+    pub(super) fn wander(model: &Model, draws: &mut Draws, length: usize) -> (Vec<Move>, Option<Violation>) {
         const W: usize = check::layout::MAX_WORDS;
         let (mut s, mut moves): ([u64; W], Vec<Move>) = (model.initial(), Vec::new());
         while moves.len() < length {
