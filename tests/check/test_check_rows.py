@@ -273,3 +273,28 @@ def test_a_range_that_loses_rights_is_the_page_that_lasts(access: str, of: str, 
     text += f"\ncpu 1\n  {access} {of}\n\nh\n  invlpg {flushed}\n"
 
     assert tc.litmus(text).found == tc.litmus(text, reduce=False).found == found
+
+
+def test_a_condition_that_holds_only_amid_many_values_is_no_contradiction():
+    """Three bytes that differ from each other, and from what stands in the condition and its neighbours."""
+    names = "abc"
+    amid = " and ".join(f"{name} > 1 and {name} < 254" for name in names)
+    text = f'litmus amid\n  exists "{amid} and a != b and b != c and a != c"\n'
+    text += "".join(f"  var {name} : 8 bits, shared, starts 0\n" for name in names)
+    assert tc.litmus(f"{text}\ncpu 0\n  a = 7\n  b = 8\n  c = 9\n").found == "allowed"
+    assert tc.litmus(f"{text}\ncpu 0\n  a = 7\n  b = 8\n  c = 8\n").found == "forbidden"
+
+
+@pytest.mark.parametrize(
+    ("ends", "found"),
+    [
+        ("x=0", "allowed"),
+        ("y=2", "allowed"),
+        ("x=0 /\\ y=2", "allowed"),
+        ("x=2", "forbidden"),
+        ("y=0", "forbidden"),
+    ],
+)
+def test_a_register_of_herds_files_starts_with_what_is_said_of_its_column_or_with_0(ends: str, found: str):
+    text = "X86 starts\n{ x=1; y=1; 1:EAX=2; }\n P0          | P1          ;\n MOV [x],EAX | MOV [y],EAX ;\n"
+    assert tc.litmus(f"{text}exists ({ends})\n").found == found

@@ -48,3 +48,14 @@ fn an_op_takes_the_bits_that_it_needs_where_it_runs() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+#[test]
+fn a_cpu_that_does_nothing_takes_a_bit_for_each_of_few_things_and_its_place() {
+    // CR3, IF and GSBASE a bit each, whether the page is cached a bit, and two of `f`.
+    let always = 3 + 1 + 2;
+    // Nowhere, at one of the ops, or behind them.
+    for (ops, places) in [(1, 2), (2, 2), (3, 3), (6, 3), (7, 4)] {
+        let column = vec!["lfence"; ops].join("; ");
+        assert_eq!(bits("", [&column, "lfence"], 2).0, [always + places, always + 2], "{ops}");
+    }
+}

@@ -345,4 +345,30 @@ mod tests {
         assert_eq!(all, [3, 64, 199]);
         assert!(c.mask(1, 0, true).is_err(), "no address space has the number that says switching");
     }
+
+    #[test]
+    fn only_what_has_the_same_shape_fits() {
+        let mut here = contexts(65);
+        here.create().unwrap();
+        let changed = |change: fn(&mut Contexts)| {
+            let mut other = here.clone();
+            change(&mut other);
+            here.fits(&other)
+        };
+        assert!(changed(|_| {}));
+        assert!(changed(|c| (c.last_id, c.cpus[64].next, c.mms[0].mask[1]) = (9, 3, 1)), "values may differ");
+        assert!(!here.fits(&contexts(66)) && !here.fits(&contexts(64)) && !contexts(64).fits(&here));
+        let changes: [fn(&mut Contexts); 7] = [
+            |c| c.words += 1,
+            |c| c.mms[0].mask.push(0),
+            |c| c.mms[0].vars.push(0),
+            |c| c.cpus[64].vars.clear(),
+            |c| c.mm_init.push(0),
+            |c| c.asid_init.push(0),
+            |c| c.cpus.truncate(64),
+        ];
+        for (i, change) in changes.into_iter().enumerate() {
+            assert!(!changed(change), "change {i}");
+        }
+    }
 }

@@ -258,6 +258,101 @@ fn calls_that_were_not_recorded_are_more_interrupts() {
         assert_eq!((played.more_calls, played.more_lines.as_slice()), (1, [1].as_slice()));
         assert_eq!((cpu.more_interrupts, cpu.gone_interrupts), (1, 0));
         assert_eq!(cpu.more_entries, 1);
+        // The first is taken 11 microseconds after it was queued, and so is the one that was not recorded; it finds user mode.
+        assert_eq!(cpu.entered, [2, 2]);
+        assert!((22..25).contains(&(played.wait_ps / 1_000_000)), "{}", played.wait_ps);
+    }
+}
+
+/// CPU 0 asks CPUs 1 and 2 twice: queued when, for the first request and for the second.
+fn two_requests(queued: [[u64; 2]; 2]) -> Workload {
+    let marks = vec![
+        at(1, Mark::Exit),
+        at(5, Mark::Enter),
+        at(50, Mark::Exit),
+        calls(51, 1, 55),
+        at(56, Mark::Enter),
+        at(70, Mark::Exit),
+        calls(71, 2, 75),
+        at(76, Mark::Enter),
+    ];
+    let mut w = recording(marks.clone(), &[]);
+    w.cpus = 3;
+    w.targets.push(Target { cpu: 2, housekeeping: false, marks });
+    for (r, of) in queued.iter().enumerate() {
+        let calls = 2 * r..2 * r + 2;
+        w.requests.push(Request {
+            sender: Some(0),
+            ask: Ask::Tables,
+            full: true,
+            complete: true,
+            line: 1,
+            calls,
+        });
+        w.calls.extend((1..).zip(of).map(|(cpu, us)| Call {
+            cpu,
+            queued_ns: us * US,
+            guessed: false,
+            irq: r as u32 + 1,
+            counted: true,
+        }));
+    }
+    w
+}
+
+#[test]
+fn a_sender_begins_its_next_request_when_its_loop_is_over_and_waits_for_the_first_one_no_longer() {
+    for (queued, waited) in [
+        // The second one comes amid the loop of the first: it begins when the first has its acknowledgements.
+        ([[10, 30], [20, 40]], (51 - 10) + (71 - 51)),
+        // It comes when the first waits: that is given up, and its calls run all the same.
+        ([[10, 20], [40, 45]], (40 - 10) + (71 - 40)),
+        // It comes when the first is over.
+        ([[10, 20], [60, 65]], (51 - 10) + (71 - 60)),
+    ] {
+        let w = two_requests(queued);
+        for policy in ["ipi", "coalesce-v7-fixed"] {
+            for played in run(&w, policy) {
+                assert_eq!(played.spared, [false; 4], "{policy} {queued:?}");
+                assert_eq!(
+                    (played.more_calls, played.unfinished, played.broken),
+                    (0, 0, 0),
+                    "{policy} {queued:?}"
+                );
+                // Beside it the programs take a microsecond or so each.
+                let more = (played.wait_ps / 1_000_000).checked_sub(waited);
+                assert!(more.is_some_and(|us| us <= 3), "{policy} {queued:?}: {more:?}");
+                for cpu in played.cpus {
+                    assert_eq!((cpu.gone_interrupts, cpu.gone_entries, cpu.more_interrupts), (0, 0, 0));
+                    assert_eq!((cpu.entered, cpu.calls_ns), ([1, 2], 8 * US), "{policy} {queued:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn who_leaves_for_user_mode_is_idle_no_more() {
+    // The idle task runs to the end of the stay, or events are missing from within it.
+    let mut w = one_interrupt(Ask::Purge);
+    w.targets[0].marks = vec![
+        at(1, Mark::Exit),
+        at(2, Mark::Own),
+        at(3, Mark::Idle(true)),
+        at(900, Mark::Enter),
+        at(1500, Mark::Exit),
+        at(1500, Mark::Own),
+        at(1600, Mark::Enter),
+    ];
+    w.calls[0].irq = 0;
+    for (queued, pending) in [(500, 400), (1000, 500)] {
+        w.calls[0].queued_ns = queued * US;
+        for played in run(&w, "ct-late") {
+            assert_eq!(played.spared, [true], "{queued}");
+            // From idle it comes into the kernel on its way out.
+            let found = played.cpus[0].pending_ns;
+            assert!(found.abs_diff(pending * US) <= 3 * US, "{queued}: {found}");
+        }
     }
 }
 

@@ -482,3 +482,27 @@ fn a_run_that_was_under_way_takes_a_checkpoint_over_as_a_new_one_does() {
         run.into_output()
     });
 }
+
+#[test]
+fn a_run_that_stops_at_the_very_moment_of_an_event_goes_on_with_it() {
+    let never = AtomicBool::new(false);
+    compare(6000..6050, |n, input, _| {
+        let mut run = Run::new(input.clone()).unwrap();
+        let mut draws = Draws::new(n, 4, 4);
+        for _ in 0..30 {
+            let cores = &run.engine.m.cores;
+            let of = |c: &super::super::machine::Core| {
+                [c.init_next, c.irq_at, c.device_next, c.nmi_next, c.fg_next, c.resume]
+            };
+            let next: Vec<u64> =
+                cores.iter().flat_map(of).filter(|at| (run.now()..run.duration()).contains(at)).collect();
+            if next.is_empty() {
+                break;
+            }
+            let at = next[draws.below(next.len() as u64) as usize];
+            run.advance(at + draws.below(2), &never);
+        }
+        run.finish(&never, |_| {});
+        run.into_output()
+    });
+}

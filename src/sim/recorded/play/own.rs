@@ -39,3 +39,35 @@ impl Own {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{FORCED, NEVER};
+    use super::*;
+
+    #[test]
+    fn as_many_levels_are_kept_as_may_be_and_none_goes_back_in_time() {
+        let mut own = Own {
+            cpu: 0,
+            base: None,
+            stay: FORCED,
+            counted: false,
+            happened: FORCED,
+            idle: None,
+            idle_irq: None,
+            armed: None,
+            pending: Vec::new(),
+            owes_since: NEVER,
+            levels: Vec::new(),
+            out: CpuPlayed::default(),
+        };
+        for (at, value) in [(5, 1), (3, 2), (9, 0)] {
+            own.level(at, value);
+        }
+        assert_eq!(own.levels, [(5, 1), (5, 2), (9, 0)]);
+        for at in 3..MOST_LEVELS as u64 + 5 {
+            own.level(10 + at, 7);
+        }
+        assert_eq!((own.levels.len(), own.levels.last()), (1 << 17, Some(&(10 + (1 << 17) - 1, 7))));
+    }
+}
