@@ -64,7 +64,7 @@ fn drawn(seed: u64) -> Truth {
         let (mut now, mut irq, mut marks) = (pick(4), 0, Vec::new());
         let unknown = |begin| Stay { begin, end: None, counted: false, own: true, reasons: Vec::new() };
         let (mut for_it, mut against) = (Vec::new(), vec![unknown(0)]);
-        for _ in 0..1 + pick(12) {
+        for _ in 0..=pick(12) {
             now += 1 + pick(50);
             let begin = now;
             let mark = |at_ns, mark| Marked { at_ns, counted: window.contains(&at_ns), mark };
@@ -197,11 +197,14 @@ enum Does {
     },
 }
 
+/// No stay that is recorded, but one before all of them.
+const BEFORE: usize = usize::MAX;
+
 /// One CPU as it is followed.
 #[derive(Clone, Default)]
 struct Followed {
-    /// The stay it is in; `Some(None)` is one before all that is recorded.
-    inside: Option<Option<usize>>,
+    /// The stay it is in.
+    inside: Option<usize>,
     /// Its stay counts.
     counts: bool,
     happened: Option<usize>,
@@ -265,7 +268,7 @@ impl Follower<'_> {
         let number = self.number;
         let c = &mut self.cpus[t];
         (c.door, c.happened, c.counts) = (None, Some(stay), counted);
-        if c.inside.replace(Some(stay)).is_some() {
+        if c.inside.replace(stay).is_some() {
             return;
         }
         let flushes = defers == Defers::AtEachEntry || defers == Defers::IfPending && c.pending;
@@ -403,7 +406,7 @@ impl Follower<'_> {
         if c.happened != Some(stay) {
             c.out.gone_entries += u64::from(counted);
         }
-        if c.inside == Some(Some(stay)) {
+        if c.inside == Some(stay) {
             c.inside = None;
             c.exits += u64::from(c.counts);
             c.counts = false;
@@ -468,7 +471,7 @@ fn plan(truth: &Truth, favour: bool, t: usize) -> Vec<(u64, Does)> {
 fn follow(truth: &Truth, favour: bool, defers: Defers) -> Follower<'_> {
     let w = &truth.w;
     let n = w.requests.len();
-    let start = Followed { inside: (!favour).then_some(None), ..Followed::default() };
+    let start = Followed { inside: (!favour).then_some(BEFORE), ..Followed::default() };
     let mut f = Follower {
         w,
         stays: &truth.stays[usize::from(!favour)],
