@@ -435,3 +435,68 @@ fn mainline_gives_random_recordings_back_and_figures_of_every_policy_agree_with_
     }
     assert!(spared[0] > spared[1] && spared[1] > 1000, "{spared:?}");
 }
+
+#[test]
+fn a_flush_out_of_idle_counts_for_a_request_that_is_not_over_yet() {
+    // CPU 1 is idle and left out by the purge, which waits for CPU 2; meanwhile a call that cannot be deferred wakes it.
+    let idle = vec![
+        at(1, Mark::Exit),
+        at(2, Mark::Own),
+        at(10, Mark::Idle(true)),
+        calls(130, 1, 140),
+        at(1000, Mark::Idle(false)),
+        at(1010, Mark::Enter),
+    ];
+    let busy = vec![at(50, Mark::Exit), at(50, Mark::Own), calls(200, 1, 210), at(220, Mark::Enter)];
+    let mut w = recording(idle, &[(Ask::Purge, 100, 0), (Ask::Purge, 101, 1), (Ask::Tables, 120, 1)]);
+    w.cpus = 4;
+    w.targets.push(Target { cpu: 2, housekeeping: false, marks: busy });
+    w.calls[1].cpu = 2;
+    w.requests.remove(1);
+    w.requests[0].calls = 0..2;
+    (w.requests[1].sender, w.requests[1].complete) = (Some(3), false);
+    for played in run(&w, "ct-late") {
+        assert_eq!(played.spared, [true, false, false]);
+        assert_eq!((played.cpus[0].pending_ns, played.cpus[0].calls_ns), (0, 10 * US));
+    }
+    // Without it the purge is over at 200, and CPU 1 owes its flush from when it was left out until it wakes.
+    w.requests.pop();
+    for played in run(&w, "ct-late") {
+        assert!(played.cpus[0].pending_ns.abs_diff(900 * US) <= 3 * US, "{}", played.cpus[0].pending_ns);
+        assert_eq!(played.cpus[0].gone_interrupts, 1);
+    }
+}
+
+#[test]
+fn an_interrupt_out_of_idle_is_over_at_its_end() {
+    let marks = vec![
+        at(1, Mark::Exit),
+        at(2, Mark::Own),
+        at(10, Mark::Idle(true)),
+        at(100, Mark::OwnIrq { end_ns: 120 * US }),
+        at(300, Mark::OwnIrq { end_ns: 320 * US }),
+        at(900, Mark::Idle(false)),
+        at(910, Mark::Enter),
+    ];
+    for (queued, left_out) in [(50, true), (110, false), (200, true), (310, false), (400, true), (905, false)]
+    {
+        let w = recording(marks.clone(), &[(Ask::Purge, queued, 0)]);
+        assert_eq!(spared(&w, "ct-late"), [usize::from(left_out); 2], "{queued}");
+        assert_eq!(spared(&w, "coalesce-v7"), [0, 0], "{queued}");
+    }
+}
+
+#[test]
+fn an_entry_at_the_moment_of_an_interrupt_that_was_not_recorded_comes_first() {
+    let text = "policy twice\n  \"A sync for every flush.\"\n\nflush_kernel_range\n  flush_kernel_now\n  flush_kernel_now\n";
+    let file = parse("twice.policy", text).unwrap();
+    // The second call is queued at 1011 and taken at 1022; in favour an entry is when it was recorded.
+    for (entry, entries) in [(1021, 0), (1022, 0), (1023, 1)] {
+        let mut w = one_interrupt(Ask::Purge);
+        w.margin_ns = 0;
+        let stay = [at(entry, Mark::Exit), at(entry, Mark::Own), at(entry + 9, Mark::Enter)];
+        w.targets[0].marks.splice(5..5, stay);
+        let cpu = run_text(&w, &file, true).cpus[0];
+        assert_eq!((cpu.more_interrupts, cpu.more_entries), (1, entries), "{entry}");
+    }
+}

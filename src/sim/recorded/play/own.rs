@@ -42,8 +42,17 @@ impl Own {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{FORCED, NEVER};
+    use super::super::{FORCED, NEVER, median};
     use super::*;
+
+    #[test]
+    fn what_is_typical_is_the_one_in_the_middle() {
+        for (all, found) in
+            [(vec![], 8), (vec![3], 3), (vec![9, 1], 9), (vec![9, 1, 5], 5), (vec![7, 2, 9, 1, 5], 5)]
+        {
+            assert_eq!(median(all, 8), found);
+        }
+    }
 
     #[test]
     fn as_many_levels_are_kept_as_may_be_and_none_goes_back_in_time() {
