@@ -118,6 +118,7 @@ pub fn setup(model: &Model) -> Result<Setup, &'static str> {
             invpcid_publishes: model.assume.invpcid == InvpcidOrder::Publishes,
             invpcid_ordered: model.assume.invpcid >= InvpcidOrder::Ordered,
             broadcast_drains: model.assume.broadcast_drains,
+            interrupts_drain: model.assume.interrupts_drain,
             store_buffers: model.assume.store_buffers,
             gs_faults: model.assume.gs_faults,
             ranged: model.assume.ranged,

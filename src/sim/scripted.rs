@@ -362,7 +362,7 @@ impl<'a> Player<'a> {
 
     /// A device interrupt by itself, amid a program with interrupts on.
     fn device(&mut self, cpu: usize) -> Result<bool, Fault> {
-        if self.top(cpu) != Some(0) || !self.m.t.cores[cpu].if_on {
+        if self.top(cpu) != Some(0) || !self.m.t.cores[cpu].if_on || !self.is_deliverable(cpu) {
             return Ok(false);
         }
         match &self.setup.tasks[cpu].devices[usize::from(self.in_idle(cpu))] {
@@ -409,14 +409,21 @@ impl<'a> Player<'a> {
     }
 
     fn takes_interrupt(&self, cpu: usize) -> bool {
-        self.m.t.takes_irq(cpu as Cpu) && self.top(cpu).is_none_or(|level| level == 0)
+        self.m.t.takes_irq(cpu as Cpu)
+            && self.top(cpu).is_none_or(|level| level == 0)
+            && self.is_deliverable(cpu)
+    }
+
+    /// What interrupts a CPU makes its earlier stores visible, unless the question says otherwise.
+    fn is_deliverable(&self, cpu: usize) -> bool {
+        !self.setup.rules.interrupts_drain || self.m.pending(cpu as Cpu) == 0
     }
 
     fn nmi(&mut self, cpu: usize, mce: bool) -> Result<bool, Fault> {
         let left = if mce { self.mces } else { self.nmis };
         let masked = self.frames[cpu].iter().flatten().any(|a| a.nmi);
         let level = if self.in_user(cpu) { 0 } else { self.top(cpu).map_or(1, |level| level + 1) };
-        if left == 0 || level > 2 || !mce && masked {
+        if left == 0 || level > 2 || !mce && masked || !self.is_deliverable(cpu) {
             return Ok(false);
         }
         if mce {

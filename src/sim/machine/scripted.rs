@@ -46,6 +46,8 @@ pub struct Rules {
     pub invpcid_ordered: bool,
     /// TLBSYNC and RAR make the stores of the CPUs they reach visible.
     pub broadcast_drains: bool,
+    /// Interrupts, NMIs and machine checks arrive when every earlier store is visible.
+    pub interrupts_drain: bool,
     /// Stores are queued.
     pub store_buffers: bool,
     /// A %gs-relative access under the user's GSBASE is a violation.
