@@ -101,6 +101,17 @@ impl Pcid {
     pub fn new(pcid: u64) -> Result<Self, TlbError> {
         if pcid <= u64::from(Self::MAX) { Ok(Pcid(pcid as u16)) } else { Err(TlbError::PcidTooBig { pcid }) }
     }
+
+    /// Checks many; the error is about the first that [`Pcid::new`] does not accept.
+    pub(super) fn check(pcids: &[u16]) -> Result<(), TlbError> {
+        // The largest is all ones, so bits beyond it in all of them together are bits of one of them.
+        if pcids.iter().fold(0, |all, &pcid| all | pcid) <= Self::MAX {
+            return Ok(());
+        }
+        let accepted =
+            |(index, &pcid)| Pcid::new(u64::from(pcid)).map(drop).map_err(|error| error.at("pcid", index));
+        pcids.iter().enumerate().try_for_each(accepted)
+    }
 }
 
 /// AMD address-space identifier of a guest (APM 15.16); 0 is the host. Only INVLPGB names one.
@@ -252,5 +263,8 @@ mod tests {
     fn a_pcid_has_twelve_bits() {
         assert_eq!(Pcid::new(4095).unwrap(), Pcid(4095));
         assert!(Pcid::new(4096).is_err());
+        assert_eq!(Pcid::check(&[0, 4095, 1024]), Ok(()));
+        let refused = Pcid::check(&[7, 4095, 4096, 8192]);
+        assert_eq!(refused, Err(TlbError::PcidTooBig { pcid: 4096 }.at("pcid", 2)));
     }
 }

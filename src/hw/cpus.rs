@@ -108,9 +108,7 @@ impl Cpus {
                 let rule = format!("must be as long as vpn ({}): got {}", vpns.len(), pcids.len());
                 return Err(TlbError::shape("pcid", rule));
             }
-            if let Some(index) = pcids.iter().position(|&pcid| pcid > Pcid::MAX) {
-                return Err(TlbError::PcidTooBig { pcid: u64::from(pcids[index]) }.at("pcid", index));
-            }
+            Pcid::check(pcids)?;
         }
         Ok(())
     }

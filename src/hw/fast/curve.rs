@@ -191,9 +191,7 @@ impl<'a> Running<'a> {
                 let rule = format!("must be as long as vpn ({}): got {}", vpns.len(), pcids.len());
                 return Err(TlbError::shape("pcid", rule));
             }
-            if let Some(index) = pcids.iter().position(|&pcid| pcid > Pcid::MAX) {
-                return Err(TlbError::PcidTooBig { pcid: u64::from(pcids[index]) }.at("pcid", index));
-            }
+            Pcid::check(pcids)?;
         }
         for (index, &flush) in flushes.iter().enumerate() {
             if index > 0 && flushes[index - 1] > flush {

@@ -158,12 +158,17 @@ impl<'a> Flow<'a> {
         if let Contexts::One(pcid) = contexts {
             self.switch(pcid);
         }
-        let mut before = Before::first(self.tlb.pcid());
-        for (batch, vpns) in vpns.chunks(BATCH).enumerate() {
+        let (mut before, all) = (Before::first(self.tlb.pcid()), vpns);
+        for (batch, vpns) in all.chunks(BATCH).enumerate() {
             if unchecked && Vpn::check(vpns, 0).is_err() {
                 return false;
             }
             let start = batch * BATCH;
+            let next = start + vpns.len()..all.len().min(start + vpns.len() + BATCH);
+            avx2::ahead(&all[next.clone()]);
+            if let Contexts::Each(pcids) = contexts {
+                avx2::ahead(&pcids[next]);
+            }
             let contexts = contexts.part(start..start + vpns.len());
             match contexts {
                 Contexts::Each(pcids) if self.slots => {
