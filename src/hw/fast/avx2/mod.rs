@@ -18,6 +18,7 @@
 //! - A [`Log`]'s bucket has eight bits and there are 256 of them; that its vectors are as long is asserted.
 //! - [`Entry`] is a transparent `u64`, so four entries are a vector of words.
 //! - A set of [`super::tags::Narrow`] is `stride` words aligned to their size, and its number is masked with `sets - 1` too.
+//! - Words of [`sixteens`] are rows of our own, each a vector.
 //! - The sets of an array as it is ([`wide`], [`eights`]): its number of sets, a power of two, masks the set, and its keys are that many
 //!   times its ways; both are asserted. Where the ways are no whole vectors, the last one is read and written under a mask, or
 //!   in parts.
@@ -47,6 +48,8 @@ mod lru;
 mod pages;
 #[cfg(target_arch = "x86_64")]
 mod recency;
+#[cfg(target_arch = "x86_64")]
+mod sixteens;
 #[cfg(target_arch = "x86_64")]
 mod step;
 #[cfg(target_arch = "x86_64")]
@@ -213,6 +216,26 @@ pub(super) fn stream_pass(
                 }
             }
         };
+    }
+    macro_rules! by_words {
+        ($vectors:literal, $bits:expr) => {
+            // SAFETY: the features are present.
+            unsafe { sixteens::single::<$vectors>(banks.one, stream, range, missed, $bits) }
+        };
+    }
+    let alone = eights && sets == 1 && banks.two.is_none() && (17..=eights::MOST).contains(&ways);
+    if alone
+        && order == Order::Recency
+        && !others
+        // SAFETY: the features are present.
+        && let Some(bits) = unsafe { sixteens::differing(banks.one.keys, &stream.keys[range.clone()]) }
+    {
+        return Some(match ways.div_ceil(16) {
+            ..=2 => by_words!(2, bits),
+            3..=4 => by_words!(4, bits),
+            5 => by_words!(5, bits),
+            _ => by_words!(6, bits),
+        });
     }
     Some(match (order, ways) {
         (Order::Recency, 1..=eights::MOST) if eights && sets == 1 && banks.two.is_none() => {
