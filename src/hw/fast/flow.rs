@@ -152,7 +152,9 @@ impl<'a> Flow<'a> {
         self.with.whats.fill(3 * size as u8 + kind as u8);
         if out.is_none() && !self.globals && size == PageSize::K4 && lru::repeats(vpns) {
             let fit = self.run_but_repeats(vpns, contexts, kind, unchecked);
-            self.settle();
+            if fit {
+                self.settle();
+            }
             return fit;
         }
         if let Contexts::One(pcid) = contexts {
