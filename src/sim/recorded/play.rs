@@ -252,20 +252,6 @@ impl<'a> Player<'a> {
                 in_mask.push(cpu);
             }
         }
-        let own = |cpu: Cpu| Own {
-            cpu,
-            base: Some(Frame::new(0)),
-            stay: FORCED,
-            counted: false,
-            happened: FORCED,
-            idle: None,
-            idle_irq: None,
-            armed: None,
-            pending: Vec::new(),
-            owes_since: NEVER,
-            levels: Vec::new(),
-            out: CpuPlayed::default(),
-        };
         Player {
             w,
             code,
@@ -280,7 +266,7 @@ impl<'a> Player<'a> {
                 idle: find("idle"),
             },
             place,
-            own: isolated.iter().map(|cpu| own(*cpu)).collect(),
+            own: isolated.iter().map(|cpu| Own::new(*cpu)).collect(),
             works: (0..cpus).map(|_| None).collect(),
             queued: vec![std::collections::VecDeque::new(); usize::from(cpus)],
             sent: vec![false; w.calls.len()],

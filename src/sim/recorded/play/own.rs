@@ -1,7 +1,7 @@
 //! One isolated CPU in a run: where its program is, which calls wait there, and what it has not made up for.
 
-use super::CpuPlayed;
 use super::calls::Pending;
+use super::{CpuPlayed, FORCED, NEVER};
 use crate::kernel::step::{Cpu, Frame};
 
 /// Changes of what is pending that are kept of a CPU.
@@ -31,6 +31,24 @@ pub(in crate::sim::recorded) struct Own {
 }
 
 impl Own {
+    /// In the kernel, at the beginning of its first program; nothing has happened.
+    pub(in crate::sim::recorded) fn new(cpu: Cpu) -> Self {
+        Own {
+            cpu,
+            base: Some(Frame::new(0)),
+            stay: FORCED,
+            counted: false,
+            happened: FORCED,
+            idle: None,
+            idle_irq: None,
+            armed: None,
+            pending: Vec::new(),
+            owes_since: NEVER,
+            levels: Vec::new(),
+            out: CpuPlayed::default(),
+        }
+    }
+
     /// So many requests wait here from now on. Times do not go back: what began before the last change begins with it.
     pub(in crate::sim::recorded) fn level(&mut self, at_ns: u64, value: u32) {
         if self.levels.len() < MOST_LEVELS {
@@ -42,7 +60,7 @@ impl Own {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{FORCED, NEVER, median};
+    use super::super::median;
     use super::*;
 
     #[test]
@@ -56,20 +74,7 @@ mod tests {
 
     #[test]
     fn as_many_levels_are_kept_as_may_be_and_none_goes_back_in_time() {
-        let mut own = Own {
-            cpu: 0,
-            base: None,
-            stay: FORCED,
-            counted: false,
-            happened: FORCED,
-            idle: None,
-            idle_irq: None,
-            armed: None,
-            pending: Vec::new(),
-            owes_since: NEVER,
-            levels: Vec::new(),
-            out: CpuPlayed::default(),
-        };
+        let mut own = Own::new(0);
         for (at, value) in [(5, 1), (3, 2), (9, 0)] {
             own.level(at, value);
         }
