@@ -195,7 +195,7 @@ pub struct Engine {
     pub replayed: u64,
     /// Jump over proven fixed points.
     skip: bool,
-    /// Replay system calls whose course is known while pages are looked up.
+    /// Replay system calls whose course is known.
     pub replays: bool,
     /// Some CPU has an access stream.
     streams: bool,

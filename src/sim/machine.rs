@@ -117,7 +117,7 @@ pub struct Core {
     /// Pages that must be walked again.
     pub cold: bool,
     /// `user_pcid_flush_mask`, by ASID.
-    pub(super) owe_user: u8,
+    pub owe_user: u8,
     owe_others: bool,
     broadcast: Option<bool>,
     /// Where the loop is.

@@ -226,7 +226,8 @@ impl Engine {
             work: 0,
             replayed: 0,
             skip,
-            replays: looks_pages_up,
+            // What is skipped need not be replayed, and in summary all that could be is skipped.
+            replays: looks_pages_up || !skip,
             streams: false,
             blocked: false,
             refill_pages,

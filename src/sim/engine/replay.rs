@@ -1,13 +1,20 @@
-//! Replay: a system call whose course is known does its TLB operations and nothing else. While pages are looked up a
-//! call seldom leaves the TLB as it found it, so it cannot be skipped; but what it does there, in which order and
-//! how long everything between takes, follows from the state it begins in.
+//! Replay: of a system call whose course is known, what differs from call to call is done and nothing else. Its ops are
+//! those that [`is_known`] lets through: they read and change nothing but the state a [`Course`] is known by, and the TLB.
+//! So from that state a call always takes the same ops, and where no interrupt comes before its end nobody can tell it from
+//! an interpreted one.
 //!
-//! Invariant: results are those of the interpreted call. Only the time that misses take differs from one call to the
-//! next, and it shifts what comes after it.
+//! While pages are looked up a call seldom leaves the TLB as it found it, so it cannot be skipped; but what it does there,
+//! in which order and how long everything between takes, follows from the state it begins in. Only the time that misses
+//! take differs from one call to the next, and it shifts what comes after it. In summary, where misses are a sum that
+//! [`Core::cold`] decides, not even that differs, and calls are replayed where they are not skipped.
+//!
+//! Invariant: results are those of the interpreted call (`ways.rs`, `replaying_changes_nothing`).
+//!
+//! [`Core::cold`]: super::super::machine::Core::cold
 
-use super::super::machine::Step;
+use super::super::machine::{Core, CpuTlb, Debt, Step};
 use super::super::scenario::Kind as ActorKind;
-use super::super::stats::{FlushKind, STATS, Stat};
+use super::super::stats::{FlushKind, Row, STATS, Stat};
 use super::skip::Patience;
 use super::{Engine, draw_gap};
 use crate::kernel::program::{At, Code, Cond, Invpcid, Op, ProgId, Set};
@@ -23,6 +30,8 @@ struct Course {
     cr3: u64,
     /// What flushed last, before and after.
     flushed_by: (FlushKind, FlushKind),
+    /// In summary: pages must be walked again, before and after.
+    cold: (bool, bool),
     /// User halves that owe a flush, before and after.
     owe_user: (u8, u8),
     steps: Vec<Step>,
@@ -33,6 +42,15 @@ struct Course {
     flushes: u64,
     delta: Vec<(usize, u64)>,
     times: u64,
+}
+
+impl Course {
+    /// It ends in the state it begins in, as far as that decides the next one.
+    fn repeats(&self) -> bool {
+        self.flushed_by.0 == self.flushed_by.1
+            && self.cold.0 == self.cold.1
+            && self.owe_user.0 == self.owe_user.1
+    }
 }
 
 /// The courses a CPU knows.
@@ -85,6 +103,56 @@ pub(super) fn is_replayable(code: &Code, program: ProgId) -> bool {
     code.ops[usize::from(program.start)..usize::from(program.end)].iter().all(|op| is_known(*op))
 }
 
+/// Does a course that begins at `start` on a TLB. (time of misses, time from SYSCALL to the body)
+#[inline(always)]
+#[allow(clippy::inline_always)]
+fn looked_up(
+    steps: &[Step],
+    start: u64,
+    tlb: &mut CpuTlb,
+    row: &mut Row,
+    c: &mut Core,
+    debt: &mut Debt,
+) -> (u64, u64) {
+    let (mut late, mut entered) = (0, 0);
+    for step in steps {
+        match *step {
+            Step::Touch { by, .. } | Step::Pages { by, .. } => {
+                let (time, walks) = tlb.take(step);
+                if time > 0 || walks > 0 {
+                    late += time;
+                    row[Stat::refill_misses as usize] += walks;
+                    row[by.misses() as usize] += walks;
+                    row[Stat::refill_ps as usize] += time;
+                }
+            }
+            Step::Switch { .. } | Step::Pge(_) | Step::Apply(_) => {
+                tlb.take(step);
+            }
+            Step::Flushed(at) => debt.flushed_at = start + at + late,
+            Step::Serialised(at) => c.serialised_at = start + at + late,
+            Step::Entered(at) => entered = at + late,
+        }
+    }
+    (late, entered)
+}
+
+/// The same where no page is looked up: the misses stand in the course's time.
+#[inline]
+fn summed_up(steps: &[Step], start: u64, c: &mut Core, debt: &mut Debt) -> (u64, u64) {
+    let mut entered = 0;
+    for step in steps {
+        match *step {
+            Step::Flushed(at) => debt.flushed_at = start + at,
+            Step::Serialised(at) => c.serialised_at = start + at,
+            Step::Entered(at) => entered = at,
+            Step::Touch { .. } | Step::Pages { .. } | Step::Switch { .. } | Step::Pge(_) | Step::Apply(_) => {
+            }
+        }
+    }
+    (0, entered)
+}
+
 impl Engine {
     /// Replays the next system calls, as many as are sure to be over before `until`, or runs one and remembers its course.
     /// `false`: neither.
@@ -94,7 +162,7 @@ impl Engine {
         let ActorKind::Syscalls { gap, .. } = *self.kind(cpu, k) else { return false };
         let Engine { own, m, latencies, .. } = self;
         let own = &mut own[i];
-        let Some(tlbs) = &mut m.tlbs else { return false };
+        let mut tlb = m.tlbs.as_mut().map(|tlbs| &mut tlbs[i]);
         let (c, debt) = (&mut m.cores[i], &mut m.debts[i]);
         if !own.replayable || own.stream.is_some() || debt.owed || c.sync_owed {
             return false;
@@ -104,6 +172,7 @@ impl Engine {
         let is_this = |course: &Course| {
             course.cr3 == c.cr3
                 && course.flushed_by.0 == c.flushed_by
+                && course.cold.0 == c.cold
                 && course.owe_user.0 == c.owe_user
                 && course.vars.iter().eq(vars)
         };
@@ -117,8 +186,7 @@ impl Engine {
             }
         }
         let course = &mut known[*last];
-        let repeats = (course.flushed_by.0, course.owe_user.0) == (course.flushed_by.1, course.owe_user.1);
-        let (tlb, row) = (&mut tlbs[i], &mut m.stats[i]);
+        let row = &mut m.stats[i];
         let draws = &mut own.actors[k].draws;
         let class = usize::from(self.class_of_cpu[i]);
         let mut times = 0;
@@ -127,28 +195,10 @@ impl Engine {
             if start + course.longest >= until {
                 break;
             }
-            // Time of misses so far, and from SYSCALL to the body.
-            let (mut late, mut entered) = (0, 0);
-            for step in &course.steps {
-                match *step {
-                    Step::Touch { by, .. } | Step::Pages { by, .. } => {
-                        let (time, walks) = tlb.take(step);
-                        if time > 0 || walks > 0 {
-                            late += time;
-                            row[Stat::refill_misses as usize] += walks;
-                            row[by.misses() as usize] += walks;
-                            row[Stat::refill_ps as usize] += time;
-                        }
-                    }
-                    Step::Switch { .. } | Step::Pge(_) | Step::Apply(_) => {
-                        tlb.take(step);
-                    }
-                    Step::Flushed(at) => debt.flushed_at = start + at + late,
-                    Step::Serialised(at) => c.serialised_at = start + at + late,
-                    Step::Entered(at) => entered = at + late,
-                }
-            }
-            tlb.flushes += course.flushes;
+            let (late, entered) = match &mut tlb {
+                Some(tlb) => looked_up(&course.steps, start, tlb, row, c, debt),
+                None => summed_up(&course.steps, start, c, debt),
+            };
             let took = course.fixed + late;
             c.clock = start + took;
             c.fg_next = c.clock + draw_gap(draws, gap);
@@ -157,14 +207,18 @@ impl Engine {
             latencies.returned(class, took);
             times += 1;
             // Where calls may be skipped as well, that comes first.
-            if !repeats || self.skip {
+            if !course.repeats() || self.skip {
                 break;
             }
         }
         if times == 0 {
             return false;
         }
-        (c.flushed_by, c.owe_user, c.resume) = (course.flushed_by.1, course.owe_user.1, 0);
+        if let Some(tlb) = tlb {
+            tlb.flushes += course.flushes * times;
+        }
+        (c.flushed_by, c.cold, c.owe_user) = (course.flushed_by.1, course.cold.1, course.owe_user.1);
+        c.resume = 0;
         course.times += times;
         self.runs += times;
         self.replayed += times;
@@ -177,28 +231,26 @@ impl Engine {
         let i = usize::from(cpu);
         let (before, vars) = (self.m.stats[i], self.m.vars_of(cpu).to_vec());
         let flushes = self.m.tlb_flushes(cpu);
-        let (cr3, flushed_by, owe_user) = self.m.course_of(cpu);
+        let Core { cr3, flushed_by, cold, owe_user, .. } = self.m.cores[i];
         let c = &self.m.cores[i];
         let began = c.clock.max(c.fg_next);
         self.m.record(began);
         let over = self.call_alone(cpu, until);
         let (steps, late, pages) = self.m.recorded();
-        let after = self.m.course_of(cpu);
-        if !over || vars != self.m.vars_of(cpu) || cr3 != after.0 {
+        let after = &self.m.cores[i];
+        if !over || vars != self.m.vars_of(cpu) || cr3 != after.cr3 {
             self.own[i].courses.patience.failed();
             return true;
         }
-        // What misses change is counted anew each time; the longest of something is no sum.
+        // The time of a call is counted anew each time, and where pages are looked up, what misses change; the longest of
+        // something is no sum.
+        let looks_up = self.m.tlbs.is_some();
         let varies = |s: usize| {
             let of_misses = [FlushKind::Other, FlushKind::Entry, FlushKind::Remote, FlushKind::Local];
-            let named = [
-                Stat::refill_misses,
-                Stat::refill_ps,
-                Stat::kernel_ps,
-                Stat::longest_quiet_ps,
-                Stat::wait_max_ps,
-            ];
-            named.iter().any(|n| *n as usize == s) || of_misses.iter().any(|k| k.misses() as usize == s)
+            let missed =
+                [Stat::refill_misses, Stat::refill_ps].into_iter().chain(of_misses.map(FlushKind::misses));
+            let never = [Stat::kernel_ps, Stat::longest_quiet_ps, Stat::wait_max_ps];
+            never.iter().any(|n| *n as usize == s) || looks_up && missed.into_iter().any(|n| n as usize == s)
         };
         let delta: Vec<(usize, u64)> = (0..STATS)
             .filter(|&s| !varies(s))
@@ -209,15 +261,16 @@ impl Engine {
             self.own[i].courses.patience.failed();
             return true;
         }
-        let fixed = self.m.cores[i].clock - began - late;
+        let fixed = after.clock - began - late;
         let courses = &mut self.own[i].courses;
         courses.patience = Patience::default();
         courses.last = courses.known.len();
         courses.known.push(Course {
             vars,
             cr3,
-            flushed_by: (flushed_by, after.1),
-            owe_user: (owe_user, after.2),
+            flushed_by: (flushed_by, after.flushed_by),
+            cold: (cold, after.cold),
+            owe_user: (owe_user, after.owe_user),
             steps,
             fixed,
             longest: fixed + self.m.longest_misses(cpu, pages),

@@ -117,13 +117,6 @@ impl Timed {
         }
     }
 
-    /// What decides, beside its variables, what a CPU's next system call does: CR3, what flushed last, and which
-    /// user halves owe a flush.
-    pub fn course_of(&self, cpu: Cpu) -> (u64, FlushKind, u8) {
-        let c = &self.cores[usize::from(cpu)];
-        (c.cr3, c.flushed_by, c.owe_user)
-    }
-
     /// Flushes of a CPU's TLB so far.
     pub fn tlb_flushes(&self, cpu: Cpu) -> u64 {
         self.tlbs.as_ref().map_or(0, |tlbs| tlbs[usize::from(cpu)].flushes)
