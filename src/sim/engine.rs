@@ -197,6 +197,8 @@ pub struct Engine {
     skip: bool,
     /// Replay system calls whose course is known.
     pub replays: bool,
+    /// Leave driven CPUs behind while what they do is their own.
+    pub looks_ahead: bool,
     /// Some CPU has an access stream.
     streams: bool,
     /// Work may wait for the purge mutex.
@@ -353,7 +355,25 @@ impl Engine {
     fn run(&mut self, cpu: Cpu, stop: Key, driven: bool) {
         self.m.settle_volleys(cpu);
         self.forward(cpu, stop, driven);
+        self.look_ahead(cpu);
         self.m.note_quiet(cpu);
+    }
+
+    /// Nobody notices a driven CPU before the first op that is not its own, or an interrupt that is due: until then it is
+    /// left behind like one that nobody waits for, and whoever comes to it brings it to his time. Its own ops are then
+    /// carried out at once and not one for each turn of the queue.
+    fn look_ahead(&mut self, cpu: Cpu) {
+        let c = &mut self.m.cores[usize::from(cpu)];
+        let driven = self.m.all_driven || c.working > 0;
+        if !self.looks_ahead || !driven || c.depth == 0 || c.call.is_some() || c.waiting {
+            return;
+        }
+        let top = usize::from(c.depth) - 1;
+        let ahead = self.known[usize::from(self.own[usize::from(cpu)].acts[top].frame.pc)].ahead;
+        if ahead > 0 {
+            let due = c.nmi_next.min(c.irq_at).min(c.device_next);
+            c.resume = c.clock.saturating_add(ahead).min(due);
+        }
     }
 
     fn forward(&mut self, cpu: Cpu, stop: Key, driven: bool) {

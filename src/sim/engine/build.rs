@@ -8,7 +8,7 @@ use super::super::machine::{Shot, Timed, looks_up};
 use super::super::queue::NEVER;
 use super::super::scenario::{INITIATORS, Kind as ActorKind, Path, Scenario};
 use super::super::stats::{Cause, Window};
-use super::class::{Class, Known, class_of, next_that_does, only_looks, reads_cur, registers};
+use super::class::{Class, Known, ahead, class_of, next_that_does, only_looks, reads_cur, registers};
 use super::replay::{Courses, is_replayable};
 use super::skip::Patience;
 use super::volley::{Rehearsals, then_waits};
@@ -171,8 +171,9 @@ impl Engine {
             .iter()
             .zip(class)
             .zip(does)
+            .zip(ahead(&code, &m.times.op))
             .enumerate()
-            .map(|(pc, ((op, class), does))| Known {
+            .map(|(pc, (((op, class), does), ahead))| Known {
                 class,
                 reads_cur: reads_cur(*op),
                 touched: if matches!(class, Class::Scan | Class::ScanMask) {
@@ -182,6 +183,7 @@ impl Engine {
                 },
                 then_waits: matches!(op, Op::Ipi { .. }) && then_waits(&code, pc),
                 does,
+                ahead,
             })
             .collect();
         let looks_pages_up = m.tlbs.is_some();
@@ -228,6 +230,7 @@ impl Engine {
             skip,
             // What is skipped need not be replayed, and in summary all that could be is skipped.
             replays: looks_pages_up || !skip,
+            looks_ahead: true,
             streams: false,
             blocked: false,
             refill_pages,

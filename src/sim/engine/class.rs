@@ -1,6 +1,6 @@
 //! What kind of step each op is to the engine, known once the policy is assembled.
 
-use crate::kernel::program::{At, Code, Cond, Op, Pc, Rcu, Set, Touch, Val};
+use crate::kernel::program::{At, Code, Cond, Cr3, Op, Pc, Rcu, Set, Touch, Val};
 
 /// What kind of step an op is to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub(super) struct Known {
     pub(super) then_waits: bool,
     /// The first op from it on that does something.
     pub(super) does: Pc,
+    /// From its beginning to that of the next op that others may notice, at least: [`ahead`].
+    pub(super) ahead: u64,
 }
 
 pub(super) fn class_of(op: Op) -> Class {
@@ -119,6 +121,50 @@ pub(super) fn next_that_does(code: &Code, times: &[u64], looks_up: impl Fn(Touch
         }
     }
     next
+}
+
+/// By op: the time from its beginning to that of the first op, itself included, that is not one of those [`is_own`] names,
+/// on the way that takes least.
+pub(super) fn ahead(code: &Code, times: &[u64]) -> Vec<u64> {
+    let mut ahead: Vec<u64> = code.ops.iter().map(|op| if is_own(*op) { u64::MAX } else { 0 }).collect();
+    loop {
+        let mut changed = false;
+        for pc in (0..code.ops.len()).rev().filter(|pc| is_own(code.ops[*pc])) {
+            let next = ahead.get(pc + 1).copied().unwrap_or(0);
+            let then = match code.ops[pc] {
+                Op::Jump(to) => ahead[usize::from(to)],
+                Op::Unless { to, .. } => next.min(ahead[usize::from(to)]),
+                _ => next,
+            };
+            let least = then.saturating_add(times[pc]);
+            changed |= least < ahead[pc];
+            ahead[pc] = ahead[pc].min(least);
+        }
+        if !changed {
+            // A loop that nobody else ever sees is left to the plain way, which finds that it does not end.
+            return ahead.into_iter().map(|least| if least == u64::MAX { 0 } else { least }).collect();
+        }
+    }
+}
+
+/// Does an op read and change nothing but what is its CPU's own, so that it may be executed late? Whoever wants to know what
+/// it changes (a variable, whether all is flushed, whether an interrupt can be taken) brings the CPU to its time first.
+fn is_own(op: Op) -> bool {
+    let mine = |at| matches!(at, At::Me);
+    match op {
+        Op::Load { from: p, .. } | Op::Store { to: p, .. } => mine(p.at),
+        Op::Rmw { at: p, .. } | Op::Cas { at: p, .. } => mine(p.at),
+        Op::Unless { c, .. } => matches!(
+            c,
+            Cond::Cmp(..) | Cond::Cr3User | Cond::RegUser(_) | Cond::Either | Cond::CurIsMe | Cond::RangeFull
+        ),
+        Op::Move { .. } | Op::MoveWide { .. } | Op::Alu { .. } | Op::Jump(_) => true,
+        Op::Clear | Op::Fence(_) | Op::Irq(_) | Op::Touch(_) => true,
+        Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) | Op::Rsp(_) | Op::ReadCr3(_) => true,
+        Op::MovCr3 { to, .. } => !matches!(to, Cr3::Mm { .. }),
+        Op::MovCr4Pge(_) | Op::Invlpg(_) | Op::Invpcid { .. } | Op::OweUser | Op::OweOthers => true,
+        _ => false,
+    }
 }
 
 pub(super) fn reads_cur(op: Op) -> bool {

@@ -126,7 +126,7 @@ fn replaying_changes_nothing() {
             all += 1;
             for (full, skip) in [(true, false), (true, true), (false, false)] {
                 let run = |replays| {
-                    let mut run = Run::new(Input { full, skip, ..input(load.clone(), row.id) }).unwrap();
+                    let mut run = Run::new(Input { skip, full, ..input(load.clone(), row.id) }).unwrap();
                     run.engine.replays = replays;
                     run.finish(&AtomicBool::new(false), |_| {});
                     (run.output(), run.engine.replayed)
@@ -148,7 +148,7 @@ fn replaying_changes_nothing() {
 fn at_any_time_a_cpu_is_in_the_state_that_interpreting_leaves() {
     let details = [true, false].into_iter();
     for (row, full) in POLICIES.iter().flat_map(|row| details.clone().map(move |full| (row, full))) {
-        let each = Input { full, skip: false, ..input(storm(2), row.id) };
+        let each = Input { skip: false, full, ..input(storm(2), row.id) };
         let mut runs = [false, true].map(|replays| {
             let mut run = Run::new(each.clone()).unwrap();
             run.engine.replays = replays;
