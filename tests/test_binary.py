@@ -110,6 +110,11 @@ REFUSED = {
     "no alternatives": (image.elf(drop=[".altinstructions"]), "no section .altinstructions"),
     "no instruction": (image.elf(b"\x06"), r"ffffffff8100002\w .entry_SYSCALL_64.0x2\w.*: bytes 06"),
     "no end": (image.elf(b"\xeb\xfe"), "the walk does not end.*entry_SYSCALL_64"),
+    # cmp byte [rdi], 0; je over the nop; nop; back: two ways at each turn.
+    "ways without end": (
+        image.elf(b"\x80\x3f\x00\x74\x01\x90\xeb\xf8"),
+        "too many ways to follow: 513 .*entry_SYSCALL_64",
+    ),
     "warns": (image.elf(b"\x0f\x0b"), "every way warns or panics"),
 }
 

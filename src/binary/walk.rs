@@ -217,6 +217,11 @@ struct State {
 }
 
 impl State {
+    /// How much of it is kept while it waits.
+    fn weight(&self) -> usize {
+        self.steps.len() + self.memory.len()
+    }
+
     fn start(entry: &Entry, kernel: &Kernel<'_>) -> Self {
         let (rsp, frame) = scenario::frame(entry.arrival, kernel.symbols);
         let mut regs = [ANY; 16];
@@ -288,6 +293,9 @@ const STEPS: usize = 100_000;
 const MOST: usize = 512;
 /// Instructions between the two atomics, over all paths of an entry.
 const BODY: usize = 100_000;
+/// Steps and known words of memory, over all ways of an entry that are kept at a time. Six kernels of Debian keep some
+/// thousands; a way that forks at each turn of a loop keeps the square of its turns.
+const KEPT: usize = 1 << 20;
 
 /// Follows paths through one kernel.
 pub struct Walker<'k, 'a> {
@@ -324,11 +332,12 @@ impl<'k, 'a> Walker<'k, 'a> {
         let mut out =
             Walked { entry: entry.clone(), ways_in: Vec::new(), ways_out: Vec::new(), cut: 0, gave_up: None };
         let mut pending = vec![State::start(entry, self.kernel)];
-        let mut entered = None;
+        let (mut entered, mut told) = (None, 0);
         let started = self.instructions;
         while let Some(state) = pending.pop() {
             self.follow(entry, state, &mut pending, &mut FxHashSet::default(), &mut |state, end| {
                 let steps = std::mem::take(&mut state.steps);
+                told += steps.len();
                 out.ways_in.push(Path { steps, end: end.clone(), instructions: state.instructions });
                 // What the ways in differ in does not reach the way out.
                 if end == End::Tracking && entered.is_none() {
@@ -338,10 +347,11 @@ impl<'k, 'a> Walker<'k, 'a> {
             })
             .map(|cut| out.cut += cut)
             .map_err(|e| BinaryError(format!("{}: {e}", entry.name)))?;
-            if out.ways_in.len() + pending.len() > MOST || self.instructions - started > BODY {
+            let many = out.ways_in.len() + pending.len() > MOST || told > KEPT;
+            if many || self.instructions - started > BODY {
                 let at = pending.last().map_or(entry.address, |s| s.ip);
                 return Err(BinaryError(format!(
-                    "{}: more than {MOST} ways in or {BODY} instructions, one way now at {at:#x} ({})",
+                    "{}: more than {MOST} ways in, {KEPT} steps or {BODY} instructions, one way now at {at:#x} ({})",
                     entry.name,
                     self.kernel.symbols.place(at)
                 )));
@@ -361,7 +371,7 @@ impl<'k, 'a> Walker<'k, 'a> {
     fn ways_out(&mut self, entry: &Entry, entered: Option<State>, out: &mut Walked) {
         let mut pending: Vec<State> = entered.into_iter().collect();
         let mut seen = FxHashSet::default();
-        let started = self.instructions;
+        let (started, mut told) = (self.instructions, 0);
         while let Some(state) = pending.pop() {
             let mut ended = Vec::new();
             let followed = self.follow(entry, state, &mut pending, &mut seen, &mut |state, end| {
@@ -370,9 +380,11 @@ impl<'k, 'a> Walker<'k, 'a> {
                     ended.push(Path { steps, end, instructions: state.instructions });
                 }
             });
+            told += ended.iter().map(|path| path.steps.len()).sum::<usize>();
             out.ways_out.append(&mut ended);
             let at = pending.last().map_or(entry.address, |s| s.ip);
-            let too_many = self.instructions - started > BODY || out.ways_out.len() + pending.len() > MOST;
+            let many = out.ways_out.len() + pending.len() > MOST || told > KEPT;
+            let too_many = many || self.instructions - started > BODY;
             match followed {
                 Ok(cut) => out.cut += cut,
                 Err(why) => out.gave_up = Some(why.0),
@@ -399,7 +411,15 @@ impl<'k, 'a> Walker<'k, 'a> {
         ended: &mut dyn FnMut(&mut State, End),
     ) -> Result<usize, BinaryError> {
         let limit = state.instructions + LONGEST;
+        let mut kept: usize = pending.iter().map(State::weight).sum();
         loop {
+            if kept + state.weight() > KEPT || pending.len() > MOST {
+                let (ip, place) = (state.ip, self.kernel.symbols.place(state.ip));
+                return Err(BinaryError(format!(
+                    "too many ways to follow: {} besides the one that is at {ip:#x} ({place})",
+                    pending.len()
+                )));
+            }
             if state.instructions >= limit || state.steps.len() > STEPS {
                 let (ip, place) = (state.ip, self.kernel.symbols.place(state.ip));
                 return Err(BinaryError(format!(
@@ -413,6 +433,7 @@ impl<'k, 'a> Walker<'k, 'a> {
                     other.ip = target;
                     if state.zone == Zone::Body {
                         if seen.insert(other.same()) {
+                            kept += other.weight();
                             pending.push(other);
                         }
                         if !seen.insert(state.same()) {
@@ -424,11 +445,13 @@ impl<'k, 'a> Walker<'k, 'a> {
                         let no = What::Branch { test: test.clone(), taken: false, asks: not };
                         other.steps.push(Step { at, zone, what: What::Branch { test, taken: true, asks } });
                         state.steps.push(Step { at, zone, what: no });
+                        kept += other.weight();
                         pending.push(other);
                     }
                 }
                 Flow::Split(other) => {
                     if seen.insert(other.same()) {
+                        kept += other.weight();
                         pending.push(*other);
                     }
                 }
