@@ -32,10 +32,11 @@ def places(source: str) -> list[tuple[str, int]]:
     from cosmic_ray.ast import ast_nodes, get_ast
 
     out = []
+    nodes = list(ast_nodes(get_ast(source)))
     for name in plugins.operator_names():
         if not name.startswith("core/Variable"):  # they take arguments
             operator = plugins.get_operator(name)()
-            count = sum(len(list(operator.mutation_positions(node))) for node in ast_nodes(get_ast(source)))
+            count = sum(len(list(operator.mutation_positions(node))) for node in nodes)
             out += [(name, number) for number in range(count)]
     return out
 
