@@ -527,3 +527,33 @@ def test_the_command_reads_a_pasted_line(capsys):
     ):
         assert main(["inspect", *arguments]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("release", "line", "check", "remedy"),
+    [
+        # managed_irq came with 5.6.
+        ("5.5", "", "no-isolated-cpu", "boot with nohz_full=LIST isolcpus=domain,LIST irqaffinity=REST"),
+        ("5.6", "", "no-isolated-cpu", "boot with nohz_full=LIST isolcpus=domain,managed_irq,LIST irqaffinity=REST"),
+        # Words that are no flag, before `all` and behind it; `all` is a list of which no part is known.
+        ("6.12", "isolcpus=abc,2-7", "isolcpus-unknown-flag", "write isolcpus=domain,2-7"),
+        ("6.12", "isolcpus=managed_irq,zz,2-7", "isolcpus-unknown-flag", "write isolcpus=managed_irq,2-7"),
+        ("6.12", "isolcpus=all", "boot-list-refused", "write isolcpus= with its flags, then numbers and ranges"),
+        # The boot CPU keeps its tick: that is a fault of the line only where no CPU is without.
+        ("6.12", "nohz_full=1-3 isolcpus=domain,managed_irq,0-3", "isolated-with-tick", None),
+        ("6.12", "isolcpus=domain,0", "isolated-with-tick", "keep CPU 0 out of the isolated CPUs"),
+        # An option without a list, beside the other one with its list.
+        ("6.12", "nohz_full=2-3 isolcpus", "boot-list-refused", "write isolcpus= with a list of CPUs"),
+        ("6.12", "isolcpus=2-3 nohz_full", "boot-list-refused", "write nohz_full= with a list of CPUs"),
+        # Who cannot name the kernel is told how, who has named it is not.
+        ("4.18.0-305.el8", "isolcpus=nohzz,2-3", "boot-line-depends-on-the-kernel", "compare /sys/devices"),
+        (None, "nohz_full=1-3 isolcpus=domain,2-3", "boot-line-depends-on-the-kernel",
+         "name the kernel (--kernel), or compare /sys/devices"),
+    ],
+)  # fmt: skip
+def test_a_remedy_on_the_line_alone(release: str | None, line: str, check: str, remedy: str | None) -> None:
+    found = findings(tc.inspect_host(cmdline=line, release=release, cpus=8))
+    if remedy is None:
+        assert check not in found
+    else:
+        assert found[check]["remedy"].startswith(remedy)

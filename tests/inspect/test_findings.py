@@ -303,3 +303,72 @@ def test_every_finding_has_a_row() -> None:
     tests = "".join(file.read_text() for file in HERE.glob("*.py"))
     assert {name for name in names if f'"{name}"' not in tests} == set()
     assert len(names) > 40
+
+
+THREAD = "Name:\tkhugepaged\nKthread:\t1\nCpus_allowed_list:\t0-{}\n"
+POLLED = {"proc/cpuinfo": "vendor_id : GenuineIntel\ncpu family : 6\nmodel : 60\nflags : pcid\n"}
+# What depends on the version: check, files, column, words, and for each release whether they are said.
+VERSIONS = [
+    (
+        "unbound-workqueues",
+        {"sys/devices/virtual/workqueue/cpumask": "f\n"},
+        "remedy",
+        "; an isolated partition does it by itself",
+        {"6.7.9": False, "6.8.0": True},
+    ),
+    (
+        "unbound-workqueues",  # without partitions none does it
+        {"sys/devices/virtual/workqueue/cpumask": "f\n", "sys/fs/cgroup/cpuset/cpuset.cpus": "0-3\n"},
+        "remedy",
+        "; an isolated partition does it by itself",
+        {"6.8.0": False},
+    ),
+    (
+        "clocksource-watched",
+        POLLED,
+        "remedy",
+        "boot with tsc=nowatchdog or tsc=reliable",
+        {"5.2.9": False, "5.3.0": True, "4.18.0-147.el8": False, "4.18.0-193.el8": True},
+    ),
+    ("clocksource-watched", POLLED, "reason", "calls a function on every", {"6.19.0": False, "7.0.0": True}),
+    ("clocksource-watched", POLLED, "reason", "twice a second", {"6.19.0": True, "7.0.0": False}),
+    (
+        "kernel-threads",
+        {"proc/9/status": THREAD.format(3)},
+        "reason",
+        "keep to the CPUs of the scheduler's domains",
+        {"6.19.0": False, "7.0.0": True},
+    ),
+    (
+        "kernel-threads",  # of both isolated CPUs
+        {"proc/9/status": THREAD.format(3)},
+        "remedy",
+        "most move by themselves when an isolated partition is made",
+        {"6.19.0": False, "7.0.0": True},
+    ),
+    (
+        "kernel-threads",  # of one of them
+        {"proc/9/status": THREAD.format(2)},
+        "remedy",
+        "most move by themselves when an isolated partition is made",
+        {"6.19.0": False, "7.0.0": True},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("check", "files", "column", "words", "said"), VERSIONS, ids=[f"{v[0]}-{v[2]}" for v in VERSIONS]
+)
+def test_what_depends_on_the_version_changes_at_its_boundary(machine, check, files, column, words, said):  # noqa: F811
+    root = machine("p4b")
+    line = (root / "proc/cmdline").read_text()
+    write(root, "proc/cmdline", line.replace("tsc=reliable", ""))
+    for name, text in files.items():
+        write(root, name, text)
+    found = {}
+    for release in said:
+        write(root, "proc/sys/kernel/osrelease", release)
+        findings = tc.inspect_host(root).findings
+        (at,) = (i for i, name in enumerate(findings["check"].tolist()) if name == check)
+        found[release] = words in str(findings[column][at])
+    assert found == said
