@@ -215,3 +215,58 @@ def test_the_page_of_shootdowns_has_every_call_site(tmp_path):
     assert [row[0] for row in sites] == found.call_sites["call"].tolist()
     assert ["CPU 0", "4", "4"] in rows, "the matrix of who asked whom"
     assert "What this recording cannot say" in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("format_", "given", "said"),
+    [
+        ("duration", (999.4,), "999 us"),
+        ("duration", (999.6,), "1 ms"),  # three digits of it are a thousand
+        ("duration", (0.9996,), "1 us"),
+        ("duration", (0.0004,), "0.4 ns"),
+        ("duration", (1e6,), "1 s"),
+        ("duration", (5e9,), "5,000 s"),
+        ("duration", (99.5,), "99.5 us"),
+        ("duration", (99.96,), "100 us"),
+        ("seconds", (1.0000001, 1.0000002), "1 s"),
+        ("seconds", (0.0, 1.5), "0 s to 1.5 s"),
+        ("n", (99.96,), "100"),
+        ("n", (100.4,), "100"),
+        ("n", (-1234.0,), "-1,234"),
+        ("n", (float("nan"),), "-"),
+        ("span", (2, 2.5), "2 to 2.5"),
+        ("percent", (0.1,), "10 %"),
+        ("percent", (0.0999,), "10 %"),
+        ("percent", (0.0994,), "9.9 %"),
+        ("percent", (0.01,), "1 %"),
+        ("percent", (1.5e-6,), "0.00015 %"),
+        ("percent", (9.9e-7,), "less than 0.0001 %"),
+        ("listed", ((),), ""),
+        ("listed", (("a", "b"),), "a and b"),
+        ("times", (0, "flush", "flushes"), "0 flushes"),
+        ("times", (1, "flush", "flushes"), "1 flush"),
+        ("times", (2, "flush", "flushes"), "2 flushes"),
+        ("shares", ([("a", 3), ("b", 1)], 4), "a 75%, b 25%"),
+        ("shares", ([("b", 2), ("a", 2), ("c", 4)], 8), "c 50%, a 25%, b 25%"),
+        ("shares", ([("a", 4)], 4), "a"),
+        ("shares", ([("a", 995), ("b", 5)], 1000), "a 100%"),  # half a percent is left out
+        ("shares", ([("a", 994), ("b", 6)], 1000), "a 99%, b 1%"),
+        ("shares", ([("a", 4), ("b", 3), ("c", 2), ("d", 1)], 10), "a 40%, b 30%, c 20%"),
+        ("shares", ([("a", 4), ("b", 3), ("c", 2), ("d", 1)], 10, 1), "a 40%"),
+        ("shares", ([("a", 0)], 4), ""),
+    ],
+)
+def test_figures_are_written_for_people(format_: str, given: tuple, said: str):
+    assert getattr(words, format_)(*given) == said
+
+
+def test_columns_share_a_line_as_long_as_they_fit_exactly():
+    """Two keys of 3 and 4, then 10 and 10: 2 + 3 + 2 + 4 + 2 + 10 + 2 + 10 + 2 + 5 columns are 42."""
+    rows = [["key", "more", "a" * 10, "b" * 10, "c" * 5]]
+    with width.fitted(42):
+        assert words.columns(rows, "<<<<<", keys=2) == [f"  key  more  {'a' * 10}  {'b' * 10}  ccccc"]
+    with width.fitted(41):
+        assert words.columns(rows, "<<<<<", keys=2) == [
+            f"  key  more  {'a' * 10}  {'b' * 10}",
+            "  key  more  ccccc",
+        ]
