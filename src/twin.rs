@@ -3,7 +3,7 @@
 //! The drivers do not know each other; here a model of the checker becomes a [`Setup`], or the reason why the timed
 //! machine has no equivalent.
 
-use crate::check::layout::Device;
+use crate::check::layout::{Device, Path};
 use crate::check::machine::Model;
 use crate::check::schedule;
 use crate::check::scope::{InvpcidOrder, Rest};
@@ -11,7 +11,7 @@ use crate::hw::Preset;
 use crate::kernel::program::{At, Features, Op, PageKind, Zone};
 use crate::kernel::step::Violation;
 use crate::sim::machine::scripted::{Rules, Tracked};
-use crate::sim::scripted::{Interrupt, Played, ScriptError, Setup, Task, play};
+use crate::sim::scripted::{Interrupt, Played, ScriptError, Setup, Start, Task, play};
 
 /// What came of a schedule in the timed machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +84,11 @@ pub fn setup(model: &Model) -> Result<Setup, &'static str> {
         present: p.present,
         handed_on: p.kind == PageKind::Vmalloc,
     };
+    let start = |path: &Path| Start {
+        name: path.name.clone(),
+        at: path.start,
+        delivered: path.is_delivered(&model.code),
+    };
     Ok(Setup {
         tasks: model
             .scope
@@ -93,7 +98,7 @@ pub fn setup(model: &Model) -> Result<Setup, &'static str> {
             .map(|(i, r)| Task {
                 first: r.first.clone(),
                 again: r.again.clone(),
-                paths: model.paths[i].iter().map(|p| (p.name.clone(), p.start)).collect(),
+                paths: model.paths[i].iter().map(start).collect(),
                 devices: model.devices[i].clone().map(|device| match device {
                     Device::Never => Interrupt::Never,
                     Device::Checks(zones) => Interrupt::Checks(zones),

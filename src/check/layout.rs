@@ -18,7 +18,6 @@ use super::scope::{MAX_ASIDS, MAX_TRACKED};
 use crate::kernel::program::{Entry, Level, Op, PageKind, Pc, ProgId, REGS, Reg, SITES};
 use crate::kernel::step::NO_PC;
 pub use entries::{Device, Path};
-pub use liveness::is_delivered;
 pub use packing::{Bits, width};
 pub use pages::{MAX_MMS, TEXT, narrow, renames, tags, upper_tags, versions_needed};
 

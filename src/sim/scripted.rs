@@ -12,6 +12,17 @@ use crate::hw::{Mmu, Preset};
 use crate::kernel::program::{Code, Cond, Features, Op, Pc, ProgId, Slot, Zone};
 use crate::kernel::step::{Cpu, Frame, NO_PC, Outcome, Violation, step};
 
+/// A path that an entry may take.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Its name.
+    pub name: String,
+    /// Where it starts.
+    pub at: Pc,
+    /// By an exception or interrupt, whole: it is delivered with an empty store buffer (SEMANTICS H5).
+    pub delivered: bool,
+}
+
 /// What one CPU does.
 #[derive(Clone, Debug)]
 pub struct Task {
@@ -19,8 +30,8 @@ pub struct Task {
     pub first: String,
     /// What it runs next, each time.
     pub again: String,
-    /// The paths that an entry chooses from, by name, with where they start; the first is that of a plain `enter`.
-    pub paths: Vec<(String, Pc)>,
+    /// The paths that an entry chooses from; the first is that of a plain `enter`.
+    pub paths: Vec<Start>,
     /// How often.
     pub left: u32,
     /// What a device interrupt by itself is amid the kernel, and amid the idle loop.
@@ -349,14 +360,18 @@ impl<'a> Player<'a> {
             return Ok(false);
         }
         let task = &self.setup.tasks[cpu];
-        let Some(&(_, start)) = task.paths.iter().find(|p| by.is_empty() || p.0 == by) else {
+        let Some(&Start { at, delivered, .. }) = task.paths.iter().find(|p| by.is_empty() || p.name == by)
+        else {
             return Err(Fault::Unreadable(format!("this CPU does not enter by `{by}`")));
         };
+        if delivered && !self.is_deliverable(cpu) {
+            return Ok(false);
+        }
         self.left[cpu] -= 1;
         if task.rests_in_user {
             self.m.t.cores[cpu].if_on = false;
         }
-        self.start_at(cpu, 0, start, false);
+        self.start_at(cpu, 0, at, false);
         Ok(true)
     }
 

@@ -27,7 +27,7 @@
 
 use crate::check::scope::{Role, Scope};
 use crate::check::zone;
-use crate::kernel::program::{Code, Op, Pc, Slot, Zone};
+use crate::kernel::program::{Code, DELIVERED, Op, Pc, Slot, Zone};
 use crate::order;
 
 /// A path into the kernel.
@@ -44,6 +44,12 @@ impl Path {
     /// Does it begin where its program does, not where another one ends?
     fn is_whole(&self, code: &Code) -> bool {
         code.program_of(self.start).is_some_and(|p| p.start == self.start)
+    }
+
+    /// Is it started by an interrupt or exception, so that the store buffer drains first (SEMANTICS H5)? What only follows an
+    /// exception is not.
+    pub fn is_delivered(&self, code: &Code) -> bool {
+        self.is_whole(code) && DELIVERED.contains(&self.name.as_str())
     }
 
     /// Does it begin with a stack in RSP (SEMANTICS S13)? SYSCALL leaves the user's there; SYSENTER, exceptions, interrupts and

@@ -5,19 +5,12 @@ use std::collections::HashSet;
 
 use super::packing::width;
 use super::{Frame, Location};
-use crate::kernel::program::{
-    Alu, Ask, At, Code, Cond, DELIVERED, GENERATION_BITS, Op, Pc, ProgId, REGS, Set, Val,
-};
+use crate::kernel::program::{Alu, Ask, At, Code, Cond, GENERATION_BITS, Op, Pc, ProgId, REGS, Set, Val};
 use crate::kernel::step::NO_PC;
 use crate::order;
 
 /// Names of programs that are NMI-like.
 pub const NMI_PROGRAMS: [&str; 2] = ["nmi", "nmi_user"];
-
-/// Is this program started by an interrupt or exception, so that the store buffer drains first (SEMANTICS H5)?
-pub fn is_delivered(program: &str) -> bool {
-    DELIVERED.contains(&program)
-}
 
 pub(super) type Locations = (Vec<(Pc, Pc)>, Vec<Pc>);
 

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow::{self, Break, Continue};
 
 use super::{Action, Expansion};
-use crate::check::layout::{Bits, Device, is_delivered, tags};
+use crate::check::layout::{Bits, Device, tags};
 use crate::check::machine::{Abs, CR3_USER, Model, Seen};
 use crate::check::scope::{Fills, Rest, Role, UNBOUNDED};
 use crate::kernel::program::{Cond, Op, PageKind, Slot, Touch};
@@ -155,10 +155,8 @@ where
             self.e.progress |= !unbounded;
             let ready = self.deliverable();
             for (i, path) in m.paths[cpu].iter().enumerate() {
-                // What only follows an exception is not delivered; of paths that are one the first stands for all, and
-                // a system call stands before exceptions.
-                let whole = m.code.program_of(path.start).is_some_and(|p| p.start == path.start);
-                if whole && !ready && is_delivered(&path.name) {
+                // Of paths that are one the first stands for all, and a system call stands before exceptions.
+                if !ready && path.is_delivered(&m.code) {
                     continue;
                 }
                 self.may(if i == 0 { Action::Enter } else { Action::EnterBy(i as u8) }, |a| {
