@@ -270,3 +270,19 @@ def test_columns_share_a_line_as_long_as_they_fit_exactly():
             f"  key  more  {'a' * 10}  {'b' * 10}",
             "  key  more  ccccc",
         ]
+
+
+def test_a_last_column_wraps_under_itself_while_it_has_24_columns():
+    with width.fitted(40):
+        for key, room in (("k", 35), ("k" * 12, 24)):
+            whole = (room + 1) // 5  # words of four letters
+            rows = [[key, "word " * (whole + 2)]]
+            assert words.columns(rows, "<<") == [
+                f"  {key}  {' '.join(['word'] * whole)}",
+                " " * (40 - room) + "word word",
+            ]
+        assert words.columns([["k" * 13, "word " * 7]], "<<") == [
+            "  " + "k" * 13,
+            "        " + " ".join(["word"] * 6),
+            "        word",
+        ]

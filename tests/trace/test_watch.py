@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.trace.test_trace_record import Machine
@@ -16,7 +18,7 @@ from tlbcore.cli._common import console
 from tlbcore.cli.top import shown
 from tlbcore.trace.recorder.run import record
 from tlbcore.trace.recorder.settings import Recording
-from tlbcore.trace.recorder.watch import KINDS, Reading, Watch, json_line, metrics, table, write_metrics
+from tlbcore.trace.recorder.watch import KINDS, Reading, Row, Watch, json_line, metrics, table, write_metrics
 
 LINES = """\
             spin-7       [002] d.h..     1.000000: local_timer_entry: vector=236
@@ -142,3 +144,137 @@ def test_a_flight_recorder_is_not_watched(tmp_path: Path, capsys: pytest.Capture
         )
     assert main(["record", "--out", str(tmp_path / "x"), "--flight", "--watch"]) == 2
     assert "cannot be watched" in capsys.readouterr().err
+
+
+def row(cpu: int, kind: str, name: str, count: int, seconds: float = 0.0, longest_s: float = 0.0) -> Row:
+    return Row(cpu=cpu, kind=kind, name=name, count=count, seconds=seconds, longest_s=longest_s)
+
+
+ROWS = (
+    row(2, "irq", "local_timer", 30, 0.003, 0.0002),
+    row(2, "softirq", "NET_RX", 5, 0.009, 0.004),
+    row(2, "task", "kworker/2:1", 1, 0.001, 0.001),
+    row(2, "call", "do_flush_tlb_all by bash", 3),
+    row(2, "call", "do_sync_core by bpf", 7),
+    row(4, "irq", "reschedule", 2),
+)
+
+
+def counted(seconds: float, rows: tuple[Row, ...] = ROWS, **changes: Any) -> Reading:
+    recorded = dict.fromkeys(KINDS, True)
+    return replace(
+        Reading(time=7.0, seconds=seconds, cpus=(2, 3, 4), recorded=recorded, rows=rows), **changes
+    )
+
+
+def cells(now: Reading, before: Reading | None) -> list[tuple[str, ...]]:
+    drawn = table(now, before)
+    return list(zip(*([str(cell) for cell in column.cells] for column in drawn.columns), strict=True))
+
+
+def test_the_table_has_rates_since_the_last_look_and_the_rest_since_the_start():
+    """CPU 2: 36 in all, 24 of them in the last 10 s, 13 ms of 20 s, 9 of these 13 by NET_RX."""
+    before = counted(10.0, (row(2, "irq", "local_timer", 10), row(2, "task", "x", 2), row(2, "call", "y", 9)))
+    two = ("2", "2.4", "36", "0.065%", "4,000 us NET_RX", "NET_RX (softirq, 69%)", "do_sync_core by bpf (7)")
+    three = ("3", "0.0", "0", "0.000%", "", "", "")
+    four = ("4", "0.2", "2", "0.000%", "0 us reschedule", "reschedule", "")
+    assert cells(counted(20.0), before) == [two, three, four]
+    first = cells(counted(20.0), None)
+    assert [cell[1] for cell in first] == ["1.8", "0.0", "0.1"]
+    assert [cell[2:] for cell in first] == [two[2:], three[2:], four[2:]]
+    assert table(counted(20.0), None).caption == "20 s"
+    assert [cell[1:4] for cell in cells(counted(0.0), None)] == [("", "36", ""), ("", "0", ""), ("", "2", "")]
+    assert [cell[1] for cell in cells(counted(10.0), before)] == [""] * 3, "twice the same moment"
+
+
+@pytest.mark.parametrize(
+    ("lost", "unknown", "said"),
+    [
+        (1234, 0, "20 s; 1,234 events lost"),
+        (1234, 2, "20 s; 1,234 events lost, and 2 times an unknown number"),
+        (0, 1, "20 s; 0 events lost, and 1 times an unknown number"),
+    ],
+)
+def test_what_was_lost_makes_a_lower_bound(lost: int, unknown: int, said: str):
+    now = counted(20.0, lost=lost, lost_unknown=unknown)
+    assert table(now, None).caption == said
+    assert [cell[3] for cell in cells(now, None)] == [f"at least {x}" for x in ("0.065%", "0.000%", "0.000%")]
+    assert json.loads(json_line(now))["lower_bound"] is True
+    assert {
+        f"tlbcore_lost_events_total {lost}", f"tlbcore_losses_unknown_total {unknown}"
+    } <= set(metrics(now).splitlines())  # fmt: skip
+
+
+def test_calls_that_are_not_recorded_leave_the_rest_as_it_is():
+    now = counted(20.0, recorded={**dict.fromkeys(KINDS, True), "call": False})
+    assert not now.lower_bound
+    assert [cell[-1] for cell in cells(now, None)] == ["not recorded"] * 3
+    assert table(now, None).caption == "20 s; not recorded: senders of calls"
+    assert json.loads(json_line(now))["cpus"][0]["call"] is None
+
+
+def test_a_reading_in_json_and_as_metrics_is_in_seconds():
+    now = counted(20.0)
+    assert json.loads(json_line(now)) == {
+        "schema": "tlbcore.watch",
+        "version": 1,
+        "time": 7.0,
+        "seconds": 20.0,
+        "lost_events": 0,
+        "lost_unknown": 0,
+        "lower_bound": False,
+        "cpus": [
+            {
+                "cpu": 2,
+                "interruptions": 36,
+                "taken_s": pytest.approx(0.013),
+                "irq": [{"name": "local_timer", "count": 30, "seconds": 0.003, "longest_s": 0.0002}],
+                "softirq": [{"name": "NET_RX", "count": 5, "seconds": 0.009, "longest_s": 0.004}],
+                "task": [{"name": "kworker/2:1", "count": 1, "seconds": 0.001, "longest_s": 0.001}],
+                "call": [
+                    {"name": "do_flush_tlb_all by bash", "count": 3},
+                    {"name": "do_sync_core by bpf", "count": 7},
+                ],
+            },
+            {"cpu": 3, "interruptions": 0, "taken_s": 0, "irq": [], "softirq": [], "task": [], "call": []},
+            {
+                "cpu": 4,
+                "interruptions": 2,
+                "taken_s": 0.0,
+                "irq": [{"name": "reschedule", "count": 2, "seconds": 0.0, "longest_s": 0.0}],
+                "softirq": [],
+                "task": [],
+                "call": [],
+            },
+        ],
+    }
+    lines = [line for line in metrics(now).splitlines() if not line.startswith("#")]
+    assert [line for line in lines if "NET_RX" in line or "bpf" in line or "{" not in line] == [
+        'tlbcore_interruptions_total{cpu="2",kind="softirq",name="NET_RX"} 5',
+        'tlbcore_interruption_seconds_total{cpu="2",kind="softirq",name="NET_RX"} 0.009000000',
+        'tlbcore_interruption_longest_seconds{cpu="2",kind="softirq",name="NET_RX"} 0.004000000',
+        'tlbcore_calls_sent_total{cpu="2",kind="call",name="do_sync_core by bpf"} 7',
+        "tlbcore_lost_events_total 0",
+        "tlbcore_losses_unknown_total 0",
+        "tlbcore_watch_seconds 20.000",
+    ]
+
+
+def test_counts_are_shown_once_an_interval_and_at_the_end():
+    """Looks at 4.5, two intervals late, are shown once, and the next is an interval later."""
+    at = [100.0]
+    seen: list[tuple[float, float | None]] = []
+    watch = Watch(
+        (2,),
+        lambda now, before: seen.append((round(now.seconds, 3), before and round(before.seconds, 3))),
+        now=lambda: at[0],
+    )
+    at[0] = 200.0
+    watch.begin(EVERYTHING)
+    for moment in (0.9, 1.0, 1.2, 1.9, 2.1, 4.5, 4.6, 5.4, 5.5, 5.6):
+        at[0] = 200.0 + moment
+        watch.tick()
+    assert seen == [(1.0, None), (2.1, 1.0), (4.5, 2.1), (5.5, 4.5)]
+    at[0] = 205.7
+    watch.tick(last=True)
+    assert seen[-1] == (5.7, 5.5)

@@ -124,7 +124,8 @@ class Watch:
         now = self._now()
         if now < self._due and not last:
             return
-        self._due = max(self._due + self._interval, now)
+        due = self._due + self._interval
+        self._due = due if due > now else now + self._interval  # who comes late is not shown twice in a row
         reading = self.reading()
         self._show(reading, self._before)
         self._before = reading
