@@ -321,7 +321,7 @@ def _policies(outcomes: Sequence[Mapping[str, Any]], cpus: Sequence[Mapping[str,
                 o["needs"] or "nothing",
             ]
         )
-    title = f"Under other policies (predicted; sums over {len(cpus)} isolated CPUs)"
+    title = f"Under other policies (predicted; sums over {times(len(cpus), 'isolated CPU')})"
     return ["", title, *columns(rows, "<>>>><")]
 
 
