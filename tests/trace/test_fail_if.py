@@ -312,3 +312,51 @@ def test_every_figure_is_tried_here_or_where_its_events_are() -> None:
     elsewhere = {"calls", "entries"}  # test_trace, test_shootdowns
     beside = {"lost_events", "stolen_ms"}  # above
     assert {name.partition(".")[0] for name in VALUES} - {"timer"} | beside | elsewhere == set(FIGURES)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "status", "said"),
+    [
+        (("stolen_ms > 0",), 3, "stolen_ms is not recorded"),
+        (("interrupts > 3", "stolen_ms > 0"), 3, "stolen_ms is not recorded"),
+        (("interrupts > 2", "stolen_ms > 0"), 1, "CPU 0: interrupts = 3 > 2"),  # one that holds decides
+        (("stolen_ms > 0", "interrupts > 2"), 1, "CPU 0: interrupts = 3 > 2"),
+        (("interrupts > 3",), 0, None),
+    ],
+)
+@pytest.mark.parametrize("json", [False, True])
+def test_what_is_not_recorded_has_a_status_of_its_own(
+    conditions: Sequence[str],
+    status: int,
+    said: str | None,
+    json: bool,
+    recording: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = [word for condition in conditions for word in ("--fail-if", condition)]
+    form = ["--json"] if json else []
+    assert main(["explain", str(recording), "--isolated", "0-1,3", *form, *words]) == status
+    shown = capsys.readouterr()
+    told = [line for line in (shown.err if json else shown.out).splitlines() if line.startswith("fail-if: ")]
+    assert bool(told) is (status > 0)
+    assert all(said in line for line in told if said)
+    assert "fail-if" not in (shown.out if json else shown.err), "the document stays one"
+
+
+def test_an_option_of_isolated_cpus_is_refused_for_shootdowns(
+    recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["--isolated", "3"], ["--lines", "timer"], ["--fail-if", "timer > 0"]):
+        assert main(["explain", str(recording), "--all-cpus", *words]) == 2
+        assert f"{words[0]}: of isolated CPUs, not of shootdowns" in capsys.readouterr().err
+    for words, said in (
+        (["--process", "x", "--all-cpus"], "leave out --process"),
+        (["--batch", "4"], "--batch predicts for --process or --all-cpus"),
+        (["--machine", "skylake-sp"], "--machine predicts what --process or --all-cpus count"),
+        (["--fail-if", "more"], "condition 'more' compares recordings: give two or more"),
+        (["--lines", "tmer"], "did you mean 'timer'"),
+        ([str(recording), "--perfetto", "x"], "--perfetto shows one recording: name one"),
+        ([str(recording), "--all-cpus"], "shootdowns are counted in one recording"),
+    ):
+        assert main(["explain", str(recording), *words]) == 2
+        assert said in capsys.readouterr().err
