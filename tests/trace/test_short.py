@@ -14,6 +14,7 @@ from tlbcore._output import width
 from tlbcore._output.legend import WORDS, legend, used
 from tlbcore.cli import main
 from tlbcore.trace.report import words
+from tlbcore.trace.report.compared import comparison_text
 from tlbcore.trace.report.short import _line, short, short_of_shootdowns
 
 DATA = Path(__file__).parents[1] / "data"
@@ -286,3 +287,21 @@ def test_a_last_column_wraps_under_itself_while_it_has_24_columns():
             "        " + " ".join(["word"] * 6),
             "        word",
         ]
+
+
+def test_one_recording_is_explained_and_two_are_compared_behind_their_reports(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    found = [
+        tc.explain(tc.read_trace(path, isolated="2-3")) for path in (BUNDLED, DATA / "p4.w6.trace.txt.xz")
+    ]
+    paths = [found[0].trace.path, found[1].trace.path]
+    assert main(["explain", *paths, "--isolated", "2-3"]) == 0
+    both = capsys.readouterr().out
+    assert both.startswith(f"{found[0]}\n\n{found[1]}\n")
+    assert both.rstrip("\n").endswith("\n\n" + comparison_text(found))
+    assert main(["explain", paths[1], "--isolated", "2-3", "--html", str(tmp_path / "one.html")]) == 0
+    alone = capsys.readouterr().out
+    assert alone.startswith(f"{found[1]}\n")
+    assert comparison_text(found[1:] * 2).split("\n")[0] not in alone
+    assert main(["explain", paths[1], "--isolated", "2-3", "--short"]) == 0
+    assert capsys.readouterr().out == f"{short(found[1])}\n", "no name where there is one"
