@@ -6,6 +6,8 @@ No test asserts a time: fits are tested on made-up curves (in the core), the res
 from __future__ import annotations
 
 import json
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import tlbcore as tc
 from tlbcore import _core
 from tlbcore.cli import main
 from tlbcore.inspect import inspect_host
-from tlbcore.inspect.calibration import _result
+from tlbcore.inspect.calibration import _base, _result
 
 GUEST = Path(__file__).parents[1] / "data" / "host-zen4-guest"
 
@@ -231,3 +233,121 @@ def test_the_command_refuses_bad_input_in_one_line(tmp_path, capsys):
     for arguments in (["--cpu", "65000"], ["--seconds", "0"], ["--out", str(tmp_path / "no" / "m.toml")]):
         assert main(["calibrate", "--seconds", "0.2", *arguments]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+# Where each of these rules begins.
+
+
+def report(rows: dict[str, dict[str, object]], **changes: object) -> dict[str, object]:
+    """Return a report some of whose rows differ: `value`, `spread`, `stable`, `runs`, `preempted`."""
+    names = ("key", "value", "unit", "spread", "stable", "runs", "preempted", "how")
+    made = figures() | changes
+    made["measurements"] = [
+        tuple((dict(zip(names, row, strict=True)) | rows.get(row[0], {})).values())
+        for row in figures()["measurements"]  # type: ignore[attr-defined]
+    ]
+    return made
+
+
+def test_a_cost_reaches_from_the_value_to_the_value_and_its_spread():
+    """A walk without its read takes the widest spread of the three that it is computed from."""
+    made = calibrated(
+        report({"costs.lock": {"spread": 0.5}, "costs.mem_l2": {"spread": 0.2}, "walk": {"spread": 0.04}})
+    )
+    costs = tomllib.loads(made.toml)["costs"]
+    assert {key: costs["lock"][key] for key in ("ns", "low", "high")} == {"ns": 2.3, "low": 2.3, "high": 3.45}
+    assert {key: costs["walk_setup"][key] for key in ("ns", "low", "high")} == {
+        "ns": 9.3, "low": 9.3, "high": 11.16,
+    }  # fmt: skip
+    assert costs["lock"]["source"] == "tlbcore calibrate, guest, CPU 1: made up"
+    assert set(costs) == {
+        "lock", "stlb_hit", "mem_l1", "mem_l2", "mem_l3", "mem_dram", "ipi_first", "walk_setup",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("share", ["taken_share", "steal_share"])
+def test_a_cpu_is_busy_from_more_than_a_twentieth_on(share: str):
+    for value, busy in ((0.05, False), (0.051, True)):
+        made = calibrated(figures() | {share: value})
+        assert any("busy with other things" in caveat for caveat in made.caveats) is busy
+        stable = dict(zip(made.figures["key"].tolist(), made.figures["stable"].tolist(), strict=True))
+        assert stable["costs.mem_dram"] is not busy
+
+
+def test_a_third_level_is_believed_up_to_seven_tenths_of_memory():
+    for value, believed in ((70.0, True), (70.1, False)):
+        made = calibrated(figures(costs__mem_dram=100.0, costs__mem_l3=value))
+        assert (made.machine.costs["mem_l3"].mark == "measured") is believed
+        assert any("hardly less than memory" in caveat for caveat in made.caveats) is not believed
+
+
+@pytest.mark.parametrize(
+    ("level", "entries", "spread", "shape"),
+    [
+        ("l1", 71.0, 0.01, (1, 72)),  # good to a page
+        ("l1", 73.0, 0.01, (1, 72)),
+        ("l1", 73.1, 0.01, (1, 73)),
+        ("l1", 70.9, 0.5, (1, 71)),
+        ("l2", 2765.0, 0.01, (128, 24)),  # 3,072 less a tenth is 2,764.8
+        ("l2", 2764.0, 0.01, (128, 22)),
+        ("l2", 3379.0, 0.01, (128, 24)),
+        ("l2", 3380.0, 0.01, (128, 26)),
+        ("l2", 2458.0, 0.2, (128, 24)),  # or less its spread: 2,457.6
+        ("l2", 2457.0, 0.2, (128, 19)),
+    ],
+)
+def test_a_nominal_size_is_kept_within_what_the_measurement_is_good_to(
+    level: str, entries: float, spread: float, shape: tuple[int, int]
+):
+    made = calibrated(report({f"{level}.entries": {"value": entries, "spread": spread}}))
+    name = {"l1": "dtlb", "l2": "l2-dtlb-4k"}[level]
+    assert structure(made.machine, int(level[1]) - 1, name) == shape
+    kept = (
+        "which is kept" in next(fact for fact in made.machine.facts if fact.key == f"{name}.entries").source
+    )
+    assert kept is (level == "l2" and shape == (128, 24))
+
+
+def test_what_was_lost_did_not_settle_or_is_missing_is_said_and_not_taken_over():
+    made = calibrated(
+        report(
+            {
+                "costs.lock": {"value": 0.0},
+                "costs.mem_l1": {"stable": False, "spread": 0.12, "runs": 40, "preempted": 3},
+                "costs.mem_l2": {"stable": False, "spread": 0.5, "runs": 7, "preempted": 0},
+            },
+            missing=[("costs.remote_line", "one CPU")],
+        )
+    )
+    for said in (
+        "costs.lock was lost in the noise: not taken over",
+        "costs.mem_l1 did not settle (spread 12% over 40 runs, 3 of them with the CPU taken away): not taken over",
+        "costs.mem_l2 did not settle (spread 50% over 7 runs): not taken over",
+        "costs.remote_line not measured: one CPU",
+    ):
+        assert said in made.caveats
+    assert {"lock", "mem_l1", "mem_l2", "walk_setup"}.isdisjoint(tomllib.loads(made.toml)["costs"])
+    rows = {row: i for i, row in enumerate(made.figures["key"].tolist())}
+    assert made.figures["preempted"][rows["costs.mem_l1"]] == 3
+    assert made.figures["runs"][rows["costs.mem_l1"]] == 40
+    assert made.figures["spread"][rows["costs.walk_setup"]] == 0.5
+    assert not made.figures["stable"][rows["costs.walk_setup"]]
+
+
+def test_getpid_is_the_median_of_those_that_are_there():
+    assert calibrated(figures(getppid=None, getuid=90.0)).getpid_predicted_ns == 94.0
+    assert np.isnan(calibrated(figures(getppid=None, getuid=None, getgid=None)).getpid_predicted_ns)
+
+
+@pytest.mark.parametrize(("vendor", "name"), [("intel", "skylake-sp"), ("amd", "zen3-epyc"), ("via", None)])
+def test_where_no_preset_fits_the_nearest_of_the_vendor_does(vendor: str, name: str | None):
+    host = inspect_host(GUEST)
+    assert host.cpu is not None
+    there = replace(host, cpu=replace(host.cpu, vendor=vendor), machine=None, machine_fit="none fits")
+    if name is None:
+        with pytest.raises(tc.TlbError, match="no preset is near this via CPU: name one as base"):
+            _base(there, None)
+    else:
+        assert _base(there, None) == (tc.machines[name], "none fits; nearest of that vendor")
+    assert _base(there, "zen4-epyc") == (tc.machines["zen4-epyc"], "as asked")
+    assert _base(host, None)[0].name == "zen4-epyc"
