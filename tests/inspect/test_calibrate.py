@@ -198,7 +198,7 @@ def test_an_interrupt_ends_a_long_run():
         tc.calibrate(seconds=600, progress=interrupt)
 
 
-@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf"), 1e9])
+@pytest.mark.parametrize("seconds", [0.0, -1.0, 0.19, 600.5, float("nan"), float("inf"), 1e9])
 def test_a_time_out_of_range_is_refused(seconds):
     with pytest.raises(tc.ConfigError, match="seconds must be between"):
         tc.calibrate(seconds=seconds)

@@ -511,6 +511,7 @@ def test_policies_are_described_by_what_their_programs_do():
 
 CPUINFO = "processor : 0\nvendor_id : AuthenticAMD\ncpu family : 25\nmodel : 17\nstepping : 1\n"
 MELTDOWN = f"{CPU}/vulnerabilities/meltdown"
+V1 = "sys/fs/cgroup/cpuset"
 FACTS = [
     ({"proc/version": "Linux version 6.14.9 x"}, {"cpu.invlpgb": None, "version": (6, 14)}),
     ({"proc/version": "Linux version 6.15.0 x"}, {"cpu.invlpgb": False}),
@@ -528,6 +529,21 @@ FACTS = [
         {"kernel.pti": True, "kernel.pti_from": "dmesg"},
     ),
     ({"dmesg": "Kernel/User page tables isolation: disabled"}, {"kernel.pti": None, "kernel.pti_from": None}),
+    (
+        {"proc/cpuinfo": "processor : 0\nflags : fpu\nmodel : x\n"},
+        {"cpu.family": 0, "cpu.model": 0, "cpu.stepping": 0, "cpu.signature": "0"},
+    ),
+    (  # of version 1: what is in no balanced set
+        {
+            f"{CPU}/online": "0-2",
+            f"{V1}/cpuset.sched_load_balance": "0",
+            f"{V1}/a/cpuset.sched_load_balance": "1",
+            f"{V1}/a/cpuset.effective_cpus": "0",
+            f"{V1}/b/cpuset.sched_load_balance": "0",
+            f"{V1}/b/cpuset.effective_cpus": "1",
+        },
+        {"cpuset_domain": {1, 2}},
+    ),
     ({"proc/cpuinfo": f"{CPUINFO}bugs : cpu_meltdown spectre_v1\n"}, {"cpu.affected_by_meltdown": True}),
     ({"proc/cpuinfo": f"{CPUINFO}bugs : spectre_v1\n"}, {"cpu.affected_by_meltdown": False}),
     ({}, {"cpu.affected_by_meltdown": None, "cpu.signature": "A10F11", "cpu.vendor": "amd", "cpu.mhz": None}),

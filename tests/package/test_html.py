@@ -314,3 +314,95 @@ def test_a_browser_runs_a_page_without_an_error(which: str, request: pytest.Fixt
         assert "after move 45 of 45" in done.stdout
     if which == "explained":
         assert " s to " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("values", "zero", "logarithmic", "ends", "ticks"),
+    [
+        ([0, 10], False, False, (0, 10), [0, 2, 4, 6, 8, 10]),
+        ([1, 2], False, False, (1, 2), [1, 1.2, 1.4, 1.6, 1.8, 2]),
+        ([3, 4], True, False, (0, 4), [0, 1, 2, 3, 4]),
+        ([-3, -1], True, False, (-3, 0), [-3, -2, -1, 0]),
+        ([0.5, 1.7], False, False, (0.5, 1.7), [0.5, 0.75, 1, 1.25, 1.5]),
+        ([2, 9], False, False, (2, 9), [2, 4, 6, 8]),
+        ([5, 5], False, False, (4.5, 5.5), [4.6, 4.8, 5, 5.2, 5.4]),
+        ([0, 0], False, False, (-0.1, 0.1), [-0.1, -0.05, 0, 0.05, 0.1]),
+        ([1, 10], False, False, (1, 10), [2, 4, 6, 8, 10]),  # ten times as much is not more than that
+        ([1, 10.1], False, True, (1, 10.1), [1, 10]),
+        ([3, 40], True, True, (3, 40), [10]),
+        ([1, 1e6], False, True, (1, 1e6), [1, 100, 1e4, 1e6]),
+        ([1, 1e5], False, True, (1, 1e5), [1, 10, 100, 1e3, 1e4, 1e5]),
+    ],
+)
+def test_an_axis_has_round_ticks_between_its_ends(values, zero, logarithmic, ends, ticks):
+    scale = charts._scale(values, 80, 690, zero=zero)
+    assert (scale.low, scale.high) == pytest.approx(ends)
+    assert scale.ticks == pytest.approx(ticks)
+    assert scale.logarithmic is logarithmic
+    assert [scale.at(end) for end in ends] == pytest.approx([80, 690])
+    middle = (ends[0] * ends[1]) ** 0.5 if logarithmic else sum(ends) / 2
+    assert scale.at(middle) == pytest.approx(385)
+
+
+def test_counts_over_time_are_as_high_as_they_are_many():
+    lanes = [charts.Lane("a", [0.1, 1.4, 1.4, 1.4, 1.4], "5x", 8), charts.Lane("b", [], "", 0)]
+    svg = charts.over_time([0, 2, 4], 0.5, lanes, 1.5, "CPU 2")
+    assert re.findall(
+        r'<rect x="(\d+)" y="([\d.]+)" width="0.9" height="([\d.]+)"><title>(.*?)</title>', svg
+    ) == [
+        ("1", "50.0", "50.0", "2 at 0.5 s"),
+        ("2", "0.0", "100.0", "4 at 1 s"),
+    ]
+    assert 'data-step="0.5" data-width="3"' in svg
+    first, second, third = re.findall(r'<svg class="s(\w+)" viewBox="0 0 3 100".*?>(.*?)</svg>', svg)
+    assert (first[0], second[0], third[0]) == ("all", "1", "0"), "the eighth colour is the second again"
+    # 1.5 s in 1,000 buckets of 0.003: the one is number 66, the four are in 933; one of four is half as high.
+    assert second[1] == '<path d="M0.198 100v-50h0.003V100zM2.799 100v-100h0.003V100z"></path>'
+    assert third[1] == '<path d=""></path>'
+    assert "<span>a <small>5x</small></span>" in svg
+    assert "<span>b</span>" in svg
+    rare = charts.over_time([401], 1.0, [charts.Lane("a", [0.0] * 400 + [0.5])], 1.0, "x")
+    assert "M0.5 100v-8h" in rare, "what is rare can be seen"
+    none = charts.over_time([3], 0.0, [charts.Lane("a", [1.0])], 4.0, "x")
+    assert "M0.25 100v-100h0.001" in none, "without a step the seconds are the length"
+
+
+@pytest.mark.parametrize(
+    ("lanes", "figures", "buckets"), [(1, 1, 1000), (30, 1, 1000), (31, 1, 967), (8, 10, 375), (8, 200, 40)]
+)
+def test_many_lanes_share_the_buckets_of_a_page(lanes: int, figures: int, buckets: int):
+    svg = charts.over_time([1], 1.0, [charts.Lane("a", [0.0])] * lanes, 1.0, "x", figures=figures)
+    assert svg.count(f"h{1 / buckets:.3g}V") == lanes
+
+
+def test_a_line_has_its_dash_its_place_in_the_legend_and_its_intervals():
+    nan = float("nan")
+    made = [charts.Line(f"p{i}", [3.0, 1.0], [20.0, 10.0 + i], [19.0, nan], [21.0, nan]) for i in range(8)]
+    svg = charts.lines(made, "x", "y", "c")
+    paths = re.findall(r'<path class="line s(\d)" stroke-dasharray="([\d ]*)" d="([^"]*)"', svg)
+    assert [path[0] for path in paths[1::2]] == ["0", "1", "2", "3", "4", "5", "6", "0"]
+    assert [path[1] for path in paths[1::2]] == ["", "6 3", "2 2", "8 3 2 3", "1 3", "10 4", "4 4", ""]
+    assert [path[2] for path in paths[1::2]] == [f"M705 {30 + 20 * i}H735" for i in range(8)]
+    assert [int(y) for y in re.findall(r'<text x="742" y="(\d+)">p', svg)] == [34 + 20 * i for i in range(8)]
+    # From 0 to 21 up 230 pixels: 10 is at 250 - 109.5, 20 at 250 - 219.0; the points stand in order of x.
+    assert paths[0][2] == "M80.0 140.5L690.0 31.0"
+    bars = re.findall(r'class="interval s\d" d="([^"]*)"', svg)
+    assert bars == ["M690.0 41.9V20.0"] * 8
+    assert charts.lines([charts.Line("a", [1.0, 2.0], [0.0, 0.0])], "x", "y", "c") == "", "zero everywhere"
+
+
+@pytest.mark.parametrize(
+    ("us", "at"),
+    [(0.99, 0), (1, 1), (2.99, 1), (3, 2), (10, 3), (30, 4), (100, 5), (300, 6), (999, 6), (1e3, 7), (1e4, 8),
+     (99_999, 8), (1e5, 9), (1e9, 9)],
+)  # fmt: skip
+def test_a_length_is_in_the_class_that_it_begins(us: float, at: int):
+    counts = charts.lengths({"cause": ["a"], "length_us": [us]}, "a")
+    assert [i for i, count in enumerate(counts) if count] == [at]
+
+
+def test_the_classes_of_lengths_are_named_by_their_bounds():
+    assert charts.length_classes() == [
+        "under 1 us", "1 us to 3 us", "3 us to 10 us", "10 us to 30 us", "30 us to 100 us", "100 us to 300 us",
+        "300 us to 1 ms", "1 ms to 10 ms", "10 ms to 100 ms", "from 100 ms",
+    ]  # fmt: skip

@@ -65,8 +65,8 @@ def _scale(values: Sequence[float], start: float, end: float, *, zero: bool = Fa
         low, high = min(low, 0.0), max(high, 0.0)
     if low == high:
         low, high = low - (abs(low) or 1) / 10, high + (abs(high) or 1) / 10
-    step = 10 ** math.floor(math.log10(high - low))
-    for part in (0.1, 0.2, 0.25, 0.5, 1.0):
+    step = 10 ** math.floor(math.log10(high - low))  # the axis is one to ten of them long
+    for part in (0.2, 0.25, 0.5, 1.0, 2.0):
         if (high - low) / (step * part) <= 5:
             step *= part
             break
