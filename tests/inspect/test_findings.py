@@ -7,12 +7,18 @@ The faults of files are those of `test_inspect`; the machine isolates CPUs 2 and
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_inspect import CPU, FAULTS, machine, write  # noqa: F401
 
 import tlbcore as tc
+from tlbcore._output.width import wrapped
+from tlbcore.cli import main
+from tlbcore.cli._common import console
+from tlbcore.cli.inspect import _grouped, _show
 from tlbcore.inspect.checks import lint
 
 CHECKS = Path(lint.__file__).parent
@@ -372,3 +378,83 @@ def test_what_depends_on_the_version_changes_at_its_boundary(machine, check, fil
         (at,) = (i for i, name in enumerate(findings["check"].tolist()) if name == check)
         found[release] = words in str(findings[column][at])
     assert found == said
+
+
+WELL = "nohz_full=2-3 isolcpus=domain,managed_irq,2-3 irqaffinity=0-1"
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [(WELL, "0 findings"), (f"{WELL} nohz=off", "1 finding"), ("nohz_full=2-3", "2 findings")],
+)
+@pytest.mark.parametrize("columns", [60, 100])
+def test_the_text_has_every_finding_and_breaks_no_remedy(
+    line: str, count: str, columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["inspect", "--cmdline", line, "--kernel", "6.12.0", "--cpus", "4"]) == 0
+    text = capsys.readouterr().out
+    findings = tc.inspect_host(cmdline=line, release="6.12.0", cpus=4).findings
+    assert f"\nIsolation checklist: {count}\n" in text
+    for at, check in enumerate(findings["check"].tolist()):
+        found = {name: str(findings[name][at]) for name in findings}
+        assert f"{found['severity']}: {found['found']} [{check}]" in " ".join(text.split())
+        for name in ("reason", "source"):
+            assert wrapped(f"    {name:7} {found[name]}", columns) in text
+        assert f"\n    remedy  {found['remedy']}\n" in text, "it is copied"
+
+
+def test_isolation_is_said_way_by_way(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def said(line: str) -> str:
+        assert main(["inspect", "--cmdline", line, "--kernel", "6.12.0", "--cpus", "8"]) == 0
+        (found,) = re.findall(r"^isolated +(.*)$", capsys.readouterr().out, re.M)
+        return found.rstrip()
+
+    assert said("") == "none"
+    assert said("nohz_full=2-3") == "2-3 (no tick: 2-3; RCU callbacks offloaded: 2-3)"
+    assert said("isolcpus=domain,managed_irq,4-5 rcu_nocbs=6") == (
+        "4-5 (outside scheduler domains: 4-5; no managed interrupts: 4-5; RCU callbacks offloaded: 6)"
+    )
+
+
+def test_what_a_system_call_would_cost_is_said_with_its_mark() -> None:
+    nan = float("nan")
+    rows = {
+        "policy": ["a", "b", "c", "d", "e"],
+        "verdict": ["defers", "defers", "defers", "today", "defers"],
+        "spares": ["2-3", "2-3", "2-3", "", "2-3"],
+        "entry_ops": ["fence", "fence", "fence", "", "fence"],
+        "entry_ns": [1.6, 1.6, nan, 0.0, 1.6],
+        "owed_ns": [1.6, 420.4, nan, 0.0, 1.6],
+        "entry_mark": ["measured", "predicted", "", "", "measured"],
+        "reason": ["r"] * 5,
+    }
+    call = "Each system call there costs 2 ns more"
+    assert _grouped({name: np.array(column) for name, column in rows.items()}) == {
+        ("defers", "2-3", f" {call} (measured; refills not included).", "r"): ["a", "e"],
+        ("defers", "2-3", f" {call}, 420 ns when a flush is owed (predicted; refills not included).", "r"): [
+            "b"
+        ],
+        ("defers", "2-3", " What each entry would cost is not known without a preset.", "r"): ["c"],
+        ("today", "", "", "r"): ["d"],
+    }
+
+
+def test_checks_that_were_not_made_are_named_by_what_they_lack(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    lacking = [
+        ("x", "proc/a"),
+        *((f"c{i}", "proc/b") for i in range(7)),
+        *((f"d{i}", "proc/c") for i in range(8)),
+    ]
+    host = tc.inspect_host(cmdline=WELL, release="6.12.0", cpus=4)
+    _show(console(), replace(host, not_checked=(*lacking, ("y", "proc/a"))))
+    assert capsys.readouterr().out.endswith(
+        "not checked, and what it would take: x, y: proc/a; c0, c1, c2, c3, c4, c5, c6: proc/b; 8 checks: \nproc/c\n"
+    )
