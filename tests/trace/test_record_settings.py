@@ -1,0 +1,194 @@
+# ruff: noqa: F811  # a fixture is imported
+"""What the recorder writes into an instance of tracefs by what was asked for, and what of it is undone."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.trace.test_trace_record import EVENTS, Machine, machine, pipe_line  # noqa: F401
+
+import tlbcore as tc
+from tlbcore.trace.recorder import run as recorder
+from tlbcore.trace.recorder import settings
+from tlbcore.trace.recorder.run import record
+from tlbcore.trace.recorder.settings import Outcome, Recording, Tracefs, duration_s, noise_us
+
+
+def written(machine: Machine, what: Recording) -> tuple[Outcome, dict[str, dict[str, str]]]:
+    """Record, and return for each instance what its files hold when it is removed."""
+    found: dict[str, dict[str, str]] = {}
+
+    def remove(here: Path) -> None:
+        name = "noise" if here.name.endswith("-noise") else "main"
+        found[name] = {
+            str(file.relative_to(here)): file.read_text()
+            for file in here.rglob("*")
+            if file.is_file() and file.name not in ("trace", "trace_pipe", "stats")
+        }
+        machine.remove(here)
+
+    handle = Tracefs(path=machine.tracefs, make=machine.make, remove=remove)
+    return record(what, handle, machine.root), found
+
+
+ON = {f"events/{name}/enable": "1" for name in EVENTS}
+FILTERS = {
+    "events/ipi/ipi_send_cpumask/filter": "cpumask & CPUS{2}",
+    "events/csd/csd_queue_cpu/filter": "cpu & CPUS{2}",
+    "events/irq_vectors/call_function_entry/filter": "CPU & CPUS{2}",
+}
+USUAL = {
+    "tracing_on": "0",
+    "events/enable": "0",
+    "buffer_size_kb": "4096",
+    "trace_clock": "mono",
+    **ON,
+    **FILTERS,
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        ({}, {}),
+        ({"buffer_kb": 64}, {"buffer_size_kb": "64"}),
+        ({"flight": True}, {"options/overwrite": "1"}),
+        ({"noise_us": 20.0}, {"options/overwrite": "1"}),
+        ({"stacks": True}, {"events/ipi/ipi_send_cpumask/trigger": "stacktrace"}),
+        ({"kprobes": False}, {"events/tlbcore/enable": None}),
+    ],
+)
+def test_an_instance_is_set_up_as_it_was_asked_for(
+    machine: Machine,
+    tmp_path: Path,
+    options: dict[str, Any],
+    more: dict[str, str | None],
+):
+    what = Recording(out=tmp_path / "o", isolated=(2,), seconds=0.05, **options)
+    done, found = written(machine, what)
+    wanted = {name: text for name, text in {**USUAL, **more}.items() if text is not None}
+    assert found["main"] == wanted
+    assert set(found) == ({"main", "noise"} if "noise_us" in options else {"main"})
+    if "noise_us" in options:
+        events = {name: text for name, text in {**ON, **FILTERS}.items() if "irq_vectors" in name}
+        assert found["noise"] == {
+            "tracing_on": "0", "events/enable": "0", "buffer_size_kb": "256", "trace_clock": "mono", **events,
+        }  # fmt: skip
+    probes = (machine.tracefs / "kprobe_events").read_text()
+    assert probes.count("p:tlbcore/") == probes.count("-:tlbcore/") == (0 if "kprobes" in options else 10)
+    assert ("tlbcore/*" in done.events) is ("kprobes" not in options)
+    assert done.unset == (
+        ["tlbcore/flush_tlb_kernel_range/trigger to stacktrace"] if "stacks" in options else []
+    )
+    assert (done.left, done.lost, done.snapshots) == ([], 8, 0)
+
+
+def test_without_kprobe_events_no_probe_is_set(machine: Machine, tmp_path: Path):
+    (machine.tracefs / "kprobe_events").unlink()
+    machine.remove = shutil.rmtree  # type: ignore[method-assign]
+    done, _ = written(machine, Recording(out=tmp_path / "o", isolated=(2,), seconds=0.05))
+    assert "kprobes: this kernel has no kprobe_events" in done.refused
+    assert not (machine.tracefs / "kprobe_events").exists()
+    quiet = Recording(out=tmp_path / "q", isolated=(2,), seconds=0.05, kprobes=False)
+    assert not any("kprobe" in name for name in written(machine, quiet)[0].refused), "none was asked for"
+
+
+def test_a_command_that_outlives_the_time_is_ended_and_has_no_status(machine: Machine, tmp_path: Path):
+    what = Recording(out=tmp_path / "o", isolated=(2,), seconds=0.2, command=("sleep", "60"))
+    start = time.monotonic()
+    done, _ = written(machine, what)
+    assert done.status is None
+    assert done.seconds == pytest.approx(time.monotonic() - start, abs=0.5)
+    assert done.seconds < 30
+
+
+def test_the_longest_of_several_is_told_and_the_rest_counted(tmp_path: Path):
+    (tmp_path / "events/irq_vectors/local_timer_entry").mkdir(parents=True)
+    lines = [pipe_line(n, "local_timer_entry") + pipe_line(n + us / 1e6, "local_timer_exit")
+             for n, us in ((1, 30), (2, 90), (3, 5), (4, 40))]  # fmt: skip
+    (tmp_path / "trace_pipe").write_text("".join(lines))
+    look = recorder._noise(tmp_path, Recording(out=tmp_path / "o", isolated=(2,), noise_us=20))
+    assert (tmp_path / "tracing_on").read_text() == "0"
+    assert look() == "CPU 2 kept from its task for 90.0 us by local_timer at 2.000090 and 2 more"
+    assert (tmp_path / "tracing_on").read_text() == "1"
+    with pytest.raises(tc.TraceError, match="none of the events that tell how long an interrupt took"):
+        recorder._noise(tmp_path / "none", Recording(out=tmp_path / "o", isolated=(2,), noise_us=20))
+
+
+def test_lost_events_are_summed_over_cpus(tmp_path: Path):
+    for cpu, text in enumerate(
+        ("entries: 5\noverrun: 7\ncommit overrun: 100\ndropped events: 1\n", "overrun: 20\nread events: 9\n")
+    ):
+        stats = tmp_path / f"per_cpu/cpu{cpu}/stats"
+        stats.parent.mkdir(parents=True)
+        stats.write_text(text)
+    assert recorder._lost(tmp_path) == 28
+
+
+def test_a_file_is_replaced_or_added_to_and_a_refusal_is_told(tmp_path: Path):
+    file = tmp_path / "f"
+    assert recorder._try(file, "long text")
+    assert recorder._try(file, "x")
+    assert file.read_text() == "x"
+    assert recorder._try(file, "y", append=True)
+    assert file.read_text() == "xy"
+    assert not recorder._try(tmp_path / "no" / "f", "x")
+    assert not recorder._try(Path("/dev/full"), "x")
+
+
+def test_a_hangup_that_was_ignored_stays_so(machine: Machine, tmp_path: Path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with recorder._terminable():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, "as nohup leaves it"
+            assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, signal.SIG_DFL)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("10s", 10), ("5m", 300), ("2h", 7200), ("3d", 259_200), ("0.5 s", 0.5), (" 1.5m ", 90)],
+)
+def test_a_duration_is_in_seconds(text: str, seconds: float):
+    assert duration_s(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "us"), [("20", 20), ("20us", 20), ("1.5ms", 1500), ("2 s", 2e6), ("60s", 60e6), ("0.1", 0.1)]
+)
+def test_a_noise_threshold_is_in_microseconds(text: str, us: float):
+    assert noise_us(text) == us
+
+
+# The field of each event that names the CPU that is asked or that it happens on; None: kept whole.
+FIELDS = {
+    "ipi/ipi_send_cpu": "cpu",
+    "ipi/ipi_send_cpumask": "cpumask",
+    "csd/csd_queue_cpu": "cpu",
+    **dict.fromkeys(
+        ("vmalloc/alloc_vmap_area", "vmalloc/free_vmap_area_noflush", "vmalloc/purge_vmap_area_lazy",
+         "context_tracking/user_enter", "context_tracking/user_exit", "sched/sched_process_fork",
+         "sched/sched_process_exit", "cgroup/cgroup_attach_task", "cgroup/cgroup_transfer_tasks")
+    ),
+}  # fmt: skip
+
+
+def test_every_event_keeps_what_concerns_the_isolated_cpus():
+    """Senders are elsewhere, so their events are told by whom they ask; the rest by where it happens."""
+    for name, wanted in settings.EVENTS:
+        field = FIELDS.get(name, "CPU")
+        assert wanted.format(cpus="2-3") == ("" if field is None else f"{field} & CPUS{{2-3}}"), name
+    names = [name for name, _ in settings.EVENTS]
+    assert len(set(names)) == len(names) == 33
+    assert set(FIELDS) <= set(names)
+    for name in names:
+        if name.endswith("_entry") and "hrtimer" not in name:
+            assert name.removesuffix("entry") + "exit" in names
