@@ -226,3 +226,96 @@ def test_a_break_even_whose_ends_are_not_equally_certain(loud: float):
     assert found.low <= 4.1 <= found.high
     used = dict(zip(found.points["value"].tolist(), found.points["replications"].tolist(), strict=True))
     assert used[loud] >= used[10.0 - loud]
+
+
+@pytest.mark.parametrize(
+    ("options", "asked", "confidence"),
+    [
+        ({}, [5, 10, 20, 40], 1 - 0.05 / 4),
+        ({"replications": 6, "most_replications": 20}, [6, 12, 20], 1 - 0.05 / 3),
+        ({"replications": 2, "most_replications": 2}, [2], 0.95),
+        ({"replications": 3, "most_replications": 6}, [3, 6], 1 - 0.05 / 2),
+    ],
+)
+def test_each_look_doubles_the_replications_and_spends_its_share_of_the_doubt(options, asked, confidence):
+    looks: dict[float, list[int]] = {}
+
+    def differences(x: float, count: int) -> np.ndarray:
+        looks.setdefault(x, []).append(count)
+        return (x - 5) * 100 + np.arange(count) - (count - 1) / 2
+
+    found = find(differences, **options)
+    assert looks[5.0] == asked, "in the middle no number of them decides"
+    assert looks[1.0] == asked[:1]
+    last = asked[-1]
+    values = np.arange(last) - (last - 1) / 2
+    at = found.points["value"].tolist().index(5.0)
+    mean, low, high = analysis.interval(values, confidence)
+    assert [found.points[name][at] for name in ("mean", "low", "high", "replications")] == [
+        mean, low, high, last,
+    ]  # fmt: skip
+    assert found.points["value"].tolist() == sorted(looks)
+    assert found.value == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "middle"),
+    [(1.0, 10.0, 5.5), (1.0, 10.1, 10.1**0.5), (0.0, 100.0, 50.0), (-1.0, 99.0, 49.0), (4.0, 400.0, 40.0)],
+)
+def test_a_range_of_more_than_ten_times_is_halved_by_its_logarithm(low: float, high: float, middle: float):
+    order: list[float] = []
+
+    def differences(x: float, count: int) -> np.ndarray:
+        order.append(x)
+        return np.full(count, x - middle * 1.01)
+
+    found = find(differences, low, high, tolerance=0.1)
+    assert order[:3] == [low, high, pytest.approx(middle)]
+    logarithmic = low > 0 and high / low > 10
+    width = math.log(found.high / found.low) if logarithmic else (found.high - found.low) / (high - low)
+    assert 0.05 < width <= 0.1, "halved until it is no wider than that, and no further"
+
+
+def test_ends_that_are_open_or_of_one_sign_are_refused():
+    for differences in (
+        lambda x, n: np.full(n, 0.0 if x < 2 else 1.0),
+        lambda x, n: np.full(n, 0.0 if x > 8 else -1.0),
+        lambda _, n: np.full(n, -1.0),
+    ):
+        with pytest.raises(
+            SweepError, match="no break-even of cost_ns between rate_hz = 1 and 9: ipi minus ct-late is"
+        ):
+            find(differences)
+    for options in ({"replications": 1}, {"replications": 6, "most_replications": 5}):
+        with pytest.raises(SweepError, match=r"replications must be"):
+            find(line(1, 4, 0), **options)
+    for low, high in ((1.0, 1.0), (math.nan, 2.0), (1.0, math.inf)):
+        with pytest.raises(SweepError, match="low must be below high"):
+            find(line(1, 4, 0), low, high)
+
+
+def test_who_is_cheaper_where_follows_the_sign():
+    rising, falling = find(line(1.0, 4.0, 0.0)), find(line(-1.0, 4.0, 0.0))
+    assert (rising.cheaper_below, rising.cheaper_above) == ("ipi", "ct-late")
+    assert (falling.cheaper_below, falling.cheaper_above) == ("ct-late", "ipi")
+
+
+def test_a_front_is_in_order_of_its_first_metric_and_needs_whole_rows():
+    table = {
+        "p": np.array(["a", "b", "c", "d", "e"]),
+        "x": np.array([3.0, 1.0, 2.0, 1.0, math.nan]),
+        "y": np.array([1.0, 3.0, 2.0, 4.0, 0.0]),
+    }
+    front = analysis.pareto(table, ["x", "y"], ["p"])
+    assert front["p"].tolist() == ["b", "c", "a"]
+    assert (front["x"].tolist(), front["y"].tolist()) == ([1.0, 2.0, 3.0], [3.0, 2.0, 1.0])
+    assert analysis.pareto(table, ["y"], ["p"])["p"].tolist() == ["e"]
+    with pytest.raises(SweepError, match="at least one metric"):
+        analysis.pareto(table, [], ["p"])
+
+
+def test_an_interval_of_none_one_and_two():
+    assert np.isnan(analysis.interval(np.array([]))).all()
+    assert analysis.interval(np.array([3.0])) == (3.0, -math.inf, math.inf)
+    mean, low, high = analysis.interval(np.array([0.0, 2.0]))
+    assert (mean, high - mean, mean - low) == pytest.approx((1.0, 12.7062, 12.7062), rel=1e-5)
