@@ -243,3 +243,95 @@ def test_memory_needs_no_pyarrow():
         [sys.executable, "-c", script, str(Path(__file__).parent)], capture_output=True, text=True, check=True
     )
     assert done.stdout == "120\n"
+
+
+SAMPLES = {"x": [0.5, 0.25, 0.5], "y": [1.0, 2.0, 3.0]}
+
+
+@pytest.mark.parametrize(
+    ("axes", "x", "policy", "sample", "point"),
+    [
+        # Two replications of two policies of three samples; then three samples of each policy.
+        (["samples", "policy"], [0.5] * 4 + [0.25] * 4 + [0.5] * 4, "iicciicciicc", [0] * 4 + [1] * 4 + [2] * 4,
+         [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]),
+        (["policy", "samples"], [0.5, 0.5, 0.25, 0.25, 0.5, 0.5] * 2, "iiiiiicccccc", [0, 0, 1, 1, 2, 2] * 2,
+         [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]),
+    ],
+)  # fmt: skip
+def test_a_row_says_which_point_and_sample_it_is(axes, x, policy, sample, point):
+    made = {"samples": sample_axis(SAMPLES), "policy": grid_axes({"policy": ["i", "c"]})[0]}
+    some = Points("base", 1, [made[name] for name in axes], replications=2)
+    assert len(some) == 12
+    table = in_memory(some).table
+    assert table["x"].tolist() == x
+    assert "".join(table["policy"].tolist()) == policy
+    assert table["sample"].tolist() == sample
+    assert table["point"].tolist() == point
+    assert table["replication"].tolist() == [0, 1] * 6
+    y = {0: 1.0, 1: 2.0, 2: 3.0}
+    assert table["y"].tolist() == [y[i] for i in sample]
+    assert table["cost_ns"].tolist() == [2 * a + b for a, b in zip(x, [0, 1] * 6, strict=True)]
+    assert some.batch(3, 100).replications.tolist() == [1, 0, 1, 0, 1, 0, 1, 0, 1]
+    part = some.batch(0, 12).select(slice(2, 4))
+    assert (len(part), part.columns["policy"], part.replications.tolist()) == (
+        2, ["c", "c"] if axes[0] == "samples" else ["i", "i"], [0, 1]
+    )  # fmt: skip
+
+
+def test_a_grid_has_no_samples():
+    design = points(2).design()
+    assert (design.samples, design.rows_per_sample, design.replications) == (0, 1, 3)
+    assert set(design.numbers(np.arange(12))) == {"point"}
+    assert design.numbers(np.arange(12))["point"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+
+
+@pytest.mark.parametrize(("rows", "grid"), [(4, False), (5, True), (8, True)])
+def test_a_grid_of_which_half_is_there_is_still_one(rows: int, grid: bool):
+    """Three values by three: nine cells are more than twice four rows, not more than twice five."""
+    pytest.importorskip("xarray")
+    cells = [(0, 0), (1, 1), (2, 2), (0, 1), (1, 2), (2, 0), (0, 2), (1, 0), (2, 1)][:rows]
+    x, y = (np.array(column, dtype=float) for column in zip(*cells, strict=True))
+    whole = in_memory(Points("base", 1, [sample_axis({"x": x, "y": y})]))
+    cube = whole.to_xarray()
+    assert cube["cost_ns"].sizes == ({"x": 3, "y": 3, "replication": 1} if grid else {"point": rows})
+    values = cube["cost_ns"].values
+    assert np.isnan(values).sum() == (9 - rows if grid else 0)
+    if grid:
+        assert float(cube["cost_ns"].sel(x=2, y=2, replication=0)) == 4.0
+
+
+def test_rows_in_which_a_policy_does_nothing_are_counted():
+    table = {
+        "policy": np.array(["a", "b", "a", "c", "b", "a"]),
+        "inert": np.array([True, False, True, False, True, False]),
+    }
+    assert results.inert_policies(table) == [
+        "`a` does nothing in 2 of 3 rows", "`b` does nothing in 1 of 2 rows",
+    ]  # fmt: skip
+    assert results.inert_policies({**table, "inert": np.zeros(6, dtype=bool)}) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: grid_axes({}), "the grid is empty"),
+        (lambda: grid_axes({"x": []}), "'x' has no values"),
+        (lambda: grid_axes({"x": "ab"}), "must be a list of values: got 'ab'"),
+        (lambda: grid_axes({"x": [1, 2, 1.0]}), "has the value 1.0 twice"),
+        (lambda: grid_axes({("x", "y"): [(1, 2), (1, 2)]}), r"has the value \(1.0, 2.0\) twice"),
+        (lambda: grid_axes({("x", "y"): [(1, 2), (1,)]}), r"needs 2 values in each row: got \(1,\)"),
+        (lambda: sample_axis({"x": [1], "y": [1, 2]}), r"differ in length: \[1, 2\]"),
+        (lambda: sample_axis({"x": []}), "the samples are empty"),
+        (lambda: sample_axis({}), "the samples are empty"),
+        (lambda: sample_axis([[1, 2]]), "samples without names"),
+        (lambda: sample_axis([[1, 2]], ["x"]), r"must have shape \(n, 1\): got \(1, 2\)"),
+        (lambda: sample_axis([1, 2], ["x"]), r"must have shape \(n, 1\): got \(2,\)"),
+        (lambda: sample_axis({"x": [1, "a"]}), "numbers only or names only: got 'a'"),
+        (lambda: sample_axis({"x": [1, float("nan")]}), "must hold finite numbers"),
+        (lambda: Points("b", 1, grid_axes({"x": [1]}) * 2), "parameter 'x' is given twice"),
+        (lambda: Points("b", 1, grid_axes({"x": [1]}), replications=0), "replications must be"),
+    ],
+)
+def test_points_that_cannot_be_are_refused(make, message: str):
+    with pytest.raises(SweepError, match=message):
+        make()

@@ -192,3 +192,50 @@ def test_every_event_keeps_what_concerns_the_isolated_cpus():
     for name in names:
         if name.endswith("_entry") and "hrtimer" not in name:
             assert name.removesuffix("entry") + "exit" in names
+
+
+@pytest.mark.parametrize(
+    ("seconds", "noise", "pause"),
+    [
+        (None, None, 1.0),
+        (2.0, None, 1.0),
+        (1.9, None, 0.05),
+        (None, 20.0, 0.25),
+        (2.0, 20.0, 0.25),
+        (1.9, 20.0, 0.05),
+    ],
+)
+def test_a_flight_recorder_looks_as_often_as_it_must(
+    seconds: float | None, noise: float | None, pause: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Hit at the second look: the ring is saved and emptied, and what saving took is not told."""
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    (tmp_path / "trace").write_text("# tracer: nop\nhit\n")
+    looks = iter(["", "", "CPU 2 CAL +1", "CPU 2 CAL +9", ""])
+    what = Recording(out=tmp_path / "o", isolated=(2,), seconds=seconds, noise_us=noise, flight=True)
+    outcome = Outcome()
+    with (tmp_path / "o").open("wb") as out:
+        recorder._flight(tmp_path, what, out, outcome, lambda: len(pauses) == 3, hits=lambda: next(looks))
+    assert pauses == [pause] * 3
+    note, line = (tmp_path / "o").read_text().splitlines()
+    assert note.startswith("# tlbcore snapshot | 1 at ")
+    assert note.endswith(": CPU 2 CAL +1")
+    assert line == "hit"
+    assert outcome.snapshots == 1
+    assert (tmp_path / "trace").read_text() == ""
+    assert (tmp_path / "tracing_on").read_text() == "1"
+
+
+@pytest.mark.parametrize(("most", "taken"), [(0, 4), (1, 1), (3, 3), (4, 4), (5, 4)])
+def test_a_flight_recorder_stops_at_its_number_of_snapshots(
+    most: int, taken: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    (tmp_path / "trace").write_text("")
+    over = iter([False] * 4 + [True])
+    outcome = Outcome()
+    what = Recording(out=tmp_path / "o", isolated=(2,), seconds=1, flight=True, snapshots=most)
+    with (tmp_path / "o").open("wb") as out:
+        recorder._flight(tmp_path, what, out, outcome, lambda: next(over), hits=lambda: "hit")
+    assert outcome.snapshots == taken
