@@ -9,6 +9,7 @@ import json
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import tlbcore as tc
 from tlbcore import scenarios
 from tlbcore._input import vocabulary as _vocabulary
 from tlbcore.cli import main
+from tlbcore.simulation.compare import _comparison
 from tlbcore.simulation.figures import vocabulary
 
 MACHINE = "broadwell-ep-e5-2699v4"
@@ -232,3 +234,112 @@ def test_a_plot_labels_the_figure_with_its_unit():
     assert words == "Mean wait of an initiator, per flush or sync that it requested (us, predicted)"
     (point,) = axes.lines
     assert point.get_ydata().tolist() == [found["ipi"].figure("wait_mean_us", "housekeeping")]
+
+
+# The table of a comparison, of made-up runs: what is a mean, what an interval, and what is only known from low to high.
+
+
+def made_up(
+    policy: str, value: float, *, cpus: tuple[int, int] = (2, 5), **changes: object
+) -> SimpleNamespace:
+    """Return a run in which every figure is 1 but `wait_mean_us`: `value` on isolated CPUs, ten times it on all."""
+    columns = {figure.name: np.ones(2) for figure in tc.figures()}
+    columns["wait_mean_us"] = np.array([value, 10 * value])
+    figures = {"cpu_class": np.array(["isolated", "all"]), "cpus": np.array(cpus), **columns}
+    usual = {"duration_s": 1.0, "inert": (), "figures": figures, "policy": SimpleNamespace(name=policy)}
+    return SimpleNamespace(**(usual | changes))
+
+
+nan = math.nan
+T = 12.706204736  # Student's t of one degree of freedom: of two values the half is t times half their distance
+
+
+@pytest.mark.parametrize(
+    ("values", "ends", "mean", "low", "high"),
+    [
+        ([3.0], [], 3.0, None, None),
+        ([2.0, 4.0], [], 3.0, 3 - T, 3 + T),
+        ([3.0, 3.0], [], 3.0, 3.0, 3.0),
+        ([2.0, nan], [], nan, nan, nan),
+        # With the costs low and high it is another figure: no mean, and the interval spans them and the seeds.
+        ([3.0], [1.0, 7.0], nan, 1.0, 7.0),
+        ([3.0], [3.0, 7.0], nan, 3.0, 7.0),
+        ([3.0], [3.0, 3.0], 3.0, nan, nan),
+        ([2.0, 4.0], [-20.0, 5.0], nan, -20.0, 3 + T),
+        ([nan], [nan, nan], nan, nan, nan),
+        ([nan], [nan, 4.0], nan, 4.0, 4.0),
+        ([3.0], [nan, 4.0], nan, 3.0, 4.0),
+    ],
+)
+def test_a_cell_of_a_comparison_is_a_mean_or_an_interval(values, ends, mean, low, high):
+    runs = tuple(made_up("a", value) for value in values)
+    bounds = tuple(made_up("a", value) for value in ends)
+    table = _comparison(runs, ("a",), bounds).table
+    assert ("wait_mean_us_low" in table) is (low is not None)
+    assert table["cpu_class"].tolist() == ["isolated", "all"]
+    assert table["cpus"].tolist() == [2, 5]
+    assert table["replications"].tolist() == [len(values)] * 2
+    for row, scale in enumerate((1, 10)):
+        cell = [table["wait_mean_us"][row] / scale]
+        if low is not None:
+            cell += [table[f"wait_mean_us_{end}"][row] / scale for end in ("low", "high")]
+        assert cell == pytest.approx([mean, low, high][: len(cell)], nan_ok=True)
+        assert table["ipis_per_hour"][row] == 1.0, "what costs do not change is a mean"
+
+
+def test_policies_are_rows_in_their_order_and_runs_that_did_not_begin_are_none():
+    runs = (
+        made_up("b", 1.0, inert=("why",)),
+        made_up("a", 2.0, duration_s=0.0),
+        made_up("b", 3.0, inert=("why",)),
+        made_up("c", 5.0),
+        made_up("d", 6.0, duration_s=0.0),
+        made_up("c", 9.0, duration_s=0.0),
+    )
+    found = _comparison(runs, ("c", "a", "b", "d"))
+    assert found.table["policy"].tolist() == ["c", "c", "b", "b"]
+    assert found.table["replications"].tolist() == [1, 1, 2, 2]
+    assert found.table["inert"].tolist() == [False, False, True, True]
+    assert found.table["wait_mean_us"].tolist() == [5.0, 50.0, 2.0, 20.0]
+    assert np.isnan(found.table["wait_mean_us_low"]).tolist() == [True, True, False, False]
+    assert list(found) == ["c", "a", "b", "d"]
+    assert len(found) == 4
+    assert found["b"] is runs[0], "that of the first seed"
+    with pytest.raises(KeyError):
+        found["e"]
+
+
+def test_a_comparison_is_interrupted_if_any_run_is():
+    runs = [made_up("a", 1.0, interrupted=False), made_up("b", 1.0, interrupted=False)]
+    assert not _comparison(tuple(runs), ("a", "b")).interrupted
+    runs[1].interrupted = True
+    assert _comparison(tuple(runs), ("a", "b")).interrupted
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"policies": []}, "no policy to compare"),
+        ({"policies": ["ipi", "ct-late", "ipi"]}, "two policies are called 'ipi': give one another name"),
+        ({"replications": 0}, "replications must be"),
+        ({"detail": "some"}, "detail must be summary or full: got 'some'"),
+        ({"costs": "worst"}, "costs must be best or low or high: got 'worst'"),
+        ({"timeline": -1}, "timeline must be"),
+    ],
+)
+def test_a_comparison_that_cannot_be_is_refused(options: dict[str, object], message: str):
+    with pytest.raises((tc.SimError, tc.ConfigError), match=message):
+        tc.compare(tc.scenarios.syscall_heavy(duration_s=0.001), **options)  # type: ignore[arg-type]
+
+
+def test_seeds_of_replications_are_those_of_one_run_and_then_others():
+    load = tc.scenarios.syscall_heavy(duration_s=0.001, spawn_hz=1000)
+    found = tc.compare(load, machine="broadwell-ep", policies=["ipi", "ct-late"], seed=7, replications=3)
+    seeds = [[run.seed for run in found.results if run.policy.name == name] for name in found]
+    assert seeds[0] == seeds[1]
+    assert seeds[0][0] == 7
+    assert len(set(seeds[0])) == 3
+    alone = tc.simulate(load, machine="broadwell-ep", policy="ct-late", seed=seeds[0][2])
+    again = [run for run in found.results if run.policy.name == "ct-late"][2]
+    assert alone.table["kernel_ps"].tolist() == again.table["kernel_ps"].tolist()
+    assert sorted(found._about()["seeds"]) == sorted(seeds[0])
