@@ -335,8 +335,8 @@ class Verdict(Result):
                     about = case.asked
                     parts.append(f"  {about}")
                 named = ("T",) if "T" in case.assume else ("D", "N", "range")
-                what = ", ".join(f"{k}={v}" for k, v in case.assume.items() if k in named)
-                what = f"{case.world}, {what}" if worlds else what
+                assumed = [f"{k}={v}" for k, v in case.assume.items() if k in named]
+                what = ", ".join([case.world, *assumed] if worlds else assumed)
                 rule = f": {case.counterexample.rule}" if case.counterexample else ""
                 size = "implied by a harsher one" if case.implied else f"{case.states} states"
                 parts.append(f"  {what:<24} {case.status}{rule}, {size}")
