@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import tlbcore as tc
+from tlbcore._output.perfetto import of_shootdowns, of_simulation, of_trace
 from tlbcore.cli import main
 
 messages = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb2", reason="needs perfetto")
@@ -296,3 +297,102 @@ def test_the_timeline_of_shootdowns_leads_from_calls_to_whom_they_interrupt(
     for cpu, n in zip(found.pairs["victim_cpu"], found.pairs["interrupts"], strict=True):
         victims[f"CPU {cpu} / flushes for others"] += int(n)
     assert to == victims
+
+
+# Made-up columns: where each row goes, when, how long, and how it is called.
+
+
+def columns(**given: list) -> dict[str, np.ndarray]:
+    return {name: np.array(values) for name, values in given.items()}
+
+
+def test_events_of_a_simulation_are_in_nanoseconds_on_their_cpu_and_kind(tmp_path: Path):
+    t = columns(
+        time_ps=[1_499, 2_500_000, 4_000_000, 6_000_000], cpu=[0, 2, 2, 2], kind=["wait", "nmi", "nmi", "x_y"],
+        cause=["purge", "tick", "a\x1bb", "purge"], duration_ps=[0, 1_600, 499, 2_000_000],
+    )  # fmt: skip
+    levels = columns(
+        time_ps=[0, 3_000, 5_000, 7_000], cpu=[2, 2, -1, 0], value=[1, 2, 9, 4],
+        level=["deferred_flushes", "deferred_flushes", "lazy_pages", "deferred_syncs"],
+    )  # fmt: skip
+    of_simulation(tmp_path / "t", t, levels, columns(time_ps=[8_000], areas=[3]), isolated=(2,))
+    read = Read(tmp_path / "t")
+    assert sorted(read.moments) == [("CPU 0 / wait", "purge", 1)]
+    assert sorted(read.slices) == [
+        ("CPU 2 (isolated) / nmi", "a\\x1bb", 4000, 0),
+        ("CPU 2 (isolated) / nmi", "tick", 2500, 2),
+        ("CPU 2 (isolated) / x y", "purge", 6000, 2000),
+    ]
+    assert read.counter("CPU 2 (isolated) / deferred flushes") == [(0, 1.0), (3, 2.0)]
+    assert read.counter("CPU 0 / deferred syncs of patched text") == [(7, 4.0)]
+    assert read.counter("vmalloc / lazily freed pages") == [(5, 9.0)]
+    assert read.counter("vmalloc / areas handed back by a purge") == [(8, 3.0)]
+
+
+def test_a_recording_of_a_few_rows_has_each_on_its_track(tmp_path: Path):
+    nan = float("nan")
+    spans = columns(
+        cpu=[2, 2, 3, 1], cause=["timer", "smi", "timer", "timer"], at_s=[1.0, 1.5, 2e-9, 3.0],
+        length_us=[1.5, nan, 2.0, 9.0],
+    )  # fmt: skip
+    calls = columns(
+        cpu=[2, 2, 3, 2], sender_cpu=[0, 3, -1, 0], function=["f", "g", "f", "f"], queued_s=[1.0, 2.0, 3.0, nan],
+        ran_s=[1.1, 2.5, 3.5, 4.0],
+    )  # fmt: skip
+    deferred = {
+        "same": columns(cpu=[2] * 2, in_favour=[True, False], at_s=[1.0, 1.0], value=[4, 4]),
+        "open": columns(cpu=[2] * 3, in_favour=[True, True, False], at_s=[1.0, 2.0, 1.0], value=[4, 6, 5]),
+        "late": columns(cpu=[3] * 2, in_favour=[True, False], at_s=[1.0, 1.5], value=[4, 4]),
+    }
+    of_trace(
+        tmp_path / "t", spans, calls, columns(at_s=[7.0], areas=[2]), isolated=(2, 3),
+        causes={"timer": ("timer interrupt", "interrupt"), "smi": ("firmware", "firmware")},
+        lazy=columns(at_s=[5.0, 6.0], pages=[10, 20]), deferred=deferred,
+    )  # fmt: skip
+    read = Read(tmp_path / "t")
+    assert sorted(read.slices) == [
+        ("CPU 2 (isolated) / interrupts", "timer interrupt", 1_000_000_000, 1500),
+        ("CPU 3 (isolated) / interrupts", "timer interrupt", 2, 2000),
+    ]
+    assert sorted(read.moments) == [
+        ("CPU 0 / asks other CPUs", "f", 1_000_000_000),
+        ("CPU 2 (isolated) / firmware", "firmware", 1_500_000_000),
+        ("CPU 2 (isolated) / remote calls run", "f", 1_100_000_000),
+        ("CPU 2 (isolated) / remote calls run", "g", 2_500_000_000),
+        ("CPU 3 (isolated) / asks other CPUs", "g", 2_000_000_000),
+    ]
+    assert sorted(read.flows) == [1, 2], "a call without its sender or its time has no arrow"
+    on_2, on_3 = "CPU 2 (isolated) / deferred under", "CPU 3 (isolated) / deferred under"
+    assert read.counter(f"{on_2} same") == [(1_000_000_000, 4.0)]
+    assert read.counter(f"{on_2} open, the open taken in its favour") == [
+        (1_000_000_000, 4.0), (2_000_000_000, 6.0),
+    ]  # fmt: skip
+    assert read.counter(f"{on_2} open, the open taken against it") == [(1_000_000_000, 5.0)]
+    assert read.counter(f"{on_3} late, the open taken in its favour") == [(1_000_000_000, 4.0)]
+    assert read.counter(f"{on_3} late, the open taken against it") == [(1_500_000_000, 4.0)]
+    assert read.counter("vmalloc / lazily freed pages") == [(5_000_000_000, 10.0), (6_000_000_000, 20.0)]
+    assert read.counter("vmalloc / areas handed back by a purge") == [(7_000_000_000, 2.0)]
+    assert len(read.values) == 9
+
+
+def test_shootdowns_of_threads_that_are_not_shown_leave_no_arrow(tmp_path: Path):
+    nan = float("nan")
+    spans = columns(
+        what=["munmap", "flush 4", "flush 4", "flush 9", "madvise"],
+        kind=["call", "flush", "handler", "handler", "call"],
+        thread=[7, 7, -1, -1, 8], sender=[-1, -1, 7, 8, -1], cpu=[0, 0, 3, 4, 1], at_s=[1.0, 1.5, 2.0, 2.5, 3.0],
+        length_us=[4.0, nan, 2.6, 3.0, 5.0], asked_s=[nan, nan, 1.75, 2.25, nan],
+    )  # fmt: skip
+    of_shootdowns(tmp_path / "t", spans, {7: "db 7"})
+    read = Read(tmp_path / "t")
+    assert sorted(read.slices) == [
+        ("CPU 3 / flushes for others", "flush 4", 2_000_000_000, 2600),
+        ("threads / db 7", "munmap", 1_000_000_000, 4000),
+    ]
+    assert sorted(read.moments) == [
+        ("threads / db 7", "asks CPU 3", 1_750_000_000),
+        ("threads / db 7", "flush 4", 1_500_000_000),
+    ]
+    assert read.flows == {
+        3: [("threads / db 7", 1_750_000_000), ("CPU 3 / flushes for others", 2_000_000_000)]
+    }
