@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import tlbcore as tc
 from tlbcore import scenarios
 from tlbcore.cli import main
 from tlbcore.validation import geometry
+from tlbcore.validation.row import Row, Validation
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +132,58 @@ def test_results_that_rest_on_unsourced_costs_say_so():
     )
     assert any("unsourced costs (invlpgb, tlbsync)" in note for note in run.notes)
     assert "unsourced" in run.costs["mark"]
+
+
+def test_published_figures_and_tolerances_are_those_that_were_agreed_on(rows):
+    """A tolerance that is widened, or a row that goes, is seen in the list."""
+    agreed = json.loads((Path(__file__).parents[1] / "data" / "published.json").read_text())
+    names = ("number", "unit", "role", "published", "tolerance", "absolute")
+    found = {}
+    for row in rows:
+        values = [row[name] for name in names]  # null in the file: not published, or no tolerance
+        values = [None if isinstance(value, float) and math.isnan(value) else value for value in values]
+        found[row["name"]] = [*values, row["computed"] is not None]
+    assert found == agreed
+    assert list(agreed) == [row["name"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("published", "computed", "tolerance", "absolute", "ratio", "within"),
+    [
+        (100.0, 125.0, 0.25, False, 1.25, True),
+        (100.0, 125.1, 0.25, False, 1.251, False),
+        (100.0, 75.0, 0.25, False, 0.75, True),
+        (100.0, 74.9, 0.25, False, 0.749, False),
+        (-4.0, -5.0, 0.25, False, 1.25, True),
+        (-4.0, -5.1, 0.25, False, 1.275, False),
+        (100.0, 100.25, 0.25, True, 1.0025, True),
+        (100.0, 100.26, 0.25, True, 1.0026, False),
+        (0.0, 0.0, 0.0, True, None, True),
+        (0.0, 1.0, 0.5, True, None, False),
+        (0.0, 0.1, 0.5, False, None, False),
+        (100.0, None, 0.25, False, None, None),
+    ],
+)
+def test_a_figure_is_within_its_tolerance_up_to_the_last_of_it(
+    published, computed, tolerance, absolute, ratio, within
+):
+    row = Row(
+        number=1, name="n", unit="ns", role="input", published=published, computed=computed, tolerance=tolerance,
+        absolute=absolute,
+    )  # fmt: skip
+    assert row.ratio == (None if ratio is None else pytest.approx(ratio))
+    assert row.within is within
+    assert Validation(rows=(row,)).misses == ((row,) if within is False else ())
+
+
+def test_rows_that_are_arithmetic_on_published_figures(rows):
+    """A line of 1050 + 227 cycles a page; the cost of one page, and the preset's slope for each further one."""
+    by_name = {row["name"]: row["computed"] for row in rows}
+    for pages in (1, 2, 4, 8, 16, 33):
+        assert by_name[f"flush of {pages} pages, Ivy Bridge"] == 1050 + 227 * pages
+    costs = tc.machines["skylake-sp"].costs
+    invlpg = costs["invlpg"].cycles
+    both = invlpg + costs["invpcid_address"].cycles
+    for title, first, slope in (("INVLPG only", 692, invlpg), ("with INVPCID", 1094, both)):
+        for pages in (1, 4, 33, 129):
+            assert by_name[f"flush of {pages} pages, Skylake, {title}"] == first + slope * (pages - 1)

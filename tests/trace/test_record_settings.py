@@ -239,3 +239,61 @@ def test_a_flight_recorder_stops_at_its_number_of_snapshots(
     with (tmp_path / "o").open("wb") as out:
         recorder._flight(tmp_path, what, out, outcome, lambda: next(over), hits=lambda: "hit")
     assert outcome.snapshots == taken
+
+
+def test_tracefs_is_found_where_it_is_mounted_and_may_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(settings, "Path", lambda place: tmp_path / place.lstrip("/"))
+    usual, old = tmp_path / "sys/kernel/tracing", tmp_path / "sys/kernel/debug/tracing"
+    old.mkdir(parents=True)
+    with pytest.raises(tc.TraceError, match="no tracefs: mount -t tracefs"):
+        Tracefs.find()
+    (old / "instances").mkdir()
+    assert Tracefs.find().path == old
+    (usual / "instances").mkdir(parents=True)
+    found = Tracefs.find()
+    assert found.path == usual
+    found.make(usual / "instances/x")
+    found.remove(usual / "instances/x")
+    assert list((usual / "instances").iterdir()) == []
+    monkeypatch.setattr(settings.os, "access", lambda _, mode: mode != settings.os.W_OK)
+    with pytest.raises(
+        tc.TraceError, match=r"^/sys/kernel/tracing: recording needs root, which may write there"
+    ):
+        Tracefs.find()
+
+    def refused(_: Path) -> bool:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "is_dir", refused)
+    with pytest.raises(tc.TraceError, match="needs root, which may read and write there"):
+        Tracefs.find()
+
+
+def test_what_is_left_out_of_a_recording_has_its_usual_value():
+    what = Recording(out=Path("o"))
+    assert (what.isolated, what.seconds, what.command, what.noise_us, what.processes) == (
+        (),
+        None,
+        (),
+        None,
+        (),
+    )
+    assert (what.kprobes, what.stacks, what.flight, what.snapshots, what.buffer_kb) == (
+        True,
+        False,
+        False,
+        0,
+        4096,
+    )
+    done = Outcome()
+    assert (done.bytes, done.lost, done.cpu_s, done.seconds, done.snapshots, done.status) == (
+        0,
+        0,
+        0,
+        0,
+        0,
+        None,
+    )
+    assert not any((done.events, done.refused, done.unset, done.left))
