@@ -297,3 +297,28 @@ def test_what_is_left_out_of_a_recording_has_its_usual_value():
         None,
     )
     assert not any((done.events, done.refused, done.unset, done.left))
+
+
+@pytest.mark.parametrize(
+    ("full", "isolated", "found"),
+    [
+        ("2-3", "3", (2, 3)),
+        ("(null)", "3", (3,)),
+        ("", "1,4-5", (1, 4, 5)),
+        (None, "3", (3,)),
+        ("(null)", "", None),
+    ],
+)
+def test_isolated_cpus_are_those_of_the_first_file_that_names_some(
+    full: str | None, isolated: str, found: tuple[int, ...] | None, tmp_path: Path
+):
+    folder = tmp_path / "sys/devices/system/cpu"
+    folder.mkdir(parents=True)
+    for name, text in (("nohz_full", full), ("isolated", isolated)):
+        if text is not None:
+            (folder / name).write_text(f"{text}\n")
+    if found is None:
+        with pytest.raises(tc.TraceError, match="no CPU of this machine is isolated"):
+            settings.isolated_cpus(tmp_path)
+    else:
+        assert settings.isolated_cpus(tmp_path) == found
