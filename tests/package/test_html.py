@@ -17,6 +17,7 @@ from tlbcore._output.html import charts, page, reports
 from tlbcore._output.interleaving.held import states
 from tlbcore.cli import main
 from tlbcore.cli._common import document
+from tlbcore.validation.row import Row, Validation
 
 DATA = Path(__file__).parents[1] / "data"
 BUNDLED = Path(tc.__file__).parent / "data" / "modules.trace.txt.xz"
@@ -406,3 +407,91 @@ def test_the_classes_of_lengths_are_named_by_their_bounds():
         "under 1 us", "1 us to 3 us", "3 us to 10 us", "10 us to 30 us", "30 us to 100 us", "100 us to 300 us",
         "300 us to 1 ms", "1 ms to 10 ms", "10 ms to 100 ms", "from 100 ms",
     ]  # fmt: skip
+
+
+def test_bars_are_as_long_as_their_values_and_what_is_missing_is_said():
+    nan = float("nan")
+    names, hollow = ["a", "b", "c", "d", "e"], [False, True, False, False, False]
+    svg = page.bars(names, [10.0, 4.0, None, nan, -1.0], "ns", "c", hollow=hollow)
+    assert re.findall(r'<rect( class="inert")? x="280" y="(\d+)" width="([\d.]+)"', svg) == [
+        ("", "3", "450.0"), (' class="inert"', "25", "180.0"), ("", "47", "0.0"), ("", "69", "0.0"), ("", "91", "0.0"),
+    ]  # fmt: skip
+    assert re.findall(r'<text x="([\d.]+)" y="(\d+)">([^<]*)</text>', svg)[1::2] == [
+        ("736.0", "15", "10 ns"), ("466.0", "37", "4 ns (inert: mainline runs)"), ("286.0", "59", "no value"),
+        ("286.0", "81", "no value"), ("286.0", "103", "-1 ns"),
+    ]  # fmt: skip
+    assert 'viewBox="0 0 960 110"' in svg
+    assert 'width="0.0"' in page.bars(["a"], [None], "ns", "c", hollow=[False])
+
+
+def test_a_matrix_is_darker_where_there_are_more():
+    html = page.matrix("from", ["to 1", "to 2"], [("CPU 0", [1, 4000]), ("<b>", [0, 1000])], "c")
+    assert re.findall(r'--share:([\d.]+)">([\d,]+)<', html) == [
+        ("0.000", "1"), ("1.000", "4,000"), ("0.000", "0"), ("0.250", "1,000"),
+    ]  # fmt: skip
+    assert Read(html).rows == [["from", "to 1", "to 2"], ["CPU 0", "1", "4,000"], ["<b>", "0", "1,000"]]
+    assert "--share:0.000" in page.matrix("a", ["b"], [("c", [0])], "d")
+
+
+def test_rows_of_a_recording_are_by_cpu_and_most_time_first():
+    nan = float("nan")
+    rows = {
+        "cpu": [3, 2, 2, 2, 2, 2],
+        "total_ms": [9.0, 1.0, nan, 5.0, nan, nan],
+        "n": [1, 1, 2, 1, 7, 7],
+        "cause": ["a", "b", "c", "d", "f", "e"],
+    }
+    assert reports._by_time({name: np.array(values) for name, values in rows.items()}) == [3, 1, 5, 4, 2, 0]
+
+
+def test_paragraphs_begin_at_an_indentation_of_two():
+    lines = ["  a", "    b", "  c", "   d", "      e", "  f"]
+    assert list(reports._paragraphs(lines)) == [["  a", "    b"], ["  c", "   d", "      e"], ["  f"]]
+    assert list(reports._paragraphs([])) == []
+
+
+def one(n, per_hour, low=None, high=None):
+    return {"n": n, "per_hour": per_hour, "low": low, "high": high}
+
+
+def test_what_differs_has_bars_of_the_most_frequent_and_a_row_for_each():
+    causes = ["all", *list(tc.causes)[:9]]
+    rows = [
+        {
+            "cause": cause, "traces": [one(i, float(i), 0.5, 2.0), one(2 * i, None if i == 9 else 2.0 * i)],
+            "ratio": 2.0, "ratio_low": 1.5, "ratio_high": None if i else 3.0, "change": "more",
+        }
+        for i, cause in enumerate(causes)
+    ]  # fmt: skip
+    drawn, table = reports._compared(rows)
+    titles = ["all", *(tc.causes[cause].title for cause in causes[1:])]
+    names = re.findall(r'<text x="0" y="\d+">([^<]*)</text>', drawn)
+    # By the greater rate of the two: 16, 14, 12, 10, 9 (the second of which is not known), 8, 6, 4.
+    order = [8, 7, 6, 5, 9, 4, 3, 2]
+    assert names == [f"{page.escape(titles[i])} [{k}]" for i in order for k in (1, 2)]
+    shown = Read(table).rows
+    assert shown[0] == [
+        "what", "n [1]", "per hour [1]", "95 % [1]", "n [2]", "per hour [2]", "95 % [2]", "ratio",
+        "95 % of it", "change",
+    ]  # fmt: skip
+    assert shown[1][:2] == ["all", "0"]
+    assert shown[1][3] == "0.5 to 2"
+    assert shown[1][7:] == ["2", "1.5 to 3", "more"]
+    assert [row[0] for row in shown[1:]] == titles
+    assert shown[4][4:6] == ["6", "6"]
+    assert reports._compared([]) == []
+
+
+def test_the_page_of_validation_counts_and_marks_what_is_outside():
+    rows = tuple(
+        Row(number=i, name=f"n{i}", unit="ns" if i else "", role="input", published=10.0, computed=computed,
+            tolerance=0.1)
+        for i, computed in enumerate((10.5, 12.0, None, 20.0))
+    )  # fmt: skip
+    text = reports.validate(Validation(rows=rows), {})
+    assert "3 computed, 2 outside their tolerance." in text
+    found = Read(text).rows
+    assert [row[-1] for row in found[1:]] == ["within", "outside", "not computed", "outside"]
+    assert [row[1] for row in found[1:]] == ["n0", "n1 (ns)", "n2 (ns)", "n3 (ns)"]
+    assert found[1][5] == "1.05"
+    assert text.count('<tr class="violated">') == 2
