@@ -57,6 +57,9 @@ pub fn setup(model: &Model) -> Result<Setup, &'static str> {
     if model.scope.never.is_some() || model.scope.exists.is_some() {
         return Err("it asks about a condition on states, and the timed engine knows none");
     }
+    if model.layout.cpus.iter().any(|c| c.fault.exists()) {
+        return Err("a fault ends a column, and the timed engine goes on behind it");
+    }
     let in_mm = |at: At| matches!(at, At::Mm(_) | At::Asid(_));
     let in_contexts = |name: &String| {
         let Some(run) = model.code.program(name) else { return false };
@@ -83,6 +86,7 @@ pub fn setup(model: &Model) -> Result<Setup, &'static str> {
         user_mapped: p.user_mapped,
         present: p.present,
         handed_on: p.kind == PageKind::Vmalloc,
+        direct: p.kind == PageKind::DirectMap,
     };
     let start = |path: &Path| Start {
         name: path.name.clone(),
@@ -153,7 +157,7 @@ mod moves;
 mod tests {
     use super::*;
     use crate::check::litmus::Litmus;
-    use crate::check::{self, Answer, Assume, Move, Question, Role, Scope, Status, Touches};
+    use crate::check::{self, Action, Answer, Assume, Move, Question, Role, Scope, Status, Touches};
     use crate::kernel::policy::{POLICIES, builtin, initiators, load};
     use crate::kernel::program::Code;
     use crate::sim::draw::Draws;
@@ -285,6 +289,11 @@ mod tests {
             });
             if all.is_empty() {
                 return (moves, e.deadlock.then_some(Violation::Deadlock));
+            }
+            // What the timed engine has no word for does not happen to it.
+            all.retain(|((_, action), _)| !matches!(action, Action::Drop(_) | Action::FillUpper(_)));
+            if all.is_empty() {
+                return (moves, None);
             }
             let (mv, next) = all.swap_remove(draws.below(all.len() as u64) as usize);
             moves.push(mv);

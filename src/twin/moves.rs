@@ -3,7 +3,8 @@
 use super::tests::{FEATURES, machine, scopes, wander};
 use super::*;
 use crate::check::Scope;
-use crate::check::{Assume, Role};
+use crate::check::litmus::Litmus;
+use crate::check::{Assume, Move, Role};
 use crate::kernel::policy::{POLICIES, builtin, initiators, load};
 use crate::kernel::program::Code;
 use crate::kernel::text::{File, parse};
@@ -30,15 +31,110 @@ fn loops(token: &str) -> bool {
     token.ends_with("step") || token.contains("pick")
 }
 
+/// How often a move was possible in both machines and how often in neither.
+#[derive(Default)]
+struct Tally {
+    possible: u32,
+    not: u32,
+    /// Device interrupts that are programs.
+    devices: u32,
+    /// Exceptions that wait for the store buffer where a system call does not.
+    delivered: u32,
+    broken: u32,
+}
+
+impl Tally {
+    /// Behind each of `moves`, `rounds` times: is everything that a CPU could be asked to do possible in both machines or in
+    /// neither, and does it break the same rule?
+    fn compare(&mut self, model: &Model, setup: &Setup, features: Features, rounds: u32, draws: &mut Draws) {
+        for _ in 0..rounds {
+            let (moves, rule) = wander(model, draws, 120);
+            let moves = &moves[..moves.len() - usize::from(rule.is_some() && !moves.is_empty())];
+            let length = draws.below(moves.len() as u64 + 1) as usize;
+            self.next(model, setup, features, &moves[..length]);
+            if rule.is_some() {
+                self.next(model, setup, features, moves); // up to where one of them breaks it
+            }
+        }
+    }
+
+    fn next(&mut self, model: &Model, setup: &Setup, features: Features, moves: &[Move]) {
+        let before = schedule::format(model, moves);
+        let mut s: [u64; crate::check::layout::MAX_WORDS] = model.initial();
+        for mv in moves {
+            let mut next = None;
+            model.each_successor(&s, &mut |m, n| {
+                if m == *mv {
+                    next = Some(n);
+                }
+                next.is_none()
+            });
+            s = next.unwrap().unwrap();
+        }
+        let mut can = std::collections::BTreeMap::new();
+        model.each_successor(&s, &mut |m, n| {
+            can.insert(schedule::format(model, &[m]), n);
+            true
+        });
+        // A state that nobody leaves is found where the schedule ends.
+        let stuck = |s| {
+            let e = model.each_successor(&s, &mut |_, _| true);
+            e.deadlock.then_some(Violation::Deadlock)
+        };
+        let can: std::collections::BTreeMap<String, Option<Violation>> =
+            can.into_iter().map(|(token, next)| (token, next.map_or_else(Some, stuck))).collect();
+        for token in vocabulary(model) {
+            let text = format!("{before} {token}");
+            let of = format!("{}: {text}", model.code.name);
+            match (play(&model.code, features, &machine(), setup, &text), can.get(&token)) {
+                (Ok(p), Some(rule)) => {
+                    assert_eq!(p.violation, *rule, "{of}");
+                    assert_eq!(p.moves, moves.len() + 1, "{of}");
+                    self.possible += 1;
+                    self.broken += u32::from(rule.is_some());
+                    let runs = |device: &Interrupt| matches!(device, Interrupt::Runs(_));
+                    let cpu = usize::from(token.as_bytes()[0] - b'0');
+                    self.devices +=
+                        u32::from(token.ends_with("device") && setup.tasks[cpu].devices.iter().any(runs));
+                }
+                (Err(e), None) => {
+                    assert_eq!(
+                        (e.number, &*e.token, &*e.why),
+                        (moves.len() + 1, &*token, "it is not possible there"),
+                        "{of}"
+                    );
+                    self.not += 1;
+                    let call = format!("{}enter", &token[..2]);
+                    self.delivered += u32::from(token.contains("enter:") && can.contains_key(&call));
+                }
+                // Where a loop has one CPU left, it is named or not.
+                (Ok(_), None) if loops(&token) && can.keys().any(|t| t[..2] == token[..2] && loops(t)) => {}
+                // What leaves the state as it is is no transition of the checker.
+                (Ok(p), None)
+                    if p.violation.is_none() && (token.ends_with("device") || token.ends_with("use")) => {}
+                (Ok(_), None) => panic!("only the timed machine can, not {:?}: {of}", can.keys()),
+                (Err(e), Some(_)) => panic!("only the abstract machine can ({e}): {of}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_possible_next_is_the_same_in_both_machines() {
-    let (mut possible, mut not, mut devices, mut delivered) = (0, 0, 0, 0);
+    let mut tally = Tally::default();
     let undecided = "policy undecided\n  \"x\"\n  based on coalesce-v7\n\nflush_kernel_range\n  if either\n    lfence\n  each cpu in others\n    put cpu into targets\n  ipi targets, flush_handler\n  flush_here\n  await acks\n";
     // A device interrupt is a program of its own where it does more than look.
     let ticking = "policy ticking\n  \"x\"\n  based on coalesce-v7\n\ntick\n  lfence\n";
     // In user mode a store still waits: a system call does not, an exception does.
     let late = "policy late\n  \"x\"\n  based on coalesce-v7\n  var left : 1 bit, per cpu, starts 0, user mapped\n\nto_user\n  mov cr3, user owed\n  left = 1\n";
-    let more = [("undecided.policy", undecided), ("ticking.policy", ticking), ("late.policy", late)];
+    // Stores to two variables that share a word wait: each is read back as it was written, or a fence would have to wait.
+    let sharing = "policy sharing\n  \"x\"\n  based on coalesce-v7\n  var a : 2 bits, per cpu, starts 1\n  var b : 3 bits, per cpu, starts 2\n\nflush_kernel_range\n  b = 5\n  a = 2\n  if a != 2\n    fence\n  if b != 5\n    fence\n  b = 0\n  if a != 2\n    fence\n  if b\n    fence\n  a = 1\n  if a != 1\n    fence\n  lfence\n";
+    let more = [
+        ("undecided.policy", undecided),
+        ("ticking.policy", ticking),
+        ("late.policy", late),
+        ("sharing.policy", sharing),
+    ];
     let files = POLICIES.iter().map(|row| File::clone(&builtin(row.id).unwrap()));
     for (number, file) in (0..).zip(files.chain(more.map(|(name, text)| parse(name, text).unwrap()))) {
         if initiators(&file)[0] != "purge" {
@@ -53,73 +149,44 @@ fn what_is_possible_next_is_the_same_in_both_machines() {
             scope.every_path |= code.name == "late";
             let model = Model::new(&code, FEATURES, &scope, assume, 4).unwrap();
             let Ok(setup) = setup(&model) else { continue };
-            let mut draws = Draws::new(number, which, 29);
-            for _ in 0..if ["ticking", "late"].contains(&&*code.name) { 150 } else { 4 } {
-                let (moves, rule) = wander(&model, &mut draws, 120);
-                let moves = &moves[..moves.len() - usize::from(rule.is_some() && !moves.is_empty())];
-                let length = draws.below(moves.len() as u64 + 1) as usize;
-                let moves = &moves[..length];
-                let before = schedule::format(&model, moves);
-                let mut s: [u64; crate::check::layout::MAX_WORDS] = model.initial();
-                for mv in moves {
-                    let mut next = None;
-                    model.each_successor(&s, &mut |m, n| {
-                        if m == *mv {
-                            next = Some(n);
-                        }
-                        next.is_none()
-                    });
-                    s = next.unwrap().unwrap();
-                }
-                let mut can = std::collections::BTreeMap::new();
-                model.each_successor(&s, &mut |m, n| {
-                    can.insert(schedule::format(&model, &[m]), n.err());
-                    true
-                });
-                for token in vocabulary(&model) {
-                    let text = format!("{before} {token}");
-                    let of = format!("{} {which}: {text}", code.name);
-                    match (play(&code, FEATURES, &machine(), &setup, &text), can.get(&token)) {
-                        (Ok(p), Some(rule)) => {
-                            if let Some(rule) = rule {
-                                assert_eq!(p.violation, Some(*rule), "{of}");
-                            }
-                            assert_eq!(p.moves, moves.len() + 1, "{of}");
-                            possible += 1;
-                            let runs = |device: &Interrupt| matches!(device, Interrupt::Runs(_));
-                            let cpu = usize::from(token.as_bytes()[0] - b'0');
-                            devices += u32::from(
-                                token.ends_with("device") && setup.tasks[cpu].devices.iter().any(runs),
-                            );
-                        }
-                        (Err(e), None) => {
-                            assert_eq!(
-                                (e.number, &*e.token, &*e.why),
-                                (moves.len() + 1, &*token, "it is not possible there"),
-                                "{of}"
-                            );
-                            not += 1;
-                            // A system call is possible there, and an exception waits for the store buffer.
-                            let call = format!("{}enter", &token[..2]);
-                            delivered += u32::from(token.contains("enter:") && can.contains_key(&call));
-                        }
-                        // Where a loop has one CPU left, it is named or not.
-                        (Ok(_), None)
-                            if loops(&token) && can.keys().any(|t| t[..2] == token[..2] && loops(t)) => {}
-                        // What leaves the state as it is is no transition of the checker.
-                        (Ok(p), None)
-                            if p.violation.is_none()
-                                && (token.ends_with("device") || token.ends_with("use")) => {}
-                        (Ok(_), None) => panic!("only the timed machine can, not {:?}: {of}", can.keys()),
-                        (Err(e), Some(_)) => panic!("only the abstract machine can ({e}): {of}"),
-                    }
-                }
-            }
+            let rounds = if ["ticking", "late"].contains(&&*code.name) { 150 } else { 4 };
+            let rounds = if code.name == "sharing" { 40 } else { rounds };
+            tally.compare(&model, &setup, FEATURES, rounds, &mut Draws::new(number, which, 29));
         }
     }
+    let Tally { possible, not, devices, delivered, .. } = tally;
     assert!(
         possible > 1000 && not > 10_000 && devices > 30 && delivered > 0,
         "{possible} {not} {devices} {delivered}"
+    );
+}
+
+#[test]
+fn what_is_possible_next_in_litmus_tests_is_the_same_in_both_machines() {
+    let (mut tally, mut played, mut not) = (Tally::default(), 0, std::collections::BTreeMap::new());
+    for folder in ["series", "history", "tso", "x86t_elt", "casebook", "cases"] {
+        let path = format!("{}/tests/litmus/{folder}", env!("CARGO_MANIFEST_DIR"));
+        let mut files: Vec<_> = std::fs::read_dir(path).unwrap().map(|f| f.unwrap().path()).collect();
+        files.sort();
+        for (number, file) in (0..).zip(files) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let Ok(test) = Litmus::new(&file.to_string_lossy(), &text) else { continue };
+            // Conditions are no moves.
+            let scope = Scope { never: None, forall: None, exists: None, ..test.scope };
+            let Ok(model) = Model::new(&test.code, test.features, &scope, test.assume, 4) else { continue };
+            match setup(&model) {
+                Ok(setup) => {
+                    tally.compare(&model, &setup, test.features, 6, &mut Draws::new(number, 0, 30));
+                    played += 1;
+                }
+                Err(why) => *not.entry(why).or_insert(0) += 1,
+            }
+        }
+    }
+    let Tally { possible, not: neither, broken, .. } = tally;
+    assert!(
+        played > 60 && possible > 1000 && neither > 10_000 && broken > 20,
+        "{played} {possible} {neither} {broken} {not:?}"
     );
 }
 

@@ -30,6 +30,8 @@ pub struct Tracked {
     pub present: bool,
     /// Its address goes to somebody else when it is mapped again: vmalloc.
     pub handed_on: bool,
+    /// Its frame never changes, only its rights: the direct map.
+    pub direct: bool,
 }
 
 /// What the machine assumes, and what its code touches.
@@ -63,6 +65,15 @@ enum Stored {
     Ack(Call),
 }
 
+/// What is cached or found of a page, or mapped now.
+#[derive(Clone, Copy, Debug, Default)]
+struct Leaf {
+    /// The version of its entry; 0 for none.
+    version: u64,
+    /// With fewer rights than the page can have.
+    less: bool,
+}
+
 /// First tracked page; the others follow.
 const FIRST: u64 = 0x1000;
 
@@ -76,10 +87,14 @@ pub struct Scripted {
     rules: Rules,
     pages: Vec<Tracked>,
     mmus: Vec<Mmu>,
-    /// By CPU and page and context: the version an entry was filled from.
-    filled: Vec<Vec<[u64; 4]>>,
+    /// By CPU and page and context: the entry that it was filled from.
+    filled: Vec<Vec<[Leaf; 4]>>,
     version: Vec<u64>,
     mapped: Vec<bool>,
+    /// It is mapped with fewer rights than it can have.
+    less: Vec<bool>,
+    /// The version from which on a page's entries map the frame that is mapped now (SEMANTICS S4).
+    since: Vec<u64>,
     dead: Vec<u64>,
     /// By CPU and page: what its request covers.
     covered: Vec<Vec<u64>>,
@@ -90,8 +105,8 @@ pub struct Scripted {
     own: Vec<u8>,
     /// By CPU and frame.
     visited: Vec<[u64; 3]>,
-    /// By CPU and frame: the version of the entry that a walk in software has loaded, 0 for none.
-    walked: Vec<[u64; 3]>,
+    /// By CPU and frame: the entry that a walk in software has loaded.
+    walked: Vec<[Leaf; 3]>,
     /// The frame that runs.
     pub level: usize,
     /// The CPU a loop goes to next.
@@ -107,9 +122,11 @@ impl Scripted {
         let mut machine = Scripted {
             rules,
             mmus: vec![mmu.clone(); n],
-            filled: vec![vec![[0; 4]; count]; n],
+            filled: vec![vec![[Leaf::default(); 4]; count]; n],
             version: vec![1; count],
             mapped: pages.iter().map(|p| p.present).collect(),
+            less: vec![false; count],
+            since: vec![1; count],
             dead: vec![0; count],
             covered: vec![vec![0; count]; n],
             stores: vec![VecDeque::new(); n],
@@ -117,7 +134,7 @@ impl Scripted {
             owes: vec![0; n],
             own,
             visited: vec![[0; 3]; n],
-            walked: vec![[0; 3]; n],
+            walked: vec![[Leaf::default(); 3]; n],
             level: 0,
             pick: None,
             takes: None,
@@ -171,7 +188,12 @@ impl Scripted {
         self.pages[page].user_mapped || !self.in_user_table(cpu)
     }
 
-    fn cached(&self, cpu: Cpu, page: usize) -> Option<u64> {
+    /// What is mapped now, if anything.
+    fn now(&self, page: usize) -> Option<Leaf> {
+        self.mapped[page].then_some(Leaf { version: self.version[page], less: self.less[page] })
+    }
+
+    fn cached(&self, cpu: Cpu, page: usize) -> Option<Leaf> {
         let (i, cr3) = (usize::from(cpu), self.cr3_of(cpu));
         let (number, pcid) = (Self::page_number(page), Self::pcid(cr3));
         self.mmus[i].tlb().probe(number, pcid, Access::Load, PageSize::K4)?;
@@ -180,12 +202,13 @@ impl Scripted {
 
     /// A walk that nobody asked for caches a page. `false`: there is nothing to cache.
     pub fn speculate(&mut self, cpu: Cpu, page: usize) -> bool {
-        if !self.has(cpu, page) || !self.mapped[page] || self.cached(cpu, page).is_some() {
+        let Some(now) = self.now(page).filter(|_| self.has(cpu, page) && self.cached(cpu, page).is_none())
+        else {
             return false;
-        }
+        };
         let (i, cr3) = (usize::from(cpu), self.cr3_of(cpu));
         let tag = self.tag(page, cr3);
-        self.filled[i][page][tag] = self.version[page];
+        self.filled[i][page][tag] = now;
         let global = self.pages[page].global;
         self.mmus[i].speculate(Self::page_number(page), Access::Load, PageSize::K4, global);
         true
@@ -223,7 +246,19 @@ impl Scripted {
                 if v == Entry::Fresh && self.pages[page].handed_on && !self.mapped[page] && mapped_before {
                     self.dead[page] = self.dead[page].max(self.version[page]);
                 }
+                let (mapped, of) = (self.mapped[page], &self.pages[page]);
+                // S4: the frame stays the same through `less-rights`, and where only rights change through all that maps it.
+                let same = match v {
+                    Entry::None | Entry::Int3 | Entry::Uncached | Entry::Cached => true,
+                    Entry::LessRights => mapped,
+                    Entry::Fresh => of.direct && mapped,
+                    Entry::Initial => (of.direct || self.since[page] == 1) && mapped,
+                };
+                if !same {
+                    self.since[page] = self.version[page];
+                }
                 self.mapped[page] = !matches!(v, Entry::None | Entry::Int3);
+                self.less[page] = v == Entry::LessRights;
             }
             Stored::Ack(call) => {
                 let serving = self.t.cores[usize::from(cpu)].call.replace(call);
@@ -266,20 +301,30 @@ impl Scripted {
     }
 
     fn access(&self, cpu: Cpu, page: usize, explicit: bool) -> Result<(), Violation> {
-        let dead = self.dead[page];
-        let live = self.mapped[page] && self.version[page] >= dead;
         // S4: code uses what is allocated; an address that is not is nobody's to use.
-        if !explicit && !live {
+        if !explicit && !self.is_live(page) {
             return Ok(());
         }
         if !self.has(cpu, page) {
             return Err(Violation::UnmappedAccess);
         }
-        let walked = self.mapped[page].then_some(self.version[page]);
-        match self.cached(cpu, page).or(walked) {
-            Some(used) if used < dead && live => Err(Violation::StaleAccessReused),
-            Some(used) if used < dead => Err(Violation::StaleAccessNotReused),
-            _ => Ok(()),
+        self.cached(cpu, page).or(self.now(page)).map_or(Ok(()), |used| self.uses(page, used))
+    }
+
+    /// It is mapped, and nobody relies on its being out of use.
+    fn is_live(&self, page: usize) -> bool {
+        self.mapped[page] && self.version[page] >= self.dead[page]
+    }
+
+    /// The memory is used that an entry maps (SEMANTICS S5). One that maps the frame which is mapped now, with its rights or
+    /// fewer, is harmless (S4).
+    fn uses(&self, page: usize, used: Leaf) -> Result<(), Violation> {
+        let harmless = used.version >= self.since[page] && (used.less || !self.less[page]);
+        match self.is_live(page) {
+            _ if used.version >= self.dead[page] => Ok(()),
+            true if harmless => Ok(()),
+            true => Err(Violation::StaleAccessReused),
+            false => Err(Violation::StaleAccessNotReused),
         }
     }
 
@@ -288,19 +333,15 @@ impl Scripted {
         if step != Walk::Use && self.own_entries(cpu, page) > 0 {
             return Err(Violation::Overflow);
         }
-        let (dead, found) = (self.dead[page], &mut self.walked[usize::from(cpu)][self.level]);
-        let (version, live) = (self.version[page], self.mapped[page]);
+        let found = match step {
+            Walk::Table | Walk::Last | Walk::Use => Leaf::default(),
+            Walk::Leaf => self.now(page).unwrap_or_default(),
+        };
+        let last = std::mem::replace(&mut self.walked[usize::from(cpu)][self.level], found);
         match step {
-            Walk::Table | Walk::Last => *found = 0,
-            Walk::Leaf => *found = if live { version } else { 0 },
-            Walk::Use => match std::mem::take(found) {
-                0 => {}
-                used if used >= dead => {}
-                _ if live && version >= dead => return Err(Violation::StaleAccessReused),
-                _ => return Err(Violation::StaleAccessNotReused),
-            },
+            Walk::Use if last.version > 0 => self.uses(page, last),
+            Walk::Table | Walk::Last | Walk::Leaf | Walk::Use => Ok(()),
         }
-        Ok(())
     }
 
     /// Code of this zone runs.

@@ -154,7 +154,8 @@ pub(super) fn one(a: &Analysis, number: u32, cpu: &Cpu, rows: &[Row], causes: &[
         returns: f.returns,
         gaps: f.quiet.histogram.as_ref().map(|h| Gaps {
             n: h.len(),
-            p50_s: h.value_at_quantile(0.5) as f64 / 1e6,
+            // The histogram answers with the end of a bucket, which may lie beyond every gap.
+            p50_s: (h.value_at_quantile(0.5) as f64 / 1e6).min(f.quiet.longest_ns as f64 / 1e9),
             longest_s: f.quiet.longest_ns as f64 / 1e9,
             longest_from_s: f.quiet.longest_from_ns as f64 / 1e9,
         }),
