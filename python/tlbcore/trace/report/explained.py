@@ -210,7 +210,7 @@ def _cpu_head(cpu: Mapping[str, Any]) -> str:
     if cpu["gaps"]:
         gaps = cpu["gaps"]
         text += (
-            f"; quiet for {duration(min(gaps['p50_s'], gaps['longest_s']) * 1e6)} in the median, "
+            f"; quiet for {duration(gaps['p50_s'] * 1e6)} in the median, "
             f"{duration(gaps['longest_s'] * 1e6)} at longest (from {gaps['longest_from_s']:.3f})"
         )
     return text + "."
