@@ -40,7 +40,7 @@ def touches(times: int) -> int:
 
 
 def interpreted(times: int) -> int:
-    """Do the same without looking pages up; program runs."""
+    """Do the same without looking pages up, each call replayed; program runs."""
     return simulated(loop(4, SECONDS * times), "ipi", skip=False).program_runs
 
 
