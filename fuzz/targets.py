@@ -110,7 +110,7 @@ def _checkpoint(data: bytes) -> None:
 
 
 def _simulate(tc: Any, checkpoint: Path) -> None:
-    load = tc.scenarios.syscall_heavy(duration_s=1.0)  # long enough to be stopped on its way
+    load = tc.scenarios.syscall_heavy(duration_s=5.0)  # long enough to be stopped on its way
     tc.simulate(load, machine="skylake-sp", skip=False, checkpoint=checkpoint)
 
 
@@ -168,7 +168,7 @@ def _checkpoints() -> list[bytes]:
 
     with suppress(KeyboardInterrupt):
         tc.simulate(
-            tc.scenarios.syscall_heavy(duration_s=1.0),
+            tc.scenarios.syscall_heavy(duration_s=5.0),
             machine="skylake-sp",
             skip=False,
             checkpoint=path,

@@ -277,7 +277,7 @@ def test_the_page_on_simulation_lists_every_statistic_figure_and_scenario():
 
 @pytest.mark.parametrize("detail", ["summary", "full"])
 def test_an_interrupted_run_goes_on_from_its_checkpoint_to_the_same_end(tmp_path, detail):
-    load = scenarios.trading(duration_s=20.0 if detail == "summary" else 5.0)
+    load = scenarios.trading(duration_s=200.0 if detail == "summary" else 5.0)
     file = tmp_path / "run.checkpoint"
 
     def stop(done: float, _total: float) -> None:

@@ -131,14 +131,14 @@ def stopped(tmp_path: Path) -> Path:
     def stop(*_: float) -> None:
         raise KeyboardInterrupt
 
-    load = tc.scenarios.syscall_heavy(duration_s=30.0)
+    load = tc.scenarios.syscall_heavy(duration_s=120.0)
     assert tc.simulate(load, machine=MACHINE, skip=False, checkpoint=file, progress=stop).interrupted
     return file
 
 
 def test_a_checkpoint_with_one_bit_flipped_is_refused_wherever_it_was(stopped: Path):
     data = stopped.read_bytes()
-    load = tc.scenarios.syscall_heavy(duration_s=30.0)
+    load = tc.scenarios.syscall_heavy(duration_s=120.0)
     places = np.random.default_rng(1).integers(0, 8 * len(data), 60)
     for place in places.tolist():
         bad = bytearray(data)
@@ -186,7 +186,7 @@ def test_a_checkpoint_is_replaced_as_a_whole(tmp_path: Path, stopped: Path, monk
         raise KeyboardInterrupt
 
     monkeypatch.setattr("os.fsync", full)
-    load = tc.scenarios.syscall_heavy(duration_s=30.0)
+    load = tc.scenarios.syscall_heavy(duration_s=120.0)
     with pytest.raises(OSError, match=r"No space left.*run\.checkpoint"):
         tc.simulate(load, machine=MACHINE, skip=False, checkpoint=stopped, progress=stop)
     assert stopped.read_bytes() == before
