@@ -44,7 +44,7 @@ def bench_published_six_hours(benchmark, policy: str):
 
 
 @pytest.mark.parametrize("cpus", [4, 44, 256, 1024])
-def bench_program_runs_interpreted(benchmark, cpus: int):
+def bench_program_runs_one_by_one(benchmark, cpus: int):
     """One after the other, nothing skipped; calls whose course is known are replayed (`src/sim/engine/replay.rs`)."""
     measure(benchmark, loop(cpus, 0.4 / cpus), skip=False)
 

@@ -39,7 +39,7 @@ def touches(times: int) -> int:
     return simulated(loop(4, SECONDS * times), "ipi", detail="full", skip=False).program_runs
 
 
-def interpreted(times: int) -> int:
+def one_by_one(times: int) -> int:
     """Do the same without looking pages up, each call replayed; program runs."""
     return simulated(loop(4, SECONDS * times), "ipi", skip=False).program_runs
 
@@ -84,7 +84,7 @@ STREAMS: dict[str, tuple[str, Accesses]] = {
 #: name -> units done in so many times the shortest run.
 ENGINES: dict[str, Callable[[int], int]] = {
     "engine, 20 looked-up touches": touches,
-    "engine, interpreted": interpreted,
+    "engine, one by one": one_by_one,
     "engine, broadcast to 1,024 CPUs": broadcast,
 }
 

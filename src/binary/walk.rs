@@ -293,8 +293,8 @@ const STEPS: usize = 100_000;
 const MOST: usize = 512;
 /// Instructions between the two atomics, over all paths of an entry.
 const BODY: usize = 100_000;
-/// Steps and known words of memory, over all ways of an entry that are kept at a time. Six kernels of Debian keep some
-/// thousands; a way that forks at each turn of a loop keeps the square of its turns.
+/// Steps and known words of memory, over all ways of an entry that are kept at a time [OWN]. A way that
+/// forks at each turn of a loop keeps the square of its turns.
 const KEPT: usize = 1 << 20;
 
 /// Follows paths through one kernel.
