@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tlbcore import _core
 from tlbcore._core import TraceError
+from tlbcore._input.door import door
 from tlbcore._input.names import unknown
 from tlbcore._input.numbers import count
 from tlbcore._output.result import needed
@@ -89,6 +90,7 @@ class Addresses:
         return piece if self.cpu is None else piece.select(piece.cpu == self.cpu)
 
 
+@door
 def addresses(
     path: str | Path,
     *,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tlbcore import _core
 from tlbcore._core import SweepError
+from tlbcore._input.door import door
 from tlbcore._input.names import unknown
 from tlbcore._input.numbers import count
 from tlbcore._output.result import Result
@@ -22,6 +23,7 @@ from tlbcore._output.result import Result
 Table = Mapping[str, NDArray[Any]]
 
 
+@door
 def interval(values: NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float, float]:
     """Return mean and confidence interval (Student's t); infinite when there is one value only.
 
@@ -30,6 +32,10 @@ def interval(values: NDArray[np.float64], confidence: float = 0.95) -> tuple[flo
     >>> interval(np.array([1.0, 2.0, 3.0]))
     (2.0, -0.4841..., 4.4841...)
     """
+    try:
+        values = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise _core.ConfigError(f"values must be numbers: got {values!r}") from None
     count = len(values)
     if not count:
         return math.nan, math.nan, math.nan
@@ -42,6 +48,7 @@ def interval(values: NDArray[np.float64], confidence: float = 0.95) -> tuple[flo
     return mean, mean - half, mean + half
 
 
+@door
 def effects(
     table: Table,
     parameters: Sequence[str],
@@ -126,6 +133,7 @@ def _numbered(values: list[Any]) -> NDArray[np.int64]:
     return np.array([known.setdefault(value, len(known)) for value in values], dtype=np.int64)
 
 
+@door
 def pareto(
     table: Table, metrics: Sequence[str], by: Sequence[str], *, seed_column: str = "replication"
 ) -> dict[str, NDArray[Any]]:
@@ -231,6 +239,7 @@ class BreakEven(Result):
 Differences = Callable[[float, int], NDArray[np.float64]]
 
 
+@door
 def bisect(
     differences: Differences,
     low: float,

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tlbcore._input.door import door
+
 __all__ = [
     "await_acks",
     "body",
@@ -104,6 +106,7 @@ def fence() -> str:
     return "fence"
 
 
+@door
 def mov_cr3(what: str, *, noflush: bool | None = None) -> str:
     """Write CR3: `kernel`, `user` or a local. Default for `kernel` is NOFLUSH, for others as owed."""
     how = {True: " noflush", False: "", None: " noflush" if what == "kernel" else " owed"}[noflush]
@@ -123,7 +126,7 @@ def invpcid(kind: int) -> str:
     ValueError
         For any other type.
     """
-    if kind not in _INVPCID:
+    if not isinstance(kind, int) or kind not in _INVPCID:
         raise ValueError(f"invpcid type must be 1, 2 or 3 here: got {kind}")
     return f"invpcid {_INVPCID[kind]}"
 
@@ -146,17 +149,20 @@ def wbinvd() -> str:
     return "wbinvd"
 
 
+@door
 def if_(test: str, then: Sequence[str], or_else: Sequence[str] = ()) -> str:
     """Branch on a condition of the language, such as `me in nohz_full` or `feature invpcid`."""
     out = _block(f"if {test}", then)
     return f"{out}\n{_block('else', or_else)}" if or_else else out
 
 
+@door
 def each(cpus: str, body: Sequence[str]) -> str:
     """Run `body` for each CPU of a set; inside, `cpu` is that CPU and `name[cpu]` its copy."""
     return _block(f"each cpu in {cpus}", body)
 
 
+@door
 def loop(body: Sequence[str]) -> str:
     """Repeat until `break_()`."""
     return _block("loop", body)

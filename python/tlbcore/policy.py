@@ -13,6 +13,7 @@ from typing import Any
 
 from tlbcore import _core
 from tlbcore._input import texts
+from tlbcore._input.door import door
 
 __all__ = ["FEATURES", "Policy", "as_policy", "policies"]
 
@@ -100,6 +101,7 @@ class Policy:
         words = {"purge": "flush", "text_poke": "sync", "flush_mm": "user"}
         return tuple(words[initiator] for initiator in _core.check_initiators(self.text, self.file))
 
+    @door
     def replace(self, *, name: str, header: Sequence[str] = (), **sections: Sequence[str] | str) -> Policy:
         """Return a policy with another name and some sections replaced or added.
 
@@ -173,6 +175,7 @@ class Policy:
             text=_core.policy_on_kernel(self.text, self.file, text, file.name), programs=self.programs
         )
 
+    @door
     def listing(self, features: Sequence[str] = FEATURES) -> list[tuple[str, int, str, str, str]]:
         """Return the ops both drivers run, as rows of (program, index, op, line, source place).
 
@@ -188,6 +191,7 @@ class Policy:
         """
         return _core.policy_listing(self.text, self.file, list(features))
 
+    @door
     def code(self, features: Sequence[str] = FEATURES) -> dict[str, Any]:
         """Return the assembled ops, programs, variables and pages as plain data.
 

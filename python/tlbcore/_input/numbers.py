@@ -28,11 +28,14 @@ def count(
     >>> count(3, "pages")
     3
     """
-    whole = hasattr(value, "__index__") and not isinstance(value, bool)
-    if not whole or not least <= operator.index(value) <= most:
+    try:
+        whole = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:  # not every array that has an `__index__` is a number
+        whole = None
+    if whole is None or not least <= whole <= most:
         bound = f"of at least {least}" if most == _MOST else f"from {least} to {most}"
         raise error(f"{what} must be an integer {bound}: got {value!r}")
-    return operator.index(value)
+    return whole
 
 
 def quantity(

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any, ParamSpec, TypeVar
 
+from tlbcore._input.door import SLIPS, refuse
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -15,11 +17,15 @@ _NAME = "_call"
 
 
 def kept(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function's results know the call that made them."""
+    """Let a function's results know the call that made them, and the function refuse what it cannot take (`door`)."""
 
     @functools.wraps(function)
     def call(*arguments: P.args, **named: P.kwargs) -> R:
-        result = function(*arguments, **named)
+        try:
+            result = function(*arguments, **named)
+        except SLIPS as slip:
+            refuse(slip, function, arguments, named)
+            raise
         object.__setattr__(result, _NAME, text(function.__name__, arguments, named))
         return result
 

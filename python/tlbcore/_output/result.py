@@ -86,7 +86,7 @@ class Result:
 
         tables = self._tables()
         name = next(iter(tables)) if table is None else table
-        if name not in tables:
+        if not isinstance(name, str) or name not in tables:
             raise ConfigError(unknown("table", name, tables))
         columns = tables[name]
         return name, {column: np.asarray(columns[column]) for column in columns}

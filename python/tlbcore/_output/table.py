@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tlbcore._input.names import unknown
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -42,7 +44,10 @@ class Table(dict[str, Column]):
             super().__init__(dict.fromkeys(columns))  # type: ignore[arg-type]  # loaded by __getitem__
 
     def __getitem__(self, name: str) -> Column:
-        column: Column | None = super().__getitem__(name)
+        try:
+            column: Column | None = super().__getitem__(name)
+        except (KeyError, TypeError):  # of an unknown name, of what is no name
+            raise KeyError(unknown("column", name, self)) from None
         if column is None:
             assert self._load is not None, "a name without a column has what loads it"
             column = _frozen(self._load(name))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tlbcore._core import ConfigError
+from tlbcore._input.door import door
 from tlbcore._output.files import replace_file
 from tlbcore._output.visible import one_line
 
@@ -91,6 +92,7 @@ def style() -> Iterator[None]:
         settings.update(before)
 
 
+@door
 def figure(columns: int = 1, *, height: float | None = None) -> Axes:
     """Return the axes of a new figure as wide as one or two columns of a journal's page.
 
@@ -109,6 +111,7 @@ def figure(columns: int = 1, *, height: float | None = None) -> Axes:
     return made
 
 
+@door
 def save(axes: Axes, file: str | Path) -> Path:
     """Write the figure of an axes as PDF, SVG or PNG (300 dots per inch), by the file's ending; return its path.
 

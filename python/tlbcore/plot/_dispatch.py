@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlbcore._core import ConfigError
+from tlbcore._input.door import door
 from tlbcore.plot import _canvas, checked, measured, simulated, translated
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _TALL: Mapping[str, Callable[[Any], int]] = {
 }
 
 
+@door
 def draw(
     result: Result,
     *arguments: Any,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tlbcore._core import ConfigError
+from tlbcore._input.door import door
 from tlbcore.plot import _canvas
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _LOOK = {"verified": (0, "o", "full"), "violated": (1, "X", "none"), "inconclusive": (6, "s", "none")}
 
 
+@door
 def verdict(axes: Axes, found: Verdict) -> Axes:
     """Draw the states of each search of a verdict; a hollow mark ended early (violated, or a limit).
 
@@ -41,6 +43,7 @@ def verdict(axes: Axes, found: Verdict) -> Axes:
     return axes
 
 
+@door
 def growth(axes: Axes, verdicts: Mapping[int, Verdict]) -> Axes:
     """Draw how the states of a check grow with the CPUs; `verdicts` maps a number of CPUs to the verdict with so many.
 
@@ -78,6 +81,7 @@ def growth(axes: Axes, verdicts: Mapping[int, Verdict]) -> Axes:
     return axes
 
 
+@door
 def needs(axes: Axes, found: Needs) -> Axes:
     """Draw which ops and orders a policy needs: a row each, the states that were searched, filled where it is needed.
 
@@ -103,6 +107,7 @@ def _needed(need: Need) -> str:
     return "needed" if need.needed else "inconclusive" if need.status == "inconclusive" else "not needed"
 
 
+@door
 def repairs(axes: Axes, found: Repairs) -> Axes:
     """Draw what repairs cost per system call beyond mainline, a bar each."""
     if not len(found):
@@ -120,6 +125,7 @@ def repairs(axes: Axes, found: Repairs) -> Axes:
     return axes
 
 
+@door
 def verdict_table(axes: Axes, found: VerdictTable) -> Axes:
     """Draw the states of every search of the verdict table, a row per policy; a hollow mark ended early."""
     names = list(dict.fromkeys(row.policy for row in found))

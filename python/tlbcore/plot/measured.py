@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tlbcore._core import ConfigError
+from tlbcore._input.door import door
 from tlbcore._input.names import unknown
 from tlbcore.plot import _canvas
 
@@ -57,6 +58,7 @@ def recording(axes: Axes, trace: Trace, figure: str = "per_hour") -> Axes:
     return explanation(axes, _explained(trace), figure)
 
 
+@door
 def explanation(axes: Axes, found: Explanation, figure: str = "per_hour") -> Axes:
     """Draw what took the isolated CPUs: a row per cause, a mark per CPU, with the 95 % interval of rates.
 
@@ -101,6 +103,7 @@ def _ends(figure: str) -> tuple[str, str]:
     return f"{head}_low{unit}", f"{head}_high{unit}"
 
 
+@door
 def replay(axes: Axes, found: Replay, figure: str = "interrupts") -> Axes:
     """Draw what policies would have left in a recording: a bar from low to high per policy, sums over its CPUs.
 
@@ -131,6 +134,7 @@ def replay(axes: Axes, found: Replay, figure: str = "interrupts") -> Axes:
     return axes
 
 
+@door
 def validation(axes: Axes, found: Validation) -> Axes:
     """Draw computed over published for each experiment that has a ratio, with the tolerance it must be within.
 
@@ -158,6 +162,7 @@ def validation(axes: Axes, found: Validation) -> Axes:
     return axes
 
 
+@door
 def shootdowns(axes: Axes, found: Shootdowns, figure: str = "calls") -> Axes:
     """Draw who interrupts whom by shootdowns: senders down, victims across, `calls`, `interrupts` or `handler_ms`.
 
@@ -187,6 +192,7 @@ def shootdowns(axes: Axes, found: Shootdowns, figure: str = "calls") -> Axes:
     return axes
 
 
+@door
 def calibration(axes: Axes, found: Calibration) -> Axes:
     """Draw what a load costs over the pages it goes over: the curve from which TLB sizes are read."""
     axes.plot(found.curve["pages"], found.curve["ns"], **_canvas.series(0))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from tlbcore._core import ConfigError
+from tlbcore._input.door import door
 from tlbcore._input.names import unknown
 from tlbcore.plot import _canvas
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _FIRST = ("interference_us_per_hour", "ipis_per_hour", "syscall_mean_ns", "entry_mean_ns", "kernel_share")
 
 
+@door
 def comparison(
     axes: Axes, found: Comparison, figure: str | None = None, *, cpu_class: str = "isolated"
 ) -> Axes:
@@ -100,6 +102,7 @@ def swept(
     return sweep(axes, result, parameter, metric, **options)
 
 
+@door
 def sweep(axes: Axes, result: Sweep, parameter: str, metric: str, *, by: str = "policy") -> Axes:
     """Draw the mean of a metric over one parameter, a line per value of another, with its 95 % interval.
 
@@ -130,6 +133,7 @@ def sweep(axes: Axes, result: Sweep, parameter: str, metric: str, *, by: str = "
     return axes
 
 
+@door
 def heat_map(
     axes: Axes, result: Sweep, x: str, y: str, metric: str, *, where: Mapping[str, Any] | None = None
 ) -> Axes:
@@ -166,6 +170,7 @@ def _tick(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float | np.number) else str(value)
 
 
+@door
 def break_even(axes: Axes, found: BreakEven) -> Axes:
     """Draw the paired differences of a break-even, the zero and the interval that holds it."""
     points = found.points
@@ -191,6 +196,7 @@ _LATENCIES = {
 _QUANTILES = {"p50_ps": 0.5, "p90_ps": 0.9, "p99_ps": 0.99, "p999_ps": 0.999, "max_ps": 1.0}
 
 
+@door
 def latency(axes: Axes, results: Mapping[str, SimResult], kind: str = "syscall_isolated") -> Axes:
     """Draw the quantiles of a latency, a line per result; `results` may be a comparison.
 
@@ -218,6 +224,7 @@ def latency(axes: Axes, results: Mapping[str, SimResult], kind: str = "syscall_i
     return axes
 
 
+@door
 def timeline(axes: Axes, result: SimResult, kinds: Sequence[str] | None = None) -> Axes:
     """Draw the events that a run kept: a row per CPU, a colour per kind. Raises `ConfigError` for an unknown kind."""
     events = result.timeline

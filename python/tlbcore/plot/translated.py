@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tlbcore._input.door import door
 from tlbcore.plot import _canvas
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from tlbcore.translation import Translation
 
 
+@door
 def miss_curve(axes: Axes, curve: MissCurve) -> Axes:
     """Draw misses over entries, a line per number of sets."""
     for i, sets in enumerate(np.unique(curve["sets"])):
@@ -40,6 +42,7 @@ def miss_curve(axes: Axes, curve: MissCurve) -> Axes:
     return axes
 
 
+@door
 def translation(axes: Axes, found: Translation) -> Axes:
     """Draw what answered the accesses of each CPU: a bar per CPU, a part per level, the rest walks."""
     table = found.table
@@ -59,6 +62,7 @@ def translation(axes: Axes, found: Translation) -> Axes:
     return axes
 
 
+@door
 def access(axes: Axes, result: TlbResult) -> Axes:
     """Draw the counters of one call that are not zero, a bar each."""
     counters = {name: int(count) for name, count in result.counters.items() if count}

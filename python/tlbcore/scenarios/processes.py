@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from tlbcore._input.door import door
 from tlbcore._input.numbers import quantity
 from tlbcore.scenarios.actors import cpu_list, spin, tasks
 from tlbcore.scenarios.streams import _positive
 from tlbcore.scenarios.workload import Scenario
 
 
+@door
 def user_shootdown(
     *,
     duration_s: float = 10.0,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tlbcore import _core
+from tlbcore._input.door import door
 from tlbcore._input.numbers import count, quantity
 from tlbcore.scenarios.actors import Actor, _gap
 
@@ -31,6 +32,7 @@ def zipf(pages: int, *, s: float = 1.0) -> dict[str, Any]:
     return {"weighted": {"weights": weights}}
 
 
+@door
 def from_array(pages: Iterable[int]) -> dict[str, Any]:
     """Return the pattern of these page numbers (virtual addresses shifted right by 12) in this order, and again.
 

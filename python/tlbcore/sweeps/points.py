@@ -205,6 +205,9 @@ def sample_axis(samples: Any, names: Sequence[str] | None = None) -> Axis:
         if rows.ndim != 2 or rows.shape[1] != len(names):
             raise SweepError(f"samples must have shape (n, {len(names)}): got {rows.shape}")
         columns = {name: rows[:, i] for i, name in enumerate(names)}
+    for name, column in columns.items():
+        if not hasattr(column, "__len__"):
+            raise SweepError(f"samples[{name!r}] must hold a value per point: got {column!r}")
     sizes = {len(column) for column in columns.values()}
     if sizes in (set(), {0}):
         raise SweepError("the samples are empty")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tlbcore._core import TraceError
+from tlbcore._input.door import door
 from tlbcore._input.numbers import count
 from tlbcore._output.table import Table
 from tlbcore.trace.remedies import GLOBAL_ASID_CPUS
@@ -51,6 +52,7 @@ class Flush:
     tables: bool | None = None
 
 
+@door
 def user_flushes(trace: Trace) -> list[Flush]:
     """Return the flushes of user ranges in a recording, in order of time: calls that one sender queued together.
 
@@ -101,6 +103,7 @@ def _batched(flushes: Sequence[Flush], batch: int, within_s: float) -> tuple[int
     return left, low, high
 
 
+@door
 def what_if(
     trace: Trace,
     *,

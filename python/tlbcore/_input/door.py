@@ -1,0 +1,46 @@
+"""A call with an argument of the wrong kind is refused in one sentence, instead of where it fell over it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from tlbcore._core import TlbcoreError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SLIPS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+"""What the language raises where a value is not what the code took it for."""
+
+
+def door(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a public function say which argument is not what it takes.
+
+    Arguments are compared with the annotations only once a call has failed by a slip (an attribute that is not
+    there, a thing that cannot be iterated): a call that succeeds pays nothing, and an error of ours stands as it is.
+    """
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **named: P.kwargs) -> R:
+        try:
+            return function(*arguments, **named)
+        except SLIPS as slip:
+            refuse(slip, function, arguments, named)
+            raise
+
+    return call
+
+
+def refuse(
+    slip: Exception, function: Callable[..., Any], arguments: tuple[Any, ...], named: Mapping[str, Any]
+) -> None:
+    """Raise `TypeError` if a slip comes of an argument of the wrong kind; return if nothing is known to be wrong."""
+    if isinstance(slip, TlbcoreError):
+        return
+    from tlbcore._input.kinds import refusal  # not at the start: a search of the checker needs no NumPy
+
+    refused = refusal(function, arguments, named)
+    if refused is not None:
+        raise TypeError(refused) from None
