@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import types
 import typing
 from pathlib import Path
@@ -249,3 +251,26 @@ def test_a_file_that_changes_is_read_anew(tmp_path):
         flushes.append(tc.simulate(load, policy=file).total("entry_flushes_unneeded", isolated=True))
     assert flushes[0] > 100
     assert flushes[1] == 0
+
+
+# Where a command does not stand for the default of its function: what it says in its place.
+OTHER_DEFAULTS = {
+    ("check", "policy"): "",  # left out with --all
+    ("compare", "scenario"): "rteval",
+    ("litmus", "memory"): "auto",  # read by the command itself
+}
+COMMANDS = {
+    "calibrate": 4, "check": 3, "compare": 3, "litmus": 2, "miss_curve": 3, "repair": 2, "replay": 1, "sweep": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_the_defaults_of_its_function(name: str) -> None:
+    function = inspect.signature(getattr(tc, name)).parameters
+    command = inspect.signature(importlib.import_module(f"tlbcore.cli.{name}").command).parameters
+    missing = inspect.Parameter.empty
+    both = [k for k in function if k in command and command[k].default is not missing]
+    differing = {(name, k): command[k].default for k in both if command[k].default != function[k].default}
+    assert differing == {k: v for k, v in OTHER_DEFAULTS.items() if k[0] == name}
+    same = [k for k in both if (name, k) not in differing]
+    assert len(same) == COMMANDS[name], "an option that loses its parameter is no longer compared"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html.parser
+import inspect
 import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 
 import tlbcore as tc
-from tlbcore._output.result import InertPolicyWarning, Result
+from tlbcore._output.result import InertPolicyWarning, Listed, Result
 from tlbcore.checker.table import row_of
 from tlbcore.checker.worlds import cell_of
 from tlbcore.inspect.calibration import _result
@@ -150,6 +152,38 @@ def test_a_saved_result_is_loaded_with_equal_tables_and_conditions(
         assert other._about() == result._about()
         assert repr(other) == repr(result)
         assert str(other) == str(result)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_result_and_its_rows_cannot_be_changed_and_are_made_by_keyword(
+    name: str, made: Callable[[str], Result]
+) -> None:
+    result = made(name)
+    for one in (result, *(list(result)[:1] if isinstance(result, Listed) else [])):
+        if not dataclasses.is_dataclass(one):
+            continue
+        first = dataclasses.fields(one)[0].name
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(one, first, None)
+        kinds = {p.kind for p in inspect.signature(type(one)).parameters.values()}
+        assert kinds == {inspect.Parameter.KEYWORD_ONLY}, type(one).__name__
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_list_of_rows_equals_their_tuple_and_says_what_it_is_in_one_line(
+    name: str, made: Callable[[str], Result]
+) -> None:
+    result = made(name)
+    if not isinstance(result, Listed):
+        return
+    rows = tuple(result)
+    assert result == rows
+    assert hash(result) == hash(rows)
+    assert result != [*rows]
+    assert result != (*rows, None)
+    assert repr(result).startswith(f"<{type(result).__name__} of ")
+    assert "\n" not in repr(result)
+    assert len(repr(result)) < 100
 
 
 @pytest.mark.parametrize("name", MADE)
