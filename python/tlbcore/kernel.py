@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -70,13 +71,18 @@ class Kernel:
     def __post_init__(self) -> None:
         for name, value in self._fields().items():
             if name == "flush_ceiling":
-                count(value, name, most=(1 << 32) - 1, error=_core.ConfigError)
+                value = count(value, name, most=(1 << 32) - 1, error=_core.ConfigError)
             elif name != "pti" or value is not None:
-                flag(value, name, _core.ConfigError)
+                value = flag(value, name, _core.ConfigError)
+            object.__setattr__(self, name, value)  # NumPy's numbers become Python's
         _core.kernel_check(self.to_json())
 
     def to_json(self) -> str:
         """Return the fields as a JSON object."""
+        return self._json
+
+    @cached_property
+    def _json(self) -> str:  # asked for by each of a sweep's points
         return json.dumps(self._fields())
 
     def _fields(self) -> dict[str, Any]:

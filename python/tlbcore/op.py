@@ -14,6 +14,7 @@ if me in flush_mask
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from tlbcore._input.door import door
 
@@ -126,9 +127,9 @@ def invpcid(kind: int) -> str:
     ValueError
         For any other type.
     """
-    if not isinstance(kind, int) or kind not in _INVPCID:
+    if not isinstance(kind, Integral) or int(kind) not in _INVPCID:
         raise ValueError(f"invpcid type must be 1, 2 or 3 here: got {kind}")
-    return f"invpcid {_INVPCID[kind]}"
+    return f"invpcid {_INVPCID[int(kind)]}"
 
 
 def invlpg(pages: str = "range") -> str:

@@ -9,6 +9,7 @@ mod addresses;
 mod binary;
 mod calibrate;
 mod check;
+mod columns;
 mod errors;
 mod few;
 mod hw;

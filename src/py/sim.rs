@@ -9,6 +9,7 @@ use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
+use super::columns::Columns;
 use super::errors::{self, ConfigError, SimError};
 use crate::bounded::{RATIO, bounded};
 use crate::hw::Preset;
@@ -18,7 +19,7 @@ use crate::kernel::text::{File, PolicyError};
 use crate::pool::{self, Stop};
 use crate::sim::Input;
 use crate::sim::cost;
-use crate::sim::figures::{Class, FIGURES, Latency, Sums};
+use crate::sim::figures::{Class, FIGURES, Latency};
 use crate::sim::levels::LEVELS;
 use crate::sim::run::{Output, Run, contradiction};
 use crate::sim::scenario::Scenario;
@@ -203,18 +204,7 @@ pub(super) fn output<'py>(
     state: Option<&[u8]>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
-    let table = PyDict::new(py);
-    let n = out.stats.len();
-    table.set_item("cpu", PyArray1::from_iter(py, 0..n as u32))?;
-    table.set_item("isolated", PyArray1::from_iter(py, out.isolated.iter().copied()))?;
-    for (i, (name, ..)) in TABLE.iter().enumerate() {
-        table.set_item(name, PyArray1::from_iter(py, out.stats.iter().map(|row| row[i])))?;
-    }
-    for (i, (name, _)) in CAUSES.iter().enumerate() {
-        let column = PyArray1::from_iter(py, out.by_cause.iter().map(|row| row[i]));
-        table.set_item(format!("interrupts_{name}"), column)?;
-    }
-    dict.set_item("table", table)?;
+    dict.set_item("table", Columns::of_cpus(py, out)?)?;
     let events = PyDict::new(py);
     let e = &out.events;
     events.set_item("time_ps", PyArray1::from_iter(py, e.iter().map(|e| e.time_ps)))?;
@@ -255,16 +245,7 @@ pub(super) fn output<'py>(
         latencies.set_item(format!("{}_{}", of.name(), class.name()), one)?;
     }
     dict.set_item("latencies", latencies)?;
-    let figures = PyDict::new(py);
-    let classes: Vec<_> = Class::EACH.map(|class| (class, Sums::new(out, class))).into();
-    let classes: Vec<_> = classes.into_iter().filter(|(_, sums)| sums.cpus() > 0).collect();
-    figures.set_item("cpu_class", classes.iter().map(|(class, _)| class.name()).collect::<Vec<_>>())?;
-    figures.set_item("cpus", PyArray1::from_iter(py, classes.iter().map(|(_, sums)| sums.cpus())))?;
-    for figure in FIGURES {
-        let column = classes.iter().map(|(_, sums)| sums.figure(figure.how));
-        figures.set_item(figure.name, PyArray1::from_iter(py, column))?;
-    }
-    dict.set_item("figures", figures)?;
+    dict.set_item("figures", Columns::of_classes(py, out)?)?;
     let costs: Vec<_> = out.costs.iter().map(|(n, f)| (*n, f.cycles, f.low, f.high, f.mark.name())).collect();
     dict.set_item("costs", costs)?;
     dict.set_item("unsourced", out.unsourced.clone())?;

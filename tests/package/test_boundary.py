@@ -6,6 +6,7 @@ import importlib
 import inspect
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,9 @@ def problems(value: Any, wanted: Any, where: str) -> list[str]:
         if not isinstance(value, dict):
             return [f"{where}: {type(value).__name__} is no dict"]
         return [p for name, one in value.items() for p in problems(one, arguments[1], f"{where}[{name!r}]")]
+    if origin is Mapping:  # what the core makes when it is asked for
+        columns = {name: value[name] for name in value}
+        return [p for name, one in columns.items() for p in problems(one, arguments[1], f"{where}[{name!r}]")]
     if origin is np.ndarray:
         (dtype,) = typing.get_args(arguments[1])
         right = isinstance(value, np.ndarray) and value.dtype == np.dtype(dtype) and value.ndim == 1
@@ -88,6 +92,28 @@ def test_what_a_run_gives_has_the_types_that_are_stated():
         statistics = ["cpu", "isolated", *(s.name for s in tc.statistics())]
         assert list(run["table"]) == statistics
         assert list(run["figures"]) == ["cpu_class", "cpus", *(f.name for f in tc.figures())]
+
+
+def test_columns_of_a_run_are_made_when_they_are_asked_for():
+    run = _core.simulate(
+        request(scenario=scenarios.quiet(duration_s=2, cpus=3, isolated="1").to_json()), COURSE
+    )[0]
+    table, figures = run["table"], run["figures"]
+    assert len(table) == 2 + len(tc.statistics())
+    assert table["cpu"].tolist() == [0, 1, 2]
+    assert table["isolated"].tolist() == [False, True, False]
+    assert table["user_ps"][1] + table["interrupt_ps"][1] == 2 * 10**12
+    assert [table[s.name].shape for s in tc.statistics()] == [(3,)] * len(tc.statistics())
+    assert table["interference"].tolist() == table["interrupts_residual"].tolist() == [0, 2, 0]
+    assert len(figures) == 2 + len(tc.figures())
+    assert figures["cpu_class"] == ["isolated", "housekeeping", "all"]
+    assert figures["cpus"].tolist() == [1, 2, 3]
+    for name in ("cpus", "cpu_class ", "", None, 3, ["cpu"]):
+        with pytest.raises(KeyError):
+            table[name]
+    once, again = table["interrupts_residual"], table["interrupts_residual"]
+    once[:] = 0  # each is its own
+    assert again.tolist() == [0, 2, 0]
 
 
 def test_a_type_that_is_wrong_is_noticed():

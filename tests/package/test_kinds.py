@@ -140,6 +140,58 @@ def test_the_sentence_names_function_argument_kind_and_value(call, says):
     assert str(refused.value) == says
 
 
+def as_numpy(value: object) -> list[Any]:
+    """What a user who counts with NumPy has in the place of a value."""
+    if isinstance(value, bool):
+        return [np.bool_(value)]
+    if isinstance(value, int):
+        return [np.int64(value), np.uint16(value)] if 0 <= value < 1 << 16 else []
+    return [np.float64(value)] if isinstance(value, float) else []
+
+
+def outcome(function: Callable[..., Any], given: dict[str, Any]) -> str:
+    try:
+        function(**given)
+    except Exception as error:
+        return type(error).__name__
+    return "taken"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("of", [functions, methods])
+def test_numbers_of_numpy_are_taken_where_those_of_python_are(of, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    differ, tried = [], 0
+    for name, function in of():
+        try:
+            parameters = inspect.signature(function).parameters.values()
+        except ValueError:
+            continue
+        single = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        needed = {p.name: GIVEN.get(p.name, 1) for p in single if p.default is p.empty}
+        for parameter in single:
+            usual = needed.get(parameter.name, parameter.default)
+            for value in as_numpy(usual) if parameter.name not in AS_THEY_ARE else []:
+                tried += 1
+                plain = outcome(function, needed | {parameter.name: usual})
+                if (got := outcome(function, needed | {parameter.name: value})) != plain:
+                    differ.append(f"{name}({parameter.name}={value!r}): {got}, not {plain}")
+    assert differ == []
+    assert tried > (100 if of is functions else 10)
+
+
+def test_numbers_of_numpy_mean_the_same():
+    assert tc.Kernel(flush_ceiling=np.int64(9), pti=np.bool_(False)) == tc.Kernel(flush_ceiling=9, pti=False)
+    assert tc.Kernel(flush_ceiling=np.int64(9)).to_json() == tc.Kernel(flush_ceiling=9).to_json()
+    assert tc.op.invpcid(np.uint8(2)) == tc.op.invpcid(2)
+    plain, counted = (tc.scenarios.user_shootdown(pages=kind(3)) for kind in (int, np.uint32))
+    assert counted.to_json() == plain.to_json()
+    odd = tc.scenarios.tasks([{"do": "unmap", "pages": object()}], rate_hz=1.0)
+    with pytest.raises(tc.SimError, match=r"^scenario 'quiet': a number, .* expected in a step: got <object"):
+        LOAD.replace(actors=(odd,))
+
+
 def test_a_column_that_is_not_there_is_named_with_the_nearest():
     run = tc.simulate(LOAD)
     with pytest.raises(KeyError, match="unknown column 'ipis_recieved', did you mean 'ipis_received'"):

@@ -37,6 +37,7 @@ def leg(
     }  # fmt: skip
     course: Any = {"progress": None, "resume": resume, "checkpoint": True, "every": None, "until": until}
     (raw,) = _core.simulate(request, course)
+    raw |= {name: {column: raw[name][column] for column in raw[name]} for name in ("table", "figures")}
     return dict(raw)
 
 

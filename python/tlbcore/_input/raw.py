@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypedDict
 
 import numpy as np
@@ -81,8 +81,10 @@ class Purges(TypedDict):
 class RawRun(TypedDict):
     """What a run gives."""
 
-    table: dict[str, NDArray[np.uint32] | NDArray[np.bool_] | NDArray[np.uint64]]
-    figures: dict[str, list[str] | NDArray[np.uint64] | NDArray[np.float64]]
+    table: Mapping[
+        str, NDArray[np.uint32] | NDArray[np.bool_] | NDArray[np.uint64]
+    ]  # made when it is asked for
+    figures: Mapping[str, list[str] | NDArray[np.uint64] | NDArray[np.float64]]
     timeline: Timeline
     timeline_dropped: int
     levels: Levels

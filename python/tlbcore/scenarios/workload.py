@@ -92,7 +92,8 @@ class Scenario:
                 "work_delay_ps": _ps(self.work_delay_us, 1e6, f"{what} work_delay_us"),
                 "extra_ipi_ps": _ps(self.extra_ipi_ms, 1e9, f"{what} extra_ipi_ms"),
                 "actors": [actor.to_data() for actor in self.actors],
-            }
+            },
+            default=lambda value: _plain(value, what),
         )
 
     @classmethod
@@ -159,3 +160,11 @@ def _actor_of(data: Any, what: str) -> Actor:
     if isinstance(on, dict):
         on = tuple(on["cpus"])
     return Actor(name=params.pop("name"), on=on, kind=params.pop("kind"), params=params)
+
+
+def _plain(value: object, what: str) -> object:
+    """Return NumPy's numbers and arrays as Python's: steps may hold them."""
+    plain = getattr(value, "tolist", None)
+    if plain is None:
+        raise _core.SimError(f"{what} a number, a text or a list was expected in a step: got {value!r}")
+    return plain()
