@@ -102,7 +102,6 @@ def test_a_policy_stands_on_the_version_and_the_paths_that_are_named(
         (["--reduce", "--no-confirm"], " --reduce --no-confirm"),
         (["--roles", "purge; isolated 2"], " --roles 'purge; isolated 2'"),
         (["--kernel-version", "7.3"], " --kernel-version 7.3"),
-        (["--legend"], ""),
         (["--html", "x.html", "--svg", "x.svg"], ""),
     ],
 )
@@ -171,6 +170,7 @@ def test_a_page_is_written_beside_each_form(asked: dict[str, Any], capsys, tmp_p
         file.unlink()
 
 
+ONE_LEGEND = "--legend explains the words of the report: leave --json, --mail, --step and --necessary out"
 ONE_FORM = "--json, --mail and --step each print it their way: give one"
 
 
@@ -194,6 +194,15 @@ ONE_FORM = "--json, --mail and --step each print it their way: give one"
         (["ipi", "--necessary", "--mail"], "--mail: of one verdict, and --necessary asks about every op"),
         (["ipi", "--necessary", "--step"], "--step: of one verdict, and --necessary asks about every op"),
         (["ipi", "--necessary", "--reduce"], "--necessary chooses its own search: leave --reduce out"),
+        (["ipi", "--necessary", "--no-reduce"], "--necessary chooses its own search: leave --no-reduce out"),
+        (["ipi", "--necessary", "--no-confirm", "--reduce"],
+         "--necessary chooses its own search: leave --no-confirm and --reduce out"),
+        (["--all", "--no-reduce", "--cpus", "2"], "--all has its own bounds: leave --cpus and --no-reduce out"),
+        (["ipi", "--legend", "--json"], ONE_LEGEND),
+        (["ipi", "--legend", "--mail"], ONE_LEGEND),
+        (["ipi", "--legend", "--step"], ONE_LEGEND),
+        (["ipi", "--legend", "--necessary"], ONE_LEGEND),
+        (["--all", "--legend"], "--all has its own bounds: leave --legend out"),
         (["ipi", "--necessary", "--confirm"], "--necessary chooses its own search: leave --confirm out"),
         (["ipi", "--necessary", "--threads", "1"], "--necessary chooses its own search: leave --threads out"),
     ],

@@ -53,16 +53,20 @@ def bounds(
         "memory": size(memory),
     }
     if rest["roles"]:
-        refuse(_common.given(ctx) & said, "--roles says who does what, and how often")
+        refuse(ctx, _common.given(ctx) & said, "--roles says who does what, and how often")
         out = {name: value for name, value in out.items() if name not in said}
     return out
 
 
-def refuse(names: set[str], why: str) -> None:
-    """Fail if an option was given that another one leaves nothing to say."""
-    if names:
-        options = " and ".join(f"--{name}" for name in sorted(names))
-        _common.fail(f"{why}: leave {options} out")
+def refuse(ctx: typer.Context, names: set[str], why: str) -> None:
+    """Fail if an option was given that another one leaves nothing to say; it is named as it was given."""
+    options = [
+        (parameter.secondary_opts if ctx.params[name] is False else parameter.opts)[0]
+        for parameter in ctx.command.params
+        if (name := str(parameter.name)) in names
+    ]
+    if options:
+        _common.fail(f"{why}: leave {' and '.join(sorted(options))} out")
 
 
 def assumptions(words: list[str]) -> dict[str, str]:

@@ -87,12 +87,16 @@ def command(
         if policy or necessary:
             _common.fail("--all checks every policy: leave the policy and --necessary out")
         _refuse_forms(html, svg, mail=mail, step=step, why="--all is a table")
-        _bounds.refuse(given - {"every", "memory", "json", "kernel_version"}, "--all has its own bounds")
+        _bounds.refuse(ctx, given - {"every", "memory", "json", "kernel_version"}, "--all has its own bounds")
         return _table(_bounds.size(memory), json, kernel_version)
     if not policy:
         _common.fail("name a policy, or ask for --all")
     if json + mail + step > 1:
         _common.fail("--json, --mail and --step each print it their way: give one")
+    if legend and (json or mail or step or necessary):
+        _common.fail(
+            "--legend explains the words of the report: leave --json, --mail, --step and --necessary out"
+        )
     asked: Any = policy
     if kernel is not None or kernel_version is not None:
         asked = _common.standing_on([policy], kernel_version, kernel)[0]
@@ -112,7 +116,7 @@ def command(
     )
     if necessary:
         _refuse_forms(html, svg, mail=mail, step=step, why="--necessary asks about every op")
-        _bounds.refuse(given & {"reduce", "confirm", "threads"}, "--necessary chooses its own search")
+        _bounds.refuse(ctx, given & {"reduce", "confirm", "threads"}, "--necessary chooses its own search")
         return _necessary(asked, json, bounds)
     from tlbcore.checker import check
 
@@ -178,7 +182,6 @@ def _again(ctx: typer.Context) -> str:
             "step",
             "html",
             "svg",
-            "legend",
             "memory",
             "threads",
         ):
