@@ -75,6 +75,8 @@ def _application(arguments: list[str]) -> typer.Typer:
     """Return the application, with the subcommand that is asked for whole and the others by their line only."""
     import typer
 
+    from tlbcore.cli._apart import Command
+
     app = typer.Typer(
         name="tlbcore",
         help="Who interrupts isolated CPUs, is a TLB-flush deferral safe, and what does it cost?",
@@ -109,7 +111,7 @@ def _application(arguments: list[str]) -> typer.Typer:
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name, help=line, short_help=line)
         else:
-            app.command(name)(module.command)
+            app.command(name, cls=Command)(module.command)
     return app
 
 

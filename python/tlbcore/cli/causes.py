@@ -29,6 +29,8 @@ def command(
     from tlbcore._input.names import unknown
     from tlbcore.trace import causes
 
+    if json + markdown + schema > 1:
+        _common.fail("--json, --markdown and --schema each print something else: give one")
     if name is not None and name not in causes:
         _common.fail(unknown("cause", name, causes))
     chosen = list(causes.values()) if name is None else [causes[name]]

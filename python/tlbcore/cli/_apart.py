@@ -1,0 +1,48 @@
+"""No command writes over what it reads, nor two of its reports into one file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer.core
+
+from tlbcore.cli import _common
+
+WRITTEN = ("html", "svg", "perfetto", "plot", "out")
+"""Parameters that name a file to be written."""
+
+
+class Command(typer.core.TyperCommand):
+    """A command that looks at the files it was given before it starts."""
+
+    def invoke(self, ctx: Any) -> Any:
+        names = {parameter.name: parameter.opts[0] for parameter in self.params}
+        written = {name: ctx.params[name] for name in WRITTEN if ctx.params.get(name) is not None}
+        for name, path in written.items():
+            for other, given in ctx.params.items():
+                if other != name and any(_same(Path(path), file, other in written) for file in _files(given)):
+                    option = names[other] if names[other].startswith("-") else names[other].upper()
+                    _common.fail(f"{path}: --{name} would write over what is given as {option}")
+        return super().invoke(ctx)
+
+
+def _files(given: object) -> Iterator[Path]:
+    if isinstance(given, Path):
+        yield given
+    elif isinstance(given, str):
+        yield Path(given)
+    elif isinstance(given, list | tuple):
+        for one in given:
+            yield from _files(one)
+
+
+def _same(path: Path, other: Path, written: bool) -> bool:
+    try:
+        return path.samefile(other)
+    except (
+        OSError,
+        ValueError,
+    ):  # one is not there, or can be no name: only two that are written are one then
+        return written and path.absolute() == other.absolute()
