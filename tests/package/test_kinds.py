@@ -138,6 +138,7 @@ def test_the_sentence_names_function_argument_kind_and_value(call, says):
     with pytest.raises(TypeError) as refused:
         call()
     assert str(refused.value) == says
+    assert refused.value.__cause__ is not None  # where it ended, should the slip be ours
 
 
 def as_numpy(value: object) -> list[Any]:

@@ -43,4 +43,4 @@ def refuse(
 
     refused = refusal(function, arguments, named)
     if refused is not None:
-        raise TypeError(refused) from None
+        raise TypeError(refused) from slip  # what it ended in stays in sight: the slip may be ours
