@@ -215,7 +215,7 @@ def test_json_has_a_schema_and_the_counterexample() -> None:
         (["check", "ipi", "--roles", "purge; isolated 2", "--cpus", "4"], "leave --cpus out"),
         (["repair", "ipi", "--roles", "purge; isolated 2", "--entries", "3"], "leave --entries out"),
         (["check", "--all", "--cpus", "3"], "--all has its own bounds: leave --cpus out"),
-        (["check", "ipi", "--necessary", "--no-reduce", "--threads", "2"], "--reduce and --threads out"),
+        (["check", "ipi", "--necessary", "--no-reduce", "--threads", "2"], "--no-reduce and --threads out"),
         (["check", "text-defer-v7", "--pages", "2"], "pages=2 is about flushes"),
         (["check", "text-defer-v7", "--assume", "D=recycled"], "D=recycled is about flushes"),
         (["check", "ipi", "--assume", "T=danger"], "T=danger is about patched text"),

@@ -212,6 +212,7 @@ def test_a_column_that_is_not_there_is_named_with_the_nearest():
         ("Trace | None", [None], ["Trace"]),
         ("Callable[[], int]", [len, int], [3]),
         ("NDArray[Any]", [np.arange(2), [1, 2]], [3, "ab"]),
+        ("ArrayLike", [3, [1, [2]], "ab", None], []),
         ("Unheard", [1, "x", None], []),
         ("Unheard[int]", [1, "x", None], []),
     ],
@@ -226,6 +227,15 @@ def test_kinds(kind, fitting, wrong):
     for value in wrong:
         assert refusal(f, (), {"x": value}) == f"f: x must be {kind}: got {value!r} ({type(value).__name__})"
     assert refusal(f, (), {}) is None  # the language says what is missing
+
+
+def test_what_a_function_says_itself_stands():
+    with pytest.raises(ValueError, match=r"^invpcid type must be 1, 2 or 3 here: got x$"):
+        tc.op.invpcid("x")
+    with pytest.raises(TypeError, match=r"^events must have dtype tlbcore.EVENT: got <U1$"):
+        tc.Tlb("skylake-sp").run(np.array(["a"]))
+    with pytest.raises(tc.PolicyError, match=r"^policies are a list of names, files or policies: got 5$"):
+        tc.compare(LOAD, policies=5)
 
 
 def test_what_is_not_of_the_arguments_stands_as_it_is():

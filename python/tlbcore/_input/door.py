@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from tlbcore._core import TlbcoreError
@@ -37,10 +38,20 @@ def refuse(
     slip: Exception, function: Callable[..., Any], arguments: tuple[Any, ...], named: Mapping[str, Any]
 ) -> None:
     """Raise `TypeError` if a slip comes of an argument of the wrong kind; return if nothing is known to be wrong."""
-    if isinstance(slip, TlbcoreError):
+    if isinstance(slip, TlbcoreError) or _said(slip):
         return
     from tlbcore._input.kinds import refusal  # not at the start: a search of the checker needs no NumPy
 
     refused = refusal(function, arguments, named)
     if refused is not None:
         raise TypeError(refused) from slip  # what it ended in stays in sight: the slip may be ours
+
+
+def _said(slip: Exception) -> bool:
+    """Whether a line of ours has raised it, with words of its own about a kind or a value."""
+    if not isinstance(slip, TypeError | ValueError):
+        return False
+    from traceback import extract_tb
+
+    last = extract_tb(slip.__traceback__)[-1]
+    return (last.line or "").startswith("raise ") and Path(__file__).parents[1] in Path(last.filename).parents

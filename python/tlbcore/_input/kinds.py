@@ -83,6 +83,8 @@ def _resolved(annotation: Any, function: Callable[..., Any]) -> Any:
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of the kind of an annotation; what is not understood fits."""
+    if hint is numpy.typing.ArrayLike:
+        return True  # whatever NumPy makes an array of
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return any(_fits(value, part) for part in parts)
