@@ -54,6 +54,7 @@ def test_files_of_their_own_are_written_and_written_again(capsys):
             == 0
         )
         assert main(["check", "coalesce-v7", "--cpus", "2", "--html", "b.html", "--svg", "b.svg"]) == 1
+    assert main(["check", "coalesce-v7", "--cpus", "2", "--html", "/dev/null", "--svg", "/dev/null"]) == 1
     shown = capsys.readouterr().err
     for name in ("a.html", "a.json", "b.html", "b.svg"):
         assert f"{name}: written" in shown

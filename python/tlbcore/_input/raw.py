@@ -81,9 +81,8 @@ class Purges(TypedDict):
 class RawRun(TypedDict):
     """What a run gives."""
 
-    table: Mapping[
-        str, NDArray[np.uint32] | NDArray[np.bool_] | NDArray[np.uint64]
-    ]  # made when it is asked for
+    # Columns of these two are made when they are asked for.
+    table: Mapping[str, NDArray[np.uint32] | NDArray[np.bool_] | NDArray[np.uint64]]
     figures: Mapping[str, list[str] | NDArray[np.uint64] | NDArray[np.float64]]
     timeline: Timeline
     timeline_dropped: int
