@@ -61,8 +61,10 @@ def explorers_agree(count: int, seed: int, most: int, make: Make = text_of) -> C
         plain = found(text, reduce=False)
         if plain is None or not is_conclusive(plain) or plain.states > most:
             continue
+        if verdicts[plain.found] >= count // 4:
+            continue
         slow = explore_litmus(text, limit=4 * most)
-        if slow.status == "inconclusive" or verdicts[plain.found] >= count // 4:
+        if slow.status == "inconclusive":
             continue
         if slow.found != plain.found:  # two rules may be broken by runs of one length
             slow = explore_litmus(text, every=True)
@@ -77,9 +79,9 @@ def explorers_agree(count: int, seed: int, most: int, make: Make = text_of) -> C
 
 
 def test_reduced_and_plain_searches_agree_on_random_models() -> None:
-    verdicts = reductions_agree(2000, seed=1)
-    assert verdicts["inconclusive"] + verdicts["refused"] < 400
-    assert min(verdicts[v] for v in BROKEN) >= 5, verdicts
+    verdicts = reductions_agree(1200, seed=1)
+    assert verdicts["inconclusive"] + verdicts["refused"] < 240
+    assert min(verdicts[v] for v in BROKEN) >= 3, verdicts
 
 
 BROKEN = (
@@ -97,15 +99,15 @@ BROKEN = (
 
 
 def test_both_explorers_agree_on_random_models() -> None:
-    verdicts = explorers_agree(200, seed=2, most=250)
-    assert sum(verdicts.values()) == 200
+    verdicts = explorers_agree(120, seed=2, most=250)
+    assert sum(verdicts.values()) == 120
     assert len(verdicts) >= 8, verdicts
 
 
 def test_reduced_and_plain_searches_agree_on_walks_in_software() -> None:
-    verdicts = reductions_agree(600, seed=5, make=walking)
-    assert verdicts["violated: freed_table_read"] >= 8, verdicts
-    assert verdicts["verified"] >= 50, verdicts
+    verdicts = reductions_agree(400, seed=5, make=walking)
+    assert verdicts["violated: freed_table_read"] >= 5, verdicts
+    assert verdicts["verified"] >= 33, verdicts
 
 
 def test_both_explorers_agree_on_walks_in_software() -> None:
@@ -115,48 +117,55 @@ def test_both_explorers_agree_on_walks_in_software() -> None:
 
 
 def test_reduced_and_plain_searches_agree_on_patched_branches() -> None:
-    verdicts = reductions_agree(600, seed=9, make=patched)
-    assert min(verdicts[v] for v in PATCHED) >= 5, verdicts
+    verdicts = reductions_agree(400, seed=9, make=patched)
+    assert min(verdicts[v] for v in PATCHED) >= 3, verdicts
 
 
 def test_both_explorers_agree_on_patched_branches() -> None:
-    verdicts = explorers_agree(120, seed=10, most=400, make=patched)
-    assert sum(verdicts.values()) >= 80
-    assert verdicts["violated: unusable_stack"] >= 5, verdicts
+    verdicts = explorers_agree(80, seed=10, most=400, make=patched)
+    assert sum(verdicts.values()) >= 53
+    assert verdicts["violated: unusable_stack"] >= 3, verdicts
 
 
 PATCHED = ("verified", "violated: unusable_stack", "violated: stale_text", "violated: unmapped_access")
 
 
 def test_reduced_and_plain_searches_agree_on_grace_periods() -> None:
-    verdicts = reductions_agree(600, seed=7, make=waiting)
-    assert verdicts["violated: freed_table_read"] >= 50, verdicts
-    assert verdicts["violated: deadlock"] >= 10, verdicts
-    assert verdicts["verified"] >= 100, verdicts
+    verdicts = reductions_agree(400, seed=7, make=waiting)
+    assert verdicts["violated: freed_table_read"] >= 33, verdicts
+    assert verdicts["violated: deadlock"] >= 6, verdicts
+    assert verdicts["verified"] >= 66, verdicts
 
 
 def test_both_explorers_agree_on_grace_periods() -> None:
-    verdicts = explorers_agree(120, seed=8, most=250, make=waiting)
-    assert sum(verdicts.values()) >= 80
-    assert verdicts["verified"] >= 20, verdicts
-    assert verdicts["violated: freed_table_read"] >= 8, verdicts
+    verdicts = explorers_agree(80, seed=8, most=250, make=waiting)
+    assert sum(verdicts.values()) >= 53
+    assert verdicts["verified"] >= 13, verdicts
+    assert verdicts["violated: freed_table_read"] >= 4, verdicts
 
 
 def test_reduced_and_plain_searches_agree_on_types() -> None:
-    verdicts = reductions_agree(600, seed=9, make=typing)
-    assert verdicts["violated: stale_line"] >= 30, verdicts
-    assert verdicts["verified"] >= 50, verdicts
+    verdicts = reductions_agree(400, seed=9, make=typing)
+    assert verdicts["violated: stale_line"] >= 20, verdicts
+    assert verdicts["verified"] >= 33, verdicts
 
 
 def test_both_explorers_agree_on_types() -> None:
-    verdicts = explorers_agree(120, seed=10, most=400, make=typing)
-    assert sum(verdicts.values()) >= 80
-    assert verdicts["violated: stale_line"] >= 5, verdicts
+    verdicts = explorers_agree(80, seed=10, most=400, make=typing)
+    assert sum(verdicts.values()) >= 53
+    assert verdicts["violated: stale_line"] >= 3, verdicts
 
 
 @pytest.mark.slow
 def test_reduced_and_plain_searches_agree_on_a_hundred_thousand_random_models() -> None:
     reductions_agree(100_000, seed=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [walking, patched, waiting, typing])
+def test_both_explorers_and_reductions_agree_on_many_of_each_kind(make: Make) -> None:
+    assert sum(reductions_agree(6000, seed=11, make=make).values()) == 6000
+    assert sum(explorers_agree(1200, seed=12, most=400, make=make).values()) >= 800
 
 
 @pytest.mark.slow
