@@ -3,13 +3,14 @@
 //!
 //! Reading order: `build` (time 0), `class` (what an op is to the loop), `ops` (a program is carried forward), `frames` (programs
 //! begin and end), `work` (what initiators do), `stream` (user pages), `scan` and `skip` (what is jumped over),
-//! `replay` (what is known but for its misses), `volley` (one call to many), `save`.
+//! `replay` and `handlers` (what is known but for its misses), `volley` (one call to many), `save`.
 
 use std::sync::Arc;
 
 mod build;
 mod class;
 mod frames;
+mod handlers;
 mod ops;
 mod queued;
 mod replay;
@@ -37,6 +38,7 @@ use crate::kernel::step::{Cpu, Frame};
 use crate::kernel::vmalloc::{Area, Vmalloc};
 use crate::pool::Stop;
 use class::{Class, Known};
+use handlers::Handlers;
 use queued::Work;
 use replay::Courses;
 use scan::Turn;
@@ -124,6 +126,8 @@ struct Own {
     /// Its system calls can be replayed, and those it knows.
     replayable: bool,
     courses: Courses,
+    /// The handlers it knows.
+    handlers: Handlers,
     stream: Option<Streaming>,
 }
 
@@ -195,8 +199,10 @@ pub struct Engine {
     pub replayed: u64,
     /// Jump over proven fixed points.
     skip: bool,
-    /// Replay system calls whose course is known.
+    /// Replay system calls and handlers whose course is known.
     pub replays: bool,
+    /// By program: it can be replayed.
+    replayable: Vec<bool>,
     /// Leave driven CPUs behind while what they do is their own.
     pub looks_ahead: bool,
     /// Some CPU has an access stream.
@@ -402,7 +408,7 @@ impl Engine {
                 if (c.clock, cpu) >= limit {
                     return;
                 }
-                self.take_interrupt(cpu, due);
+                self.take_interrupt(cpu, due, limit.0);
                 continue;
             }
             let top = usize::from(c.depth) - 1;

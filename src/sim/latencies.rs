@@ -105,8 +105,9 @@ pub struct Latencies {
     pub interruption: [Durations; 2],
     /// Waits of initiators.
     pub wait: [Durations; 2],
-    /// Of `entry` and `syscall`: the value seen last and how often it is still to be recorded. Most are as before.
-    same: [[(u64, u64); 2]; 2],
+    /// Of `entry`, `syscall` and `interruption`: the value seen last and how often it is still to be recorded. Most are as
+    /// before.
+    same: [[(u64, u64); 2]; 3],
 }
 
 impl Latencies {
@@ -141,10 +142,20 @@ impl Latencies {
         same.1 += 1;
     }
 
+    /// An interruption of user mode is over.
+    #[inline]
+    pub fn interrupted(&mut self, class: usize, value: u64) {
+        let same = &mut self.same[2][class];
+        if same.0 != value {
+            settle(&mut self.interruption[class], same, value);
+        }
+        same.1 += 1;
+    }
+
     /// Records what has not been yet.
     pub fn settle(&mut self) {
-        let [entered, returned] = &mut self.same;
-        for (d, same) in self.entry.iter_mut().zip(entered).chain(self.syscall.iter_mut().zip(returned)) {
+        let kinds = [&mut self.entry, &mut self.syscall, &mut self.interruption];
+        for (d, same) in kinds.into_iter().flatten().zip(self.same.iter_mut().flatten()) {
             let value = same.0;
             settle(d, same, value);
         }

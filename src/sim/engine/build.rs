@@ -9,7 +9,8 @@ use super::super::queue::NEVER;
 use super::super::scenario::{INITIATORS, Kind as ActorKind, Path, Scenario};
 use super::super::stats::{Cause, Window};
 use super::class::{Class, Known, ahead, class_of, next_that_does, only_looks, reads_cur, registers};
-use super::replay::{Courses, is_replayable};
+use super::handlers::{self, Handlers};
+use super::replay::Courses;
 use super::skip::Patience;
 use super::volley::{Rehearsals, then_waits};
 use super::{Act, ActorState, DEPTH, Engine, Entries, Kernel, Own, Why, draw_gap, tasks};
@@ -95,6 +96,7 @@ impl Engine {
                 patience: Patience::default(),
                 replayable: false,
                 courses: Courses::default(),
+                handlers: Handlers::default(),
                 stream: None,
             };
             n
@@ -130,8 +132,9 @@ impl Engine {
                 });
             }
         }
+        let replayable = handlers::which(&code);
         for o in &mut own {
-            o.replayable = !o.faults && is_replayable(&code, paths[o.by as usize]);
+            o.replayable = replayable[usize::from(paths[o.by as usize].0)];
         }
         let mut class: Vec<Class> = code.ops.iter().map(|op| class_of(*op)).collect();
         if m.vars_of(0).len() <= 4 {
@@ -228,8 +231,8 @@ impl Engine {
             work: 0,
             replayed: 0,
             skip,
-            // What is skipped need not be replayed, and in summary all that could be is skipped.
-            replays: looks_pages_up || !skip,
+            replays: true,
+            replayable,
             looks_ahead: true,
             streams: false,
             blocked: false,

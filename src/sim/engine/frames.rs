@@ -9,6 +9,35 @@ use super::{Act, DEPTH, Engine, Why, draw_gap};
 use crate::kernel::program::ProgId;
 use crate::kernel::step::{Cpu, Frame};
 
+/// An interrupt, an NMI or an exception that is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Came {
+    pub(super) run: ProgId,
+    pub(super) why: Why,
+    pub(super) cause: Cause,
+    pub(super) from: u32,
+    pub(super) body_ps: u64,
+    /// Out of idle.
+    pub(super) idle: bool,
+}
+
+/// What is counted of an activation when it is over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Over {
+    pub(super) why: Why,
+    pub(super) began: u64,
+    pub(super) cause: Cause,
+    pub(super) from: u32,
+    pub(super) user_left: u64,
+}
+
+impl Act {
+    fn over(&self) -> Over {
+        let Act { why, began, cause, from, user_left, .. } = *self;
+        Over { why, began, cause, from, user_left }
+    }
+}
+
 impl Engine {
     /// In user mode, or between two turns of idle. `false`: nothing happens before `limit`.
     pub(super) fn leave_user(&mut self, cpu: Cpu, limit: Key, driven: bool) -> bool {
@@ -41,7 +70,9 @@ impl Engine {
             if self.skip && self.jump(cpu, others.min(limit.0)) {
                 return true;
             }
-            if self.replays && self.replay(cpu, others.min(limit.0)) {
+            // In summary all that could be replayed is skipped.
+            let replays = self.replays && (!self.skip || self.m.tlbs.is_some());
+            if replays && self.replay_calls(cpu, others.min(limit.0)) {
                 return true;
             }
             let c = &mut self.m.cores[i];
@@ -55,7 +86,7 @@ impl Engine {
         }
         c.clock = at;
         if due <= at {
-            self.take_interrupt(cpu, due);
+            self.take_interrupt(cpu, due, limit.0);
         } else {
             if !driven {
                 return false;
@@ -152,7 +183,6 @@ impl Engine {
     /// A program is over.
     pub(super) fn pop(&mut self, cpu: Cpu) {
         let i = usize::from(cpu);
-        let isolated = usize::from(self.class_of_cpu[i]);
         let times = &self.m.times;
         let depth = usize::from(self.m.cores[i].depth) - 1;
         let act = self.own[i].acts[depth];
@@ -199,9 +229,18 @@ impl Engine {
                 self.m.look_up(cpu, false, pages);
             }
         }
+        if to_user {
+            self.stream_begins(cpu);
+        }
+        self.ended(cpu, act.over(), to_user);
+    }
+
+    /// What is counted of a program that is over, and what its CPU does next.
+    pub(super) fn ended(&mut self, cpu: Cpu, over: Over, to_user: bool) {
+        let i = usize::from(cpu);
         let c = &self.m.cores[i];
-        let (clock, took) = (c.clock, c.clock - act.began);
-        match act.why {
+        let (clock, took, depth) = (c.clock, c.clock - over.began, c.depth);
+        match over.why {
             Why::Fault => {
                 self.m.add(cpu, Stat::faults, 1);
                 self.m.add(cpu, Stat::kernel_ps, took);
@@ -209,7 +248,7 @@ impl Engine {
             Why::Syscall => {
                 self.m.add(cpu, Stat::syscalls, 1);
                 self.m.add(cpu, Stat::kernel_ps, took);
-                self.latencies.returned(isolated, took);
+                self.latencies.returned(usize::from(self.class_of_cpu[i]), took);
             }
             Why::Interrupt | Why::Nmi => {
                 let in_idle = depth == 1 && self.own[i].acts[0].why == Why::Idle;
@@ -219,42 +258,41 @@ impl Engine {
                 if in_idle {
                     self.own[i].acts[0].began += took; // not idle time
                 }
-                self.m.event(cpu, act.began, took, EventKind::Interrupt, act.cause, act.from);
+                self.m.event(cpu, over.began, took, EventKind::Interrupt, over.cause, over.from);
             }
             Why::Enter | Why::Work | Why::Idle | Why::Breakpoint => {}
         }
         if to_user {
-            self.stream_begins(cpu);
-            self.return_to_user(cpu, act, clock, took, isolated);
+            self.return_to_user(cpu, over, clock, took);
             if self.own[i].faults {
                 self.refresh(cpu);
             }
         }
     }
 
-    pub(super) fn return_to_user(&mut self, cpu: Cpu, act: Act, clock: u64, took: u64, class: usize) {
+    fn return_to_user(&mut self, cpu: Cpu, over: Over, clock: u64, took: u64) {
         let i = usize::from(cpu);
-        match act.why {
+        match over.why {
             Why::Interrupt | Why::Nmi => {
                 self.m.add(cpu, Stat::interference, 1);
                 self.m.add(cpu, Stat::interference_ps, took);
                 let c = &mut self.m.cores[i];
-                let quiet = act.began - c.quiet_from;
+                let quiet = over.began - c.quiet_from;
                 c.quiet_from = clock;
                 let longest = &mut self.m.stats[i][Stat::longest_quiet_ps as usize];
                 *longest = (*longest).max(quiet);
-                self.latencies.interruption[class].record(took);
-                self.user_time_goes_on(cpu, act, clock);
+                self.latencies.interrupted(usize::from(self.class_of_cpu[i]), took);
+                self.user_time_goes_on(cpu, over.user_left, clock);
             }
-            Why::Fault => self.user_time_goes_on(cpu, act, clock),
+            Why::Fault => self.user_time_goes_on(cpu, over.user_left, clock),
             Why::Syscall | Why::Enter => {
                 let Some(k) = self.own[i].foreground else { return };
                 let next = match *self.kind(cpu, k) {
-                    ActorKind::Syscalls { gap, .. } if act.user_left == NEVER || act.user_left == 0 => {
+                    ActorKind::Syscalls { gap, .. } if over.user_left == NEVER || over.user_left == 0 => {
                         let draws = &mut self.own[i].actors[k].draws;
                         clock + draw_gap(draws, gap)
                     }
-                    ActorKind::Syscalls { .. } => clock + act.user_left,
+                    ActorKind::Syscalls { .. } => clock + over.user_left,
                     _ => NEVER,
                 };
                 self.m.cores[i].fg_next = next;
@@ -264,79 +302,100 @@ impl Engine {
     }
 
     /// The user time that was interrupted goes on.
-    fn user_time_goes_on(&mut self, cpu: Cpu, act: Act, clock: u64) {
-        let left = act.user_left;
+    fn user_time_goes_on(&mut self, cpu: Cpu, left: u64, clock: u64) {
         self.m.cores[usize::from(cpu)].fg_next = if left == NEVER { NEVER } else { clock + left };
     }
 
-    pub(super) fn take_interrupt(&mut self, cpu: Cpu, due: u64) {
+    /// Takes what is due at `due`. Where its course is known and sure to be over before `limit`, it is over then.
+    pub(super) fn take_interrupt(&mut self, cpu: Cpu, due: u64, limit: u64) {
         let i = usize::from(cpu);
         let c = &self.m.cores[i];
         let depth = usize::from(c.depth);
         let idle = depth == 1 && self.own[i].acts[0].why == Why::Idle;
         let user_left =
             if depth == 0 && c.fg_next != NEVER { c.fg_next.saturating_sub(c.clock) } else { NEVER };
-        if !c.nmi_blocked && c.nmi_next == due {
+        let came = if !c.nmi_blocked && c.nmi_next == due {
             let k = self.actor_due(cpu, due, |kind| matches!(kind, ActorKind::Nmis { .. }));
             let ActorKind::Nmis { gap, body_ps } = *self.kind(cpu, k) else { unreachable!("just matched") };
             self.reschedule(cpu, k, gap);
-            let run = if depth == 0 { self.entries.nmi_user } else { self.entries.nmi };
-            self.push(cpu, run, Why::Nmi, Cause::Nmi, 0);
-            self.own[i].acts[depth].body_ps = body_ps;
-            self.own[i].acts[depth].user_left = user_left;
             self.m.add(cpu, Stat::nmis, 1);
-            self.m.by_cause[i][Cause::Nmi as usize] += 1;
-            return;
-        }
-        if depth == 0
-            && c_irq(&self.m, cpu) != due
+            let run = if depth == 0 { self.entries.nmi_user } else { self.entries.nmi };
+            Came { run, why: Why::Nmi, cause: Cause::Nmi, from: 0, body_ps, idle }
+        } else if c_irq(&self.m, cpu) == due {
+            return self.take_calls(cpu, idle, user_left);
+        } else if depth == 0
             && let Some(k) = self.fault_due(cpu, due)
         {
             let ActorKind::Faults { gap, body_ps, by } = *self.kind(cpu, k) else {
                 unreachable!("just matched")
             };
             self.reschedule(cpu, k, gap);
-            self.push(cpu, self.entries.paths[by as usize], Why::Fault, Cause::Other, by as u32);
-            self.own[i].acts[depth].body_ps = body_ps;
-            self.own[i].acts[depth].user_left = user_left;
-            return;
-        }
-        let run = if depth == 0 {
-            self.entries.interrupt
-        } else if idle {
-            self.entries.interrupt_idle
-        } else {
-            self.entries.interrupt_kernel
-        };
-        self.m.add(cpu, Stat::interrupts, 1);
-        if c_irq(&self.m, cpu) == due {
-            let c = &mut self.m.cores[i];
-            c.irq_at = NEVER;
-            let (cause, from) = match c.calls.first() {
-                Some(call) => {
-                    let from = call.from;
-                    (self.m.cores[usize::from(from)].request.cause, u32::from(from))
-                }
-                None => (Cause::Other, u32::from(u16::MAX)),
-            };
-            self.m.add(cpu, Stat::ipis_received, 1);
-            self.m.by_cause[i][cause as usize] += 1;
-            if from == u32::from(u16::MAX) {
-                self.m.add(cpu, Stat::ipis_empty, 1);
-            }
-            self.push(cpu, run, Why::Interrupt, cause, from);
-            self.m.cores[i].in_call_irq = true;
+            let run = self.entries.paths[by as usize];
+            Came { run, why: Why::Fault, cause: Cause::Other, from: by as u32, body_ps, idle }
         } else {
             let k = self.actor_due(cpu, due, |kind| matches!(kind, ActorKind::Interrupts { .. }));
             let ActorKind::Interrupts { gap, body_ps, cause } = *self.kind(cpu, k) else {
                 unreachable!("just matched")
             };
             self.reschedule(cpu, k, gap);
-            self.m.by_cause[i][cause as usize] += 1;
-            self.push(cpu, run, Why::Interrupt, cause, u32::from(u16::MAX));
-            self.own[i].acts[depth].body_ps = body_ps;
+            self.m.add(cpu, Stat::interrupts, 1);
+            let (run, from) = (self.handler(depth, idle), u32::from(u16::MAX));
+            Came { run, why: Why::Interrupt, cause, from, body_ps, idle }
+        };
+        if came.why != Why::Fault {
+            self.m.by_cause[i][came.cause as usize] += 1;
+        }
+        let alone = depth == 0 || idle;
+        if !(alone && self.replays && self.replay_handler(cpu, came, user_left, limit)) {
+            self.start_handler(cpu, came, user_left);
+        }
+    }
+
+    /// Where an interrupt enters.
+    fn handler(&self, depth: usize, idle: bool) -> ProgId {
+        match depth {
+            0 => self.entries.interrupt,
+            _ if idle => self.entries.interrupt_idle,
+            _ => self.entries.interrupt_kernel,
+        }
+    }
+
+    /// Starts what came.
+    pub(super) fn start_handler(&mut self, cpu: Cpu, came: Came, user_left: u64) {
+        let i = usize::from(cpu);
+        let depth = usize::from(self.m.cores[i].depth);
+        self.push(cpu, came.run, came.why, came.cause, came.from);
+        if came.why == Why::Interrupt {
             self.m.cores[i].in_call_irq = false;
         }
+        let act = &mut self.own[i].acts[depth];
+        (act.body_ps, act.user_left) = (came.body_ps, user_left);
+        if came.idle && came.why == Why::Interrupt {
+            self.m.view_begins(cpu);
+        }
+    }
+
+    /// The remote-call interrupt.
+    fn take_calls(&mut self, cpu: Cpu, idle: bool, user_left: u64) {
+        let i = usize::from(cpu);
+        let c = &mut self.m.cores[i];
+        let depth = usize::from(c.depth);
+        c.irq_at = NEVER;
+        let (cause, from) = match c.calls.first() {
+            Some(call) => {
+                let from = call.from;
+                (self.m.cores[usize::from(from)].request.cause, u32::from(from))
+            }
+            None => (Cause::Other, u32::from(u16::MAX)),
+        };
+        self.m.add(cpu, Stat::interrupts, 1);
+        self.m.add(cpu, Stat::ipis_received, 1);
+        self.m.by_cause[i][cause as usize] += 1;
+        if from == u32::from(u16::MAX) {
+            self.m.add(cpu, Stat::ipis_empty, 1);
+        }
+        self.push(cpu, self.handler(depth, idle), Why::Interrupt, cause, from);
+        self.m.cores[i].in_call_irq = true;
         self.own[i].acts[depth].user_left = user_left;
         if idle {
             self.m.view_begins(cpu);

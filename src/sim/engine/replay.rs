@@ -1,7 +1,7 @@
 //! Replay: of a system call whose course is known, what differs from call to call is done and nothing else. Its ops are
 //! those that [`is_known`] lets through: they read and change nothing but the state a [`Course`] is known by, and the TLB.
 //! So from that state a call always takes the same ops, and where no interrupt comes before its end nobody can tell it from
-//! an interpreted one.
+//! an interpreted one. `handlers` does the same for interrupts, NMIs and exceptions.
 //!
 //! While pages are looked up a call seldom leaves the TLB as it found it, so it cannot be skipped; but what it does there,
 //! in which order and how long everything between takes, follows from the state it begins in. Only the time that misses
@@ -23,11 +23,15 @@ use crate::kernel::step::Cpu;
 /// Courses kept for a CPU: variables, who flushed last and which user half owes a flush make up few.
 const KEPT: usize = 16;
 
-/// What a system call does from a state.
+/// What a program does from a state.
 #[derive(Clone, Debug)]
-struct Course {
+pub(super) struct Course {
     vars: Vec<u16>,
     cr3: u64,
+    /// GSBASE is the kernel's.
+    gs_kernel: bool,
+    /// Kernel translations are loaded and kernel code runs, before and after: out of idle.
+    view: (bool, bool),
     /// What flushed last, before and after.
     flushed_by: (FlushKind, FlushKind),
     /// In summary: pages must be walked again, before and after.
@@ -44,10 +48,81 @@ struct Course {
     times: u64,
 }
 
+/// What is counted of each anew: time, which misses change, and what [`Engine::ended`] counts.
+const COUNTED: [Stat; 8] = [
+    Stat::kernel_ps,
+    Stat::interrupt_ps,
+    Stat::interference,
+    Stat::interference_ps,
+    Stat::faults,
+    Stat::syscalls,
+    Stat::longest_quiet_ps,
+    Stat::wait_max_ps,
+];
+
 impl Course {
+    /// Does a CPU stand where it begins?
+    #[inline(always)]
+    #[allow(clippy::inline_always)]
+    pub(super) fn is_from(&self, c: &Core, vars: &[u16]) -> bool {
+        // The variables are few: a loop over them is faster than the call that `==` makes of slices.
+        self.cr3 == c.cr3
+            && self.gs_kernel == c.gs_kernel
+            && self.view.0 == c.view
+            && self.flushed_by.0 == c.flushed_by
+            && self.cold.0 == c.cold
+            && self.owe_user.0 == c.owe_user
+            && self.vars.iter().eq(vars)
+    }
+
+    /// Is it sure to be over before `until`, if it begins at `start`?
+    #[inline]
+    pub(super) fn is_over(&self, start: u64, until: u64) -> bool {
+        start.saturating_add(self.longest) < until
+    }
+
+    /// What it does but for time and what is counted: (time, time from its beginning to that of its body).
+    #[inline(always)]
+    #[allow(clippy::inline_always)]
+    pub(super) fn run(
+        &self,
+        start: u64,
+        tlb: Option<&mut CpuTlb>,
+        row: &mut Row,
+        c: &mut Core,
+        debt: &mut Debt,
+    ) -> (u64, u64) {
+        let (late, entered) = match tlb {
+            Some(tlb) => looked_up(&self.steps, start, tlb, row, c, debt),
+            None => summed_up(&self.steps, start, c, debt),
+        };
+        (self.fixed + late, entered)
+    }
+
+    /// It was run so often, one after the other.
+    #[inline]
+    pub(super) fn ends(&mut self, times: u64, tlb: Option<&mut CpuTlb>, c: &mut Core) {
+        if let Some(tlb) = tlb {
+            tlb.flushes += self.flushes * times;
+        }
+        (c.view, c.flushed_by, c.cold, c.owe_user) =
+            (self.view.1, self.flushed_by.1, self.cold.1, self.owe_user.1);
+        c.resume = 0;
+        self.times += times;
+    }
+
+    /// Writes what was replayed into the statistics.
+    pub(super) fn settle(&mut self, row: &mut [u64; STATS]) {
+        let times = std::mem::take(&mut self.times);
+        for (stat, by) in &self.delta {
+            row[*stat] += by * times;
+        }
+    }
+
     /// It ends in the state it begins in, as far as that decides the next one.
     fn repeats(&self) -> bool {
-        self.flushed_by.0 == self.flushed_by.1
+        self.view.0 == self.view.1
+            && self.flushed_by.0 == self.flushed_by.1
             && self.cold.0 == self.cold.1
             && self.owe_user.0 == self.owe_user.1
     }
@@ -65,12 +140,7 @@ pub(super) struct Courses {
 impl Courses {
     /// Writes what was replayed into the statistics.
     pub(super) fn settle(&mut self, row: &mut [u64; STATS]) {
-        for course in &mut self.known {
-            let times = std::mem::take(&mut course.times);
-            for (stat, by) in &course.delta {
-                row[*stat] += by * times;
-            }
-        }
+        self.known.iter_mut().for_each(|course| course.settle(row));
     }
 }
 
@@ -93,11 +163,13 @@ fn is_known(op: Op) -> bool {
         Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) | Op::ReadCr3(_) | Op::MovCr3 { .. } => true,
         Op::MovCr4Pge(_) | Op::Touch(_) | Op::Body(_) | Op::OweUser | Op::Return => true,
         Op::Invpcid { kind, .. } => kind != Invpcid::Address,
+        // Only the interrupt of remote calls takes any, and that is not replayed.
+        Op::HandleCalls => true,
         _ => false,
     }
 }
 
-/// Can calls that begin at this program be replayed?
+/// Can this program be replayed?
 pub(super) fn is_replayable(code: &Code, program: ProgId) -> bool {
     let program = &code.programs[usize::from(program.0)];
     code.ops[usize::from(program.start)..usize::from(program.end)].iter().all(|op| is_known(*op))
@@ -156,7 +228,7 @@ fn summed_up(steps: &[Step], start: u64, c: &mut Core, debt: &mut Debt) -> (u64,
 impl Engine {
     /// Replays the next system calls, as many as are sure to be over before `until`, or runs one and remembers its course.
     /// `false`: neither.
-    pub(super) fn replay(&mut self, cpu: Cpu, until: u64) -> bool {
+    pub(super) fn replay_calls(&mut self, cpu: Cpu, until: u64) -> bool {
         let i = usize::from(cpu);
         let Some(k) = self.own[i].foreground else { return false };
         let ActorKind::Syscalls { gap, .. } = *self.kind(cpu, k) else { return false };
@@ -168,20 +240,11 @@ impl Engine {
             return false;
         }
         let vars = &m.values[i * m.vars..][..m.vars];
-        // The variables are few: a loop over them is faster than the call that `==` makes of slices.
-        let is_this = |course: &Course| {
-            course.cr3 == c.cr3
-                && course.flushed_by.0 == c.flushed_by
-                && course.cold.0 == c.cold
-                && course.owe_user.0 == c.owe_user
-                && course.vars.iter().eq(vars)
-        };
         let Courses { known, last, patience } = &mut own.courses;
-        if !known.get(*last).is_some_and(is_this) {
-            match known.iter().position(is_this) {
+        if !known.get(*last).is_some_and(|course| course.is_from(c, vars)) {
+            match known.iter().position(|course| course.is_from(c, vars)) {
                 Some(at) => *last = at,
-                None if known.len() == KEPT => return false,
-                None if patience.waits() => return false,
+                None if known.len() == KEPT || patience.waits() => return false,
                 None => return self.find_out(cpu, until),
             }
         }
@@ -192,14 +255,10 @@ impl Engine {
         let mut times = 0;
         loop {
             let start = c.fg_next.max(c.clock);
-            if start + course.longest >= until {
+            if !course.is_over(start, until) {
                 break;
             }
-            let (late, entered) = match &mut tlb {
-                Some(tlb) => looked_up(&course.steps, start, tlb, row, c, debt),
-                None => summed_up(&course.steps, start, c, debt),
-            };
-            let took = course.fixed + late;
+            let (took, entered) = course.run(start, tlb.as_deref_mut(), row, c, debt);
             c.clock = start + took;
             c.fg_next = c.clock + draw_gap(draws, gap);
             row[Stat::kernel_ps as usize] += took;
@@ -214,12 +273,8 @@ impl Engine {
         if times == 0 {
             return false;
         }
-        if let Some(tlb) = tlb {
-            tlb.flushes += course.flushes * times;
-        }
-        (c.flushed_by, c.cold, c.owe_user) = (course.flushed_by.1, course.cold.1, course.owe_user.1);
-        c.resume = 0;
-        course.times += times;
+        row[Stat::syscalls as usize] += times;
+        course.ends(times, tlb, c);
         self.runs += times;
         self.replayed += times;
         self.work += times;
@@ -229,28 +284,46 @@ impl Engine {
     /// Runs a system call and remembers its course, if nothing comes between.
     fn find_out(&mut self, cpu: Cpu, until: u64) -> bool {
         let i = usize::from(cpu);
-        let (before, vars) = (self.m.stats[i], self.m.vars_of(cpu).to_vec());
-        let flushes = self.m.tlb_flushes(cpu);
-        let Core { cr3, flushed_by, cold, owe_user, .. } = self.m.cores[i];
         let c = &self.m.cores[i];
         let began = c.clock.max(c.fg_next);
+        let course = self.course_of(cpu, began, |engine| engine.call_alone(cpu, until));
+        let Courses { known, last, patience } = &mut self.own[i].courses;
+        match course {
+            Some(course) => {
+                (*patience, *last) = (Patience::default(), known.len());
+                known.push(course);
+            }
+            None => patience.failed(),
+        }
+        true
+    }
+
+    /// The course of what `run` runs, if it says that it is over, and nothing but what a course knows has changed.
+    pub(super) fn course_of(
+        &mut self,
+        cpu: Cpu,
+        began: u64,
+        run: impl FnOnce(&mut Engine) -> bool,
+    ) -> Option<Course> {
+        let i = usize::from(cpu);
+        let (before, vars) = (self.m.stats[i], self.m.vars_of(cpu).to_vec());
+        let flushes = self.m.tlb_flushes(cpu);
+        let Core { cr3, gs_kernel, view, flushed_by, cold, owe_user, .. } = self.m.cores[i];
         self.m.record(began);
-        let over = self.call_alone(cpu, until);
+        let over = run(self);
         let (steps, late, pages) = self.m.recorded();
         let after = &self.m.cores[i];
-        if !over || vars != self.m.vars_of(cpu) || cr3 != after.cr3 {
-            self.own[i].courses.patience.failed();
-            return true;
+        if !over || vars != self.m.vars_of(cpu) || (cr3, gs_kernel) != (after.cr3, after.gs_kernel) {
+            return None;
         }
-        // The time of a call is counted anew each time, and where pages are looked up, what misses change; the longest of
-        // something is no sum.
+        // Where pages are looked up, what misses change is counted anew, too; the longest of something is no sum.
         let looks_up = self.m.tlbs.is_some();
         let varies = |s: usize| {
             let of_misses = [FlushKind::Other, FlushKind::Entry, FlushKind::Remote, FlushKind::Local];
             let missed =
                 [Stat::refill_misses, Stat::refill_ps].into_iter().chain(of_misses.map(FlushKind::misses));
-            let never = [Stat::kernel_ps, Stat::longest_quiet_ps, Stat::wait_max_ps];
-            never.iter().any(|n| *n as usize == s) || looks_up && missed.into_iter().any(|n| n as usize == s)
+            COUNTED.iter().any(|n| *n as usize == s)
+                || looks_up && missed.into_iter().any(|n| n as usize == s)
         };
         let delta: Vec<(usize, u64)> = (0..STATS)
             .filter(|&s| !varies(s))
@@ -258,16 +331,14 @@ impl Engine {
             .filter(|(_, by)| *by > 0)
             .collect();
         if delta.iter().any(|(s, _)| *s == Stat::violations as usize) {
-            self.own[i].courses.patience.failed();
-            return true;
+            return None;
         }
         let fixed = after.clock - began - late;
-        let courses = &mut self.own[i].courses;
-        courses.patience = Patience::default();
-        courses.last = courses.known.len();
-        courses.known.push(Course {
+        Some(Course {
             vars,
             cr3,
+            gs_kernel,
+            view: (view, after.view),
             flushed_by: (flushed_by, after.flushed_by),
             cold: (cold, after.cold),
             owe_user: (owe_user, after.owe_user),
@@ -277,7 +348,6 @@ impl Engine {
             flushes: self.m.tlb_flushes(cpu) - flushes,
             delta,
             times: 0,
-        });
-        true
+        })
     }
 }

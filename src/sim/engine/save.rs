@@ -8,6 +8,7 @@ use super::super::levels::Level;
 use super::super::machine::{Contexts, Core, CpuTlb, Debt, SavedTlb, Shot};
 use super::super::stats::{N_CAUSES, STATS};
 use super::super::timeline::Timeline;
+use super::handlers::Handlers;
 use super::replay::Courses;
 use super::roam::Pulled;
 use super::skip::Patience;
@@ -199,6 +200,7 @@ impl Engine {
             own.memo = None;
             own.patience = Patience::default();
             own.courses = Courses::default();
+            own.handlers = Handlers::default();
         }
         self.latencies.settle();
         for (durations, saved) in self.latencies.each_mut().zip(&saved.durations) {

@@ -168,14 +168,20 @@ impl Engine {
         true
     }
 
-    /// Interprets the next system call. `false`: it was not over before `until`, or waits for others to be brought
-    /// to its time.
+    /// Interprets the next system call. `false`: see [`Engine::alone`].
     pub(super) fn call_alone(&mut self, cpu: Cpu, until: u64) -> bool {
         let i = usize::from(cpu);
         let c = &mut self.m.cores[i];
         c.clock = c.clock.max(c.fg_next);
         self.syscall(cpu);
-        while self.m.cores[i].depth > 0 {
+        self.alone(cpu, 0, until)
+    }
+
+    /// Interprets until no more than `depth` programs are left. `false`: that was not before `until`, or others are to be
+    /// brought to its time first.
+    pub(super) fn alone(&mut self, cpu: Cpu, depth: u8, until: u64) -> bool {
+        let i = usize::from(cpu);
+        while self.m.cores[i].depth > depth {
             let c = &self.m.cores[i];
             let top = usize::from(c.depth) - 1;
             let pc = self.own[i].acts[top].frame.pc;
@@ -203,6 +209,7 @@ impl Engine {
         self.latencies.settle();
         self.m.stats[i][Stat::deferrals as usize] += std::mem::take(&mut self.m.debts[i].deferrals);
         self.own[i].courses.settle(&mut self.m.stats[i]);
+        self.own[i].handlers.settle(&mut self.m.stats[i]);
         if let Some(memo) = &mut self.own[i].memo {
             for (s, d) in &memo.delta {
                 self.m.stats[i][*s] += d * memo.times;

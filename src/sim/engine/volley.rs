@@ -376,7 +376,7 @@ impl Engine {
         c.clock = at;
         c.irq_at = at;
         c.calls.add(Call { from: call.from, run: call.asked.run, request: call.id, behind: (0, 0) });
-        self.take_interrupt(who, at);
+        self.take_interrupt(who, at, at); // a call, which is not replayed
         while self.m.cores[i].depth > 0 {
             let pc = self.own[i].acts[0].frame.pc;
             let op = self.code.ops[usize::from(pc)];

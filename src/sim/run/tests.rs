@@ -169,6 +169,57 @@ fn at_any_time_a_cpu_is_in_the_state_that_interpreting_leaves() {
     }
 }
 
+/// Interrupts, NMIs and exceptions of every kind, in user mode, in system calls and out of idle.
+fn handlers(duration_ms: u64) -> Scenario {
+    let gap = |us: u64| format!(r#""gap": {{"mean_ps": {us}000000, "exponential": true}}"#);
+    scenario(&format!(
+        r#"{{"name": "handlers", "duration_ps": {}, "cpus": 4, "isolated": [2, 3],
+        "actors": [
+          {{"name": "purges", "on": {{"cpus": [0]}}, "kind": "chain", {}, "steps": [{{"program": "purge", "pages": 0, "cause": "purge"}}]}},
+          {{"name": "idle", "on": {{"cpus": [1]}}, "kind": "idle"}},
+          {{"name": "spin", "on": {{"cpus": [0, 2]}}, "kind": "spin", "user_pages": 3}},
+          {{"name": "loop", "on": {{"cpus": [3]}}, "kind": "syscalls", {}, "base_ps": 770000, "kernel_pages": 5, "user_pages": 4}},
+          {{"name": "tick", "on": "all", "kind": "interrupts", {}, "body_ps": 1000000, "cause": "tick"}},
+          {{"name": "device", "on": "all", "kind": "interrupts", {}, "body_ps": 300000, "cause": "device"}},
+          {{"name": "faults", "on": {{"cpus": [2, 3]}}, "kind": "faults", {}, "body_ps": 700000, "by": "exception"}},
+          {{"name": "perf", "on": "all", "kind": "nmis", {}, "body_ps": 500000}}
+        ]}}"#,
+        duration_ms * 1_000_000_000,
+        gap(400),
+        gap(9),
+        gap(20),
+        gap(30),
+        gap(7),
+        gap(25)
+    ))
+}
+
+#[test]
+fn replaying_handlers_changes_nothing() {
+    for (n, row) in POLICIES.iter().enumerate() {
+        for (full, skip) in [(false, false), (false, true), (true, false)] {
+            let kernel = Config { pti: Some(n % 2 == 0), nopcid: n % 5 == 0, ..Config::default() };
+            let input = Input { full, skip, kernel, ..input(handlers(20), row.id) };
+            let Ok(run) = Run::new(input) else { continue };
+            let [each, fast] = [false, true].map(|replays| {
+                let mut run = run.clone();
+                run.engine.replays = replays;
+                run.finish(&AtomicBool::new(false), |_| {});
+                run
+            });
+            assert_eq!(each.engine.replayed, 0);
+            let (replayed, of) = (fast.engine.replayed, fast.engine.runs);
+            let (each, fast) = (each.into_output(), fast.into_output());
+            same(&each, &fast);
+            for (of, least) in [(Stat::nmis, 400), (Stat::faults, 2000), (Stat::interrupts, 1000)] {
+                assert!(fast.stats[2][of as usize] > least, "{}: {of:?}", row.id);
+            }
+            let known = !LOOKS.contains(&row.id) && !SECTIONS.contains(&row.id);
+            assert!(!known || skip || replayed * 2 > of, "{}: {replayed} of {of}", row.id);
+        }
+    }
+}
+
 #[test]
 fn a_flush_at_each_entry_is_followed_by_a_walk_per_page_and_mainline_by_none() {
     let alone = scenario(
