@@ -72,6 +72,8 @@ LIMITS: list[Limit] = [
     Limit("miss_curve[[]32]", "million_accesses_per_s", 60, 100),
     Limit("two_threads", "times_one", 1.7),
     Limit("call_overhead", "seconds", 2e-6, least=True),
+    Limit("class_program_runs[[]summary]", "worst_million_per_s", 12, 20),
+    Limit("class_program_runs[[]full]", "worst_million_per_s", 2, 4),
     Limit("program_runs_in_summary*", "events_per_s", 20e6),
     Limit("program_runs_with_twenty_looked_up_touches*", "events_per_s", 4e6),
     Limit("ten_thousand_points_beyond_the_simulation*", "us_per_point", 50, least=True),

@@ -1,0 +1,86 @@
+"""Program runs one by one, class by class: what runs, under which policy, on how many CPUs; worst and best of them.
+
+Nothing is skipped. What is known is replayed (`src/sim/engine/replay.rs`, `handlers.rs`), the rest is interpreted: remote
+calls, context switches, kernel work, and entry code that reads what other CPUs write (`generation-at-entry`).
+`pytest benches/bench_runs.py --benchmark-enable -s` prints every member. Times are CPU times of the whole process, a run
+of nothing taken off, the least of several. Without `--benchmark-enable` each member runs once and briefly.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from benches.classes import Class
+
+import tlbcore as tc
+from tlbcore import scenarios
+
+MACHINE = "broadwell-ep-e5-2699v4"
+POLICIES = ("ipi", "coalesce-v7", "generation-at-entry")
+CPUS = (4, 64, 1024)
+
+Actors = tuple[scenarios.Actor, ...]
+
+#: A program run of these kinds each few microseconds of a CPU, as CPUs in user mode or idle meet them.
+KINDS: dict[str, Actors] = {
+    "system calls": (scenarios.syscalls(base_ns=770.0, gap_ns=230.0, kernel_pages=4, user_pages=4),),
+    "system calls, drawn gaps": (scenarios.syscalls(base_ns=770.0, gap_ns=230.0, poisson=True),),
+    "exceptions": (scenarios.spin(user_pages=4), scenarios.faults(rate_hz=4e5)),
+    "interrupts": (scenarios.spin(user_pages=4), scenarios.interrupts(rate_hz=2e5)),
+    "interrupts out of idle": (scenarios.idle("isolated"), scenarios.interrupts(rate_hz=2e5)),
+    "NMIs": (scenarios.spin(user_pages=4), scenarios.nmis(rate_hz=2e5)),
+    "calls and interrupts": (
+        scenarios.syscalls(base_ns=770.0, gap_ns=230.0, poisson=True),
+        scenarios.interrupts(rate_hz=1e5),
+        scenarios.nmis(rate_hz=1e4),
+    ),
+    "context switches": (
+        scenarios.spin(user_pages=4),
+        scenarios.tasks([{"do": "switch"}], "isolated", rate_hz=1e5, processes=8),
+    ),
+}
+
+
+def load(actors: Actors, cpus: int, seconds: float) -> scenarios.Scenario:
+    return scenarios.Scenario(
+        name="runs",
+        duration_s=seconds,
+        cpus=cpus,
+        isolated=tuple(range(1, cpus)),
+        actors=(scenarios.idle((0,)), *actors),
+    )
+
+
+def runs_per_second(scenario: scenarios.Scenario, *, rounds: int, **options: Any) -> float:
+    nothing = scenario.replace(duration_s=1e-9)
+    took, runs = [], 0
+    for _ in range(rounds):
+        times = []
+        for each in (nothing, scenario):
+            start = time.process_time()
+            result = tc.simulate(each, machine=MACHINE, timeline=0, skip=False, **options)
+            times.append(time.process_time() - start)
+        took.append(times[1] - times[0])
+        runs = result.program_runs
+    return runs / max(min(took), 1e-9)
+
+
+@pytest.mark.parametrize("detail", ["summary", "full"])
+def bench_class_program_runs(benchmark: Any, request: pytest.FixtureRequest, detail: str) -> None:
+    """Every kind of program run; with `full` each page is looked up."""
+    timed = bool(request.config.getoption("benchmark_enable"))
+    found = Class()
+    for kind, actors in KINDS.items():
+        for policy in POLICIES:
+            for cpus in CPUS if timed else (4,):
+                seconds = (0.4 if timed else 0.004) / cpus
+                rate = runs_per_second(
+                    load(actors, cpus, seconds), rounds=3 if timed else 1, policy=policy, detail=detail
+                )
+                assert rate > 0
+                found.add("million_per_s", f"{kind}, {policy}, {cpus} CPUs", rate / 1e6)
+    benchmark.pedantic(lambda: None, rounds=1)
+    benchmark.extra_info.update(found.extremes())
+    print(found.table(f"program runs, {detail}"))
