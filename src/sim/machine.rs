@@ -24,7 +24,7 @@ mod volley;
 pub use contexts::Contexts;
 pub use reach::Reached;
 use record::Log;
-pub use record::Step;
+pub use record::{Recorded, Step};
 pub use sets::Look;
 pub(super) use tlb::looks_up;
 pub use tlb::{CpuTlb, SavedTlb};

@@ -160,7 +160,8 @@ impl Engine {
         };
         match why {
             Why::Syscall | Why::Fault | Why::Interrupt | Why::Breakpoint => c.if_on = false,
-            Why::Nmi => c.nmi_blocked = true,
+            // H5: its gate is an interrupt gate, too.
+            Why::Nmi => (c.if_on, c.nmi_blocked) = (false, true),
             Why::Work => c.working += 1,
             Why::Enter | Why::Idle => {}
         }

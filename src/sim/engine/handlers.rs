@@ -1,17 +1,20 @@
 //! Replay of handlers: interrupts, NMIs and exceptions that come in user mode or out of idle, and whose course is known
 //! (`replay` has the argument). What comes is drawn and counted as ever, and so is what their end counts; between those two
-//! the course is run and no op is interpreted. A handler that something else could fall into is interpreted: the next
-//! interrupt, NMI, kernel work that is due, or whoever is waited for.
+//! the course is run and no op is interpreted. A handler that something else could fall into is interpreted: an NMI, kernel
+//! work that is due, whoever is waited for; and the next interrupt, if some op opens interrupts. With interrupts closed it is
+//! taken when the handler is over (H5), whenever it comes, and so is the next NMI behind an NMI.
 //!
 //! Remote calls are not among them: who sent them waits for each.
 //!
 //! Invariant: results are those of the interpreted handler (`ways.rs`, `replaying_changes_nothing`).
 
+use super::super::queue::NEVER;
+use super::super::scenario::Kind as ActorKind;
 use super::super::stats::STATS;
-use super::Engine;
 use super::frames::{Came, Over};
 use super::replay::{Course, is_replayable};
 use super::skip::Patience;
+use super::{Engine, Why};
 use crate::kernel::program::{Code, ProgId};
 use crate::kernel::step::Cpu;
 
@@ -41,26 +44,31 @@ impl Engine {
     /// Replays what came to a CPU in user mode or idle, or runs it and remembers its course. `false`: neither.
     pub(super) fn replay_handler(&mut self, cpu: Cpu, came: Came, user_left: u64, limit: u64) -> bool {
         let i = usize::from(cpu);
+        // The task of a CPU in the kernel makes no exceptions.
+        let device = if self.own[i].faults { self.next_device(cpu) } else { self.m.cores[i].device_next };
         let Engine { own, m, .. } = self;
         let (c, debt) = (&mut m.cores[i], &mut m.debts[i]);
-        let until = c.nmi_next.min(c.irq_at).min(c.device_next).min(c.init_next).min(limit);
+        // What may come amid it, with interrupts closed and, for a part of it, open.
+        let nmi = if came.why == Why::Nmi { NEVER } else { c.nmi_next };
+        let closed = nmi.min(c.init_next).min(limit);
+        let until = closed.min(c.irq_at).min(device);
         let program = usize::from(came.run.0);
         let stands = debt.owed || c.sync_owed || c.in_call_irq || own[i].stream.is_some();
-        if !self.replayable[program] || stands || c.clock >= until {
+        if !self.replayable[program] || stands {
             return false;
         }
         let vars = &m.values[i * m.vars..][..m.vars];
         let handlers = &mut own[i].handlers;
         let is_this = |known: &&mut (Came, Course)| known.0 == came && known.1.is_from(c, vars);
         let Some((_, course)) = handlers.known.iter_mut().find(is_this) else {
-            if handlers.known.len() == KEPT || handlers.patience.waits() {
+            if handlers.known.len() == KEPT || c.clock >= until || handlers.patience.waits() {
                 return false;
             }
             self.find_out_handler(cpu, came, user_left, until);
             return true;
         };
         let began = c.clock;
-        if !course.is_over(began, until) {
+        if !course.is_over(began, if course.opens { until } else { closed }) {
             return false;
         }
         let mut tlb = m.tlbs.as_mut().map(|tlbs| &mut tlbs[i]);
@@ -73,6 +81,13 @@ impl Engine {
         let Came { why, cause, from, .. } = came;
         self.ended(cpu, Over { why, began, cause, from, user_left }, !came.idle);
         true
+    }
+
+    /// When the next device interrupts this CPU.
+    fn next_device(&self, cpu: Cpu) -> u64 {
+        let actors = &self.own[usize::from(cpu)].actors;
+        let is = |k: &usize| matches!(self.kind(cpu, *k), ActorKind::Interrupts { .. });
+        (0..actors.len()).filter(is).map(|k| actors[k].next).min().unwrap_or(NEVER)
     }
 
     /// Runs a handler and remembers its course, if nothing comes between.

@@ -12,7 +12,7 @@
 //!
 //! [`Core::cold`]: super::super::machine::Core::cold
 
-use super::super::machine::{Core, CpuTlb, Debt, Step};
+use super::super::machine::{Core, CpuTlb, Debt, Recorded, Step};
 use super::super::scenario::Kind as ActorKind;
 use super::super::stats::{FlushKind, Row, STATS, Stat};
 use super::skip::Patience;
@@ -42,6 +42,8 @@ pub(super) struct Course {
     /// Time without misses, and with as many misses as there are pages.
     fixed: u64,
     longest: u64,
+    /// Interrupts are open for a part of it.
+    pub(super) opens: bool,
     /// Flushes it counts on its TLB.
     flushes: u64,
     delta: Vec<(usize, u64)>,
@@ -311,7 +313,7 @@ impl Engine {
         let Core { cr3, gs_kernel, view, flushed_by, cold, owe_user, .. } = self.m.cores[i];
         self.m.record(began);
         let over = run(self);
-        let (steps, late, pages) = self.m.recorded();
+        let Recorded { steps, late, pages, opens } = self.m.recorded();
         let after = &self.m.cores[i];
         if !over || vars != self.m.vars_of(cpu) || (cr3, gs_kernel) != (after.cr3, after.gs_kernel) {
             return None;
@@ -345,6 +347,7 @@ impl Engine {
             steps,
             fixed,
             longest: fixed + self.m.longest_misses(cpu, pages),
+            opens,
             flushes: self.m.tlb_flushes(cpu) - flushes,
             delta,
             times: 0,

@@ -175,6 +175,7 @@ impl Machine for Timed {
     #[inline]
     fn irq(&mut self, cpu: Cpu, on: bool) {
         self.cores[usize::from(cpu)].if_on = on;
+        self.note_if(on);
     }
 
     #[inline]

@@ -57,6 +57,21 @@ pub(super) struct Log {
     /// Time of misses, and pages touched.
     late: u64,
     pages: u64,
+    /// Interrupts were open.
+    opens: bool,
+}
+
+/// What was recorded.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// In order.
+    pub steps: Vec<Step>,
+    /// Time of misses.
+    pub late: u64,
+    /// Pages touched.
+    pub pages: u64,
+    /// IF was set by an op.
+    pub opens: bool,
 }
 
 impl Log {
@@ -83,13 +98,21 @@ impl Log {
 impl Timed {
     /// Records what is done from now on, in a call that begins at `began`.
     pub fn record(&mut self, began: u64) {
-        self.log = Some(Log { began, steps: Vec::new(), late: 0, pages: 0 });
+        self.log = Some(Log { began, steps: Vec::new(), late: 0, pages: 0, opens: false });
     }
 
-    /// Ends the recording: steps, time of misses, pages.
-    pub fn recorded(&mut self) -> (Vec<Step>, u64, u64) {
-        let log = self.log.take().expect("`record` began it");
-        (log.steps, log.late, log.pages)
+    /// Ends the recording.
+    pub fn recorded(&mut self) -> Recorded {
+        let Log { steps, late, pages, opens, .. } = self.log.take().expect("`record` began it");
+        Recorded { steps, late, pages, opens }
+    }
+
+    /// An op sets or clears IF.
+    #[inline]
+    pub(super) fn note_if(&mut self, on: bool) {
+        if let Some(log) = &mut self.log {
+            log.opens |= on;
+        }
     }
 
     /// Does a step on a CPU's TLB. (time, walks)

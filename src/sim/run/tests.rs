@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicBool;
 use super::super::cost::Bound;
 use super::super::input::Input;
 use super::super::scenario::{Kind, On, Path, Scenario};
-use super::super::stats::Stat;
+use super::super::stats::{Cause, Stat};
+use super::super::timeline::Kind as EventKind;
 use super::{Output, Run, simulate};
 use crate::hw::Preset;
 use crate::kernel::config::Config;
@@ -199,7 +200,7 @@ fn replaying_handlers_changes_nothing() {
     for (n, row) in POLICIES.iter().enumerate() {
         for (full, skip) in [(false, false), (false, true), (true, false)] {
             let kernel = Config { pti: Some(n % 2 == 0), nopcid: n % 5 == 0, ..Config::default() };
-            let input = Input { full, skip, kernel, ..input(handlers(20), row.id) };
+            let input = Input { kernel, skip, full, ..input(handlers(20), row.id) };
             let Ok(run) = Run::new(input) else { continue };
             let [each, fast] = [false, true].map(|replays| {
                 let mut run = run.clone();
@@ -217,6 +218,36 @@ fn replaying_handlers_changes_nothing() {
             let known = !LOOKS.contains(&row.id) && !SECTIONS.contains(&row.id);
             assert!(!known || skip || replayed * 2 > of, "{}: {replayed} of {of}", row.id);
         }
+    }
+}
+
+#[test]
+fn an_nmi_keeps_interrupts_and_remote_calls_waiting_to_its_end() {
+    let load = scenario(
+        r#"{"name": "nmis", "duration_ps": 20000000000, "cpus": 2, "isolated": [1],
+        "actors": [
+          {"name": "purges", "on": {"cpus": [0]}, "kind": "chain", "gap": {"mean_ps": 90000000, "exponential": true},
+           "steps": [{"program": "purge", "pages": 0, "cause": "purge"}]},
+          {"name": "spin", "on": "all", "kind": "spin"},
+          {"name": "tick", "on": {"cpus": [1]}, "kind": "interrupts", "gap": {"mean_ps": 70000000, "exponential": true},
+           "body_ps": 1000000, "cause": "tick"},
+          {"name": "perf", "on": {"cpus": [1]}, "kind": "nmis", "gap": {"mean_ps": 100000000}, "body_ps": 50000000}
+        ]}"#,
+    );
+    for (full, skip) in [(false, false), (false, true), (true, false)] {
+        let run = simulate(Input { keep: 10_000, full, skip, ..input(load.clone(), "ipi") }).unwrap();
+        let taken = run.events.iter().filter(|e| e.cpu == 1 && e.kind == EventKind::Interrupt);
+        let taken: Vec<_> = taken.map(|e| (e.time_ps, e.time_ps + e.duration_ps, e.cause)).collect();
+        let nmis = || taken.iter().filter(|e| e.2 == Cause::Nmi);
+        let amid = |nmi: &(u64, u64, Cause)| taken.iter().any(|e| nmi.0 < e.0 && e.0 < nmi.1);
+        assert!(nmis().count() > 150 && !nmis().any(amid), "none begins amid an NMI");
+        let causes: Vec<_> =
+            nmis().flat_map(|nmi| taken.iter().filter(|e| e.0 == nmi.1).map(|e| e.2)).collect();
+        // Half of the time an NMI runs: many wait for its end, and their sender with them.
+        for cause in [Cause::Tick, Cause::Purge] {
+            assert!(causes.iter().filter(|c| **c == cause).count() > 30, "{cause:?} of {}", causes.len());
+        }
+        assert!(run.stats[0][Stat::wait_max_ps as usize] > 40_000_000);
     }
 }
 
