@@ -1,9 +1,9 @@
 """Program runs one by one, class by class: what runs, under which policy, on how many CPUs; worst and best of them.
 
-Nothing is skipped. What is known is replayed (`src/sim/engine/replay.rs`, `handlers.rs`), the rest is interpreted: remote
-calls, context switches, kernel work, and entry code that reads what other CPUs write (`generation-at-entry`).
-`pytest benches/bench_runs.py --benchmark-enable -s` prints every member. Times are CPU times of the whole process, a run
-of nothing taken off, the least of several. Without `--benchmark-enable` each member runs once and briefly.
+Nothing is skipped. What is known is replayed (`src/sim/engine/replay.rs`, `handlers.rs`), the rest is interpreted:
+remote calls, context switches, kernel work, and entry code that reads what others write (`generation-at-entry`).
+`pytest benches/bench_runs.py --benchmark-enable -s` prints every member. Times are CPU times of the whole process, a
+run of nothing taken off, the least of several. Without `--benchmark-enable` each member runs once and briefly.
 """
 
 from __future__ import annotations

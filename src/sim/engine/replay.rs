@@ -80,7 +80,7 @@ impl Course {
     /// Is it sure to be over before `until`, if it begins at `start`?
     #[inline]
     pub(super) fn is_over(&self, start: u64, until: u64) -> bool {
-        start.saturating_add(self.longest) < until
+        start + self.longest < until
     }
 
     /// What it does but for time and what is counted: (time, time from its beginning to that of its body).
