@@ -140,6 +140,46 @@ def test_a_user_flush_that_reaches_too_few_is_a_violation(name: str, machine: st
     assert "stale_access" in run.violation
 
 
+FORGETFUL = """policy forgetful
+  "Nobody else flushes."
+  source "a test"
+  based on ipi
+
+flush_tlb_mm_range
+  inc_mm_tlb_gen
+  flush info mm, gen
+  flush_loaded
+"""
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        scenarios.interrupts((1,), rate_hz=1e4, body_us=99.0, poisson=False),
+        scenarios.nmis((1,), rate_hz=1e4, body_us=99.0),
+        scenarios.faults((1,), rate_hz=1e4, body_us=99.0, poisson=False),
+        scenarios.interrupts((1,), rate_hz=1.0),
+    ],
+    ids=["in interrupts", "in NMIs", "in exceptions", "in user mode"],
+)
+def test_who_is_left_out_is_seen_wherever_that_cpu_is(meanwhile: scenarios.Actor) -> None:
+    unmaps = scenarios.tasks(
+        [{"do": "unmap", "pages": 4}], (0,), rate_hz=2000, shared=True, also_on="isolated"
+    )
+    load = scenarios.Scenario(
+        name="left-out",
+        duration_s=0.02,
+        cpus=2,
+        isolated=(1,),
+        actors=(scenarios.spin("all"), meanwhile, unmaps),
+    )
+    run = tc.simulate(load, policy=tc.Policy(text=FORGETFUL), machine="skylake-sp")
+
+    assert run.total("user_flush_requests") > 30
+    # But for those that end in the last microseconds of the entry or exit: what is closed there may be a switch.
+    assert run.total("violations") >= 0.9 * run.total("user_flush_requests")
+
+
 def test_a_policy_that_replaces_nothing_the_scenario_runs_says_so() -> None:
     load = shootdowns()
     run = tc.simulate(load, machine="broadwell-ep", policy="lazy-tune")

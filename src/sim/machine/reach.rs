@@ -1,8 +1,8 @@
 //! Whom a flush reaches without a remote call, and whether a flush of a user range reached everyone that it must.
 
 use super::super::levels::Pending;
-use super::super::stats::{FlushKind, Stat};
-use super::{Core, Request, Timed};
+use super::super::stats::{FlushKind, Stat, Window};
+use super::{Request, Timed};
 use crate::kernel::program::Set;
 use crate::kernel::step::{Cpu, Violation};
 
@@ -90,8 +90,16 @@ impl Timed {
         c.request.user && c.working > 0
     }
 
-    /// A flush of a user range is over: who has the address space loaded and runs its code must have seen it. A CPU in
-    /// the kernel with interrupts off is amid a switch or a remote call, which look at the generation before they end.
+    /// May it be amid a switch or a remote call, which look at the generation before they end? It is in the kernel with
+    /// interrupts closed, and not because a device's interrupt or, in user mode, an NMI has closed them.
+    fn may_look(&self, cpu: Cpu) -> bool {
+        let c = &self.cores[usize::from(cpu)];
+        let device = c.window == Window::Interrupt && !c.in_call_irq;
+        let nmi = c.window == Window::Nmi && c.depth == 1;
+        c.depth > 0 && !c.if_on && !device && !nmi
+    }
+
+    /// A flush of a user range is over: who has the address space loaded and runs its code must have seen it.
     pub(super) fn user_promise(&mut self, cpu: Cpu, request: Request) -> Result<(), Violation> {
         let Some((is_lazy, ctx_gen)) = self.lag else { return Ok(()) };
         let mut at = 0;
@@ -103,8 +111,8 @@ impl Timed {
                 Reached::Others if who != cpu => continue,
                 Reached::Others | Reached::Nobody => {}
             }
-            let Core { cr3, if_on, depth, .. } = self.cores[usize::from(who)];
-            if cr3 >> 16 != u64::from(request.mm) || depth > 0 && !if_on && who != cpu {
+            let cr3 = self.cores[usize::from(who)].cr3;
+            if cr3 >> 16 != u64::from(request.mm) || who != cpu && self.may_look(who) {
                 continue;
             }
             let seen = *self.contexts.of_asid(ctx_gen, who, (cr3 >> 8 & 0xff) as u16)?;
