@@ -340,7 +340,7 @@ impl Engine {
             };
             self.reschedule(cpu, k, gap);
             self.m.add(cpu, Stat::interrupts, 1);
-            let (run, from) = (self.handler(depth, idle), u32::from(u16::MAX));
+            let (run, from) = (self.handler(cpu, depth, idle), u32::from(u16::MAX));
             Came { run, why: Why::Interrupt, cause, from, body_ps, idle }
         };
         if came.why != Why::Fault {
@@ -352,11 +352,12 @@ impl Engine {
         }
     }
 
-    /// Where an interrupt enters.
-    fn handler(&self, depth: usize, idle: bool) -> ProgId {
+    /// Where an interrupt enters. The idle loop is left by its own way only while it waits (H5).
+    fn handler(&self, cpu: Cpu, depth: usize, idle: bool) -> ProgId {
+        let waits = || self.code.is_idle_at(self.own[usize::from(cpu)].acts[0].frame.pc);
         match depth {
             0 => self.entries.interrupt,
-            _ if idle => self.entries.interrupt_idle,
+            _ if idle && waits() => self.entries.interrupt_idle,
             _ => self.entries.interrupt_kernel,
         }
     }
@@ -395,7 +396,7 @@ impl Engine {
         if from == u32::from(u16::MAX) {
             self.m.add(cpu, Stat::ipis_empty, 1);
         }
-        self.push(cpu, self.handler(depth, idle), Why::Interrupt, cause, from);
+        self.push(cpu, self.handler(cpu, depth, idle), Why::Interrupt, cause, from);
         self.m.cores[i].in_call_irq = true;
         self.own[i].acts[depth].user_left = user_left;
         if idle {

@@ -251,6 +251,53 @@ fn an_nmi_keeps_interrupts_and_remote_calls_waiting_to_its_end() {
     }
 }
 
+/// A policy that breaks a rule where an interrupt enters out of the idle loop although that does not wait.
+const WAITS: &str = "policy waits
+  based on ipi
+  page x : vmalloc
+  var waits : 1 bit, per cpu, starts 0
+
+ct_exit
+  waits = 1
+
+ct_enter
+  waits = 0
+
+interrupt_idle
+  if waits == 0
+    mov cr3, user
+    read x
+    mov cr3, kernel
+  ct_enter
+  handle calls
+  body interrupt
+  ct_exit
+";
+
+#[test]
+fn the_idle_loop_is_left_by_its_own_way_only_while_it_waits() {
+    let policy = Arc::new(crate::kernel::text::parse("waits.policy", WAITS).unwrap());
+    // Switches of the CPU that idles between them: what comes amid one waits for its end, where the loop begins anew.
+    let load = scenario(
+        r#"{"name": "waits", "duration_ps": 20000000000, "cpus": 2, "isolated": [],
+        "actors": [
+          {"name": "idle", "on": "all", "kind": "idle"},
+          {"name": "tasks", "on": {"cpus": [1]}, "kind": "tasks", "gap": {"mean_ps": 5000000, "exponential": true},
+           "processes": 5, "steps": [{"do": "switch"}]},
+          {"name": "device", "on": {"cpus": [1]}, "kind": "interrupts", "gap": {"mean_ps": 4000000, "exponential": true},
+           "body_ps": 300000, "cause": "device"}
+        ]}"#,
+    );
+    for skip in [false, true] {
+        let kernel = Config { pti: Some(true), ..Config::default() };
+        let like = input(load.clone(), "ipi");
+        let run = simulate(Input { policy: policy.clone(), kernel, skip, ..like }).unwrap();
+        assert_eq!((total(&run, Stat::violations, false), run.violation), (0, None));
+        let row = run.stats[1];
+        assert!(row[Stat::interrupts as usize] > 2000 && row[Stat::mm_switches as usize] > 1000);
+    }
+}
+
 #[test]
 fn a_flush_at_each_entry_is_followed_by_a_walk_per_page_and_mainline_by_none() {
     let alone = scenario(
