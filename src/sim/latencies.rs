@@ -125,31 +125,19 @@ impl Latencies {
     /// A system call reached its body.
     #[inline]
     pub fn entered(&mut self, class: usize, value: u64) {
-        let same = &mut self.same[0][class];
-        if same.0 != value {
-            settle(&mut self.entry[class], same, value);
-        }
-        same.1 += 1;
+        again(&mut self.entry[class], &mut self.same[0][class], value);
     }
 
     /// A system call is over.
     #[inline]
     pub fn returned(&mut self, class: usize, value: u64) {
-        let same = &mut self.same[1][class];
-        if same.0 != value {
-            settle(&mut self.syscall[class], same, value);
-        }
-        same.1 += 1;
+        again(&mut self.syscall[class], &mut self.same[1][class], value);
     }
 
     /// An interruption of user mode is over.
     #[inline]
     pub fn interrupted(&mut self, class: usize, value: u64) {
-        let same = &mut self.same[2][class];
-        if same.0 != value {
-            settle(&mut self.interruption[class], same, value);
-        }
-        same.1 += 1;
+        again(&mut self.interruption[class], &mut self.same[2][class], value);
     }
 
     /// Records what has not been yet.
@@ -160,6 +148,15 @@ impl Latencies {
             settle(d, same, value);
         }
     }
+}
+
+/// One more, mostly as the one before.
+#[inline]
+fn again(d: &mut Durations, same: &mut (u64, u64), value: u64) {
+    if same.0 != value {
+        settle(d, same, value);
+    }
+    same.1 += 1;
 }
 
 fn settle(d: &mut Durations, same: &mut (u64, u64), next: u64) {

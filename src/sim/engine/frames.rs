@@ -229,8 +229,6 @@ impl Engine {
                 let pages = self.refill_pages[i].1;
                 self.m.look_up(cpu, false, pages);
             }
-        }
-        if to_user {
             self.stream_begins(cpu);
         }
         self.ended(cpu, act.over(), to_user);
