@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import is_dataclass
 from hashlib import blake2b
@@ -40,6 +40,22 @@ def replace_file(file: Path, data: bytes | memoryview | Any) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def keep_apart(file: Path, read: Iterable[str]) -> None:
+    """Refuse a file to be written if it is one of those that were read.
+
+    Raises `ConfigError`.
+    """
+    if any(_is_file(file, one) for one in read):
+        raise ConfigError(f"{file}: would write over what the result was read from")
+
+
+def _is_file(file: Path, name: str) -> bool:
+    try:
+        return file.samefile(name) and not file.is_char_device()  # /dev/null is as it was
+    except (OSError, ValueError):  # one is not there, or can be no name
+        return False
 
 
 def sealed(make: Callable[[Any], Any], data: Any) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, overloa
 from tlbcore._core import ConfigError
 from tlbcore._input.names import unknown
 from tlbcore._output import calls
-from tlbcore._output.files import load_object, replace_file, save_object, sealed
+from tlbcore._output.files import keep_apart, load_object, replace_file, save_object, sealed
 from tlbcore._output.table import Table
 from tlbcore._output.visible import visible
 
@@ -67,6 +67,10 @@ class Result:
     def _about(self) -> Mapping[str, Any]:
         """Return what the figures depend on, as plain data."""
         return {}
+
+    def _read(self) -> Sequence[str]:
+        """Return the files that it was read from: no method writes over them."""
+        return ()
 
     def _inert(self) -> Sequence[str]:
         """Return why policies do nothing here; the notebook's view marks it."""
@@ -129,10 +133,11 @@ class Result:
         Raises
         ------
         ConfigError
-            If there is no such table.
+            If there is no such table, or the file is the recording that the result was read from.
         OSError
             If the file cannot be written.
         """
+        keep_apart(Path(path), self._read())
         pa, pq = needed("pyarrow"), needed("pyarrow.parquet")
         name, columns = self._columns(table)
         about = json.dumps({"result": type(self).__name__, "table": name, **_plain(self._about())})
@@ -184,9 +189,12 @@ class Result:
 
         Raises
         ------
+        ConfigError
+            If the file is the recording that the result was read from.
         OSError
             If the file cannot be written.
         """
+        keep_apart(Path(path), self._read())
         save_object(Path(path), self)
         return Path(path)
 

@@ -10,8 +10,11 @@ import typer.core
 
 from tlbcore.cli import _common
 
-WRITTEN = ("html", "svg", "perfetto", "plot", "out")
-"""Parameters that name a file to be written."""
+WRITTEN = ("html", "svg", "perfetto", "plot", "prometheus", "out", "collect")
+"""Parameters that name a file to be written, or a directory of such files."""
+
+_RUN = "run"
+"""Words of a command that is run: its files are its own affair."""
 
 
 class Command(typer.core.TyperCommand):
@@ -22,7 +25,9 @@ class Command(typer.core.TyperCommand):
         written = {name: ctx.params[name] for name in WRITTEN if ctx.params.get(name) is not None}
         for name, path in written.items():
             for other, given in ctx.params.items():
-                if other != name and any(_same(Path(path), file, other in written) for file in _files(given)):
+                if other in (name, _RUN):
+                    continue
+                if any(_same(Path(path), file, other in written) for file in _files(given)):
                     option = names[other] if names[other].startswith("-") else names[other].upper()
                     _common.fail(f"{path}: --{name} would write over what is given as {option}")
         return super().invoke(ctx)

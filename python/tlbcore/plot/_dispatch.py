@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlbcore._core import ConfigError
 from tlbcore._input.door import door
+from tlbcore._output.files import keep_apart
 from tlbcore.plot import _canvas, checked, measured, simulated, translated
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def draw(
     name = type(result).__name__
     if name not in _DRAWN:
         raise ConfigError(f"a {name} is words, with nothing to draw: print it")
+    if file is not None:
+        keep_apart(Path(file), result._read())
     if axes is None:
         tall = _TALL.get(name)
         usual = _canvas.SIZES[1][1]

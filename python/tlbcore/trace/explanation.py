@@ -55,6 +55,9 @@ class Explanation(Result):
     def _about(self) -> dict[str, Any]:
         return self.trace._about()
 
+    def _read(self) -> tuple[str, ...]:
+        return self.trace._read()
+
     def __repr__(self) -> str:
         return f"<Explanation of {self.trace!r}>"
 

@@ -15,7 +15,7 @@ from tlbcore import _core
 from tlbcore._core import TraceError
 from tlbcore._input.cpus import CpuListError, as_cpus, show_cpus
 from tlbcore._output.calls import kept
-from tlbcore._output.files import sealed
+from tlbcore._output.files import keep_apart, sealed
 from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import Result, _made, rows_table
 from tlbcore._output.table import Table
@@ -206,6 +206,9 @@ class Trace(Result):
             "seconds": self.seconds, "events": self.events, "damage": self.damage, "version": _core.__version__,
         }  # fmt: skip
 
+    def _read(self) -> tuple[str, ...]:
+        return pieces(self.path)
+
     def __reduce__(self) -> tuple[Any, ...]:
         report = self.figures["report"]
         report["policies"]  # a saved trace cannot make them any more
@@ -258,10 +261,11 @@ class Trace(Result):
         ----------
         path
             The file, as JSON of Chrome's trace events if its name ends in `.json`; replaced if it exists. `OSError`
-            if it cannot be written.
+            if it cannot be written, `ConfigError` if it is the recording.
         policies
             For each a counter per isolated CPU: what would wait there to be made up for (`deferred`).
         """
+        keep_apart(Path(path), self._read())
         from tlbcore._output.perfetto import of_trace
         from tlbcore.policy import as_policies
 
@@ -289,6 +293,11 @@ class _Report(dict[str, Any]):
             raise KeyError(key)
         self[key] = json.loads(self._data.policies())
         return self[key]
+
+
+def pieces(path: str) -> tuple[str, ...]:
+    """Return the files that a result's `path` may name; standard input is none."""
+    return tuple(one for one in {path, *path.split(" + ")} if one != "-")
 
 
 def _columns(found: Mapping[str, object]) -> Mapping[str, np.ndarray[Any, Any]]:

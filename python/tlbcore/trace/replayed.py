@@ -79,6 +79,9 @@ class Replay(Result):
     def _about(self) -> dict[str, Any]:
         return self.trace._about()
 
+    def _read(self) -> tuple[str, ...]:
+        return self.trace._read()
+
     def _inert(self) -> list[str]:
         return [f"{o['policy']}: {o['inert']}" for o in self.outcomes if o.get("inert")]
 

@@ -16,9 +16,11 @@ from tlbcore import _core
 from tlbcore._core import TraceError
 from tlbcore._input.numbers import count
 from tlbcore._output.calls import kept
+from tlbcore._output.files import keep_apart
 from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import Result
 from tlbcore._output.table import Table
+from tlbcore.trace.recording import pieces
 from tlbcore.trace.remedies import remedies
 from tlbcore.trace.shootdown_tables import (
     Rows,
@@ -118,11 +120,15 @@ class Shootdowns(Result):
         ----------
         path
             The file, as JSON of Chrome's trace events if its name ends in `.json`; replaced if it exists. `OSError`
-            if it cannot be written.
+            if it cannot be written, `ConfigError` if it is the recording.
         """
+        keep_apart(Path(path), self._read())
         from tlbcore._output.perfetto import of_shootdowns
 
         of_shootdowns(path, self.spans, self.senders)
+
+    def _read(self) -> tuple[str, ...]:
+        return pieces(self.path)
 
     def _tables(self) -> dict[str, Mapping[str, Any]]:
         return {name: getattr(self, name) for name in _TABLES}
