@@ -11,6 +11,7 @@ import numbers
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -371,11 +372,14 @@ def _look_like_pages(pages: NDArray[Any], stacklevel: int = 3) -> None:
 
 def _pages_of(address: Any) -> NDArray[np.uint64]:
     array = np.asarray(address)
+    if array.dtype.kind == "f" and isinstance(address, list) and {*map(type, address)} == {int}:
+        with suppress(OverflowError):  # NumPy takes addresses of users and of the kernel together for floats
+            address = array = np.array(address, dtype=np.uint64)
     if array.dtype == np.int64 and not np.ma.isMaskedArray(address):
         address = array.view(np.uint64)  # a kernel address that was read as signed
     addresses = _integers("address", address, _PAGE, (1 << 64) - 1)
-    extended = addresses >> np.uint64(56)  # bits 63 to 56 are copies of bit 56 (SDM Vol. 1, 3.3.7.1, LA57)
-    wrong = (extended != 0) & ((extended != 255) | (addresses >> np.uint64(55) & np.uint64(1) == 0))
+    high = addresses >> np.uint64(56)  # bits 63 to 56 are copies of bit 56 (SDM Vol. 1, 3.3.7.1, LA57)
+    wrong = (high != 0) & (high != 255)
     if wrong.any():
         index = int(np.argmax(wrong))
         raise _core.TlbError(f"address[{index}] must be canonical: got {int(addresses[index]):#x}")

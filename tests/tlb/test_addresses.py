@@ -224,8 +224,9 @@ def test_a_curve_over_a_file_is_the_curve_over_its_pages(tmp_path: Path) -> None
     found = tc.miss_curve(tc.addresses(tmp_path / "trace.npy", chunk=777), sets=[1, 64], ways=16)
     assert np.array_equal(found.table, tc.miss_curve(addresses >> np.uint64(12), sets=[1, 64], ways=16).table)
     assert found.accesses == 20_000
-    with pytest.raises(TypeError, match="one context and no flushes"):
-        tc.miss_curve(tc.addresses(tmp_path / "trace.npy"), flushes=[3])
+    for arguments in ({"flushes": [3]}, {"pcid": 1}, {"pcid": np.zeros(20_000, dtype=np.uint16)}):
+        with pytest.raises(TypeError, match="one context and no flushes"):
+            tc.miss_curve(tc.addresses(tmp_path / "trace.npy"), **arguments)
 
 
 def test_cpus_have_tlbs_of_their_own(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import copy
 import pickle
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -397,6 +398,62 @@ def test_addresses_are_pages_and_pages_that_look_like_addresses_are_warned_of():
         tc.Tlb(PEERS).access(address=[1, 1 << 59])
     with pytest.raises(TypeError, match="one of them"):
         tc.Tlb(PEERS).access([1], address=[1])
+
+
+def test_the_first_and_the_last_address_of_either_half_is_taken_and_none_between():
+    """57-bit addresses; however an array has its bytes."""
+    ends = np.array([0, (1 << 56) - 1, 0xFF << 56, (1 << 64) - 1], dtype=np.uint64)
+    by_page = tc.Tlb(PEERS)
+    by_page.access(ends >> np.uint64(12))
+    for form in (ends, ends.astype(">u8"), ends.view(np.int64), ends.tolist()):
+        by_address = tc.Tlb(PEERS)
+        assert by_address.access(address=form).walks == 4
+        assert by_address == by_page
+    for beyond in (1 << 56, (0xFF << 56) - 1, 1 << 63):
+        with pytest.raises(tc.TlbError, match=rf"address\[1\] must be canonical: got {beyond:#x}$"):
+            tc.Tlb(PEERS).access(address=[5, beyond])
+    for no_address in ([1 << 64, 1], [-1, (1 << 64) - 1], [5.0, 1 << 63]):
+        with pytest.raises(TypeError, match="address must hold integers"):
+            tc.Tlb(PEERS).access(address=no_address)
+
+
+def test_pages_are_of_context_0_on_cpu_0_if_nothing_else_is_said():
+    tlb = tc.Tlb(PEERS, cpus=2)
+    tlb.access(pages(7))
+    table = tlb.entries()
+    assert (set(table["pcid"].tolist()), set(table["cpu"].tolist())) == ({0}, {0})
+
+
+def test_pages_beside_addresses_are_refused_in_the_form_that_is_quickest_too():
+    tlb = tc.Tlb(PEERS)
+    with pytest.raises(TypeError, match="one of them"):
+        tlb.access(pages(1), address=pages(1 << 12))
+    with pytest.raises(TypeError, match="one of them"):
+        tlb.access()
+    assert tlb == tc.Tlb(PEERS)
+
+
+@pytest.mark.parametrize(
+    ("given", "warned"),
+    [
+        ([1 << 16, 2 << 16], True),
+        ([1 << 16, 1 << 16], False),  # one page again and again may be any
+        ([(1 << 16) - 4096, 2 << 16], False),  # low pages
+        ([1 << 16], False),
+        ([*(n << 16 for n in range(1, 65)), 3], True),  # the first 64 are looked at
+        ([*(n << 16 for n in range(1, 64)), 3], False),
+        ([1 << 16, (2 << 16) + 1, 3 << 16], False),
+        ([(1 << 16) + 1, 2 << 16, 3 << 16], False),
+    ],
+)
+def test_what_is_taken_for_addresses(given: list[int], warned: bool):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        tc.Tlb(PEERS).access(np.array(given, dtype=np.uint64))
+    assert [str(one.message) for one in seen] == [
+        "vpn holds multiples of 4096 (0x10000, ...): byte addresses go into address=, page numbers are address >> 12"
+    ] * warned
+    assert [one.filename for one in seen] == [__file__] * warned, "the caller's line is shown"
 
 
 @pytest.mark.parametrize("field", ["vpn", "pcid", "address"])
