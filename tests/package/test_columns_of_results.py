@@ -113,6 +113,21 @@ def test_a_table_shows_its_first_rows_and_counts_the_rest(more: int):
     assert results._folded("t", columns, {}, opened=False).startswith("<details>")
 
 
+def test_the_main_table_alone_is_open_and_has_the_units():
+    class Two(results.Result):
+        def _tables(self):
+            return {"one": {"n": np.array([1])}, "two": {"n": np.array([2])}, "three": {"n": np.array([3])}}
+
+        def _units(self):
+            return {"n": "ns"}
+
+    page = Two()._repr_html_()
+    assert re.findall(r"<details( open)?><summary>(\w+): 1 rows", page) == [
+        (" open", "one"), ("", "two"), ("", "three"),
+    ]  # fmt: skip
+    assert re.findall(r"<th>(n[^<]*)</th>", page) == ["n (ns)", "n", "n"]
+
+
 @pytest.mark.parametrize("more", [0, 1])
 def test_a_wide_table_leaves_out_what_says_nothing(more: int):
     count = results._WIDE + more
