@@ -92,6 +92,7 @@ pub fn setup(model: &Model) -> Result<Setup, &'static str> {
         name: path.name.clone(),
         at: path.start,
         delivered: path.is_delivered(&model.code),
+        device: path.is_of_devices(),
     };
     Ok(Setup {
         tasks: model

@@ -40,6 +40,8 @@ pub struct Location {
     pub visited: bool,
     /// The collected set is still needed.
     pub targets: bool,
+    /// `handle calls` is still ahead.
+    pub calls: bool,
     /// Belongs to `nmi` or `nmi_user`.
     pub nmi: bool,
     /// Executing it ends an interrupt, exception or NMI, by IRET: earlier stores are visible first, and the instruction
@@ -71,6 +73,8 @@ pub struct Frame {
     pub watch: Bits,
     /// This frame is a machine check.
     pub mce: Bits,
+    /// This frame is a device's interrupt, which takes no remote calls (SEMANTICS H5), as long as any are ahead.
+    pub device: Bits,
     /// RSP holds no stack (SEMANTICS S13); where a patched instruction decides a branch.
     pub scratch: Bits,
     /// Locations.

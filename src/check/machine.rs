@@ -328,6 +328,16 @@ impl<'a, const W: usize> Abs<'a, W> {
         self.set(f.at, f.number(start, step::NO_PC));
     }
 
+    /// Start a frame at an op because a device sends an interrupt.
+    pub fn enter_for_device(&mut self, cpu: usize, level: usize, start: Pc) {
+        self.enter_at(cpu, level, start);
+        let f = &self.m.layout.cpus[cpu].frames[level];
+        if f.device.exists() {
+            let ahead = f.locations[self.get(f.at) as usize - 1].calls;
+            self.set(f.device, u64::from(ahead));
+        }
+    }
+
     /// Decode the frame at a level.
     #[inline]
     fn load(&self, cpu: usize, level: usize) -> step::Frame {
@@ -373,6 +383,9 @@ impl<'a, const W: usize> Abs<'a, W> {
         if !at.targets {
             self.set(f.targets, 0);
         }
+        if !at.calls && f.device.exists() {
+            self.set(f.device, 0);
+        }
     }
 
     /// Execute the next op of a CPU's topmost frame.
@@ -417,7 +430,7 @@ impl<'a, const W: usize> Abs<'a, W> {
             self.drop_text(cpu);
             self.set(c.nmi_blocked, 0); // any IRET unblocks NMIs, and no other return (SEMANTICS H5)
         }
-        for b in [f.at, f.area, f.cur, f.visited, f.targets, f.mce, f.scratch] {
+        for b in [f.at, f.area, f.cur, f.visited, f.targets, f.mce, f.device, f.scratch] {
             self.set(b, 0);
         }
         if level == 0 {

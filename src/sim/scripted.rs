@@ -21,6 +21,8 @@ pub struct Start {
     pub at: Pc,
     /// By an exception or interrupt, whole: it is delivered with an empty store buffer (SEMANTICS H5).
     pub delivered: bool,
+    /// A device sends it.
+    pub device: bool,
 }
 
 /// What one CPU does.
@@ -108,6 +110,8 @@ struct Active {
     nmi: bool,
     /// It ends in IRET, which publishes.
     iret: bool,
+    /// A device sent it: it takes no remote calls (SEMANTICS H5).
+    device: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -226,7 +230,7 @@ impl<'a> Player<'a> {
 
     fn start_at(&mut self, cpu: usize, level: usize, start: Pc, nmi: bool) {
         let iret = self.code.program_of(start).is_some_and(|p| self.code.ends_by_iret(&p.name));
-        self.frames[cpu][level] = Some(Active { frame: Frame::new(start), nmi, iret });
+        self.frames[cpu][level] = Some(Active { frame: Frame::new(start), nmi, iret, device: false });
     }
 
     fn begin(&mut self, cpu: usize, level: usize, name: &str, nmi: bool) -> Result<(), Fault> {
@@ -323,6 +327,7 @@ impl<'a> Player<'a> {
             return Ok(false);
         }
         self.m.level = level;
+        self.m.t.cores[cpu].in_call_irq = !active.device;
         if let Some(next) = pick {
             let Op::Each { of, .. } = op else { return Ok(false) };
             if !self.m.unvisited(who, of).contains(&next) {
@@ -360,7 +365,8 @@ impl<'a> Player<'a> {
             return Ok(false);
         }
         let task = &self.setup.tasks[cpu];
-        let Some(&Start { at, delivered, .. }) = task.paths.iter().find(|p| by.is_empty() || p.name == by)
+        let Some(&Start { at, delivered, device, .. }) =
+            task.paths.iter().find(|p| by.is_empty() || p.name == by)
         else {
             return Err(Fault::Unreadable(format!("this CPU does not enter by `{by}`")));
         };
@@ -371,7 +377,11 @@ impl<'a> Player<'a> {
         if task.rests_in_user {
             self.m.t.cores[cpu].if_on = false;
         }
+        let device = device && task.rests_in_user;
         self.start_at(cpu, 0, at, false);
+        if let Some(active) = &mut self.frames[cpu][0] {
+            active.device = device;
+        }
         Ok(true)
     }
 
@@ -396,6 +406,9 @@ impl<'a> Player<'a> {
                 }
                 *left -= 1;
                 self.start_at(cpu, 1, *start, false);
+                if let Some(active) = &mut self.frames[cpu][1] {
+                    active.device = true;
+                }
                 Ok(true)
             }
         }

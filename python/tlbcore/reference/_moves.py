@@ -49,6 +49,7 @@ def _enter(m: Model, s: State, i: int, *, drained: bool) -> Iterator[tuple[str, 
         frame = m.frame("task", path, 0, irq=not m.roles[i].user)
         if m.decide and m.roles[i].user and path in _BY_SYSCALL and not m.fred:
             frame = frame._replace(stack=False)  # S13: the user's RSP
+        frame = frame._replace(device=m.roles[i].user and path == "interrupt")
         if drained or not frame.delivered:
             entered = partial(with_cpu, s, i, left=fewer, frames=(frame,))
             yield f"cpu {i}: enter by {path}", left is not None, entered  # any number of times may be none
@@ -66,7 +67,7 @@ def _device(m: Model, s: State, i: int) -> Iterator[tuple[str, bool, Make]]:
     else:
         return
     program = "interrupt_idle" if _is_idle(m, s, i) else "interrupt_kernel"
-    frame = m.frame("interrupt", program, 1)
+    frame = m.frame("interrupt", program, 1)._replace(device=True)
     yield f"cpu {i}: device", False, partial(_interrupted, s, i, frame, **spent)
 
 

@@ -396,8 +396,8 @@ def _ipi(m: Model, s: State, i: int, to: frozenset[int], run: int) -> State:
 
 
 def _handle_calls(m: Model, s: State, i: int, f: Frame) -> State:
-    """Run the oldest queued call, and come back here; go on when there is none."""
-    if not s.cpus[i].queue:
+    """Run the oldest queued call, and come back here; go on when there is none, and in a device's interrupt (H5)."""
+    if f.device or not s.cpus[i].queue:
         return jump(s, i, f, f.pc + 1)
     (run, sender), rest = s.cpus[i].queue[0], s.cpus[i].queue[1:]
     s = with_cpu(s, i, queue=rest, serving=sender)

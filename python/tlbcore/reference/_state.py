@@ -76,6 +76,7 @@ class Frame(NamedTuple):
     watch: bool = False  # RCU watches because of this interrupt or NMI
     walked: Any = None  # of a walk in software under way: the table it found, then the leaf
     stack: bool = True  # RSP holds one (S13)
+    device: bool = False  # a device sent it: it takes no remote calls (H5)
 
 
 class Cpu(NamedTuple):

@@ -104,6 +104,9 @@ impl Layout {
                 if !set.is_empty() {
                     c.frames[level] = frame(code, set, rets, &ambient, &registers);
                     c.frames[level].allocate(&plan, level, &mut a);
+                    if plan.runs[cpu].receives && layout.is_sent_by_devices(&plan, cpu, level) {
+                        c.frames[level].device = a.take(1);
+                    }
                 }
             }
             layout.registers(&plan, cpu, &mut c, &mut a);
@@ -124,6 +127,18 @@ impl Layout {
         layout.bits.1 = a.total;
         layout.words += a.used.len();
         Ok(layout)
+    }
+
+    /// Can a program that takes remote calls begin in a frame because a device sends an interrupt?
+    fn is_sent_by_devices(&self, plan: &Plan<'_>, cpu: usize, level: usize) -> bool {
+        let (code, role) = (plan.code, &plan.scope.roles[cpu]);
+        let runs = |name: &&str| matches!(Device::new(code, role, name), Device::Runs(_));
+        let begins = match level {
+            0 => role.rest == Rest::User && self.paths[cpu].iter().any(Path::is_of_devices),
+            1 => ["interrupt_kernel", "interrupt_idle"].iter().any(runs),
+            _ => false,
+        };
+        begins && !role.deaf
     }
 
     /// By which paths each CPU enters.

@@ -52,6 +52,11 @@ impl Path {
         self.is_whole(code) && DELIVERED.contains(&self.name.as_str())
     }
 
+    /// Does a device send it? It takes no remote calls (SEMANTICS H5).
+    pub fn is_of_devices(&self) -> bool {
+        self.name == "interrupt"
+    }
+
     /// Does it begin with a stack in RSP (SEMANTICS S13)? SYSCALL leaves the user's there; SYSENTER, exceptions, interrupts and
     /// all that FRED delivers begin with one of the kernel's.
     pub fn has_stack(&self, code: &Code) -> bool {
@@ -193,7 +198,7 @@ fn shape(code: &Code, path: &Path, irqs: bool, checks: Checks<'_>) -> Shape {
                 }
                 op
             }
-            Op::HandleCalls if path.name == "interrupt" => continue,
+            Op::HandleCalls if path.is_of_devices() => continue,
             op => match zone::of(op) {
                 // Both tables map it, so where it looks at no page it asks nothing.
                 Some(Zone::Entry) if !checks(Zone::Entry) => continue,

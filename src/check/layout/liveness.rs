@@ -79,6 +79,7 @@ pub(super) fn frame(
             cur: ambient.cur[at],
             visited: ambient.visited[at],
             targets: ambient.targets[at],
+            calls: ambient.calls[at],
             nmi: NMI_PROGRAMS.contains(&program),
             iret: code.ops[at] == Op::Return && ret == NO_PC && code.ends_by_iret(program),
         });
@@ -92,6 +93,7 @@ pub(super) struct Ambient {
     cur: Vec<bool>,
     visited: Vec<bool>,
     targets: Vec<bool>,
+    calls: Vec<bool>,
 }
 
 impl Ambient {
@@ -123,6 +125,7 @@ impl Ambient {
             cur: live(code, place_is_cur, |op| matches!(op, Op::Each { .. })),
             visited: live(code, |op| matches!(op, Op::Each { .. }), |op| matches!(op, Op::Loop(_))),
             targets: live(code, uses_targets, |op| op == Op::Clear),
+            calls: live(code, |op| op == Op::HandleCalls, |_| false),
         }
     }
 }

@@ -55,7 +55,7 @@ impl<const W: usize> Abs<'_, W> {
             let v = self.get(was);
             self.set(is, v);
         }
-        for b in [old.at, old.area, old.cur, old.visited, old.targets, old.mce] {
+        for b in [old.at, old.area, old.cur, old.visited, old.targets, old.mce, old.device] {
             self.set(b, 0);
         }
         let (task, over) = (self.get(a.task), self.get(b.task));

@@ -506,7 +506,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
     fn take_call(&mut self, cpu: Cpu) -> Option<ProgId> {
         let c = self.c(cpu);
         let n = self.get(c.queued) as usize;
-        if n == 0 {
+        if n == 0 || self.get(self.f(cpu).device) != 0 {
             return None;
         }
         let e = self.get(c.queue[0]);

@@ -163,7 +163,11 @@ where
                     if !unbounded {
                         a.set(c.left, left - 1);
                     }
-                    a.enter_at(cpu, 0, path.start);
+                    if path.is_of_devices() && role.rest == Rest::User {
+                        a.enter_for_device(cpu, 0, path.start);
+                    } else {
+                        a.enter_at(cpu, 0, path.start);
+                    }
                     if role.rest == Rest::User {
                         a.set(c.irqs, 0);
                         if c.frames[0].scratch.exists() {
@@ -285,7 +289,7 @@ where
                     if !unbounded {
                         a.set(budget, left - 1);
                     }
-                    a.enter_at(cpu, 1, *start);
+                    a.enter_for_device(cpu, 1, *start);
                 })
             }
         }
