@@ -414,7 +414,7 @@ impl Engine {
             let top = usize::from(c.depth) - 1;
             let pc = self.own[i].acts[top].frame.pc;
             match self.known[usize::from(pc)].class {
-                Class::Private | Class::Mask => {
+                Class::Private | Class::Mask | Class::Calls => {
                     if (c.clock, cpu) >= limit {
                         return;
                     }

@@ -10,6 +10,8 @@ pub(super) enum Class {
     Private,
     /// May change which interrupts are due.
     Mask,
+    /// Takes a remote call: who has just got his acknowledgement may send one before.
+    Calls,
     /// Charges a workload.
     Body,
     /// Others notice, or it reads what others write.
@@ -74,7 +76,8 @@ pub(super) fn class_of(op: Op) -> Class {
         Op::CallLater(_) => Class::Cross,
         // The request that is served does not change while it is.
         Op::Ask { .. } | Op::FlushInfo { .. } => Class::Private,
-        Op::HandleCalls | Op::OweUser | Op::OweOthers | Op::Return => Class::Private,
+        Op::HandleCalls => Class::Calls,
+        Op::OweUser | Op::OweOthers | Op::Return => Class::Private,
     }
 }
 

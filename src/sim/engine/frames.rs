@@ -1,6 +1,8 @@
 //! Programs begin and end: entries, interrupts, returns to user mode.
 
 use super::super::machine::Timed;
+#[cfg(test)]
+use super::super::machine::journal::Did;
 use super::super::queue::{Key, NEVER};
 use super::super::scenario::{Gap, Kind as ActorKind, Path};
 use super::super::stats::{Cause, Stat, Window};
@@ -116,6 +118,8 @@ impl Engine {
         if self.own[i].stream.is_some() {
             self.stream_until(cpu, self.m.cores[i].clock);
         }
+        #[cfg(test)]
+        self.m.mark(cpu, Did::Begins(run, cause));
         let pti = self.m.has_pti();
         let times = &self.m.times;
         self.m.cores[i].resume = 0;
@@ -159,11 +163,12 @@ impl Engine {
             Why::Breakpoint => c.window,
         };
         match why {
-            Why::Syscall | Why::Fault | Why::Interrupt | Why::Breakpoint => c.if_on = false,
+            // On its way to user mode, too, a CPU takes none.
+            Why::Enter | Why::Syscall | Why::Fault | Why::Interrupt | Why::Breakpoint => c.if_on = false,
             // H5: its gate is an interrupt gate, too.
             Why::Nmi => (c.if_on, c.nmi_blocked) = (false, true),
             Why::Work => c.working += 1,
-            Why::Enter | Why::Idle => {}
+            Why::Idle => {}
         }
         if !pti || why == Why::Work {
             self.m.view_begins(cpu);
@@ -204,6 +209,9 @@ impl Engine {
         if act.why == Why::Nmi {
             c.nmi_blocked = false;
         }
+        #[cfg(test)]
+        self.m.mark(cpu, Did::Over);
+        let c = &mut self.m.cores[i];
         if act.why == Why::Breakpoint {
             return self.m.breakpoint_ends(cpu);
         }

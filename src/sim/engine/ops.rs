@@ -46,8 +46,8 @@ impl Engine {
                                 return;
                             }
                         }
-                        Class::Mask | Class::Body | Class::Cross | Class::Acks | Class::Grace => return,
-                        Class::Scan | Class::ScanMask => return,
+                        Class::Mask | Class::Calls | Class::Body | Class::Cross | Class::Acks => return,
+                        Class::Grace | Class::Scan | Class::ScanMask => return,
                     }
                 }
                 Outcome::Done => return self.pop(cpu),

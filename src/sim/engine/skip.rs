@@ -189,7 +189,9 @@ impl Engine {
                 return false;
             }
             match self.known[usize::from(pc)].class {
-                Class::Private | Class::Mask | Class::Scan => self.run_private(cpu, top, until, false),
+                Class::Private | Class::Mask | Class::Calls | Class::Scan => {
+                    self.run_private(cpu, top, until, false);
+                }
                 Class::Body => {
                     if !self.run_body(cpu, top, NEVER, (until, 0), false) {
                         return false;
