@@ -152,6 +152,8 @@ pub fn timed(model: &Model, features: Features, preset: &Preset, text: &str) -> 
 }
 
 #[cfg(test)]
+mod followed;
+#[cfg(test)]
 mod moves;
 
 #[cfg(test)]

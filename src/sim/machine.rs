@@ -12,6 +12,8 @@ use crate::kernel::step::{Cpu, Violation};
 mod calls;
 mod contexts;
 mod flush;
+#[cfg(test)]
+pub mod journal;
 mod ops;
 mod reach;
 mod record;
@@ -229,6 +231,9 @@ pub struct Timed {
     pub violation: Option<(u64, Cpu, Pc, Violation)>,
     /// What a system call does, while that is recorded.
     log: Option<Log>,
+    /// What happened, while a test asks for it.
+    #[cfg(test)]
+    pub journal: Option<Vec<journal::Mark>>,
 }
 
 /// What [`Timed::new`] needs of a scenario.
@@ -366,6 +371,8 @@ impl Timed {
                 .collect(),
             violation: None,
             log: None,
+            #[cfg(test)]
+            journal: None,
         }
     }
 

@@ -71,7 +71,7 @@ const FIRST_BLOCK_PS: u64 = 1_000_000_000;
 /// A run that can be advanced in pieces.
 #[derive(Clone, Debug)]
 pub struct Run {
-    pub(super) engine: Engine,
+    pub(crate) engine: Engine,
     input: Input,
     notes: Vec<String>,
     inert: Vec<String>,

@@ -85,6 +85,8 @@ impl Machine for Timed {
 
     #[inline]
     fn charge(&mut self, cpu: Cpu, pc: Pc, _op: Op) {
+        #[cfg(test)]
+        self.mark(cpu, super::journal::Did::Op(pc));
         self.cores[usize::from(cpu)].clock += self.times.op[usize::from(pc)];
     }
 
