@@ -66,11 +66,16 @@ impl Engine {
         }
     }
 
-    /// The CPUs whose innermost program waits for others.
+    /// The CPUs whose innermost program waits for others; not those that wait for interrupts alone, of which more come than
+    /// they can take.
     fn waiting(&self) -> Vec<Waiting> {
         let mut found = Vec::new();
         for cpu in 0..self.scenario.cpus {
-            let depth = usize::from(self.m.cores[usize::from(cpu)].depth);
+            let c = &self.m.cores[usize::from(cpu)];
+            let depth = usize::from(c.depth);
+            if self.due(cpu) <= c.clock {
+                continue;
+            }
             for act in self.own[usize::from(cpu)].acts[..depth].iter().rev().take(1) {
                 let pc = act.frame.pc;
                 if matches!(self.code.ops[usize::from(pc)], Op::AwaitAcks | Op::Await { .. }) {

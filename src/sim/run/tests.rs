@@ -521,3 +521,22 @@ fn the_base_of_a_system_call_is_met_under_mainline() {
     let mean = row[Stat::kernel_ps as usize] / row[Stat::syscalls as usize];
     assert!((765_000..790_000).contains(&mean), "{mean}");
 }
+
+#[test]
+fn more_interrupts_than_a_cpu_can_take_are_no_deadlock() {
+    let mut flooded = 0;
+    for seed in 0..300 {
+        let text = r#"{"name": "flood", "duration_ps": 60000000, "cpus": 2, "isolated": [1], "actors": [
+            {"name": "idle", "on": "all", "kind": "idle"},
+            {"name": "purge", "on": {"cpus": [0]}, "kind": "chain", "gap": {"mean_ps": 8000000},
+             "steps": [{"program": "purge", "pages": 0, "cause": "purge"}]},
+            {"name": "tick", "on": {"cpus": [0]}, "kind": "interrupts", "gap": {"mean_ps": 330000, "exponential": true},
+             "body_ps": 0, "cause": "tick"}]}"#;
+        let o = simulate(Input { seed, ..input(scenario(text), "ipi") }).unwrap();
+        assert_eq!(o.violation, None, "seed {seed}");
+        // The call is over, and its sender does not come to see that.
+        let calls = o.stats[1][Stat::calls_executed as usize];
+        flooded += u32::from(calls == 1 && o.stats[0][Stat::flush_requests as usize] == 1);
+    }
+    assert!(flooded > 20, "{flooded}");
+}
