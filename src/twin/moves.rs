@@ -190,6 +190,23 @@ fn what_is_possible_next_in_litmus_tests_is_the_same_in_both_machines() {
     );
 }
 
+#[test]
+fn kernel_code_that_reads_what_is_not_mapped_faults_in_both_machines() {
+    let path = format!("{}/tests/litmus/cases/u1-request-fused.litmus", env!("CARGO_MANIFEST_DIR"));
+    let test = Litmus::new(&path, &std::fs::read_to_string(&path).unwrap()).unwrap();
+    let model = Model::new(&test.code, test.features, &test.scope, test.assume, 4).unwrap();
+    // The entry is overwritten before CPU 1, which has not got it, reads.
+    let text = "1.step*3 0.step*2 1.step";
+    let played = timed(&model, test.features, &machine(), text).unwrap();
+    assert!(matches!(played, Twin::Played(p) if p.violation == Some(Violation::UnmappedAccess)));
+    let moves = schedule::parse(&model, text).unwrap();
+    let run = schedule::replay(&model, &moves).unwrap();
+    assert_eq!(run.violation, Some(Violation::UnmappedAccess));
+    // CPU 1 has got it, and nobody has relied on its being gone.
+    let played = timed(&model, test.features, &machine(), &format!("1.fill:k {text}")).unwrap();
+    assert!(matches!(played, Twin::Played(p) if p.violation.is_none()));
+}
+
 /// Nobody waits, and no loop: which op a CPU is at follows from how often it has stepped.
 const STRAIGHT: &str = "policy straight\n  \"x\"\n  based on ipi\n\nflush_kernel_range\n  lfence\n  fence\n";
 

@@ -308,7 +308,9 @@ impl Scripted {
         if !self.has(cpu, page) {
             return Err(Violation::UnmappedAccess);
         }
-        self.cached(cpu, page).or(self.now(page)).map_or(Ok(()), |used| self.uses(page, used))
+        // S8: kernel code that faults has no handler.
+        let used = self.cached(cpu, page).or(self.now(page)).ok_or(Violation::UnmappedAccess)?;
+        self.uses(page, used)
     }
 
     /// It is mapped, and nobody relies on its being out of use.
