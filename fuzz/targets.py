@@ -168,7 +168,7 @@ def _checkpoints() -> list[bytes]:
 
     with suppress(KeyboardInterrupt):
         tc.simulate(
-            tc.scenarios.syscall_heavy(duration_s=5.0),
+            tc.scenarios.syscall_heavy(duration_s=500.0),  # it is stopped long before
             machine="skylake-sp",
             skip=False,
             checkpoint=path,
