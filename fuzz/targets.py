@@ -18,6 +18,7 @@ from typing import Any
 from fuzz.programs import agree
 
 ROOT = Path(__file__).parent.parent
+CHECKPOINT_S = 20.0  # of a run, long enough to be stopped on its way
 SEED_BYTES = 4096  # of a long recording its beginning will do
 _SCRATCH = (
     Path("/dev/shm" if Path("/dev/shm").is_dir() else tempfile.gettempdir()) / f"tlbcore-soak-{os.getuid()}"
@@ -110,7 +111,7 @@ def _checkpoint(data: bytes) -> None:
 
 
 def _simulate(tc: Any, checkpoint: Path) -> None:
-    load = tc.scenarios.syscall_heavy(duration_s=5.0)  # long enough to be stopped on its way
+    load = tc.scenarios.syscall_heavy(duration_s=CHECKPOINT_S)
     tc.simulate(load, machine="skylake-sp", skip=False, checkpoint=checkpoint)
 
 
@@ -168,7 +169,7 @@ def _checkpoints() -> list[bytes]:
 
     with suppress(KeyboardInterrupt):
         tc.simulate(
-            tc.scenarios.syscall_heavy(duration_s=500.0),  # it is stopped long before
+            tc.scenarios.syscall_heavy(duration_s=CHECKPOINT_S),
             machine="skylake-sp",
             skip=False,
             checkpoint=path,
