@@ -18,7 +18,6 @@ from typing import Any
 from fuzz.programs import agree
 
 ROOT = Path(__file__).parent.parent
-CHECKPOINT_S = 20.0  # of a run, long enough to be stopped on its way
 SEED_BYTES = 4096  # of a long recording its beginning will do
 _SCRATCH = (
     Path("/dev/shm" if Path("/dev/shm").is_dir() else tempfile.gettempdir()) / f"tlbcore-soak-{os.getuid()}"
@@ -110,9 +109,9 @@ def _checkpoint(data: bytes) -> None:
     _simulate(tc, _file(data, "checkpoint"))
 
 
-def _simulate(tc: Any, checkpoint: Path) -> None:
-    load = tc.scenarios.syscall_heavy(duration_s=CHECKPOINT_S)
-    tc.simulate(load, machine="skylake-sp", skip=False, checkpoint=checkpoint)
+def _simulate(tc: Any, checkpoint: Path, progress: Any = None) -> None:
+    load = tc.scenarios.syscall_heavy(duration_s=60.0)  # long enough to be stopped on its way
+    tc.simulate(load, machine="skylake-sp", skip=False, checkpoint=checkpoint, progress=progress)
 
 
 def _addresses(data: bytes) -> None:
@@ -168,13 +167,7 @@ def _checkpoints() -> list[bytes]:
         raise KeyboardInterrupt
 
     with suppress(KeyboardInterrupt):
-        tc.simulate(
-            tc.scenarios.syscall_heavy(duration_s=CHECKPOINT_S),
-            machine="skylake-sp",
-            skip=False,
-            checkpoint=path,
-            progress=stop,
-        )
+        _simulate(tc, path, stop)
     return [path.read_bytes()]
 
 

@@ -233,6 +233,11 @@ impl<'a> Player<'a> {
         self.frames[cpu][level] = Some(Active { frame: Frame::new(start), nmi, iret, device: false });
     }
 
+    fn start_for_device(&mut self, cpu: usize, level: usize, start: Pc) {
+        self.start_at(cpu, level, start, false);
+        self.frames[cpu][level].as_mut().expect("just started").device = true;
+    }
+
     fn begin(&mut self, cpu: usize, level: usize, name: &str, nmi: bool) -> Result<(), Fault> {
         let run =
             self.program(name).ok_or_else(|| Fault::Unreadable(format!("there is no program `{name}`")))?;
@@ -377,10 +382,10 @@ impl<'a> Player<'a> {
         if task.rests_in_user {
             self.m.t.cores[cpu].if_on = false;
         }
-        let device = device && task.rests_in_user;
-        self.start_at(cpu, 0, at, false);
-        if let Some(active) = &mut self.frames[cpu][0] {
-            active.device = device;
+        if device && task.rests_in_user {
+            self.start_for_device(cpu, 0, at);
+        } else {
+            self.start_at(cpu, 0, at, false);
         }
         Ok(true)
     }
@@ -405,10 +410,7 @@ impl<'a> Player<'a> {
                     return Ok(false);
                 }
                 *left -= 1;
-                self.start_at(cpu, 1, *start, false);
-                if let Some(active) = &mut self.frames[cpu][1] {
-                    active.device = true;
-                }
+                self.start_for_device(cpu, 1, *start);
                 Ok(true)
             }
         }

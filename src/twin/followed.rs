@@ -55,7 +55,7 @@ struct Follower<'m> {
     tally: Tally,
     /// What broke a rule.
     broken: Option<(Mark, Violation)>,
-    /// The last moves, for messages.
+    /// For messages: what runs, and the moves so far.
     of: String,
     last: Vec<String>,
 }
@@ -97,6 +97,7 @@ impl Follower<'_> {
         panic!("{}\n{}\n{mark:?}: {why}", self.of, self.last[from..].join("\n"));
     }
 
+    /// Are interrupts open in the abstract machine, and amid none that it has no frame for?
     fn can_be_interrupted(&self, cpu: usize) -> bool {
         let shadow = self.frames[cpu].iter().any(|f| f.shadow);
         let open = Abs::new(self.m, self.s).get(self.m.layout.cpus[cpu].irqs) != 0;

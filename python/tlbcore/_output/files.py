@@ -47,15 +47,16 @@ def keep_apart(file: Path, read: Iterable[str]) -> None:
 
     Raises `ConfigError`.
     """
-    if any(_is_file(file, one) for one in read):
+    if any(same_file(file, Path(one)) for one in read):
         raise ConfigError(f"{file}: would write over what the result was read from")
 
 
-def _is_file(file: Path, name: str) -> bool:
+def same_file(file: Path, other: Path, *, written: bool = False) -> bool:
+    """Whether two names are one file; of files that are not there yet, only those that are `written` can be one."""
     try:
-        return file.samefile(name) and not file.is_char_device()  # /dev/null is as it was
+        return file.samefile(other) and not file.is_char_device()  # /dev/null takes two reports
     except (OSError, ValueError):  # one is not there, or can be no name
-        return False
+        return written and file.absolute() == other.absolute()
 
 
 def sealed(make: Callable[[Any], Any], data: Any) -> tuple[Any, ...]:

@@ -23,11 +23,13 @@ class Command(typer.core.TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         names = {parameter.name: parameter.opts[0] for parameter in self.params}
         written = {name: ctx.params[name] for name in WRITTEN if ctx.params.get(name) is not None}
+        from tlbcore._output.files import same_file
+
         for name, path in written.items():
             for other, given in ctx.params.items():
                 if other in (name, _RUN):
                     continue
-                if any(_same(Path(path), file, other in written) for file in _files(given)):
+                if any(same_file(Path(path), file, written=other in written) for file in _files(given)):
                     option = names[other] if names[other].startswith("-") else names[other].upper()
                     _common.fail(f"{path}: --{name} would write over what is given as {option}")
         return super().invoke(ctx)
@@ -41,11 +43,3 @@ def _files(given: object) -> Iterator[Path]:
     elif isinstance(given, list | tuple):
         for one in given:
             yield from _files(one)
-
-
-def _same(path: Path, other: Path, written: bool) -> bool:
-    """Whether two names are one file; of files that are not there yet, only those that are written can be one."""
-    try:
-        return path.samefile(other) and not path.is_char_device()  # /dev/null takes two reports
-    except (OSError, ValueError):  # one is not there, or can be no name
-        return written and path.absolute() == other.absolute()

@@ -104,7 +104,7 @@ impl Layout {
                 if !set.is_empty() {
                     c.frames[level] = frame(code, set, rets, &ambient, &registers);
                     c.frames[level].allocate(&plan, level, &mut a);
-                    if plan.runs[cpu].receives && layout.is_sent_by_devices(&plan, cpu, level) {
+                    if layout.leaves_calls(&plan, cpu, level) {
                         c.frames[level].device = a.take(1);
                     }
                 }
@@ -129,16 +129,16 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Can a program that takes remote calls begin in a frame because a device sends an interrupt?
-    fn is_sent_by_devices(&self, plan: &Plan<'_>, cpu: usize, level: usize) -> bool {
+    /// Can a program begin in a frame because a device sends an interrupt, where remote calls may wait?
+    fn leaves_calls(&self, plan: &Plan<'_>, cpu: usize, level: usize) -> bool {
         let (code, role) = (plan.code, &plan.scope.roles[cpu]);
         let runs = |name: &&str| matches!(Device::new(code, role, name), Device::Runs(_));
-        let begins = match level {
+        let sent = match level {
             0 => role.rest == Rest::User && self.paths[cpu].iter().any(Path::is_of_devices),
             1 => ["interrupt_kernel", "interrupt_idle"].iter().any(runs),
             _ => false,
         };
-        begins && !role.deaf
+        plan.runs[cpu].receives && sent
     }
 
     /// By which paths each CPU enters.
