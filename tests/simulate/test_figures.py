@@ -307,6 +307,7 @@ def test_policies_are_rows_in_their_order_and_runs_that_did_not_begin_are_none()
     assert found["b"] is runs[0], "that of the first seed"
     with pytest.raises(KeyError):
         found["e"]
+    assert "wait_mean_us_low" not in _comparison(runs[3:4], ("c", "e")).table, "one run at most: no interval"
 
 
 def test_a_comparison_is_interrupted_if_any_run_is():
