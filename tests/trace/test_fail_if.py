@@ -229,6 +229,34 @@ def test_lost_events_are_counted_where_their_number_is_known(tmp_path: Path) -> 
     assert decided(KNOWN, "lost_events == 0", tmp_path) == (True, "")
 
 
+def test_of_holes_that_are_not_all_kept_the_condition_is_open(tmp_path: Path) -> None:
+    text = "".join(f"CPU:2 [LOST 2 EVENTS]\n{line(11.0 + i / 1000, 'user_enter: ')}" for i in range(1001))
+    text = KNOWN.replace(line(11.0, "user_enter: "), text)
+    met, why = decided(text, "lost_events > 2001", tmp_path)
+    assert not met
+    assert why.endswith(
+        "lost_events is not recorded (at least 2,000): only the first 1,000 of 1,001 holes are kept"
+    )
+    assert decided(text, "lost_events >= 2000", tmp_path) == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("condition", "trace", "said"),
+    [
+        ("lost_events > 5", lambda: made_up(holes=[("lost", 5), ("lost", None)]),
+         "lost_events is not recorded (at least 5): how many events each hole has lost is not recorded"),
+        ("lost_events > 20", lambda: made_up(holes=[("lost", 5)] * 3, more_holes=1),
+         "lost_events is not recorded (at least 15): only the first 3 of 4 holes are kept"),
+        ("calls > 5", lambda: made_up(),
+         "calls is not recorded (at least 5): no events of functions (csd_function_entry)"),
+        ("entries > 4", lambda: made_up(),
+         "entries is not recorded (at least 4): no events of user mode (user_enter, user_exit)"),
+    ],
+)  # fmt: skip
+def test_what_is_open_says_which_events_would_decide_it(condition: str, trace: Any, said: str) -> None:
+    assert Condition.parse(condition).open(trace()) == [f"CPU 3: {said}"]
+
+
 def test_stolen_time_is_not_recorded_without_copies_of_proc_stat(tmp_path: Path) -> None:
     met, why = decided(KNOWN, "stolen_ms > 0", tmp_path)
     assert not met
@@ -242,7 +270,12 @@ def known(state: str) -> dict[str, Any]:
 KINDS = ("calls", "reschedules", "timers", "tasks", "softirqs", "nmis")
 
 
-def made_up(holes: Sequence[tuple[str, int | None]] = (), kinds: Sequence[str] = (), **of_cpu: object) -> Any:
+def made_up(
+    holes: Sequence[tuple[str, int | None]] = (),
+    kinds: Sequence[str] = (),
+    more_holes: int = 0,
+    **of_cpu: object,
+) -> Any:
     """A recording with one isolated CPU, of which everything is known and nothing was seen, but for what is given."""
     cpu = {
         "cpu": 3, "seconds": 10.0, "events": 5, "sums": False, "interrupts": 0, "interrupts_per_hour": 0.0,
@@ -255,6 +288,7 @@ def made_up(holes: Sequence[tuple[str, int | None]] = (), kinds: Sequence[str] =
         figures={
             "report": {"isolated": [cpu], "kinds": counts},
             "holes": [{"kind": kind, "events": events} for kind, events in holes],
+            "hole_count": len(holes) + more_holes,
         }
     )
 
@@ -271,6 +305,11 @@ def made_up(holes: Sequence[tuple[str, int | None]] = (), kinds: Sequence[str] =
         ("lost_events > 5", made_up(holes=[("lost", 5), ("lost", None)]), False, True),
         ("lost_events == 12", made_up(holes=[("lost", 5), ("dropped", 7)]), True, False),
         ("lost_events > 5", made_up(holes=[("lost", 5), ("dropped", None)]), False, False),
+        # Of a thousand holes and more only the first are kept: what they lost is the least there may be.
+        ("lost_events == 5", made_up(holes=[("lost", 5)], more_holes=1), False, True),
+        ("lost_events > 5", made_up(holes=[("lost", 5)], more_holes=1), False, True),
+        ("lost_events >= 5", made_up(holes=[("lost", 5)], more_holes=1), True, False),
+        ("lost_events < 5", made_up(holes=[("lost", 5)], more_holes=1), False, False),
         ("calls == 5", made_up(kinds=["csd_entry"]), True, False),
         ("calls == 5", made_up(kinds=["probes"]), True, False),
         ("calls == 5", made_up(), False, True),

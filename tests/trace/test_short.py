@@ -244,6 +244,7 @@ def test_the_page_of_shootdowns_has_every_call_site(tmp_path):
         ("percent", (9.9e-7,), "less than 0.0001 %"),
         ("listed", ((),), ""),
         ("listed", (("a", "b"),), "a and b"),
+        ("listed", (("a", "b", "c", "d"),), "a, b, c and d"),
         ("times", (0, "flush", "flushes"), "0 flushes"),
         ("times", (1, "flush", "flushes"), "1 flush"),
         ("times", (2, "flush", "flushes"), "2 flushes"),

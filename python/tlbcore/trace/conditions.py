@@ -82,7 +82,7 @@ class Condition:
             if self._may_hold(low, high) and not (self._holds(low) and self._holds(high)):
                 known = "" if math.isinf(low) or not low else f" (at least {_text(low)})"
                 out.append(
-                    f"CPU {cpu['cpu']}: {self.figure} is not recorded{known}: {_why(cpu, self.figure)}"
+                    f"CPU {cpu['cpu']}: {self.figure} is not recorded{known}: {_why(cpu, self.figure, trace)}"
                 )
         return out
 
@@ -133,11 +133,10 @@ class Condition:
         if stem == "entries":
             return float(cpu["entries"]), bool(trace.figures["report"]["kinds"]["user"])
         if stem == "lost_events":
-            known = [hole["events"] for hole in trace.figures["holes"] if hole["kind"] != "cut"]
-            lost = float(sum(events or 0 for events in known))
-            return lost, None not in [
-                hole["events"] for hole in trace.figures["holes"] if hole["kind"] == "lost"
-            ]
+            holes = trace.figures["holes"]
+            lost = float(sum(hole["events"] or 0 for hole in holes if hole["kind"] != "cut"))
+            known = all(hole["events"] is not None for hole in holes if hole["kind"] == "lost")
+            return lost, known and len(holes) == trace.figures["hole_count"]
         if cpu["sums"]:  # osnoise measures all of it
             measured = {
                 "longest_us": cpu["longest"]["us"],
@@ -176,6 +175,7 @@ def _sure(cpu: Mapping[str, Any]) -> bool:
     return all(_recorded(cpu, kind) for kind in ("calls", "reschedules", "timers"))
 
 
+_OWN_EVENTS = {"calls": "functions (csd_function_entry)", "entries": "user mode (user_enter, user_exit)"}
 _NO_CALLS = (
     *("tick", "tick_kept", "timer", "scheduler_tick", "hrtimer", "device", "other_vector", "platform_ipi"),
     *("posted_interrupt", "timer_broadcast", "reschedule", "irq_work", "call_empty", "call_unknown"),
@@ -203,7 +203,16 @@ def _hidden(cpu: Mapping[str, Any], cause: str) -> bool:
     )
 
 
-def _why(cpu: Mapping[str, Any], figure: str) -> str:
+def _why(cpu: Mapping[str, Any], figure: str, trace: Trace) -> str:
+    if figure == "lost_events":
+        kept, count = len(trace.figures["holes"]), trace.figures["hole_count"]
+        return (
+            "how many events each hole has lost is not recorded"
+            if kept == count
+            else f"only the first {kept:,} of {count:,} holes are kept"
+        )
+    if figure in _OWN_EVENTS:
+        return f"no events of {_OWN_EVENTS[figure]}"
     missing = [
         f"{kind.replace('_', ' ')} ({known['events']})"
         for kind, known in cpu["knowledge"].items()

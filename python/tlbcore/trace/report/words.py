@@ -167,16 +167,16 @@ def columns(rows: Sequence[Sequence[str]], align: str, indent: str = "  ", keys:
         used += needs
     out = []
     for group in groups:
-        whole = (
-            group[-1] == len(align) - 1
-        )  # of the others no column may be broken: an empty one stands behind them
-        chosen = [[row[at] for at in group] + ([] if whole else [""]) for row in rows]
-        sides = "".join(align[at] for at in group) + ("" if whole else "<")
-        out += _laid([widths[at] for at in group], chosen, sides, indent)
+        # Only the last column may be broken: behind the columns of another group stands an empty one.
+        end = [] if group[-1] == len(align) - 1 else [""]
+        chosen = [[row[at] for at in group] + end for row in rows]
+        out += _laid([widths[at] for at in group], chosen, [align[at] for at in group], indent)
     return out
 
 
-def _laid(widths: Sequence[int], rows: Sequence[Sequence[str]], align: str, indent: str) -> list[str]:
+def _laid(
+    widths: Sequence[int], rows: Sequence[Sequence[str]], align: Sequence[str], indent: str
+) -> list[str]:
     most = width.columns()
     out = []
     for row in rows:
@@ -215,7 +215,7 @@ def opening(trace: Trace) -> list[str]:
     where = (
         f" between markers {report['window'][0]!r} and {report['window'][1]!r}" if report["window"] else ""
     )
-    machine = f"; machine of {f['machine_cpus']} CPUs" if f["machine_cpus"] else ""
+    machine = f"; machine of {times(f['machine_cpus'], 'CPU')}" if f["machine_cpus"] else ""
     known = {"x86_64": "; x86-64", "aarch64": "; arm64", "riscv64": "; RISC-V"}.get(
         report["architecture"], ""
     )
@@ -233,8 +233,9 @@ def opening(trace: Trace) -> list[str]:
             "Rings were overwritten: the window of each CPU begins with the first event that is left of it."
         )
     if report["snapshots"]:
+        hold = "holds" if report["snapshots"] == 1 else "hold"
         lines += paragraph(
-            f"A flight recorder's: {n(report['snapshots'])} snapshots hold {n(trace.seconds)} s of "
+            f"A flight recorder's: {times(report['snapshots'], 'snapshot')} {hold} {n(trace.seconds)} s of "
             f"{n(report['elapsed_s'])} s. Rates are those of the seconds that were kept, which are the "
             "interrupted ones; for the whole time see the kernel's own counts below."
         )
@@ -251,9 +252,14 @@ def opening(trace: Trace) -> list[str]:
         lost = sum(hole["events"] or 0 for hole in f["holes"])
         what = ", ".join(f"{kind} {count}x" for kind, count in sorted(kinds.items()))
         first = f["holes"][0]["line"]
-        known = f"; {n(lost)} events are known to be lost" if lost else ""
+        are = "is" if lost == 1 else "are"
+        known = f"; {times(lost, 'event')} {are} known to be lost" if lost else ""
+        # Of more than a thousand only the first are kept.
+        has = "holes:" if len(f["holes"]) == f["hole_count"] else (
+            f"{n(f['hole_count'])} holes. Of the first {n(len(f['holes']))}:"
+        )  # fmt: skip
         lines += paragraph(
-            f"The trace has holes: {what}, first at {trace.path}:{first}{known}. Counts are lower limits."
+            f"The trace has {has} {what}, first at {trace.path}:{first}{known}. Counts are lower limits."
         )
     if f["broken_lines"]:
         are = "is" if f["broken_lines"] == 1 else "are"
@@ -309,8 +315,8 @@ def _policies(outcomes: Sequence[Mapping[str, Any]], cpus: Sequence[Mapping[str,
         return []  # said in short at the top
     rows = [["policy", "deferred", "calls left", "interrupts left", "longest pending", "needs"]]
     for o in outcomes:
-        low = max((c["exposure_longest_s"]["low"] for c in o["cpus"]), default=0.0)
-        high = max((c["exposure_longest_s"]["high"] for c in o["cpus"]), default=0.0)
+        low = max(c["exposure_longest_s"]["low"] for c in o["cpus"])
+        high = max(c["exposure_longest_s"]["high"] for c in o["cpus"])
         rows.append(
             [
                 o["policy"],
@@ -334,9 +340,8 @@ def _said_of(outcome: Mapping[str, Any]) -> list[str]:
         ends = (float(f"{wait[end]:.3g}") for end in ("low", "high"))
         said.append(f"{name}: senders wait for isolated CPUs, and their code takes, {span(*ends)} ms.")
     if (more := outcome["more_calls"])["high"]:
-        said.append(
-            f"{name} calls isolated CPUs {span(more['low'], more['high'])} times where the recording has no call."
-        )
+        often = "once" if more["low"] == more["high"] == 1 else f"{span(more['low'], more['high'])} times"
+        said.append(f"{name} calls isolated CPUs {often} where the recording has no call.")
     said += [f"{name}, not modelled: {note}." for note in outcome["not_modelled"]]
     return [line for text in said for line in paragraph(text, indent="    ", first="  ")]
 
