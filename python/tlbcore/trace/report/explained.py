@@ -15,6 +15,7 @@ from tlbcore.trace.report.remedies import NOT_X86, effect, helps
 from tlbcore.trace.report.words import (
     _baseline,
     _policies,
+    between,
     columns,
     duration,
     listed,
@@ -189,7 +190,7 @@ def _table(group: Cpus, report: Mapping[str, Any]) -> list[str]:
 def _often(group: Cpus) -> list[str]:
     """Say which causes are most frequent, if that is another order than the one by time."""
     sums = interference(group)
-    by_count = sorted(sums, key=lambda cause: (-sums[cause]["n"], cause))
+    by_count = sorted(sums, key=lambda cause: -sums[cause]["n"])
     if by_count[:3] == list(sums)[:3]:
         return []
     shown = ", ".join(f"{causes[cause].title} {n(sums[cause]['n'])}" for cause in by_count[:3])
@@ -247,6 +248,11 @@ def _others_there(cpus: Cpus) -> list[str]:
     return paragraph(" ".join(said), indent="    ") if said else []
 
 
+def _speaker(group: Cpus) -> Mapping[str, Any]:
+    """Return a CPU of which is known what is known of the group: one that has events, if any has."""
+    return next((cpu for cpu in group if cpu["events"]), group[0])
+
+
 def _unknown_kinds(cpu: Mapping[str, Any]) -> list[str]:
     return [_KINDS[kind] for kind, known in cpu["knowledge"].items() if known["state"] == "not_recorded"]
 
@@ -272,6 +278,10 @@ def _headline(group: Cpus, report: Mapping[str, Any]) -> str:
 def _beside(group: Cpus) -> str:
     """Say what took the CPUs without the kernel's doing, and how sure that is."""
     text = ""
+    silent = [cpu["cpu"] for cpu in group if not cpu["events"]]
+    if 0 < len(silent) < len(group) and _measured(group[0]):
+        cpus = "CPU" if len(silent) == 1 else "CPUs"
+        text += f" No event of any kind was recorded on {cpus} {show_cpus(silent)}: taken for quiet."
     known = [cpu for cpu in group if cpu["stolen_ms"]]
     if known:
         low = sum(cpu["stolen_ms_range"][0] for cpu in known)
@@ -292,7 +302,7 @@ def _beside(group: Cpus) -> str:
 def _headline_of_kernel(group: Cpus, report: Mapping[str, Any]) -> str:
     sums = interference(group)
     total = sum(s["n"] for s in sums.values())
-    one = group[0]
+    one = _speaker(group)
     name = f"CPU {one['cpu']}" if len(group) == 1 else f"CPUs {show_cpus(c['cpu'] for c in group)}"
     unknown = _unknown_kinds(one)
     if not _measured(one):
@@ -347,17 +357,21 @@ def _headline_of_kernel(group: Cpus, report: Mapping[str, Any]) -> str:
 
 def _nothing(group: Cpus, name: str, unknown: Sequence[str]) -> str:
     """Nothing was seen: say over what time, and what would not have been seen."""
-    one = group[0]
+    one = _speaker(group)
     seconds = min(cpu["seconds"] for cpu in group)
     over = f" in {duration(seconds * 1e6)}" if seconds else ""
     bound = f", which allows {_bound(seconds)}" if seconds >= ENOUGH_S else ""
-    interrupts = one["interrupts_known"]
+    whole = all(cpu["interrupts_known"] == "recorded" for cpu in group if cpu["events"])
     if not one["events"]:
-        text = f"{name}: no event of any kind was recorded there: not interrupted{over}, if it was traced{bound}."
-    elif interrupts == "recorded":
+        were = "it was" if len(group) == 1 else "they were"
+        text = f"{name}: no event of any kind was recorded there: not interrupted{over}, if {were} traced{bound}."
+    elif whole:
         text = f"{name}: not interrupted{over}{bound}."
     else:
-        text = f"{name}: none of what was recorded ({', '.join(_recorded_kinds(one))}) took it{over}{bound}."
+        them = "it" if len(group) == 1 else "them"
+        text = (
+            f"{name}: none of what was recorded ({', '.join(_recorded_kinds(one))}) took {them}{over}{bound}."
+        )
     return text + (f" Not recorded: {', '.join(unknown)}." if unknown else "")
 
 
@@ -434,9 +448,10 @@ def _of_flushes(cpus: Cpus, report: Mapping[str, Any]) -> list[str]:
                 "recorded: no event would show a remote call."
             )
         if unknown:
+            there = f"{'in' if unknown == 1 else 'among'} the {times(unknown, 'interrupt')}"
             said = (
-                "None of it is known to be a flush of kernel TLB entries; what a policy would change lies among "
-                f"the {n(unknown)} interrupts whose sender is not recorded."
+                "None of it is known to be a flush of kernel TLB entries; what a policy would change lies "
+                f"{there} whose sender is not recorded."
             )
         return paragraph(said, indent="    ", first="  ")
     best = next((o for o in report["policies"] if o["policy"] == "coalesce-v7-fixed"), None)
@@ -446,13 +461,16 @@ def _of_flushes(cpus: Cpus, report: Mapping[str, Any]) -> list[str]:
     left = ""
     if seconds >= ENOUGH_S * len(cpus):
         ends = [round(best["interrupts"][end] * 3600 / seconds) for end in ("low", "high")]
-        left = f"{span(*ends)} interrupts per hour and CPU instead of {n(round(everything * 3600 / seconds))}"
+        now = n(round(everything * 3600 / seconds))
+        left = f"{between(ends[0], ends[1], 'interrupt')} per hour and CPU instead of {now}"
     callers = (
         f" ({n(of_unknown_caller)} of them for a caller that is not recorded)" if of_unknown_caller else ""
     )
+    are = "is a flush" if flushes + of_unknown_caller == 1 else "are flushes"
+    deferred = between(best["deferred"]["low"], best["deferred"]["high"], "call")
     return paragraph(
-        f"{n(flushes + of_unknown_caller)} of {n(everything)} are flushes of kernel TLB entries{callers}; "
-        f"coalesce-v7-fixed would defer {span(best['deferred']['low'], best['deferred']['high'])} calls and leave "
+        f"{n(flushes + of_unknown_caller)} of {n(everything)} {are} of kernel TLB entries{callers}; "
+        f"coalesce-v7-fixed would defer {deferred} and leave "
         f"{left or 'the rest'} (predicted).",
         indent="    ",
         first="  ",

@@ -135,6 +135,15 @@ def times(count: int, one: str, several: str | None = None) -> str:
     return f"{n(count)} {one if count == 1 else several or one + 's'}"
 
 
+def between(low: float, high: float, one: str) -> str:
+    """Format a number of things of which the least and the most is known.
+
+    >>> between(1, 1, "call"), between(0, 1, "call")
+    ('1 call', '0 to 1 calls')
+    """
+    return f"{span(low, high)} {one if low == high == 1 else one + 's'}"
+
+
 def shares(counts: Iterable[tuple[str, float]], total: float, top: int = 3) -> str:
     """Name the largest parts of a whole with their shares, those below half a percent left out."""
     ordered = sorted(counts, key=lambda item: (-item[1], item[0]))
