@@ -369,7 +369,8 @@ def test_counts_over_time_are_as_high_as_they_are_many():
 
 
 @pytest.mark.parametrize(
-    ("lanes", "figures", "buckets"), [(1, 1, 1000), (30, 1, 1000), (31, 1, 967), (8, 10, 375), (8, 200, 40)]
+    ("lanes", "figures", "buckets"),
+    [(1, 1, 1000), (30, 1, 1000), (31, 1, 967), (40, 1, 750), (8, 10, 375), (8, 200, 40)],
 )
 def test_many_lanes_share_the_buckets_of_a_page(lanes: int, figures: int, buckets: int):
     svg = charts.over_time([1], 1.0, [charts.Lane("a", [0.0])] * lanes, 1.0, "x", figures=figures)

@@ -19,6 +19,7 @@ _DASHES = ("", "6 3", "2 2", "8 3 2 3", "1 3", "10 4", "4 4")
 _BUCKETS = 1000  # of a lane; fewer where there are many lanes, so that a page stays below 2 MB
 _BUDGET = 30_000  # buckets of all lanes of a page
 _BARS = 6_000  # bars with a text of their own, of a page
+_SLACK = 1e-9  # of a step: an end of an axis that is a tick but for its last bits has one
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Line:
 
 @dataclass(frozen=True)
 class _Scale:
-    """From values to pixels, linear or logarithmic."""
+    """From values to pixels, linear or logarithmic; the ends differ."""
 
     low: float
     high: float
@@ -50,8 +51,7 @@ class _Scale:
             if self.logarithmic
             else (self.low, self.high, value)
         )
-        share = (value - low) / (high - low) if high > low else 0.5
-        return self.start + share * (self.end - self.start)
+        return self.start + (value - low) / (high - low) * (self.end - self.start)
 
 
 def _scale(values: Sequence[float], start: float, end: float, *, zero: bool = False) -> _Scale:
@@ -60,7 +60,7 @@ def _scale(values: Sequence[float], start: float, end: float, *, zero: bool = Fa
     if logarithmic:
         ticks = [10.0**i for i in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
         every = -(-len(ticks) // 6)
-        return _Scale(low, high, start, end, logarithmic=True, ticks=ticks[::every] or [low, high])
+        return _Scale(low, high, start, end, logarithmic=True, ticks=ticks[::every])
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
     if low == high:
@@ -70,8 +70,8 @@ def _scale(values: Sequence[float], start: float, end: float, *, zero: bool = Fa
         if (high - low) / (step * part) <= 5:
             step *= part
             break
-    first = math.ceil(low / step)
-    ticks = [i * step for i in range(first, math.floor(high / step) + 1)]
+    first, last = math.ceil(low / step - _SLACK), math.floor(high / step + _SLACK)
+    ticks = [i * step for i in range(first, last + 1)]
     return _Scale(low, high, start, end, ticks=ticks)
 
 
@@ -81,10 +81,10 @@ def lines(series: Sequence[Line], x: str, y: str, caption: str, *, zero: bool = 
     Empty where there is nothing to draw, or zero only.
     """
     drawn = [line for line in series if any(_known(a, b) for a, b in zip(line.x, line.y, strict=True))]
-    if not any(value for line in drawn for value in line.y):
-        return ""  # nothing, or zero everywhere
     xs = [a for line in drawn for a, b in zip(line.x, line.y, strict=True) if _known(a, b)]
     ys = [b for line in drawn for a, b in zip(line.x, line.y, strict=True) if _known(a, b)]
+    if not any(ys):
+        return ""  # nothing, or zero everywhere
     ys += [value for line in drawn for value in (*line.low, *line.high) if not math.isnan(value)]
     across = _scale(xs, 80, 690)
     up = _scale(ys, 250, 20, zero=zero)
@@ -109,7 +109,8 @@ def lines(series: Sequence[Line], x: str, y: str, caption: str, *, zero: bool = 
 
 
 def _line(line: Line, i: int, across: _Scale, up: _Scale) -> list[str]:
-    points = [(across.at(a), up.at(b)) for a, b in sorted(zip(line.x, line.y, strict=True)) if _known(a, b)]
+    known = [(a, b) for a, b in zip(line.x, line.y, strict=True) if _known(a, b)]
+    points = [(across.at(a), up.at(b)) for a, b in sorted(known)]
     bars = [
         f'<path class="interval s{i % COLOURS}" d="M{across.at(a):.1f} {up.at(low):.1f}V{up.at(high):.1f}"></path>'
         for a, low, high in zip(line.x, line.low, line.high, strict=False)
@@ -161,13 +162,15 @@ def over_time(
     """
     import numpy as np
 
+    if not counts:
+        counts, step_s = [0], seconds
     bars = max(40, min(2000, _BARS // max(figures, 1)))
     if len(counts) > bars:
         per = math.ceil(len(counts) / bars)
         counts = [sum(counts[i : i + per]) for i in range(0, len(counts), per)]
         step_s *= per
-    whole = max(1, len(counts))
-    top = max(counts, default=0) or 1
+    whole = len(counts)
+    top = max(counts) or 1
     drawn = "".join(
         f'<rect x="{i}" y="{100 - 100 * count / top:.1f}" width="0.9" height="{100 * count / top:.1f}">'
         f"<title>{count:,} at {i * step_s:.6g} s</title></rect>"
