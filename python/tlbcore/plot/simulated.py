@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tlbcore.sweeps.run import Sweep
 
 _FIRST = ("interference_us_per_hour", "ipis_per_hour", "syscall_mean_ns", "entry_mean_ns", "kernel_share")
+_NUMBERS = "iufb"  # kinds of columns that have a place on an axis
 
 
 @door
@@ -91,7 +92,9 @@ def swept(
         metric = result.metrics[0]
     if parameter is None:
         numbers = [
-            n for n in result.parameters if np.asarray(result.table[n]).dtype.kind in "iufb" and n != against
+            n
+            for n in result.parameters
+            if np.asarray(result.table[n]).dtype.kind in _NUMBERS and n != against
         ]
         several = [name for name in numbers if len(np.unique(result.table[name])) > 1]
         if not (several or numbers):
@@ -107,10 +110,14 @@ def sweep(axes: Axes, result: Sweep, parameter: str, metric: str, *, by: str = "
     """Draw the mean of a metric over one parameter, a line per value of another, with its 95 % interval.
 
     Means go over everything that is not named; the interval is what repeating the runs would vary, and there is none
-    with one replication (`tlbcore.analysis.effects`). Raises `SweepError` for an unknown name.
+    with one replication (`tlbcore.analysis.effects`). Raises `SweepError` for an unknown name, or a parameter that has
+    no numbers.
     """
     from tlbcore import analysis
+    from tlbcore._core import SweepError
 
+    if np.asarray(_column(result, parameter)).dtype.kind not in _NUMBERS:
+        raise SweepError(f"{parameter!r} has no numbers to draw over")
     groups = np.unique(_column(result, by))
     cells = list(dict.fromkeys([*result.parameters, parameter]))
     columns = {name: _column(result, name) for name in (*cells, "replication", metric)}
@@ -124,7 +131,7 @@ def sweep(axes: Axes, result: Sweep, parameter: str, metric: str, *, by: str = "
         look = _canvas.series(i, inert=float(np.mean(inert)))
         (line,) = axes.plot(x[order], means["mean"][order], label=_canvas.marked(group, inert), **look)
         low, high = means["low"][order], means["high"][order]
-        if np.isfinite(low).all():
+        if np.isfinite(low).any():
             axes.fill_between(x[order], low, high, alpha=0.2, color=line.get_color())
     _canvas.logarithmic(axes.set_xscale, result.table[parameter])
     axes.set_xlabel(_canvas.parameter(parameter))
