@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import time
@@ -168,6 +169,59 @@ def test_a_noise_threshold_is_in_microseconds(text: str, us: float):
     assert noise_us(text) == us
 
 
+@pytest.mark.parametrize(
+    ("read", "text", "said"),
+    [
+        *((duration_s, text, "expected a number and s, m, h or d")
+          for text in ("", "s", "5x", "1e3", "-1s", "1.2.3s", "5 s s")),
+        *((duration_s, text, "must be positive") for text in ("0", "0s", "0.0d")),
+        *((noise_us, text, "expected a number and us, ms or s")
+          for text in ("", "us", "5m", "1e3", "-1", "1.2.3us", ".")),
+        *((noise_us, text, "must be more than 0 and at most 60 s")
+          for text in ("0", "0us", "60.1s", "60000001", "61 s")),
+    ],
+)  # fmt: skip
+def test_what_is_no_duration_or_threshold_is_refused_as_it_was_written(read: Any, text: str, said: str):
+    what = "duration" if read is duration_s else "noise"
+    with pytest.raises(tc.TraceError) as found:
+        read(text)
+    assert str(found.value) == f"{what} {text!r}: {said}"
+    assert found.value.__suppress_context__ is said.startswith("expected")
+
+
+def test_probes_print_their_arguments_in_the_order_in_which_registers_hold_them():
+    every = (*settings._KPROBES, *settings.SHOOTDOWN_KPROBES)
+    for name, arguments in every:
+        given = re.findall(r"(\w+)=%(\w+):([xsu]\d+)", arguments)
+        assert " ".join(f"{field}=%{register}:{kind}" for field, register, kind in given) == arguments, name
+        registers = [register for _, register, _ in given]
+        assert registers == ["di", "si", "dx", "cx", "r8", "r9"][: len(registers)], name
+        assert len({field for field, *_ in given}) == len(given)
+    ranges = dict(settings._KPROBES)
+    assert ranges["flush_tlb_kernel_range"] == "start=%di:x64 end=%si:x64", "addresses are hexadecimal"
+    assert ranges["_vm_unmap_aliases"] == "start=%di:x64 end=%si:x64 flush=%dx:s32", "and counts are not"
+    pages = {name: arguments for name, arguments in settings._KPROBES if name.startswith("set_memory")}
+    assert pages == dict.fromkeys(
+        ("set_memory_ro", "set_memory_rox", "set_memory_nx", "set_memory_rw"), "addr=%di:x64 numpages=%si:s32"
+    )
+    bare = [name for name, arguments in settings._KPROBES if not arguments]
+    assert bare == ["flush_tlb_all", "drain_vmap_area_work", "do_flush_tlb_all", "do_kernel_range_flush"]
+
+
+def test_with_processes_their_shootdowns_are_recorded_and_not_what_interrupts():
+    usual, shootdowns = Recording(out=Path("o")), Recording(out=Path("o"), processes=(7,))
+    assert (usual.events, usual.probes) == (settings.EVENTS, settings._KPROBES)
+    assert (shootdowns.events, shootdowns.probes) == (settings.SHOOTDOWN_EVENTS, settings.SHOOTDOWN_KPROBES)
+    assert usual.events != shootdowns.events
+    assert usual.buffer_kb > settings.NOISE_BUFFER_KB, "the second ring is a small one"
+    assert [name for name, _ in usual.events if name.startswith(settings.NOISE)] == [
+        *(f"irq_vectors/{vector}_{end}"
+          for vector in ("call_function", "call_function_single", "reschedule", "local_timer", "irq_work")
+          for end in ("entry", "exit")),
+        "irq/irq_handler_entry", "irq/irq_handler_exit", "sched/sched_switch", "irq/softirq_entry", "irq/softirq_exit",
+    ]  # fmt: skip
+
+
 # The field of each event that names the CPU that is asked or that it happens on; None: kept whole.
 FIELDS = {
     "ipi/ipi_send_cpu": "cpu",
@@ -297,6 +351,9 @@ def test_what_is_left_out_of_a_recording_has_its_usual_value():
         None,
     )
     assert not any((done.events, done.refused, done.unset, done.left))
+    for made in (Recording, Outcome, Tracefs):
+        with pytest.raises(TypeError, match="positional"):
+            made(Path("o"))  # type: ignore[misc,arg-type]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -191,8 +192,9 @@ def test_the_table_has_rates_since_the_last_look_and_the_rest_since_the_start():
     ("lost", "unknown", "said"),
     [
         (1234, 0, "20 s; 1,234 events lost"),
-        (1234, 2, "20 s; 1,234 events lost, and 2 times an unknown number"),
-        (0, 1, "20 s; 0 events lost, and 1 times an unknown number"),
+        (1, 0, "20 s; 1 event lost"),
+        (1234, 2000, "20 s; 1,234 events lost; 2,000 times an unknown number of events lost"),
+        (0, 1, "20 s; once an unknown number of events lost"),
     ],
 )
 def test_what_was_lost_makes_a_lower_bound(lost: int, unknown: int, said: str):
@@ -258,6 +260,119 @@ def test_a_reading_in_json_and_as_metrics_is_in_seconds():
         "tlbcore_losses_unknown_total 0",
         "tlbcore_watch_seconds 20.000",
     ]
+
+
+def test_metrics_stand_in_families_each_with_its_words_and_kind():
+    rows = (row(2, "irq", 'a"b\\c\nd\x1b', 3, 0.5, 0.25), row(13, "call", "f by x", 4))
+    recorded = {"irq": True, "softirq": False, "task": True, "call": True}
+    assert metrics(counted(1234.5678, rows, recorded=recorded, lost=5, lost_unknown=6)).splitlines() == [
+        "# HELP tlbcore_interruptions_total Times that something took an isolated CPU from its task.",
+        "# TYPE tlbcore_interruptions_total counter",
+        r"""tlbcore_interruptions_total{cpu="2",kind="irq",name="a\"b\\c\nd\\x1b"} 3""",
+        "# HELP tlbcore_interruption_seconds_total Time that it took, without what came inside.",
+        "# TYPE tlbcore_interruption_seconds_total counter",
+        r"""tlbcore_interruption_seconds_total{cpu="2",kind="irq",name="a\"b\\c\nd\\x1b"} 0.500000000""",
+        "# HELP tlbcore_interruption_longest_seconds The longest since the start of the watch.",
+        "# TYPE tlbcore_interruption_longest_seconds gauge",
+        r"""tlbcore_interruption_longest_seconds{cpu="2",kind="irq",name="a\"b\\c\nd\\x1b"} 0.250000000""",
+        "# HELP tlbcore_calls_sent_total Calls queued for an isolated CPU: function and sender.",
+        "# TYPE tlbcore_calls_sent_total counter",
+        'tlbcore_calls_sent_total{cpu="13",kind="call",name="f by x"} 4',
+        "# HELP tlbcore_recorded Whether the kernel has the events that show a kind; 0: not recorded.",
+        "# TYPE tlbcore_recorded gauge",
+        'tlbcore_recorded{kind="irq"} 1',
+        'tlbcore_recorded{kind="softirq"} 0',
+        'tlbcore_recorded{kind="task"} 1',
+        'tlbcore_recorded{kind="call"} 1',
+        "# HELP tlbcore_lost_events_total Events that the ring lost.",
+        "# TYPE tlbcore_lost_events_total counter",
+        "tlbcore_lost_events_total 5",
+        "# HELP tlbcore_losses_unknown_total Times that it lost an unknown number of events.",
+        "# TYPE tlbcore_losses_unknown_total counter",
+        "tlbcore_losses_unknown_total 6",
+        "# HELP tlbcore_watch_seconds How long the watch has run.",
+        "# TYPE tlbcore_watch_seconds gauge",
+        "tlbcore_watch_seconds 1234.568",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("missing", "bound", "interruptions", "cell"),
+    [
+        ((), False, 36, "0.065%"),
+        (("call",), False, 36, "0.065%"),
+        (("irq",), True, 36, "at least 0.065%"),
+        (("irq", "softirq"), True, 36, "at least 0.065%"),
+        (("irq", "softirq", "task"), True, None, ""),
+        (("irq", "softirq", "task", "call"), True, None, ""),
+    ],
+)
+def test_one_kind_that_is_recorded_makes_a_figure_and_one_that_is_not_a_bound(
+    missing: tuple[str, ...], bound: bool, interruptions: int | None, cell: str
+):
+    now = counted(20.0, recorded={kind: kind not in missing for kind in KINDS})
+    assert (now.lower_bound, now.interruptions(2)) == (bound, interruptions)
+    assert now.taken_s(2) == (None if interruptions is None else pytest.approx(0.013))
+    first = cells(now, None)[0]
+    assert first[3] == cell
+    if interruptions is None:
+        assert first[1:6] == ("not recorded", "", "", "", "")
+    assert first[6] == ("not recorded" if "call" in missing else "do_sync_core by bpf (7)")
+    document = json.loads(json_line(now))["cpus"][0]
+    assert [kind for kind in KINDS if document[kind] is None] == [kind for kind in KINDS if kind in missing]
+
+
+def test_the_columns_of_the_table_have_their_heads_and_fold():
+    drawn = table(counted(20.0), None)
+    assert [str(column.header) for column in drawn.columns] == [
+        "CPU", "per s", "in all", "time taken", "longest", "most time", "most calls from",
+    ]  # fmt: skip
+    assert [column.justify for column in drawn.columns] == ["right"] * 5 + ["left"] * 2
+    assert {column.overflow for column in drawn.columns} == {"fold"}
+    assert (drawn.box, drawn.pad_edge, drawn.caption_justify) == (None, False, "left")
+
+
+@pytest.mark.parametrize(
+    ("event", "kind"),
+    [
+        ("irq_vectors/reschedule_entry", "irq"),
+        ("irq/irq_handler_entry", "irq"),
+        ("irq/softirq_entry", "softirq"),
+        ("sched/sched_switch", "task"),
+        ("csd/csd_queue_cpu", "call"),
+        ("sched/sched_wakeup", None),
+        ("x/irq_vectors/", None),
+    ],
+)
+def test_a_kind_is_recorded_if_an_event_of_it_is_on(event: str, kind: str | None):
+    assert reading(events=("a/b", event), text="").recorded == {name: name == kind for name in KINDS}
+
+
+def test_a_reading_has_the_counts_of_the_meter_in_seconds():
+    now = reading(text=LINES + "CPU:2 [LOST 5 EVENTS]\n" + "CPU:2 [LOST EVENTS]\n" * 2)
+    assert (now.lost, now.lost_unknown, now.cpus) == (5, 2, (2, 3))
+    (timer,) = (one for one in now.rows if one.name == "local_timer")
+    assert (timer.cpu, timer.kind, timer.count) == (2, "irq", 1)
+    assert (timer.seconds, timer.longest_s) == (pytest.approx(50e-6), pytest.approx(50e-6))
+    by_default = Watch((2,), lambda *_: None)
+    assert (by_default._interval, by_default._now) == (1.0, time.monotonic)
+    assert by_default.reading().recorded == dict.fromkeys(KINDS, False), "before it begins"
+
+
+def test_metrics_that_cannot_be_written_leave_nothing_behind_and_say_where(tmp_path: Path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        write_metrics(tmp_path / "taken", counted(1.0))
+    assert [file.name for file in tmp_path.iterdir()] == ["taken"]
+    with pytest.raises(FileNotFoundError):
+        write_metrics(tmp_path / "none" / "m.prom", counted(1.0))
+
+
+def test_the_names_of_tasks_cannot_move_a_terminal(capsys: pytest.CaptureFixture[str]):
+    console().print(table(counted(20.0, (row(2, "task", "a\x1b[2Jb", 1, 0.5, 0.5),)), None))
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "a\\x1b" in out
 
 
 def test_counts_are_shown_once_an_interval_and_at_the_end():

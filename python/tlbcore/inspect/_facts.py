@@ -89,8 +89,8 @@ class Facts:
         self.root = root
         self.cmdline = root.text("proc/cmdline") or ""
         self.options = boot_options(self.cmdline)
-        self.cpu = None if root.pasted else _cpu(root)
         self.version = Release.of(self.release) or Release.of(" ".join(self.options.get("BOOT_IMAGE", [])))
+        self.cpu = None if root.pasted else _cpu(root, self.version)
         self.online = self._online()
         self.possible = self._possible()
         self.boot = boot_line(
@@ -381,7 +381,7 @@ def _other_arch(cpuinfo: str) -> str:
     return "x86"
 
 
-def _cpu(root: Root) -> Cpu:
+def _cpu(root: Root, version: Release | None) -> Cpu:
     text = root.need("proc/cpuinfo")
 
     def field(name: str) -> str | None:
@@ -392,10 +392,9 @@ def _cpu(root: Root) -> Cpu:
     numbers = [field(name) or "" for name in ("cpu family", "model", "stepping")]
     family, model, stepping = (int(number) if number.isdigit() else 0 for number in numbers)
     bugs = field("bugs")
-    mhz = field("cpu MHz")
-    release = re.search(r"Linux version (\d+)\.(\d+)", root.text("proc/version") or "")
+    mhz = re.fullmatch(r"\d+(\.\d+)?", field("cpu MHz") or "")  # "Unknown" where an idle CPU has no sample
     # The flag is shown since the feature is used: 6.15.
-    shows_invlpgb = release is not None and (int(release[1]), int(release[2])) >= (6, 15)
+    shows_invlpgb = has(version, (6, 15)) is True
     arch = "x86" if flags or field("cpu family") else _other_arch(text)
     return Cpu(
         arch=arch,
@@ -407,7 +406,7 @@ def _cpu(root: Root) -> Cpu:
         family=family,
         model=model,
         stepping=stepping,
-        mhz=float(mhz) if mhz else None,
+        mhz=float(mhz[0]) if mhz else None,
         hypervisor="hypervisor" in flags,
         pcid="pcid" in flags,
         invpcid="invpcid" in flags,

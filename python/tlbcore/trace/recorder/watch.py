@@ -249,11 +249,11 @@ def table(reading: Reading, before: Reading | None) -> Table:
     notes = [f"{reading.seconds:.0f} s"]
     if missing:
         notes.append(f"not recorded: {', '.join(missing)}")
-    if reading.lost or reading.lost_unknown:
-        more = f"{reading.lost:,} events lost"
-        notes.append(
-            more + (f", and {reading.lost_unknown} times an unknown number" if reading.lost_unknown else "")
-        )
+    if reading.lost:
+        notes.append(f"{reading.lost:,} {'event' if reading.lost == 1 else 'events'} lost")
+    if reading.lost_unknown:
+        often = "once" if reading.lost_unknown == 1 else f"{reading.lost_unknown:,} times"
+        notes.append(f"{often} an unknown number of events lost")
     out = RichTable(box=None, pad_edge=False, caption="; ".join(notes), caption_justify="left")
     out.add_column("CPU", justify="right", overflow="fold")
     for name in ("per s", "in all", "time taken", "longest"):
