@@ -110,7 +110,7 @@ SILENT = {"interrupts": None, "taken_ms": None, "interrupts_known": "not_recorde
             [cpu(2, row("timer", 4, 1, 2, 300), row("device", 3, 1, 2, 3), row("kworker", 2, 1, 2, 3),
                  row("vmalloc_purge", 1, 1, 2, 3), row("smi", 1), row("nmi", 1),
                  longest=LONGEST | {"by": "by eth0"})],
-            "CPU 2: 0.1 % of the time (10 ms of 10 s) taken from its task, longest 300 us (timer interrupt by eth0): 4x "
+            "CPU 2: at least 0.1 % of the time (10 ms of 10 s) taken from its task, longest 300 us (timer interrupt by eth0): 4x "
             "timer interrupt; 3x device interrupt; 2x kernel worker, 2 ms; 1x lazy vmalloc purge; 2 others. 8 interrupts: "
             "2,880 per hour (95 %: 1,243 to 5,675).",
         ),
@@ -157,7 +157,7 @@ SILENT = {"interrupts": None, "taken_ms": None, "interrupts_known": "not_recorde
         # Three CPUs and more are one group: 24 interrupts in 40 s, and of the 20 ms the share is of all their time.
         (
             [cpu(2, row("timer", 20, 1, 2, 300), longest=LONGEST | {"us": 7.0}), cpu(3), cpu(4), cpu(5, row("device", 4))],
-            "CPUs 2-5: 0.05 % of the time of each (20 ms of 40 s) taken from its task, longest 7 us (timer interrupt): 20x "
+            "CPUs 2-5: at least 0.05 % of the time of each (20 ms of 40 s) taken from its task, longest 7 us (timer interrupt): 20x "
             "timer interrupt; 4x device interrupt. 24 interrupts: 2,160 per hour and CPU (95 %: 1,384 to 3,214), 83% of "
             f"them on CPU 2. {NO_FLUSH}",
         ),

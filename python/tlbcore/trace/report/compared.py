@@ -115,8 +115,8 @@ def comparison_text(explanations: Sequence[Explanation]) -> str:
             else f"{n(round(t['per_hour']))} ({n(round(t['low']))}-{n(round(t['high']))})"
             for t in row["traces"]
         ]
-        ratio = "-"
-        if row["change"] != "not recorded":
+        ratio = "-"  # also of nothing and nothing
+        if row["change"] != "not recorded" and (row["traces"][0]["n"] or row["traces"][-1]["n"]):
             high = "any" if row["ratio_high"] is None else _ratio(row["ratio_high"])
             middle = "new" if row["ratio"] is None else _ratio(row["ratio"])
             ratio = f"{middle} ({_ratio(row['ratio_low'])}-{high})"

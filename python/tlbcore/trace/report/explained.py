@@ -299,6 +299,12 @@ def _beside(group: Cpus) -> str:
     return text
 
 
+def at_least(cpus: Cpus) -> str:
+    """Return these words where something took one of the CPUs for a time that is not recorded."""
+    parts = [row["total_ms"] for cpu in cpus if not cpu["sums"] for row in cpu["interference"]]
+    return "at least " if None in parts else ""
+
+
 def _headline_of_kernel(group: Cpus, report: Mapping[str, Any]) -> str:
     sums = interference(group)
     total = sum(s["n"] for s in sums.values())
@@ -326,11 +332,12 @@ def _headline_of_kernel(group: Cpus, report: Mapping[str, Any]) -> str:
     text = f"{name}: "
     if taken and seconds >= ENOUGH_S * len(group):
         each = "" if len(group) == 1 else " of each"
+        text += at_least(group)
         text += f"{percent(taken / 1e3 / seconds)} of the time{each} ({duration(taken * 1e3)}"
         text += f" of {duration(seconds * 1e6)}) taken from its task"
     elif taken:
         text += (
-            f"{duration(taken * 1e3)}"
+            f"{at_least(group)}{duration(taken * 1e3)}"
             + (f" of {duration(seconds * 1e6)}" if seconds else "")
             + " taken from its task"
         )

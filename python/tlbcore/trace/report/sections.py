@@ -88,7 +88,7 @@ def senders(trace: Trace) -> list[str]:
         if len(took):
             p50, p95 = np.percentile(took, [50, 95])
             spread = " / ".join(duration(float(us)) for us in (p50, p95, took.max()))
-            text = f"{function}: p50 / p95 / max {spread} over {n(len(took))} calls"
+            text = f"{function}: p50 / p95 / max {spread} over {times(len(took), 'call')}"
             lines += paragraph(text, indent="      ", first="    ")
     return lines
 
@@ -173,10 +173,11 @@ def purges(report: Mapping[str, Any]) -> list[str]:
         return []
     lines = [""]
     if not p["effective"] + p["empty"]:
-        text = f"{n(p['events'])} lazy vmalloc purges were entered; no event says what they found."
+        entered = "purge was entered" if p["events"] == 1 else "purges were entered"
+        text = f"{n(p['events'])} lazy vmalloc {entered}; no event says what was found."
         return lines + paragraph(text, indent="")
     total = p["unknown_areas"] + sum(o["areas"] for o in p["charged"])
-    text = f"{n(p['effective'])} lazy vmalloc purges flushed, {n(p['empty'])} found nothing."
+    text = f"{times(p['effective'], 'lazy vmalloc purge')} flushed, {n(p['empty'])} found nothing."
     lines += paragraph(text, indent="")
     if total:
         owners = []
@@ -185,12 +186,12 @@ def purges(report: Mapping[str, Any]) -> list[str]:
             kind = "all kernel stacks" if stacks == 1 else f"{stacks:.0%} kernel stacks"
             owners.append(f"{owner['comm']} {owner['areas'] / total:.1%} ({n(owner['areas'])}, {kind})")
         if len(p["charged"]) > 4:
-            owners.append(f"{len(p['charged']) - 4} others")
+            owners.append(times(len(p["charged"]) - 4, "other"))
         if p["unknown_areas"]:
             unknown = p["unknown_areas"]
             owners.append(f"unknown {unknown / total:.1%} ({n(unknown)}, allocated before the recording)")
         text = (
-            f"They handed back {n(total)} areas, charged to the tasks that allocated them: "
+            f"They handed back {times(total, 'area')}, charged to the tasks that allocated them: "
             f"{', '.join(owners)}. The kworker that runs a purge is not its cause."
         )
         lines += paragraph(text)

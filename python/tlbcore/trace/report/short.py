@@ -10,7 +10,7 @@ from tlbcore._input.cpus import show_cpus
 from tlbcore._output import width
 from tlbcore._output.visible import one_line
 from tlbcore.trace.recording import causes
-from tlbcore.trace.report.explained import ENOUGH_S, interference, who
+from tlbcore.trace.report.explained import ENOUGH_S, at_least, interference, who
 from tlbcore.trace.report.words import duration, n, percent, times
 
 if TYPE_CHECKING:
@@ -42,10 +42,11 @@ def _much(e: Explanation, cpus: Sequence[Any]) -> str:
     else:
         said.append("interrupts not recorded")
     taken = [cpu["taken_ms"] for cpu in cpus if cpu["taken_ms"] is not None]
+    least = at_least(cpus)
     if taken and not sum(taken) and any(cpu["interrupts_idle"] for cpu in known):
         said.append("while idle")
-    elif taken and seconds:
-        said.append(f"{percent(sum(taken) / 1e3 / seconds)} of the time taken")
+    elif taken and seconds and (sum(taken) or not least):
+        said.append(f"{least}{percent(sum(taken) / 1e3 / seconds)} of the time taken")
     longest = max((cpu["longest"]["us"] for cpu in cpus if cpu["longest"]), default=0)
     if longest:
         said.append(f"longest {duration(longest)}")
