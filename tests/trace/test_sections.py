@@ -391,6 +391,11 @@ def test_the_second_line_is_by_what_and_the_third_what_helps_against_the_first()
     ):  # 4 for "by: ", 18 for the cause, 52 for who, 6 for the time
         with width.fitted(columns):
             assert short(explained(named)).split("\n")[1] == f"by: 3x timer interrupt{who}, 3 ms"
+    bracketed = cpu(2, row("timer", 3, 1, 1, 1), initiators=[asked("timer", 1, "(" + "x" * 49)])
+    with width.fitted(80):
+        assert short(explained(bracketed)).split("\n")[1] == "by: 3x timer interrupt, 3 ms", (
+            "whatever the name is"
+        )
     quiet = explained(cpu(2), missing=("who", "why"))
     assert short(quiet).split("\n")[1:] == ["by: nothing that was recorded", "not recorded: who; why"]
     assert short(explained(cpu(2))).split("\n")[2] == "next: nothing to do"
