@@ -174,9 +174,7 @@ def test_growth_is_over_cpus():
     text = head + "".join(f"  {line}\n" for line in purge)
     found = {n: tc.check(tc.Policy(text=text), cpus=n, world="pti", confirm=False) for n in (3, 2)}
     axes = tc.plot.growth(tc.plot.figure(), found)
-    assert (
-        axes.lines[0].get_xdata().tolist() == [2, 3] if hasattr(axes.lines[0].get_xdata(), "tolist") else True
-    )
+    assert list(axes.lines[0].get_xdata()) == [2, 3]
     assert list(axes.lines[0].get_ydata()) == [found[2].states, found[3].states]
     assert found[3].states > found[2].states
     with pytest.raises(tc.ConfigError, match="at least one"):

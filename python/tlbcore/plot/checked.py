@@ -111,7 +111,8 @@ def _needed(need: Need) -> str:
 def repairs(axes: Axes, found: Repairs) -> Axes:
     """Draw what repairs cost per system call beyond mainline, a bar each."""
     if not len(found):
-        return _canvas.empty(axes, f"nothing with at most {found.edits} edits repairs {found.policy.name}")
+        edits = "one edit" if found.edits == 1 else f"{found.edits} edits"
+        return _canvas.empty(axes, f"nothing with at most {edits} repairs {found.policy.name}")
     axes.barh(
         np.arange(len(found)),
         [row.cost.syscall_extra_ns for row in found],

@@ -141,6 +141,8 @@ def validation(axes: Axes, found: Validation) -> Axes:
     What went in (`input`, `fitted`) is hollow; a prediction is filled. Rows without a ratio are left out.
     """
     rows = [(row, row.ratio) for row in found.rows if row.ratio is not None]
+    if not rows:
+        return _canvas.empty(axes, "no row has a ratio")
     for i, (row, ratio) in enumerate(rows):
         allowed = row.tolerance / abs(row.published) if row.absolute else row.tolerance
         axes.hlines(
@@ -153,7 +155,7 @@ def validation(axes: Axes, found: Validation) -> Axes:
     axes.axvline(1, linewidth=0.8, color="black")
     _canvas.rows(axes, [f"{row.number} {row.name}" for row, _ in rows], room=60)
     ratios = [ratio for _, ratio in rows]
-    if ratios and max(ratios) / min(ratios) > 3:
+    if min(ratios) > 0 and max(ratios) / min(ratios) > 3:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(
