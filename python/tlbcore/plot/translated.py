@@ -66,6 +66,8 @@ def translation(axes: Axes, found: Translation) -> Axes:
 def access(axes: Axes, result: TlbResult) -> Axes:
     """Draw the counters of one call that are not zero, a bar each."""
     counters = {name: int(count) for name, count in result.counters.items() if count}
+    if not counters:
+        return _canvas.empty(axes, "nothing was counted")
     axes.barh(np.arange(len(counters)), list(counters.values()), color=_canvas.PALETTE[0])
     _canvas.rows(axes, [name.replace("_", " ") for name in counters])
     axes.set_xlabel("count")
