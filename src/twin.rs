@@ -8,7 +8,7 @@ use crate::check::machine::Model;
 use crate::check::schedule;
 use crate::check::scope::{InvpcidOrder, Rest};
 use crate::hw::Preset;
-use crate::kernel::program::{At, Features, Op, PageKind, Zone};
+use crate::kernel::program::{Ask, At, Features, Op, PageKind, Set, Zone};
 use crate::kernel::step::Violation;
 use crate::sim::machine::scripted::{Rules, Tracked};
 use crate::sim::scripted::{Interrupt, Played, ScriptError, Setup, Start, Task, play};
@@ -72,6 +72,15 @@ pub fn setup(model: &Model) -> Result<Setup, &'static str> {
     };
     if model.scope.roles.iter().any(|r| in_contexts(&r.first) || in_contexts(&r.again)) {
         return Err("it tracks generations of address spaces, whose stores the timed engine does not queue");
+    }
+    let of_processes = |op: Op| match op {
+        Op::Mask { .. } | Op::Each { of: Set::MmCpumask, .. } => true,
+        Op::Ask { what, .. } => matches!(what, Ask::NextMm | Ask::FlushMm),
+        _ => false,
+    };
+    let frames = || model.layout.cpus.iter().flat_map(|c| &c.frames);
+    if frames().flat_map(|f| &f.locations).any(|l| of_processes(l.op)) {
+        return Err("it asks for processes or who runs them, and a schedule of the timed engine has none");
     }
     if model.scope.roles.iter().any(|r| r.deaf) {
         return Err("one of its CPUs takes no interrupts at all, and the timed engine has no such CPU");

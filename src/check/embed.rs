@@ -43,7 +43,9 @@ impl Run<'_> {
         for (i, &(cpu, action)) in path.iter().enumerate() {
             let to = self.kept[usize::from(cpu)];
             match action {
-                Action::Step | Action::Pick(_) => self.reach(few, &at, usize::from(cpu), action)?,
+                Action::Step | Action::Pick(_) | Action::Pass(_) => {
+                    self.reach(few, &at, usize::from(cpu), action)?;
+                }
                 Action::Drain => self.drain_to_others(to)?,
                 _ => {}
             }
@@ -107,6 +109,7 @@ impl Run<'_> {
         let many = here(self.kept[usize::from(cpu)]) > 1;
         match (action, Self::choices(few, at, usize::from(cpu))) {
             (Action::Pick(c), _) => Action::Pick(self.kept[usize::from(c)] as u8),
+            (Action::Pass(c), _) => Action::Pass(self.kept[usize::from(c)] as u8),
             (Action::Step, Some((_, left))) if many && left != 0 => {
                 Action::Pick(self.kept[left.trailing_zeros() as usize] as u8)
             }

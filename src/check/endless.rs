@@ -64,6 +64,8 @@ impl Model {
             | Action::Later
             | Action::Switch => true,
             Action::Enter | Action::EnterBy(_) => self.role(usize::from(cpu)).left != UNBOUNDED,
+            // The walk goes on without it, too.
+            Action::Pass(_) => false,
             Action::Use | Action::Device | Action::Nmi | Action::Mce => false,
             Action::Fill(_) | Action::FillUpper(_) | Action::Drop(_) => false,
             Action::Line(_) | Action::WriteBack(_) => false,

@@ -51,6 +51,8 @@ pub struct Model {
     pub counts: Vec<u8>,
     /// See `counts`.
     pub held: Vec<u32>,
+    /// CPUs that can set their bit of an `mm_cpumask`, a bit each.
+    pub joiners: u8,
     /// Some count is one per address space.
     pub counts_per_mm: bool,
     /// The user table maps no tracked page.

@@ -6,7 +6,7 @@
 mod fusing;
 mod moves;
 
-use super::layout::{Device, Layout, MAX_WORDS, TEXT, narrow, renames, versions_needed};
+use super::layout::{CpuFields, Device, Frame, Layout, MAX_WORDS, TEXT, narrow, renames, versions_needed};
 use super::machine::counts::of_mm;
 use super::machine::{Abs, Entries, INIT_MM, Model, NO_MM, Seen};
 use super::property::Quantity;
@@ -23,6 +23,8 @@ pub enum Action {
     Step,
     /// Go on with this CPU in a loop over a set.
     Pick(u8),
+    /// A walk over `mm_cpumask` passes this CPU by, whose bit is not set (SEMANTICS L4).
+    Pass(u8),
     /// Take the first way (or the other) of a branch that nothing decides.
     Take(bool),
     /// The oldest buffered store becomes visible.
@@ -59,6 +61,13 @@ pub enum Action {
 
 /// An action and where it happens.
 pub type Move = (u8, Action);
+
+/// CPUs that set a bit of some `mm_cpumask` in what they run, a bit each.
+fn joiners(layout: &Layout) -> u8 {
+    let joins = |f: &Frame| f.locations.iter().any(|l| matches!(l.op, Op::Mask { on: true, .. }));
+    let on = |(cpu, c): (usize, &CpuFields)| u8::from(c.frames.iter().any(joins)) << cpu;
+    layout.cpus.iter().enumerate().map(on).fold(0, |all, bit| all | bit)
+}
 
 impl Model {
     /// A model of `code` in `scope`. `buffer` is the depth of store buffers.
@@ -101,6 +110,7 @@ impl Model {
             fuse: false,
             renamed,
             counts: counts::sources(&code),
+            joiners: joiners(&layout),
             counts_per_mm: (0..code.fields.len()).any(|f| code.counts_per_mm(f as u8)),
             held: counts::held(&code),
             nothing_user,

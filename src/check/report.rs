@@ -150,6 +150,7 @@ fn view(model: &Model, replay: &Replay, i: usize, (cpu, action): Move) -> StepVi
             }
             None => "(rests)".into(),
         },
+        Action::Pass(w) => format!("(the walk passes cpu {w} by)"),
         Action::Drain => "(store visible)".into(),
         Action::Enter if model.role(cpu).rest == Rest::User => format!("({})", model.paths[cpu][0].name),
         Action::EnterBy(i) => format!("({})", model.paths[cpu][usize::from(i)].shown(&model.code)),

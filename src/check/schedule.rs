@@ -17,6 +17,7 @@ pub fn format(model: &Model, moves: &[Move]) -> String {
         let word = match action {
             Action::Step => "step".into(),
             Action::Pick(c) => format!("pick:{c}"),
+            Action::Pass(c) => format!("pass:{c}"),
             Action::Take(first) => format!("take:{}", if first { "yes" } else { "no" }),
             Action::Drain => "drain".into(),
             Action::Enter => "enter".into(),
@@ -78,6 +79,7 @@ pub fn parse(model: &Model, text: &str) -> Result<Vec<Move>, CheckError> {
         let action = match name {
             "step" => Action::Step,
             "pick" => Action::Pick(about.parse().map_err(|_| bad("a CPU stands after `pick:`"))?),
+            "pass" => Action::Pass(about.parse().map_err(|_| bad("a CPU stands after `pass:`"))?),
             "take" => match about {
                 "yes" => Action::Take(true),
                 "no" => Action::Take(false),

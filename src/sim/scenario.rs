@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 mod limits;
 mod tasks;
 
-pub(super) use tasks::PROGRAMS as TASK_PROGRAMS;
+pub(crate) use tasks::PROGRAMS as TASK_PROGRAMS;
 pub use tasks::{Do, TaskStep};
 
 use super::error::SimError;

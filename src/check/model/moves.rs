@@ -6,7 +6,7 @@ use super::{Action, Expansion};
 use crate::check::layout::{Bits, Device, tags};
 use crate::check::machine::{Abs, CR3_USER, Model, Seen};
 use crate::check::scope::{Fills, Rest, Role, UNBOUNDED};
-use crate::kernel::program::{Cond, Op, PageKind, Slot, Touch};
+use crate::kernel::program::{Cond, Op, PageKind, Set, Slot, Touch};
 use crate::kernel::step::{Outcome, Violation};
 
 /// Where moves of one CPU in one state go to. `Break` says that the taker has seen enough.
@@ -87,7 +87,15 @@ where
         if let Op::Each { of, .. } = op {
             let mut probe = Abs::new(m, *self.s);
             probe.level = level;
-            let choices = u64::from(probe.members(of, cpu as u16)) & !self.get(f.visited);
+            let visited = self.get(f.visited);
+            let choices = u64::from(probe.members(of, cpu as u16)) & !visited;
+            // One that joins behind the walk is passed by (SEMANTICS L4). Where no CPU is left the walk ends, which passes all.
+            if of == Set::MmCpumask && choices != 0 {
+                let beyond = u64::from(m.joiners) & !choices & !visited & !(1 << cpu);
+                for w in (0..m.layout.cpus.len()).filter(|w| beyond >> w & 1 != 0) {
+                    self.will(Action::Pass(w as u8), |a| a.set(f.visited, visited | 1 << w))?;
+                }
+            }
             if choices.count_ones() < 2 {
                 return self.will(Action::Step, |a| {
                     a.run(cpu, level);

@@ -244,7 +244,11 @@ fn commutes<const W: usize>(m: &Model, s: &[u64; W], class: &Class, order: &[usi
         all
     };
     let place = |(cpu, action, next): &(u8, Action, Result<[u64; W], Violation>)| {
-        let action = if let Action::Pick(who) = *action { Action::Pick(to(who)) } else { *action };
+        let action = match *action {
+            Action::Pick(who) => Action::Pick(to(who)),
+            Action::Pass(who) => Action::Pass(to(who)),
+            other => other,
+        };
         (to(*cpu), action, next.map(|n| renamed(class, &n, order)))
     };
     let first: BTreeSet<_> = after(s).iter().map(place).collect();

@@ -65,6 +65,10 @@ pub struct Contexts {
     /// Numbers of processes that are gone, perhaps still loaded by a lazy CPU.
     gone: Vec<u16>,
     cpus: Vec<Slots>,
+    /// How many ASIDs a CPU gives, where a test wants fewer; 0: all.
+    #[cfg(test)]
+    #[serde(skip)]
+    pub fewer: usize,
 }
 
 impl Contexts {
@@ -101,6 +105,8 @@ impl Contexts {
             mms: Vec::new(),
             gone: Vec::new(),
             cpus: vec![slots; cpus],
+            #[cfg(test)]
+            fewer: 0,
         };
         out.add();
         out.mms[0].loaded = cpus as u32;
@@ -231,6 +237,10 @@ impl Contexts {
         pcid: bool,
     ) -> Result<Choice, Violation> {
         let id = usize::try_from(mm).ok().and_then(|n| self.mms.get(n)).ok_or(Violation::Overflow)?.id;
+        #[cfg(not(test))]
+        let most = ASIDS;
+        #[cfg(test)]
+        let most = if self.fewer > 0 { self.fewer } else { ASIDS };
         let slots = &mut self.cpus[usize::from(cpu)];
         let mut dropped = 0;
         if others {
@@ -243,7 +253,7 @@ impl Contexts {
         if pcid && let Some(asid) = slots.ids.iter().position(|held| *held == id) {
             return Ok(Choice { asid: asid as u8, hit: true, dropped });
         }
-        let asid = if pcid && usize::from(slots.next) < ASIDS { slots.next } else { 0 };
+        let asid = if pcid && usize::from(slots.next) < most { slots.next } else { 0 };
         slots.next = asid + 1;
         slots.ids[usize::from(asid)] = id;
         for (all, init) in slots.vars.iter_mut().zip(&self.asid_init) {
@@ -266,6 +276,12 @@ impl Contexts {
     pub fn asked(&self, cpu: Cpu) -> (u16, u16) {
         let slots = &self.cpus[usize::from(cpu)];
         (slots.next_mm, slots.flush_mm)
+    }
+
+    /// The same, of a code that may have no memory contexts.
+    #[cfg(test)]
+    pub fn asked_of(&self, cpu: Cpu) -> (u16, u16) {
+        if self.cpus.is_empty() { (INIT_MM, INIT_MM) } else { self.asked(cpu) }
     }
 
     /// Same shape: a saved state fits.

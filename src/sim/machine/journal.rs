@@ -34,12 +34,17 @@ pub struct Mark {
     pub kernel_gs: bool,
     /// The user half of the table is loaded.
     pub user_table: bool,
+    /// The address space and the ASID in CR3.
+    pub context: (u16, u8),
+    /// What `next mm` and `mm to flush` answer.
+    pub asked: (u16, u16),
 }
 
 impl Timed {
     /// Writes down what a CPU does, where that is asked for.
     pub fn mark(&mut self, cpu: Cpu, did: Did) {
         let c = &self.cores[usize::from(cpu)];
+        let asked = self.contexts.asked_of(cpu);
         if let Some(journal) = &mut self.journal {
             journal.push(Mark {
                 time: c.clock,
@@ -49,6 +54,8 @@ impl Timed {
                 nmi_blocked: c.nmi_blocked,
                 kernel_gs: c.gs_kernel,
                 user_table: c.cr3 & USER != 0,
+                context: ((c.cr3 >> 16) as u16, (c.cr3 >> 8) as u8),
+                asked,
             });
         }
     }
