@@ -253,3 +253,13 @@ max:          7         -
     assert explained(tmp_path, text)[0]["latencies"] == [
         {"context": "irq", "n": n, "p50_us": None, "mean_us": 3.0, "max_us": 7.0}
     ]
+
+
+def test_a_cpu_that_nothing_took_lost_no_time_and_not_minus_none(tmp_path: Path):
+    lines = [
+        "          <idle>-0       [000] d.h..    10.000000: local_timer_entry: vector=236",
+        "          <idle>-0       [000] d.h..    10.000010: local_timer_exit: vector=236",
+        "            spin-7       [002] .....    12.500000: sys_enter: NR 0",
+    ]
+    cpu, _ = explained(tmp_path, "\n".join(lines) + "\n", isolated="2")
+    assert str(cpu["taken_ms"]) == "0.0"

@@ -120,7 +120,7 @@ pub(super) fn one(a: &Analysis, number: u32, cpu: &Cpu, rows: &[Row], causes: &[
         Some(sums) => Some(sums.noise_ns as f64 / 1e6),
         // Counted, and nothing says for how long.
         None if !interference.is_empty() && timed.clone().next().is_none() => None,
-        None => measured.then(|| timed.sum::<f64>()),
+        None => measured.then(|| timed.fold(0.0, |all, ms| all + ms)), // a sum of none is -0.0
     };
     let comparable = a.kinds.csd_queue > 0 && a.kinds.ipi > 0;
     CpuReport {
