@@ -499,6 +499,8 @@ fn follow(file: &Arc<File>, initiator: &str, draws: &mut Draws, tally: &mut Tall
     let processes = initiator != "text_poke" && draws.below(2) == 0;
     let (text, roles) = drawn(draws, initiator, if ranged { 4 } else { 64 }, processes);
     let file = &if processes { with_processes(file) } else { Arc::clone(file) };
+    let version = policy::versions().nth(draws.below(2) as usize).expect("there are two");
+    let file = &Arc::new(policy::on_linux(file, version).unwrap());
     let scenario = Scenario::parse(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
     let (machine, kernel) = works_on(file, draws);
     let features = kernel.features(&machine.features, true);
