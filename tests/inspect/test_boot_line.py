@@ -281,7 +281,7 @@ def test_a_well_configured_collected_host_has_no_finding(tmp_path):
         "proc/cmdline": GOOD[0][2],
         "proc/version": "Linux version 6.12.117+deb12-amd64 (x) #1 SMP",
         "proc/cpuinfo": "vendor_id : AuthenticAMD\ncpu family : 25\nmodel : 17\nstepping : 1\n"
-        "flags : pcid invpcid constant_tsc nonstop_tsc\nbugs : spectre_v2\n",
+        "flags : pcid invpcid constant_tsc nonstop_tsc tsc_adjust\nbugs : spectre_v2\n",
         "proc/interrupts": "  CPU0 CPU1 CPU2 CPU3 CPU4 CPU5 CPU6 CPU7\n 4: 1 0 0 0 0 0 0 0 IO-APIC ttyS0\n",
         "proc/swaps": "Filename Type Size Used Priority\n",
         "proc/irq/default_smp_affinity": "3",

@@ -178,7 +178,7 @@ FAULTS = [
         },
         "note",
     ),
-    ("irqbalance-running", {"proc/77/comm": "irqbalance\n"}, "advice"),
+    ("irqbalance-running", {"proc/77/comm": "irqbalance\n"}, "note"),
     (
         "irqs-on-isolated-cpus",
         {"proc/irq/4/effective_affinity_list": "2\n", "proc/irq/9/effective_affinity_list": "0\n"},

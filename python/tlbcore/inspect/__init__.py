@@ -16,7 +16,7 @@ the same places, made by `tlbcore inspect --collect DIR`, by `sosreport`, or by 
     sys/devices/system/clocksource/clocksource0/current_clocksource  sys/devices/system/node/node*/cpulist
     sys/devices/virtual/workqueue/cpumask
     sys/fs/cgroup/**/cpuset.cpus{.partition,.isolated,.effective,.exclusive.effective}
-    sys/kernel/{rcu_expedited,mm/transparent_hugepage/enabled,mm/ksm/run}
+    sys/kernel/{rcu_expedited,rcu_normal,mm/transparent_hugepage/enabled,mm/ksm/run}
     sys/module/kfence/parameters/sample_interval
     sys/module/damon_stat/parameters/enabled
     sys/kernel/debug/x86/tlb_single_page_flush_ceiling   root only

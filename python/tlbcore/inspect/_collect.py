@@ -45,6 +45,7 @@ FILES = (
     "sys/devices/system/node/node[0-9]*/cpulist",
     "sys/devices/virtual/workqueue/cpumask",
     "sys/kernel/rcu_expedited",
+    "sys/kernel/rcu_normal",
     "sys/kernel/mm/transparent_hugepage/enabled",
     "sys/kernel/mm/ksm/run",
     "sys/module/kfence/parameters/sample_interval",

@@ -51,7 +51,7 @@ def _cpufreq(facts: Facts) -> Iterator[Finding]:
             check="cpu-frequency",
             found=f"frequency governor {', '.join(sorted({str(n) for n in moving.values()}))}",
             reason="a change of frequency stalls the core for microseconds",
-            remedy="cpupower -c LIST frequency-set -g performance",
+            remedy=f"cpupower -c {show_cpus(frozenset(moving))} frequency-set -g performance",
             source=DOC,
             cpus=frozenset(moving),
         )
@@ -63,23 +63,30 @@ def _idle_states(facts: Facts) -> Iterator[Finding]:
     driver = facts.root.text(f"{CPU}/cpuidle/current_driver")
     if not isolated or driver in (None, "none") or facts.boot.said("idle") == "poll":
         return
-    limits = [*facts.options.get("processor.max_cstate", []), *facts.options.get("intel_idle.max_cstate", [])]
     deepest: dict[int, tuple[int, str]] = {}  # by CPU: its states need not be its neighbours'
     for cpu in isolated:
         for place in facts.root.glob(f"{CPU}/cpu{cpu}/cpuidle/state*/latency"):
             state = place.rsplit("/", 1)[0]
-            us = int(facts.root.text(place) or "0")
+            latency = facts.root.text(place) or ""
+            us = int(latency) if latency.isdecimal() else 0
             if us > 20 and (facts.root.text(f"{state}/disable") or "0").strip() == "0":
                 name = facts.root.text(f"{state}/name") or state
                 deepest[cpu] = max(deepest.get(cpu, (0, "")), (us, name))
-    if deepest and not limits:
+    if deepest:
         us, name = max(deepest.values())
+        # What the line limits already is not offered again: the states that are there are those it left.
+        limited = facts.boot.said(
+            "intel_idle.max_cstate" if driver == "intel_idle" else "processor.max_cstate"
+        )
+        by_boot = facts.x86 and limited != "1"
         yield Finding(
             severity="advice",
             check="deep-idle-states",
             found=f"idle state {name} takes {us} us to leave ({driver})",
-            reason="matters if the isolated task ever sleeps; one that polls never enters it",
-            remedy="processor.max_cstate=1 intel_idle.max_cstate=1, or cpupower idle-set -D 20",
+            reason="matters if the isolated task ever sleeps and no program holds /dev/cpu_dma_latency; one that "
+            "polls never enters it",
+            remedy=("processor.max_cstate=1 intel_idle.max_cstate=1, or " if by_boot else "")
+            + "cpupower idle-set -D 20",
             source=DOC,
             cpus=frozenset(deepest),
         )

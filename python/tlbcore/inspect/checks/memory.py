@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from tlbcore._input.boot_line import has
@@ -34,7 +35,8 @@ def _bpf_ibpb(facts: Facts) -> Iterator[Finding]:
     if facts.root.need("proc/sys/net/core/bpf_jit_enable").strip() == "0":
         return
     state = facts.root.need(f"{CPU}/vulnerabilities/spectre_v2")
-    if "IBPB" in state and "Retpoline" not in state:
+    # "Vulnerable; IBPB: disabled" (mitigations=off) names what the CPU has, not what the kernel does.
+    if state.startswith("Mitigation") and "IBPB" in state and "Retpoline" not in state:
         yield Finding(
             severity="note",
             check="bpf-jit-ibpb",
@@ -65,7 +67,7 @@ def _kfence(facts: Facts) -> Iterator[Finding]:
     if interval is None:
         if facts.setting("KFENCE") != "y":
             return
-        interval = facts.setting("KFENCE_SAMPLE_INTERVAL")
+        interval = facts.boot.said("kfence.sample_interval") or facts.setting("KFENCE_SAMPLE_INTERVAL")
     static_keys = facts.kernel_settings is None or facts.setting("KFENCE_STATIC_KEYS") == "y"
     if interval.strip() not in ("", "0", "n") and static_keys:
         yield Finding(
@@ -88,8 +90,11 @@ def _kfence(facts: Facts) -> Iterator[Finding]:
 def _debug_pagealloc(facts: Facts) -> Iterator[Finding]:
     if not facts.meant:
         return
-    asked = any(value in ("", "on", "1") for value in facts.options.get("debug_pagealloc", []))
-    if asked or facts.setting("DEBUG_PAGEALLOC_ENABLE_DEFAULT") == "y":
+    asked = _said_bool(facts.options.get("debug_pagealloc", []))
+    if asked is None and facts.setting("DEBUG_PAGEALLOC_ENABLE_DEFAULT") != "y":
+        return
+    built = facts.kernel_settings is None or facts.kernel_settings.get("DEBUG_PAGEALLOC") != "n"
+    if asked is not False and built:
         yield Finding(
             severity="warning",
             check="debug-pagealloc",
@@ -100,10 +105,23 @@ def _debug_pagealloc(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _said_bool(values: list[str]) -> bool | None:
+    """Return what an option that is yes or no ends as: the last value that kstrtobool takes, None without one."""
+    said = None
+    for value in values:
+        if re.match(r"[yY1tT]|[oO][nN]", value):
+            said = True
+        elif re.match(r"[nN0fF]|[oO][fF]", value):
+            said = False
+    return said
+
+
 @check
 def _expedited_rcu(facts: Facts) -> Iterator[Finding]:
     expedited = facts.root.need("sys/kernel/rcu_expedited")
-    if facts.meant and expedited.strip() not in ("0", ""):
+    # rcu_normal overrides it; with PREEMPT_RT it is 1 from the end of the boot on.
+    normal = facts.root.text("sys/kernel/rcu_normal") not in (None, "", "0")
+    if facts.meant and expedited.strip() not in ("0", "") and not normal:
         yield Finding(
             severity="warning",
             check="rcu-expedited",
@@ -113,7 +131,7 @@ def _expedited_rcu(facts: Facts) -> Iterator[Finding]:
             remedy="echo 0 > /sys/kernel/rcu_expedited"
             + (
                 ""
-                if "rcupdate.rcu_normal_after_boot" in facts.options
+                if facts.boot.said("rcupdate.rcu_normal_after_boot") == "1"
                 else "; boot with rcupdate.rcu_normal_after_boot=1"
             ),
             source="Documentation/admin-guide/kernel-parameters.txt",
@@ -169,12 +187,12 @@ def _ksm(facts: Facts) -> Iterator[Finding]:
 
 @check
 def _swap(facts: Facts) -> Iterator[Finding]:
-    lines = facts.root.need("proc/swaps").splitlines()
-    if facts.meant and len(lines) > 1:
+    devices = [line.split()[0] for line in facts.root.need("proc/swaps").splitlines()[1:] if line.strip()]
+    if facts.meant and devices:
         yield Finding(
             severity="advice",
             check="swap",
-            found=f"swap is on: {', '.join(line.split()[0] for line in lines[1:])}",
+            found=f"swap is on: {', '.join(devices)}",
             reason="reclaim unmaps pages; a page fault in the isolated task is a long stay in the kernel",
             remedy="mlockall(MCL_CURRENT | MCL_FUTURE) in the workload, or no swap",
             source=DOC,
@@ -186,11 +204,13 @@ def _flush_ceiling(facts: Facts) -> Iterator[Finding]:
     if not facts.x86:
         return
     text = facts.root.need("sys/kernel/debug/x86/tlb_single_page_flush_ceiling")
-    if text.strip() != "33":
+    if not text.isdigit():
+        raise MissingError("sys/kernel/debug/x86/tlb_single_page_flush_ceiling")
+    if text != "33":
         yield Finding(
             severity="note",
             check="flush-ceiling",
-            found=f"tlb_single_page_flush_ceiling is {text.strip()} (default 33)",
+            found=f"tlb_single_page_flush_ceiling is {text} (default 33)",
             reason="flushes of up to that many pages go page by page, larger ones drop the whole TLB",
             remedy="echo 33 > /sys/kernel/debug/x86/tlb_single_page_flush_ceiling, unless it was meant",
             source="docs/sources.md, FACTS 2.1",

@@ -147,24 +147,40 @@ def _irqbalance(facts: Facts) -> Iterator[Finding]:
     if not names:
         raise MissingError("proc/*/comm")
     if "irqbalance" in names:
+        # What it reads itself: sysfs lists what was isolated at boot, not partitions made since.
+        by_itself = facts.meant <= facts.nohz_full | facts.boot_domain
         yield Finding(
-            severity="advice",
+            severity="note" if by_itself else "advice",
             check="irqbalance-running",
             found="irqbalance runs",
-            reason="it moves interrupts; unless told otherwise it may move them to isolated CPUs",
-            remedy="IRQBALANCE_BANNED_CPULIST, or stop it and set affinities by hand",
+            reason="it keeps off these CPUs by itself, unless it is given a list of banned CPUs: then that list counts"
+            if by_itself
+            else "it moves interrupts, and keeps by itself off those CPUs only that the boot line isolates",
+            remedy=f"see that IRQBALANCE_BANNED_CPULIST is not set, or holds {show_cpus(facts.meant)}"
+            if by_itself
+            else f"IRQBALANCE_BANNED_CPULIST={show_cpus(facts.meant)}, or stop it and set affinities by hand",
             source="irqbalance(1)",
         )
 
 
 @check
 def _clocksource(facts: Facts) -> Iterator[Finding]:
-    if not facts.nohz_full:
+    if not facts.nohz_full or not facts.x86:
         return
     current = facts.root.need("sys/devices/system/clocksource/clocksource0/current_clocksource")
     flags = re.search(r"^flags\s*:\s*(.*)$", facts.root.text("proc/cpuinfo") or "", re.MULTILINE)
     words = frozenset(flags[1].split()) if flags else frozenset[str]()
-    if current != "tsc":
+    if current in _PARAVIRTUAL and facts.boot.said("clocksource") != current:
+        yield Finding(
+            severity="advice",
+            check="clocksource",
+            found=f"the clock source is {current}",
+            reason="full dynticks needs a stable TSC; this is the hypervisor's clock, which the kernel prefers where "
+            "the guest's TSC is not said to be constant and never to stop",
+            remedy="have the hypervisor show an invariant TSC (flags constant_tsc and nonstop_tsc in the guest)",
+            source=DOC,
+        )
+    elif current != "tsc":
         yield Finding(
             severity="warning",
             check="clocksource",
@@ -177,13 +193,13 @@ def _clocksource(facts: Facts) -> Iterator[Finding]:
             + ("" if _trusted(facts) else "; tsc=reliable only if you know it is"),
             source=DOC,
         )
-    elif not ({"nonstop_tsc", "constant_tsc"} <= words or "tsc_known_freq" in words) and not _trusted(facts):
+    elif "tsc_reliable" not in words and not _trusted(facts) and (doubt := _watched(facts, words)):
         newer = has(facts.version, (7, 0))
         yield Finding(
             severity="advice",
             check="clocksource-watched",
-            found="the CPU does not promise a TSC that never stops (flags constant_tsc, nonstop_tsc)",
-            reason="the clock source watchdog then "
+            found=doubt,
+            reason="where there is a second clock (hpet, acpi_pm), the clock source watchdog then "
             + (
                 "calls a function on every online CPU in turn, isolated ones too, and both spin with interrupts off"
                 if newer
@@ -193,6 +209,20 @@ def _clocksource(facts: Facts) -> Iterator[Finding]:
             "if the platform's TSC is good",
             source=DOC,
         )
+
+
+_PARAVIRTUAL = ("kvm-clock", "xen", "hyperv_clocksource_tsc_page", "hyperv_clocksource_msr")
+
+
+def _watched(facts: Facts, flags: frozenset[str]) -> str:
+    """Why the kernel watches the TSC (check_system_tsc_reliable); empty if it does not, or that is not known."""
+    wanted = ("constant_tsc", "nonstop_tsc", "tsc_adjust")
+    lacking = [flag for flag in wanted if flag not in flags]
+    if lacking:
+        return f"the kernel watches the TSC, for the CPU does not show {', '.join(lacking)}"
+    # 5.16, and the long-term versions and vendors' builds that took it over
+    old = has(facts.version, (5, 4), el8=(1, 10_000)) is False
+    return "kernels before 5.16 watch the TSC on every CPU" if old else ""
 
 
 def _trusted(facts: Facts) -> bool:
