@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,10 @@ CASES: list[tuple[str, dict[str, str], str, str | None]] = [
     ("deep-idle-states", IDLE | {f"{CPU}/cpuidle/current_driver": "none\n"}, "", None),
     ("deep-idle-states", IDLE, "idle=poll", None),
     ("clocksource", {TSC: "kvm-clock\n"}, "", "the clock source is kvm-clock"),
+    # A sibling that is offline takes nothing.
+    ("smt", {f"{CPU}/cpu2/topology/thread_siblings_list": "2,7\n"}, "", None),
+    ("smt", {f"{CPU}/cpu2/topology/core_cpus_list": "1-2\n"}, "", "CPUs 2 share their core with a sibling"),
+    ("bpf-jit-off", {"proc/sys/net/core/bpf_jit_enable": "2\n"}, "", None),
     ("clocksource", {TSC: "tsc\n"}, "", None),
 ]  # fmt: skip
 
@@ -101,6 +106,44 @@ def test_one_word_or_file_decides(machine, check, files, words, said) -> None:  
     write(root, "proc/sys/net/core/bpf_jit_enable", "1\n")
     row = found(root, files, words).get(check)
     assert (row and row["found"]) == said
+
+
+@pytest.mark.parametrize(
+    ("release", "said"),
+    [
+        ("6.12.116", False),
+        ("6.12.117", True),
+        ("6.13.200", False),
+        ("5.12.200", False),
+        ("7.2.9", False),
+        ("7.3.0", True),
+        ("8.0.0", True),
+    ],
+)
+def test_versions_that_run_ibpb_on_reuse(machine, release: str, said: bool) -> None:  # noqa: F811
+    files = {
+        IBPB: "Mitigation: Enhanced IBRS; IBPB: conditional\n",
+        "proc/sys/net/core/bpf_jit_enable": "1\n",
+        "proc/sys/kernel/osrelease": f"{release}\n",
+    }
+    assert ("bpf-jit-ibpb" in found(machine("p4"), files)) is said
+
+
+@pytest.mark.parametrize(
+    ("flags", "words", "remedy"),
+    [
+        ("fpu pti", "", "a CPU, or a hypervisor setting, with PCID"),
+        ("fpu pti", "nopcid", "remove nopcid"),
+        ("fpu pti pcid", "", None),
+        ("fpu", "", None),
+        ("fpu pcid", "", None),
+    ],
+)
+def test_page_table_isolation_without_pcids(machine, flags, words, remedy) -> None:  # noqa: F811
+    root = machine("p4")
+    cpuinfo = re.sub(r"(?m)^(flags\s*: ).*", rf"\1{flags}", (root / "proc/cpuinfo").read_text())
+    row = found(root, {"proc/cpuinfo": cpuinfo}, words).get("pti-without-pcid")
+    assert (row and row["remedy"]) == remedy
 
 
 # Who vouches for the TSC: flags of the CPU, the kernel's version, words of the command line.

@@ -38,6 +38,7 @@ def complete(*words: str) -> list[str]:
         (["causes", "vmalloc_"], ["vmalloc_purge"]),
         (["completion", ""], ["bash", "zsh", "fish"]),
         (["explain", ""], []),
+        (["record", "--out", "x", "--", "ls", "-"], []),
         (["nonsense", ""], []),
     ],
 )

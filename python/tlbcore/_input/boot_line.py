@@ -182,7 +182,7 @@ def boot_cpu_list(text: str, cpus: int, *, last: bool = True, everything: bool =
         ):
             raise CpuListError(f"a CPU list is numbers and ranges: got {part!r} in {text!r}")
         value = {
-            name: cpus - 1 if word == "N" else int(word)
+            name: cpus - 1 if word == "N" else int(word.lstrip("0")[:20] or "0")
             for name, word in span.groupdict().items()
             if word and name != "all"
         }

@@ -39,14 +39,14 @@ def cpu_list(text: str, last: int | None = None) -> frozenset[int]:
     cpus: set[int] = set()
     named = 0
     for part in text.split(","):
-        span, _, stride = part.strip().partition(":")
+        span, colon, stride = part.strip().partition(":")
         if span == "all" and last is not None:
             span = f"0-{last}"
         first_text, dash, last_text = span.partition("-")
         try:
             first = _cpu(first_text, last)
             end = _cpu(last_text, last) if dash else first
-            used, group = (int(word) for word in stride.split("/")) if stride else (1, 1)
+            used, group = (_cpu(word, None) for word in stride.split("/")) if colon else (1, 1)
         except ValueError:
             raise CpuListError(
                 f"a CPU list is numbers and ranges: got {_start(part)} in {_start(text)}"
@@ -105,7 +105,7 @@ def as_cpus(cpus: str | Iterable[int]) -> tuple[int, ...]:
     """
     if isinstance(cpus, str):
         return tuple(sorted(cpu_list(cpus)))
-    if not isinstance(cpus, Iterable):
+    if not isinstance(cpus, Iterable) or isinstance(cpus, bytes | bytearray):
         raise CpuListError(f"a CPU list is a text such as 2-3,8 or numbers: got {cpus!r}")
     found: set[int] = set()
     for cpu in cpus:
@@ -122,7 +122,7 @@ def show_cpus(cpus: Iterable[int]) -> str:
     '0,2-4'
     """
     parts: list[str] = []
-    ordered = sorted(cpus)
+    ordered = sorted(set(cpus))
     start = 0
     for at, cpu in enumerate(ordered):
         if at + 1 < len(ordered) and ordered[at + 1] == cpu + 1:

@@ -94,8 +94,8 @@ def _machine() -> dict[str, Any]:
         "arch": platform.machine(),
         "cpus": _read("/sys/devices/system/cpu/online"),
         "allowed_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "isolated": _read("/sys/devices/system/cpu/isolated"),
-        "nohz_full": _read("/sys/devices/system/cpu/nohz_full"),
+        "isolated": _cpus("/sys/devices/system/cpu/isolated"),
+        "nohz_full": _cpus("/sys/devices/system/cpu/nohz_full"),
         "features": [flag for flag in _FLAGS if flag in flags],
         "kernel": platform.release(),
         "memory_left_mib": None if left is None else left >> 20,
@@ -134,6 +134,15 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def _cpus(path: str) -> str | None:
+    """Return a list of CPUs; the kernel writes none as nothing, or as (null)."""
+    try:
+        text = Path(path).read_text(errors="replace").strip()
+    except OSError:
+        return None
+    return "none" if text in ("", "(null)") else text
 
 
 def _read(path: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from shlex import join
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -64,7 +65,7 @@ def command(
 ) -> int:
     """Simulate one scenario under several policies. Two recordings: `tlbcore explain BEFORE AFTER`."""
     if recordings:
-        files = " ".join(recordings)
+        files = join(recordings)
         _common.fail(f"compares simulated policies; recordings are compared by `tlbcore explain {files}`")
     from tlbcore.kernel import Kernel
     from tlbcore.scenarios import by_name
@@ -156,10 +157,15 @@ def _cell(table: Any, name: str, i: int) -> str:
     value = float(table[name][i])
     if math.isnan(value):
         low, high = (float(table.get(f"{name}_{end}", {i: math.nan})[i]) for end in ("low", "high"))
-        return "-" if math.isnan(low) else f"{low:.4g}..{high:.4g}"
-    text = f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+        return "-" if math.isnan(low) else f"{_number(low)}..{_number(high)}"
+    text = _number(value)
     if f"{name}_low" in table and not math.isnan(float(table[f"{name}_low"][i])):
         half = (float(table[f"{name}_high"][i]) - float(table[f"{name}_low"][i])) / 2
         if half:
-            text += f" ±{half:.2g}"
+            text += f" ±{half:.2g}" if half < 99.5 else f" ±{half:.0f}"
     return text
+
+
+def _number(value: float) -> str:
+    """Write four digits, and whole numbers as they are rather than as powers of ten."""
+    return f"{value:.4g}" if abs(value) < 9999.5 else f"{value:.0f}"

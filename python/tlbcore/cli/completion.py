@@ -80,6 +80,8 @@ def candidates(
         return _starting(word, top.items())
     if chosen not in commands:
         return []
+    if "--" in said[said.index(chosen) :]:
+        return []  # behind it stands the command that `record` runs
     tree = load(chosen)
     for w in said[said.index(chosen) + 1 :]:
         tree = getattr(tree, "commands", {}).get(w, tree)

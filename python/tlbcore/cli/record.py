@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -69,6 +70,8 @@ def command(
 ) -> None:
     """Record a trace on this machine; everything is restored afterwards. Needs root."""
     if clean:
+        if out is not None or run:
+            _common.fail("--clean records nothing: without --out and a command")
         _clean()
         return
     if out is None:
@@ -90,7 +93,7 @@ def command(
         isolated is not None or flight or threshold is not None or watch or prometheus
     ):
         _common.fail(
-            "--process records shootdowns of every CPU: without --isolated, --flight, --noise, --watch"
+            "--process records shootdowns of every CPU: without --isolated, --flight, --noise, --watch, --prometheus"
         )
     every = duration_s(interval)
     processes = find_processes(process) if process is not None else ()
@@ -128,7 +131,7 @@ def command(
         print(f"  not set, for this kernel lacks or refuses it: {', '.join(done.unset)}")
     if done.left:
         print(f"  still there, others use it: {', '.join(done.left)}")
-    print(f"  tlbcore explain {out}" + (f" --process {process}" if processes else ""))
+    print(f"  tlbcore explain {quote(str(out))}" + (f" --process {quote(process)}" if process else ""))
     if done.status:
         _common.fail(f"the command ended with status {done.status}")
 

@@ -178,9 +178,9 @@ def _pasted(cmdline: str, release: str | None, cpus: str | int | None) -> Pasted
         files["proc/sys/kernel/osrelease"] = release
     if cpus is not None:
         text = str(cpus)
-        if text.isascii() and text.isdigit() and int(text) > 0:
-            text = f"0-{int(text) - 1}"
         try:
+            if text.isascii() and text.isdigit() and len(text) < 9:
+                text = f"0-{int(text) - 1}" if int(text) else ""
             if not cpu_list(text):
                 raise CpuListError("no CPU is named")
         except CpuListError as error:

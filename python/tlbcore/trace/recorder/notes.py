@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tlbcore._input.cpus import show_cpus
 from tlbcore.inspect._root import Root
-from tlbcore.trace.recorder.process import threads
+from tlbcore.trace.recorder.process import numbered, threads
 from tlbcore.trace.recording import parse_cpus
 
 GROUP = "tlbcore"
@@ -48,28 +48,29 @@ def about(
         names = "NO_HZ|CONTEXT_TRACK|MITIGATION|PAGE_TABLE_ISOL|COALESCE|TRACK_CR3|VMAP_STACK|PREEMPT|HZ"
         wanted = rf"^(CONFIG_(?:{names}).*)"
         facts += [("config", line) for line in re.findall(wanted, config, re.M)]
-        for path in sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list")):
-            siblings = path.read_text().strip()
-            facts.append(("topology", f"{path.parts[-3]} siblings {siblings}"))
+        for cpu in sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*")):
+            if siblings := read(f"sys/devices/system/cpu/{cpu.name}/topology/thread_siblings_list").strip():
+                facts.append(("topology", f"{cpu.name} siblings {siblings}"))
         facts += _cgroups(root)
         facts += threads(root, processes)
         facts.append(("user_hz", str(os.sysconf("SC_CLK_TCK"))))
     stat = read("proc/stat").splitlines()
     facts += [(f"stat_{when}", line) for line in stat if re.match(r"cpu[0-9]", line)]
     facts += [(f"interrupts_{when}", line) for line in read("proc/interrupts").splitlines()]
-    return "".join(f"# {GROUP} {key} | {value}\n" for key, value in facts).encode()
+    # A thread chooses its name, and may put a line break into it: what followed would be a line of the recording.
+    return "".join(f"# {GROUP} {key} | {' '.join(value.splitlines())}\n" for key, value in facts).encode()
 
 
 def _cgroups(root: Path) -> list[tuple[str, str]]:
     """Say which task is in which control group: the one hierarchy of version 2, else systemd's, else the first."""
     found: dict[int, list[tuple[int, str, str]]] = {}
-    for path in (root / "proc").glob("[0-9]*/task/[0-9]*/cgroup"):
+    for path in (task for process in numbered(root / "proc") for task in numbered(process / "task")):
         try:
-            text = path.read_text(errors="replace")
+            text = (path / "cgroup").read_text(errors="replace")
         except OSError:
             continue  # it has ended
         rows = [line.split(":", 2) for line in text.splitlines() if line.count(":") >= 2]
-        found[int(path.parent.name)] = [
+        found[int(path.name)] = [
             (int(number), kind, group) for number, kind, group in rows if number.isdigit()
         ]
     every = [row for task in found.values() for row in task]

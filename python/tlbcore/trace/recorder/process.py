@@ -38,11 +38,20 @@ SHOOTDOWN_KPROBES: tuple[tuple[str, str], ...] = (
 )
 
 
+def numbered(folder: Path) -> list[Path]:
+    """Return what has a number for a name, ascending: processes, threads. Nothing where the folder went meanwhile."""
+    try:
+        found = [path for path in folder.iterdir() if path.name.isdecimal()]
+    except OSError:
+        return []
+    return sorted(found, key=lambda path: int(path.name))
+
+
 def threads(root: Path, processes: Sequence[int]) -> list[tuple[str, str]]:
     """Say which threads belong to the processes asked for: thread id, process id, name."""
     found = []
     for process in processes:
-        for path in sorted((root / f"proc/{process}/task").glob("[0-9]*"), key=lambda path: int(path.name)):
+        for path in numbered(root / f"proc/{process}/task"):
             try:
                 name = (path / "comm").read_text(errors="replace").strip()
             except OSError:
@@ -63,7 +72,7 @@ def find_processes(wanted: str, root: Path = Path("/")) -> tuple[int, ...]:
     inside: dict[int, list[int]] = {}
     groups: dict[str, list[int]] = {}
     threads: dict[int, int] = {}
-    for path in (root / "proc").glob("[0-9]*"):
+    for path in numbered(root / "proc"):
         pid = int(path.name)
         try:
             status = (path / "status").read_text(errors="replace")
@@ -77,7 +86,7 @@ def find_processes(wanted: str, root: Path = Path("/")) -> tuple[int, ...]:
             inside.setdefault(int(number), []).append(pid)
         for line in groups_of.splitlines():
             groups.setdefault(line.split(":", 2)[-1], []).append(pid)
-        for task in (path / "task").glob("[0-9]*"):
+        for task in numbered(path / "task"):
             threads[int(task.name)] = pid
     if wanted.startswith("/"):
         group = wanted.rstrip("/") or "/"
@@ -90,7 +99,7 @@ def find_processes(wanted: str, root: Path = Path("/")) -> tuple[int, ...]:
         if not found:
             raise TraceError(_no_process("control group with a process", wanted, groups))
         return tuple(sorted(found))
-    if wanted.isdigit():
+    if wanted.isdecimal():
         if (own := threads.get(int(wanted), int(wanted) if int(wanted) in names else None)) is not None:
             return (own,)
         hosts = sorted(set(inside.get(int(wanted), [])))
