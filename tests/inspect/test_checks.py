@@ -256,3 +256,54 @@ def found_in(root: Path, files: dict[str, str]) -> dict[str, dict[str, Any]]:
     for name, text in files.items():
         write(root, name, text)
     return found(root, {})
+
+
+def line(root: Path, text: str) -> None:
+    write(root, "proc/cmdline", f"{text}\n")
+
+
+def test_managed_interrupts_of_a_partition_need_no_domain_flag(machine) -> None:  # noqa: F811
+    root = machine("p4")
+    line(root, "isolcpus=managed_irq,2")
+    files = {
+        f"{CPU}/nohz_full": "(null)\n",
+        f"{CPU}/isolated": "\n",
+        "sys/fs/cgroup/rt/cpuset.cpus.partition": "isolated\n",
+        "sys/fs/cgroup/rt/cpuset.cpus.exclusive.effective": "2-3\n",
+    }
+    row = found(root, files)["managed-irqs"]
+    assert (row["cpus"], row["remedy"]) == (
+        "3",
+        "boot with isolcpus=managed_irq,2-3 instead of isolcpus=managed_irq,2",
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "isolated", "remedy"),
+    [
+        ("", "2-3", "boot with irqaffinity=0-1"),
+        ("irqaffinity=0-1", "2-3", "write the mask of CPUs 0-1 to /proc/irq/default_smp_affinity"),
+        ("irqaffinity=0-2", "2-3", "boot with irqaffinity=0-1 instead of irqaffinity=0-2"),
+        ("", "0-3", "write the mask of CPUs 0 to /proc/irq/default_smp_affinity"),
+    ],
+)
+def test_where_new_interrupts_are_sent_instead(machine, words, isolated, remedy) -> None:  # noqa: F811
+    root = machine("p4")
+    line(root, f"nohz_full=2-3 isolcpus=domain,managed_irq,2-3 {words}")
+    files = {"proc/irq/default_smp_affinity": "4\n", f"{CPU}/isolated": f"{isolated}\n"}
+    row = found(root, files)["irq-default-affinity"]
+    assert (row["found"], row["remedy"]) == ("new interrupts may go to CPUs 2", remedy)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, None),
+        ({f"{CPU}/nohz_full": "3\n"}, "the lockup detector runs on CPUs 2"),
+        ({f"{CPU}/nohz_full": "3\n", "proc/sys/kernel/watchdog": "0\n"}, None),
+        ({"proc/sys/kernel/watchdog_cpumask": "1,3\n"}, "the lockup detector runs on CPUs 3"),
+    ],
+)
+def test_without_a_mask_the_watchdog_keeps_off_cpus_without_a_tick(machine, files, said) -> None:  # noqa: F811
+    row = found(machine("p4"), {"proc/sys/kernel/watchdog": "1\n"} | files).get("lockup-watchdog")
+    assert (row and row["found"]) == said
