@@ -33,7 +33,7 @@ impl Engine {
             of
         };
         let Op::Each { of, .. } = self.code.ops[usize::from(head)] else { unreachable!("the class says so") };
-        if !driven || !self.skip || self.m.looks_differ() {
+        if !driven || !(self.skip || self.replays) || self.m.looks_differ() {
             return self.run_private(cpu, top, until, driven);
         }
         loop {

@@ -151,7 +151,27 @@ impl Timed {
             1 => u64::from(vars[nth]) == look.vars,
             _ => pack(&vars[nth * stride..][..stride]) == look.vars,
         };
-        for (nth, (quiet, sets)) in self.quiet[first..].iter().zip(&self.sets[first..]).enumerate() {
+        let whole = members == 0 || look.sets & members != 0;
+        while usize::from(place) < self.quiet.len() {
+            let (at, nth) = (usize::from(place), usize::from(place) - first);
+            // Of a word of CPUs that look the same and are quiet until the last of them was looked at, each turn goes on.
+            let end = clock + 64 * look.cost;
+            if whole
+                && at % 64 == 0
+                && at + 64 <= self.quiet.len()
+                && at / 64 != usize::from(cpu) / 64
+                && end < until
+            {
+                let quiet =
+                    self.quiet[at..at + 64].iter().fold(u64::MAX, |least, quiet| least.min(*quiet)) > end;
+                let same = self.sets[at..at + 64].iter().fold(0, |more, sets| more | (sets ^ look.sets)) == 0;
+                if quiet && same && (nth..nth + 64).all(alike) {
+                    (clock, last, place) = (end, Some(place + 63), place + 64);
+                    targets[at / 64] |= if look.put { u64::MAX } else { 0 };
+                    continue;
+                }
+            }
+            let (quiet, sets) = (&self.quiet[at], &self.sets[at]);
             if members == 0 && place != cpu || sets & members != 0 {
                 let same = place != cpu
                     && *quiet > clock

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::super::cost::Bound;
+use super::super::draw::Draws;
 use super::super::input::Input;
 use super::super::scenario::{Kind, On, Path, Scenario};
 use super::super::stats::{Cause, Stat};
@@ -219,6 +220,40 @@ fn replaying_handlers_changes_nothing() {
             assert!(!known || skip || replayed * 2 > of, "{}: {replayed} of {of}", row.id);
         }
     }
+}
+
+#[test]
+fn a_walk_over_words_of_quiet_cpus_is_that_of_its_turns() {
+    let mut walked = 0;
+    for cpus in [64, 65, 130, 200] {
+        for (n, row) in POLICIES.iter().enumerate() {
+            let mut draws = Draws::new(5, n as u16, cpus);
+            let mut own = |most: u64| draws.below(most);
+            let (from, sender, busy) = (own(64) + 1, own(u64::from(cpus)), own(u64::from(cpus)));
+            let isolated: Vec<u64> = (from..u64::from(cpus)).collect();
+            let load = scenario(&format!(
+                r#"{{"name": "walks", "duration_ps": 2000000000, "cpus": {cpus}, "isolated": {isolated:?}, "actors": [
+                  {{"name": "spin", "on": "all", "kind": "spin"}},
+                  {{"name": "purges", "on": {{"cpus": [{sender}]}}, "kind": "chain", "gap": {{"mean_ps": 40000000, "exponential": true}},
+                    "steps": [{{"program": "purge", "pages": 0, "cause": "purge"}}]}},
+                  {{"name": "tick", "on": {{"cpus": [{busy}]}}, "kind": "interrupts", "gap": {{"mean_ps": 7000000, "exponential": true}},
+                    "body_ps": 1000000, "cause": "tick"}}]}}"#
+            ));
+            let seed = own(1 << 30);
+            let ways = [(false, false), (false, true), (true, true)].map(|(skip, replays)| {
+                let input = Input { seed, skip, ..input(load.clone(), row.id) };
+                let mut run = Run::new(input).ok()?;
+                run.engine.replays = replays;
+                run.finish(&AtomicBool::new(false), |_| {});
+                Some(run.into_output())
+            });
+            let [Some(each), Some(replayed), Some(skipped)] = ways else { continue };
+            same(&each, &replayed);
+            same(&each, &skipped);
+            walked += each.runs;
+        }
+    }
+    assert!(walked > 50_000, "{walked}");
 }
 
 #[test]

@@ -182,7 +182,7 @@ impl Drawing {
 fn drawn(n: u64) -> (Input, String) {
     let mut d = Drawing { draws: Draws::new(n, 3, 7), duration: 0, actors: Vec::new() };
     d.duration = [300_000_000, 3_000_000_000, 30_000_000_000][d.below(3) as usize];
-    let cpus = [1u64, 2, 2, 3, 4, 5, 9, 33, 64, 70][d.below(10) as usize];
+    let cpus = [1u64, 2, 2, 3, 4, 5, 9, 33, 64, 70, 150][d.below(11) as usize];
     let first = 1 + d.below(cpus);
     let full = d.chance(35);
     d.foreground(r#""isolated""#, cpus - first, full);
