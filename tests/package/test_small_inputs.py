@@ -10,7 +10,7 @@ import pytest
 
 import tlbcore as tc
 from tlbcore._input import doctor
-from tlbcore._input.boot_line import boot_cpu_list, boot_line
+from tlbcore._input.boot_line import Release, boot_cpu_list, boot_line
 from tlbcore._input.cpus import LIMIT, CpuListError, as_cpus, cpu_list, cpu_mask, show_cpus
 from tlbcore.cli import main
 from tlbcore.cli.compare import _cell
@@ -158,3 +158,53 @@ def test_what_does_nothing_is_refused(
 ) -> None:
     assert main(arguments) == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("line", "present", "domain", "nohz", "why"),
+    [
+        ("isolcpus=0-3", None, {0, 1, 2, 3}, set(), ""),
+        (
+            "isolcpus=0-3",
+            range(4),
+            {1, 2, 3},
+            set(),
+            "one CPU must keep house: the boot CPU, 0, was taken out",
+        ),
+        ("isolcpus=0-3", range(5), {0, 1, 2, 3}, set(), ""),
+        (
+            "isolcpus=0-7",
+            None,
+            set(range(1, 8)),
+            set(),
+            "one CPU must keep house: the boot CPU, 0, was taken out",
+        ),
+        ("isolcpus=0-1 nohz_full=2-3", range(5), {0, 1}, {2, 3}, ""),
+        (
+            "isolcpus=0-1 nohz_full=2-3",
+            range(4),
+            {0, 1},
+            set(),
+            "no CPU would be left that is neither in nohz_full= nor in isolcpus=domain",
+        ),
+    ],
+)
+def test_one_cpu_that_is_there_keeps_house(
+    line: str, present: range | None, domain: set, nohz: set, why: str
+) -> None:
+    read = boot_line(
+        line, release=Release.of("7.3.0"), possible=8, present=None if present is None else frozenset(present)
+    )
+    assert (read.domain, read.nohz_full, read.decisions[-1].why) == (domain, nohz, why)
+
+
+def test_the_cpus_that_are_there_are_read_of_a_host(tmp_path: Path) -> None:
+    files = {"cmdline": "isolcpus=0-1", "cpuinfo": "processor\t: 0\nflags\t: fpu\n"}
+    cpus = {"online": "0-1", "possible": "0-7", "present": "0-1"}
+    for folder, texts in (("proc", files), ("sys/devices/system/cpu", cpus)):
+        (tmp_path / folder).mkdir(parents=True)
+        for name, text in texts.items():
+            (tmp_path / folder / name).write_text(text)
+    assert tc.inspect_host(tmp_path).boot["cpus"].tolist() == ["1"]
+    (tmp_path / "sys/devices/system/cpu/present").unlink()
+    assert tc.inspect_host(tmp_path).boot["cpus"].tolist() == ["0-1"]

@@ -10,7 +10,7 @@ import pytest
 import tlbcore as tc
 from tlbcore.trace.recorder import guard
 from tlbcore.trace.recorder.notes import about
-from tlbcore.trace.recorder.process import find_processes
+from tlbcore.trace.recorder.process import SHOOTDOWN_EVENTS, find_processes
 
 
 def write(root: Path, files: dict[str, str]) -> None:
@@ -26,12 +26,13 @@ MACHINE = {
     "proc/cpuinfo": "processor\t: 0\nmodel name\t: A CPU\nflags\t\t: pti pcid\n\nprocessor\t: 1\nmodel name\t: A CPU\n",
     "proc/stat": "cpu  9\ncpu0 1 2\ncpu1 3 4\nctxt 5\n",
     "proc/interrupts": "      CPU0 CPU1\nLOC:  1 2\n",
-    f"{CPU}/online": "0-1\n",
+    f"{CPU}/online": "0-1,8191\n",
     f"{CPU}/cpu0/topology/thread_siblings_list": "0-1\n",
     f"{CPU}/cpu1/topology/thread_siblings_list": "0-1\n",
     "proc/7/task/7/comm": "db\n",
     "proc/7/task/10/comm": "worker\n",
     "proc/7/task/9/comm": "log\n",
+    "proc/7/task/11/status": "Name:\tended\n",
 }
 
 
@@ -48,7 +49,7 @@ def test_the_machine_is_written_down_before(tmp_path: Path) -> None:
         ("version", "Linux version 6.12.0"),
         ("cmdline", "nohz_full=2-3"),
         ("isolated", "2-3"),
-        ("online", "0-1 #P:2"),
+        ("online", "0-1,8191 #P:3"),
         ("event", "irq/x"),
         ("cpu", "A CPU"),
         ("flags", "pti pcid"),
@@ -63,6 +64,33 @@ def test_the_machine_is_written_down_before(tmp_path: Path) -> None:
         ("interrupts_before", "      CPU0 CPU1"),
         ("interrupts_before", "LOC:  1 2"),
     ]
+
+
+def test_where_nothing_tells_which_cpus_are_online_this_machine_does(tmp_path: Path) -> None:
+    assert ("online", f" #P:{os.cpu_count()}") in noted(tmp_path, "before")
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (
+            ("0::/new", "1:name=systemd:/old", "4:cpu:/quota"),
+            [("cgroup_root", "0"), ("cgroup", "7,9-10 /new")],
+        ),
+        (("0::/", "4:cpu:/quota", "1:name=systemd:/old"), [("cgroup_root", "1"), ("cgroup", "7,9-10 /old")]),
+        (("0::/", "1:name=systemd:/", "4:cpu:/q:1"), [("cgroup_root", "4"), ("cgroup", "7,9-10 /q:1")]),
+        (("4:cpu:/q:1", "6:pids:/p"), [("cgroup_root", "4"), ("cgroup", "7,9-10 /q:1")]),
+        (("broken:line", "x::/a", "5:cpu:/quota"), [("cgroup_root", "5"), ("cgroup", "7,9-10 /quota")]),
+        (("0::/",), []),
+    ],
+)
+def test_the_hierarchy_that_says_something_is_written_down(
+    tmp_path: Path, lines: tuple[str, ...], said: list[tuple[str, str]]
+) -> None:
+    write(tmp_path, MACHINE)
+    for task in (7, 9, 10):
+        write(tmp_path, {f"proc/7/task/{task}/cgroup": "".join(f"{line}\n" for line in lines)})
+    assert [note for note in noted(tmp_path, "before") if "cgroup" in note[0]] == said
 
 
 def test_behind_it_only_what_is_counted_is_written(tmp_path: Path) -> None:
@@ -143,6 +171,22 @@ def test_what_only_looks_like_a_number_is_a_name(tmp_path: Path) -> None:
     assert find_processes("²", tmp_path) == (7,)
 
 
+# arch/x86/entry/syscalls/syscall_64.tbl, the calls that may take a user range away or change its rights.
+CALLS = {
+    "mmap": 9, "mprotect": 10, "munmap": 11, "brk": 12, "mremap": 25, "msync": 26, "madvise": 28, "clone": 56,
+    "fork": 57, "vfork": 58, "execve": 59, "exit": 60, "shmdt": 67, "mlock": 149, "munlock": 150, "mlockall": 151,
+    "munlockall": 152, "remap_file_pages": 216, "exit_group": 231, "mbind": 237, "migrate_pages": 256,
+    "move_pages": 279, "execveat": 322, "mlock2": 325, "pkey_mprotect": 329, "clone3": 435, "process_madvise": 440,
+    "process_mrelease": 448,
+}  # fmt: skip
+
+
+def test_calls_that_may_flush_are_recorded_by_their_numbers() -> None:
+    wanted = " || ".join(f"id == {number}" for number in CALLS.values())
+    filters = dict(SHOOTDOWN_EVENTS)
+    assert filters["raw_syscalls/sys_enter"] == filters["raw_syscalls/sys_exit"] == wanted
+
+
 def status(pid: int, name: str, inside: str = "") -> dict[str, str]:
     return {f"proc/{pid}/status": f"Name:\t{name}\nNSpid:\t{pid}{inside}\n"}
 
@@ -192,7 +236,8 @@ def test_a_name_of_another_kind_is_no_instance(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("", None), ("7 (a) S 1 2\n", None), ("7 (a b) S" + " x" * 30, None)]
+    ("text", "said"),
+    [("", None), ("7 (a) S 1 2\n", None), ("7 (a) S" + " 1" * 18, None), ("7 (a b) S" + " x" * 30, None)],
 )
 def test_a_start_that_cannot_be_read_is_none(tmp_path: Path, text: str, said: int | None) -> None:
     write(tmp_path, {"proc/7/stat": text})

@@ -287,6 +287,7 @@ def boot_line(
     *,
     release: Release | None = None,
     possible: int | None = None,
+    present: frozenset[int] | None = None,
     settings: Mapping[str, str] | None = None,
     boot_cpu: int = 0,
 ) -> BootLine:
@@ -298,6 +299,8 @@ def boot_line(
         The kernel's version; None: every rule since 4.15 may apply.
     possible
         How many CPUs are possible; None: as many as the line names.
+    present
+        Those that are plugged in, of which one must keep house; None: all that are possible.
     settings
         The kernel's configuration, names without `CONFIG_`; None: the parts the line needs are built in.
     """
@@ -310,7 +313,7 @@ def boot_line(
     nohz_built = settings is None or settings.get("NO_HZ_FULL", "n") == "y"
     keeps_time = settings is None or settings.get("PM_SLEEP_SMP", "y") == "y"
     every = _rules(release)
-    readings = [_read(wanted, rules, count, nohz_built, boot_cpu) for rules in every]
+    readings = [_read(wanted, rules, count, present, nohz_built, boot_cpu) for rules in every]
     first = readings[0]
     masks = [_masks(reading) for reading in readings]
     not_known = []
@@ -369,9 +372,15 @@ def _masks(decisions: Iterable[Decision]) -> dict[str, frozenset[int]]:
 
 
 def _read(
-    wanted: list[tuple[str, str]], rules: _Rules, cpus: int, nohz_built: bool, boot_cpu: int
+    wanted: list[tuple[str, str]],
+    rules: _Rules,
+    cpus: int,
+    present: frozenset[int] | None,
+    nohz_built: bool,
+    boot_cpu: int,
 ) -> list[Decision]:
     """Decide each option in the order of the line."""
+    there = frozenset(range(cpus)) if present is None else present
     taken: dict[str, frozenset[int]] = {}  # flag -> CPUs; the kernel keeps the complement
     out: list[Decision] = []
     for option, value in wanted:
@@ -390,7 +399,7 @@ def _read(
         except CpuListError as error:
             out.append(replace(made, status="refused", why=str(error)))
             continue
-        if len(listed) == cpus:
+        if there <= listed:
             listed -= {boot_cpu}
             why = f"one CPU must keep house: the boot CPU, {boot_cpu}, was taken out"
         made = replace(made, cpus=listed, why=why)
@@ -399,7 +408,7 @@ def _read(
             if not rules.drops_empty:
                 taken.update(dict.fromkeys(flags, NO_CPU))
             continue
-        clash = _clash(taken, flags, listed, rules, cpus)
+        clash = _clash(taken, flags, listed, rules, there)
         if clash:
             out.append(replace(made, status="ignored", why=clash))
             continue
@@ -442,7 +451,7 @@ def _clash(
     flags: tuple[str, ...],
     listed: frozenset[int],
     rules: _Rules,
-    cpus: int,
+    there: frozenset[int],
 ) -> str:
     """Why the kernel ignores this list, given those before it; empty if it takes it."""
     if not taken:
@@ -460,6 +469,6 @@ def _clash(
     if rules.needs_common_cpu and set(flags) & {"nohz", "domain"}:
         # The kernel looks at the first of its types that is set; KERNEL_NOISE stands behind DOMAIN.
         other = taken.get("domain", taken.get("nohz"))
-        if other is not None and len(other | listed) >= cpus:
+        if other is not None and there <= other | listed:
             return "no CPU would be left that is neither in nohz_full= nor in isolcpus=domain"
     return ""

@@ -10,7 +10,7 @@ the same places, made by `tlbcore inspect --collect DIR`, by `sosreport`, or by 
     proc/irq/default_smp_affinity  proc/irq/*/{smp,effective}_affinity_list
     proc/sys/kernel/{osrelease,watchdog,watchdog_cpumask,numa_balancing}  proc/sys/net/core/bpf_jit_enable
     proc/PID/{comm,status}                               kernel threads and who runs
-    sys/devices/system/cpu/{online,possible,isolated,nohz_full}
+    sys/devices/system/cpu/{online,possible,present,isolated,nohz_full}
     sys/devices/system/cpu/vulnerabilities/{meltdown,spectre_v2}
     sys/devices/system/cpu/cpu*/{topology,cpufreq,cpuidle}/...  sys/devices/system/cpu/cpuidle/current_driver
     sys/devices/system/clocksource/clocksource0/current_clocksource  sys/devices/system/node/node*/cpulist

@@ -93,8 +93,13 @@ class Facts:
         self.cpu = None if root.pasted else _cpu(root, self.version)
         self.online = self._online()
         self.possible = self._possible()
+        present = root.text(f"{CPU}/present")
         self.boot = boot_line(
-            self.cmdline, release=self.version, possible=self.possible, settings=self.kernel_settings
+            self.cmdline,
+            release=self.version,
+            possible=self.possible,
+            present=None if present is None else cpu_list(present),
+            settings=self.kernel_settings,
         )
         self.kernel = self._kernel()
 

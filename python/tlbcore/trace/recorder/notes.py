@@ -80,7 +80,7 @@ def _cgroups(root: Path) -> list[tuple[str, str]]:
             break
     else:
         return []
-    number = min(roots)
+    number = min(row[0] for row in every if row[0] in roots and row[2] != "/")
     groups: dict[str, list[int]] = {}
     for task, lines in found.items():
         for at, _, group in lines:
