@@ -208,3 +208,29 @@ def test_the_cpus_that_are_there_are_read_of_a_host(tmp_path: Path) -> None:
     assert tc.inspect_host(tmp_path).boot["cpus"].tolist() == ["1"]
     (tmp_path / "sys/devices/system/cpu/present").unlink()
     assert tc.inspect_host(tmp_path).boot["cpus"].tolist() == ["0-1"]
+
+
+@pytest.mark.parametrize(
+    ("line", "release", "status", "why"),
+    [
+        (
+            "isolcpus=all",
+            "6.12",
+            "refused",
+            "'all' is taken for a flag: isolcpus= has no `all`, so no list is left",
+        ),
+        ("isolcpus=nohz", "6.12", "refused", "'nohz' is a flag without a list, so no list is left"),
+        ("isolcpus=what", "6.12", "refused", "'what' is taken for a flag, so no list is left"),
+        ("isolcpus=all,2", "6.12", "in force", ""),  # a word that is no flag is skipped
+        ("isolcpus=managed_irq,2", "5.6", "in force", ""),
+        (
+            "isolcpus=managed_irq,2",
+            "5.5",
+            "refused",
+            "'managed_irq' is no flag of isolcpus= in this version: the option is dropped",
+        ),
+    ],
+)
+def test_words_in_front_of_a_list(line: str, release: str, status: str, why: str) -> None:
+    (made,) = boot_line(line, release=Release.of(release), possible=8).decisions
+    assert (made.status, made.why) == (status, why)

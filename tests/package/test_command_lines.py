@@ -1,0 +1,205 @@
+"""What `causes`, `completion` and `record` say, word by word, without another process and without a recording."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tlbcore.cli import main
+from tlbcore.cli.causes import _DEFERRAL, _escaped, _facts
+from tlbcore.trace import causes
+from tlbcore.trace.recorder import process, run, settings
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    status = main(list(arguments))
+    out = capsys.readouterr()
+    assert status == 0, out.err
+    return out.out
+
+
+def test_one_cause_is_told_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    for cause in causes.values():
+        text = said(capsys, "causes", cause.id)
+        assert text.splitlines()[0] == f"{cause.id}: {cause.title}"
+        plain = " ".join(text.split())
+        for field, words in _facts(cause):
+            assert f"{field} {words}" in plain.replace("  ", " "), (cause.id, field)
+        fields = [field for field, _ in _facts(cause)]
+        assert ("kernels" in fields) == (cause.kernels != "any")
+        assert dict(_facts(cause))["deferrable"] == f"{_DEFERRAL[cause.deferral]}: {cause.because}"
+        assert fields[fields.index("helps") + 1 :] == [f"on {kernels}" for kernels, _ in cause.remedies]
+
+
+def test_causes_as_a_table_and_as_documents(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = said(capsys, "causes").splitlines()
+    assert [line.split()[0] for line in lines] == ["cause", *causes]
+    first = next(iter(causes.values()))
+    assert lines[1].split() == [first.id, first.call_class, first.deferral, *first.title.split()]
+    whole = json.loads(said(capsys, "causes", "--json"))
+    assert [row["id"] for row in whole["causes"]] == list(causes)
+    one = json.loads(said(capsys, "causes", "vmalloc_purge", "--json"))
+    assert [row["id"] for row in one["causes"]] == ["vmalloc_purge"]
+    assert one["causes"][0]["remedies"] == [
+        {"kernels": kernels, "helps": helps} for kernels, helps in causes["vmalloc_purge"].remedies
+    ]
+    schema = json.loads(said(capsys, "causes", "--schema"))
+    assert schema["properties"]["version"] == {"const": whole["version"]}
+    assert json.loads(said(capsys, "causes", "vmalloc_purge", "--schema")) == schema
+
+
+@pytest.mark.parametrize(
+    "both", [("--json", "--schema"), ("--json", "--markdown"), ("--schema", "--markdown")]
+)
+def test_causes_are_printed_in_one_form(both: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["causes", *both]) == 2
+    assert "each print something else: give one" in capsys.readouterr().err
+
+
+def test_the_page_has_an_entry_per_cause(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = said(capsys, "causes", "vmalloc_purge", "--markdown").splitlines()
+    cause = causes["vmalloc_purge"]
+    assert lines[0] == "# What interrupts an isolated CPU"
+    at = lines.index("| cause | kind | class | what | deferrable |")
+    assert lines[at + 2 : at + 6] == [
+        f"| [`vmalloc_purge`](#vmalloc_purge) | {cause.kind} | {cause.call_class} | {cause.title} | "
+        f"{cause.deferral.replace('_', ' ')} |",
+        "",
+        "## vmalloc_purge",
+        "",
+    ]
+    assert lines[at + 6] == f"{cause.title[0].upper()}{cause.title[1:]}."
+    assert lines[at + 8 :] == [
+        f"- **{field.capitalize()}**: {_escaped(text)}." for field, text in _facts(cause)
+    ]
+    assert _escaped("a_b <- *c<d") == "a\\_b &larr; \\*c&lt;d"
+
+
+WORDS = [
+    (["record", "--dur"], ["--duration"]),
+    (["record", "--no-k"], ["--no-kprobes"]),
+    (["record", "--duration", ""], []),
+    (["record", "--flight", "--pro"], ["--process", "--prometheus"]),
+    (["record", "--out", "x", "--", "ls", "--"], []),
+    (["causes", "--sch"], ["--schema"]),
+    (["causes", "--help"], ["--help"]),
+    (["compare", "--scenario", "rt"], ["rteval"]),
+    (["completion", "z"], ["zsh"]),
+    (["policy", "show", "ct-la"], ["ct-late"]),
+    (["policy", "sh"], ["show"]),
+    (["machines", "zen4-e"], ["zen4-epyc"]),
+    (["calibrate", "--base", "zen4-e"], ["zen4-epyc"]),
+    (["schema", "cau"], ["causes"]),
+    (["--he"], ["--help"]),
+    (["nonsense", "x"], []),
+]
+
+
+@pytest.mark.parametrize(("words", "names"), WORDS)
+def test_what_may_come_next(
+    words: list[str], names: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_TLBCORE_COMPLETE", "1")
+    lines = said(capsys, *words).splitlines()
+    assert [line.split("\t")[0] for line in lines] == names
+    assert all(line.count("\t") == 1 for line in lines)
+
+
+def test_a_shell_that_is_not_known_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bsh"]) == 2
+    assert "did you mean 'bash'?" in capsys.readouterr().err
+    assert said(capsys, "completion", "bash").startswith("# bash completion of tlbcore")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return what `record` was called with; it records nothing."""
+    seen: dict[str, Any] = {
+        "done": {
+            "bytes": 1234567, "seconds": 2.0, "cpu_s": 0.25, "lost": 1000, "snapshots": 3, "refused": [], "unset": [],
+            "left": [], "status": 0,
+        }
+    }  # fmt: skip
+
+    def record(what: Any, tracefs: Any, **more: Any) -> SimpleNamespace:
+        seen.update(what=what, more=more)
+        return SimpleNamespace(**seen["done"])
+
+    monkeypatch.setattr(run, "record", record)
+    monkeypatch.setattr(settings.Tracefs, "find", classmethod(lambda _: "tracefs"))
+    monkeypatch.setattr(settings, "isolated_cpus", lambda: (2, 3))
+    monkeypatch.setattr(process, "find_processes", lambda _: (7, 8))
+    return seen
+
+
+def test_a_recording_is_summed_up(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, "record", "--out", "a b.txt").splitlines() == [
+        "a b.txt: 1,234,567 bytes in 2.0 s, CPUs 2-3",
+        "  1,000 events lost; the recorder took 0.25 s of CPU time (12.5%)",
+        "  tlbcore explain 'a b.txt'",
+    ]
+    what = asked["what"]
+    assert (what.out, what.isolated, what.seconds, what.command) == (Path("a b.txt"), (2, 3), None, ())
+    assert (what.kprobes, what.stacks, what.flight, what.noise_us) == (True, False, False, None)
+    assert (what.snapshots, what.buffer_kb, what.processes) == (0, 4096, ())
+    assert asked["more"] == {}
+
+
+def test_what_was_asked_for_is_recorded(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--duration 2m --isolated 1,4-5 --noise 20us --snapshots 4 --stacks --no-kprobes --buffer-kb 64"
+    text = said(capsys, "record", "--out", "o", *words.split(), "--", "ls", "-l")
+    assert text.splitlines()[0].endswith("CPUs 1,4-5")
+    assert text.splitlines()[2] == "  3 snapshots"
+    what = asked["what"]
+    assert (what.seconds, what.isolated, what.noise_us, what.snapshots) == (120.0, (1, 4, 5), 20.0, 4)
+    assert (what.stacks, what.kprobes, what.buffer_kb, what.command) == (True, False, 64, ("ls", "-l"))
+
+
+def test_a_process_is_recorded_from_every_cpu(
+    asked: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = said(capsys, "record", "--out", "o", "--process", "my db").splitlines()
+    assert lines[0].endswith("2.0 s, shootdowns for my db")
+    assert lines[-1] == "  tlbcore explain o --process 'my db'"
+    assert (asked["what"].isolated, asked["what"].processes) == ((), (7, 8))
+
+
+def test_what_could_not_be_recorded_is_told(
+    asked: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked["done"] |= {"seconds": 0.0, "refused": ["a", "b"], "unset": ["c"], "left": ["d"], "status": 3}
+    assert main(["record", "--out", os.devnull]) != 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1:5] == [
+        "  1,000 events lost; the recorder took 0.25 s of CPU time (0.0%)",
+        "  not recorded, for this kernel lacks or refuses it: a, b",
+        "  not set, for this kernel lacks or refuses it: c",
+        "  still there, others use it: d",
+    ]
+    assert "the command ended with status 3" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("", "missing option '--out'"),
+        ("--out o --snapshots 2", "--snapshots needs a flight recorder: --flight or --noise TIME"),
+        ("--out o --flight --watch", "a flight recorder cannot be watched"),
+        ("--out o --noise 20us --prometheus m", "a flight recorder cannot be watched"),
+        ("--out o --process a --isolated 2", "--process records shootdowns of every CPU"),
+        ("--out o --process a --flight", "--process records shootdowns of every CPU"),
+        ("--out o --process a --noise 20us", "--process records shootdowns of every CPU"),
+        ("--out o --process a --watch", "--process records shootdowns of every CPU"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    asked: dict[str, Any], words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["record", *words.split()]) == 2
+    assert said in capsys.readouterr().err
+    assert "what" not in asked
