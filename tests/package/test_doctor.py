@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,12 +101,19 @@ def test_a_cpu_is_told_by_its_own_words(
     assert features is None or found["features"] == features
     assert (found["isolated"], found["nohz_full"]) == ("isolated", "ohz_full")
     assert (found["memory_left_mib"], found["root"]) == (5, True)
+    assert found["allowed_cpus"] == len(os.sched_getaffinity(0))
     monkeypatch.setattr(doctor, "left_bytes", lambda: None)
     monkeypatch.setattr(doctor.os, "geteuid", lambda: 7)
     monkeypatch.setattr(doctor.platform, "processor", str)
     found = doctor._machine()
     assert (found["memory_left_mib"], found["root"]) == (None, False)
     assert found["cpu"] == (cpu if cpu != "fallback" else None)
+
+
+def test_a_file_that_is_not_there_tells_nothing(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text(" x \n")
+    (tmp_path / "empty").write_text("\n")
+    assert [doctor._read(str(tmp_path / name)) for name in ("f", "empty", "none")] == ["x", None, None]
 
 
 def test_packages_are_those_of_the_metadata(monkeypatch: pytest.MonkeyPatch) -> None:

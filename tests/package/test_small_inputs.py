@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import numpy as np
@@ -234,3 +235,21 @@ def test_the_cpus_that_are_there_are_read_of_a_host(tmp_path: Path) -> None:
 def test_words_in_front_of_a_list(line: str, release: str, status: str, why: str) -> None:
     (made,) = boot_line(line, release=Release.of(release), possible=8).decisions
     assert (made.status, made.why) == (status, why)
+
+
+def test_a_host_is_read_of_one_source(tmp_path: Path) -> None:
+    for only in ({"release": "6.12"}, {"cpus": 2}):
+        with pytest.raises(tc.ConfigError, match="release and cpus describe the machine of a command line"):
+            tc.inspect_host(tmp_path, **only)  # type: ignore[arg-type]
+    with pytest.raises(tc.ConfigError, match="give either root or cmdline"):
+        tc.inspect_host(tmp_path, cmdline="quiet")
+    with pytest.raises(tc.ConfigError, match=r"release 'new' holds no version such as 6.12"):
+        tc.inspect_host(cmdline="quiet", release="new")
+    with pytest.raises(TypeError, match="positional"):
+        tc.inspect_host(None, "quiet")  # type: ignore[misc]
+    with pytest.raises(tc.ConfigError, match="a directory of collected files is needed"):
+        tc.inspect_host(root=tmp_path / "none")
+    host = tc.inspect_host(cmdline="quiet", release="6.12.3")
+    assert host.kernel.release == "6.12.3"
+    with pytest.raises(FrozenInstanceError):
+        host.root = "x"  # type: ignore[misc]
