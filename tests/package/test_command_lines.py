@@ -50,6 +50,9 @@ def test_causes_as_a_table_and_as_documents(capsys: pytest.CaptureFixture[str]) 
     ]
     schema = json.loads(said(capsys, "causes", "--schema"))
     assert schema["properties"]["version"] == {"const": whole["version"]}
+    text = schema["properties"]["causes"]["items"]["properties"]["title"]
+    assert text == {"type": "string", "minLength": 1}
+    assert said(capsys, "causes", "--schema").startswith('{\n  "$schema"')
     assert json.loads(said(capsys, "causes", "vmalloc_purge", "--schema")) == schema
 
 
