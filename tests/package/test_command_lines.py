@@ -191,6 +191,8 @@ def test_what_could_not_be_recorded_is_told(
     ("words", "said"),
     [
         ("", "missing option '--out'"),
+        ("--clean --out o", "--clean records nothing"),
+        ("--clean -- true", "--clean records nothing"),
         ("--out o --snapshots 2", "--snapshots needs a flight recorder: --flight or --noise TIME"),
         ("--out o --flight --watch", "a flight recorder cannot be watched"),
         ("--out o --noise 20us --prometheus m", "a flight recorder cannot be watched"),
@@ -206,3 +208,26 @@ def test_what_does_not_go_together_is_refused(
     assert main(["record", *words.split()]) == 2
     assert said in capsys.readouterr().err
     assert "what" not in asked
+
+
+@pytest.mark.parametrize(
+    ("terminal", "words", "said"),
+    [
+        (True, "", "recording CPUs 2-3 until Ctrl-C\n"),
+        (True, "--process db", "recording shootdowns for db until Ctrl-C\n"),
+        (True, "--duration 1s", ""),
+        (True, "-- true", ""),
+        (False, "", ""),
+    ],
+)
+def test_who_waits_is_told_until_when(
+    asked: dict[str, Any],
+    terminal: bool,
+    words: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    assert main(["record", "--out", "o", *words.split()]) == 0
+    assert capsys.readouterr().err == said
