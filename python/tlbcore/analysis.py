@@ -17,7 +17,7 @@ from tlbcore import _core
 from tlbcore._core import SweepError
 from tlbcore._input.door import door
 from tlbcore._input.names import unknown
-from tlbcore._input.numbers import count
+from tlbcore._input.numbers import count, quantity
 from tlbcore._output.result import Result
 
 Table = Mapping[str, NDArray[Any]]
@@ -36,6 +36,10 @@ def interval(values: NDArray[np.float64], confidence: float = 0.95) -> tuple[flo
         values = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise _core.ConfigError(f"values must be numbers: got {values!r}") from None
+    if values.ndim > 1:
+        raise _core.ConfigError(f"values must be a row of numbers: got an array of shape {values.shape}")
+    if not 0 < confidence < 1:
+        raise _core.ConfigError(f"confidence must be above 0 and below 1: got {confidence!r}")
     count = len(values)
     if not count:
         return math.nan, math.nan, math.nan
@@ -73,7 +77,8 @@ def effects(
         Name of the column to average.
     cells
         Names of the columns that tell configurations apart; the parameters when left out. A configuration that
-        never has the metric (NaN) does not count, nor does a replication in which one that has it lacks it.
+        never has the metric (NaN) does not count, nor does a replication in which one that has it lacks it. Rows of
+        one configuration and replication are averaged first.
     seed_column
         The column that numbers replications; each row is one of its own where there is none.
 
@@ -86,7 +91,7 @@ def effects(
     Raises
     ------
     SweepError
-        If a name is no column.
+        If a name is no column, or the metric's holds anything but numbers.
 
     Examples
     --------
@@ -95,12 +100,11 @@ def effects(
     >>> shown["value"].tolist(), shown["mean"].tolist()
     (['1', '2'], [2.0, 6.0])
     """
-    y = np.asarray(_column(table, metric), dtype=float)
+    y = _numbers(table, metric)
     columns = [_column(table, name) for name in (parameters if cells is None else cells)]
     cell = _numbered(list(zip(*columns, strict=True)))
     turn = _numbered(table[seed_column].tolist()) if seed_column in table else _repeats(cell)
-    averages = np.full((cell.max(initial=-1) + 1, turn.max(initial=-1) + 1), np.nan)
-    averages[cell, turn] = y
+    averages = _means(y, cell, turn)
     known = ~np.isnan(averages).all(axis=1)
     rows = []
     for parameter in parameters:
@@ -117,6 +121,16 @@ def effects(
     names = ("parameter", "value", "mean", "low", "high", "count", "replications")
     shown = zip(*rows, strict=True) if rows else [() for _ in names]
     return {name: np.array(column) for name, column in zip(names, shown, strict=True)}
+
+
+def _means(y: NDArray[np.float64], cell: NDArray[np.int64], turn: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the mean of each cell and turn, NaN where no row is; equal rows have theirs to the last bit."""
+    shape = (cell.max(initial=-1) + 1, turn.max(initial=-1) + 1)
+    rows, first, excess = np.zeros(shape), np.full(shape, np.nan), np.zeros(shape)
+    np.add.at(rows, (cell, turn), 1)
+    first[cell, turn] = y
+    np.add.at(excess, (cell, turn), np.where(y == first[cell, turn], 0, y - first[cell, turn]))
+    return first + excess / np.maximum(rows, 1)
 
 
 def _repeats(cell: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -158,7 +172,7 @@ def pareto(
     Raises
     ------
     SweepError
-        If a name is no column, or no metric is named.
+        If a name is no column, a metric's holds anything but numbers, or no metric is named.
 
     Examples
     --------
@@ -170,14 +184,14 @@ def pareto(
         raise SweepError("a Pareto front needs at least one metric")
     names = [name for name in by if name != seed_column]
     groups: dict[tuple[Any, ...], list[int]] = {}
-    for i, row in enumerate(zip(*(_column(table, name) for name in names), strict=True)):
-        groups.setdefault(row, []).append(i)
-    values = np.array(
-        [
-            [float(np.mean(np.asarray(_column(table, m), dtype=float)[rows])) for m in metrics]
-            for rows in groups.values()
-        ]
+    figures = [_numbers(table, metric) for metric in metrics]
+    told_apart = (
+        zip(*(_column(table, name) for name in names), strict=True) if names else [()] * len(figures[0])
     )
+    for i, row in enumerate(told_apart):
+        groups.setdefault(row, []).append(i)
+    values = np.array([[float(np.mean(figure[rows])) for figure in figures] for rows in groups.values()])
+    values = values.reshape(-1, len(metrics))
     whole = ~np.isnan(values).any(axis=1)
     front = [
         i
@@ -251,6 +265,7 @@ def bisect(
     replications: int = 5,
     most_replications: int = 40,
     tolerance: float = 0.02,
+    whole: bool = False,
 ) -> BreakEven:
     """Find where paired differences change their sign, by bisection with confidence from replications.
 
@@ -259,13 +274,23 @@ def bisect(
 
     A point is looked at after `replications`, twice that, and so on. Each look spends an equal share of the 5 % for
     which the sign may be wrong (Bonferroni), so that looking again does not buy certainty.
+
+    With `whole`, only whole numbers are tried, and the interval is no narrower than from one to the next. A tolerance
+    that is finer than the numbers of a computer ends where there is none between.
     """
     replications = count(replications, "replications", 2, error=SweepError)
     most_replications = count(most_replications, "most_replications", replications, error=SweepError)
     looks = 1 + math.ceil(math.log2(most_replications / replications))
     confidence = 1 - 0.05 / looks
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    tolerance = quantity(tolerance, "tolerance", error=SweepError)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise SweepError(f"low and high must be finite: got {low:g} and {high:g}")
+    if not low < high:
         raise SweepError(f"low must be below high: got {low:g} and {high:g}")
+    if whole and not (float(low).is_integer() and float(high).is_integer()):
+        raise SweepError(
+            f"{parameter} takes whole numbers: low and high must be such, got {low:g} and {high:g}"
+        )
     logarithmic = low > 0 and high / low > 10
     seen: dict[float, tuple[float, float, float, int]] = {}
 
@@ -281,17 +306,30 @@ def bisect(
             number = min(2 * number, most_replications)
 
     def middle(a: float, b: float) -> float:
-        return math.sqrt(a * b) if logarithmic else (a + b) / 2
+        between = math.sqrt(a) * math.sqrt(b) if logarithmic else a / 2 + b / 2
+        return float(min(max(round(between), a + 1), b - 1)) if whole and b - a > 1 else between
 
     def close(a: float, b: float) -> bool:
+        if (whole and b - a <= 1) or not a < middle(a, b) < b:
+            return True
         return math.log(b / a) <= tolerance if logarithmic else b - a <= tolerance * (high - low)
 
     first, last = sign(low), sign(high)
     if first == last or not first or not last:
         ends = ", ".join(f"{seen[x][0]:.4g} at {x:g}" for x in (low, high))
+        difference = f"{policies[0]} minus {policies[1]} is {ends}"
+        if first and last:
+            raise SweepError(
+                f"no change of sign of {metric} from {parameter} = {low:g} to {high:g}: {difference}"
+            )
+        where = " and ".join(
+            f"at {x:g} after {seen[x][3]} replications"
+            for x, found in ((low, first), (high, last))
+            if not found
+        )
         raise SweepError(
-            f"no break-even of {metric} between {parameter} = {low:g} and {high:g}:"
-            f" {policies[0]} minus {policies[1]} is {ends}"
+            f"no break-even of {metric} can be told between {parameter} = {low:g} and {high:g}: {difference},"
+            f" and its sign is not certain {where}"
         )
     a, b = low, high
     open_at = None
@@ -329,6 +367,14 @@ def bisect(
         cheaper_above=above,
         points={name: columns[:, i] for i, name in enumerate(names)},
     )
+
+
+def _numbers(table: Table, name: str) -> NDArray[np.float64]:
+    column = _column(table, name)
+    try:
+        return np.asarray(column, dtype=float)
+    except (TypeError, ValueError):
+        raise SweepError(f"the column {name!r} does not hold numbers") from None
 
 
 def _column(table: Table, name: str) -> NDArray[Any]:

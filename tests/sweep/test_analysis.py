@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlbcore import SweepError, analysis
+from tlbcore import ConfigError, SweepError, analysis
 
 
 def line(slope: float, zero: float, noise: float):
@@ -54,7 +54,7 @@ def test_the_sentence_names_the_cheaper_policy_on_each_side():
 
 
 def test_no_change_of_sign_is_an_error_with_both_ends():
-    with pytest.raises(SweepError, match=r"no break-even of cost_ns .* is 2 at 1, 10 at 9"):
+    with pytest.raises(SweepError, match=r"no change of sign of cost_ns .* is 2 at 1, 10 at 9"):
         find(lambda x, n: np.full(n, x + 1.0))
 
 
@@ -283,14 +283,15 @@ def test_ends_that_are_open_or_of_one_sign_are_refused():
         lambda _, n: np.full(n, -1.0),
     ):
         with pytest.raises(
-            SweepError, match="no break-even of cost_ns between rate_hz = 1 and 9: ipi minus ct-late is"
+            SweepError,
+            match=r"no (change of sign|break-even) of cost_ns .*rate_hz = 1 (to|and) 9: ipi minus ct-late is",
         ):
             find(differences)
     for options in ({"replications": 1}, {"replications": 6, "most_replications": 5}):
         with pytest.raises(SweepError, match=r"replications must be"):
             find(line(1, 4, 0), **options)
     for low, high in ((1.0, 1.0), (math.nan, 2.0), (1.0, math.inf)):
-        with pytest.raises(SweepError, match="low must be below high"):
+        with pytest.raises(SweepError, match="low (must be below high|and high must be finite)"):
             find(line(1, 4, 0), low, high)
 
 
@@ -319,3 +320,108 @@ def test_an_interval_of_none_one_and_two():
     assert analysis.interval(np.array([3.0])) == (3.0, -math.inf, math.inf)
     mean, low, high = analysis.interval(np.array([0.0, 2.0]))
     assert (mean, high - mean, mean - low) == pytest.approx((1.0, 12.7062, 12.7062), rel=1e-5)
+
+
+def test_rows_of_one_configuration_and_replication_are_averaged():
+    # The mean of y at x = 1 over both z, and not the row that stands last.
+    table = {"x": np.array([1, 1, 2, 2]), "z": np.array([0, 1, 0, 1]), "y": np.array([1.0, 3.0, 5.0, 8.0])}
+    shown = analysis.effects(table | {"replication": np.zeros(4)}, ["x"], "y")
+    assert shown["mean"].tolist() == [2.0, 6.5]
+    assert shown["count"].tolist() == shown["replications"].tolist() == [1, 1]
+    three = analysis.effects({"x": np.ones(3), "y": np.full(3, 0.1), "replication": np.zeros(3)}, ["x"], "y")
+    assert three["mean"].tolist() == [0.1]  # not 0.1 + 0.1 + 0.1 by three, which is a bit more
+    torn = analysis.effects(
+        table | {"y": np.array([1, math.nan, 5, 8.0]), "replication": np.zeros(4)}, ["x"], "y"
+    )
+    assert torn["mean"][1] == 6.5
+    assert math.isnan(torn["mean"][0])
+    assert torn["replications"].tolist() == [0, 1]
+
+
+def test_a_front_of_nothing_told_apart_is_one_row_and_of_no_rows_none():
+    table = {"x": np.array([1.0, 3.0]), "y": np.array([2.0, 6.0]), "replication": np.array([0, 1])}
+    assert {k: v.tolist() for k, v in analysis.pareto(table, ["y"], []).items()} == {"y": [4.0]}
+    assert {k: v.tolist() for k, v in analysis.pareto(table, ["y"], ["replication"]).items()} == {"y": [4.0]}
+    none = {"x": np.array([]), "y": np.array([])}
+    assert {k: v.tolist() for k, v in analysis.pareto(none, ["y"], ["x"]).items()} == {"x": [], "y": []}
+
+
+def test_columns_of_words_have_no_means():
+    table = {"x": np.array([1, 2]), "word": np.array(["a", "b"])}
+    for ask in (
+        lambda: analysis.effects(table, ["x"], "word"),
+        lambda: analysis.pareto(table, ["word"], ["x"]),
+    ):
+        with pytest.raises(SweepError, match=r"^the column 'word' does not hold numbers$"):
+            ask()
+
+
+@pytest.mark.parametrize("confidence", [0, 1, 1.5, -0.1, math.nan])
+def test_a_confidence_is_a_share_between_none_and_all(confidence: float):
+    with pytest.raises(ConfigError, match="confidence must be above 0 and below 1"):
+        analysis.interval(np.array([1.0, 2.0]), confidence)
+
+
+def test_an_interval_is_of_a_row_of_numbers():
+    with pytest.raises(ConfigError, match=r"got an array of shape \(2, 1\)"):
+        analysis.interval(np.ones((2, 1)))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 4.0), (1.0, 400.0), (-1e308, 1e308), (1e-200, 1e200)])
+def test_the_finest_tolerance_ends_at_neighbouring_numbers(low: float, high: float):
+    found = find(lambda x, n: np.full(n, x - 1.2345), low, high, tolerance=0)
+    assert found.low <= 1.2345 <= found.high
+    assert found.high - found.low < 1e-12
+
+
+@pytest.mark.parametrize("tolerance", [-0.1, math.nan, math.inf, "narrow"])
+def test_a_tolerance_that_no_width_can_meet_is_refused(tolerance: object):
+    with pytest.raises(SweepError, match="tolerance must be a finite number of at least 0"):
+        find(line(1.0, 4.0, 0.0), tolerance=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "zero"), [(1, 9, 4.3), (1, 64, 7.5), (1, 3, 1.5), (1, 2, 1.5), (1, 40, 39.5)]
+)
+def test_whole_numbers_only_are_tried_and_the_interval_is_two_neighbours(low: int, high: int, zero: float):
+    tried = []
+
+    def differences(x: float, count: int) -> np.ndarray:
+        tried.append(x)
+        return np.full(count, x - zero)
+
+    found = find(differences, low, high, tolerance=0, whole=True)
+    assert all(x.is_integer() for x in map(float, tried))
+    assert (found.low, found.high) == (math.floor(zero), math.ceil(zero))
+    assert len(set(tried)) == len(tried) <= 2 + 8  # halves of the logarithm, not one after the other
+
+
+def test_whole_numbers_between_which_the_sign_is_open():
+    found = find(lambda x, n: np.sign(x - 5) * (abs(x - 5) > 1) * np.ones(n), tolerance=0, whole=True)
+    assert (found.low, found.high) == (3, 7)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.5, 9), (1, 8.5)])
+def test_ends_that_are_not_whole_are_refused_where_only_whole_numbers_are_taken(low: float, high: float):
+    with pytest.raises(SweepError, match=f"rate_hz takes whole numbers: .* got {low:g} and {high:g}"):
+        find(line(1.0, 4.0, 0.0), low, high, whole=True)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, math.inf), (-math.inf, 2), (math.nan, 2)])
+def test_ends_must_be_finite(low: float, high: float):
+    with pytest.raises(SweepError, match=f"low and high must be finite: got {low:g} and {high:g}"):
+        find(line(1.0, 4.0, 0.0), low, high)
+
+
+def test_an_end_whose_sign_is_open_is_not_called_one_without_a_break_even():
+    both = "its sign is not certain at 1 after 5 replications and at 9 after 5 replications$"
+    with pytest.raises(SweepError, match=f"no break-even of cost_ns can be told between .*, and {both}"):
+        find(line(0.0, 0.0, 0.0))
+    with pytest.raises(
+        SweepError, match=r"is 0 at 1, 8 at 9, and its sign is not certain at 1 after 5 replications$"
+    ):
+        find(lambda x, n: np.full(n, x - 1))
+    with pytest.raises(
+        SweepError, match=r"is -8 at 1, 0 at 9, and its sign is not certain at 9 after 5 replications$"
+    ):
+        find(lambda x, n: np.full(n, x - 9))

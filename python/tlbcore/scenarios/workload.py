@@ -29,7 +29,7 @@ class Scenario:
     actors
         What happens.
     flush_mask
-        CPUs the entry flush tests for, where that differs from `isolated` (FACTS 1.6 f).
+        CPUs for which the entry flush tests, where they are others than `isolated`.
     lazy_max_pages
         `lazy_max_pages()`, where it is tuned; None: the kernel's formula.
     rcu_ms, work_delay_us

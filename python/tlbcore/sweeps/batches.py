@@ -152,6 +152,8 @@ def drive_executor(
     """
     make = None if isinstance(executor, Executor) or hasattr(executor, "submit") else executor
     pool: Any = make() if make is not None else executor
+    if not hasattr(pool, "submit"):
+        raise SweepError(f"executor must be an executor, or a function that makes one: it made {pool!r}")
     pending, pace = _Pending(points, done), _Pace()
     flying: dict[Future[tuple[Outcome, float]], _Task] = {}
     again: deque[_Task] = deque()

@@ -20,7 +20,7 @@ from tlbcore.kernel import Kernel
 from tlbcore.policy import Policy, as_policy
 from tlbcore.policy import policies as builtin
 from tlbcore.sweeps.metrics import Metric, as_metrics
-from tlbcore.sweeps.run import Base, sweep
+from tlbcore.sweeps.run import Base, annotation, sweep
 
 
 def _why_inert(policies: Sequence[Policy], machine: str | Machine, kernel: Kernel | None) -> str:
@@ -53,7 +53,8 @@ def break_even(
     base, machine, kernel, fixed, seed, threads
         As in `sweep`.
     parameter, low, high
-        What to vary, and between which values; on a logarithmic scale when they differ more than tenfold.
+        What to vary, and between which values; on a logarithmic scale when they differ more than tenfold. Only whole
+        numbers are tried of a parameter that takes no others.
     policies
         The two policies.
     metric
@@ -61,7 +62,7 @@ def break_even(
     replications, most_replications
         Replications per value; doubled up to the second number where the sign of the difference stays open.
     tolerance
-        Width of the result as a share of the range (of the value, on a logarithmic scale).
+        Width of the result as a share of the range (of the value, on a logarithmic scale); 0 for as narrow as can be.
 
     Returns
     -------
@@ -113,6 +114,7 @@ def break_even(
     found = analysis.bisect(
         differences, low, high, parameter=parameter, metric=column, policies=names,
         replications=replications, most_replications=most_replications, tolerance=tolerance,
+        whole=annotation(base, parameter).startswith("int"),
     )  # fmt: skip
     for name in sorted(inert):
         warnings.warn(

@@ -52,6 +52,11 @@ __all__ = ["Sweep", "read_sweep", "sweep"]
 MANY = 10_000_000  # points; more are computed only when told so
 SEEDS = "0.1.0"  # the version from which points have had their seeds
 OURS = ("machine", "policy")  # parameters that are not the scenario's
+_ELSEWHERE = {
+    "policy": "pass policies=",
+    "machin": "pass machine=",
+    "kernel": "pass kernel=",
+}
 
 Base = str | Scenario | Callable[..., Scenario]
 
@@ -74,7 +79,10 @@ class _Simulations:
             return by_name(self.base, **{**self.fixed, **given})
         if isinstance(self.base, Scenario):
             return self.base.replace(**{**self.fixed, **given})
-        return self.base(**{**self.fixed, **given})
+        made = self.base(**{**self.fixed, **given})
+        if not isinstance(made, Scenario):
+            raise SweepError(f"the function must return a Scenario: got {made!r} ({type(made).__name__})")
+        return made
 
     def __call__(self, batch: Batch, threads: int) -> Outcome:
         varied = [name for name in batch.columns if name not in OURS and not name.startswith("kernel.")]
@@ -147,22 +155,35 @@ class _Simulations:
             for (name, make), value in zip(makers, values, strict=True)
         }
 
-    def parameters(self) -> dict[str, str]:
-        """Name every parameter that can be varied, with its annotation."""
-        if isinstance(self.base, Scenario):
-            own = {field.name: str(field.type) for field in dataclasses.fields(self.base)}
-        else:
-            function = SCENARIOS[self.base] if isinstance(self.base, str) else self.base
-            own = {name: str(p.annotation) for name, p in inspect.signature(function).parameters.items()}
-        kernel = {f"kernel.{field.name}": str(field.type) for field in dataclasses.fields(Kernel)}
-        return {**own, **kernel, "machine": "str", "policy": "str"}
-
     def kind(self, name: str) -> str:
         """Return a parameter's annotation."""
-        known = self.parameters()
-        if name not in known:
-            raise SweepError(unknown("parameter", name, known))
-        return known[name]
+        return annotation(self.base, name)
+
+
+def _check_base(base: Base) -> None:
+    if base not in SCENARIOS if isinstance(base, str) else not (isinstance(base, Scenario) or callable(base)):
+        raise _core.SimError(unknown("scenario", base, SCENARIOS))
+
+
+def _own(base: Base) -> dict[str, str]:
+    """Name every parameter of a scenario, with its annotation."""
+    if isinstance(base, Scenario):
+        return {field.name: str(field.type) for field in dataclasses.fields(base)}
+    try:
+        signature = inspect.signature(SCENARIOS[base] if isinstance(base, str) else base)
+    except ValueError:
+        raise SweepError(f"{base!r} does not say what its parameters are: wrap it in a function") from None
+    return {name: str(p.annotation) for name, p in signature.parameters.items()}
+
+
+def annotation(base: Base, name: str) -> str:
+    """Return the annotation of a parameter that can be varied."""
+    _check_base(base)
+    kernel = {f"kernel.{field.name}": str(field.type) for field in dataclasses.fields(Kernel)}
+    known = {**_own(base), **kernel, "machine": "str", "policy": "str"}
+    if name not in known:
+        raise SweepError(unknown("parameter", name, known))
+    return known[name]
 
 
 class _Distinct:
@@ -372,8 +393,7 @@ def _plan(
     names: Sequence[str] | None, policies: Sequence[str | Path | Policy], machine: str | Machine,
     kernel: Kernel | None, fixed: Mapping[str, Any] | None, metrics: Sequence[Metric], replications: int, seed: Seed,
 ) -> tuple[_Simulations, Points, dict[str, Any]]:  # fmt: skip
-    if base not in SCENARIOS if isinstance(base, str) else not (isinstance(base, Scenario) or callable(base)):
-        raise _core.SimError(unknown("scenario", base, SCENARIOS))
+    _check_base(base)
     if kernel is not None and not isinstance(kernel, Kernel):
         raise _core.ConfigError(f"kernel must be a tlbcore.Kernel: got {type(kernel).__name__}")
     if fixed is not None and not isinstance(fixed, Mapping):
@@ -413,6 +433,10 @@ def _plan(
         job.kind(name)
         if name in varied and name in job.fixed:
             raise SweepError(f"parameter {name!r} is both fixed and varied")
+        if name in job.fixed and name not in _own(base):
+            raise SweepError(
+                f"fixed holds parameters of the scenario, and {name!r} is none: {_ELSEWHERE[name[:6]]}"
+            )
     made = not isinstance(base, (str, Scenario))
     shared = {
         "tlbcore": SEEDS,
@@ -468,6 +492,8 @@ class _Content:
 
 def _labels(name: Any, values: Any, texts: dict[str, Policy], models: dict[str, Machine]) -> list[str]:
     """Name policies and machines in the table: a built-in by its name, any other as NAME@DIGEST."""
+    if isinstance(values, str):
+        raise SweepError(f"the grid's {name!r} must be a list of values: got {values!r}")
     labels = []
     for value in values:
         if name == "policy":
