@@ -291,7 +291,7 @@ def test_ends_that_are_open_or_of_one_sign_are_refused():
         with pytest.raises(SweepError, match=r"replications must be"):
             find(line(1, 4, 0), **options)
     for low, high in ((1.0, 1.0), (math.nan, 2.0), (1.0, math.inf)):
-        with pytest.raises(SweepError, match="low (must be below high|and high must be finite)"):
+        with pytest.raises(SweepError, match=r"low (must be below high|and high must be finite)"):
             find(line(1, 4, 0), low, high)
 
 

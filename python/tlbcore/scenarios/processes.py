@@ -24,10 +24,11 @@ def user_shootdown(
 ) -> Scenario:
     """Return one process with a thread on every CPU; housekeeping threads change user mappings.
 
-    `rate_hz` changes a second on each housekeeping CPU, of `pages` pages (0: of more than the flush ceiling).
-    The isolated threads only compute, and are interrupted because they share the address space. With `batch` as many changes share a flush, as
-    `process_madvise` or an allocator's decay have it: a call of `batch * pages` pages, `rate_hz / batch` times a
-    second. `pinned` keeps the threads of the process on the housekeeping CPUs; another process computes on the others.
+    `rate_hz` changes a second on each housekeeping CPU, of `pages` pages (0: of more than the flush ceiling). The
+    isolated threads only compute, and are interrupted because they share the address space. With `batch` as many
+    changes share a flush, as `process_madvise` or an allocator's decay have it: a call of `batch * pages` pages,
+    `rate_hz / batch` times a second. `pinned` keeps the threads of the process on the housekeeping CPUs; another
+    process computes on the others.
 
     Raises
     ------
