@@ -16,6 +16,12 @@ from tlbcore.trace import causes
 from tlbcore.trace.recorder import process, run, settings
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that no screen cuts, whatever the width of the one that the tests run on."""
+    monkeypatch.setenv("COLUMNS", "400")
+
+
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     status = main(list(arguments))
     out = capsys.readouterr()
