@@ -586,7 +586,7 @@ fn what_the_timed_engine_does_the_checker_can_do() {
             && idle > 2000
             && broken > 10
             && switches > 200
-            && full > 10
+            && full > 3
             && passed > 5,
         "{tally:?}"
     );
