@@ -13,7 +13,7 @@
 //!   just before.
 //! - A remote call, a broadcast or a wait for acknowledgements is one op for all targets, and without `j` it waits for
 //!   fewer. Stores to `j`'s copies are gone from the buffer, which leaves the order of the others.
-//! - A CPU that a walk over `mm_cpumask` passes by while `j` is left to visit (L4) may find none left without `j`. Then the
+//! - A CPU that a walk over `mm_cpumask` passes by (L4) may be the last that is left without `j`. Then the
 //!   walk ends there, and the sender stands behind it from then on: what it did until then was for `j`.
 //! - NMIs that hit `j` are left over, and none need arrive.
 //!

@@ -50,6 +50,8 @@ def found(text: str, limit: int = 200_000) -> str | None:
     return plain.found
 
 
+#: Tells whether the last that it comes to has said so of itself.
+WHOM = WALK.replace("let r = x", "let r = of[cpu]").replace("\n  of[cpu] = 1", "")
 JOINED = "join mm_cpumask of 2\ny = 1"
 TOLD = "join mm_cpumask of 2\nx = 1"
 AWAITS = f"await y == 1\n{WALK}"
@@ -75,6 +77,13 @@ AWAITS = f"await y == 1\n{WALK}"
         ),
         # With nobody left to come to, the walk is over: it cannot wait for what one does that it has passed by.
         ("n == 0 and seen == 1", (WALK, JOINED, TOLD), "forbidden"),
+        # It is passed by while nobody is there; then it joins, and has another one join, to which the walk comes alone.
+        (
+            "n == 1 and seen == 0",
+            (WHOM, "of = 1\njoin mm_cpumask of 2\ny = 1", "await y == 1\njoin mm_cpumask of 2"),
+            "allowed",
+        ),
+        ("n == 1 and seen == 0", (WHOM, "of = 1\njoin mm_cpumask of 2\ny = 1", "lfence"), "forbidden"),
         # The walker itself is left out.
         ("n == 1", (f"join mm_cpumask of 2\n{WALK}", "lfence"), "forbidden"),
     ],
@@ -100,13 +109,23 @@ def drawn(rng: random.Random) -> str:
             "x = 1",
             "y = 1",
             "fence",
+            "of = 1",
         )
         return rng.choice((*ways, "x = 0", "let r = of\nx = r"))
 
-    walks = [WALK, f"await y == 1\n{WALK}", f"join mm_cpumask of 2\n{WALK}", f"{WALK}\nfence"]
-    others = ["\n".join(line() for _ in range(rng.randint(1, 4))) for _ in range(2)]
-    ask = f"n == {rng.randint(0, 3)}" + rng.choice(("", " and seen == 1", " and seen == 0", " and x == 1"))
-    return text_of(ask, rng.choice(walks), *others)
+    others = ["\n".join(line() for _ in range(rng.randint(1, 3))) for _ in range(2)]
+    if rng.random() < 0.5:  # one joins behind the other, and knows it
+        others[0] = f"of = 1\njoin mm_cpumask of 2\n{others[0]}\ny = 1"
+        others[1] = f"join mm_cpumask of 2\n{others[1]}"
+    if "y = 1" in others[0]:
+        others[1] = f"await y == 1\n{others[1]}"
+    walk = rng.choice(
+        [WALK, WHOM, WHOM, f"await y == 1\n{WALK}", f"join mm_cpumask of 2\n{WALK}", f"{WALK}\nfence"]
+    )
+    ask = f"n == {rng.choice((0, 1, 1, 1, 2, 3))}" + rng.choice(
+        ("", " and seen == 1", " and seen == 0", " and x == 1")
+    )
+    return text_of(ask, walk, *others)
 
 
 def agree(count: int, seed: int) -> dict[str, int]:
@@ -119,7 +138,7 @@ def agree(count: int, seed: int) -> dict[str, int]:
 
 
 def test_random_walks_find_the_same_in_every_form_of_search() -> None:
-    seen = agree(80, 1)
+    seen = agree(80, 3)
     assert min(seen.get("allowed", 0), seen.get("forbidden", 0)) >= 10, seen
 
 

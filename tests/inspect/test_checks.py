@@ -163,7 +163,7 @@ WATCHED = [
     ),
     ("constant_tsc tsc_reliable", "6.12.0", "", None),
     ("constant_tsc", "6.12.0", "tsc=nowatchdog", None),
-    (FLAGS, "4.19.0", "", "kernels before 5.16 watch the TSC on every CPU"),
+    (FLAGS, "4.19.0", "", "a kernel this old watches the TSC on every CPU (commit b50db7095fe0)"),
     (FLAGS, "5.10.0", "", None),  # it was taken over into long-term versions
     (FLAGS, "4.18.0-553.el8.x86_64", "", None),
 ]

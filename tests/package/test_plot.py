@@ -9,14 +9,8 @@ import tlbcore as tc
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
-from matplotlib.figure import Figure  # noqa: E402
 
 LOAD = tc.scenarios.syscall_heavy(duration_s=0.01, spawn_hz=1000)
-
-
-@pytest.fixture
-def axes():
-    return Figure().subplots()
 
 
 @pytest.fixture(scope="module")

@@ -13,16 +13,10 @@ from tlbcore.analysis import BreakEven
 
 matplotlib = pytest.importorskip("matplotlib", reason="the extra `plot`")
 matplotlib.use("Agg")
-from matplotlib.figure import Figure  # noqa: E402
 
 from tlbcore.plot.simulated import swept  # noqa: E402
 
 LOAD = tc.scenarios.user_shootdown(duration_s=0.02)
-
-
-@pytest.fixture
-def axes():
-    return Figure().subplots()
 
 
 @pytest.fixture(scope="module")

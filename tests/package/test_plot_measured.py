@@ -23,11 +23,6 @@ nan = float("nan")
 BLUE, ORANGE, BLACK = "#0072b2", "#d55e00", "#000000"
 
 
-@pytest.fixture
-def axes() -> Any:
-    return Figure().subplots()
-
-
 def columns(**given: list[Any]) -> dict[str, np.ndarray[Any, Any]]:
     return {name: np.array(values) for name, values in given.items()}
 

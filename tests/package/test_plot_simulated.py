@@ -22,11 +22,6 @@ nan = float("nan")
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
 
 
-@pytest.fixture
-def axes() -> Any:
-    return Figure().subplots()
-
-
 def compared(**columns: list[Any]) -> Any:
     """Return three policies on isolated CPUs and one row of another class in between, the second inert."""
     table = {

@@ -13,16 +13,10 @@ import tlbcore as tc
 matplotlib = pytest.importorskip("matplotlib", reason="the extra `plot`")
 matplotlib.use("Agg")
 from matplotlib.colors import to_hex  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
 
 from tlbcore.plot import translated  # noqa: E402
 
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
-
-
-@pytest.fixture
-def axes() -> Any:
-    return Figure().subplots()
 
 
 def texts(labels: Any) -> list[str]:

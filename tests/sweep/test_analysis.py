@@ -381,7 +381,8 @@ def test_a_tolerance_that_no_width_can_meet_is_refused(tolerance: object):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "zero"), [(1, 9, 4.3), (1, 64, 7.5), (1, 3, 1.5), (1, 2, 1.5), (1, 40, 39.5)]
+    ("low", "high", "zero"),
+    [(1, 9, 4.3), (1, 64, 7.5), (1, 3, 1.5), (1, 2, 1.5), (1, 40, 39.5), (-9, 4, -2.5)],
 )
 def test_whole_numbers_only_are_tried_and_the_interval_is_two_neighbours(low: int, high: int, zero: float):
     tried = []
@@ -396,8 +397,10 @@ def test_whole_numbers_only_are_tried_and_the_interval_is_two_neighbours(low: in
     assert len(set(tried)) == len(tried) <= 2 + 8  # halves of the logarithm, not one after the other
 
 
-def test_whole_numbers_between_which_the_sign_is_open():
-    found = find(lambda x, n: np.sign(x - 5) * (abs(x - 5) > 1) * np.ones(n), tolerance=0, whole=True)
+@pytest.mark.parametrize("sense", [1, -1])
+def test_whole_numbers_between_which_the_sign_is_open(sense: int):
+    open_at_five = lambda x, n: sense * np.sign(x - 5) * (abs(x - 5) > 1) * np.ones(n)  # noqa: E731
+    found = find(open_at_five, tolerance=0, whole=True)
     assert (found.low, found.high) == (3, 7)
 
 

@@ -157,7 +157,7 @@ def _steps(m: Model, s: State, i: int) -> Iterator[tuple[str, bool, Make]]:
             yield f"{label} {who}", True, partial(ops.visit, s, i, f, who, arg["done"])
         if not left:
             yield label, True, partial(ops.visit, s, i, f, None, arg["done"])
-        elif arg["of"] == "MmCpumask":  # L4: one that joins behind the walk is passed by
+        if arg["of"] == "MmCpumask":  # L4: one that joins behind the walk is passed by
             for who in range(len(s.cpus)):
                 if who != i and who not in left and who not in f.visited:
                     passed = f._replace(visited=f.visited | {who})

@@ -54,7 +54,7 @@ SEEDS = "0.1.0"  # the version from which points have had their seeds
 OURS = ("machine", "policy")  # parameters that are not the scenario's
 _ELSEWHERE = {
     "policy": "pass policies=",
-    "machin": "pass machine=",
+    "machine": "pass machine=",
     "kernel": "pass kernel=",
 }
 
@@ -435,7 +435,7 @@ def _plan(
             raise SweepError(f"parameter {name!r} is both fixed and varied")
         if name in job.fixed and name not in _own(base):
             raise SweepError(
-                f"fixed holds parameters of the scenario, and {name!r} is none: {_ELSEWHERE[name[:6]]}"
+                f"fixed holds parameters of the scenario, and {name!r} is none: {_ELSEWHERE[name.partition('.')[0]]}"
             )
     made = not isinstance(base, (str, Scenario))
     shared = {

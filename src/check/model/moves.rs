@@ -89,10 +89,12 @@ where
             probe.level = level;
             let visited = self.get(f.visited);
             let choices = u64::from(probe.members(of, cpu as u16)) & !visited;
-            // One that joins behind the walk is passed by (SEMANTICS L4). Where no CPU is left the walk ends, which passes all.
-            if of == Set::MmCpumask && choices != 0 {
+            // One that joins behind the walk is passed by (SEMANTICS L4), also where others that the walk may come to have
+            // not joined yet. Without any the walk can only end, which passes this one by, too.
+            if of == Set::MmCpumask {
                 let beyond = u64::from(m.joiners) & !choices & !visited & !(1 << cpu);
-                for w in (0..m.layout.cpus.len()).filter(|w| beyond >> w & 1 != 0) {
+                let others = |w: &usize| (choices | beyond) & !(1 << w) != 0;
+                for w in (0..m.layout.cpus.len()).filter(|w| beyond >> w & 1 != 0).filter(others) {
                     self.will(Action::Pass(w as u8), |a| a.set(f.visited, visited | 1 << w))?;
                 }
             }

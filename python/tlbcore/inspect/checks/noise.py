@@ -220,9 +220,9 @@ def _watched(facts: Facts, flags: frozenset[str]) -> str:
     lacking = [flag for flag in wanted if flag not in flags]
     if lacking:
         return f"the kernel watches the TSC, for the CPU does not show {', '.join(lacking)}"
-    # 5.16, and the long-term versions and vendors' builds that took it over
+    # Trusted since b50db7095fe0, which long-term versions and vendors' builds took over; none before 5.4 did.
     old = has(facts.version, (5, 4), el8=(1, 10_000)) is False
-    return "kernels before 5.16 watch the TSC on every CPU" if old else ""
+    return "a kernel this old watches the TSC on every CPU (commit b50db7095fe0)" if old else ""
 
 
 def _trusted(facts: Facts) -> bool:
