@@ -48,7 +48,8 @@ def test_a_killed_recorder_is_stopped_by_its_watchdog(tmp_path: Path):
 
     assert wait_for(on), "it records"
     (here,) = tracing.glob("instances/*")
-    assert here.name == f"tlbcore-{recorder.pid}-{guard._start(Path('/'), recorder.pid)}"
+    start, namespaces = guard._start(Path("/"), recorder.pid), guard._namespaces(Path("/"))
+    assert here.name == f"tlbcore-{recorder.pid}-{start}-{namespaces}"
 
     os.kill(recorder.pid, signal.SIGKILL)
     recorder.wait()
@@ -75,46 +76,120 @@ def left_over(machine: Machine, name: str) -> Path:
     return here
 
 
+def seen_from(root: Path, pid: str | None = "pid:[5]", time: str | None = "time:[6]", me: int = 0) -> None:
+    """/proc of whoever cleans: its own number, and its namespaces (None: the kernel has none)."""
+    me = me or os.getpid()
+    (root / f"proc/{me}/ns").mkdir(parents=True, exist_ok=True)
+    (root / "proc/self").symlink_to(str(me))
+    for name, target in (("pid", pid), ("time", time)):
+        if target is not None:
+            (root / f"proc/{me}/ns/{name}").symlink_to(target)
+
+
+def running(root: Path, pid: int, start: int) -> None:
+    (root / f"proc/{pid}").mkdir(parents=True, exist_ok=True)
+    fields = " ".join(str(number) for number in range(4, 22))
+    (root / f"proc/{pid}/stat").write_text(f"{pid} (tl b) core) S {fields} {start} 23 24\n")
+    assert guard._start(root, pid) == start
+
+
 def test_clean_removes_what_dead_recorders_left_and_nothing_else(machine: Machine):
-    (machine.root / "proc/77").mkdir()
-    (machine.root / "proc/77/stat").write_text("77 (tl b) core) S " + " ".join(map(str, range(4, 23))) + "\n")
+    seen_from(machine.root)
+    running(machine.root, 77, 22)
     probes = machine.tracefs / "kprobe_events"
     probes.write_text("p:tlbcore/set_memory_ro set_memory_ro\np:mine/other f\n")
-    assert guard._start(machine.root, 77) == 22
-    living = left_over(machine, "tlbcore-77-22")
-    noise = left_over(machine, "tlbcore-77-22-noise")
-    again = left_over(machine, "tlbcore-77-21")  # that number was given to another process since
-    dead = left_over(machine, "tlbcore-78-5")
-    older = left_over(machine, "tlbcore-79")
+    living = left_over(machine, "tlbcore-77-22-5-6")
+    noise = left_over(machine, "tlbcore-77-22-5-6-noise")
+    again = left_over(machine, "tlbcore-77-21-5-6")  # that number was given to another process since
+    dead = left_over(machine, "tlbcore-78-5-5-6")
     others = [left_over(machine, "trace-cmd"), left_over(machine, "tlbcore-notes-x")]
 
-    removed, left = guard.clean(machine.tracefs, machine.root)
+    removed, left, unknown = guard.clean(machine.tracefs, machine.root)
 
-    assert removed == [f"instance {here.name}" for here in (again, dead, older)]
-    assert left == []
+    assert removed == [f"instance {here.name}" for here in (again, dead)]
+    assert left == unknown == []
     assert all(here.is_dir() for here in (living, noise, *others))
     assert "-:" not in probes.read_text(), "a living recorder may use them"
 
 
+ELSEWHERE = "its recorder is in another PID or time namespace"
+UNSAID = "its name does not say which PID namespace its recorder is in"
+NO_PROC = "/proc is not there, or of another PID namespace"
+
+
+@pytest.mark.parametrize(
+    ("name", "here", "why"),
+    [
+        ("tlbcore-78-5-5-6", {}, None),
+        ("tlbcore-78-5-9-6", {}, ELSEWHERE),  # 78 is another process in there, and may live
+        ("tlbcore-77-21-5-9", {}, ELSEWHERE),  # starts are shifted in a time namespace: 21 there may be 22 here
+        ("tlbcore-78-5-9-6-noise", {}, ELSEWHERE),
+        ("tlbcore-78-5", {}, UNSAID),
+        ("tlbcore-78", {}, UNSAID),
+        ("tlbcore-78-5-0-0", {"pid": None, "time": None}, None),  # a kernel without namespaces
+        ("tlbcore-78-5-5-0", {"time": None}, None),  # before 5.6
+        ("tlbcore-78-5-5-6", {"pid": None}, ELSEWHERE),
+        ("tlbcore-78-5-5-6", {"me": 1}, NO_PROC),  # unshare --pid without a /proc of its own
+    ],
+)  # fmt: skip
+def test_what_cannot_be_told_dead_from_here_is_left_alone(machine: Machine, name, here, why):
+    seen_from(machine.root, **here)
+    running(machine.root, 77, 22)
+    instance = left_over(machine, name)
+    (machine.tracefs / "kprobe_events").write_text("p:tlbcore/set_memory_ro set_memory_ro\n")
+
+    removed, left, unknown = guard.clean(machine.tracefs, machine.root)
+
+    assert left == []
+    assert unknown == ([] if why is None else [f"instance {name} ({why})"])
+    assert instance.is_dir() == (why is not None)
+    assert removed == ([f"instance {name}", "kprobe tlbcore/set_memory_ro"] if why is None else [])
+
+
+def test_without_a_proc_nothing_is_removed(machine: Machine):
+    left_over(machine, "tlbcore-78-5-5-6")
+    _, _, unknown = guard.clean(machine.tracefs, machine.root)
+    assert unknown == [f"instance tlbcore-78-5-5-6 ({NO_PROC})"]
+
+
 def test_clean_removes_probes_when_no_recorder_is_left(machine: Machine):
+    seen_from(machine.root)
     probes = machine.tracefs / "kprobe_events"
     probes.write_text("p:tlbcore/set_memory_ro set_memory_ro\np:mine/other f\n")
-    left_over(machine, "tlbcore-78-5")
+    left_over(machine, "tlbcore-78-5-5-6")
 
-    removed, left = guard.clean(machine.tracefs, machine.root)
+    removed, left, unknown = guard.clean(machine.tracefs, machine.root)
 
-    assert removed == ["instance tlbcore-78-5", "kprobe tlbcore/set_memory_ro"]
-    assert left == []
+    assert removed == ["instance tlbcore-78-5-5-6", "kprobe tlbcore/set_memory_ro"]
+    assert left == unknown == []
     assert probes.read_text().endswith("-:tlbcore/set_memory_ro\n")
     assert "mine/other" not in probes.read_text().split("p:mine")[1].split("\n", 1)[1]
 
 
 def test_clean_says_what_it_could_not_remove(machine: Machine):
-    busy = left_over(machine, "tlbcore-78-5")
+    seen_from(machine.root)
+    busy = left_over(machine, "tlbcore-78-5-5-6")
     (busy / "used").mkdir()
-    removed, left = guard.clean(machine.tracefs, machine.root)
-    assert removed == []
-    assert left == ["instance tlbcore-78-5 (directory not empty)"]
+    assert guard.clean(machine.tracefs, machine.root) == (
+        [],
+        ["instance tlbcore-78-5-5-6 (directory not empty)"],
+        [],
+    )
+
+
+def test_the_command_says_what_it_left_alone(machine: Machine, monkeypatch, capsys):
+    from tlbcore.cli.record import _clean
+    from tlbcore.trace.recorder.settings import Tracefs
+
+    monkeypatch.setattr(Tracefs, "find", lambda: machine.handle)
+    _clean()
+    assert capsys.readouterr().out == "nothing was left by a recorder that no longer runs\n"
+    left_over(machine, "tlbcore-78-5-9-6")
+    _clean()
+    assert capsys.readouterr().out == (
+        f"left alone, whether its recorder runs is not known here: instance tlbcore-78-5-9-6 ({ELSEWHERE})\n"
+        f"  remove one whose recorder is gone: rmdir {machine.tracefs}/instances/NAME\n"
+    )
 
 
 def test_cpus_that_the_machine_does_not_have_are_refused_before_anything_is_made(

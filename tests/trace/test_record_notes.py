@@ -220,19 +220,23 @@ def test_a_control_group_holds_those_below_it(tmp_path: Path) -> None:
 def test_a_name_of_another_kind_is_no_instance(tmp_path: Path) -> None:
     """An instance is dead if its number is nobody's, or somebody's who started later."""
     names = [
-        "tlbcore-7",
-        "tlbcore-7-500",
-        "tlbcore-7-500-top",
-        "tlbcore-7-0",
-        "tlbcore-7-499",
-        "tlbcore-8-500",
+        "tlbcore-7-500-1-2",
+        "tlbcore-7-500-1-2-top",
+        "tlbcore-7-0-1-2",
+        "tlbcore-7-499-1-2",
+        "tlbcore-8-500-1-2",
     ]
-    for name in [*names, "tlbcore-x", "tlbcore-7-500-T", "other-8"]:
+    for name in [*names, "tlbcore-x", "tlbcore-7-499-1-2-T", "tlbcore-7-499-1", "other-8"]:
         (tmp_path / "instances" / name).mkdir(parents=True)
     fields = " ".join(str(number) for number in range(4, 22))  # from ppid on: field 4
     write(tmp_path, {"proc/7/stat": f"7 (a) b) S {fields} 500 23 24\n"})
-    dead = [here.name for here in guard.dead_instances(tmp_path, tmp_path)]
-    assert dead == ["tlbcore-7-499", "tlbcore-8-500"]
+    (tmp_path / "proc/self").symlink_to(str(os.getpid()))
+    (tmp_path / f"proc/{os.getpid()}/ns").mkdir(parents=True)
+    for name, number in (("pid", 1), ("time", 2)):
+        (tmp_path / f"proc/self/ns/{name}").symlink_to(f"{name}:[{number}]")
+    dead, unknown = guard.instances(tmp_path, tmp_path)
+    assert [here.name for here in dead] == ["tlbcore-7-499-1-2", "tlbcore-8-500-1-2"]
+    assert unknown == []
 
 
 @pytest.mark.parametrize(

@@ -140,10 +140,15 @@ def _clean() -> None:
     from tlbcore.trace.recorder import guard
     from tlbcore.trace.recorder.settings import Tracefs
 
-    removed, left = guard.clean(Tracefs.find().path)
-    print(
-        "\n".join(f"removed: {what}" for what in removed)
-        or "nothing was left by a recorder that no longer runs"
-    )
+    tracefs = Tracefs.find().path
+    removed, left, unknown = guard.clean(tracefs)
+    for what in removed:
+        print(f"removed: {what}")
+    for what in unknown:
+        print(f"left alone, whether its recorder runs is not known here: {what}")
+    if unknown:
+        print(f"  remove one whose recorder is gone: rmdir {tracefs}/instances/NAME")
+    elif not removed:
+        print("nothing was left by a recorder that no longer runs")
     if left:
         _common.fail(f"not removed: {', '.join(left)}")

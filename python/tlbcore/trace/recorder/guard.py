@@ -1,7 +1,10 @@
 """What keeps a recorder from leaving anything behind: a watchdog that outlives it, and a clean-up of what others left.
 
-An instance is named after its recorder: `tlbcore-PID-START`, where START is the recorder's start in clock ticks since
-boot, so that a process that got the same number later is not taken for it.
+An instance is named after its recorder: `tlbcore-PID-START-PIDS-TIMES`. START is the recorder's start in clock ticks
+since boot, so that a process that got the same number later is not taken for it. PIDS and TIMES are its PID and time
+namespaces, 0 where the kernel has none: in another one the same process has another number, or another start, and
+tracefs is one for all of them. So whoever looks from elsewhere cannot tell a living recorder from a dead one, and
+leaves it alone.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from tlbcore._input.cpus import show_cpus
 from tlbcore.trace.recorder.notes import GROUP
 from tlbcore.trace.recording import parse_cpus
 
-_NAME = re.compile(rf"{GROUP}-(\d+)(?:-(\d+))?(?:-[a-z]+)?")
+_NAME = re.compile(rf"{GROUP}-(\d+)(?:-(\d+)(?:-(\d+-\d+))?)?(?:-[a-z]+)?")
 
 # Waits for a line on standard input. If that ends without one, the recorder was killed: stop the instance first, which
 # is what disturbs isolated CPUs, then remove it. A probe goes when no instance uses it any more, hence the tries.
@@ -37,7 +40,8 @@ done
 
 def instance_name(suffix: str = "") -> str:
     """Return the name of this process's instance."""
-    return f"{GROUP}-{os.getpid()}-{_start(Path('/'), os.getpid()) or 0}{suffix}"
+    root, pid = Path("/"), os.getpid()
+    return f"{GROUP}-{pid}-{_start(root, pid) or 0}-{_namespaces(root) or '0-0'}{suffix}"
 
 
 @contextmanager
@@ -92,25 +96,40 @@ def check_cpus(isolated: Sequence[int], root: Path = Path("/")) -> None:
         raise TraceError(f"{number} {show_cpus(absent)}: not online here; these are: {show_cpus(online)}")
 
 
-def dead_instances(tracefs: Path, root: Path = Path("/")) -> list[Path]:
-    """Return the instances whose recorder no longer runs."""
-    dead = []
+def instances(tracefs: Path, root: Path = Path("/")) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Return the instances whose recorder no longer runs, and those of which that cannot be told, with the reason.
+
+    A recorder no longer runs if, seen from its own namespaces, nobody has its number, or somebody who started later.
+    """
+    dead: list[Path] = []
+    unknown: list[tuple[Path, str]] = []
+    seen_from = _namespaces(root)
     for here in sorted((tracefs / "instances").glob(f"{GROUP}-*")):
-        if found := _NAME.fullmatch(here.name):
-            start = _start(root, int(found[1]))
-            if start is None or found[2] not in (None, "0", str(start)):
-                dead.append(here)
-    return dead
+        found = _NAME.fullmatch(here.name)
+        if found is None:
+            continue
+        start = _start(root, int(found[1]))
+        if seen_from is None:
+            unknown.append((here, "/proc is not there, or of another PID namespace"))
+        elif found[3] is None:
+            unknown.append((here, "its name does not say which PID namespace its recorder is in"))
+        elif found[3] != seen_from:
+            unknown.append((here, "its recorder is in another PID or time namespace"))
+        elif start is None or found[2] not in ("0", str(start)):
+            dead.append(here)
+    return dead, unknown
 
 
-def clean(tracefs: Path, root: Path = Path("/")) -> tuple[list[str], list[str]]:
+def clean(tracefs: Path, root: Path = Path("/")) -> tuple[list[str], list[str], list[str]]:
     """Remove the instances of recorders that no longer run, and probes that no recorder uses.
 
-    Returns what was removed and what could not be, with the reason.
+    Returns what was removed, what could not be, with the reason, and what was left alone since nothing here tells
+    whether its recorder runs, with the reason.
     """
     removed: list[str] = []
     left: list[str] = []
-    for here in dead_instances(tracefs, root):
+    dead, unknown = instances(tracefs, root)
+    for here in dead:
         for name in ("tracing_on", "events/enable"):
             with suppress(OSError):
                 _put(here / name, "0", os.O_TRUNC)
@@ -119,7 +138,7 @@ def clean(tracefs: Path, root: Path = Path("/")) -> tuple[list[str], list[str]]:
         events = tracefs / "kprobe_events"
         for name in _probes(events):
             _remove(f"kprobe {name}", partial(_put, events, f"-:{name}\n", os.O_APPEND), removed, left)
-    return removed, left
+    return removed, left, [f"instance {here.name} ({why})" for here, why in unknown]
 
 
 def _remove(what: str, how: Callable[[], None], removed: list[str], left: list[str]) -> None:
@@ -145,6 +164,20 @@ def _put(file: Path, text: str, how: int) -> None:
         os.write(opened, text.encode())
     finally:
         os.close(opened)
+
+
+def _namespaces(root: Path) -> str | None:
+    """Return this process's PID and time namespace, 0 for one that the kernel lacks; None if /proc cannot tell."""
+    try:
+        if str((root / "proc/self").readlink()) != str(os.getpid()):
+            return None  # a /proc of another namespace, where processes have other numbers
+        numbers = []
+        for name in ("pid", "time"):
+            file = root / "proc/self/ns" / name
+            numbers.append(re.sub(r"\D", "", str(file.readlink())) if file.is_symlink() else "0")
+    except OSError:
+        return None
+    return "-".join(numbers)
 
 
 def _start(root: Path, pid: int) -> int | None:
