@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
 import tlbcore
+from tlbcore.cli import _complete
 
 
 def complete(*words: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tlbcore", *words],
-        capture_output=True, text=True, check=True, env={**os.environ, "_TLBCORE_COMPLETE": "1"},
-    )  # fmt: skip
-    return [line.split("\t")[0] for line in done.stdout.splitlines()]
+    with redirect_stdout(io.StringIO()) as out:
+        assert _complete([*words]) == 0
+    return [line.split("\t")[0] for line in out.getvalue().splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,12 @@ def complete(*words: str) -> list[str]:
         (["compare", "--machine", "zen4-"], ["zen4-epyc", "zen4-client"]),
         (["compare", "--policy", "=", "ct-"], ["ct-late"]),
         (["compare", "--pti", "="], ["on", "off", "auto"]),
+        (["compare", "--pti="], ["--pti=on", "--pti=off", "--pti=auto"]),
+        (["compare", "--policy=ct-"], ["--policy=ct-late"]),
+        (["compare", "--policy=ct-late", "--pti=o"], ["--pti=on", "--pti=off"]),
+        (["check", "--nmis="], []),
+        (["check", "--all="], []),
+        (["check", "--nothing="], []),
         (["causes", "vmalloc_"], ["vmalloc_purge"]),
         (["completion", ""], ["bash", "zsh", "fish"]),
         (["explain", ""], []),
@@ -85,9 +92,15 @@ def in_shell(shell: str, text: str, tmp_path: Path) -> list[str]:
 def test_bash_completes(tmp_path: Path):
     ask = "COMP_WORDS=(tlbcore policy show coalesce-v7); COMP_CWORD=3; _tlbcore; printf '%s\\n' \"${COMPREPLY[@]}\""
     assert in_shell("bash", script("bash") + ask, tmp_path) == ["coalesce-v7", "coalesce-v7-fixed"]
+    whole = ask.replace(
+        "policy show coalesce-v7); COMP_CWORD=3", "compare --pti=o); COMP_CWORD=2"
+    )  # COMP_WORDBREAKS
+    assert in_shell("bash", script("bash") + whole, tmp_path) == ["--pti=on", "--pti=off"]
 
 
 def test_fish_completes(tmp_path: Path):
+    found = in_shell("fish", script("fish") + "complete -C 'tlbcore compare --pti=o' | cut -f 1", tmp_path)
+    assert found == ["--pti=off", "--pti=on"]
     found = in_shell(
         "fish", script("fish") + "complete -C 'tlbcore policy show coalesce-v7' | cut -f 1", tmp_path
     )
@@ -98,19 +111,23 @@ def test_fish_falls_back_to_files(tmp_path: Path):
     (tmp_path / "mine.trace.txt").touch()
     found = in_shell("fish", script("fish") + "complete -C 'tlbcore explain mi' | cut -f 1", tmp_path)
     assert found == ["mine.trace.txt"]
+    found = in_shell("fish", script("fish") + "complete -C 'tlbcore record --out=mi' | cut -f 1", tmp_path)
+    assert found == ["--out=mine.trace.txt"]
 
 
 def test_zsh_completes(tmp_path: Path):
     # Without a terminal `_describe` cannot run: what it is given is what counts.
     ask = (
-        'compdef() { : }; _describe() { print -l "${(@P)2}" }; _files() { print files }\n'
+        'compdef() { : }; _describe() { print -l "${(@P)2}" }; _files() { print files }; compset() { print -- "$@" }\n'
         + script("zsh")
         + "\nwords=(tlbcore policy show coalesce-v7-); CURRENT=4; _tlbcore"
         + "\nwords=(tlbcore explain x); CURRENT=3; _tlbcore"
+        + "\nwords=(tlbcore compare --pti=o); CURRENT=3; _tlbcore"
+        + "\nwords=(tlbcore explain --out=x); CURRENT=3; _tlbcore"
     )
     found = in_shell("zsh", ask, tmp_path)
     assert found[0].startswith("coalesce-v7-fixed:")
-    assert found[-1] == "files"
+    assert found[-8:] == ["files", "-P", "*=", "on:", "off:", "-P", "*=", "files"]
 
 
 def test_another_shell_is_refused():

@@ -34,6 +34,10 @@ _tlbcore() {
     for line in $lines; do
         [[ -n $line ]] && found+=("${${line%%$'\\t'*}//:/\\\\:}:${line#*$'\\t'}")
     done
+    if [[ ${words[CURRENT]} == --*=* ]]; then  # what stands before the `=` stays as it is
+        compset -P '*='
+        found=("${(@)found#--*=}")
+    fi
     if (( ${#found} )); then _describe tlbcore found; else _files; fi
 }
 compdef _tlbcore tlbcore
@@ -46,7 +50,10 @@ function __tlbcore_complete
     if test (count $found) -gt 0
         printf '%s\\n' $found
     else
-        __fish_complete_path (commandline -ct)
+        set -l option (string match -r -- '^--[^=]*=' (commandline -ct))
+        for path in (__fish_complete_path (string replace -r -- '^--[^=]*=' '' (commandline -ct)))
+            printf '%s\\n' "$option$path"
+        end
     end
 end
 complete -c tlbcore -f -a '(__tlbcore_complete)'
@@ -88,6 +95,11 @@ def candidates(
     if below := getattr(tree, "commands", None):
         return _starting(word, ((name, each.help or "") for name, each in below.items()))
     options = {name: each for each in tree.params for name in (*each.opts, *each.secondary_opts)}
+    if word.startswith("--") and "=" in word:  # one word, where the shell does not split it
+        name, _, begun = word.partition("=")
+        if (asked := options.get(name)) is None or asked.is_flag:
+            return []
+        return [(f"{name}={value}", line) for value, line in _starting(begun, _values(chosen, asked.name))]
     before = options.get(said[-1]) if said else None
     if before is not None and said[-1].startswith("-") and not before.is_flag:
         return _starting(word, _values(chosen, before.name))
