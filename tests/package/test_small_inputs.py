@@ -151,6 +151,12 @@ def test_doctor_tells_none_from_unknown(tmp_path: Path) -> None:
         (["compare", "a b.txt", "c"], "recordings are compared by `tlbcore explain 'a b.txt' c`"),
         (["record", "--clean", "--out", "x"], "--clean records nothing: without --out and a command"),
         (["record", "--clean", "--", "true"], "--clean records nothing: without --out and a command"),
+        (["record", "--clean", "--duration", "1s"], "--clean records nothing: leave --duration out"),
+        (["record", "--clean", "--no-kprobes"], "--clean records nothing: leave --no-kprobes out"),
+        (
+            ["record", "--out", "x", "--interval", "2s"],
+            "nothing is shown without --watch or --prometheus: leave --interval out",
+        ),
         (["record", "--out", "x", "--process", "a", "--prometheus", "m"], "--noise, --watch, --prometheus"),
     ],
 )

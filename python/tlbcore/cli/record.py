@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
-from tlbcore.cli import _common
+from tlbcore.cli import _bounds, _common
 
 
 def command(
+    ctx: typer.Context,
     out: Annotated[Path | None, typer.Option(help="File to write; it must not exist.")] = None,
     run: Annotated[
         list[str] | None, typer.Argument(metavar="[-- COMMAND...]", help="Record while this runs.")
@@ -56,7 +57,9 @@ def command(
     watch: Annotated[
         bool, typer.Option("--watch", help="Show meanwhile what takes the CPUs, as tlbcore top does.")
     ] = False,
-    interval: Annotated[str, typer.Option(help="How often --watch shows it.", metavar="TIME")] = "1s",
+    interval: Annotated[
+        str, typer.Option(help="How often --watch and --prometheus show it.", metavar="TIME")
+    ] = "1s",
     prometheus: Annotated[
         Path | None,
         typer.Option(
@@ -69,9 +72,11 @@ def command(
     ] = False,
 ) -> None:
     """Record a trace on this machine; everything is restored afterwards. Needs root."""
+    given = _common.given(ctx)
     if clean:
         if out is not None or run:
             _common.fail("--clean records nothing: without --out and a command")
+        _bounds.refuse(ctx, given - {"clean"}, "--clean records nothing")
         _clean()
         return
     if out is None:
@@ -95,6 +100,8 @@ def command(
         _common.fail(
             "--process records shootdowns of every CPU: without --isolated, --flight, --noise, --watch, --prometheus"
         )
+    if not watch and prometheus is None:
+        _bounds.refuse(ctx, given & {"interval"}, "nothing is shown without --watch or --prometheus")
     every = duration_s(interval)
     processes = find_processes(process) if process is not None else ()
     tracefs = Tracefs.find()
