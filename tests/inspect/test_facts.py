@@ -167,8 +167,16 @@ FACTS = [
     ),
     ({f"{V2}/cpuset.cpus.isolated": "3"}, {"partitions": {"(unnamed)": {3}}, "isolated": {3}}),
     ({f"{V2}/cpuset.cpus.isolated": ""}, {"partitions": {}, "cpuset_domain": set()}),
+    # The hybrid layout has version 2 below `unified`; a group of version 2 may be called so, too.
     ({f"{V2}/unified/a/cpuset.cpus.partition": "isolated", f"{V2}/unified/a/cpuset.cpus.effective": "1"},
-     {"domain": {1}}),
+     {"domain": {1}, "partitions": {"/a": {1}}}),
+    ({f"{V2}/unified/{'a/b/c/d/e/f'[:2 * n - 1]}/cpuset.cpus.{file}": text for n in (5, 6)
+      for file, text in (("partition", "isolated"), ("effective", str(n)))}, {"partitions": {"/a/b/c/d/e": {5}}}),
+    *(({f"{V2}/{mark}": "", f"{V2}/unified/a/cpuset.cpus.partition": "isolated",
+        f"{V2}/unified/a/cpuset.cpus.effective": "1", f"{V2}/unifier/cpuset.cpus.partition": "isolated",
+        f"{V2}/unifier/cpuset.cpus.effective": "2"}, {"partitions": {"/unified/a": {1}, "/unifier": {2}}})
+      for mark in ("cgroup.controllers", "cpuset.cpus.effective")),
+    ({f"{V2}/unified/cpuset.cpus.isolated": "3"}, {"partitions": {"(unnamed)": {3}}}),
     ({f"{V2}/cpuset.cpus.partition": "isolated", f"{V2}/cpuset.cpus.effective": "0"}, {"partitions": {"/": {0}}}),
     # Cgroups are looked at down to the fifth level.
     ({f"{V2}/{place}/cpuset.cpus.{file}": text for place, cpu in (("a/b/c/d/e", "1"), ("a/b/c/d/e/f", "2"))

@@ -276,6 +276,11 @@ TWO = [
         ],
     ),
     (
+        "partition-invalid",  # the hybrid layout
+        {"sys/fs/cgroup/unified/rt/cpuset.cpus.partition": "isolated invalid (Cpu list empty)\n"},
+        [("/rt: cpuset.cpus.partition is 'isolated invalid (Cpu list empty)'", "")],
+    ),
+    (
         "node-without-housekeeping",
         {
             "sys/devices/system/node/node1/cpulist": "2\n",

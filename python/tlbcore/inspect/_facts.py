@@ -7,6 +7,7 @@ compares them.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +17,8 @@ from tlbcore.inspect._root import MissingError, Root, config_options
 
 CPU = "sys/devices/system/cpu"
 NO_CPU: frozenset[int] = frozenset()
+_CGROUPS = "sys/fs/cgroup"
+_UNIFIED = f"{_CGROUPS}/unified"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,20 +168,30 @@ class Facts:
     def partitions(self) -> dict[str, frozenset[int]]:
         """Isolated cpuset partitions (cgroup v2) or sets without load balancing (v1), by cgroup."""
         found: dict[str, frozenset[int]] = {}
-        for base in ("sys/fs/cgroup", "sys/fs/cgroup/unified"):
-            for place in self.root.walk(base, 5):
-                state = self.root.text(f"{place}/cpuset.cpus.partition")
-                if state != "isolated":  # "isolated invalid (...)" isolates nothing; the linter says so
-                    continue
-                cpus = self.root.text(
-                    f"{place}/cpuset.cpus.exclusive.effective", f"{place}/cpuset.cpus.effective"
-                )
-                found[place.removeprefix(base) or "/"] = cpu_list(cpus or "")
-            whole = self.root.text(f"{base}/cpuset.cpus.isolated")
-            known = frozenset[int]().union(*found.values())
-            if whole and cpu_list(whole) - known:
-                found.setdefault("(unnamed)", cpu_list(whole) - known)
+        for name, place in self.cgroups():
+            state = self.root.text(f"{place}/cpuset.cpus.partition")
+            if state != "isolated":  # "isolated invalid (...)" isolates nothing; the linter says so
+                continue
+            cpus = self.root.text(
+                f"{place}/cpuset.cpus.exclusive.effective", f"{place}/cpuset.cpus.effective"
+            )
+            found[name] = cpu_list(cpus or "")
+        whole = self.root.text(*(f"{base}/cpuset.cpus.isolated" for base in (_CGROUPS, _UNIFIED)))
+        known = frozenset[int]().union(*found.values())
+        if whole and cpu_list(whole) - known:
+            found.setdefault("(unnamed)", cpu_list(whole) - known)
         return found | self._unbalanced_v1()
+
+    def cgroups(self) -> Iterator[tuple[str, str]]:
+        """Cgroups of version 2 to the fifth level, by name and place; in the hybrid layout they are below `unified`."""
+        whole = any(
+            self.root.exists(f"{_CGROUPS}/{name}") for name in ("cgroup.controllers", "cpuset.cpus.effective")
+        )
+        for place in self.root.walk(_CGROUPS, 5):
+            if whole or not f"{place}/".startswith(f"{_UNIFIED}/"):
+                yield place.removeprefix(_CGROUPS) or "/", place
+        for place in () if whole else self.root.walk(_UNIFIED, 5):
+            yield place.removeprefix(_UNIFIED) or "/", place
 
     def _unbalanced_v1(self) -> dict[str, frozenset[int]]:
         base = "sys/fs/cgroup/cpuset"

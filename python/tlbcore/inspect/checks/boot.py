@@ -410,19 +410,17 @@ def _isolated_with_tick(facts: Facts) -> Iterator[Finding]:
 
 @check
 def _partition_valid(facts: Facts) -> Iterator[Finding]:
-    for base in ("sys/fs/cgroup", "sys/fs/cgroup/unified"):
-        for place in facts.root.walk(base, 5):
-            state = facts.root.text(f"{place}/cpuset.cpus.partition") or ""
-            if "invalid" in state:
-                yield Finding(
-                    severity="error",
-                    check="partition-invalid",
-                    found=f"{place.removeprefix(base) or '/'}: cpuset.cpus.partition is {state!r}",
-                    reason="an invalid partition isolates nothing",
-                    remedy="read the reason in the parentheses; its CPUs must be the parent's and no "
-                    "sibling's",
-                    source="Documentation/admin-guide/cgroup-v2.rst",
-                )
+    for name, place in facts.cgroups():
+        state = facts.root.text(f"{place}/cpuset.cpus.partition") or ""
+        if "invalid" in state:
+            yield Finding(
+                severity="error",
+                check="partition-invalid",
+                found=f"{name}: cpuset.cpus.partition is {state!r}",
+                reason="an invalid partition isolates nothing",
+                remedy="read the reason in the parentheses; its CPUs must be the parent's and no sibling's",
+                source="Documentation/admin-guide/cgroup-v2.rst",
+            )
 
 
 @line_check
