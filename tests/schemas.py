@@ -71,6 +71,7 @@ COMMANDS: dict[str, tuple[str, list[list[str]]]] = {
                 "--policy",
                 "ipi",
             ],
+            ["compare", "--scenario", "syscall-heavy", "--duration", "0.001", "--policy", "BROKEN"],
         ],
     ),
     "comparison": (
@@ -201,14 +202,29 @@ duration_s = 0.01
 spawn_hz = [100, 1000]
 """
 
+# Breaks a rule: what it reads in an entry is in no table of user mode.
+BROKEN = """\
+policy p
+  based on coalesce-v7
+  page x : vmalloc
+
+coalesce
+  mov cr3, user
+  read x
+  mov cr3, kernel
+"""
+
 
 def outputs(name: str) -> Iterator[dict[str, Any]]:
     """What the commands of a schema print."""
     with TemporaryDirectory() as scratch:
         grid = Path(scratch) / "grid.toml"
         grid.write_text(GRID)
+        broken = Path(scratch) / "broken.policy"
+        broken.write_text(BROKEN)
+        files = {"GRID": str(grid), "OUT": f"{scratch}/out", "BROKEN": str(broken)}
         for arguments in COMMANDS[name][1]:
-            words = [{"GRID": str(grid), "OUT": f"{scratch}/out"}.get(word, word) for word in arguments]
+            words = [files.get(word, word) for word in arguments]
             out, err = io.StringIO(), io.StringIO()
             with chdir(ROOT), redirect_stdout(out), redirect_stderr(err):
                 main([*words, "--json"])

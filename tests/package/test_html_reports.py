@@ -63,8 +63,10 @@ def test_a_comparison_has_a_bar_for_what_is_above_zero_and_opens_with_its_first_
 ) -> None:
     drawn: list[tuple[str, list[float]]] = []
 
-    def bars(_: object, values: list[float], __: str, caption: str, *, hollow: list[bool]) -> str:
-        assert hollow == [False, False]
+    def bars(
+        _: object, values: list[float], __: str, caption: str, *, hollow: list[bool], ranges: list[str]
+    ) -> str:
+        assert (hollow, ranges) == ([False, False], [f"{values[0]:g}"] * 2)
         drawn.append((caption, values))
         return ""
 
@@ -77,7 +79,7 @@ def test_a_comparison_has_a_bar_for_what_is_above_zero_and_opens_with_its_first_
     first, last = made.results
     changed = replace(made, table=Table(columns), results=(first.replace(duration_s=99.0), last))
     text = reports.compare(changed, {})
-    assert "44 CPUs (26 isolated), 99 s simulated." in text
+    assert "44 CPUs (26 isolated), 99..120 s simulated." in text
     assert drawn == [
         (f"{figure}, per {cpu_class} CPU (predicted)", [value] * 2)
         for cpu_class in dict.fromkeys(map(str, columns["cpu_class"]))

@@ -14,7 +14,7 @@ from tlbcore._input import doctor
 from tlbcore._input.boot_line import Release, boot_cpu_list, boot_line
 from tlbcore._input.cpus import LIMIT, CpuListError, as_cpus, cpu_list, cpu_mask, show_cpus
 from tlbcore.cli import main
-from tlbcore.cli.compare import _cell
+from tlbcore.simulation.told import cell
 
 
 @pytest.mark.parametrize(
@@ -129,13 +129,15 @@ def test_how_many_or_which(cpus: int | str, online: tuple[int, ...]) -> None:
         (7.0, 7.0, 7.0, "7"),
         (math.nan, math.nan, math.nan, "-"),
         (math.nan, 1.0, 123456.0, "1..123456"),
+        (3.92, 3.92 - 4e-15, 3.92 + 4e-15, "3.92"),  # what summing floats leaves
+        (0.0, -1e-9, 1e-9, "0 ±1e-09"),
     ],
 )
 def test_a_figure_of_a_comparison(value: float, low: float, high: float, shown: str) -> None:
     table = {"f": np.array([9.0, value]), "f_low": np.array([1.0, low]), "f_high": np.array([2.0, high])}
-    assert _cell(table, "f", 1) == shown
+    assert cell(table, "f", 1) == shown
     if math.isnan(low):
-        assert _cell({"f": table["f"]}, "f", 1) == shown
+        assert cell({"f": table["f"]}, "f", 1) == shown
 
 
 def test_doctor_tells_none_from_unknown(tmp_path: Path) -> None:

@@ -282,7 +282,8 @@ def width() -> int:
 def console(*, error: bool = False) -> Console:
     """Return a Rich console of `width()` columns: plain text when standard output is no terminal.
 
-    COLUMNS and NO_COLOR are obeyed in pipes, too; hidden characters of what is printed are made visible.
+    COLUMNS and NO_COLOR are obeyed in pipes, too; hidden characters of what is printed are made visible. Brackets
+    are brackets: names of files and what files say may have some.
     """
     from rich.console import Console
     from rich.segment import Segment
@@ -295,8 +296,8 @@ def console(*, error: bool = False) -> Console:
 
     stream: IO[str] = drawn_on(sys.stderr if error else sys.stdout)
     if stream.isatty():
-        return Visible(file=stream, highlight=False, width=width())
-    return Visible(file=stream, highlight=False, width=width(), no_color=True)
+        return Visible(file=stream, highlight=False, markup=False, width=width())
+    return Visible(file=stream, highlight=False, markup=False, width=width(), no_color=True)
 
 
 def print_table(table: Table) -> None:

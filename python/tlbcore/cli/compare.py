@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from shlex import join
+from shlex import join, quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -65,10 +64,10 @@ def command(
 ) -> int:
     """Simulate one scenario under several policies. Two recordings: `tlbcore explain BEFORE AFTER`."""
     if recordings:
-        files = join(recordings)
-        _common.fail(f"compares simulated policies; recordings are compared by `tlbcore explain {files}`")
+        _common.fail(_refused(recordings))
     from tlbcore.kernel import Kernel
     from tlbcore.scenarios import by_name
+    from tlbcore.simulation import told
     from tlbcore.simulation.compare import DEFAULT_POLICIES, compare
 
     states = {"on": True, "off": False, "auto": None}
@@ -101,7 +100,8 @@ def command(
         replications=replications,
         duration_s=first.duration_s,
         interrupted=result.interrupted,
-        notes=_notes(result),
+        notes=told.notes(result),
+        runs=_runs(result),
         table=result.table,
     )
     if json:
@@ -115,57 +115,62 @@ def command(
     return _common.INTERRUPTED if result.interrupted else 0
 
 
-def _notes(result: Comparison) -> list[str]:
-    return list(dict.fromkeys(note for run in result.results for note in run.notes))
+def _refused(words: list[str]) -> str:
+    """Return what is said of words without an option: names of policies, or recordings."""
+    from tlbcore.policy import policies
+
+    if all(word in policies or word.endswith(".policy") for word in words):
+        return (
+            f"policies are named by an option each: {' '.join(f'--policy {quote(word)}' for word in words)}"
+        )
+    return f"compares simulated policies; recordings are compared by `tlbcore explain {join(words)}`"
+
+
+def _runs(result: Comparison) -> list[dict[str, Any]]:
+    """Return every run by policy and seed: how far it came, and the rule that it broke."""
+    return [
+        {
+            "policy": run.policy.name,
+            "seed": run.seed,
+            "duration_s": run.duration_s,
+            "interrupted": run.interrupted,
+            "violation": run.violation,
+        }
+        for run in result.results
+    ]
 
 
 def _show(result: Comparison, *, every: bool) -> None:
     from rich.table import Table
 
+    from tlbcore.simulation import told
     from tlbcore.simulation.figures import CLASSES, figures
 
     first, table = result.results[0], result.table
     console = _common.console()
     console.print(
         f"{first.scenario.name} on {first.machine}, {first.scenario.cpus} CPUs "
-        f"({len(first.scenario.isolated)} isolated), {first.duration_s:g} s simulated"
+        f"({len(first.scenario.isolated)} isolated), {told.simulated(result)} simulated"
     )
+    printed = []
     for cpu_class in CLASSES if every else CLASSES[:2]:
         rows = [i for i, name in enumerate(table["cpu_class"]) if name == cpu_class]
         if not rows:
             continue
-        shown = Table(title=f"per {cpu_class} CPU (predicted)", box=None, title_justify="left")
+        title = "per CPU, all together" if cpu_class == "all" else f"per {cpu_class} CPU"
+        shown = Table(title=f"{title} (predicted)", box=None, title_justify="left")
         shown.add_column("figure")
         for i in rows:
             shown.add_column(str(table["policy"][i]), justify="right")
         for figure in figures():
-            cells = [_cell(table, figure.name, i) for i in rows]
+            cells = [told.cell(table, figure.name, i) for i in rows]
             if (every or figure.brief) and any(cell not in ("-", "0") for cell in cells):
                 shown.add_row(figure.name, *cells)
+                printed += cells
         _common.print_table(shown)
-    for note in _notes(result):
+    for line in told.explained(printed):
+        console.print(line)
+    for note in told.notes(result):
         console.print(f"note: {note}")
-    for run in result.results:
-        if run.violation:
-            console.print(f"violation under {run.policy.name}: {run.violation}")
-    console.print(f"left out: {first.scenario.abstraction}")
-    if result.interrupted:
-        console.print("interrupted: figures are of the simulated time above")
-
-
-def _cell(table: Any, name: str, i: int) -> str:
-    value = float(table[name][i])
-    if math.isnan(value):
-        low, high = (float(table.get(f"{name}_{end}", {i: math.nan})[i]) for end in ("low", "high"))
-        return "-" if math.isnan(low) else f"{_number(low)}..{_number(high)}"
-    text = _number(value)
-    if f"{name}_low" in table and not math.isnan(float(table[f"{name}_low"][i])):
-        half = (float(table[f"{name}_high"][i]) - float(table[f"{name}_low"][i])) / 2
-        if half:
-            text += f" ±{half:.2g}" if half < 99.5 else f" ±{half:.0f}"
-    return text
-
-
-def _number(value: float) -> str:
-    """Write four digits, and whole numbers as they are rather than as powers of ten."""
-    return f"{value:.4g}" if abs(value) < 9999.5 else f"{value:.0f}"
+    for line in told.remarks(result):
+        console.print(line)

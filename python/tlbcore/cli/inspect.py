@@ -153,7 +153,7 @@ def _show(console: Console, host: Host) -> None:
     console.print(facts)
 
     if cpu is not None:
-        console.print("\n[b]What each policy would do here, were it in this kernel[/b]")
+        console.print("\n[b]What each policy would do here, were it in this kernel[/b]", markup=True)
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -164,7 +164,7 @@ def _show(console: Console, host: Host) -> None:
 
     found = host.findings
     count = len(found["check"])
-    console.print(f"\n[b]Isolation checklist: {count} finding{'' if count == 1 else 's'}[/b]")
+    console.print(f"\n[b]Isolation checklist: {count} finding{'' if count == 1 else 's'}[/b]", markup=True)
     for at, check in enumerate(found["check"]):
         severity = str(found["severity"][at])
         style = {"error": "bold red", "warning": "yellow"}.get(severity, "")

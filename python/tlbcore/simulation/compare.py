@@ -55,9 +55,10 @@ class Comparison(Result, Mapping[str, SimResult]):
         One row per policy and class of CPUs (`isolated`, `housekeeping`, `all`; those that there are): `policy`,
         `cpu_class`, `cpus`, `replications`, `inert` (the policy does nothing here, and these are the figures of
         mainline), and a float column per figure (`tlbcore.figures()`), a mean over
-        replications; with several also `..._low` and `..._high`, the 95 % confidence interval. What did not occur is
-        NaN, never zero. A figure that depends on a cost without a source (`SimResult.unsourced`) is NaN too: the
-        interval then spans the runs with either end of every cost.
+        replications; with several also `..._low` and `..._high`, the 95 % confidence interval (NaN where runs differ
+        in length, since one was interrupted). What did not occur is NaN, never zero. A figure that depends on a cost
+        without a source (`SimResult.unsourced`) is NaN too: the interval then spans the runs with either end of every
+        cost.
     results
         Every run, by policy and then by seed.
     bounds
@@ -110,8 +111,8 @@ class Comparison(Result, Mapping[str, SimResult]):
 
     @property
     def interrupted(self) -> bool:
-        """Whether any run was stopped before its end."""
-        return any(result.interrupted for result in self.results)
+        """Whether any run was stopped before its end, those of `bounds` with them."""
+        return any(result.interrupted for result in (*self.results, *self.bounds))
 
     def __repr__(self) -> str:
         first = self.results[0]
@@ -138,7 +139,8 @@ def _comparison(
         runs = [r for r in results if r.policy.name == policy and r.duration_s > 0]
         if not runs:
             continue
-        others = [r for r in bounds if r.policy.name == policy]
+        others = [r for r in bounds if r.policy.name == policy and r.duration_s > 0]
+        alike = len({r.duration_s for r in runs}) == 1  # runs of different lengths are no sample of one thing
         for row, cpu_class in enumerate(runs[0].figures["cpu_class"].tolist()):
             columns["policy"].append(policy)
             columns["cpu_class"].append(cpu_class)
@@ -147,6 +149,8 @@ def _comparison(
             columns["inert"].append(bool(runs[0].inert))
             for name in names_of_figures:
                 mean, low, high = _interval([float(r.figures[name][row]) for r in runs])
+                if not alike:
+                    low = high = math.nan
                 ends = [float(r.figures[name][row]) for r in others]
                 if any(end != mean and not (math.isnan(end) and math.isnan(mean)) for end in ends):
                     known = [value for value in (mean, low, high, *ends) if not math.isnan(value)]

@@ -140,9 +140,15 @@ def matrix(
 
 
 def bars(
-    names: Sequence[str], values: Sequence[float | None], unit: str, caption: str, *, hollow: Sequence[bool]
+    names: Sequence[str],
+    values: Sequence[float | None],
+    unit: str,
+    caption: str,
+    *,
+    hollow: Sequence[bool],
+    ranges: Sequence[str] = (),
 ) -> str:
-    """Return a horizontal bar per name; hollow ones are inert, names without a value say so."""
+    """Return a horizontal bar per name; hollow ones are inert, names without a value say so, or their range."""
     known = [value for value in values if value is not None and not math.isnan(value)]
     top = max(known, default=0.0) or 1.0
     lines = []
@@ -150,7 +156,8 @@ def bars(
         y = 22 * i
         missing = value is None or math.isnan(value)
         length = 0.0 if missing else 450 * max(0.0, value or 0.0) / top
-        said = "no value" if missing else f"{number(value or 0.0)} {unit}"
+        absent = ranges[i] if i < len(ranges) and ".." in ranges[i] else "no value"
+        said = absent if missing else f"{number(value or 0.0)} {unit}"
         said += " (inert: mainline runs)" if inert else ""
         lines.append(
             f'<text x="0" y="{y + 15}">{escape(name)}</text>'

@@ -21,6 +21,7 @@ from tlbcore._output.html.page import (
     table,
 )
 from tlbcore._output.html.run import run
+from tlbcore.simulation import told
 
 if TYPE_CHECKING:
     from tlbcore.checker import Verdict
@@ -262,30 +263,34 @@ def compare(comparison: Comparison, document: Document) -> str:
                 "",
                 f"{figure}, per {cpu_class} CPU (predicted)",
                 hollow=[name in inert for name in names],
+                ranges=[told.cell(t, figure, i) for i in rows],
             )
             for figure in ("ipis_per_hour", "interference_us_per_hour", "entry_mean_ns")
             if figure in t and any(t[figure][i] > 0 for i in rows)
         ]
-        shown = [f for f in figures if any(not math.isnan(t[f][i]) and t[f][i] for i in rows)]
-        cells: list[list[Cell]] = [
-            [name, *(_known(t[f][i]) for f in shown)] for name, i in zip(names, rows, strict=True)
-        ]
-        caption = (
-            "Predicted. What is zero or absent for every policy is left out; an empty cell did not occur."
+        shown = [f for f in figures if any(told.cell(t, f, i) not in ("-", "0") for i in rows)]
+        cells = [[name, *(_figure(t, f, i) for f in shown)] for name, i in zip(names, rows, strict=True)]
+        marks = told.explained([told.cell(t, f, i) for f in shown for i in rows])
+        caption = " ".join(
+            [
+                "Predicted. What is zero or absent for every policy is left out; an empty cell did not occur.",
+                *(f"{mark}." for mark in marks),
+            ]
         )
         charts += _tails(comparison, cpu_class)
         heading = "Per CPU, all together" if cpu_class == "all" else f"Per {cpu_class} CPU"
         parts.append(section(heading, *charts, table(("policy", *shown), cells, caption)))
-    notes = list(dict.fromkeys(note for r in comparison.results for note in r.notes))
-    broken = [f"violation under {r.policy.name}: {r.violation}" for r in comparison.results if r.violation]
-    parts.append(
-        section(
-            "What the figures rest on",
-            preformatted([*notes, *broken, f"left out: {first.scenario.abstraction}"]),
-        )
-    )
-    lede = f"{first.scenario.cpus} CPUs ({len(first.scenario.isolated)} isolated), {first.duration_s:g} s simulated."
+    rests = [*told.notes(comparison), *told.remarks(comparison)]
+    parts.append(section("What the figures rest on", preformatted(rests)))
+    load = first.scenario
+    lede = f"{load.cpus} CPUs ({len(load.isolated)} isolated), {told.simulated(comparison)} simulated."
     return page(f"{first.scenario.name} on {first.machine}", [lede], parts, document)
+
+
+def _figure(table: Mapping[str, Any], name: str, i: int) -> Cell:
+    """Return a figure as a cell: a number to sort by, or the text of one that has an interval."""
+    text = told.cell(table, name, i)
+    return text if "±" in text or ".." in text else _known(table[name][i])
 
 
 _QUANTILES = {"p50_ps": 0.5, "p90_ps": 0.9, "p99_ps": 0.99, "p999_ps": 0.999, "max_ps": 1.0}
