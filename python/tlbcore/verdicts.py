@@ -97,7 +97,7 @@ class Repair:
         States its check explored.
     hypothesis
         Its verdict if a future change touched recycled memory between the CR3 switch and the flush; None if D was
-        given.
+        given, or nothing asked is about flushes of memory that may be recycled.
     cost
         What it costs on a small workload, and what it still defers, as the simulator predicts.
     """
@@ -213,6 +213,10 @@ class VerdictTable(Listed[Row]):
         return f"<VerdictTable of {len(self)} verdicts>"
 
 
+# What stands behind a violation, by the verdict where code does only what it was seen to do.
+_STAR = {"violated": "", "verified": "*", "inconclusive": "?"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """What `check` says of a policy in one world, on one version of Linux.
@@ -248,14 +252,15 @@ class Cell:
         """The cell of the table.
 
         `ok`: verified, also with an NMI; `nmi`: violated with an NMI only; `bad`: violated without one; `?`: a limit
-        was met. A star says that the violation needs code to do what nobody has seen it do.
+        was met. A star says that the violation needs code to do what nobody has seen it do; a `?` behind a word that a
+        limit was met in the search for a worse one.
         """
         if self.inert:
             return "-"
         if self.status == "violated":
-            return "bad" if self.known == "violated" else "bad*"
+            return f"bad{_STAR[self.known]}"
         if self.nmi == "violated":
-            return "nmi" if self.nmi_known == "violated" else "nmi*"
+            return f"nmi{'?' if self.status == 'inconclusive' else _STAR[self.nmi_known]}"
         return "ok" if self.nmi == "verified" else "?"
 
 

@@ -17,8 +17,6 @@ use crate::order;
 pub struct Bounds {
     /// Each question; one at least.
     pub asks: Vec<Ask>,
-    /// Machine.
-    pub features: Features,
     /// Bytes one search may hold.
     pub memory: usize,
 }
@@ -28,6 +26,8 @@ pub struct Bounds {
 pub struct Ask {
     /// What the first CPU runs, if the policy is to be prepared for it (`policy::with_question`).
     pub initiator: String,
+    /// Machine.
+    pub features: Features,
     /// Scope.
     pub scope: Scope,
     /// Assumptions, under each set of which it must hold; one that is implied by an earlier one is not searched.
@@ -57,7 +57,7 @@ impl Bounds {
             let roles = ask.scope.roles.iter();
             let wants: Vec<&str> = roles.flat_map(|r| [r.first.as_str(), r.again.as_str()]).collect();
             let asked = with_question(file, &ask.initiator);
-            let Ok(code) = load_with(&asked, &wants, self.features) else { return Ok(None) };
+            let Ok(code) = load_with(&asked, &wants, ask.features) else { return Ok(None) };
             if !self.holds(&code, ask, &mut out, go_on)? {
                 break;
             }
@@ -80,7 +80,7 @@ impl Bounds {
             }
             let question = Question {
                 code,
-                features: self.features,
+                features: ask.features,
                 scope: ask.scope.clone(),
                 assume,
                 memory: self.memory,

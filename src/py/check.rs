@@ -22,7 +22,7 @@ use crate::twin::{self, Twin};
 /// Values of a scope and assumptions as they cross the boundary.
 #[derive(Clone, FromPyObject)]
 #[pyo3(from_item_all)]
-struct Request {
+pub(super) struct Request {
     text: String,
     file: String,
     cpus: usize,
@@ -407,30 +407,25 @@ pub fn litmus_run<'py>(
     Ok(out)
 }
 
-/// Bounds for edited policies: every question of the policy, and every assumption about code that is not modelled, at
-/// once.
-fn bounds(request: &Request) -> PyResult<Bounds> {
-    let mut asks = Vec::new();
-    if request.roles.is_empty() {
-        for asked in policy::questions(&*request.policy()?) {
-            let initiator = asked.initiator.to_string();
-            let beside = asked.beside.unwrap_or("").to_string();
-            asks.push(ask(&Request { initiator, beside, ..request.clone() })?);
-        }
-    } else {
-        asks.push(ask(request)?);
-    }
-    Ok(Bounds { asks, features: request.features()?, memory: request.memory })
+/// A question of edited policies, and the assumptions under each set of which it must hold.
+type Asked = (Request, Vec<Named>);
+
+/// The policy that is edited, and all that is asked of what it becomes.
+fn bounds(asked: &[Asked]) -> PyResult<(Arc<text::File>, Bounds)> {
+    let Some((first, _)) = asked.first() else {
+        return Err(CheckError::Assumption("nothing is asked of the edited policies".into()).into());
+    };
+    let asks = asked.iter().map(|(request, assume)| ask(request, assume)).collect::<Result<_, _>>()?;
+    Ok((first.policy()?, Bounds { asks, memory: first.memory }))
 }
 
-fn ask(request: &Request) -> Result<Ask, CheckError> {
-    let scope = request.scope()?;
-    let about =
-        if request.roles.is_empty() { request.initiator.as_str() } else { cases::initiator_of(&scope.roles) };
-    let cases = cases::cases(about, &request.assume, request.nmis > 0 || request.mces > 0)?;
-    // The harshest first: most candidates fail there.
-    let assume = cases.iter().rev().map(|case| Assume::named(&case.assume)).collect::<Result<_, _>>()?;
-    Ok(Ask { initiator: request.initiator.clone(), scope, assume })
+fn ask(request: &Request, assume: &[Named]) -> Result<Ask, CheckError> {
+    Ok(Ask {
+        initiator: request.initiator.clone(),
+        features: request.features()?,
+        scope: request.scope()?,
+        assume: assume.iter().map(|named| Assume::named(named)).collect::<Result<_, _>>()?,
+    })
 }
 
 /// Run a long search that Ctrl-C can stop.
@@ -457,15 +452,13 @@ fn interruptible<T: Send>(
 
 /// Each op and order of a policy, and the verdict without it.
 #[pyfunction]
-#[pyo3(signature = (request, progress=None))]
-pub fn check_necessary<'py>(
-    py: Python<'py>,
-    request: &Bound<'py, PyAny>,
+#[pyo3(signature = (asked, progress=None))]
+pub fn check_necessary(
+    py: Python<'_>,
+    asked: Vec<Asked>,
     progress: Option<Py<PyAny>>,
-) -> PyResult<Vec<Bound<'py, PyDict>>> {
-    let request: Request = request.extract()?;
-    let file = request.policy()?;
-    let bounds = bounds(&request)?;
+) -> PyResult<Vec<Bound<'_, PyDict>>> {
+    let (file, bounds) = bounds(&asked)?;
     let needs = interruptible(py, progress.as_ref(), |go_on| edit::necessary(&file, &bounds, go_on))?;
     needs
         .into_iter()
@@ -496,16 +489,14 @@ pub fn check_mutants(text: &str, file: &str) -> PyResult<Vec<(String, String, &'
 
 /// The smallest sets of edits that make a policy pass.
 #[pyfunction]
-#[pyo3(signature = (request, most, progress=None))]
-pub fn check_repair<'py>(
-    py: Python<'py>,
-    request: &Bound<'py, PyAny>,
+#[pyo3(signature = (asked, most, progress=None))]
+pub fn check_repair(
+    py: Python<'_>,
+    asked: Vec<Asked>,
     most: usize,
     progress: Option<Py<PyAny>>,
-) -> PyResult<Vec<Bound<'py, PyDict>>> {
-    let request: Request = request.extract()?;
-    let file = request.policy()?;
-    let bounds = bounds(&request)?;
+) -> PyResult<Vec<Bound<'_, PyDict>>> {
+    let (file, bounds) = bounds(&asked)?;
     let found = interruptible(py, progress.as_ref(), |go_on| edit::repair(&file, &bounds, most, go_on))?;
     found
         .into_iter()

@@ -53,10 +53,13 @@ pub(super) fn engine() -> &'static str {
     env!("TLBCORE_ENGINE")
 }
 
-/// Two-sided quantile of Student's t for a mean of so many values.
+/// Two-sided quantile of Student's t for a mean of so many values; refuses a confidence that is none.
 #[pyfunction]
-pub(super) fn student_t(values: u64, confidence: f64) -> f64 {
-    interval::student_t(values, confidence)
+pub(super) fn student_t(values: u64, confidence: f64) -> PyResult<f64> {
+    if !(confidence > 0.0 && confidence < 1.0) {
+        return Err(SweepError::new_err(format!("confidence must be between 0 and 1: got {confidence}")));
+    }
+    Ok(interval::student_t(values, confidence))
 }
 
 /// The units of metrics; refuses what is none.

@@ -317,7 +317,7 @@ def test_every_verified_row_names_its_witnesses_and_a_dead_translation_is_no_fai
     verdict = tc.check("coalesce-v7-fixed")
 
     assert (verdict.status, verdict.residency) == ("verified", True)
-    assert not tc.check("ipi").residency
+    assert not tc.check("ipi", world="pti", roles="purge; isolated 2").residency
 
 
 def test_the_verdict_table_is_the_policy_tables(rows: tuple[Row, ...]) -> None:

@@ -269,7 +269,8 @@ def test_the_run_that_is_printed_is_one_under_the_core(name: str) -> None:
     assert (as_json["grade"], as_json["core"]) == (verdict.grade, list(verdict.core))
 
 
-def test_a_walk_that_no_code_asks_for_is_not_called_a_known_access() -> None:
+def test_a_walk_is_speculative_where_no_access_is_next() -> None:
+    """A5: where fills on demand do, the walk is one for an access. A lazy CPU touches no user page, and may walk."""
     policy = tc.Policy(
         text="""policy table-free-unflushed
   "Frees page tables without telling anyone."
@@ -284,12 +285,12 @@ flush_kernel_now
     shown = verdict.counterexample
     assert shown is not None
     assert shown.rule == "freed_table_walk"
-    speculative = shown.steps[-1].what.startswith("(")
-    assert verdict.grade == (
-        "a speculative walk suffices" if speculative else "an access in the window is known"
-    )
-    rested = tc.check(policy, roles="table_free; isolated 0", assume={"D": "none"})
-    assert rested.grade == "a speculative walk suffices", "in user mode no code touches the page"
+    assert shown.assume["fills"] == "demand"
+    assert shown.steps[-1].what == "(walk caches va)"
+    assert (verdict.core, verdict.grade) == ((), "an access in the window is known")
+    acked = tc.check("early-ack-tables", world="pti")
+    assert acked.core == ("fills at any time",)
+    assert acked.grade == "a speculative walk suffices"
 
 
 def test_places_are_files_and_functions_of_the_kernel_with_its_version() -> None:

@@ -176,7 +176,11 @@ CELLS = [
     ("inconclusive", "verified", "inconclusive", "verified", "", "?"),
     ("violated", "violated", "violated", "violated", "", "bad"),
     ("violated", "verified", "violated", "violated", "", "bad*"),
-    ("violated", "inconclusive", "violated", "verified", "", "bad*"),
+    # Where a limit was met, the star would say more than is known.
+    ("violated", "inconclusive", "violated", "inconclusive", "", "bad?"),
+    ("verified", "verified", "violated", "inconclusive", "", "nmi?"),
+    ("inconclusive", "inconclusive", "violated", "violated", "", "nmi?"),
+    ("inconclusive", "verified", "violated", "verified", "", "nmi?"),
     ("violated", "violated", "violated", "violated", "rar", "-"),
 ]
 

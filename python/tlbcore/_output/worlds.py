@@ -11,7 +11,7 @@ LEGEND: Mapping[str, str] = {
     "nmi": "verified without an NMI, violated with one",
     "bad": "violated without an NMI",
     "*": "only if code does what nobody has seen it do (assumptions N, T)",
-    "?": "a limit was met",
+    "?": "a limit was met; behind a word, in the search for a worse one",
     "-": "inert: the world lacks what the policy needs, and mainline runs",
 }
 

@@ -25,7 +25,7 @@ class Bounds(TypedDict, total=False):
     cpus
         CPUs, 2 to 5.
     nmis, mces
-        NMIs and machine checks in all.
+        NMIs, 0 to 7, and machine checks, 0 to 3, in all.
     asids, pages
         ASIDs per CPU (1 or 2) and tracked vmalloc pages (1 to 3).
     entries
@@ -40,8 +40,8 @@ class Bounds(TypedDict, total=False):
     memory
         Bytes the search may hold; beyond, the verdict is inconclusive.
     roles
-        What each CPU does, instead of `cpus`, `entries` and `rounds`: such as `purge; purge; isolated 2`. A
-        role is `PROGRAM`, `PROGRAM*ROUNDS`, `isolated ENTRIES`, `isolated ENTRIES by ENTRY` (an entry path such
+        What each CPU does, 1 to 5 of them, instead of `cpus`, `entries` and `rounds`: such as `purge; purge; isolated
+        2`. A role is `PROGRAM`, `PROGRAM*ROUNDS`, `isolated ENTRIES`, `isolated ENTRIES by ENTRY` (an entry path such
         as `exception_espfix`) or `isolated PROGRAM`.
     world
         The machine and kernel, as a set of features: `pti`, `nopti`, `nopti+invlpgb`, `nopcid`, ...; `@6.12` behind
@@ -82,13 +82,29 @@ _Case = tuple[dict[str, Any], dict[str, str], bool]
 
 def worlds_of(policy: Policy, bounds: Bounds) -> list[tuple[str, tuple[str, ...]]]:
     """Return the worlds a policy is asked about, each with the features that it lacks there."""
-    world = bounds.get("world", "")
-    if not isinstance(world, str):
-        raise _core.CheckError(f"world is a set of features such as 'nopti+invlpgb': got {world!r}")
-    if not world:
+    if not (world := named_world(bounds)):
         return [(name, ()) for name in _core.check_worlds(policy.text, policy.file)]
     name, inert = _core.check_world(policy.text, policy.file, world)
     return [(name, tuple(inert))]
+
+
+def named_world(bounds: Bounds) -> str:
+    """Return the name of the world that was asked for; empty for every one."""
+    world = bounds.get("world", "")
+    if not isinstance(world, str):
+        raise _core.CheckError(f"world is a set of features such as 'nopti+invlpgb': got {world!r}")
+    return world
+
+
+def on_its_version(policy: Policy, bounds: Bounds) -> tuple[Policy, Bounds]:
+    """Return a policy on the version of Linux that the name of the world has behind `@`, and the bounds without it."""
+    world = named_world(bounds)
+    if "@" not in world:
+        return policy, bounds
+    name, version = world.split("@", 1)
+    if version not in _core.policy_versions():
+        _core.check_world(policy.text, policy.file, world)  # says which there are
+    return policy.on(version), {**bounds, "world": name}
 
 
 def questions_in(
@@ -181,8 +197,8 @@ def _refuse_idle(
         about = f"{policy.name} is asked about syncs of text alone"
         if request["pages"] != 1:
             raise _core.CheckError(f"pages={request['pages']} is about flushes, and {about}")
-        for name in ("D", "N"):
-            if given.get(name, "none") != "none":
+        for name, least in (("D", "none"), ("N", "none"), ("range", "full")):
+            if given.get(name, least) != least:
                 raise _core.CheckError(
                     f"{name}={given[name]} is about flushes, and {about}: T says where text is patched"
                 )
@@ -247,7 +263,9 @@ def _refuse_contradiction(bounds: Bounds) -> None:
 
 def assumed(bounds: Bounds) -> dict[str, str]:
     """Return the assumptions that are given."""
-    given = bounds.get("assume") or {}
+    given = bounds.get("assume")
+    if given is None:
+        return {}
     if not isinstance(given, Mapping) or not all(isinstance(w, str) for pair in given.items() for w in pair):
         raise _core.CheckError(f"assume is names and values, such as {{'D': 'recycled'}}: got {given!r}")
     return dict(given)

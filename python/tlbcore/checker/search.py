@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from tlbcore import _core
 from tlbcore._input.numbers import flag
@@ -19,6 +19,7 @@ from tlbcore.checker.question import (
     Told,
     assumed,
     of_effect,
+    on_its_version,
     programs_in,
     questions_in,
     worlds_of,
@@ -111,12 +112,7 @@ def checked(
     progress: Told | None,
 ) -> Verdict:
     """Return what `check` does; `progress` is what the core calls."""
-    chosen = as_policy(policy, programs=programs_in(bounds))
-    if "@" in (world := bounds.get("world") or ""):
-        name, version = world.split("@", 1)
-        if version not in _core.policy_versions():
-            _core.check_world(chosen.text, chosen.file, world)  # says which there are
-        chosen, bounds = chosen.on(version), {**bounds, "world": name}
+    chosen, bounds = on_its_version(as_policy(policy, programs=programs_in(bounds)), bounds)
     given, note = of_effect(bounds, assumed(bounds))
     asked = [
         question
@@ -127,22 +123,30 @@ def checked(
     answers = list(zip(answers_to(asked, progress, confirm=most), asked, strict=True))
     found = [(verdict, question) for verdict, question in answers if not question.hypothetical]
     beyond = [verdict for verdict, question in answers if question.hypothetical]
-    beyond = [replace(v, grade="window exists") if v.status == "violated" else v for v in beyond]
     cases = tuple(case for case, _ in found)
+    broken = {(case.world, case.asked) for case in cases if case.status == "violated"}  # without it, too
+    beyond = [
+        replace(v, grade="window exists")
+        if v.status == "violated" and (v.world, v.asked) not in broken
+        else v
+        for v in beyond
+    ]
     worst, question = min(found, key=lambda pair: _RANK[pair[0].status])
     if worst.status == "inconclusive" and question.request["cpus"] > 2 and not question.request["roles"]:
         worst = replace(worst, sentence=f"{worst.sentence} {_estimate(question, progress)}".rstrip())
     if worst.status == "verified":
         worst = _harshest(cases)
+        note = [*_unconfirmed(worst, cases), *note]
     if worst.status == "violated":
-        note += _of_mainline(worst, question, progress)
-        worst = _under_core(worst, question, progress)
+        worst, needed, unsure = _under_core(worst, question, progress)
+        note += [*unsure, *_of_mainline(worst, needed, progress)]
     return replace(
         worst,
         sentence=" ".join([worst.sentence, *_said(chosen, cases, bounds.get("roles", "")), *note]),
         asked=", ".join(dict.fromkeys(case.asked for case in cases)),
         cases=cases,
         any_number=all(case.any_number for case in cases),
+        witnesses=_seen(worst, cases),
         wrong_gs=next((case.wrong_gs for case in cases if case.wrong_gs), None),
         hypothesis=min(reversed(beyond), key=lambda v: _RANK[v.status]) if beyond else None,
     )
@@ -165,21 +169,47 @@ def _harshest(cases: tuple[Verdict, ...]) -> Verdict:
     return replace(first[-1], sentence=f"{first[-1].sentence} The same holds in world {', '.join(others)}.")
 
 
-def _under_core(worst: Verdict, question: Question, progress: Told | None) -> Verdict:
-    """Give a violation its assumption core, the shortest run under that core alone, and its grade."""
-    core, needed = _core_of(question, progress)
+def _unconfirmed(headline: Verdict, cases: tuple[Verdict, ...]) -> list[str]:
+    """Say how many cases no search without reductions confirmed, where the headline's was."""
+    if _NOT_CONFIRMED in headline.sentence:
+        return []
+    left = sum(_NOT_CONFIRMED in case.sentence for case in cases)
+    return [f"Of the {len(cases)} cases, {left} were not confirmed unreduced."] if left else []
+
+
+def _seen(headline: Verdict, cases: tuple[Verdict, ...]) -> dict[str, bool]:
+    """Return what was seen at least once in any case; what one case alone did not see, its own witnesses say."""
+    of_all = [headline.witnesses, *(case.witnesses for case in cases)]
+    return {
+        what: any(seen.get(what, False) for seen in of_all)
+        for what in dict.fromkeys(what for seen in of_all for what in seen)
+    }
+
+
+def _under_core(
+    worst: Verdict, question: Question, progress: Told | None
+) -> tuple[Verdict, Question, list[str]]:
+    """Give a violation its assumption core, the shortest run under that core alone, and its grade.
+
+    Also returns the question under that core, and a note on what may not be needed.
+    """
+    core, needed, unsure = _core_of(question, progress)
     if (needed.request, needed.assume) != (question.request, question.assume):
         run = answer_to(needed, progress)
         worst = replace(worst, sentence=run.sentence, counterexample=run.counterexample)
-    return replace(worst, core=core, grade=_grade(core, worst.counterexample))
+    note = [f"Whether it needs the following is not known, a limit was met: {'; '.join(unsure)}."]
+    found = replace(worst, core=core, grade=_grade(core, worst.counterexample))
+    return found, needed, note if unsure else []
 
 
 def _grade(core: tuple[str, ...], run: Counterexample | None) -> str:
     """Say how a violation is known (SEMANTICS A5)."""
-    if any(what in core for what, (name, _) in _SWITCHES.items() if name in ("D", "N", "T")):
+    if any(what.startswith(_OF_CODE) for what in core):
         return "window exists"
+    # Where fills on demand do, the hardware walks for an access that is next.
     if (
-        run is not None
+        _FILLS in core
+        and run is not None
         and run.steps
         and run.steps[-1].what.startswith(("(walk caches", "(fetches", "(writes back"))
     ):
@@ -236,40 +266,61 @@ def _estimate(question: Question, progress: Told | None) -> str:
     )
 
 
+_NOT_CONFIRMED = "Not confirmed unreduced."
+_FILLS = "fills at any time"
 # What a violation may need, by what it is called, and the value of the assumption that does without it.
 _SWITCHES = {
-    "fills at any time": ("fills", "demand"),
+    _FILLS: ("fills", "demand"),
     "store buffers": ("stores", "sc"),
+    "delivery of interrupts publishes nothing": ("interrupts", "drain"),
+    "broadcasts leave the stores of the CPUs they reach in their buffers": ("broadcast", "drains"),
     "INVPCID does not publish": ("invpcid", "publishes"),
     "INVLPG keeps the upper entries of other addresses (AMD's TCE)": ("tce", "off"),
     "code in the danger zone touches recycled memory": ("D", "none"),
     "NMI bodies touch recycled memory": ("N", "none"),
     "code in .noinstr.text is patched": ("T", "instr"),
+    "ranges are flushed page by page": ("range", "full"),
+    "a %gs-relative access under the user's GSBASE ends the run": ("gs", "works"),
 }
+_UNLESS_SAID = {name: values[0] for name, values in dict(_core.check_assumptions()).items()}
+# Those about code, by how they begin.
+_OF_CODE = ("code in the danger zone touches", "NMI bodies touch", "code in .noinstr.text is patched")
+# Without store buffers there is nothing that a delivery or a broadcast could leave in them.
+_OF_BUFFERS = ("interrupts", "broadcast")
+_BROADCASTING = {"invlpgb", "rar"}  # features of worlds in which anything is broadcast
 
 
-def _core_of(question: Question, progress: Told | None) -> tuple[tuple[str, ...], Question]:
+def _core_of(question: Question, progress: Told | None) -> tuple[tuple[str, ...], Question, list[str]]:
     """Find a smallest set of assumptions a violation needs: each is switched off, and stays off if it can.
 
-    Returns what is needed, and the question without the rest.
+    Returns what is needed, the question without the rest, and what is called needed because a limit was met without it.
     """
     quick = {**question.request, "trace": False, "confirm": 0}
     given = dict(question.assume)
-    needed = []
-    for what, (name, value) in _SWITCHES.items():
-        if given.get(name) == value or (name == "T" and "T" not in given):
-            continue
-        off = {**given, name: value}
-        if _core.check_run({**quick, "assume": list(off.items())}, progress)["status"] == "violated":
-            given = off
-        else:
+    needed, unsure = [], []
+
+    def violated(what: str, request: dict[str, Any], assume: dict[str, str]) -> bool:
+        found = _core.check_run({**request, "assume": list(assume.items())}, progress)["status"]
+        if found != "violated":
             needed.append(what)
+        if found == "inconclusive":
+            unsure.append(what)
+        return found == "violated"
+
+    for what, (name, value) in _SWITCHES.items():
+        if given.get(name, _UNLESS_SAID[name]) == value:
+            continue
+        if name in _OF_BUFFERS and given.get("stores") == "sc":
+            continue
+        if name == "broadcast" and not _BROADCASTING & set(quick["world"].split("+")):
+            continue
+        if given.get(name) == "directmap":
+            what = what.replace("recycled memory", "the direct map")
+        off = {**given, name: value}
+        if violated(what, quick, off):
+            given = off
     for name, what in (("nmis", "an NMI"), ("mces", "a machine check")):
-        if quick[name]:
-            tried = _core.check_run({**quick, name: 0, "assume": list(given.items())}, progress)
-            if tried["status"] == "violated":
-                quick[name] = 0
-            else:
-                needed.append(what)
+        if quick[name] and violated(what, {**quick, name: 0}, given):
+            quick[name] = 0
     counts = {name: quick[name] for name in ("nmis", "mces")}
-    return tuple(needed), replace(question, request={**question.request, **counts}, assume=given)
+    return tuple(needed), replace(question, request={**question.request, **counts}, assume=given), unsure
