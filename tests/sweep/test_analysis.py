@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlbcore import ConfigError, SweepError, analysis
+from tlbcore import ConfigError, SweepError, _core, analysis
 
 
 def line(slope: float, zero: float, noise: float):
@@ -360,6 +360,16 @@ def test_columns_of_words_have_no_means():
 def test_a_confidence_is_a_share_between_none_and_all(confidence: float):
     with pytest.raises(ConfigError, match="confidence must be above 0 and below 1"):
         analysis.interval(np.array([1.0, 2.0]), confidence)
+
+
+@pytest.mark.parametrize("confidence", [1.0, 1.5, 0.0, -0.5, float("nan"), float("inf")])
+def test_the_core_refuses_a_confidence_that_is_none(confidence: float):
+    for values in (1, 2, 10):
+        with pytest.raises(SweepError, match="confidence must be between 0 and 1: got "):
+            _core.student_t(values, confidence)
+    # NIST/SEMATECH e-Handbook 1.3.6.7.2: the upper critical value for 0.975 with one degree of freedom.
+    assert _core.student_t(2, 0.95) == pytest.approx(12.706, abs=5e-4)
+    assert _core.student_t(1, 0.95) == float("inf")
 
 
 def test_an_interval_is_of_a_row_of_numbers():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections import Counter, deque
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,6 +144,150 @@ def test_an_executor_that_breaks_and_cannot_be_replaced_says_how_to_go_on():
     with ProcessPoolExecutor(1) as executor, pytest.raises(SweepError, match="sweep again to resume"):
         list(drive_executor(points(9), Square(deadly=(4,)), rows.done.contains, rows.sink, executor))
     assert rows.none_twice()
+
+
+class Refusing:
+    """An executor that takes some work, and then none."""
+
+    def __init__(self, takes: int = 0) -> None:
+        self.takes, self.shut = takes, 0
+
+    def submit(self, work, *arguments):
+        if not self.takes:
+            raise BrokenExecutor("no more")
+        self.takes -= 1
+        done: Future[object] = Future()
+        done.set_result(work(*arguments))
+        return done
+
+    def shutdown(self, **_: object) -> None:
+        self.shut += 1
+
+
+def test_executors_that_take_nothing_are_not_asked_for_ever():
+    made: list[Refusing] = []
+
+    def make(takes: int) -> Refusing:
+        made.append(Refusing(takes))
+        return made[-1]
+
+    rows = Rows()
+    with pytest.raises(
+        SweepError, match=r"3 executors, one after the other, accepted no work \(no more\); what is done is"
+    ):
+        list(drive_executor(points(9), Square(), rows.done.contains, rows.sink, lambda: make(0)))
+    assert [one.shut for one in made] == [1, 1, 1]
+    # One that takes a batch each time is replaced as often as it takes.
+    made.clear()
+    finished = drive_executor(
+        points(300), Square(delay=0.002), rows.done.contains, rows.sink, lambda: make(1)
+    )
+    assert sum(finished) == 300
+    assert len(made) > 3
+    assert rows.none_twice()
+
+
+def test_what_replaces_an_executor_is_one():
+    pools = iter([Refusing(), 3])
+    with pytest.raises(SweepError, match="a function that makes one: it made 3"):
+        list(drive_executor(points(9), Square(), Rows().done.contains, Rows().sink, lambda: next(pools)))
+
+
+def test_how_many_workers_an_executor_says_it_has():
+    class Pool:
+        _max_workers = 7
+
+    class Client:
+        def nthreads(self):
+            return {"a": 3, "b": 2}
+
+    class Dask:
+        _client = Client()
+
+    class Empty(Client):
+        def nthreads(self):
+            return {}
+
+    assert (batches._workers(Pool()), batches._workers(Dask())) == (7, 5)
+    assert batches._workers(object()) == os.cpu_count()
+    Dask._client = Empty()
+    assert batches._workers(Dask()) == 1
+
+
+def test_who_is_blamed_flies_again_then_alone_then_in_halves():
+    again, suspects, rows = deque(), deque(), Rows()
+    task = batches._Task(points(5).batch(0, 5))
+    for blame in (1, 2):
+        assert list(batches._blame(task, "lost", again, suspects, rows.sink)) == []
+        assert (task.blame, again.pop(), len(suspects)) == (blame, task, 0)
+    assert list(batches._blame(task, "lost", again, suspects, rows.sink)) == []
+    assert (suspects.pop(), len(again)) == (task, 0)
+    assert list(batches._blame(task, "lost", again, suspects, rows.sink)) == []
+    assert [(len(half.batch), half.blame) for half in suspects] == [(2, 3), (3, 3)]
+    one = batches._Task(points(5).batch(4, 5), 3)
+    assert list(batches._blame(one, "lost", again, suspects, rows.sink)) == [1]
+    assert rows.errors == {4: "lost"}
+    assert (len(again), len(suspects)) == (0, 2)
+
+
+def test_points_to_do_are_counted_down_and_handed_out_in_order():
+    some = points(10)
+    pending = batches._Pending(some, Keys(some.batch(2, 5).keys).contains)
+    assert pending.left == 10
+    first = pending.take(4)
+    assert first is not None
+    assert first.columns["x"].tolist() == [0, 1, 5, 6]
+    assert pending.left == 3, "three were done"
+    rest = pending.take(99)
+    assert rest is not None
+    assert rest.columns["x"].tolist() == [7, 8, 9]
+    assert (pending.take(1), pending.left) == (None, 0)
+    every = batches._Pending(points(10), Keys(some.design().keys).contains)
+    assert every.take(1) is None
+
+
+def test_an_outcome_is_cut_to_what_was_done():
+    outcome = Outcome(
+        metrics={"m": np.array([1.0, 2.0, 3.0])},
+        errors=[None, "no", None],
+        inert=np.array([True, False, True]),
+    )
+    part = outcome.select(np.array([False, True, True]))
+    assert (part.metrics["m"].tolist(), part.errors, part.inert.tolist()) == (
+        [2, 3],
+        ["no", None],
+        [False, True],
+    )
+    assert Outcome(metrics={}, errors=[None]).select(np.array([True])).inert is None
+
+
+def test_ctrl_c_amid_a_batch_hands_on_what_was_done():
+    rows = Rows()
+
+    def job(batch: Batch, threads: int) -> Outcome:
+        assert threads == 2
+        done = np.asarray(batch.columns["x"]) < stop
+        outcome = Square()(batch, 1)
+        if not done.all():
+            raise batches.Interrupted(done=done, outcome=outcome.select(done))
+        return outcome
+
+    for stop in (0, 3):
+        rows.squares.clear()
+        with pytest.raises(KeyboardInterrupt):
+            list(drive_threads(points(9), job, rows.done.contains, rows.sink, 2))
+        assert sorted(rows.squares) == list(range(stop))
+
+
+def test_a_pace_is_no_faster_than_eight_times_the_last_nor_than_fifty_thousand():
+    pace = batches._Pace()
+    sizes = []
+    for _ in range(7):
+        pace.learn(pace.points, 0.0)
+        sizes.append(pace.points)
+    assert sizes == [8, 64, 512, 4096, 32768, 50_000, 50_000]
+    pace.learn(100, 100.0)  # a second each: half a point in half a second, and one at least
+    assert (pace.points, pace.share(100, 1)) == (1, 1)
 
 
 def test_batches_grow_until_they_take_half_a_second():

@@ -212,7 +212,10 @@ def test_a_newer_version_is_refused(tmp_path: Path):
         parts.read(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema": "other", "version": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", '{"schema": "other", "version": 1}', '{"schema": "tlbcore.sweep", "version": "2"}'],
+)
 def test_a_directory_description_that_is_none_is_refused(tmp_path: Path, text: str):
     (tmp_path / "_sweep.json").write_text(text)
     with pytest.raises(SweepError, match="does not describe a sweep"):

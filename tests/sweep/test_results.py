@@ -187,7 +187,8 @@ def test_every_row_of_every_design_is_read_only_when_asked_for(tmp_path: Path):
 def test_an_order_that_was_damaged_is_an_error(tmp_path: Path):
     on_disk(points(5), tmp_path)
     data = bytearray((tmp_path / "_design").read_bytes())
-    for place in (3, len(data) - 5):
+    # The header's name of a field, its number of replications, and a key.
+    for place in (3, data.index(b'"replications": 3') + 16, len(data) - 5):
         bad = bytearray(data)
         bad[place] ^= 1
         (tmp_path / "_design").write_bytes(bad)

@@ -151,12 +151,11 @@ def drive_executor(
     passed itself cannot be replaced, and the sweep ends with what is done.
     """
     make = None if isinstance(executor, Executor) or hasattr(executor, "submit") else executor
-    pool: Any = make() if make is not None else executor
-    if not hasattr(pool, "submit"):
-        raise SweepError(f"executor must be an executor, or a function that makes one: it made {pool!r}")
+    pool: Any = _made(make) if make is not None else executor
     pending, pace = _Pending(points, done), _Pace()
     flying: dict[Future[tuple[Outcome, float]], _Task] = {}
     again: deque[_Task] = deque()
+    refused = 0  # executors in a row that took nothing
     suspects: deque[_Task] = deque()  # blamed too often: each flies alone, so that the blame is its own
     try:
         while True:
@@ -177,8 +176,16 @@ def drive_executor(
                     (suspects if task.blame >= TRIES else again).appendleft(task)
                     if flying:
                         break  # they will report it too
+                    refused += 1
+                    if refused == TRIES:
+                        raise SweepError(
+                            f"{TRIES} executors, one after the other, accepted no work ({broken}); what is done is"
+                            " kept: sweep again to resume"
+                        ) from broken
                     pool = _replace(pool, make, broken)
                     alone = False
+                else:
+                    refused = 0
             if not flying:
                 if again or suspects:
                     continue
@@ -232,7 +239,14 @@ def _replace(pool: Any, make: Callable[[], Executor] | None, broken: BrokenExecu
         ) from broken
     with suppress(Exception):
         pool.shutdown(wait=False, cancel_futures=True)
-    return make()
+    return _made(make)
+
+
+def _made(make: Callable[[], Executor]) -> Any:
+    pool = make()
+    if not hasattr(pool, "submit"):
+        raise SweepError(f"executor must be an executor, or a function that makes one: it made {pool!r}")
+    return pool
 
 
 def _workers(pool: Any) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,18 @@ from tlbcore.sweeps.metrics import Metric, as_metrics
 from tlbcore.sweeps.run import Base, annotation, sweep
 
 
-def _why_inert(policies: Sequence[Policy], machine: str | Machine, kernel: Kernel | None) -> str:
-    reasons = [(kernel or Kernel()).inert(policy, machine) for policy in policies]
+def _why_inert(policies: Sequence[Policy], machine: str | Machine, kernel: Kernel) -> str:
+    reasons = [kernel.inert(policy, machine) for policy in policies]
     return "; ".join(reason for each in reasons for reason in each) or "they replace nothing that runs"
+
+
+def _kernel_at(kernel: Kernel | None, parameter: str, value: float, kind: str) -> Kernel:
+    """Return the kernel of a value, which may be a field of it."""
+    kernel = kernel or Kernel()
+    if not parameter.startswith("kernel."):
+        return kernel
+    made = bool(value) if kind.startswith("bool") else int(value) if kind.startswith("int") else value
+    return kernel.replace(**{parameter.removeprefix("kernel."): made})
 
 
 @kept
@@ -72,8 +82,13 @@ def break_even(
     Raises
     ------
     SweepError
-        If there is no change of sign between the two values, or a name is unknown; if neither policy does anything
-        but what mainline does.
+        If there is no change of sign between the two values, or a name is unknown; if at some value neither policy
+        does anything but what mainline does.
+
+    Warns
+    -----
+    InertPolicyWarning
+        If one of the policies does nothing at values that were tried.
     """
     names_of_figures, own = as_metrics([metric])
     column = own[0].__name__ if own else names_of_figures[0]
@@ -82,13 +97,17 @@ def break_even(
     if len(pair) != 2:
         raise SweepError(f"a break-even needs two policies: got {len(pair)}")
     names = (pair[0].name, pair[1].name)
-    inert: set[str] = set()
+    kind = annotation(base, parameter)
+    whole = kind.startswith("int") or (not kind and isinstance(low, Integral) and isinstance(high, Integral))
+    tried: set[float] = set()
+    inert: tuple[dict[float, str], dict[float, str]] = ({}, {})  # why, by the value at which
 
     def differences(value: float, count: int) -> NDArray[np.float64]:
+        given = int(value) if whole else value
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InertPolicyWarning)  # it is said once, at the end
             found = sweep(
-                base, {parameter: [value]}, policies=pair, machine=machine, kernel=kernel, fixed=fixed,
+                base, {parameter: [given]}, policies=pair, machine=machine, kernel=kernel, fixed=fixed,
                 metrics=[metric], replications=count, seed=seed, threads=threads,
             )  # fmt: skip
         if found.interrupted:
@@ -96,16 +115,22 @@ def break_even(
         if len(found.failed["error"]):
             raise SweepError(f"{parameter} = {value:g}: {found.failed['error'][0]}")
         order = np.argsort(found.table["replication"], kind="stable")
-        labels = found.table["policy"][order]
-        inert.update(label.split("@")[0] for label in labels[found.table["inert"][order]])
+        labels, inert_rows = found.table["policy"][order], found.table["inert"][order]
+        first = labels == labels[0]
+        tried.add(value)
+        idle = [bool(inert_rows[here].any()) for here in (first, ~first)]
+        at = _kernel_at(kernel, parameter, value, kind) if any(idle) else Kernel()
         # Mainline differs from an inert policy as little as two of those do.
-        if all(policy.name in inert or policy == builtin["ipi"] for policy in pair):
+        if all(here or policy == builtin["ipi"] for here, policy in zip(idle, pair, strict=True)):
             raise SweepError(
-                f"{names[0]} and {names[1]} {'both do nothing here' if len(inert) == 2 else 'are both mainline here'},"
-                f" so that mainline is compared with itself: {_why_inert(pair, machine, kernel)}"
+                f"{names[0]} and {names[1]} {'both do nothing here' if all(idle) else 'are both mainline here'},"
+                f" at {parameter} = {value:g}, so that mainline is compared with itself:"
+                f" {_why_inert(pair, machine, at)}"
             )
+        for policy, here, why in zip(pair, idle, inert, strict=True):
+            if here:
+                why[value] = _why_inert([policy], machine, at)
         values = found.table[column][order]
-        first = labels == labels[np.flatnonzero([label.split("@")[0] == names[0] for label in labels])[0]]
         out: NDArray[np.float64] = values[first] - values[~first]
         if np.isnan(out).any():
             raise SweepError(f"{column} has no value at {parameter} = {value:g}")
@@ -114,12 +139,19 @@ def break_even(
     found = analysis.bisect(
         differences, low, high, parameter=parameter, metric=column, policies=names,
         replications=replications, most_replications=most_replications, tolerance=tolerance,
-        whole=annotation(base, parameter).startswith("int"),
+        whole=whole,
     )  # fmt: skip
-    for name in sorted(inert):
+    for name, why in zip(names, inert, strict=True):
+        if not why:
+            continue
+        value, reason = min(why.items())
+        where = (
+            "here"
+            if len(why) == len(tried)
+            else f"at {len(why)} of {len(tried)} values, such as {parameter} = {value:g}"
+        )
         warnings.warn(
-            f"`{name}` does nothing here, so {found.metric} of mainline stands under its name:"
-            f" {_why_inert(pair, machine, kernel)}",
+            f"`{name}` does nothing {where}, so {found.metric} of mainline stands under its name: {reason}",
             InertPolicyWarning,
             stacklevel=3,
         )

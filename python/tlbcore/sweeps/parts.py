@@ -183,8 +183,9 @@ class Directory:
         keys = np.ascontiguousarray(design.keys, dtype="<u8").tobytes()
         about = {
             "parameters": design.parameters, "replications": design.replications, "samples": design.samples,
-            "rows_per_sample": design.rows_per_sample, "digest": _hash(keys),
+            "rows_per_sample": design.rows_per_sample,
         }  # fmt: skip
+        about["digest"] = _hash(json.dumps(about).encode() + keys)
         replace_file(self.path / DESIGN, json.dumps(about).encode() + b"\n" + keys)
 
     def append(self, table: pa.Table) -> None:
@@ -296,11 +297,12 @@ def design(path: Path) -> Design | None:
     try:
         fields = json.loads(about)
         digest = fields.pop("digest")
+        header = json.dumps(fields).encode()
         whole = np.frombuffer(keys, dtype="<u8").reshape(-1, 2).astype(np.uint64, copy=False)
         found = Design(keys=whole, parameters=tuple(fields.pop("parameters")), **fields)
     except (ValueError, KeyError, TypeError, AttributeError):
         digest = None
-    if digest is None or digest != _hash(keys):
+    if digest is None or digest != _hash(header + keys):
         raise SweepError(f"{path / DESIGN}: the order of the rows is damaged; sweep again to write it anew")
     return found
 
@@ -333,6 +335,8 @@ def _identity(about: Path) -> dict[str, Any]:
         raise SweepError(f"{about} does not describe a sweep") from None
     if schema != SCHEMA:
         raise SweepError(f"{about} does not describe a sweep: its schema is {schema!r}")
+    if not isinstance(version, int):
+        raise SweepError(f"{about} does not describe a sweep: its version is {version!r}")
     if version > VERSION:
         raise SweepError(f"{about} is of version {version}: this tlbcore knows versions up to {VERSION}")
     return dict(document)

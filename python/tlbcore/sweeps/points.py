@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from tlbcore._input.numbers import count
 
 Column = NDArray[np.float64] | list[str]
 BLOCK = 1 << 16  # points whose keys are made at once
+_EXACT = 1 << 53  # float64 holds every integer below
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Axis:
     columns: Mapping[str, Column]
     size: int
     sampled: bool = False  # rows of samples, which may repeat; the values of a grid are checked
+    whole: frozenset[str] = frozenset()  # columns that were given as integers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +75,10 @@ class Design:
 
     def numbers(self, rows: NDArray[np.int64]) -> dict[str, NDArray[np.uint64]]:
         """Return the columns that say what each of these rows is: `point`, and of samples `sample`."""
-        numbers = {"point": (rows // self.replications).astype(np.uint64)}
+        counted = {"point": (rows // self.replications).astype(np.uint64)}
         if self.samples:
-            numbers["sample"] = (rows // self.rows_per_sample % self.samples).astype(np.uint64)
-        return numbers
+            counted["sample"] = (rows // self.rows_per_sample % self.samples).astype(np.uint64)
+        return counted
 
 
 class Points:
@@ -159,16 +163,19 @@ def grid_axes(grid: Mapping[str | tuple[str, ...], Sequence[Any]]) -> list[Axis]
         if not len(values):
             raise SweepError(f"the grid is empty: {names!r} has no values")
         if isinstance(names, str):
-            axis = Axis({names: as_column(names, values)}, len(values))
+            axis = Axis({names: as_column(names, values)}, len(values), whole=given_whole({names: values}))
         else:
-            rows = [tuple(row) for row in values]
-            for row in rows:
-                if len(row) != len(names):
+            _refuse_twice(names)
+            rows = []
+            for row in values:
+                if isinstance(row, str) or not hasattr(row, "__len__") or len(row) != len(names):
                     raise SweepError(f"zipped {names!r} needs {len(names)} values in each row: got {row!r}")
-            columns = zip(*rows, strict=True)
+                rows.append(tuple(row))
+            columns = dict(zip(names, zip(*rows, strict=True), strict=True))
             axis = Axis(
-                {name: as_column(name, column) for name, column in zip(names, columns, strict=True)},
+                {name: as_column(name, column) for name, column in columns.items()},
                 len(rows),
+                whole=given_whole(columns),
             )
         seen: set[tuple[float | str, ...]] = set()
         for row in zip(*axis.columns.values(), strict=True):
@@ -188,9 +195,16 @@ def sample_axis(samples: Any, names: Sequence[str] | None = None) -> Axis:
     `scipy.stats.qmc`, once they were scaled to the parameters' bounds (`qmc.scale`).
     """
     columns: dict[str, Any]
+    named = isinstance(samples, Mapping) or hasattr(samples, "columns")
+    if names is not None and (named or getattr(getattr(samples, "dtype", None), "names", None)):
+        raise SweepError(
+            f"names={list(names)!r} beside samples whose columns have names: give one of the two"
+        )
     if isinstance(samples, Mapping):
         columns = dict(samples)
     elif hasattr(samples, "columns") and hasattr(samples, "__getitem__"):  # pandas, polars
+        every = [str(name) for name in samples.columns]
+        _refuse_twice(every)
         columns = {str(name): samples[name].to_numpy() for name in samples.columns}
     elif hasattr(samples, "dtype") and samples.dtype.names:
         columns = {name: samples[name] for name in samples.dtype.names}
@@ -202,6 +216,9 @@ def sample_axis(samples: Any, names: Sequence[str] | None = None) -> Axis:
             raise SweepError(
                 "samples without names: pass names=[...], one per column (SALib: problem['names'])"
             )
+        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+            raise SweepError(f"names is a list of names, one per column: got {names!r}")
+        _refuse_twice(names)
         if rows.ndim != 2 or rows.shape[1] != len(names):
             raise SweepError(f"samples must have shape (n, {len(names)}): got {rows.shape}")
         columns = {name: rows[:, i] for i, name in enumerate(names)}
@@ -214,19 +231,48 @@ def sample_axis(samples: Any, names: Sequence[str] | None = None) -> Axis:
     if len(sizes) > 1:
         raise SweepError(f"the samples' columns differ in length: {sorted(sizes)}")
     return Axis(
-        {name: as_column(name, column) for name, column in columns.items()}, sizes.pop(), sampled=True
+        {name: as_column(name, column) for name, column in columns.items()},
+        sizes.pop(),
+        sampled=True,
+        whole=given_whole(columns),
     )
+
+
+def _refuse_twice(names: Sequence[str]) -> None:
+    for name in names:
+        if list(names).count(name) > 1:
+            raise SweepError(f"parameter {name!r} is given twice")
 
 
 def as_column(name: str, values: Any) -> Column:
     """Turn values into numbers (float64) or names."""
-    if all(isinstance(value, str) for value in values):
+    if np.ma.isMaskedArray(values):
+        raise SweepError(f"{name!r} must hold a value everywhere: got a masked array")
+    if getattr(values, "ndim", 1) != 1:
+        raise SweepError(f"{name!r} must hold a value per point: got an array of shape {values.shape}")
+    plain = isinstance(values, np.ndarray) and values.dtype.kind in "biuf"
+    if not plain and all(isinstance(value, str) for value in values):
         return [str(value) for value in values]
+    for value in () if plain else values:
+        real = isinstance(value, (numbers.Real, Decimal, np.bool_)) and not isinstance(value, np.timedelta64)
+        if value is not None and not real:
+            raise SweepError(f"{name!r} must hold numbers only or names only: got {value!r}")
     try:
-        numbers = np.ascontiguousarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        bad = next(value for value in values if isinstance(value, str) or not np.isscalar(value))
-        raise SweepError(f"{name!r} must hold numbers only or names only: got {bad!r}") from None
-    if numbers.ndim != 1 or not np.isfinite(numbers).all():
+        column = np.ascontiguousarray(values, dtype=np.float64)
+    except OverflowError:
+        column = np.array([math.inf])
+    if not np.isfinite(column).all():
         raise SweepError(f"{name!r} must hold finite numbers: got {list(itertools.islice(values, 5))!r}")
-    return numbers
+    for place in np.flatnonzero(np.abs(column) >= _EXACT).tolist():
+        if isinstance(values[place], numbers.Integral) and int(values[place]) != float(column[place]):
+            raise SweepError(f"{name!r} must hold numbers that a float64 holds: got {int(values[place])}")
+    return column
+
+
+def given_whole(columns: Mapping[str, Any]) -> frozenset[str]:
+    """Name the columns that were given as integers."""
+    return frozenset(
+        name
+        for name, values in columns.items()
+        if all(isinstance(value, numbers.Integral) and not isinstance(value, bool) for value in values)
+    )

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tlbcore import _core
 from tlbcore._core import SweepError, TlbcoreError
 from tlbcore._input import defaults
 from tlbcore._input.names import unknown
-from tlbcore._input.numbers import as_threads
+from tlbcore._input.numbers import as_threads, flag
 from tlbcore._input.raw import RawRun
 from tlbcore._input.seeds import Seed, as_seed
 from tlbcore._output.calls import kept
@@ -43,7 +42,7 @@ from tlbcore.simulation.run import SimResult, result_of
 from tlbcore.sweeps import batches, results
 from tlbcore.sweeps.batches import Interrupted, Outcome
 from tlbcore.sweeps.metrics import DEFAULT_METRICS, Metric, as_metrics, as_number
-from tlbcore.sweeps.parts import Directory
+from tlbcore.sweeps.parts import Directory, Keys
 from tlbcore.sweeps.points import Batch, Column, Points, grid_axes, sample_axis
 from tlbcore.sweeps.results import Sweep
 
@@ -72,6 +71,7 @@ class _Simulations:
     policies: Mapping[str, Policy]
     metrics: tuple[str, ...]
     own: tuple[Callable[[SimResult], float], ...] = ()
+    whole: frozenset[str] = frozenset()  # parameters whose values were given as integers
 
     def scenario(self, given: Mapping[str, Any]) -> Scenario:
         """Return the workload with some parameters set."""
@@ -147,7 +147,7 @@ class _Simulations:
         """Return what gives numbers of a column, which are floats, the kind that their parameter has."""
         makers = []
         for name in names:
-            kind = self.kind(name)
+            kind = self.kind(name) or ("int" if name in self.whole else "")
             make = _whole if kind.startswith("int") else _flag if kind.startswith("bool") else None
             makers.append((name.removeprefix(prefix), make))
         return lambda values: {
@@ -156,7 +156,7 @@ class _Simulations:
         }
 
     def kind(self, name: str) -> str:
-        """Return a parameter's annotation."""
+        """Return a parameter's annotation; empty if it has none."""
         return annotation(self.base, name)
 
 
@@ -173,11 +173,19 @@ def _own(base: Base) -> dict[str, str]:
         signature = inspect.signature(SCENARIOS[base] if isinstance(base, str) else base)
     except ValueError:
         raise SweepError(f"{base!r} does not say what its parameters are: wrap it in a function") from None
-    return {name: str(p.annotation) for name, p in signature.parameters.items()}
+    return {name: _written(p.annotation) for name, p in signature.parameters.items()}
+
+
+def _written(annotation: Any) -> str:
+    """Return an annotation as text, such as `int | None`, however it is written; empty if there is none."""
+    if annotation is inspect.Parameter.empty:
+        return ""
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return text.removeprefix("typing.").removeprefix("Optional[").removeprefix("None | ")
 
 
 def annotation(base: Base, name: str) -> str:
-    """Return the annotation of a parameter that can be varied."""
+    """Return the annotation of a parameter that can be varied; empty if it has none."""
     _check_base(base)
     kernel = {f"kernel.{field.name}": str(field.type) for field in dataclasses.fields(Kernel)}
     known = {**_own(base), **kernel, "machine": "str", "policy": "str"}
@@ -319,6 +327,7 @@ def sweep(
     (4, ('spawn_hz', 'policy'))
     """
     threads = as_threads(threads, SweepError)
+    yes = flag(yes, "yes", SweepError)
     job, points, identity = _plan(
         base, grid, samples=samples, names=names, policies=policies, machine=machine, kernel=kernel, fixed=fixed,
         metrics=metrics, replications=replications, seed=seed,
@@ -344,18 +353,19 @@ def sweep(
             directory = open_.enter_context(Directory(Path(out), identity, units))
             directory.plan(design)
             rows = results.Disk(directory, known)
-        skip = _Skip(rows.done.contains)
         if executor is None:
-            steps = batches.drive_threads(points, job, skip, rows.sink, threads)
+            steps = batches.drive_threads(points, job, rows.done.contains, rows.sink, threads)
         else:
-            steps = batches.drive_executor(points, job, skip, rows.sink, executor)
+            steps = batches.drive_executor(points, job, rows.done.contains, rows.sink, executor)
+        left = design.keys[~rows.done.contains(design.keys)]
+        total = len(Keys(left)) if points.may_repeat else len(left)
         advance = open_.enter_context(shown(progress, "sweep", "points"))
         finished, interrupted = 0, False
         try:
             for step in steps:
                 finished += step
                 if advance is not None:
-                    advance(finished, len(points) - skip.count)
+                    advance(finished, total)
         except KeyboardInterrupt:
             if not rows:
                 raise
@@ -373,19 +383,6 @@ def sweep(
             stacklevel=3,
         )
     return dataclasses.replace(result, interrupted=interrupted)
-
-
-class _Skip:
-    """Says which points are done, and counts them."""
-
-    def __init__(self, contains: Callable[[NDArray[np.uint64]], NDArray[np.bool_]]) -> None:
-        self._contains = contains
-        self.count = 0
-
-    def __call__(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        found = self._contains(keys)
-        self.count += int(found.sum())
-        return found
 
 
 def _plan(
@@ -407,16 +404,19 @@ def _plan(
     if grid is not None:
         if not isinstance(grid, Mapping):
             raise SweepError(f"a grid maps names to lists of values: got {grid!r}")
-        grid = {
-            name: _labels(name, values, texts, models) if name in ("policy", "machine") else values
-            for name, values in grid.items()
-        }
-        axes = grid_axes(grid)
+        if names is not None:
+            raise SweepError(
+                f"names are those of the columns of samples, and a grid has its own: got {names!r}"
+            )
+        axes = grid_axes({name: _labelled(name, values, texts, models) for name, values in grid.items()})
     else:
         axes = [sample_axis(samples, names)]
-        for name in ("policy", "machine"):
-            if name in axes[0].columns:
-                _labels(name, axes[0].columns[name], texts, models)
+        ours = {
+            name: _labels(name, axes[0].columns[name], texts, models)
+            for name in OURS
+            if name in axes[0].columns
+        }
+        axes = [dataclasses.replace(axes[0], columns={**axes[0].columns, **ours})]
     varied = [name for axis in axes for name in axis.columns]
     if "policy" not in varied:
         if not (chosen := as_policies(policies)):
@@ -427,8 +427,9 @@ def _plan(
         _labels("machine", [machine], texts, models)
     job = _Simulations(
         base=base, fixed=dict(fixed or {}), kernel=kernel or Kernel(), machines=models, policies=texts,
-        metrics=computed, own=own,
+        metrics=computed, own=own, whole=frozenset().union(*(axis.whole for axis in axes)),
     )  # fmt: skip
+    _refuse_columns({*varied, "policy"}, computed, [metric.__name__ for metric in own])
     for name in (*varied, *job.fixed):
         job.kind(name)
         if name in varied and name in job.fixed:
@@ -488,6 +489,30 @@ class _Content:
                 texts.texts[place] if isinstance(place := texts.index(row), int) else place for row in rows
             ]
         return content
+
+
+def _refuse_columns(parameters: set[str], figures: Sequence[str], own: Sequence[str]) -> None:
+    """Refuse names that two columns of the table would have."""
+    for name in sorted(parameters & {*results.OWN, *figures}):
+        raise SweepError(
+            f"parameter {name!r} is called as another column of the table is: give it another name"
+        )
+    for name in sorted(parameters & {*own}):
+        raise SweepError(f"a metric of your own is called {name!r}, which is the name of another column")
+
+
+def _labelled(names: Any, values: Any, texts: dict[str, Policy], models: dict[str, Machine]) -> Any:
+    """Return the values of an axis of the grid, policies and machines by their labels; rows of several names too."""
+    if isinstance(names, str):
+        return _labels(names, values, texts, models) if names in OURS else values
+    for place, name in enumerate(names if isinstance(names, tuple) else ()):
+        # What is no row of that length is refused with the other rows.
+        if name in OURS and all(isinstance(row, Sequence) and len(row) == len(names) for row in values):
+            labels = _labels(name, [row[place] for row in values], texts, models)
+            values = [
+                (*row[:place], label, *row[place + 1 :]) for row, label in zip(values, labels, strict=True)
+            ]
+    return values
 
 
 def _labels(name: Any, values: Any, texts: dict[str, Policy], models: dict[str, Machine]) -> list[str]:
