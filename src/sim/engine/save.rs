@@ -209,6 +209,7 @@ impl Engine {
             }
         }
         self.blocked = true; // or not: then nobody is woken
+        self.halted = false; // this run may have come to its standstill; the saved one was on its way
         self.m.volleys.shots.fill(Shot::default());
         self.m.cores = saved.cores;
         self.m.debts = saved.debts;

@@ -38,7 +38,7 @@ impl Watch {
 
 impl Engine {
     /// Ends the run at `time`: a deadlock of the CPUs that wait, or else a livelock of the one whose turn it is.
-    pub(super) fn halt(&mut self, time: u64) {
+    pub(in crate::sim) fn halt(&mut self, time: u64) {
         self.halted = true;
         self.now = time;
         let waiting = self.waiting();

@@ -76,7 +76,10 @@ impl Run {
         // relies on, here or in any later block (`contradiction`).
         let restored = catch_unwind(AssertUnwindSafe(|| self.engine.restore(whole.state)));
         match restored {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                (self.interrupted, self.starved) = (false, false);
+                Ok(())
+            }
             Ok(false) => Err(fail("does not fit this run".into())),
             Err(_) => Err(contradiction("")),
         }

@@ -486,6 +486,22 @@ fn a_checkpoint_goes_on_to_the_same_end_in_another_run() {
 }
 
 #[test]
+fn what_ended_a_run_is_not_what_ends_the_one_that_it_goes_back_to() {
+    let never = AtomicBool::new(false);
+    let mut run = Run::new(input(storm(20), "ipi")).unwrap();
+    assert!(run.advance(9_999_999_999, &never));
+    let bytes = run.checkpoint();
+    run.advance(15_000_000_000, &never);
+    run.engine.halt(15_000_000_000);
+    (run.interrupted, run.starved) = (true, true);
+    assert!(run.output().notes.iter().any(|note| note.contains("nothing moves simulated time on")));
+    run.resume(&bytes).unwrap();
+    run.finish(&never, |_| ());
+    same(&simulate(input(storm(20), "ipi")).unwrap(), &run.output());
+    assert!(run.starved().is_none() && !run.interrupted() && !run.engine.halted);
+}
+
+#[test]
 fn a_run_that_looks_pages_up_goes_on_from_any_point_to_the_same_end() {
     let never = AtomicBool::new(false);
     for (row, policy) in POLICIES.iter().enumerate() {
