@@ -314,6 +314,8 @@ pub struct Layout {
     pub broadcasts: Vec<(bool, Option<u8>)>,
     /// CPUs that write page-table entries or text, in whatever they can come to run: a bit each.
     pub writers: u8,
+    /// Pages that some program accesses by itself, or walks in software, a bit each.
+    pub accessed: u8,
     /// Pages whose type some program makes uncached, a bit each: lines of these are followed.
     pub typed: u8,
     /// A task goes on on another CPU.

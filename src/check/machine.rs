@@ -130,6 +130,8 @@ impl Seen {
     pub const UNREQUESTED: u32 = 4096;
     /// A CPU ran an INT3 whose handler it came to.
     pub const BREAKPOINT: u32 = 8192;
+    /// Something was promised of what some code may use afterwards: a program accesses it by itself, or it was mapped.
+    pub const ASKED: u32 = 1 << 21;
 
     /// The witness of a dead copy of a page of this kind.
     pub fn stale(kind: PageKind) -> u32 {

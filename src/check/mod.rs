@@ -128,8 +128,13 @@ impl Answer {
         let seen = |bits| self.counts.seen & bits != 0;
         if seen(Seen::UNREQUESTED) {
             Some("on some run a `promise` is reached without a `request` before it, so it promises nothing")
-        } else if self.model.scope.asks_flush && !seen(Seen::PROMISED | Seen::HANDED_ON | Seen::BREAKPOINT) {
-            Some("on no run a flush was completed or an address handed on, so nothing was asked")
+        } else if self.model.scope.asks_flush && !seen(Seen::ASKED | Seen::HANDED_ON | Seen::BREAKPOINT) {
+            Some(if seen(Seen::PROMISED) {
+                "what was promised is used by nobody afterwards: no program accesses it, and on no run it was mapped again, \
+                 so nothing was asked"
+            } else {
+                "on no run a flush was completed or an address handed on, so nothing was asked"
+            })
         } else {
             None
         }

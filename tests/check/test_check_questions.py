@@ -11,6 +11,7 @@ import pytest
 
 import tlbcore as tc
 from tlbcore import _core
+from tlbcore.reference.explorer import explore_litmus
 from tlbcore.scenarios import syscall_heavy
 
 DATA = Path(__file__).parents[1] / "data" / "checker"
@@ -287,6 +288,43 @@ def test_entries_that_change_for_nobody_are_no_pass() -> None:
         'litmus idle\n  "x"\n  source "x"\n  page k : vmalloc\n\ncpu 0\n  pte k = none locked\n  invlpg k\n'
     )
     assert tc.litmus(text).found == "inconclusive: nothing was asked"
+
+
+def test_a_purge_after_which_nobody_can_use_the_address_is_no_pass() -> None:
+    """Code uses what is mapped (S4): what is never mapped again, nor accessed, breaks nothing without a flush."""
+    purge = 'policy p\n  "x"\n  source "x"\n\npurge\n  pte range = none locked\n  request range\n  promise range\n'
+    verdict = tc.check(tc.Policy(text=purge))
+    assert verdict.status == "inconclusive"
+    assert "what was promised is used by nobody afterwards" in " ".join(verdict.sentence.split())
+    again = purge + "  pte range = fresh locked\n"
+    assert tc.check(tc.Policy(text=again)).rule == "stale_access (reused)"
+
+
+@pytest.mark.parametrize(
+    ("first", "use", "found"),
+    [
+        ("pte k = none locked", "body syscall", "inconclusive: nothing was asked"),
+        ("pte k = none locked", "touch recycled", "inconclusive: nothing was asked"),  # of what is mapped
+        ("pte k = none locked", "read k", "violated: stale_access (not_reused)"),
+        ("pte k = none locked", "write k", "violated: stale_access (not_reused)"),
+        ("pte k = none locked", "walk k", "violated: stale_access (not_reused)"),
+        ("pte k = none", "let r = load k", "violated: stale_access (not_reused)"),
+        ("pte k = less-rights locked", "body syscall", "violated: stale_access (reused)"),  # it stays mapped
+        ("fence", "read k", "inconclusive: nothing was asked"),  # nothing was overwritten
+    ],
+)
+@pytest.mark.parametrize("reduce", [True, False])
+def test_a_promise_asks_of_what_somebody_can_use(first: str, use: str, found: str, reduce: bool) -> None:
+    text = (
+        f'litmus some\n  "x"\n  source "x"\n  page k : vmalloc\n\ncpu 0\n  {first}\n  request k\n'
+        f"  promise k\n\ncpu 1\n  {use}\n"
+    )
+    if use.split()[0] in ("read", "write", "let"):  # where kernel code would fault, too
+        text = text.replace("k : vmalloc", "k : user of 0")
+    if "load" in use:
+        text = text.replace("user of 0\n", 'user of 0\n  var x : 1 bit, shared, starts 0\n  frames "k: x"\n')
+    assert tc.litmus(text, reduce=reduce).found == found
+    assert explore_litmus(text).found == found
 
 
 def test_an_address_that_is_mapped_again_is_handed_on_whatever_was_promised() -> None:

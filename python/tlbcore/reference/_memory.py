@@ -179,13 +179,14 @@ def written(m: Model, page: Page, p: int, level: str, what: str, ident: Ident) -
             raise NotImplementedError("an upper entry that is as at the start again")
         if what != "None":
             leaves[ident] = Leaf(ident, ident, nth, 2)
-        return page._replace(
+        page = page._replace(
             table=None if what == "None" else ident,
             last=page.last if what == "None" else ident,
             leaves=tuple(leaves.items()),
             version=ident,
             replaced=page.replaced | {page.version},
         )
+        return _told(m, page)
     absent = page.table is not None and not leaves[page.table].rights
     again = what == "Fresh" and absent and page.replaced
     if again and m.regions[p].kind == "Vmalloc":  # S3: the address was handed on
@@ -207,7 +208,15 @@ def written(m: Model, page: Page, p: int, level: str, what: str, ident: Ident) -
     if m.types and new.rights:  # H11
         caches = p in m.typed and not new.uncached
         page = page._replace(frame=new.frame, cacheds=page.cacheds | ({ident} if caches else set()))
-    return page._replace(leaves=tuple(leaves.items()), version=ident, replaced=page.replaced | {page.version})
+    return _told(
+        m, page._replace(leaves=tuple(leaves.items()), version=ident, replaced=page.replaced | {page.version})
+    )
+
+
+def _told(m: Model, page: Page) -> Page:
+    if _is_mapped_behind(page, page.dead):
+        m.seen.add("a promise")
+    return page
 
 
 def _own(s: State, i: int, p: int) -> list[tuple[str, str, Ident]]:
@@ -257,6 +266,16 @@ def request(m: Model, s: State, i: int, pages: Any) -> State:
     return s
 
 
+def _of_two_sizes(m: Model, p: int) -> bool:
+    return m.regions[p].within is not None or any(region.within == p for region in m.regions)
+
+
+def _is_mapped_behind(page: Page, dead: frozenset[Ident]) -> bool:
+    """Whether the page is mapped again, or still, and something that was mapped before is dead (S4: code uses it)."""
+    leaf = None if page.table is None else dict(page.leaves)[page.table]
+    return bool(dead) and leaf is not None and bool(leaf.rights) and leaf.version not in dead
+
+
 def promise(m: Model, s: State, i: int, pages: Any) -> State:
     """S3: from here on nobody may use what the flush covered."""
     cpu = s.cpus[i]
@@ -268,7 +287,12 @@ def promise(m: Model, s: State, i: int, pages: Any) -> State:
         return s._replace(dead_text=put(s.dead_text, part, s.dead_text[part] | (old or frozenset())))
     for p in m.which(pages):
         page, covered = s.pages[p], cpu.covers[p]
-        m.seen.add("a promise without a request" if covered is None else "a promise")
+        if covered is None:
+            m.seen.add("a promise without a request")
+        elif (covered and (p in m.accessed or _of_two_sizes(m, p))) or _is_mapped_behind(
+            page, page.dead | covered
+        ):
+            m.seen.add("a promise")
         s = s._replace(pages=put(s.pages, p, page._replace(dead=page.dead | (covered or frozenset()))))
         s = with_cpu(s, i, covers=put(s.cpus[i].covers, p, None))
     return s

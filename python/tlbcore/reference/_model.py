@@ -60,6 +60,16 @@ class Region:
     within: int | None  # the page of a large entry in which it lies
 
 
+def accessed(op: tuple[str, Any]) -> int | None:
+    """Return the page that an op accesses by itself, or walks in software."""
+    name, arg = op
+    if name in ("LoadPage", "StorePage", "Walk"):
+        return int(arg["page"])
+    if name == "Touch" and isinstance(arg, dict) and "Zone" not in arg:
+        return int(next(iter(arg.values())))
+    return None
+
+
 class Model:
     """A question, with what is looked up in it."""
 
@@ -94,6 +104,9 @@ class Model:
         # A search that is about promises and sees none says nothing; it looks when it is done.
         self.about_promises = any(name in (*_ABOUT, "FreeTable") for name, _ in map(named, run))
         self.seen: set[str] = set()
+        # Pages that some program accesses by itself, or walks in software.
+        ran = [named(op) for name in self._run() for op in self.ops_of(name)]
+        self.accessed = {page for page in map(accessed, ran) if page is not None}
         self.regions = self._regions(code["pages"], tracked=not self.has_text or "Range" in about)
         # A cached pointer to the only table there ever is changes no walk.
         self.tables = any(name == "FreeTable" or (name == "Pte" and arg["level"] == "Table")

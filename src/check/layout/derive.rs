@@ -61,6 +61,8 @@ impl Layout {
                 "a task migrates: walks in software, sections and grace periods beside it are not modelled (SEMANTICS L11)".into(),
             ));
         }
+        let accessed =
+            (0..pages.len()).fold(0, |all, p| all | u8::from(plan.any(|op| accesses(*op, p))) << p);
         let mut layout = Layout {
             cpus: Vec::new(),
             shared: SharedFields::default(),
@@ -82,6 +84,7 @@ impl Layout {
             handlers,
             broadcasts: broadcasts(&plan),
             writers: writers(&plan),
+            accessed,
             typed,
             migrates: plan.migrates,
             asids: scope.asids,
@@ -379,6 +382,11 @@ fn broadcasts(plan: &Plan<'_>) -> Vec<(bool, Option<u8>)> {
 /// Does it ask for a grace period?
 fn is_grace(op: Op) -> bool {
     matches!(op, Op::Rcu(Rcu::Start) | Op::CallLater(_))
+}
+
+/// Does the op access the page by itself, or walk to it in software?
+fn accesses(op: Op, page: usize) -> bool {
+    page_of(op) == Some(page) || matches!(op, Op::Walk { page: p, .. } if usize::from(p) == page)
 }
 
 /// CPUs that write entries or text: a bit each.

@@ -184,7 +184,28 @@ impl<const W: usize> Abs<'_, W> {
         }
         self.set(s.version[p], version + 1);
         self.set(s.kind[p], kind);
+        if self.is_mapped_behind(p, self.get(s.dead[p])) {
+            self.seen |= Seen::ASKED;
+        }
         self.rename(p);
+    }
+
+    /// Note that what was promised of a page may be broken: code uses what is mapped (SEMANTICS S4), or accesses the page
+    /// by itself whether it is or not. What nobody can use again is promised to nobody.
+    pub(super) fn asks(&mut self, p: usize, covered: u64) {
+        let page = &self.m.layout.pages[p];
+        let covers = self.m.renamed || covered > 1;
+        let of_two_sizes = page.within.is_some() || self.m.layout.pages.iter().any(|q| q.within == Some(p));
+        let used = self.m.layout.accessed >> p & 1 != 0 || of_two_sizes;
+        if page.kind == PageKind::Text || covers && used || self.is_mapped_behind(p, covered) {
+            self.seen |= Seen::ASKED;
+        }
+    }
+
+    /// Is the page mapped by what is not older than `dead`, while something is?
+    fn is_mapped_behind(&self, p: usize, dead: u64) -> bool {
+        let something = u64::from(!self.m.renamed);
+        dead > something && self.present(p) && self.get(self.m.layout.shared.version[p]) >= dead
     }
 
     /// Keep the leaf of the table that an upper entry of this version points to.

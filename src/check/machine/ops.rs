@@ -459,6 +459,7 @@ impl<const W: usize> Machine for Abs<'_, W> {
             if covered > self.get(dead) {
                 self.set(dead, covered);
             }
+            self.asks(p, covered);
             if self.m.layout.pages[p].kind != PageKind::Text {
                 self.rename(p);
             }
