@@ -569,4 +569,4 @@ def read_sweep(path: str | Path, *, every: bool = False) -> Sweep:
     SweepError
         If the directory holds no sweep, one of a newer version, or a damaged part.
     """
-    return results.from_directory(Path(path), every=every)
+    return results.from_directory(Path(path), every=flag(every, "every", SweepError))
