@@ -426,6 +426,29 @@ def test_isolation_is_said_way_by_way(
     )
 
 
+def test_isolated_cpus_that_are_not_online_are_named(machine, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    root = machine("p4")  # CPUs 0-3
+    write(root, f"{CPU}/nohz_full", "2-5\n")
+    main(["inspect", "--root", str(root)])
+    assert "isolated  2-5 (not online: 4-5; no tick: 2-3;" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "cpus", "remedy"),
+    [
+        ("nohz_full=2-9", "8", "write nohz_full= with numbers and ranges, such as 1-7"),
+        ("nohz_full=2-", "10", "write nohz_full= with numbers and ranges, such as 2-7,9"),
+        ("nohz_full=2-", "9", "write nohz_full= with numbers and ranges, such as 1-8"),
+        ("nohz_full=2", "2", "write nohz_full= with numbers and ranges, such as 1"),
+        ("rcu_nocbs=2-9", "8", "write rcu_nocbs= with numbers and ranges, such as 1-7"),
+    ],
+)
+def test_the_example_of_a_list_is_one_that_this_kernel_takes(line: str, cpus: str, remedy: str) -> None:
+    rows = tc.inspect_host(cmdline=line, cpus=cpus).findings
+    (at,) = np.flatnonzero(rows["check"] == "boot-list-refused")
+    assert rows["remedy"][at] == remedy
+
+
 def test_what_a_system_call_would_cost_is_said_with_its_mark() -> None:
     nan = float("nan")
     rows = {

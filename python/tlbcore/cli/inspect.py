@@ -219,4 +219,6 @@ def _isolation(host: Host) -> str:
         cpus = frozenset(columns["cpu"][columns[name]].tolist())
         if cpus:
             parts.append(f"{words}: {show_cpus(cpus)}")
+    if away := frozenset(host.isolated) - frozenset(host.online):
+        parts.insert(0, f"not online: {show_cpus(away)}")
     return f"{show_cpus(frozenset(host.isolated))} ({'; '.join(parts)})"

@@ -114,8 +114,8 @@ def _isolation_options(facts: Facts) -> Iterator[Finding]:
                 + ("; isolcpus= takes its flags first, then the list" if behind else ""),
                 remedy=f"write isolcpus={meant}"
                 if meant
-                else f"write {made.option}= with {'its flags, then ' if made.option == 'isolcpus' else ''}numbers and "
-                "ranges, such as 2-7,9",
+                else f"write {made.option}= with {'its flags, then ' if made.option == 'isolcpus' else ''}"
+                f"{_numbers(facts)}",
                 source=f"{PARAMETERS}; {ISOLATION}",
                 cpus=facts.boot.asked if not made.cpus else made.cpus,
             )
@@ -215,7 +215,7 @@ def _other_lists_parse(facts: Facts) -> Iterator[Finding]:
                 check="boot-list-refused",
                 found=f"{name}={value}",
                 reason=f"the list does not parse: {error}; {otherwise}",
-                remedy=f"write {name}= with numbers and ranges, such as 2-7,9",
+                remedy=f"write {name}= with {_numbers(facts)}",
                 source=PARAMETERS,
             )
             continue
@@ -228,6 +228,12 @@ def _other_lists_parse(facts: Facts) -> Iterator[Finding]:
                 remedy=f"irqaffinity={show_cpus(facts.housekeeping) or '0'}",
                 source=PARAMETERS,
             )
+
+
+def _numbers(facts: Facts) -> str:
+    """Say how a list is written, with an example that this machine's kernel takes."""
+    last = facts.boot.possible - 1
+    return "numbers and ranges, such as " + ("2-7,9" if last >= 9 else f"1-{last}" if last > 1 else "1")
 
 
 @check
