@@ -251,6 +251,14 @@ def test_of_holes_that_are_not_all_kept_the_condition_is_open(tmp_path: Path) ->
          "calls is not recorded (at least 5): no events of functions (csd_function_entry)"),
         ("entries > 4", lambda: made_up(),
          "entries is not recorded (at least 4): no events of user mode (user_enter, user_exit)"),
+        ("calls > 5", lambda: made_up([("lost", 7)], ["probes"]),
+         "calls is not recorded (at least 5): events were lost"),
+        ("entries > 4", lambda: made_up([("lost", 7)], ["user"]),
+         "entries is not recorded (at least 4): events were lost"),
+        ("entries > 4", lambda: made_up(kinds=["user"], events=0, knowledge=UNTRACED),
+         "entries is not recorded (at least 4): the CPU was not traced"),
+        ("interrupts > 4", lambda: made_up([("lost", 7)], knowledge=dict.fromkeys(KINDS, known("in_part"))),
+         "interrupts is not recorded: events were lost"),
     ],
 )  # fmt: skip
 def test_what_is_open_says_which_events_would_decide_it(condition: str, trace: Any, said: str) -> None:
@@ -268,12 +276,14 @@ def known(state: str) -> dict[str, Any]:
 
 
 KINDS = ("calls", "reschedules", "timers", "tasks", "softirqs", "nmis")
+UNTRACED = {kind: known("not_recorded") for kind in KINDS}
 
 
 def made_up(
     holes: Sequence[tuple[str, int | None]] = (),
     kinds: Sequence[str] = (),
     more_holes: int = 0,
+    hole_of: int | None = 3,
     **of_cpu: object,
 ) -> Any:
     """A recording with one isolated CPU, of which everything is known and nothing was seen, but for what is given."""
@@ -287,7 +297,7 @@ def made_up(
     return SimpleNamespace(
         figures={
             "report": {"isolated": [cpu], "kinds": counts},
-            "holes": [{"kind": kind, "events": events} for kind, events in holes],
+            "holes": [{"kind": kind, "events": events, "cpu": hole_of} for kind, events in holes],
             "hole_count": len(holes) + more_holes,
         }
     )
@@ -315,6 +325,18 @@ def made_up(
         ("calls == 5", made_up(), False, True),
         ("entries == 4", made_up(kinds=["user"]), True, False),
         ("entries == 4", made_up(), False, True),
+        # Lost events may have been calls and entries: of this CPU, of one that is not named, of holes not kept.
+        *((f"{figure} {sign}", made_up([("lost", 7)], ["csd_entry", "user"], hole_of=cpu), met, is_open)
+          for figure, least in (("calls", 5), ("entries", 4))
+          for sign, cpu, met, is_open in ((f"== {least}", 3, False, True), (f"> {least}", 3, False, True),
+                                          (f"> {least - 1}", 3, True, False), (f"< {least}", 3, False, False),
+                                          (f"== {least}", None, False, True), (f"== {least}", 2, True, False))),
+        ("calls == 5", made_up([("buffer_started", None)], ["csd_entry"]), True, False),
+        ("calls == 5", made_up([("lost", 7)], ["csd_entry"], 1, hole_of=2), False, True),
+        # A CPU without an event was quiet, unless something was sent to it.
+        ("calls == 0", made_up(kinds=["csd_entry"], events=0, calls_by_function={}), True, False),
+        ("calls == 0", made_up(kinds=["csd_entry"], events=0, calls_by_function={}, knowledge=UNTRACED), False, True),
+        ("entries == 0", made_up(kinds=["user"], events=0, entries=0, knowledge=UNTRACED), False, True),
         # An event that was on for a part of the time: a CPU without any event is quiet, another is not known.
         ("interrupts == 0", made_up(knowledge=made_up().figures["report"]["isolated"][0]["knowledge"]
                                     | {"timers": known("in_part")}), False, True),

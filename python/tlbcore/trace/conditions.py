@@ -129,9 +129,11 @@ class Condition:
         if stem == "calls":
             report = trace.figures["report"]
             counted = float(sum(cpu["calls_by_function"].values()))
-            return counted, bool(report["kinds"]["csd_entry"] or report["kinds"]["probes"])
+            on = bool(report["kinds"]["csd_entry"] or report["kinds"]["probes"])
+            return counted, on and _whole(cpu, trace)
         if stem == "entries":
-            return float(cpu["entries"]), bool(trace.figures["report"]["kinds"]["user"])
+            on = bool(trace.figures["report"]["kinds"]["user"])
+            return float(cpu["entries"]), on and _whole(cpu, trace)
         if stem == "lost_events":
             holes = trace.figures["holes"]
             lost = float(sum(hole["events"] or 0 for hole in holes if hole["kind"] != "cut"))
@@ -169,6 +171,23 @@ def _recorded(cpu: Mapping[str, Any], kind: str) -> bool:
     known = cpu["knowledge"][kind]
     # A CPU without any event is taken for quiet where the other CPUs show that the event was on.
     return known["state"] == "recorded" or (known["state"] == "in_part" and not cpu["events"])
+
+
+def _lost(cpu: Mapping[str, Any], trace: Trace) -> bool:
+    """Tell whether events of the CPU may have been lost."""
+    holes = trace.figures["holes"]
+    return len(holes) < trace.figures["hole_count"] or any(
+        hole["kind"] == "lost" and hole["cpu"] in (None, cpu["cpu"]) for hole in holes
+    )
+
+
+def _absent(cpu: Mapping[str, Any]) -> bool:
+    """Tell whether the CPU shows nothing and something was sent to it: it was not traced."""
+    return not cpu["events"] and cpu["knowledge"]["calls"]["state"] == "not_recorded"
+
+
+def _whole(cpu: Mapping[str, Any], trace: Trace) -> bool:
+    return not _lost(cpu, trace) and not _absent(cpu)
 
 
 def _sure(cpu: Mapping[str, Any]) -> bool:
@@ -212,11 +231,14 @@ def _why(cpu: Mapping[str, Any], figure: str, trace: Trace) -> str:
             else f"only the first {kept:,} of {count:,} holes are kept"
         )
     if figure in _OWN_EVENTS:
+        on = trace.figures["report"]["kinds"]
+        if on["user"] if figure == "entries" else on["csd_entry"] or on["probes"]:
+            return "the CPU was not traced" if _absent(cpu) else "events were lost"
         return f"no events of {_OWN_EVENTS[figure]}"
     missing = [
         f"{kind.replace('_', ' ')} ({known['events']})"
         for kind, known in cpu["knowledge"].items()
-        if kind in ("calls", "reschedules", "timers", "tasks") and not _recorded(cpu, kind)
+        if kind in ("calls", "reschedules", "timers", "tasks") and known["state"] == "not_recorded"
     ]
     if figure == "stolen_ms":
         return (
@@ -226,6 +248,8 @@ def _why(cpu: Mapping[str, Any], figure: str, trace: Trace) -> str:
         )
     if figure in causes and _hidden(cpu, figure):
         return "some interrupts have a cause that is not recorded"
+    if not missing and _lost(cpu, trace):
+        return "events were lost"
     if not missing and cpu["seconds"] < 1:
         return "less than a second was recorded"
     return f"no events of {', '.join(missing)}" if missing else "not every length was recorded"
