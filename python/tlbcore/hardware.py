@@ -56,6 +56,9 @@ class Machine:
     text: str | None = None
 
     def __post_init__(self) -> None:
+        for what, given in (("name", self.name), ("text", self.text)):
+            if not isinstance(given, str) and (given is not None or what == "name"):
+                raise _core.TlbError(f"the {what} of a machine is a text: got {given!r}")
         self._about  # noqa: B018  (validates)
 
     @cached_property
@@ -143,6 +146,8 @@ class _Machines(Mapping[str, Machine]):
         return [name for name, _, _ in _core.machine_names()]
 
     def __getitem__(self, name: str) -> Machine:
+        if not isinstance(name, str):
+            raise KeyError(name)
         try:
             return Machine(name=_core.machine_describe(name)["name"])
         except _core.TlbError as error:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tlbcore import _core
 from tlbcore._input.boot_line import BootLine, Release, boot_line, boot_words
+from tlbcore._input.cpus import LIMIT
+from tlbcore._input.door import door
 from tlbcore._input.numbers import count, flag
 
 if TYPE_CHECKING:
@@ -24,7 +26,9 @@ __all__ = ["Kernel"]
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """A kernel's configuration, command line and state, reduced to what the model knows of (FACTS 5).
+    """A kernel's configuration, command line and state, reduced to what the model knows of.
+
+    Which option decides what, in which order, and what Kconfig allows: docs/sources.md, FACTS 5.
 
     Parameters
     ----------
@@ -72,7 +76,9 @@ class Kernel:
         for name, value in self._fields().items():
             if name == "flush_ceiling":
                 value = count(value, name, most=(1 << 32) - 1, error=_core.ConfigError)
-            elif name != "pti" or value is not None:
+            elif name == "pti" and not (value is None or type(value).__name__ == "bool"):
+                raise _core.ConfigError(f"pti must be True, False or None (the CPU decides): got {value!r}")
+            elif value is not None or name != "pti":
                 value = flag(value, name, _core.ConfigError)
             object.__setattr__(self, name, value)  # NumPy's numbers become Python's
         _core.kernel_check(self.to_json())
@@ -92,10 +98,11 @@ class Kernel:
         """Return a kernel with some fields changed."""
         return dataclasses.replace(self, **changes)
 
+    @door
     def inert(
         self, policy: str | Policy, machine: str | Machine, *, isolated: bool = True
     ) -> tuple[str, ...]:
-        """Return why a policy has no effect on a machine; empty if it works (SEMANTICS L7).
+        """Return why a policy has no effect on a machine; empty if it works (docs/semantics.md, L7).
 
         Parameters
         ----------
@@ -120,6 +127,7 @@ class Kernel:
         )
 
     @classmethod
+    @door
     def from_config(
         cls,
         config: str | Path,
@@ -144,7 +152,7 @@ class Kernel:
             The kernel's version (`uname -r`), by whose rules `nohz_full=` and `isolcpus=` are read; where it is
             not known and the rules differ, a remark says so.
         cpus
-            How many CPUs are possible; as many as the command line names if left out.
+            How many CPUs are possible, 1 to 65,536; as many as the command line names if left out.
 
         Returns
         -------
@@ -155,10 +163,13 @@ class Kernel:
         Raises
         ------
         ConfigError
-            If the file is no kernel configuration, or a parameter has a value the kernel would refuse.
+            If the file is no kernel configuration, or a parameter has a value the kernel would refuse, or no machine
+            has so many CPUs.
         OSError
             If the file cannot be read.
         """
+        if cpus is not None:
+            cpus = count(cpus, "cpus", 1, LIMIT, _core.ConfigError)
         data = Path(config).read_bytes()
         words = " ".join(
             name.replace("-", "_") if value is None else f"{name.replace('-', '_')}={value}"

@@ -68,22 +68,22 @@ def var(name: str, *, bits: int = 1, starts: int = 0, per_cpu: bool = True, user
 
 
 def site(name: str) -> str:
-    """Declare a patched instruction, beside the one without a name (SEMANTICS H10)."""
+    """Declare a patched instruction, beside the one without a name (docs/semantics.md, H10)."""
     return f"site {name}"
 
 
 def poke(part: str, value: str, *, site: str | None = None) -> str:
-    """Store to a patched instruction: its `head` becomes `int3` or `new`, its `tail` becomes `new` (SEMANTICS S7)."""
+    """Store to a patched instruction (docs/semantics.md, S7): its `head` becomes `int3` or `new`, its `tail` `new`."""
     return f"text {site} {part} = {value}" if site else f"text {part} = {value}"
 
 
 def rsp(what: str) -> str:
-    """Say what RSP holds from here on: a `stack`, or `scratch` (SEMANTICS S13)."""
+    """Say what RSP holds from here on: a `stack`, or `scratch` (docs/semantics.md, S13)."""
     return f"rsp {what}"
 
 
 def store(name: str, value: int | str) -> str:
-    """Store plainly: the value enters this CPU's store buffer (SEMANTICS H4)."""
+    """Store plainly: the value enters this CPU's store buffer (docs/semantics.md, H4)."""
     return f"{name} = {value}"
 
 
@@ -139,7 +139,7 @@ def invlpg(pages: str = "range") -> str:
 
 
 def clflush(pages: str = "range") -> str:
-    """CLFLUSH of each line of the requested range, or of a declared page (SEMANTICS H11).
+    """CLFLUSH of each line of the requested range, or of a declared page (docs/semantics.md, H11).
 
     The lines go from every CPU's cache, in order with this CPU's stores.
     """
@@ -147,7 +147,7 @@ def clflush(pages: str = "range") -> str:
 
 
 def wbinvd() -> str:
-    """WBINVD: write back and drop every line that this CPU holds; publishes and serialises (SEMANTICS H11)."""
+    """WBINVD: write back and drop every line that this CPU holds; publishes and serialises (docs/semantics.md, H11)."""
     return "wbinvd"
 
 
@@ -191,9 +191,9 @@ def await_acks() -> str:
 
 
 def touch(zone: str) -> str:
-    """Access memory of a class: entry, percpu, stack, directmap, image, recycled, kernel or user (SEMANTICS A1).
+    """Access memory of a class: entry, percpu, stack, directmap, image, recycled, kernel or user.
 
-    `danger` and `nmi` are places where an access is assumed or not (A2).
+    The classes: docs/semantics.md, A1. `danger` and `nmi` are places where an access is assumed or not (A2).
     """
     return f"touch {zone}"
 

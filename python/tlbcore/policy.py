@@ -14,12 +14,13 @@ from typing import Any
 from tlbcore import _core
 from tlbcore._input import texts
 from tlbcore._input.door import door
+from tlbcore._input.numbers import count
 
 __all__ = ["FEATURES", "Policy", "as_policy", "policies"]
 
-# An Intel server with PTI on and isolated CPUs configured: the machine of the series' measurements.
 # What the Promela form knows of D.
 PROMELA_DANGER = ("none", "recycled")
+# An Intel server with PTI on and isolated CPUs configured: the machine of the series' measurements.
 FEATURES = ("pti", "pcid", "invpcid", "housekeeping_overridden", "context_tracking")
 
 
@@ -132,6 +133,8 @@ class Policy:
             (section, body if isinstance(body, str) else "\n".join(body))
             for section, body in sections.items()
         ]
+        if isinstance(header, str):
+            raise _core.PolicyError(f"header is a list of lines: got the text {header!r}")
         lines = "\n".join(f"  {line}" for line in header)
         return Policy(text=_core.policy_replace(self.text, name, lines, bodies))
 
@@ -140,6 +143,7 @@ class Policy:
         """The version of Linux that what the policy does not replace is written from, such as `6.12`."""
         return _core.policy_linux(self.text, self.file)
 
+    @door
     def on(self, kernel: str | Path) -> Policy:
         """Return this policy on another version of Linux, or on the paths of a kernel text.
 
@@ -163,7 +167,7 @@ class Policy:
         >>> tc.policies["ipi"].linux, tc.policies["ipi"].on("7.3").linux
         ('6.12', '7.3')
         """
-        if isinstance(kernel, str) and re.fullmatch(r"[0-9]+\.[0-9]+", kernel):
+        if isinstance(kernel, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)+", kernel):
             return Policy(
                 text=_core.policy_on_linux(self.text, self.file, kernel),
                 file=self.file,
@@ -189,7 +193,7 @@ class Policy:
         PolicyError
             If a feature is unknown.
         """
-        return _core.policy_listing(self.text, self.file, list(features))
+        return _core.policy_listing(self.text, self.file, _listed(features))
 
     @door
     def code(self, features: Sequence[str] = FEATURES) -> dict[str, Any]:
@@ -206,7 +210,7 @@ class Policy:
             If a feature is unknown.
         """
         code: dict[str, Any] = json.loads(
-            _core.policy_code(self.text, self.file, list(features), list(self.programs))
+            _core.policy_code(self.text, self.file, _listed(features), list(self.programs))
         )
         return code
 
@@ -222,13 +226,15 @@ class Policy:
         entries
             System calls each makes, 1 to 4.
         danger
-            `none` or `recycled`: what code between the CR3 switch and the flush may touch (SEMANTICS A2).
+            `none` or `recycled`: what code between the CR3 switch and the flush may touch (docs/semantics.md, A2).
 
         Raises
         ------
         PolicyError
             If the scope is out of bounds or an op has no Promela form.
         """
+        for what, value in (("isolated", isolated), ("entries", entries)):
+            count(value, what, 1, 4, _core.PolicyError)
         if danger not in PROMELA_DANGER:
             raise _core.PolicyError(f"danger must be `none` or `recycled`: got `{danger}`")
         return _core.policy_promela(self.text, self.file, isolated, entries, danger == "recycled")
@@ -256,6 +262,12 @@ class Policy:
         path = Path(path)
         text = texts.with_bases(path, texts.read(path))
         return cls(text=text, file=str(path), programs=tuple(programs))
+
+
+def _listed(features: Sequence[str]) -> list[str]:
+    if isinstance(features, str):
+        raise _core.PolicyError(f"features are a list of names: got the text {features!r}")
+    return list(features)
 
 
 @functools.cache

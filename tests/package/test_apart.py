@@ -66,6 +66,15 @@ def test_a_file_that_is_given_twice_is_refused_before_anything_is_done(words, fi
     assert {path.name: path.read_bytes() for path in Path().iterdir()} == held
 
 
+def test_a_file_that_is_called_as_a_policy_or_a_machine_is_not_read(capsys):
+    Path("ipi").write_text("of an earlier call")
+    assert main(["check", "ipi", "--html", "ipi"]) == 1
+    assert Path("ipi").read_text().startswith("<!DOCTYPE html>")
+    for policy in ("./ipi", "../" + Path.cwd().name + "/ipi"):
+        assert main(["check", policy, "--html", "ipi"]) == 2
+        assert capsys.readouterr().err.endswith("--html would write over what is given as POLICY\n")
+
+
 def parameters() -> Iterator[tuple[str, str, bool, str]]:
     """Yield every parameter: its command's name, its own, whether it is a path, and what is said of it."""
     for name in _COMMANDS:

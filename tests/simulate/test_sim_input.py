@@ -99,7 +99,7 @@ BAD: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: scenarios.chain([3], rate_hz=1), tc.SimError, "chain: a step is a mapping: got 3"),
     (lambda: scenarios.chain(3, rate_hz=1), tc.SimError, "chain: steps are a list of mappings: got 3"),
     (lambda: load(flush_mask="9"), tc.SimError, "flush_mask: CPU 9 does not exist"),
-    (lambda: load(name=3), tc.SimError, "scenario: invalid type: integer `3`, expected a string"),
+    (lambda: load(name=3), tc.SimError, "scenario: name must be a text: got 3"),
     # Steps of chains.
     (lambda: chain(cause="alias"), tc.SimError, 'scenario "x": actor "chain": unknown variant `alias`'),
     (lambda: chain(per_mille=2000), tc.SimError, "a chance per mille is at most 1000: got 2000"),
@@ -151,7 +151,11 @@ BAD: list[tuple[Callable[[], object], type[Exception], str]] = [
         "replications .* got True",
     ),
     (lambda: tc.Kernel(nopcid=2), tc.ConfigError, "nopcid must be True or False: got 2"),
-    (lambda: tc.Kernel(pti="on"), tc.ConfigError, "pti must be True or False: got 'on'"),
+    (
+        lambda: tc.Kernel(pti="on"),
+        tc.ConfigError,
+        r"pti must be True, False or None \(the CPU decides\): got 'on'",
+    ),
     (
         lambda: tc.Kernel(flush_ceiling=math.nan),
         tc.ConfigError,
@@ -239,7 +243,11 @@ COMMANDS = [
         "sweep grid.toml --out out",
         "unknown key 'ptii', did you mean 'pti'",
     ),
-    (GRID.format("", "[kernel]\npti = 3"), "sweep grid.toml --out out", "pti must be True or False: got 3"),
+    (
+        GRID.format("", "[kernel]\npti = 3"),
+        "sweep grid.toml --out out",
+        "pti must be True, False or None (the CPU decides): got 3",
+    ),
     (ANY_ZIP, "sweep grid.toml --out out", "a [[zip]] is a table of lists: got {'residual_hz': 1}"),
     ("scenario = 3\n[grid]\na = [1]", "sweep grid.toml --out out", "unknown scenario 3: known are"),
 ]

@@ -13,6 +13,9 @@ from tlbcore.cli import _common
 WRITTEN = ("html", "svg", "perfetto", "plot", "prometheus", "out", "collect")
 """Parameters that name a file to be written, or a directory of such files."""
 
+_NAMES = ("policy", "machine")
+"""Parameters that take a name, or a file by its ending or a slash: a file that is called as a policy is not read."""
+
 _RUN = "run"
 """Words of a command that is run: its files are its own affair."""
 
@@ -29,17 +32,19 @@ class Command(typer.core.TyperCommand):
             for other, given in ctx.params.items():
                 if other in (name, _RUN):
                     continue
-                if any(same_file(Path(path), file, written=other in written) for file in _files(given)):
+                files = _files(given, named=other in _NAMES)
+                if any(same_file(Path(path), file, written=other in written) for file in files):
                     option = names[other] if names[other].startswith("-") else names[other].upper()
                     _common.fail(f"{path}: --{name} would write over what is given as {option}")
         return super().invoke(ctx)
 
 
-def _files(given: object) -> Iterator[Path]:
+def _files(given: object, *, named: bool) -> Iterator[Path]:
     if isinstance(given, Path):
         yield given
     elif isinstance(given, str):
-        yield Path(given)
+        if not named or "/" in given or given.endswith((".policy", ".toml")):
+            yield Path(given)
     elif isinstance(given, list | tuple):
         for one in given:
-            yield from _files(one)
+            yield from _files(one, named=named)

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from tlbcore import _core
 from tlbcore._input.cpus import CpuListError, as_cpus
+from tlbcore._input.door import door
 from tlbcore._input.names import unknown
 from tlbcore._input.numbers import count, flag, quantity
 from tlbcore._input.vocabulary import CauseName, EntryPath
@@ -56,8 +57,9 @@ def _place(on: str | Iterable[int], what: str) -> str | tuple[int, ...]:
         return on
     if isinstance(on, str):
         return cpu_list(on)
-    cpu_list(on)
-    return tuple(on)
+    listed = tuple(on) if isinstance(on, Iterable) else on  # what can be read once is read once
+    cpu_list(listed)
+    return listed
 
 
 def _steps(steps: Iterable[Mapping[str, Any]], what: str) -> list[dict[str, Any]]:
@@ -85,6 +87,8 @@ class Actor:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "on", _place(self.on, f"actor {self.name!r}"))
+        if not isinstance(self.params, Mapping):
+            raise _core.SimError(f"actor {self.name!r}: params are a mapping: got {self.params!r}")
         object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -269,6 +273,7 @@ def forks(
     )
 
 
+@door
 def vfree(
     on: str | tuple[int, ...] = "housekeeping",
     *,

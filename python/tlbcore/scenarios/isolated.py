@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tlbcore import _core
 from tlbcore._input.numbers import count, quantity
 from tlbcore.scenarios.actors import Actor, cpu_list, forks, idle, interrupts, spin, syscalls
 from tlbcore.scenarios.workload import Scenario
@@ -10,6 +11,12 @@ from tlbcore.scenarios.workload import Scenario
 def _others(cpus: int, isolated: tuple[int, ...]) -> int:
     """Return the number of housekeeping CPUs; 1 where there is none, which `Scenario` refuses with the rule."""
     return max(count(cpus, "cpus", 1, 4096) - len(isolated), 1)
+
+
+def _spawns(spawn_hz: float, cpus: int, isolated: tuple[int, ...], batch: int) -> Actor:
+    """Return the processes of all housekeeping CPUs together, `spawn_hz` a second."""
+    rate = quantity(spawn_hz, "spawn_hz", above_zero=True)
+    return forks("housekeeping", rate_hz=rate / _others(cpus, isolated), batch=batch)
 
 
 def rteval(
@@ -24,7 +31,8 @@ def rteval(
     """Return the published noise measurement: kernel build and hackbench beside busy isolated CPUs.
 
     The spawn rate was never published. The default is the rate at which one purge in about 108 s follows
-    (FACTS 3.2): fitted, so the number of interrupts is a consistency check and no prediction (NUMBERS 2).
+    (docs/sources.md, FACTS 3.2): fitted, so the number of interrupts is a consistency check and no prediction
+    (docs/sources.md, NUMBERS 2).
 
     Parameters
     ----------
@@ -47,11 +55,19 @@ def rteval(
         actors=(
             spin("isolated"),
             spin("housekeeping"),
-            forks(
-                "housekeeping", rate_hz=quantity(spawn_hz, "spawn_hz") / _others(cpus, listed), batch=batch
-            ),
+            _spawns(spawn_hz, cpus, listed, batch),
         ),
     )
+
+
+_RESIDUAL_HZ = 1.2  # entries a second of an isolated CPU on which nothing goes on, 6.12 under QEMU
+
+
+def _residual(hz: float) -> str:
+    """Return what is said of residual noise: where its rate comes from, if it is ours."""
+    if hz == _RESIDUAL_HZ:
+        return f"is {hz:g} entries a second (measured, 6.12 under QEMU)"
+    return f"is {hz:g} entries a second (as given)" if hz else "is left out, too"
 
 
 def spawn_storm(
@@ -61,9 +77,12 @@ def spawn_storm(
     isolated: str | tuple[int, ...] = "2-3",
     rate_hz: float = 100.0,
     batch: int = 256,
-    residual_hz: float = 1.2,
+    residual_hz: float = _RESIDUAL_HZ,
 ) -> Scenario:
-    """Return a fork storm on every housekeeping CPU: `rate_hz` forks/s each, `batch` alive."""
+    """Return a fork storm on every housekeeping CPU: `rate_hz` forks/s each, `batch` alive.
+
+    `residual_hz` interrupts a second come to each isolated CPU from elsewhere (measured, 6.12 under QEMU: 1.2).
+    """
     actors: tuple[Actor, ...] = (
         spin("isolated"),
         spin("housekeeping"),
@@ -78,7 +97,7 @@ def spawn_storm(
         isolated=cpu_list(isolated),
         actors=actors,
         abstraction="A fork is its kernel stack; its own CPU time, page faults and copy-on-write flushes are "
-        "left out. Residual noise is 1.2 entries a second (measured, 6.12 under QEMU).",
+        f"left out. Residual noise {_residual(residual_hz)}.",
     )
 
 
@@ -96,7 +115,7 @@ def dpdk_poll(
     actors: tuple[Actor, ...] = (
         spin("isolated", user_pages=user_pages),
         spin("housekeeping"),
-        forks("housekeeping", rate_hz=quantity(spawn_hz, "spawn_hz") / _others(cpus, listed), batch=8),
+        _spawns(spawn_hz, cpus, listed, 8),
     )
     if tick_hz:
         actors += (interrupts("isolated", rate_hz=tick_hz, cause="tick", poisson=False),)
@@ -111,8 +130,16 @@ def dpdk_poll(
 
 
 def _between(calls_hz: float, base_ns: float) -> float:
-    """Return the user time between two calls of `base_ns`, so that there are `calls_hz` a second."""
-    return max(1e9 / quantity(calls_hz, "calls_hz", above_zero=True) - quantity(base_ns, "base_ns"), 0.0)
+    """Return the user time between two calls of `base_ns`, so that there are `calls_hz` a second.
+
+    Raises `SimError` if calls that follow each other at once are fewer.
+    """
+    rate, base = quantity(calls_hz, "calls_hz", above_zero=True), quantity(base_ns, "base_ns")
+    if rate * base > 1e9 * (1 + 1e-9):
+        raise _core.SimError(
+            f"calls_hz must be at most {1e9 / base:g}, as a call takes {base:g} ns: got {rate:g}"
+        )
+    return max(1e9 / rate - base, 0.0)
 
 
 def trading(
@@ -124,7 +151,10 @@ def trading(
     base_ns: float = 900.0,
     spawn_hz: float = 50.0,
 ) -> Scenario:
-    """Return event-driven tasks: Poisson system calls on the isolated CPUs, latency matters."""
+    """Return event-driven tasks: Poisson system calls on the isolated CPUs, latency matters.
+
+    `calls_hz` calls a second of `base_ns` each, one after the other: at most `1e9 / base_ns`.
+    """
     listed = cpu_list(isolated)
     gap_ns = _between(calls_hz, base_ns)
     return Scenario(
@@ -136,7 +166,7 @@ def trading(
         actors=(
             syscalls("isolated", base_ns=base_ns, gap_ns=gap_ns, poisson=True),
             spin("housekeeping"),
-            forks("housekeeping", rate_hz=quantity(spawn_hz, "spawn_hz") / _others(cpus, listed), batch=8),
+            _spawns(spawn_hz, cpus, listed, 8),
         ),
     )
 
@@ -152,7 +182,7 @@ def syscall_heavy(
 ) -> Scenario:
     """Return the published getpid loop on every isolated CPU, beside a load that spawns processes.
 
-    `base_ns` is the published time of one call before the patches: an input (NUMBERS 14).
+    `base_ns` is the published time of one call before the patches: an input (docs/sources.md, NUMBERS 14).
     """
     listed = cpu_list(isolated)
     return Scenario(
@@ -164,7 +194,7 @@ def syscall_heavy(
         actors=(
             syscalls("isolated", base_ns=base_ns, gap_ns=gap_ns),
             spin("housekeeping"),
-            forks("housekeeping", rate_hz=quantity(spawn_hz, "spawn_hz") / _others(cpus, listed), batch=20),
+            _spawns(spawn_hz, cpus, listed, 20),
         ),
     )
 
@@ -174,9 +204,9 @@ def quiet(
     duration_s: float = 3600.0,
     cpus: int = 4,
     isolated: str | tuple[int, ...] = "2-3",
-    residual_hz: float = 1.2,
+    residual_hz: float = _RESIDUAL_HZ,
 ) -> Scenario:
-    """Return busy isolated CPUs with residual noise only (measured, 6.12 under QEMU: 1.2 entries/s)."""
+    """Return busy isolated CPUs with residual noise only (measured, 6.12 under QEMU: 1.2 entries/s; 0: none)."""
     actors: tuple[Actor, ...] = (spin("isolated"), idle("housekeeping"))
     if residual_hz:
         actors += (interrupts("isolated", rate_hz=residual_hz),)

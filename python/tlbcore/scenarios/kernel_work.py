@@ -9,9 +9,9 @@ from tlbcore.scenarios.actors import Actor, chain, cpu_list, spin, syscalls
 from tlbcore.scenarios.isolated import _between
 from tlbcore.scenarios.workload import Scenario
 
-# Per attach and detach of a socket filter without the JIT (traces p4.w3i, FACTS 8): one flush_tlb_all of
-# set_memory_ro; one purge by the free, full because its range runs from the direct map into vmalloc. In 14 %
-# the next attach purges the area first: then both flushes are ranged (fitted to p4.w3i).
+# Per attach and detach of a socket filter without the JIT (traces p4.w3i; docs/sources.md, FACTS 8): one
+# flush_tlb_all of set_memory_ro; one purge by the free, full because its range runs from the direct map into
+# vmalloc. In 14 % the next attach purges the area first: then both flushes are ranged (fitted to p4.w3i).
 FILTER_STEPS: tuple[dict[str, Any], ...] = (
     {"program": "set_memory", "pages": 0, "cause": "set_memory"},
     {"program": "purge", "pages": 0, "cause": "aliases", "per_mille": 863},

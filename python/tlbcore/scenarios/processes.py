@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tlbcore import _core
 from tlbcore._input.door import door
-from tlbcore._input.numbers import quantity
+from tlbcore._input.numbers import count, flag, quantity
 from tlbcore.scenarios.actors import cpu_list, spin, tasks
 from tlbcore.scenarios.streams import _positive
 from tlbcore.scenarios.workload import Scenario
@@ -33,11 +34,12 @@ def user_shootdown(
     Raises
     ------
     SimError
-        If `batch` is below 1.
+        If `batch` is below 1, or a call would be of more than 2**32 - 1 pages.
     """
     batch = _positive(batch, "batch")
+    pages = count(pages, "pages", most=((1 << 32) - 1) // batch)
     steps: list[dict[str, Any]] = [{"do": "unmap", "pages": batch * pages}]
-    also_on = None if pinned else "isolated"
+    also_on = None if flag(pinned, "pinned") else "isolated"
     return Scenario(
         name="user-shootdown",
         duration_s=duration_s,
@@ -106,6 +108,21 @@ def hackbench(
     )
 
 
+# Migrations per context switch, and the share of children that exit on another CPU: see `kernel_build`.
+_MIGRATIONS = 0.043
+_SPREAD = 0.474
+
+
+def _per_mille(chance: float, what: str, given: float) -> int:
+    """Return a chance as the engine takes it, per mille; one above 0 that would become none is refused."""
+    rounded = round(1000 * chance)
+    if given and not rounded:
+        raise _core.SimError(
+            f"{what} must be 0 or at least 0.0005, as chances are whole per mille: got {given!r}"
+        )
+    return rounded
+
+
 def kernel_build(
     *,
     duration_s: float = 10.0,
@@ -113,8 +130,8 @@ def kernel_build(
     isolated: str | tuple[int, ...] = "4-7",
     jobs_hz: float = 50.0,
     switches_hz: float = 1000.0,
-    migrations: float = 0.043,
-    spread: float = 0.474,
+    migrations: float = _MIGRATIONS,
+    spread: float = _SPREAD,
 ) -> Scenario:
     """Return a parallel build: `jobs_hz` compiler processes a second on each housekeeping CPU, and context switches.
 
@@ -127,13 +144,22 @@ def kernel_build(
     jobs_hz, switches_hz
         Jobs, and turns of other processes, per second on each housekeeping CPU (unsourced).
     migrations
-        Migrations per context switch: 4.3 % of a kernel build on 16 CPUs (published, mvermeulen.org/perf/?p=615).
+        Migrations per context switch: 4.3 % of a kernel build on 16 CPUs (published, mvermeulen.org/perf/?p=615);
+        0, or from 0.0005 to 0.5.
     spread
         Share of children that exit on another CPU than they started on: 5,694 of 12,007 on two CPUs (measured, trace
-        p4.w2 of 6.12 under QEMU).
+        p4.w2 of 6.12 under QEMU); 0, or from 0.0005 to 1.
+
+    Raises
+    ------
+    SimError
+        If a share is none, or so small that it would be rounded to none: the engine has chances per mille.
     """
-    quantity(migrations, "migrations", most=0.5)
-    moves = round(1000 * migrations / (1 - migrations))  # a migration is followed by a switch of its own
+    share = quantity(migrations, "migrations", most=0.5)
+    moves = _per_mille(
+        share / (1 - share), "migrations", share
+    )  # a migration is followed by a switch of its own
+    spreads = _per_mille(quantity(spread, "spread", most=1), "spread", spread)
     job: list[dict[str, Any]] = [
         {"do": "switch"},
         {"do": "fork"},
@@ -142,7 +168,7 @@ def kernel_build(
         {"do": "exec"},
         {"do": "unmap", "pages": 16},
         {"do": "unmap", "pages": 2, "tables": True},
-        {"do": "exit", "spread": round(1000 * quantity(spread, "spread", most=1))},
+        {"do": "exit", "spread": spreads},
         *({"do": "migrate", "per_mille": moves} for _ in range(3)),  # of two switches and the exec
     ]
     turns: list[dict[str, Any]] = [
@@ -161,6 +187,7 @@ def kernel_build(
             tasks(turns, rate_hz=switches_hz, processes=4, name="others"),
         ),
         abstraction="Page faults and the work of the compiler are left out; a process moves to the CPU with the "
-        "fewest; rates are unsourced, except migrations per context switch (published) and the share of children that "
-        "exit elsewhere (measured).",
+        f"fewest; rates are unsourced, except migrations per context switch "
+        f"({'published' if migrations == _MIGRATIONS else 'as given'}) and the share of children that exit elsewhere "
+        f"({'measured' if spread == _SPREAD else 'as given'}).",
     )

@@ -40,9 +40,15 @@ def from_array(pages: Iterable[int]) -> dict[str, Any]:
     """
     numbers: list[int] = []
     for at, page in enumerate(pages):
-        if isinstance(page, bool) or not hasattr(page, "__index__") or operator.index(page) < 0:
-            raise _core.SimError(f"from_array: page numbers are integers of at least 0: got {page} at {at}")
-        numbers.append(operator.index(page))
+        try:
+            number = -1 if isinstance(page, bool) else operator.index(page)
+        except TypeError:  # not every array that has an `__index__` is a number
+            number = -1
+        if not 0 <= number < 1 << 64:
+            raise _core.SimError(
+                f"from_array: page numbers are integers from 0 to 2**64 - 1: got {page!r} at {at}"
+            )
+        numbers.append(number)
     return {"array": {"pages": numbers}}
 
 

@@ -58,6 +58,9 @@ class Scenario:
     extra_ipi_ms: float = 0.0
 
     def __post_init__(self) -> None:
+        for field in ("name", "abstraction"):
+            if not isinstance(value := getattr(self, field), str):
+                raise _core.SimError(f"scenario: {field} must be a text: got {value!r}")
         object.__setattr__(self, "isolated", cpu_list(self.isolated))
         if not isinstance(self.actors, Iterable) or not all(isinstance(a, Actor) for a in self.actors):
             raise _core.SimError(
@@ -114,7 +117,7 @@ class Scenario:
         """
         try:
             data = json.loads(text)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise _core.SimError(f"scenario: the text is no JSON: {error}") from None
         if not isinstance(data, dict):
             raise _core.SimError(f"scenario: the text must be a JSON object: got {type(data).__name__}")
@@ -127,16 +130,16 @@ class Scenario:
             fields["isolated"] = tuple(fields["isolated"])
         except KeyError as error:
             raise _core.SimError(f"{what} the key {error.args[0]!r} is missing") from None
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:
             raise _core.SimError(f"{what} a value has the wrong kind: {error}") from None
         known = {field.name for field in dataclasses.fields(cls)}
         for name in fields:
             if name not in known:
                 raise _core.SimError(f"{what} {unknown('key', name, known)}")
-        try:
-            return cls(**fields, actors=tuple(actors))
-        except TypeError as error:
-            raise _core.SimError(f"{what} {error}") from None
+        for name in ("name", "cpus"):
+            if name not in fields:
+                raise _core.SimError(f"{what} the key {name!r} is missing")
+        return cls(**fields, actors=tuple(actors))
 
     def replace(self, **changes: Any) -> Self:
         """Return a scenario with some fields changed."""
