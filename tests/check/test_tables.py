@@ -154,6 +154,7 @@ def test_the_table_has_every_policy_in_every_world(
         *[("text-defer-v7", *rest) for _, _, world in more for rest in [("text_poke", world)]],
     ]  # fmt: skip
     assert [row[2] for row in found.rows[:26]] == list(FLUSH_SCOPES)
+    assert {row[3] for row in table.verdict_table().rows} == {8 * GIB}
     assert [row[2] for row in found.rows[-6:]] == list(TEXT_SCOPES)
     assert len(found) == 26 * (3 + len(more)) + 6 * (2 + len(more))
 
@@ -495,3 +496,18 @@ def test_tables_know_their_rows_and_version() -> None:
         assert len(found.tables["rows"]["policy"]) == 2
         assert found[0] in (ROW, cell)
     assert str(WorldTable(rows=(cell,))).splitlines()[2] == "p ok"
+
+
+def test_no_row_and_no_table_changes() -> None:
+    need, cell = Need(needed=True, **NEED), Cell(policy="p", world="w", linux="6.12")
+    repair = Repair(edits=(), policy=IPI, verdict="v", states=4, hypothesis=None, cost=COST)
+    rows = (need, cell, repair, ROW)
+    tables = (
+        Needs(policy=IPI, sentence="s", rows=(need,)), VerdictTable(rows=(ROW,)), WorldTable(rows=(cell,)),
+        Repairs(policy=IPI, edits=2, machine="m", sentence="s", rows=(repair,)),
+    )  # fmt: skip
+    for found, name in [*((row, "states") for row in rows), *((each, "rows") for each in tables)]:
+        with pytest.raises(AttributeError, match=f"cannot assign to field '{name}'"):
+            setattr(found, name, None)
+        with pytest.raises(TypeError, match=r"positional arguments? but"):
+            type(found)(*vars(found).values())

@@ -173,6 +173,16 @@ def test_the_numbers_of_points_are_a_product():
     assert design.numbers(np.array([11]))["point"].dtype == np.uint64
 
 
+def test_replications_are_numbers_of_32_bits():
+    most = (1 << 32) - 1
+    assert Points("base", 1, grid_axes({"a": [1]}), replications=most).replications == most
+    for wrong in (0, 1 << 32):
+        with pytest.raises(
+            SweepError, match=rf"replications must be an integer from 1 to {most}: got {wrong}$"
+        ):
+            Points("base", 1, grid_axes({"a": [1]}), replications=wrong)
+
+
 def test_designs_longer_than_a_block_have_every_key(monkeypatch):
     some = Points("base", 1, grid_axes({"a": range(10)}))
     whole = some.design().keys
