@@ -197,3 +197,42 @@ def test_a_parameter_without_an_annotation_is_whole_if_its_ends_are(monkeypatch)
         with pytest.raises(AttributeError):  # what stands in for the result knows no metric
             tc.break_even(base, "n", low, high, policies=("ipi", "ct-late"))
         assert {repr(n) for n in tried} == {"3" if whole else "3.0"}
+
+
+def test_what_a_break_even_is_asked_with_unless_it_is_told(monkeypatch):
+    asked = []
+
+    def sweep(base, grid, **said):
+        asked.append((base, grid, said))
+        return type("Found", (), {"interrupted": False, "failed": {"error": ["seen"]}, "table": {}})()
+
+    def bisect(differences, low, high, **said):
+        with pytest.raises(SweepError, match=r"^gap_ns = 2: seen$"):
+            differences(2.0, 7)
+        bounds.append((low, high, said))
+        raise SweepError("enough")
+
+    def own(run):
+        return 1.0
+
+    bounds: list[object] = []
+    monkeypatch.setattr("tlbcore.sweeps.break_even.sweep", sweep)
+    monkeypatch.setattr("tlbcore.analysis.bisect", bisect)
+    with pytest.raises(SweepError, match="enough"):
+        tc.break_even("syscall-heavy", "gap_ns", 1, 3)
+    (bound,) = bounds
+    told = {
+        "parameter": "gap_ns", "policies": ("ipi", "coalesce-v7-fixed"), "replications": 5, "most_replications": 40,
+        "tolerance": 0.02, "whole": False,
+    }  # fmt: skip
+    assert bound == (1, 3, {**told, "metric": "syscall_mean_ns"})
+    with pytest.raises(SweepError, match="enough"):
+        tc.break_even("syscall-heavy", "gap_ns", 1, 3, metric=own, seed=9, threads=2, machine="zen4-epyc")
+    assert bounds[1] == (1, 3, {**told, "metric": "own"})
+    pair = [tc.policies[name] for name in told["policies"]]
+    plain = {
+        "policies": pair, "machine": "broadwell-ep-e5-2699v4", "kernel": None, "fixed": None,
+        "metrics": ["syscall_mean_ns"], "replications": 7, "seed": 1, "threads": None,
+    }  # fmt: skip
+    given = {**plain, "metrics": [own], "seed": 9, "threads": 2, "machine": "zen4-epyc"}
+    assert asked == [("syscall-heavy", {"gap_ns": [2.0]}, options) for options in (plain, given)]

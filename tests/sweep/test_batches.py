@@ -187,6 +187,67 @@ def test_executors_that_take_nothing_are_not_asked_for_ever():
     assert rows.none_twice()
 
 
+class Held:
+    """An executor of three workers whose batches end when the test says so."""
+
+    _max_workers = 3
+
+    def __init__(self, takes: int = 1 << 30) -> None:
+        self.takes = takes
+
+    def submit(self, work, job, batch):
+        if not self.takes:
+            raise BrokenExecutor("no more")
+        self.takes -= 1
+        flying: Future[object] = Future()
+        flying.ends = lambda: flying.set_result((job(batch, 1), 0.3 * len(batch)))  # type: ignore[attr-defined]
+        return flying
+
+    def shutdown(self, **_: object) -> None:
+        """Nothing is held on to."""
+
+
+@pytest.mark.parametrize("takes", [1 << 30, 0], ids=["willing", "first refused"])
+def test_two_batches_for_each_worker_are_in_flight_until_few_are_left(takes: int, monkeypatch):
+    seen: list[int] = []
+
+    def wait(flying, return_when):
+        seen.append(len(flying))
+        first = next(iter(flying))
+        first.ends()
+        return {first}, set()
+
+    monkeypatch.setattr(batches, "wait", wait)
+    pools = iter([Held(takes), Held()])
+    rows = Rows()
+    finished = drive_executor(points(12), Square(), rows.done.contains, rows.sink, lambda: next(pools))
+    assert sum(finished) == 12
+    # A point takes 0.3 s, so that each is a batch: six in flight as long as there are more.
+    assert seen == [6] * 7 + [5, 4, 3, 2, 1]
+
+
+def test_who_is_suspected_flies_alone(monkeypatch):
+    """A batch that failed three times: nobody else is in flight, so that the blame is its own."""
+    together: list[set[float]] = []
+
+    def wait(flying, return_when):
+        together.append({float(x) for task in flying.values() for x in task.batch.columns["x"]})
+        for one in list(flying):
+            try:
+                one.ends()
+            except RuntimeError as error:
+                one.set_exception(error)
+        return set(flying), set()
+
+    monkeypatch.setattr(batches, "wait", wait)
+    pool, rows = Held(), Rows()
+    finished = drive_executor(points(8), Square(failing=(2,)), rows.done.contains, rows.sink, lambda: pool)
+    assert sum(finished) == 8
+    assert rows.errors == {2: "RuntimeError: no square of 2"}
+    # With five others; again with what was left; once more; and alone.
+    assert together == [{0, 1, 2, 3, 4, 5}, {2, 6, 7}, {2}, {2}]
+
+
 def test_what_replaces_an_executor_is_one():
     pools = iter([Refusing(), 3])
     with pytest.raises(SweepError, match="a function that makes one: it made 3"):
@@ -259,6 +320,8 @@ def test_an_outcome_is_cut_to_what_was_done():
         [False, True],
     )
     assert Outcome(metrics={}, errors=[None]).select(np.array([True])).inert is None
+    with pytest.raises(AttributeError, match="cannot assign to field 'errors'"):
+        outcome.errors = []  # type: ignore[misc]
 
 
 def test_ctrl_c_amid_a_batch_hands_on_what_was_done():

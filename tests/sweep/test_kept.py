@@ -141,12 +141,18 @@ def test_parts_are_merged_once_they_make_a_large_one(
 
 
 def test_many_small_parts_are_merged_early(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with Directory(tmp_path / "more", IDENTITY, UNITS) as kept:
+        for number in range(6):
+            kept.append(table(number))
     monkeypatch.setattr(parts, "COMPACT_PARTS", 4)
+    with Directory(tmp_path / "more", IDENTITY, UNITS) as kept:
+        kept.append(table(6))
+    assert len(list((tmp_path / "more").glob("*.parquet"))) == 1
     left = []
-    with Directory(tmp_path, IDENTITY, UNITS) as kept:
+    with Directory(tmp_path / "few", IDENTITY, UNITS) as kept:
         for number in range(7):
             kept.append(table(number))
-            left.append(len(list(tmp_path.glob("*.parquet"))))
+            left.append(len(list((tmp_path / "few").glob("*.parquet"))))
     assert left == [1, 2, 3, 1, 2, 3, 1]
 
 
@@ -346,6 +352,16 @@ def test_rows_in_memory_stand_as_they_were_asked_for() -> None:
     assert sweep._about() == {"seed": 1, "interrupted": False}
     assert sweep._units() is sweep.units
     assert isinstance(sweep.units, MappingProxyType)
+    with pytest.raises(AttributeError, match="cannot assign to field 'path'"):
+        sweep.path = None  # type: ignore[misc]
+
+
+def test_columns_of_several_batches_are_one() -> None:
+    assert results._join([["a"], ["b"]]).tolist() == ["a", "b"]
+    assert results._join([["a"], ["b"]]).dtype.kind == "U"
+    errors = results._join([[None], ["no"]])
+    assert (errors.tolist(), errors.dtype) == ([None, "no"], object)
+    assert results._join([np.array([1.0]), np.array([2.0])]).tolist() == [1.0, 2.0]
 
 
 def test_every_row_of_a_directory_is_sorted_by_its_parameters(tmp_path: Path) -> None:
