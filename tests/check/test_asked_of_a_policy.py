@@ -454,3 +454,91 @@ def test_every_world_of_a_version_may_be_asked_for() -> None:
         case.world for case in every.cases
     }
     assert all("of Linux 7.3" in case.sentence for case in every.cases)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "states", "said"),
+    [
+        # What a third CPU multiplies by: 14, 52, 89; each later one: 10, 41, 64.
+        (3, 100, "about 5e+03, between 1e+03 and 9e+03."),
+        (4, 100, "about 2e+05, between 1e+04 and 6e+05."),
+        (5, 124, "about 1e+07, between 2e+05 and 5e+07."),
+    ],
+)
+def test_an_estimate_is_the_small_scope_times_what_was_measured(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, states: int, said: str
+) -> None:
+    asked: list[int] = []
+    small = replace(case("s"), states=states)
+    answers = iter((small, replace(small, status="violated"), replace(small, any_number=True)))
+
+    def answer_to(question: Question, progress: None) -> Verdict:
+        asked.append(question.request["cpus"])
+        return next(answers)
+
+    monkeypatch.setattr(search, "answer_to", answer_to)
+    question = Question(name="p", request={"cpus": cpus}, assume={})
+    assert search._estimate(question, None) == (
+        f"Estimate: 2 CPUs have {states} states; by what further CPUs multiply them by elsewhere (measured, without"
+        f" NMI), {said}"
+    )
+    assert [search._estimate(question, None) for _ in range(2)] == ["", ""]
+    assert asked == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "status", "estimated"),
+    [
+        ({"cpus": 3}, "inconclusive", True),
+        ({"cpus": 3}, "verified", False),
+        ({"cpus": 2}, "inconclusive", False),
+        ({"roles": "purge; isolated 1; isolated 1"}, "inconclusive", False),
+        ({"roles": "purge; isolated 1; isolated 1"}, "verified", False),
+    ],
+)
+def test_what_is_estimated_is_a_scope_of_more_cpus_that_could_not_be_held(
+    monkeypatch: pytest.MonkeyPatch, bounds: Any, status: str, estimated: bool
+) -> None:
+    answered = replace(case("Sentence."), status=status, asked="purges")
+    monkeypatch.setattr(search, "answers_to", lambda asked, *_, **__: [answered for _ in asked])
+    monkeypatch.setattr(search, "_estimate", lambda question, _: f"Of {question.request['cpus']}.")
+    sentence = tc.check(FIXED, **bounds).sentence
+    assert sentence.startswith("Sentence. Of 3. Asked" if estimated else "Sentence. Asked")
+
+
+@pytest.mark.parametrize(
+    ("found", "worst"),
+    [
+        (("verified", "verified"), "verified"),
+        (("inconclusive", "verified"), "inconclusive"),
+        (("verified", "inconclusive"), "inconclusive"),
+        (("inconclusive", "violated"), "violated"),
+        (("violated", "inconclusive"), "violated"),
+        (("verified", "violated"), "violated"),
+    ],
+)
+def test_the_headline_is_the_worst_of_the_cases(
+    monkeypatch: pytest.MonkeyPatch, found: tuple[str, str], worst: str
+) -> None:
+    """Of `pending-bit` there are two, one for each world."""
+
+    def answers_to(asked: list[Question], *_: Any, **__: Any) -> list[Verdict]:
+        return [
+            replace(
+                case(f"{status} in {q.request['world']}."), status=status, world=q.request["world"], asked="a"
+            )
+            for q, status in zip(asked, found, strict=True)
+        ]
+
+    monkeypatch.setattr(search, "answers_to", answers_to)
+    monkeypatch.setattr(search, "_core_of", lambda question, _: (("x",), question, ["y", "z"]))
+    verdict = tc.check("pending-bit", assume=D0)
+    where = ("pti", "nopti")[found.index(worst)]
+    assert (verdict.status, verdict.world) == (worst, where)
+    assert tuple(c.status for c in verdict.cases) == found
+    unsure = (
+        " Whether it needs the following is not known, a limit was met: y; z." if worst == "violated" else ""
+    )
+    more = " The same holds in world nopti." if worst == "verified" else ""
+    assert verdict.sentence == f"{worst} in {where}.{more} Asked about: a.{unsure}"
+    assert (verdict.core, verdict.grade) == ((("x",), KNOWN) if worst == "violated" else ((), None))

@@ -140,6 +140,18 @@ def test_parts_are_merged_once_they_make_a_large_one(
     assert sorted(parts.read(tmp_path)[1]["m"].to_pylist()) == list(range(start))
 
 
+@pytest.mark.parametrize(("rows", "left"), [((8, 3), 2), ((3, 3), 1), ((8, 8), 2), ((7, 1), 1)])
+def test_at_the_end_what_is_small_is_merged(
+    monkeypatch: pytest.MonkeyPatch, rows: tuple[int, int], left: int, tmp_path: Path
+) -> None:
+    with Directory(tmp_path, IDENTITY, UNITS) as kept:
+        for number, count in enumerate(rows):
+            kept.append(table(*range(100 * number, 100 * number + count)))
+        monkeypatch.setattr(parts, "COMPACT_ROWS", 8)
+        kept.compact()
+        assert len(list(tmp_path.glob("*.parquet"))) == left
+
+
 def test_many_small_parts_are_merged_early(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with Directory(tmp_path / "more", IDENTITY, UNITS) as kept:
         for number in range(6):

@@ -377,6 +377,15 @@ def test_what_a_sweep_cannot_take_is_refused_in_one_sentence(options: dict[str, 
     assert str(error.value) == said
 
 
+def test_a_metric_of_ones_own_is_not_kept_in_a_directory(tmp_path: Path):
+    with pytest.raises(SweepError) as error:
+        tc.sweep("user-shootdown", {"duration_s": [0.005]}, metrics=[pages], out=tmp_path / "out")
+    assert (
+        str(error.value) == "out= takes metrics by name only: nothing tells whether pages has changed since"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["seed", "point", "error", "replication", "ipis_per_hour"])
 def test_a_parameter_is_not_called_as_another_column(name: str):
     scope: dict[str, Any] = {"made": made}
@@ -399,3 +408,15 @@ def test_progress_counts_a_sample_that_is_given_twice_once(kept: bool, tmp_path:
     found = tc.sweep("user-shootdown", samples={"pages": [1, 1, 2, 3, 2, 4, 4]}, **options)
     assert told[-1] == ((1, 1) if kept else (4, 4))
     assert found.table["sample"].tolist() == list(range(7))
+
+
+def test_ctrl_c_gives_what_is_done_and_nothing_if_there_is_none(monkeypatch):
+    def stop(*now: Any) -> None:
+        raise KeyboardInterrupt
+
+    found = tc.sweep("user-shootdown", {"pages": [1, 2]}, fixed=SHORT, progress=stop, **ONE)
+    assert found.interrupted
+    assert 1 <= len(found) <= 2
+    monkeypatch.setattr("tlbcore.sweeps.batches.drive_threads", lambda *_: (stop() for _ in range(1)))
+    with pytest.raises(KeyboardInterrupt):
+        tc.sweep("user-shootdown", {"pages": [1]}, fixed=SHORT, **ONE)
