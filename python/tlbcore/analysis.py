@@ -100,6 +100,7 @@ def effects(
     >>> shown["value"].tolist(), shown["mean"].tolist()
     (['1', '2'], [2.0, 6.0])
     """
+    _refuse_text(parameters=parameters, cells=cells)
     y = _numbers(table, metric)
     columns = [_column(table, name) for name in (parameters if cells is None else cells)]
     cell = _numbered(list(zip(*columns, strict=True)))
@@ -147,6 +148,13 @@ def _numbered(values: list[Any]) -> NDArray[np.int64]:
     return np.array([known.setdefault(value, len(known)) for value in values], dtype=np.int64)
 
 
+def _refuse_text(**names: Sequence[str] | None) -> None:
+    """Refuse a name where a list of them is meant: its letters would be taken for names."""
+    for what, given in names.items():
+        if isinstance(given, str):
+            raise SweepError(f"{what} is a list of names of columns: got {given!r}")
+
+
 @door
 def pareto(
     table: Table, metrics: Sequence[str], by: Sequence[str], *, seed_column: str = "replication"
@@ -180,6 +188,7 @@ def pareto(
     >>> pareto(table, ["x", "y"], ["p"])["p"].tolist()
     ['a']
     """
+    _refuse_text(metrics=metrics, by=by)
     if not metrics:
         raise SweepError("a Pareto front needs at least one metric")
     names = [name for name in by if name != seed_column]

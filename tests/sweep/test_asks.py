@@ -160,6 +160,12 @@ def test_a_break_even_is_of_two_policies(policies: tuple[str, ...]):
         tc.break_even("user-shootdown", "pages", 1, 2, policies=policies)
 
 
+def test_a_policy_is_not_compared_with_itself():
+    for pair in (("ipi", "ipi"), ("ipi", tc.policies["ipi"])):
+        with pytest.raises(SweepError, match=r"a break-even needs two policies: got 'ipi' twice$"):
+            tc.break_even("user-shootdown", "pages", 1, 2, policies=pair)
+
+
 def test_a_break_even_that_cannot_be_says_at_which_value(monkeypatch):
     def sweep(base, grid, **said):
         rows = np.array(["ipi", "rar"] * said["replications"])

@@ -406,6 +406,20 @@ def test_a_cube_has_units_and_holes() -> None:
     assert cube["m"].attrs == {"units": "ns"}
 
 
+def test_effects_are_of_the_parameters_that_are_named() -> None:
+    rows = results.Memory(["m"])
+    rows.sink(batch(7, 5), Outcome(metrics={"m": np.array([70.0, 50.0])}, errors=[None, None]))
+    sweep = results.from_memory(rows, design(7, 5, parameters=("x", "policy")), ["m"], UNITS, {})
+    assert sweep.effects("m")["parameter"].tolist() == ["x", "x", "policy"]
+    assert sweep.effects("m", ["policy"])["parameter"].tolist() == ["policy"]
+    assert len(sweep.effects("m", [])["parameter"]) == 0
+    assert sweep.pareto(["m"])["x"].tolist() == [5.0]
+    with pytest.raises(SweepError, match=r"^parameters is a list of names of columns: got 'policy'$"):
+        sweep.effects("m", "policy")
+    with pytest.raises(SweepError, match=r"^metrics is a list of names of columns: got 'm'$"):
+        sweep.pareto("m")
+
+
 def test_who_did_nothing_in_how_many_rows() -> None:
     names = np.array(["b", "a", "b", "c", "a"])
     inert = np.array([True, False, False, False, True])

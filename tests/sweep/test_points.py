@@ -369,6 +369,7 @@ def pages(run: tc.SimResult) -> float:
         ({"fixed": 5}, "fixed maps names to values: got 5"),
         ({"fixed": {"pages": 1}}, "parameter 'pages' is both fixed and varied"),
         ({"policies": []}, "a sweep needs at least one policy"),
+        ({"policies": ["ipi", "rar", "ipi"]}, "the policies have 'ipi' twice"),
     ],
 )
 def test_what_a_sweep_cannot_take_is_refused_in_one_sentence(options: dict[str, Any], said: str):
@@ -420,3 +421,21 @@ def test_ctrl_c_gives_what_is_done_and_nothing_if_there_is_none(monkeypatch):
     monkeypatch.setattr("tlbcore.sweeps.batches.drive_threads", lambda *_: (stop() for _ in range(1)))
     with pytest.raises(KeyboardInterrupt):
         tc.sweep("user-shootdown", {"pages": [1]}, fixed=SHORT, **ONE)
+
+
+def by_place(n: int, /) -> tc.Scenario:
+    return made(n)
+
+
+def by_any_name(**n: int) -> tc.Scenario:
+    return made(n)
+
+
+def all_by_place(*n: int) -> tc.Scenario:
+    return made(n)
+
+
+@pytest.mark.parametrize("base", [by_place, by_any_name, all_by_place])
+def test_what_takes_no_value_by_its_name_is_no_parameter(base: Any):
+    with pytest.raises(SweepError, match="unknown parameter 'n': known are "):
+        tc.sweep(base, {"n": [1]}, **ONE)

@@ -96,6 +96,8 @@ def break_even(
     seed = as_seed(seed, SweepError)  # once: a generator would draw another at each look
     if len(pair) != 2:
         raise SweepError(f"a break-even needs two policies: got {len(pair)}")
+    if pair[0] == pair[1]:
+        raise SweepError(f"a break-even needs two policies: got {pair[0].name!r} twice")
     names = (pair[0].name, pair[1].name)
     kind = annotation(base, parameter)
     whole = kind.startswith("int") or (not kind and isinstance(low, Integral) and isinstance(high, Integral))

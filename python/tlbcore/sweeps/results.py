@@ -198,7 +198,8 @@ class Sweep(Result):
 
     def effects(self, metric: str, parameters: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
         """Return the mean of a metric at each value of each parameter; see `tlbcore.analysis.effects`."""
-        return analysis.effects(self.table, parameters or self.parameters, metric, cells=self.parameters)
+        chosen = self.parameters if parameters is None else parameters
+        return analysis.effects(self.table, chosen, metric, cells=self.parameters)
 
     def pareto(self, metrics: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Return the configurations that no other beats; see `tlbcore.analysis.pareto`."""

@@ -173,7 +173,9 @@ def _own(base: Base) -> dict[str, str]:
         signature = inspect.signature(SCENARIOS[base] if isinstance(base, str) else base)
     except ValueError:
         raise SweepError(f"{base!r} does not say what its parameters are: wrap it in a function") from None
-    return {name: _written(p.annotation) for name, p in signature.parameters.items()}
+    # Values are passed by name, one for each.
+    taken = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return {p.name: _written(p.annotation) for p in taken}
 
 
 def _written(annotation: Any) -> str:
@@ -422,6 +424,8 @@ def _plan(
         if not (chosen := as_policies(policies)):
             raise SweepError("a sweep needs at least one policy")
         labels = _labels("policy", chosen, texts, models)
+        if twice := [label for label in labels if labels.count(label) > 1]:
+            raise SweepError(f"the policies have {twice[0]!r} twice")
         axes += grid_axes({"policy": labels})
     if "machine" not in varied:
         _labels("machine", [machine], texts, models)
