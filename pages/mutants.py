@@ -29,8 +29,9 @@ A checker that verifies everything finds nothing. So each policy that is verifie
 one op at a time (an op taken away, two neighbours exchanged, a LOCKed or fenced one made plain: what `tlbcore check
 POLICY --necessary` tries), and each weaker form is checked within every scope listed, which are the harshest ones that
 the policy itself passes; of policies of user ranges alone these are flushes of user memory and frees of its tables, and
-only their own sections are weakened. A mutant is *caught* if one of them breaks a rule, or makes a value outgrow its
-variable (inconclusive). What survives is argued: it means the same, or it is not needed within these bounds and why.
+only their own sections are weakened. A mutant is *caught* if one of them breaks a rule, makes a value outgrow its
+variable, or leaves a promise that nobody could find broken (the last two: inconclusive).
+What survives is argued: it means the same, or it is not needed within these bounds and why.
 Where an op stands more than once, the number says which.
 
 CPUs, NMIs and ASIDs are those of the [verdicts](verdicts.md), each isolated CPU enters twice unless said otherwise;

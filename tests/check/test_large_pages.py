@@ -243,7 +243,7 @@ def explorers_agree(count: int, most: int) -> dict[str, int]:
 
 
 def test_random_texts_of_large_and_small_entries_come_to_the_same_in_every_search() -> None:
-    seen = explorers_agree(320, 400)
+    seen = explorers_agree(350, 400)  # some promise what nobody uses, and count for nothing
     assert sum(seen.values()) >= 53, seen
     assert {"verified", REUSED, "violated: unmapped_access", "forbidden"} <= seen.keys(), seen
 

@@ -48,7 +48,7 @@ def test_spin_gives_the_verdict_under_sequential_consistency(name, danger, viola
 
 
 def test_a_scope_without_isolated_cpus_is_refused() -> None:
-    with pytest.raises(tc.PolicyError, match="1 to 4 isolated CPUs"):
+    with pytest.raises(tc.PolicyError, match="isolated must be an integer from 1 to 4: got 0"):
         tc.policies["ipi"].promela(isolated=0)
     with pytest.raises(tc.PolicyError, match="`none` or `recycled`"):
         tc.policies["ipi"].promela(danger="maybe")

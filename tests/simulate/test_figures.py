@@ -209,6 +209,7 @@ def test_text_and_json_and_python_say_the_same(capsys):
         values = [None if math.isnan(x) else x for x in found.table[name].tolist()]
         assert document["table"][name] == values, name
     for shown, full in ((text, False), (everything, True)):
+        shown = shown.replace("per CPU, all together (", "per all CPU (")
         parts = re.split(r"^per (\w+) CPU \(predicted\)\s*$", shown, flags=re.MULTILINE)[1:]
         assert parts[::2] == ["isolated", "housekeeping", "all"][: 3 if full else 2]
         for cpu_class, part in zip(parts[::2], parts[1::2], strict=True):

@@ -286,7 +286,7 @@ def test_shares_of_a_build_are_chances_per_mille(
         ),
         (
             lambda: scenarios.from_array(np.zeros((2, 2), int)),
-            "from_array: page numbers are integers from 0 to 2**64 - 1: got array([0, 0]) at 0",
+            "from_array: page numbers are integers from 0 to 2**64 - 1: got [0 0] at 0",
         ),
         (
             lambda: scenarios.from_array([3, True]),

@@ -324,6 +324,16 @@ def test_a_policy_that_tells_nobody_is_caught_by_both_machines() -> None:
     )
 
 
-def test_the_checker_runs_the_kernels_programs_as_roles() -> None:
+def test_the_checker_runs_the_kernels_programs_as_roles(tmp_path: Path) -> None:
     verdict = tc.check("ipi", roles="flush_mm; switch_mm*3", assume={"D": "none", "N": "none"})
-    assert verdict.status == "verified"
+    assert verdict.status == "inconclusive"
+    assert "used by nobody afterwards" in verdict.sentence  # a switch accesses no user memory
+    uses = "  let next = 2\n  cli\n  switch_mm_irqs_off\n  sti\n  read u\n"
+    text = f"policy uses\n  based on ipi\n  page u : user of 2\n\nrun_it\n{uses}"
+    for broken, status in (("", "verified"), (f"\n{_NO_FLUSH}", "violated")):
+        (file := tmp_path / "uses.policy").write_text(text + broken)
+        found = tc.check(file, roles="flush_mm; run_it*2", assume={"D": "none", "N": "none"})
+        assert found.status == status, found.sentence
+
+
+_NO_FLUSH = "flush_tlb_mm_range\n  fence\n"

@@ -46,7 +46,7 @@ def from_array(pages: Iterable[int]) -> dict[str, Any]:
             number = -1
         if not 0 <= number < 1 << 64:
             raise _core.SimError(
-                f"from_array: page numbers are integers from 0 to 2**64 - 1: got {page!r} at {at}"
+                f"from_array: page numbers are integers from 0 to 2**64 - 1: got {page} at {at}"
             )
         numbers.append(number)
     return {"array": {"pages": numbers}}
