@@ -257,14 +257,18 @@ def own(name: str) -> tc.Policy:
 )
 def test_a_file_is_parsed_once_however_often_it_runs(tmp_path, run, parsed):
     load = scenarios.syscall_heavy(duration_s=0.001)
-    run(load, own("warm"))  # the built-in ones are parsed
-    number = _core.policy_parsed()
-    file = tmp_path / f"once-{number}.policy"
-    file.write_text(own("once").text.replace("policy once\n", f"policy once-{number}\n"))
-    before = _core.policy_parsed()
-    for _ in range(3):
-        run(load, file)
-    assert _core.policy_parsed() - before == parsed
+    counted = []
+    # Texts that are kept begin anew after 256: if that was just now, it is not again.
+    for _ in range(2):
+        run(load, own("warm"))  # the built-in ones are parsed
+        number = _core.policy_parsed()
+        file = tmp_path / f"once-{number}.policy"
+        file.write_text(own("once").text.replace("policy once\n", f"policy once-{number}\n"))
+        before = _core.policy_parsed()
+        for _ in range(3):
+            run(load, file)
+        counted.append(_core.policy_parsed() - before)
+    assert parsed in counted, counted
 
 
 def test_a_file_that_changes_is_read_anew(tmp_path):
