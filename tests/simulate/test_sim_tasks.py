@@ -337,3 +337,26 @@ def test_the_checker_runs_the_kernels_programs_as_roles(tmp_path: Path) -> None:
 
 
 _NO_FLUSH = "flush_tlb_mm_range\n  fence\n"
+
+
+@pytest.mark.parametrize("where", ["ct_enter", "flush_kernel_range"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "  each cpu in mm_cpumask\n    put cpu into targets\n  ipi targets, flush_handler\n",
+        "  let a = mm to flush\n",
+        "  let a = next mm\n",
+    ],
+    ids=["mask", "flush", "next"],
+)
+def test_a_program_may_ask_of_processes_where_there_are_none(where: str, words: str, tmp_path: Path) -> None:
+    """Nothing creates address spaces: nobody is in a mask, and what is asked for is `init_mm`."""
+    text = tc.policies["noinstr-c"].replace(name="walks").text
+    asks = f"\n{where}\n{words}"
+    (file := tmp_path / "walks.policy").write_text(text.replace(f"\n{where}\n", asks, 1))
+    (plain := tmp_path / "plain.policy").write_text(text)
+    load = scenarios.syscall_heavy(duration_s=0.001, cpus=70, isolated="1-69")
+    found, without = (tc.simulate(load, policy=one) for one in (file, plain))
+    assert found.violation is None
+    assert found.total("ipis_sent") == without.total("ipis_sent")
+    assert found.total("syscalls") > 100

@@ -165,13 +165,14 @@ impl Contexts {
     /// Is the CPU in `mm_cpumask`?
     #[inline]
     pub fn has(&self, mm: u16, cpu: Cpu) -> bool {
-        self.mms[usize::from(mm)].mask[usize::from(cpu) / 64] >> (cpu % 64) & 1 == 1
+        self.mask_of(mm).get(usize::from(cpu) / 64).is_some_and(|word| word >> (cpu % 64) & 1 == 1)
     }
 
-    /// `mm_cpumask`, 64 CPUs a word.
+    /// `mm_cpumask`, 64 CPUs a word; no words of an address space that there is none of: a program may ask where nothing
+    /// creates any.
     #[inline]
     pub fn mask_of(&self, mm: u16) -> &[u64] {
-        &self.mms[usize::from(mm)].mask
+        self.mms.get(usize::from(mm)).map_or(&[], |mm| &mm.mask)
     }
 
     /// How many CPUs are in `mm_cpumask` from `from` on.
@@ -186,12 +187,12 @@ impl Contexts {
 
     /// How many CPUs are in `mm_cpumask`.
     pub fn members(&self, mm: u16) -> u64 {
-        self.mms[usize::from(mm)].mask.iter().map(|w| u64::from(w.count_ones())).sum()
+        self.mask_of(mm).iter().map(|w| u64::from(w.count_ones())).sum()
     }
 
     /// The first CPU of `mm_cpumask` from `from` on.
     pub fn next_in(&self, mm: u16, from: Cpu) -> Option<Cpu> {
-        let mask = &self.mms[usize::from(mm)].mask;
+        let mask = self.mask_of(mm);
         let mut word = usize::from(from) / 64;
         let mut bits = mask.get(word)? & u64::MAX << (from % 64);
         while bits == 0 {
@@ -272,16 +273,9 @@ impl Contexts {
         self.cpus[usize::from(cpu)].flush_mm = mm;
     }
 
-    /// What [`Contexts::set_next`] and [`Contexts::set_flush`] said.
+    /// What [`Contexts::set_next`] and [`Contexts::set_flush`] said; of a code without memory contexts `init_mm`.
     pub fn asked(&self, cpu: Cpu) -> (u16, u16) {
-        let slots = &self.cpus[usize::from(cpu)];
-        (slots.next_mm, slots.flush_mm)
-    }
-
-    /// The same, of a code that may have no memory contexts.
-    #[cfg(test)]
-    pub fn asked_of(&self, cpu: Cpu) -> (u16, u16) {
-        if self.cpus.is_empty() { (INIT_MM, INIT_MM) } else { self.asked(cpu) }
+        self.cpus.get(usize::from(cpu)).map_or((INIT_MM, INIT_MM), |slots| (slots.next_mm, slots.flush_mm))
     }
 
     /// Same shape: a saved state fits.

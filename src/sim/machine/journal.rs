@@ -44,7 +44,7 @@ impl Timed {
     /// Writes down what a CPU does, where that is asked for.
     pub fn mark(&mut self, cpu: Cpu, did: Did) {
         let c = &self.cores[usize::from(cpu)];
-        let asked = self.contexts.asked_of(cpu);
+        let asked = self.contexts.asked(cpu);
         if let Some(journal) = &mut self.journal {
             journal.push(Mark {
                 time: c.clock,
