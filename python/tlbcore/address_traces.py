@@ -151,9 +151,16 @@ def addresses(
     known = (*_core.address_formats(), *_COLUMNS)
     if format is not None and format not in known:
         raise TraceError(unknown("format", format, known))
-    for kind in kinds:
+    asked = [] if isinstance(kinds, str) else list(kinds)
+    if not asked:
+        raise TraceError(f"kinds are a list of some of {', '.join(KINDS)}: got {kinds!r}")
+    for kind in asked:
         if kind not in KINDS:
             raise TraceError(unknown("kind", kind, KINDS))
+    if name == "-" and format in _COLUMNS:
+        raise TraceError(
+            f"standard input cannot be read as {format}, whose columns are looked up: give a file"
+        )
     first: list[_core.AddressReader] = []
     found = format
     if name != "-":
@@ -169,10 +176,10 @@ def addresses(
     return Addresses(
         path=name,
         format=found,
-        kinds=tuple(kinds),
-        cpu=None if cpu is None else count(cpu, "cpu", most=65535),
-        chunk=count(chunk, "chunk", _LEAST, 1 << 32),
-        limit=None if limit is None else count(limit, "limit", 1),
+        kinds=tuple(kind for kind in KINDS if kind in asked),
+        cpu=None if cpu is None else count(cpu, "cpu", most=65535, error=TraceError),
+        chunk=count(chunk, "chunk", _LEAST, 1 << 32, TraceError),
+        limit=None if limit is None else count(limit, "limit", 1, error=TraceError),
         _given=format,
         _first=first,
     )
@@ -186,9 +193,13 @@ def _text_pieces(trace: Addresses) -> Iterator[AddressChunk]:
 
 def _npy_pieces(trace: Addresses) -> Iterator[AddressChunk]:
     try:
-        whole = np.load(trace.path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise TraceError(f"{trace.path}: {error}") from None
+        whole = np.lib.format.open_memmap(trace.path, mode="r")
+    except OSError:
+        raise
+    except (
+        Exception
+    ) as error:  # a header is Python's text: what is wrong with it ends in errors of many kinds
+        raise TraceError(f"{trace.path}: is no array that NumPy can map: {error}") from None
     names = whole.dtype.names
     if whole.ndim != 1 or (names is None and whole.dtype.kind not in "iu"):
         raise TraceError(
@@ -230,6 +241,8 @@ def _places(path: str, names: Sequence[str]) -> dict[str, str]:
     for what, words in _core.address_columns():
         for name in names:
             if name.lower() in words:
+                if names.count(name) > 1:
+                    raise TraceError(f"{path}: there are {names.count(name)} columns called {name!r}")
                 found.setdefault(what, name)
     if "address" not in found:
         raise TraceError(f"{path}: there is no column `address`: got {', '.join(names)}")
@@ -240,8 +253,13 @@ def _piece(path: str, start: int, columns: dict[str, NDArray[Any]]) -> AddressCh
     def refuse(what: str, rule: str, wrong: NDArray[np.bool_]) -> None:
         if wrong.any():
             index = int(np.argmax(wrong))
-            raise TraceError(f"{path}: {what}[{start + index}] must be {rule}: got {columns[what][index]!r}")
+            got = columns[what][index]  # an object where the column holds texts, lists, decimals
+            plain = got.item() if isinstance(got, np.generic) else got
+            raise TraceError(f"{path}: {what}[{start + index}] must be {rule}: got {plain!r}")
 
+    for what, column in columns.items():
+        if column.ndim != 1:
+            raise TraceError(f"{path}: {what} must be one number a row: got {column[0].size} of them")
     everything = np.ones(len(columns["address"]), dtype=bool)
     for what in ("address", "cpu"):
         if what in columns and columns[what].dtype.kind not in "iu":
@@ -252,19 +270,28 @@ def _piece(path: str, start: int, columns: dict[str, NDArray[Any]]) -> AddressCh
     kind = columns.get("kind", np.zeros(len(address), dtype=np.uint8))
     if kind.dtype.kind not in "iu":
         words = dict(_core.address_kinds())
-        kind = np.array([words.get(str(word).lower(), 255) for word in kind], dtype=np.int64)
+        texts = (word.decode("latin-1") if isinstance(word, bytes) else str(word) for word in kind)
+        kind = np.array([words.get(text.lower(), 255) for text in texts], dtype=np.int64)
     refuse("kind", "load, store or fetch (0, 1 or 2)", (kind < 0) | (kind > 2))
     return AddressChunk(address.view(np.uint64), kind.astype(np.uint8), cpu.astype(np.uint16))
 
 
-def canonical_pages(path: str, address: NDArray[np.uint64], before: int) -> NDArray[np.uint64]:
+def of_which(trace: Addresses) -> str:
+    """Return what `kinds` and `cpu` leave of a trace, in words; nothing where they leave all of it."""
+    chosen = [] if len(trace.kinds) == len(KINDS) else [f"kind {', '.join(trace.kinds)}"]
+    chosen += [] if trace.cpu is None else [f"CPU {trace.cpu}"]
+    return f" of {' on '.join(chosen)}" if chosen else ""
+
+
+def canonical_pages(trace: Addresses, address: NDArray[np.uint64], before: int) -> NDArray[np.uint64]:
     """Return `address >> 12`; `before` accesses precede. Raises `TraceError` for the first that no CPU takes."""
     high = address.view(np.int64) >> 56  # bits 63 to 56 are copies of bit 56 (SDM Vol. 1, 3.3.7.1, LA57)
     wrong = (high != 0) & (high != -1)
     if wrong.any():
         index = int(np.argmax(wrong))
         raise TraceError(
-            f"{path}: access {before + index} must have a canonical address: got {int(address[index]):#x}"
+            f"{trace.path}: access {before + index}{of_which(trace)} must have a canonical address: "
+            f"got {int(address[index]):#x}"
         )
     return address >> np.uint64(12)
 
@@ -279,8 +306,8 @@ def curve_pages(trace: Addresses) -> Iterator[NDArray[np.uint64]]:
             if seen is not None and cpu != seen:
                 raise TraceError(
                     f"{trace.path}: holds accesses of CPUs {seen} and {cpu}, which have a TLB each: choose one with"
-                    " cpu="
+                    " cpu= (--cpu)"
                 )
             seen = cpu
-        yield canonical_pages(trace.path, chunk.address, done)
+        yield canonical_pages(trace, chunk.address, done)
         done += len(chunk.address)

@@ -16,7 +16,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from numbers import Integral
 
+from tlbcore._core import PolicyError
 from tlbcore._input.door import door
+from tlbcore._input.numbers import flag
 
 __all__ = [
     "await_acks",
@@ -51,6 +53,8 @@ _INVPCID = {1: "context kernel", 2: "all-including-global", 3: "all"}
 
 
 def _block(head: str, body: Sequence[str]) -> str:
+    """Return a statement with statements below it, which may be one text."""
+    body = [body] if isinstance(body, str) else body
     lines = [line for statement in body for line in statement.splitlines()]
     return "\n".join([head, *(f"  {line}" for line in lines)])
 
@@ -115,8 +119,14 @@ def mov_cr3(what: str, *, noflush: bool | None = None) -> str:
 
 
 def mov_cr4_pge(on: bool) -> str:
-    """Write CR4.PGE; a change invalidates everything (SDM Vol. 3A 4.10.4.1)."""
-    return f"mov cr4, pge {'on' if on else 'off'}"
+    """Write CR4.PGE; a change invalidates everything (SDM Vol. 3A 4.10.4.1).
+
+    Raises
+    ------
+    PolicyError
+        If `on` is neither True nor False.
+    """
+    return f"mov cr4, pge {'on' if flag(on, 'CR4.PGE', PolicyError) else 'off'}"
 
 
 @door
@@ -128,7 +138,7 @@ def invpcid(kind: int) -> str:
     ValueError
         For any other type.
     """
-    if not isinstance(kind, Integral) or int(kind) not in _INVPCID:
+    if isinstance(kind, bool) or not isinstance(kind, Integral) or int(kind) not in _INVPCID:
         raise ValueError(f"invpcid type must be 1, 2 or 3 here: got {kind}")
     return f"invpcid {_INVPCID[int(kind)]}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 
 from tlbcore import _core
 from tlbcore._core import TraceError
+from tlbcore._input.numbers import flag
 from tlbcore._output.calls import kept
 from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import Result
 from tlbcore._output.table import Table
-from tlbcore.address_traces import KINDS, Addresses, addresses, canonical_pages
+from tlbcore.address_traces import KINDS, Addresses, addresses, canonical_pages, of_which
 from tlbcore.hardware import Machine
 from tlbcore.hardware import machine as as_machine
 from tlbcore.tlb import EVENT, FLAGS, Tlb
@@ -93,7 +95,7 @@ def translate(
     Raises
     ------
     TraceError, OSError
-        As for `addresses`; for an address that is not canonical, by its number in the trace.
+        As for `addresses`; for an address that is not canonical, by its number among the accesses chosen.
     TlbError
         If the machine is unknown, or no level of it holds pages of this size.
 
@@ -106,8 +108,9 @@ def translate(
     """
     source = trace if isinstance(trace, Addresses) else addresses(trace)
     model = as_machine(machine)
+    smt = flag(smt, "smt", _core.TlbError)
     sizes = {4096: 0, 1 << 21: FLAGS["SIZE_2M"], 1 << 30: FLAGS["SIZE_1G"]}
-    if page_size not in sizes:
+    if not isinstance(page_size, Integral) or page_size not in sizes:
         raise _core.TlbError(f"page_size must be 4096, 2097152 or 1073741824 bytes: got {page_size!r}")
     tlbs: dict[int, Tlb] = {}
     sums: dict[int, NDArray[np.int64]] = {}
@@ -115,7 +118,7 @@ def translate(
     done = 0
     with shown(progress, "translating", "accesses") as advance:
         for chunk in source:
-            pages = canonical_pages(source.path, chunk.address, done)
+            pages = canonical_pages(source, chunk.address, done)
             for cpu in np.unique(chunk.cpu).tolist():
                 if cpu not in tlbs:
                     tlbs[cpu] = Tlb(model, smt=smt)
@@ -124,7 +127,11 @@ def translate(
                 events = np.zeros(int(mine.sum()), dtype=EVENT)
                 events["vpn"], events["op"] = pages[mine], chunk.kind[mine]
                 events["flags"] = sizes[page_size]
-                answered = tlbs[cpu].run(events).levels
+                try:
+                    answered = tlbs[cpu].run(events).levels
+                except _core.TlbError as error:  # the page's size is all that can be wrong with these events
+                    what = str(error).partition(": ")[2]
+                    raise _core.TlbError(f"page_size={page_size} on {model.name}: {what}") from None
                 assert answered is not None
                 places = events["op"].astype(np.int64) * (len(levels) + 1) + answered
                 sums[cpu] += np.bincount(places, minlength=sums[cpu].size).reshape(sums[cpu].shape)
@@ -132,7 +139,7 @@ def translate(
             if advance is not None:
                 advance(done, None)
     if not done:
-        raise TraceError(f"{source.path}: holds no access" + _of_which(source))
+        raise TraceError(f"{source.path}: holds no access" + of_which(source))
     rows = [(cpu, kind) for cpu in sorted(sums) for kind in range(len(KINDS)) if sums[cpu][kind].sum()]
     counted = np.array([sums[cpu][kind] for cpu, kind in rows])
     accesses = counted.sum(axis=1)
@@ -151,7 +158,7 @@ def translate(
         path=source.path,
         format=source.format,
         machine=model,
-        page_size=page_size,
+        page_size=int(page_size),
         levels=levels,
         table=Table(table),
         counters=Table({name: np.array([row[name] for row in counters]) for name in counters[0]}),
@@ -161,9 +168,3 @@ def translate(
 def _hits(tlb: Tlb) -> list[str]:
     names = list(tlb.counters)
     return [name for name in names[: names.index("walks")] if name.endswith("_hits")]
-
-
-def _of_which(trace: Addresses) -> str:
-    chosen = [] if len(trace.kinds) == len(KINDS) else [f"kind {', '.join(trace.kinds)}"]
-    chosen += [] if trace.cpu is None else [f"CPU {trace.cpu}"]
-    return f" of {' on '.join(chosen)}" if chosen else ""

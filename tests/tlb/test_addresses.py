@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tlbcore as tc
+from tlbcore.cli import main
 
 WALK = Path(__file__).parents[1] / "data" / "addresses" / "walk.lackey.txt.xz"
 LOAD, STORE, FETCH = (tc.OPS[name] for name in ("load", "store", "fetch"))
@@ -298,6 +299,182 @@ def test_arrays_that_are_no_addresses_are_refused(array: Any, said: str, tmp_pat
         all_of(tc.addresses(tmp_path / "bad.npy"))
 
 
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"address": ["0x1", "b"]}, r"address\[0\] must be a whole number: got '0x1'$"),
+        ({"address": [1.5]}, r"address\[0\] must be a whole number: got 1.5$"),
+        ({"address": [[1, 2]]}, r"address\[0\] must be a whole number: got array\(\[1, 2\]\)$"),
+        ({"address": [{"a": 1}]}, r"address\[0\] must be a whole number: got \{'a': 1\}$"),
+        ({"address": [True]}, r"address\[0\] must be a whole number: got True$"),
+        ({"address": [1], "cpu": ["a"]}, r"cpu\[0\] must be a whole number: got 'a'$"),
+        ({"address": [1, 2], "cpu": [0, 65536]}, r"cpu\[1\] must be from 0 to 65535: got 65536$"),
+        ({"address": [1, 2, 3], "kind": ["load", "r", "lod"]}, r"kind\[2\] must be load.*: got 'lod'$"),
+        (
+            {"address": [1, 2], "kind": [2, 3]},
+            r"kind\[1\] must be load, store or fetch \(0, 1 or 2\): got 3$",
+        ),
+        ({"address": [1, None]}, r"column 'address' has rows without a value$"),
+        ({"time": [1], "Kind": [0]}, r"there is no column `address`: got time, Kind$"),
+    ],
+)
+def test_columns_that_are_no_addresses_are_refused(columns: Any, said: str, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="the extra `tables`")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    with pytest.raises(tc.TraceError, match=f"^{tmp_path}/t.parquet: {said}"):
+        all_of(tc.addresses(tmp_path / "t.parquet"))
+
+
+def test_columns_are_taken_by_their_words(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="the extra `tables`")
+    import pyarrow.parquet as pq
+
+    file = tmp_path / "t.parquet"
+    kinds = pa.array([b"r", b"W", b"x"])
+    pq.write_table(
+        pa.table({"n": ["a", "b", "c"], "VAddr": [-4096, 1, 2], "RW": kinds, "core": [0, 65535, 7]}), file
+    )
+    assert all_of(tc.addresses(file)) == [(2**64 - 4096, LOAD, 0), (1, STORE, 65535), (2, FETCH, 7)]
+    pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["address", "address"]), file)
+    with pytest.raises(tc.TraceError, match=f"^{file}: there are 2 columns called 'address'$"):
+        all_of(tc.addresses(file))
+    pq.write_table(pa.table({"address": pa.array([], pa.uint64())}), file)
+    assert all_of(tc.addresses(file)) == []
+    file.write_bytes(b"address\n1\n")
+    with pytest.raises(tc.TraceError, match=f"^{file}: .*Parquet"):
+        all_of(tc.addresses(file, format="parquet"))
+
+
+def test_fields_of_an_array_are_taken_by_their_words(tmp_path: Path) -> None:
+    file = tmp_path / "t.npy"
+    fields = np.dtype([("when", "f8"), ("addr", ">i8"), ("op", "S6"), ("CPU", "u1")])
+    np.save(file, np.array([(0.5, -4096, b"Load", 3), (0.7, 1, b"ifetch", 0)], dtype=fields))
+    assert all_of(tc.addresses(file)) == [(2**64 - 4096, LOAD, 3), (1, FETCH, 0)]
+    np.save(file, np.array([(1, "w")], dtype=[("address", "<u4"), ("kind", "U1")]))
+    assert all_of(tc.addresses(file)) == [(1, STORE, 0)]
+
+
+def header(text: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + bytes(16)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"address\n1\n",
+        b"PK\x03\x04" + bytes(40),
+        header("{'descr': '<u8', 'fortran_order': False, 'shape': (9999999999999999999,), }"),
+        header("{'descr': '<u8', 'fortran_order': False, 'shape': (-5,), }"),
+        header("{'descr': '<u8', 'fortran_order': False, 'shape': (5,), }"),
+        header("{'descr': '<u8', 'fortran_order': False, 'shape': (True,), }"),
+        header("{'descr': ['a'], 'fortran_order': False, 'shape': (1,), }"),
+        header("{[]: 1}"),
+        header("(((((("),
+    ],
+)
+def test_a_file_that_numpy_cannot_map_is_refused(data: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "bad"
+    file.write_bytes(data)
+    with pytest.raises(tc.TraceError, match=f"^{file}: is no array that NumPy can map: "):
+        all_of(tc.addresses(file, format="npy"))
+
+
+def test_a_field_holds_one_whole_number(tmp_path: Path) -> None:
+    file = tmp_path / "t.npy"
+    for dtype, said in [
+        ([("address", "<u8", (2,))], "address must be one number a row: got 2 of them"),
+        ([("address", "<u8"), ("kind", "u1", (3,))], "kind must be one number a row: got 3 of them"),
+        ([("address", "<u8"), ("cpu", "?")], r"cpu\[0\] must be a whole number: got False"),
+        ([("address", "c16")], r"address\[0\] must be a whole number: got 0j"),
+    ]:
+        np.save(file, np.zeros(2, dtype=dtype))
+        with pytest.raises(tc.TraceError, match=f"^{file}: {said}$"):
+            all_of(tc.addresses(file))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"kinds": "load"}, "kinds are a list of some of load, store, fetch: got 'load'"),
+        ({"kinds": []}, r"kinds are a list of some of load, store, fetch: got \[\]"),
+        ({"kinds": ["load", "lod"]}, "unknown kind 'lod', did you mean 'load'\\?"),
+        ({"cpu": -1}, "cpu must be an integer from 0 to 65535: got -1"),
+        ({"cpu": 65536}, "cpu must be an integer from 0 to 65535: got 65536"),
+        ({"chunk": 63}, "chunk must be an integer from 64 to 4294967296: got 63"),
+        ({"chunk": (1 << 32) + 1}, "chunk must be an integer from 64 to 4294967296: got 4294967297"),
+        ({"limit": 0}, "limit must be an integer of at least 1: got 0"),
+        ({"format": "csvv"}, "unknown format 'csvv', did you mean 'csv'\\?"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_refused(asked: Any, said: str) -> None:
+    with pytest.raises(tc.TraceError, match=f"^{said}$"):
+        tc.addresses(WALK, **asked)
+
+
+def test_kinds_are_a_set_in_any_form(tmp_path: Path) -> None:
+    """A kind twice is that kind once; three times it is not all three."""
+    file = tmp_path / "t.csv"
+    file.write_bytes(csv([(1, LOAD, 0), (2, STORE, 0), (3, FETCH, 0)]))
+    for kinds, left in [
+        (["load", "load", "load"], [1]), (["fetch", "load"], [1, 3]), (iter(["store"]), [2]), ({"store"}, [2]),
+        (np.array(["fetch"]), [3]), (("load", "store", "fetch", "load"), [1, 2, 3]),
+    ]:  # fmt: skip
+        assert [address for address, _, _ in all_of(tc.addresses(file, kinds=kinds))] == left
+    trace = tc.addresses(file, kinds=["fetch", "load"], cpu=65535, chunk=64, limit=1)
+    assert (trace.kinds, trace.cpu, trace.chunk, trace.limit) == (("load", "fetch"), 65535, 64, 1)
+    assert tc.addresses(file).kinds == ("load", "store", "fetch")
+    with pytest.raises(tc.TraceError, match=r"t.csv: holds no access of kind load, fetch on CPU 65535$"):
+        tc.translate(trace, machine="skylake-sp")
+
+
+@pytest.mark.parametrize("name", ["npy", "parquet"])
+def test_columns_cannot_come_from_a_pipe(name: str) -> None:
+    said = f"standard input cannot be read as {name}, whose columns are looked up: give a file"
+    with pytest.raises(tc.TraceError, match=f"^{said}$"):
+        tc.addresses("-", format=name)
+
+
+def test_an_address_that_is_not_canonical_is_named_among_those_chosen(tmp_path: Path) -> None:
+    """Bits 63 to 56 are one with five-level paging: not in 2^56 and above, nor below 2^64 - 2^56."""
+    file = tmp_path / "t.csv"
+    ends = [2**56 - 1, 2**64 - 2**56, 2**64 - 1]
+    file.write_bytes(csv([(address, LOAD, 0) for address in ends]))
+    assert tc.translate(file, machine="skylake-sp").table["walks"].tolist() == [3]
+    for wrong in (2**56, 2**64 - 2**56 - 1):
+        rows = [(1, STORE, 4), (2, LOAD, 4), (3, LOAD, 5), (wrong, LOAD, 4)]
+        file.write_bytes(csv(rows))
+        for asked, place in [
+            ({}, "access 3"), ({"cpu": 4}, "access 2 of CPU 4"), ({"kinds": ["load"]}, "access 2 of kind load"),
+            ({"kinds": ["load"], "cpu": 4}, "access 1 of kind load on CPU 4"),
+        ]:  # fmt: skip
+            said = f"^{file}: {place} must have a canonical address: got {wrong:#x}$"
+            with pytest.raises(tc.TraceError, match=said):
+                tc.translate(tc.addresses(file, **asked), machine="skylake-sp")
+            if "cpu" in asked:
+                with pytest.raises(tc.TraceError, match=said):
+                    tc.miss_curve(tc.addresses(file, **asked))
+
+
+def test_what_a_translation_cannot_be_asked(tmp_path: Path) -> None:
+    machine = "peers-64x4-1536x12"
+    for asked, said in [
+        ({"smt": 1}, "smt must be True or False: got 1"),
+        ({"page_size": 8192}, "page_size must be 4096, 2097152 or 1073741824 bytes: got 8192"),
+        ({"page_size": 4096.0}, "page_size must be 4096, 2097152 or 1073741824 bytes: got 4096.0"),
+        (
+            {"page_size": 1 << 30},
+            f"page_size=1073741824 on {machine}: no level holds 1G pages for fetch accesses",
+        ),
+    ]:
+        with pytest.raises(tc.TlbError, match=f"^{said}$"):
+            tc.translate(WALK, machine=machine, **asked)
+    found = tc.translate(WALK, machine=machine, page_size=np.int64(4096), smt=np.bool_(False))
+    assert (type(found.page_size), found.page_size) == (int, 4096)
+
+
 def test_what_comes_before_damage_is_handed_out_first(tmp_path: Path) -> None:
     file = tmp_path / "bad"
     file.write_bytes(lackey(ACCESSES) + b"what?\n")
@@ -368,9 +545,28 @@ def test_the_curve_is_printed_and_drawn(tmp_path: Path) -> None:
     assert (refused.returncode, "ends in .png, .svg or .pdf" in refused.stderr) == (2, True)
 
 
-def test_physical_addresses_are_called_so(tmp_path: Path) -> None:
+def test_a_cpu_is_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes(csv([(0x1000, LOAD, 0), (0x1000, LOAD, 7), (0x2000, LOAD, 7)]))
+    assert main(["miss-curve", str(file), "--ways", "1"]) == 2
+    assert capsys.readouterr().err == (
+        f"tlbcore: error: {file}: holds accesses of CPUs 0 and 7, which have a TLB each: "
+        "choose one with cpu= (--cpu)\n"
+    )
+    assert main(["miss-curve", str(file), "--ways", "1", "--cpu", "7", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["table"]["misses"] == [2]
+    assert main(["tlb", str(file), "--cpu", "7", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["table"]["accesses"] == [2]
+
+
+def test_physical_addresses_are_called_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "gem5"
     file.write_text("10: system.mem: Read from cpu0.data of size 8 on address 0x1000 C\n")
     assert tc.addresses(file).physical
-    assert "physical addresses" in run("tlb", str(file)).stderr
+    said = "has physical addresses{}: not those that the program's TLB translated\n"
+    assert main(["tlb", str(file)]) == 0
+    assert capsys.readouterr().err == f"tlbcore: gem5-text {said.format(' (of Exec: virtual)')}"
+    file.write_text("0,r,4096,8,0,10\n")
+    assert main(["tlb", str(file)]) == 0
+    assert capsys.readouterr().err == f"tlbcore: gem5-packets {said.format('')}"
     assert not tc.addresses(WALK).physical

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tlbcore.cli import _common
-from tlbcore.cli.tlb import FileArgument, FormatOption, KindsOption, LimitOption, opened, said
+from tlbcore.cli.tlb import CpuOption, FileArgument, FormatOption, KindsOption, LimitOption, opened, said
 
 #: Up to so many ways every row is printed, beyond them a few in each doubling.
 SHOWN = 32
@@ -36,6 +36,7 @@ def command(
     ] = None,
     format: FormatOption = None,  # noqa: A002
     kind: KindsOption = None,
+    cpu: CpuOption = None,
     limit: LimitOption = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the curve into this file (.png, .svg, .pdf).")
@@ -45,7 +46,7 @@ def command(
     """Count an address trace's misses in every LRU TLB of these set counts and up to so many ways, in one pass."""
     from tlbcore.tlb import miss_curve
 
-    trace = opened(file, format, kind, limit)
+    trace = opened(file, format, kind, cpu, limit)
     axes = None
     if plot is not None:
         try:

@@ -24,6 +24,7 @@ FormatOption = Annotated[
 KindsOption = Annotated[
     list[str] | None, typer.Option("--kind", help="Only these accesses: load, store, fetch. Repeat it.")
 ]
+CpuOption = Annotated[int | None, typer.Option(help="Only the accesses of this CPU.", min=0, max=65535)]
 LimitOption = Annotated[int | None, typer.Option(help="Read the first so many accesses only.", min=1)]
 
 
@@ -34,6 +35,7 @@ def command(
     smt: Annotated[bool, typer.Option("--smt", help="A sibling takes its half of split structures.")] = False,
     format: FormatOption = None,  # noqa: A002
     kind: KindsOption = None,
+    cpu: CpuOption = None,
     limit: LimitOption = None,
     out: Annotated[Path | None, typer.Option(help="Write the table as Parquet, too.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -46,7 +48,7 @@ def command(
 
     if page_size not in SIZES:
         _common.fail(f"--page-size takes {', '.join(SIZES)}: got {page_size!r}")
-    trace = opened(file, format, kind, limit)
+    trace = opened(file, format, kind, cpu, limit)
     with _common.progress("translating", "accesses") as advance:
         found = translate(trace, machine=machine, page_size=SIZES[page_size], smt=smt, progress=advance)
     if out is not None:
@@ -61,18 +63,25 @@ def command(
     said(trace)
 
 
-def opened(file: str, format: str | None, kind: list[str] | None, limit: int | None) -> Addresses:  # noqa: A002
+def opened(
+    file: str,
+    format: str | None,  # noqa: A002
+    kind: list[str] | None,
+    cpu: int | None,
+    limit: int | None,
+) -> Addresses:
     """Open a trace as the options say."""
     from tlbcore.address_traces import KINDS, addresses
 
-    return addresses(file, format=format, kinds=kind or KINDS, limit=limit)
+    return addresses(file, format=format, kinds=kind or KINDS, cpu=cpu, limit=limit)
 
 
 def said(trace: Addresses) -> None:
     """Say what to know of a trace's addresses."""
     if trace.physical:
+        of_exec = " (of Exec: virtual)" if trace.format == "gem5-text" else ""
         _common.note(
-            f"{trace.format} has physical addresses (of Exec: virtual): not those that the program's TLB translated"
+            f"{trace.format} has physical addresses{of_exec}: not those that the program's TLB translated"
         )
 
 
