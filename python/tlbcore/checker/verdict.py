@@ -214,9 +214,10 @@ class Verdict(Result):
         If violated: a run that breaks a rule under the assumptions of `core` and no others.
     grade
         If violated: `window exists` (the run needs an assumption about code that nobody has seen do it), `a
-        speculative walk suffices` (no code touches it: hardware may), or `an access in the window is known`.
+        speculative walk suffices` (no code touches it: hardware may, at any time), or `an access in the window is
+        known`. None of a case, and of a hypothesis that is violated without its assumption, too.
     witnesses
-        What was seen at least once, so that a pass is not vacuous.
+        What was seen at least once, so that a pass is not vacuous. Of a verdict with cases, in any of them.
     wrong_gs
         Schedule of a run in which a %gs-relative access meets the user's GSBASE (SEMANTICS S8, L2); reported
         beside the verdict, unless `assume={"gs": "faults"}` makes it one.
@@ -225,7 +226,8 @@ class Verdict(Result):
     asked
         What was asked about: such as purges of vmalloc. Of a verdict with cases, all of it.
     core
-        If violated: a smallest set of machine assumptions the violation needs, found by switching each off.
+        If violated: a smallest set of assumptions the violation needs, found by switching each off. The sentence says
+        of which of them that is not known, because a limit was met without it.
     any_number
         If verified: each isolated CPU meets the others only through CPUs that are not, so one of each kind stands for
         any number of them, and that is how it was searched (`src/check/star.rs` has the argument). Of a verdict with
