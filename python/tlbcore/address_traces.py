@@ -228,8 +228,12 @@ def _parquet_pieces(trace: Addresses) -> Iterator[AddressChunk]:
                 }
                 yield _piece(trace.path, start, columns)
                 start += len(batch)
-    except pa.ArrowException as error:
-        raise TraceError(f"{trace.path}: {error}") from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise TraceError(
+            f"{trace.path}: is no Parquet that can be read: {error}"
+        ) from None  # bytes that are damaged
 
 
 _PIECES = {"npy": _npy_pieces, "parquet": _parquet_pieces}

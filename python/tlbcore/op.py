@@ -129,7 +129,6 @@ def mov_cr4_pge(on: bool) -> str:
     return f"mov cr4, pge {'on' if flag(on, 'CR4.PGE', PolicyError) else 'off'}"
 
 
-@door
 def invpcid(kind: int) -> str:
     """INVPCID of type 1 (kernel PCID), 2 (all, globals included) or 3 (all but globals).
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,8 @@ class Translation(Result):
     machine: Machine
     page_size: int
     levels: tuple[str, ...]
-    table: Table = field(repr=False)
-    counters: Table = field(repr=False)
+    table: Table
+    counters: Table
 
     def _tables(self) -> dict[str, Table]:
         return {"table": self.table, "counters": self.counters}

@@ -1,4 +1,4 @@
-"""What `causes`, `completion` and `record` say, word by word, without another process and without a recording."""
+"""What commands say, word by word, without another process and without a recording."""
 
 from __future__ import annotations
 
@@ -237,3 +237,51 @@ def test_who_waits_is_told_until_when(
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
     assert main(["record", "--out", "o", *words.split()]) == 0
     assert capsys.readouterr().err == said
+
+
+TWICE = """
+scenario = "syscall-heavy"
+[[zip]]
+cpus = [8]
+duration_s = [1]
+[[zip]]
+cpus = [16]
+duration_s = [1]
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("calibrate --cpu -1", "cpu must be an integer from 0 to 65535: got -1"),
+        ("calibrate --cpu 99999999999999999999", "cpu must be an integer from 0 to 65535: got 9999999"),
+        ("calibrate --out .", ".: is a directory"),
+        ("check ipi --entries=--5", "entries must be an integer from 0 to 15 or unbounded: got '--5'"),
+        ("check ipi --entries=-5", "entries must be an integer from 0 to 15: got -5"),
+        ("litmus t.litmus --show --json", "--json has every run that was found: leave --show out"),
+        ("policy show ipi --ops --kernel", "--ops shows the kernel's own paths, too: leave --kernel out"),
+        (
+            "sweep grid.toml --out o",
+            "grid.toml: two [[zip]] are of cpus, duration_s: put their values into one",
+        ),
+    ],
+)
+def test_what_changes_nothing_or_cannot_be_is_refused(
+    words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("grid.toml").write_text(TWICE)
+    assert main(words.split()) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.startswith(f"tlbcore: error: {said}")) == ("", True), shown.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.toml"]
+
+
+def test_an_address_that_a_cluster_does_not_take_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("distributed", reason="the extra `cluster`")
+    grid = tmp_path / "grid.toml"
+    grid.write_text('scenario = "syscall-heavy"\n[grid]\ncpus = [8]\n')
+    assert main(["sweep", str(grid), "--out", str(tmp_path / "o"), "--dask", "nope"]) == 2
+    assert capsys.readouterr().err == "tlbcore: error: --dask: missing port number in address 'nope'\n"

@@ -51,6 +51,7 @@ def hidden(text: str) -> list[str]:
         ("zero\u200bwidth\ufeff", r"zero\u200bwidth\ufeff"),
         ("line\u2028end\u2029", r"line\u2028end\u2029"),
         ("name\udcff", r"name\xff"),
+        ("joined\u034fup", r"joined\u034fup"),
         ("tag\U000e0041", r"tag\U000e0041"),
     ],
 )

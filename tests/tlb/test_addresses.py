@@ -426,6 +426,9 @@ def test_kinds_are_a_set_in_any_form(tmp_path: Path) -> None:
     trace = tc.addresses(file, kinds=["fetch", "load"], cpu=65535, chunk=64, limit=1)
     assert (trace.kinds, trace.cpu, trace.chunk, trace.limit) == (("load", "fetch"), 65535, 64, 1)
     assert tc.addresses(file).kinds == ("load", "store", "fetch")
+    assert tc.addresses(file).chunk == tc.Addresses(path="x", format="csv").chunk == 1 << 20
+    with pytest.raises(AttributeError, match="cannot assign"):
+        trace.limit = 2  # type: ignore[misc]
     with pytest.raises(tc.TraceError, match=r"t.csv: holds no access of kind load, fetch on CPU 65535$"):
         tc.translate(trace, machine="skylake-sp")
 
@@ -443,6 +446,9 @@ def test_an_address_that_is_not_canonical_is_named_among_those_chosen(tmp_path: 
     ends = [2**56 - 1, 2**64 - 2**56, 2**64 - 1]
     file.write_bytes(csv([(address, LOAD, 0) for address in ends]))
     assert tc.translate(file, machine="skylake-sp").table["walks"].tolist() == [3]
+    file.write_bytes(csv([(1, LOAD, 7), (1, LOAD, 3)]))
+    with pytest.raises(tc.TraceError, match="holds accesses of CPUs 3 and 7"):
+        tc.miss_curve(tc.addresses(file))
     for wrong in (2**56, 2**64 - 2**56 - 1):
         rows = [(1, STORE, 4), (2, LOAD, 4), (3, LOAD, 5), (wrong, LOAD, 4)]
         file.write_bytes(csv(rows))
@@ -473,6 +479,8 @@ def test_what_a_translation_cannot_be_asked(tmp_path: Path) -> None:
             tc.translate(WALK, machine=machine, **asked)
     found = tc.translate(WALK, machine=machine, page_size=np.int64(4096), smt=np.bool_(False))
     assert (type(found.page_size), found.page_size) == (int, 4096)
+    with pytest.raises(AttributeError, match="cannot assign"):
+        found.path = ""  # type: ignore[misc]
 
 
 def test_what_comes_before_damage_is_handed_out_first(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tlbcore._core import ConfigError, __version__
+from tlbcore._output.visible import naming
 
 _MAGIC = b"tlbcore result 1\n"
 _DIGEST = 16  # bytes
@@ -22,24 +23,36 @@ _DIGEST = 16  # bytes
 def replace_file(file: Path, data: bytes | memoryview | Any) -> None:
     """Write a file so that whoever looks finds the old content or the new, also after a crash or on a full disk.
 
+    A link stays one, and what it leads to is replaced; a device or a pipe (/dev/stdout) is written to.
+
     Raises `OSError` with the file's name; the old content is then still there.
     """
-    hidden = file.with_name(f".{file.name}.tmp")
+    if is_special(file):
+        with naming(str(file)), file.open("wb") as stream:
+            stream.write(data)
+        return
+    target = Path(os.path.realpath(file))
+    hidden = target.with_name(f".{target.name}.tmp")
     try:
         with hidden.open("wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        hidden.replace(file)
+        hidden.replace(target)
     except OSError as error:
         with suppress(OSError):
             hidden.unlink()
         raise OSError(error.errno, error.strerror, str(file)) from None
-    directory = os.open(file.parent, os.O_RDONLY)
+    directory = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def is_special(file: Path) -> bool:
+    """Whether a name is that of something that must not be replaced by a file: a device, a pipe, a directory."""
+    return file.exists() and not file.is_file()
 
 
 def keep_apart(file: Path, read: Iterable[str]) -> None:
@@ -115,12 +128,16 @@ def load_object(file: Path) -> Any:
     version, _, content = content.partition(b"\n")
     try:
         return _Careful(io.BytesIO(content)).load()
-    except (pickle.UnpicklingError, AttributeError, ImportError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         wrote = version.decode(errors="replace")
         by = "" if wrote == __version__ else f" (tlbcore {wrote} wrote it, this is {__version__})"
         raise ConfigError(f"{file}: cannot be loaded: {error}{by}") from None
 
 
+# What a pickle of another version, or of a stranger's, ends in.
+_UNREADABLE = (
+    pickle.UnpicklingError, ArithmeticError, AttributeError, EOFError, ImportError, LookupError, TypeError, ValueError,
+)  # fmt: skip
 # What arrays, paths and read-only mappings are pickled as.
 _PLAIN = {
     "builtins": {"bytearray", "complex", "frozenset", "range", "set", "slice"},

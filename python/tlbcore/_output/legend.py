@@ -6,6 +6,8 @@ import re
 import textwrap
 from collections.abc import Iterable
 
+from tlbcore._output.width import LEAST
+
 Word = tuple[str, str]
 
 # Word, and one sentence. A `|` separates forms under which it stands in a report.
@@ -81,7 +83,7 @@ def legend(words: Iterable[Word] = WORDS, width: int = 100) -> str:
     lines = []
     for word, meaning in words:
         lines += textwrap.wrap(
-            meaning, width, initial_indent=f"  {_shown(word):<22}  ", subsequent_indent=" " * 26
+            meaning, max(width, LEAST), initial_indent=f"  {_shown(word):<22}  ", subsequent_indent=" " * 26
         )
     return "\n".join(lines)
 

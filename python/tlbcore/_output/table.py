@@ -82,14 +82,12 @@ class Table(dict[str, Column]):
         return dict(self.items())
 
     def __eq__(self, other: object) -> bool:
-        import numpy as np
-
         if not isinstance(other, Mapping):
             return NotImplemented
-        return list(self) == list(other) and all(
-            np.array_equal(self[name], other[name], equal_nan=np.asarray(other[name]).dtype.kind == "f")
-            for name in self
-        )
+        return list(self) == list(other) and all(_same(self[name], other[name]) for name in self)
+
+    def __ne__(self, other: object) -> bool:  # a dictionary's own would compare arrays
+        return not self == other
 
     __hash__ = None
 
@@ -107,6 +105,15 @@ class Table(dict[str, Column]):
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self)
+
+
+def _same(column: Column, other: Any) -> bool:
+    """Whether two columns hold the same; not a number is the same as not a number."""
+    import numpy as np
+
+    others = np.asarray(other)
+    numbers = column.dtype.kind == others.dtype.kind == "f"
+    return bool(np.array_equal(column, others, equal_nan=numbers))
 
 
 def _frozen(column: Any) -> Column:

@@ -14,9 +14,9 @@ from typing import IO, Any, cast
 
 # Control characters but tab and newline, formatting characters (what turns the direction of text, has no width, or is a
 # tag), ends of lines that are no newline, halves of surrogate pairs, private use (Unicode's Cc, Cf, Zl, Zp, Cs and Co),
-# and the letters and marks that are blank: fillers and variation selectors.
+# and the letters and marks that are blank: fillers, the grapheme joiner and variation selectors.
 _HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
     "\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\uf8ff\ufe00-\ufe0f\ufeff\uffa0"
     "\ufff0-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U0010ffff]"

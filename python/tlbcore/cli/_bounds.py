@@ -83,7 +83,7 @@ def assumptions(words: list[str]) -> dict[str, str]:
 
 def times(text: str) -> int | str:
     """Read a number of runs; what is no number is left to the checker to judge."""
-    return int(text) if text.lstrip("-").isdecimal() else text
+    return int(text) if text.removeprefix("-").isdecimal() else text
 
 
 def size(text: str) -> int:

@@ -29,6 +29,8 @@ def command(
     """Measure this machine's TLBs and costs and write them as a machine for --machine."""
     if out is not None and not out.parent.is_dir():
         _common.fail(f"{out.parent}: no such directory")
+    if out is not None and out.is_dir():
+        _common.fail(f"{out}: is a directory")
     from tlbcore import _core
     from tlbcore.inspect.calibration import calibrate
 

@@ -31,6 +31,7 @@ def _heading(question: str, command: str) -> str:
 
 def _explained() -> str:
     import tlbcore as tc
+    from tlbcore.trace.report.words import span
 
     with as_file(files("tlbcore") / "data" / TRACE) as path:
         trace = tc.read_trace(path, between=("GT_BEGIN", "GT_END"))
@@ -54,9 +55,11 @@ def _explained() -> str:
             ]
             lines.append(f"     {count:4} {cause:<18} {'from ' + ', '.join(by) if by else ''}".rstrip())
     replayed = tc.replay(trace, policies=list(POLICIES)).table
-    left = [
-        f"{policy} {replayed['interrupts_high'][replayed['policy'] == policy].sum()}" for policy in POLICIES
-    ]
+    left = []
+    for policy in POLICIES:
+        rows = replayed["policy"] == policy
+        least, most = (int(replayed[f"interrupts_{end}"][rows].sum()) for end in ("low", "high"))
+        left.append(f"{policy} {span(least, most)}")
     lines.append(f"   Interrupts left, both CPUs (predicted): {', '.join(left)}.")
     return "\n".join(lines)
 

@@ -45,6 +45,8 @@ def command(
         _common.fail("--bless writes what the reduced search finds: leave --no-reduce out")
     if bless and states:
         _common.fail("--bless writes verdicts and --states lists ends: leave one of them out")
+    if json and show:
+        _common.fail("--json has every run that was found: leave --show out")
     held = size(memory)
     files: list[Path] = []
     for path in paths:
@@ -73,7 +75,9 @@ def command(
         _common.print_json("litmus", 1, tests=tests, mismatches=wrong, errors=errors)
     else:
         bad = f", {errors} not understood" if errors else ""
-        print(f"{len(tests)} tests, {len(tests) - wrong - errors} as stated{bad}")
+        print(
+            f"{len(tests)} test{'' if len(tests) == 1 else 's'}, {len(tests) - wrong - errors} as stated{bad}"
+        )
     return _common.BAD_INPUT if errors else int(wrong > 0)
 
 

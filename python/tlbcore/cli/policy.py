@@ -50,6 +50,8 @@ def show(
     from tlbcore import _core
     from tlbcore.policy import as_policy
 
+    if ops and kernel:
+        _common.fail("--ops shows the kernel's own paths, too: leave --kernel out")
     chosen = as_policy(policy)
     if not ops:
         print(chosen.text.rstrip())

@@ -105,7 +105,10 @@ def _dask(address: str) -> Any:
     except ModuleNotFoundError:
         _common.fail("--dask needs the package distributed: pip install 'tlbcore[cluster]'")
     client: Any = distributed.Client
-    return client(address, timeout="10s")
+    try:
+        return client(address, timeout="10s")
+    except ValueError as error:
+        _common.fail(f"--dask: {error}")
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -133,6 +136,8 @@ def _read(file: Path) -> dict[str, Any]:
         lengths = {len(values) for values in group.values()}
         if len(lengths) != 1:
             _common.fail(f"{file}: the lists of a [[zip]] must have one length: got {sorted(lengths)}")
+        if tuple(group) in grid:
+            _common.fail(f"{file}: two [[zip]] are of {', '.join(group)}: put their values into one")
         grid[tuple(group)] = list(zip(*group.values(), strict=True))
     if not grid:
         _common.fail(f"{file}: the grid is empty")

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlbcore import _core
+from tlbcore._input.numbers import count
 from tlbcore._output.calls import kept
 from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import Result, column
@@ -160,7 +161,7 @@ def calibrate(
     Raises
     ------
     ConfigError
-        If `seconds` is out of range.
+        If `seconds` is out of range, or `cpu` is no number of a CPU.
     TlbError
         If `base` names no machine, or no preset is near and none was given.
     OSError
@@ -168,6 +169,7 @@ def calibrate(
     """
     if not 0.2 <= seconds <= 600:
         raise _core.ConfigError(f"seconds must be between 0.2 and 600: got {seconds}")
+    cpu = None if cpu is None else count(cpu, "cpu", most=(1 << 16) - 1, error=_core.ConfigError)
     host = inspect_host()
     inherits, why = _base(host, base)
     stages = len(_core.calibrate_stages())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlbcore._core import LiveMeter
+from tlbcore._output.files import is_special
 from tlbcore._output.visible import naming, visible
 
 if TYPE_CHECKING:
@@ -230,7 +231,11 @@ def _labels(row: Row) -> str:
 
 
 def write_metrics(path: Path, reading: Reading) -> None:
-    """Replace a file of metrics in one step, so that a collector never reads half of it."""
+    """Replace a file of metrics in one step, so that a collector never reads half of it; a device is written to."""
+    if is_special(path):
+        with naming(str(path)):
+            path.write_text(metrics(reading))
+        return
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with naming(str(path)):
