@@ -4,6 +4,7 @@ use super::{
     Analysis, MARGIN_NS,
     cpu::{IpiKey, Queued, Sent, Unexplained},
     kept::Kept,
+    knowledge::{CALLS, RESCHEDULES},
     row::{Mode, NEVER, NONE, Row},
     sender::{Evidence, Op},
     tasks::Sym,
@@ -153,7 +154,7 @@ impl Analysis {
         let raced = derived && to.in_call_irq() && to.irqs.last().is_some_and(|i| !i.ran);
         self.settle(e.cpu, |s| s.target == target && s.func == func);
         self.queue(e, target, func, csd, op, raced);
-        self.cpu(target).named = true;
+        self.cpu(target).is_named(CALLS, e.at_ns);
         let counted = self.window.open;
         let sender = self.cpu(e.cpu);
         sender.last_queued = func;
@@ -216,7 +217,7 @@ impl Analysis {
             let cause = cause::of_reschedule(callsite);
             let inside = e.in_interrupt.unwrap_or(false);
             let cpu = self.cpu(target);
-            cpu.named = true;
+            cpu.is_named(RESCHEDULES, e.at_ns);
             if cpu.reschedules.len() >= 64 {
                 cpu.reschedules.pop_front();
             }
@@ -230,6 +231,7 @@ impl Analysis {
             *self.cpu(target).figures.ipis.entry(key).or_default() += counted;
             return;
         }
+        self.cpu(target).is_named(CALLS, e.at_ns);
         // The callback is the same for every call; the function is in the csd_queue_cpu events just before.
         let func = self.cpu(e.cpu).last_queued;
         *self.cpu(target).figures.ipis.entry(IpiKey::Call(func)).or_default() += counted;

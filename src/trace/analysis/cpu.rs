@@ -351,8 +351,8 @@ pub struct Cpu {
     pub pending_timer: Option<PendingTimer>,
     /// Kinds of events seen on it, bits of [`super::knowledge`].
     pub kinds: u32,
-    /// A call or a reschedule was sent to it.
-    pub named: bool,
+    /// What was sent to it, as bits of [`super::knowledge`], and when the first of each.
+    pub named: Vec<(u32, u64)>,
     /// The task that was displaced, and by whom.
     pub away: Option<Away>,
     /// A kernel thread runs, as far as `sched_switch` tells.
@@ -394,6 +394,13 @@ pub struct Cpu {
 }
 
 impl Cpu {
+    /// Something of this kind was sent to it.
+    pub fn is_named(&mut self, kind: u32, at_ns: u64) {
+        if self.named.iter().all(|&(other, _)| other != kind) {
+            self.named.push((kind, at_ns));
+        }
+    }
+
     /// What it is doing now.
     pub fn mode(&self) -> Mode {
         match self.user {

@@ -3,6 +3,7 @@
 
 use super::{
     Analysis,
+    knowledge::{CALLS, RESCHEDULES},
     row::NONE,
     sender::{Evidence, Op},
     tasks::Sym,
@@ -146,7 +147,12 @@ impl Analysis {
             if target >= MAX_CPUS {
                 return;
             }
-            self.cpu(target).named = true;
+            let kind = match vector {
+                Vector::IpiCall => CALLS,
+                Vector::IpiReschedule => RESCHEDULES,
+                _ => 0,
+            };
+            self.cpu(target).is_named(kind, e.at_ns);
             match vector {
                 Vector::IpiReschedule => {
                     let cpu = self.cpu(target);

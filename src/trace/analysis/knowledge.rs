@@ -1,8 +1,8 @@
 //! What a recording can know of a CPU, per kind of interference: recorded, recorded in part, or not recorded.
 //!
 //! A kind counts as recorded on a CPU that shows an event of it, or that shows any event while another CPU shows one of
-//! that kind. A CPU without a single event may have been quiet, or not traced: *in part*. What no CPU shows is *not
-//! recorded*, and its figures are unknown, never zero.
+//! that kind. A CPU without a single event may have been quiet, or not traced: *in part*. It is *not recorded* where others
+//! sent it what would have shown there. What no CPU shows is *not recorded*, too, and its figures are unknown, never zero.
 
 use std::collections::BTreeMap;
 
@@ -27,6 +27,9 @@ pub(super) const TICK_STOP: u32 = 1 << 11;
 pub(super) const HRTIMERS: u32 = 1 << 12;
 /// Every interrupt: osnoise measures them all.
 pub(super) const EVERY_INTERRUPT: u32 = CALLS | RESCHEDULES | TIMERS | IRQ_WORK | DEVICES | OTHER_VECTORS;
+
+/// How long before the end of a recording something may have been sent that arrives behind it.
+const ON_ITS_WAY_NS: u64 = 100_000_000;
 
 /// Kinds by name, with the events that show them.
 const KINDS: &[(&str, u32, &str)] = &[
@@ -133,13 +136,14 @@ impl Analysis {
     }
 
     fn known(&self, cpu: &Cpu, kind: u32, events: &'static str) -> Known {
-        let anywhere = self.noted_kinds & kind != 0 || self.cpus.iter().any(|cpu| cpu.kinds & kind != 0);
-        let (state, why) = if !anywhere {
+        let (state, why) = if !self.anywhere(kind) {
             (State::NotRecorded, "no such event on any CPU")
         } else if kind == FIRMWARE && self.hwlat {
             // A CPU without a sample above the threshold was perhaps not looked at.
             let state = if cpu.seen { State::InPart } else { State::NotRecorded };
             (state, "the hwlat tracer looks at one CPU at a time, part of the time")
+        } else if !cpu.seen && self.was_to_show(cpu) {
+            (State::NotRecorded, "no event of any kind on this CPU, though something was sent to it")
         } else if !cpu.seen && !self.noted {
             // More than the isolated CPUs was recorded, so this one most likely was, and was quiet.
             if self.elsewhere(kind) {
@@ -153,6 +157,17 @@ impl Analysis {
             (State::Recorded, "")
         };
         Known { state, events, why }
+    }
+
+    /// Something was sent to the CPU that would show there, and not in the last moments of the recording.
+    fn was_to_show(&self, cpu: &Cpu) -> bool {
+        cpu.named.iter().any(|&(kind, at_ns)| {
+            self.anywhere(kind) && (self.no_clock || self.last_ns.saturating_sub(at_ns) > ON_ITS_WAY_NS)
+        })
+    }
+
+    fn anywhere(&self, kind: u32) -> bool {
+        self.noted_kinds & kind != 0 || self.cpus.iter().any(|cpu| cpu.kinds & kind != 0)
     }
 
     fn elsewhere(&self, kind: u32) -> bool {

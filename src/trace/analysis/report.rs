@@ -164,7 +164,7 @@ pub(super) fn build(a: &Analysis) -> Report {
         elapsed_s: if a.no_clock { 0.0 } else { (last_ns - first_ns) as f64 / 1e9 },
         has_cgroups: a.tasks.has_cgroups(),
         cpus_seen: (0u32..).zip(&a.cpus).filter(|(_, c)| c.seen).map(|(i, _)| i).collect(),
-        cpus_named: (0u32..).zip(&a.cpus).filter(|(_, c)| c.named).map(|(i, _)| i).collect(),
+        cpus_named: (0u32..).zip(&a.cpus).filter(|(_, c)| !c.named.is_empty()).map(|(i, _)| i).collect(),
         kinds: a.kinds,
         cannot_say: cannot_say(a, &cpus),
         probes: text_counts(&a.probe_counts, symbols),
