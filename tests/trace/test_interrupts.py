@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 import tlbcore as tc
+from tlbcore.cli import main
 from tlbcore.trace import interrupts as module
 from tlbcore.trace.interrupts import coverage, difference, interrupts, read_interrupts, snapshot_text
 from tlbcore.trace.stolen import stolen_ms
@@ -155,3 +158,67 @@ def test_a_recording_has_both_copies_or_none() -> None:
     assert [snapshot.path for snapshot in found] == ["f (before)", "f (after)"]
     assert module.noted(recording("before")) is None
     assert module.noted(recording("after")) is None
+
+
+def recorded(path: Path, calls: int, counted: int) -> str:
+    """A recording of calls to CPU 2, a second apart and between two texts of `trace_marker`, as `record` notes it."""
+    text = "".join(
+        f"# tlbcore interrupts_{when} | {line}\n"
+        for when, n in (("before", 100), ("after", 100 + counted))
+        for line in ("     CPU2", f" CAL: {n}  Function call interrupts")
+    )
+    rows = [(0.5, "tracing_mark_write: begin"), (1.5, "tracing_mark_write: end")]
+    for i in range(1, calls + 1):
+        rows += [
+            (i, "call_function_single_entry: vector=251"),
+            (i + 1e-6, "call_function_single_exit: vector=251"),
+        ]
+    text += "".join(f"app-7 [002] d.h.. {at:.6f}: {event}\n" for at, event in sorted(rows))
+    path.write_text(text)
+    return str(path)
+
+
+def row(counted: int, traced: int) -> dict[str, Any]:
+    return {"cpu": 2, "row": "CAL", "counted": counted, "traced": traced, "missing": counted - traced}
+
+
+def test_each_recording_has_the_coverage_of_its_own_copies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """3 of 4 and 2 of 7, in the text, in JSON and in the JSON of the page."""
+    both = [recorded(tmp_path / "one", 3, 4), recorded(tmp_path / "two", 2, 7)]
+    one = [row(4, 3)]
+    page = tmp_path / "page.html"
+
+    def in_page() -> Any:
+        _, _, rest = page.read_text().partition('<script type="application/json" id="data">')
+        return json.loads(unescape(rest.partition("</script>")[0]))
+
+    words = ["explain", "--isolated", "2", "--html", str(page)]
+    assert main([*words, both[0], "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["coverage"] == one
+    assert in_page() == printed
+
+    assert main([*words, *both, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [trace["coverage"] for trace in printed["traces"]] == [one, [row(7, 2)]]
+    assert "coverage" not in printed
+    assert in_page() == printed
+
+    assert main([*words, *both]) == 0
+    shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in shown if line.startswith("2 CAL")] == ["2 CAL 4 3 75%", "2 CAL 7 2 29%"]
+
+
+def test_a_part_of_a_recording_has_no_coverage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the kernel counted is of the whole: one of the three calls is between the texts, and none is missing."""
+    words = ["explain", recorded(tmp_path / "one", 3, 3), "--isolated", "2"]
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["coverage"] == [row(3, 3)]
+    assert main([*words, "--between", "begin", "end", "--json"]) == 0
+    part = json.loads(capsys.readouterr().out)
+    assert "coverage" not in part
+    assert part["isolated"][0]["interrupts"] == 1
+    assert main([*words, "--between", "begin", "end"]) == 0
+    assert "Coverage" not in capsys.readouterr().out

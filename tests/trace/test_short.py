@@ -122,11 +122,69 @@ def test_shootdowns_in_three_lines():
         (["--short", "--json"], "--short is a form of the report"),
         (["--legend", "--json"], "--legend explains the words of the whole report"),
         (["--legend", "--short"], "--legend explains"),
+        (["--lines", "timer", "--json"], "--lines prints raw lines: leave --json out"),
+        (
+            ["--interrupts", "b", "a", "--short"],
+            "--interrupts adds a table to the report: leave --lines and --short out",
+        ),
+        (
+            ["--interrupts", "b", "a", "--lines", "timer"],
+            "--interrupts adds a table to the report: leave --lines and",
+        ),
+        (
+            ["--interrupts", "b", "a", "--between", "x", "y"],
+            "the whole recording, --between parts of it: leave one out",
+        ),
+        (
+            [str(BUNDLED), "--interrupts", "b", "a"],
+            "--interrupts is about one recording: name one, or --merge its",
+        ),
+        (
+            [str(BUNDLED), "--perfetto", "p"],
+            "--perfetto shows one recording: name one, or --merge its pieces",
+        ),
+        (["--all-cpus", "--isolated", ""], "--isolated: of isolated CPUs, not of shootdowns of user ranges"),
+        (
+            ["--all-cpus", "--interrupts", "b", "a", "--fail-if", "timer > 0"],
+            "--fail-if, --interrupts: of isolated CPUs",
+        ),
     ],
 )
 def test_forms_that_exclude_each_other_are_refused(words, message, capsys):
+    """Before anything is read or printed: the copies of /proc/interrupts are no files."""
     assert main(["explain", str(BUNDLED), *words]) == 2
-    assert message in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert shown.out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--json"], "--json"),
+        (["--html", "p"], "--html"),
+        (["--perfetto", "p"], "--perfetto"),
+        (["--fail-if", "timer > 0"], "--fail-if"),
+        (["--short"], "--short"),
+        (["--legend"], "--legend"),
+        (["--merge"], "--merge"),
+        (["--lines", "timer", "--json"], "--lines prints raw lines"),
+        (["--between", "x", "y", "--html", "p"], "--between and --html"),
+    ],
+)
+def test_two_copies_of_proc_interrupts_are_counts_alone(words, named, tmp_path, capsys):
+    for name, count in (("before", 5), ("after", 9)):
+        (tmp_path / name).write_text(f"     CPU0  CPU1\n CAL: 0 {count}   Function call interrupts\n")
+    pair = ["explain", "--isolated", "1", "--interrupts", str(tmp_path / "before"), str(tmp_path / "after")]
+
+    assert main([*pair, *words]) == 2
+    said = capsys.readouterr().err
+    assert named in said
+    assert "--lines" in named or said.startswith(
+        "tlbcore: error: two copies of /proc/interrupts are counts alone: leave "
+    )
+    assert main(pair) == 0
+    assert "CPU 1: 4 interrupts." in capsys.readouterr().out
 
 
 def test_of_two_recordings_each_has_its_name(capsys):

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlbcore.cli import _common, _trace
+from tlbcore.cli import _bounds, _common, _trace
 
 if TYPE_CHECKING:
     from tlbcore.trace import Trace
@@ -21,6 +21,7 @@ _NOT_RECORDED = 3
 
 
 def command(
+    ctx: typer.Context,
     traces: Annotated[
         list[str] | None,
         typer.Argument(
@@ -124,19 +125,17 @@ def command(
     """Explain who interrupted the isolated CPUs in a trace, and why; or what shootdowns of user ranges cost."""
     if short and (json or lines is not None):
         _common.fail("--short is a form of the report: leave --json and --lines out")
+    if lines is not None and json:
+        _common.fail("--lines prints raw lines: leave --json out")
     if legend and (json or lines is not None or short):
         _common.fail("--legend explains the words of the whole report: leave --json, --lines and --short out")
     if process is not None or all_cpus:
         if process is not None and all_cpus:
             _common.fail("--all-cpus counts every process: leave out --process")
-        given: dict[str, object] = {
-            "--isolated": isolated,
-            "--lines": lines,
-            "--fail-if": fail_if,
-            "--interrupts": interrupts,
-        }
-        if others := [name for name, value in given.items() if value]:
-            _common.fail(f"{', '.join(others)}: of isolated CPUs, not of shootdowns of user ranges")
+        given = _common.given(ctx)
+        if others := [name for name in ("isolated", "lines", "fail_if", "interrupts") if name in given]:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in others)
+            _common.fail(f"{names}: of isolated CPUs, not of shootdowns of user ranges")
         form = _Form(json=json, short=short, legend=legend, html=html, perfetto=perfetto)
         _shootdowns(traces or [], process, between, machine, batch or (8, 32), form, merge=merge)
         return
@@ -145,8 +144,20 @@ def command(
     if machine is not None:
         _common.fail("--machine predicts what --process or --all-cpus count: give one of them")
     if not traces:
+        if interrupts is not None:
+            known = {"interrupts", "isolated"}
+            _bounds.refuse(ctx, _common.given(ctx) - known, "two copies of /proc/interrupts are counts alone")
         _snapshots(interrupts, isolated)
         return
+    if interrupts is not None:
+        if lines is not None or short:
+            _common.fail("--interrupts adds a table to the report: leave --lines and --short out")
+        if between is not None:
+            _common.fail("--interrupts counts the whole recording, --between parts of it: leave one out")
+        if len(traces) > 1 and not merge:
+            _common.fail("--interrupts is about one recording: name one, or --merge its pieces")
+    if perfetto is not None and len(traces) > 1 and not merge:
+        _common.fail("--perfetto shows one recording: name one, or --merge its pieces")
     from tlbcore.trace.conditions import Condition
     from tlbcore.trace.explanation import explain
     from tlbcore.trace.interrupts import coverage, noted, read_interrupts
@@ -159,11 +170,16 @@ def command(
     if compared and (merge or len(traces) < 2):
         _common.fail("condition 'more' compares recordings: give two or more")
     conditions = [Condition.parse(text) for text in fail_if or () if text.strip() != "more"]
-    snapshots = [read_interrupts(path) for path in interrupts or ()]
+    snapshots = tuple(read_interrupts(path) for path in interrupts or ())
     found: list[tuple[Explanation, str | None]] = []
+    documents: list[dict[str, Any]] = []
     for path in [traces] if merge else traces:
         whole, damage = _trace.read(path, isolated, between)
         found.append((explain(whole), damage))
+        # What the kernel counted is of the whole recording.
+        pair = snapshots or (noted(whole) if between is None else None)
+        covered = coverage(whole, *pair) if pair else []
+        documents.append({**found[-1][0].to_json(), **({"coverage": covered} if pair else {})})
         if not json:
             if len(found) > 1 and not short:
                 print()
@@ -175,42 +191,33 @@ def command(
                 print(in_short(found[-1][0]))
             elif lines is None:
                 print(found[-1][0])
+                if covered:
+                    print(f"\n{coverage_text(covered)}")
             else:
                 _print_lines(found[-1][0], lines)
     explanations = [e for e, _ in found]
-    first = explanations[0].trace
-    pair = tuple(snapshots) or noted(first)
-    covered = coverage(first, *pair) if pair else []
+    if len(found) == 1:
+        document = _common.document("explain", 1, **documents[0])
+    else:
+        rows = comparison_rows(explanations)
+        document = _common.document("comparison", 1, traces=documents, comparison=rows)
     if json:
-        extra = {"coverage": covered} if pair else {}
-        if len(found) == 1:
-            _common.print_json("explain", 1, **explanations[0].to_json(), **extra)
-        else:
-            documents = [e.to_json() for e in explanations]
-            rows = comparison_rows(explanations)
-            _common.print_json("comparison", 1, traces=documents, comparison=rows, **extra)
+        _common.print_document(document)
     elif lines is None and not short:
-        if covered:
-            print(f"\n{coverage_text(covered)}")
         if len(found) > 1:
             print(f"\n{comparison_text(explanations)}")
         if legend:
             _common.print_legend("\n".join(map(str, explanations)))
     if perfetto is not None:
-        if len(found) > 1:
-            _common.fail("--perfetto shows one recording: name one")
-        first.to_perfetto(perfetto)
+        explanations[0].trace.to_perfetto(perfetto)
         print(f"{perfetto}: written", file=sys.stderr)
     if html is not None:
         from tlbcore._output.html import reports
 
-        documents = [e.to_json() for e in explanations]
         if len(found) == 1:
-            page = reports.explain(explanations[0], _common.document("explain", 1, **documents[0]))
+            page = reports.explain(explanations[0], document)
         else:
-            rows = comparison_rows(explanations)
-            both = _common.document("comparison", 1, traces=documents, comparison=rows)
-            page = reports.explain_pair(explanations, comparison_text(explanations), both)
+            page = reports.explain_pair(explanations, comparison_text(explanations), document)
         _common.write_page(html, page)
     for e, damage in found:
         _trace.finish(e.trace, damage)
