@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import lzma
 import struct
 from pathlib import Path
 
@@ -226,6 +227,26 @@ def test_a_saved_census_is_compared_with(tmp_path, capsys):
     assert cli.main(["census", path, "--since", str(saved), "--features", FEATURES]) == 0
     mutant = _file(tmp_path, image.elf(image.VMALLOC_LOAD), "mutant")
     assert cli.main(["census", mutant, "--since", str(saved), "--features", FEATURES]) == 1
+
+    kept = ["--features x", "--cpu nosuch", "--this-machine"]
+    for words in kept:
+        assert cli.main(["census", str(saved), *words.split()]) == 2
+        refusal = f"a saved census was walked with features of its own: leave {words.split()[0]} out"
+        assert capsys.readouterr().err == f"tlbcore: error: {refusal}\n"
+    assert cli.main(["census", str(saved), "--since", str(saved), *kept[0].split()]) == 2
+    assert cli.main(["census", str(saved), "--against", str(saved), *kept[0].split()]) == 2
+    assert capsys.readouterr().err.count(": leave --features out") == 2
+    assert cli.main(["census", str(saved), "--against", mutant, "--features", FEATURES]) == 1
+    assert cli.main(["census", str(saved)]) == 0
+    packed = tmp_path / "saved.json.xz"
+    packed.write_bytes(lzma.compress(saved.read_bytes()))
+    assert cli.main(["census", str(packed), *kept[0].split()]) == 2
+    assert "of its own" in capsys.readouterr().err
+    packed.write_bytes(b"no xz")
+    assert cli.main(["census", str(packed), "--features", FEATURES]) == 2
+    assert "damaged xz file" in capsys.readouterr().err
+    assert cli.main(["census", path, "--json", "--entry", "entry_SYSCALL_64"]) == 2
+    assert capsys.readouterr().err == "tlbcore: error: --json holds every entry: leave --entry out\n"
 
     saved.write_text('{"schema": "tlbcore.replay"}')
     assert cli.main(["census", path, "--since", str(saved), "--features", FEATURES]) == 2

@@ -171,6 +171,9 @@ def test_a_page_is_written_beside_each_form(asked: dict[str, Any], capsys, tmp_p
 
 
 ONE_LEGEND = "--legend explains the words of the report: leave --json, --mail, --step and --necessary out"
+EMPTY = (
+    "--world is a set of features such as nopti+invlpgb; left out, every one that matters is asked about: got"
+)
 ONE_FORM = "--json, --mail and --step each print it their way: give one"
 
 
@@ -205,6 +208,10 @@ ONE_FORM = "--json, --mail and --step each print it their way: give one"
         (["--all", "--legend"], "--all has its own bounds: leave --legend out"),
         (["ipi", "--necessary", "--confirm"], "--necessary chooses its own search: leave --confirm out"),
         (["ipi", "--necessary", "--threads", "1"], "--necessary chooses its own search: leave --threads out"),
+        (["ipi", "--world", ""], f"{EMPTY} ''"),
+        (["ipi", "--world", " ", "--necessary"], f"{EMPTY} ' '"),
+        (["ipi", "--world", "pti@6.12", "--kernel-version", "7.3"],
+         "--kernel-version 7.3, and --world names Linux 6.12: leave one out"),
     ],
 )  # fmt: skip
 def test_what_leaves_nothing_to_say_is_refused(
@@ -282,3 +289,37 @@ def test_a_row_is_one_verdict_and_a_cell_that_is_not_inert_two(
     monkeypatch.setattr(checker, "world_table", lambda **_: WorldTable(rows=tuple(cells)))
     assert main(["check", "--all"]) == 0
     assert capsys.readouterr().out.endswith(f"\n{searched} verdicts, 0 differ from the policy table\n")
+
+
+OWN = """policy own
+  "A program that nothing uses."
+  source "a test"
+
+leave_me
+  sti
+"""
+
+
+@pytest.mark.parametrize("command", ["check", "repair"])
+@pytest.mark.parametrize("version", ["6.12", "7.3"])
+def test_a_policy_stands_on_the_version_that_is_named(
+    command: str, version: str, asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a file also where only `--roles` runs one of its programs, and where the world says the same."""
+
+    def repair(policy: Any, **bounds: Any) -> tuple[()]:
+        asked.update(bounds, policy=policy)
+        return ()
+
+    monkeypatch.setattr(checker, "repair", repair)
+    main([command, "ipi", "--kernel-version", version, "--world", f"pti@{version}"])
+    assert (asked["policy"].name, asked["policy"].linux) == ("ipi", version)
+    file = tmp_path / "own.policy"
+    file.write_text(OWN)
+    main([command, str(file), "--kernel-version", version, "--roles", "purge; isolated leave_me"])
+    assert (asked["policy"].name, asked["policy"].linux) == ("own", version)
+
+
+def test_a_repair_is_printed_or_is_json(capsys) -> None:
+    assert main(["repair", "coalesce-v7", "--json", "--show"]) == 2
+    assert capsys.readouterr().err == "tlbcore: error: --json holds every repaired policy: leave --show out\n"

@@ -505,3 +505,22 @@ def test_policies_are_described_by_what_their_programs_do():
     assert "user mode are not" in reason["coalesce-v7"]
     assert "fence" in ops["coalesce-v7-fixed"]
     assert "mov cr4" in ops["flush-on-exit"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--json"], "leave --json out"),
+        (["--kernel", "6.12"], "leave --kernel out"),
+        (["--cpus", "4", "--json"], "leave --cpus and --json out"),
+    ],
+)
+def test_who_collects_inspects_nothing(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["inspect", "--collect", str(tmp_path / "c"), "--root", str(DATA / "host-p4")]
+    assert main([*where, *words]) == 2
+    assert capsys.readouterr().err == f"tlbcore: error: --collect copies files and inspects nothing: {said}\n"
+    assert not (tmp_path / "c").exists()
+    assert main(where) == 0
+    assert (tmp_path / "c").is_dir()

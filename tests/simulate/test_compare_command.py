@@ -181,7 +181,7 @@ def test_rules_broken_and_notes_are_told_once_each(
     first, second = real.results
     broken = second.replace(violation="deadlock on CPU 1", notes=("b", "c"))
     asked.answer = replace(real, results=(first.replace(notes=("a", "b")), broken))
-    assert main(["compare"]) == 0
+    assert main(["compare"]) == 1
     assert capsys.readouterr().out.splitlines()[-5:] == [
         "note: a",
         "note: b",
@@ -189,7 +189,7 @@ def test_rules_broken_and_notes_are_told_once_each(
         "violation under coalesce-v7, seed 1: deadlock on CPU 1",
         "left out: Nothing runs on housekeeping CPUs.",
     ]
-    assert main(["compare", "--json"]) == 0
+    assert main(["compare", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert (document["schema"], document["version"]) == ("tlbcore.compare", 2)
     assert document["notes"] == ["a", "b", "c"]
@@ -260,3 +260,51 @@ def test_brackets_are_brackets(asked: Asked, real: tc.Comparison, capsys: pytest
     out = capsys.readouterr().out
     assert out.startswith("quiet on x[/y].toml, 4 CPUs")
     assert "note: [bold]\n" in out
+
+
+@pytest.mark.parametrize(
+    ("broken", "interrupted", "status"),
+    [
+        ((), False, 0),
+        ((0,), False, 1),
+        ((1,), False, 1),
+        ((0, 1), False, 1),
+        ((), True, 130),
+        ((1,), True, 130),
+    ],
+)
+def test_the_exit_status_is_1_where_a_run_broke_a_rule(
+    broken: tuple[int, ...], interrupted: bool, status: int, asked: Asked, real: tc.Comparison
+) -> None:
+    runs = tuple(
+        run.replace(violation="stale_access" if i in broken else None, interrupted=interrupted)
+        for i, run in enumerate(real.results)
+    )
+    asked.answer = replace(real, results=runs)
+    assert main(["compare"]) == status
+
+
+def test_a_page_that_has_no_place_is_refused_before_anything_is_simulated(
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, _: Path(path).name != "shut")
+    (tmp_path / "shut").mkdir()
+    (tmp_path / "file").write_text("")
+    for path, said in (
+        (tmp_path, "is a directory"),
+        (tmp_path / "none" / "page", "no such file or directory"),
+        (tmp_path / "file" / "page", "no such file or directory"),
+        (tmp_path / "shut" / "page", "permission denied"),
+    ):
+        assert main(["compare", "--html", str(path)]) == 2
+        shown = capsys.readouterr()
+        assert (shown.out, shown.err) == ("", f"tlbcore: error: {path}: {said}\n")
+    assert not asked.how
+    assert main(["compare", "--html", str(tmp_path / "file")]) == 0
+    assert (tmp_path / "file").read_text().startswith("<!")
+
+
+def test_every_figure_is_in_json_anyway(asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--json", "--all-figures"]) == 2
+    assert capsys.readouterr().err == "tlbcore: error: --json holds every figure: leave --all-figures out\n"
+    assert not asked.how

@@ -56,6 +56,16 @@ def census(path: str | Path, features: str) -> str:
         raise ImageError(f"{path}: {error}") from None
 
 
+def is_saved(path: str | Path) -> bool:
+    """Tell a saved census from an image; what cannot be read is none."""
+    file = Path(path)
+    try:
+        with lzma.open(file) if file.suffix == ".xz" else file.open("rb") as stream:
+            return stream.read(64).lstrip()[:1] == b"{"
+    except (OSError, lzma.LZMAError, EOFError):
+        return False
+
+
 def _saved(path: str | Path, data: bytes) -> bytes:
     try:
         return lzma.LZMADecompressor().decompress(data, LARGEST)

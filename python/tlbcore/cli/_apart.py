@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import typer.core
 
 from tlbcore.cli import _common
+
+_FILES = ("html", "svg", "perfetto", "plot")
+"""Those that name one file, which nothing makes a directory for."""
 
 WRITTEN = ("html", "svg", "perfetto", "plot", "prometheus", "out", "collect")
 """Parameters that name a file to be written, or a directory of such files."""
@@ -36,7 +40,19 @@ class Command(typer.core.TyperCommand):
                 if any(same_file(Path(path), file, written=other in written) for file in files):
                     option = names[other] if names[other].startswith("-") else names[other].upper()
                     _common.fail(f"{path}: --{name} would write over what is given as {option}")
+        for path in (Path(written[name]) for name in _FILES if name in written):
+            _can_be_written(path)
         return super().invoke(ctx)
+
+
+def _can_be_written(path: Path) -> None:
+    """Fail where a report has no place to go, before what it reports is computed."""
+    if path.is_dir():
+        _common.fail(f"{path}: is a directory")
+    if not path.parent.is_dir():
+        _common.fail(f"{path}: no such file or directory")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        _common.fail(f"{path}: permission denied")
 
 
 def _files(given: object, *, named: bool) -> Iterator[Path]:

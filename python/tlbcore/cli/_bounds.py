@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tlbcore.cli import _common
+
+if TYPE_CHECKING:
+    from tlbcore.policy import Policy
 
 Cpus = Annotated[int, typer.Option(help="CPUs: one housekeeping, the others isolated; 2 to 5.")]
 Nmis = Annotated[int, typer.Option(help="NMIs in all.")]
@@ -38,11 +42,36 @@ Memory = Annotated[
 ]
 
 
+KernelVersion = Annotated[
+    str | None,
+    typer.Option(help="Linux whose texts the policies stand on: 6.12 or 7.3.", metavar="VERSION"),
+]
+
+
+def subject(policy: str, version: str | None, paths: Path | None, bounds: dict[str, Any]) -> str | Policy:
+    """Return the policy to ask about, on the Linux of `--kernel-version` and the paths of the file of `--kernel`."""
+    if version is None and paths is None:
+        return policy
+    from tlbcore.checker.question import programs_in
+    from tlbcore.policy import as_policy
+
+    of_world = bounds["world"].partition("@")[2]
+    if version is not None and of_world not in ("", version):
+        _common.fail(f"--kernel-version {version}, and --world names Linux {of_world}: leave one out")
+    chosen = as_policy(policy, programs=programs_in(bounds))  # type: ignore[arg-type]
+    return _common.standing_on([chosen], version, paths)[0]
+
+
 def bounds(
     ctx: typer.Context, *, entries: str, rounds: str, assume: list[str] | None, memory: str, **rest: Any
 ) -> dict[str, Any]:
     """Return the bounds by the names of `tlbcore.check`; what `--roles` says is left to it."""
     said = {"cpus", "entries", "rounds"}
+    if not rest["world"].strip() and "world" in _common.given(ctx):
+        _common.fail(
+            "--world is a set of features such as nopti+invlpgb; left out, every one that matters is asked about: "
+            f"got {rest['world']!r}"
+        )
     if "nmis" not in _common.given(ctx):
         rest.pop("nmis")  # given as 0, what is assumed of NMIs is left out; not given, it is an error
     out = {

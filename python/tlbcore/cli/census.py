@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tlbcore.cli import _common
+from tlbcore.cli import _bounds, _common
 
 Features = Annotated[
     str | None,
@@ -30,6 +30,7 @@ def chosen(features: str | None, cpu: str | None, this_machine: bool) -> str:
 
 
 def command(
+    ctx: typer.Context,
     image: Annotated[
         str, typer.Argument(help="/boot/vmlinuz-RELEASE, a vmlinux, or a saved census (--json, also .xz).")
     ],
@@ -69,6 +70,11 @@ def command(
         _common.fail("--entry, --against, --since and --verify-live each ask another question: give one")
     if html is not None and (entry is not None or verify_live):
         _common.fail("--html has every entry of IMAGE: leave --entry and --verify-live out")
+    if json and entry is not None:
+        _common.fail("--json holds every entry: leave --entry out")
+    walked = {"features", "cpu", "this_machine"} & _common.given(ctx)
+    if walked and all(images.is_saved(path) for path in (image, against, since) if path is not None):
+        _bounds.refuse(ctx, walked, "a saved census was walked with features of its own")
     on = chosen(features, cpu, this_machine or (verify_live and features is None and cpu is None))
     if verify_live:
         report, same, live = images.verify(image, on)
@@ -79,12 +85,10 @@ def command(
         return 0 if same else 1
     found = images.census(image, on)
     if against is None and since is None:
-        if not json:
-            _common.say(_core.binary_report(found, entry, _common.width()).rstrip("\n"))
-        elif entry is not None:
-            _common.fail("--json holds every entry: leave --entry out")
-        else:
+        if json:
             print(_json.dumps(_json.loads(found), indent=1))
+        else:
+            _common.say(_core.binary_report(found, entry, _common.width()).rstrip("\n"))
         if html is not None:
             from tlbcore._output.html import census as pages
 

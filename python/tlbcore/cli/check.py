@@ -31,10 +31,7 @@ def command(
             metavar="FILE", help="Paths of a kernel text (`tlbcore extract`) in place of linux.kernel's."
         ),
     ] = None,
-    kernel_version: Annotated[
-        str | None,
-        typer.Option(help="Linux whose texts the policies stand on: 6.12 or 7.3.", metavar="VERSION"),
-    ] = None,
+    kernel_version: _bounds.KernelVersion = None,
     memory: _bounds.Memory = "auto",
     reduce: Annotated[
         bool, typer.Option("--reduce/--no-reduce", help="Fuse ops that commute with everything.")
@@ -97,9 +94,6 @@ def command(
         _common.fail(
             "--legend explains the words of the report: leave --json, --mail, --step and --necessary out"
         )
-    asked: Any = policy
-    if kernel is not None or kernel_version is not None:
-        asked = _common.standing_on([policy], kernel_version, kernel)[0]
     bounds = _bounds.bounds(
         ctx,
         cpus=cpus,
@@ -114,6 +108,7 @@ def command(
         world=world,
         memory=memory,
     )
+    asked = _bounds.subject(policy, kernel_version, kernel, bounds)
     if necessary:
         _refuse_forms(html, svg, mail=mail, step=step, why="--necessary asks about every op")
         _bounds.refuse(ctx, given & {"reduce", "confirm", "threads"}, "--necessary chooses its own search")

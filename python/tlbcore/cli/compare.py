@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlbcore._input import defaults
-from tlbcore.cli import _common
+from tlbcore.cli import _bounds, _common
 
 if TYPE_CHECKING:
     from tlbcore.simulation.compare import Comparison
@@ -48,10 +48,7 @@ def command(
             help="Paths of a kernel text (`tlbcore extract`) in place of linux.kernel's.",
         ),
     ] = None,
-    kernel_version: Annotated[
-        str | None,
-        typer.Option(help="Linux whose texts the policies stand on: 6.12 or 7.3.", metavar="VERSION"),
-    ] = None,
+    kernel_version: _bounds.KernelVersion = None,
     pti: Annotated[str, typer.Option(help="on, off or auto (the CPU decides).")] = "auto",
     all_figures: Annotated[
         bool, typer.Option("--all-figures", help="Every quantile, and all CPUs together.")
@@ -62,9 +59,14 @@ def command(
         typer.Option(metavar="FILE", help="Also write the report as one self-contained page of HTML."),
     ] = None,
 ) -> int:
-    """Simulate one scenario under several policies. Two recordings: `tlbcore explain BEFORE AFTER`."""
+    """Simulate one scenario under several policies. Two recordings: `tlbcore explain BEFORE AFTER`.
+
+    The exit status is 1 if a run broke a rule.
+    """
     if recordings:
         _common.fail(_refused(recordings))
+    if json and all_figures:
+        _common.fail("--json holds every figure: leave --all-figures out")
     from tlbcore.kernel import Kernel
     from tlbcore.scenarios import by_name
     from tlbcore.simulation import told
@@ -112,7 +114,9 @@ def command(
         from tlbcore._output.html import reports
 
         _common.write_page(html, reports.compare(result, whole))
-    return _common.INTERRUPTED if result.interrupted else 0
+    if result.interrupted:
+        return _common.INTERRUPTED
+    return 1 if any(run.violation is not None for run in result.results) else 0
 
 
 def _refused(words: list[str]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlbcore._output.width import wrapped
-from tlbcore.cli import _common
+from tlbcore.cli import _bounds, _common
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +33,7 @@ def _booted(cmdline: str) -> str:
 
 
 def command(
+    ctx: typer.Context,
     root: Annotated[
         Path | None, typer.Option("--root", help="A directory of collected files instead of this machine.")
     ] = None,
@@ -60,6 +61,8 @@ def command(
     if collect is not None:
         if cmdline is not None:
             raise typer.BadParameter("--collect copies files, and --cmdline has none")
+        others = _common.given(ctx) - {"collect", "root"}
+        _bounds.refuse(ctx, others, "--collect copies files and inspects nothing")
         from tlbcore.inspect._collect import collect as copy
 
         names = copy(collect, root=root)

@@ -25,6 +25,7 @@ def command(
     assume: _bounds.Assume = None,
     roles: _bounds.Roles = "",
     world: _bounds.World = "",
+    kernel_version: _bounds.KernelVersion = None,
     memory: _bounds.Memory = "auto",
     machine: Annotated[
         str, typer.Option(help="CPU model that the cost is predicted for.")
@@ -35,6 +36,8 @@ def command(
     """Search for the smallest change that makes a policy pass its check."""
     from tlbcore.checker import repair
 
+    if json and show:
+        _common.fail("--json holds every repaired policy: leave --show out")
     bounds = _bounds.bounds(
         ctx,
         cpus=cpus,
@@ -49,9 +52,10 @@ def command(
         world=world,
         memory=memory,
     )
+    asked = _bounds.subject(policy, kernel_version, None, bounds)
     with _common.progress("searching", "states") as advance:
         found = repair(
-            policy,
+            asked,
             edits=edits,
             machine=machine,
             progress=advance,
@@ -78,7 +82,8 @@ def command(
                 print(f"   if a future change touched recycled memory there: {r.hypothesis}")
             print(fill(str(r.cost), 76, initial_indent="   ", subsequent_indent="     "))
         if not found:
-            print(f"no {edits} of these edits make {policy} pass within these bounds")
+            none = "none of these edits makes" if edits == 1 else f"no {edits} of these edits make"
+            print(f"{none} {policy} pass within these bounds")
         elif show:
             print(f"\n{found[0].policy.text}")
     return 0 if found else 1
