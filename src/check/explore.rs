@@ -200,7 +200,6 @@ impl<'a, K: Key> Search<'a, K> {
         let spread = Spread::new(read(&self.core).parts.bits(), shards);
         let old = self.shards.drain(..).map(inner).collect();
         self.shards = Shard::translated(old, spread, |k| k).into_iter().map(RwLock::new).collect();
-        self.recent.iter().for_each(|r| write(r).clear());
     }
 
     /// The same search, as far as it is, with keys of another width.

@@ -11,7 +11,6 @@ use super::super::timeline::Timeline;
 use super::handlers::Handlers;
 use super::replay::Courses;
 use super::roam::Pulled;
-use super::skip::Patience;
 use super::stream::{SavedStream, Streaming};
 use super::{Act, DEPTH, Engine, PurgeRecord, Work};
 use crate::kernel::program::Pc;
@@ -198,7 +197,6 @@ impl Engine {
                 return false;
             }
             own.memo = None;
-            own.patience = Patience::default();
             own.courses = Courses::default();
             own.handlers = Handlers::default();
         }

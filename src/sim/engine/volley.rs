@@ -197,7 +197,6 @@ impl Engine {
         let mut had = std::mem::take(&mut self.m.volleys.had);
         had.clear();
         had.resize(self.m.words_of(call.from).len(), 0);
-        let mut seen = 0;
         let mut hits = std::mem::take(&mut self.hits);
         hits.clear();
         hits.resize(self.m.volleys.effects.len(), [0; 2]);
@@ -212,7 +211,7 @@ impl Engine {
                     continue;
                 }
                 let (hit, near) = self.m.sweep(word, left, effect, &call);
-                seen = seen.max(self.m.seen(effect, &call, hit & near != 0, hit & !near != 0));
+                self.m.acknowledged(effect, &call, hit & near != 0, hit & !near != 0);
                 let housekeeping = (hit & self.housekeeping_words[word]).count_ones();
                 hits[0] += u64::from(hit.count_ones() - housekeeping);
                 hits[1] += u64::from(housekeeping);
@@ -226,7 +225,7 @@ impl Engine {
                 let near = self.m.is_near(call.from, who);
                 let at = if near { call.at.0 } else { call.at.1 };
                 let Some(effect) = self.effect_on(who, &call, at) else { continue };
-                seen = seen.max(self.m.seen(effect, &call, near, !near));
+                self.m.acknowledged(effect, &call, near, !near);
                 self.m.shoot(who, at, &call);
                 hits[effect][usize::from(self.class_of_cpu[usize::from(who)])] += 1;
                 *had |= 1 << bit;
@@ -241,8 +240,6 @@ impl Engine {
         }
         self.work += 1;
         self.hits = hits;
-        let c = &mut self.m.cores[usize::from(call.from)];
-        c.acked_at = c.acked_at.max(seen);
         self.m.volleys.had = had;
     }
 
@@ -368,7 +365,6 @@ impl Engine {
     fn rehearsed(&mut self, who: Cpu, call: &Shots, at: u64) -> Option<Effect> {
         let i = usize::from(who);
         let shape = self.shape_of(who)?;
-        let quiet = self.m.cores[i].quiet_until();
         let (row, mut causes, debt) = (self.m.stats[i], self.m.by_cause[i], self.m.debts[i]);
         let serialised = self.m.cores[i].serialised_at;
         let generation = if call.asked.mm.is_some() { Some(self.m.generation_of(who)?) } else { None };
@@ -418,13 +414,12 @@ impl Engine {
             delta: (0..row.len()).filter(counted).map(|s| (s, self.m.stats[i][s] - row[s])).collect(),
         };
         causes[call.asked.cause as usize] += 1;
-        let whole = c.quiet_from == c.clock && quiet > c.clock && c.calls.is_empty();
         let same = self.shape_of(who) == Some(shape)
             && self.m.by_cause[i] == causes
             && new.deferrals == debt.deferrals
             && (!effect.served || new.served == call.id)
             // What it was asked to flush is flushed.
             && effect.generations.is_none_or(|(_, ahead)| ahead < u64::MAX / 2);
-        (whole && same).then_some(effect)
+        same.then_some(effect)
     }
 }

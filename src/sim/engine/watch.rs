@@ -76,7 +76,7 @@ impl Engine {
             if self.due(cpu) <= c.clock {
                 continue;
             }
-            for act in self.own[usize::from(cpu)].acts[..depth].iter().rev().take(1) {
+            if let Some(act) = self.own[usize::from(cpu)].acts[..depth].last() {
                 let pc = act.frame.pc;
                 if matches!(self.code.ops[usize::from(pc)], Op::AwaitAcks | Op::Await { .. }) {
                     found.push(Waiting { cpu, pc, began: act.began, depth });

@@ -133,19 +133,14 @@ impl Engine {
     }
 
     pub(super) fn grace_period(&mut self, cpu: Cpu) {
-        let i = usize::from(cpu);
-        let o = &mut self.own[i];
+        let o = &mut self.own[usize::from(cpu)];
         let at = o.rcu_at;
-        let mut done = std::mem::take(&mut o.rcu);
-        std::mem::swap(&mut o.rcu, &mut o.rcu_next);
+        let done = std::mem::replace(&mut o.rcu, std::mem::take(&mut o.rcu_next));
         o.rcu_at = if o.rcu.is_empty() { NEVER } else { at + self.scenario.rcu_ps };
-        for area in done.drain(..) {
+        for area in done {
             if !self.vmalloc.cache_stack(cpu, area) {
                 self.vfree(cpu, area, at);
             }
-        }
-        if self.own[i].rcu_next.capacity() == 0 {
-            self.own[i].rcu_next = done;
         }
     }
 
@@ -256,15 +251,9 @@ impl Engine {
             let now = self.m.cores[i].clock;
             let waiting = if std::mem::take(&mut self.blocked) { self.scenario.cpus } else { 0 };
             for who in 0..waiting {
-                let own = &mut self.own[usize::from(who)];
-                let mut woken = false;
-                for work in &mut own.works {
-                    if work.ready == BLOCKED {
-                        work.ready = now;
-                        woken = true;
-                    }
-                }
-                if woken && who != cpu {
+                let works = &mut self.own[usize::from(who)].works;
+                works.iter_mut().filter(|w| w.ready == BLOCKED).for_each(|w| w.ready = now);
+                if who != cpu {
                     self.wake(who);
                 }
             }

@@ -322,11 +322,15 @@ impl Timed {
         (hit, near)
     }
 
-    /// When the sender has seen the acknowledgements of those near and far, if there are any.
-    pub fn seen(&self, number: usize, call: &Shots, near: bool, far: bool) -> u64 {
+    /// The sender sees the acknowledgements of those near and far, if there are any.
+    pub fn acknowledged(&mut self, number: usize, call: &Shots, near: bool, far: bool) {
         let acked = self.volleys.effects[number].acked;
-        let of = |any: bool, at: u64, line: u64| if any { at + acked + line } else { 0 };
-        of(near, call.at.0, self.times.line.0).max(of(far, call.at.1, self.times.line.1))
+        let sender = &mut self.cores[usize::from(call.from)];
+        for (any, at, line) in [(near, call.at.0, self.times.line.0), (far, call.at.1, self.times.line.1)] {
+            if any {
+                sender.acked_at = sender.acked_at.max(at + acked + line);
+            }
+        }
     }
 
     /// The first CPU of an address space from `from` on of which is not known that it has seen a generation.

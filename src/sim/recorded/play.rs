@@ -373,7 +373,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    fn idle_irq_ends(&mut self, t: usize) {
+    pub(super) fn idle_irq_ends(&mut self, t: usize) {
         if let Some(mut frame) = self.own[t].idle_irq.take() {
             frame.pc += 1;
             self.entry_code(t, &mut frame, false);

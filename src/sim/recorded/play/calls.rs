@@ -184,7 +184,7 @@ impl Player<'_> {
                 self.own[t].idle_irq = Some(frame);
             }
             if !stays {
-                self.idle_irq_is_over(t);
+                self.idle_irq_ends(t);
             }
         } else {
             let mut frame = Frame::new(self.code.start(self.programs.interrupt_kernel));
@@ -195,12 +195,5 @@ impl Player<'_> {
             }
         }
         self.m.cores[i].in_call_irq = false;
-    }
-
-    fn idle_irq_is_over(&mut self, t: usize) {
-        if let Some(mut frame) = self.own[t].idle_irq.take() {
-            frame.pc += 1;
-            self.entry_code(t, &mut frame, false);
-        }
     }
 }
