@@ -374,12 +374,9 @@ impl<'a, const W: usize> Abs<'a, W> {
         self.set(f.at, number);
         self.set(f.area, area);
         if f.cur.exists() {
-            let cur = if at.cur && frame.cur != NO_CPU {
-                u64::from(frame.cur)
-            } else {
-                self.m.layout.cpus.len() as u64
-            };
-            self.set(f.cur, cur);
+            // Where nothing will read it, 0, as at rest.
+            let some = u64::from(frame.cur).min(self.m.layout.cpus.len() as u64);
+            self.set(f.cur, if at.cur { some } else { 0 });
         }
         if !at.visited {
             self.set(f.visited, 0);

@@ -8,7 +8,7 @@ mod moves;
 
 use super::layout::{CpuFields, Device, Frame, Layout, MAX_WORDS, TEXT, narrow, renames, versions_needed};
 use super::machine::counts::of_mm;
-use super::machine::{Abs, Entries, INIT_MM, Model, NO_MM, Seen};
+use super::machine::{Abs, Entries, INIT_MM, Model, NO_MM};
 use super::property::Quantity;
 use super::scope::{Assume, CheckError, Scope, UNBOUNDED};
 use crate::kernel::assemble::counts;
@@ -162,7 +162,9 @@ impl Model {
             let c = &self.layout.cpus[i];
             let first = self.code.program(&role.first).expect("the layout looked");
             a.enter(i, 0, first);
-            a.set(c.task, i as u64);
+            if self.layout.migrates {
+                a.set(c.task, i as u64);
+            }
             a.set(c.irqs, u64::from(!role.irqs_off));
             a.set(c.gs, 1);
             if role.left != UNBOUNDED {
@@ -201,11 +203,6 @@ impl Model {
                 a.set(*b, if asid == 0 { INIT_MM } else { NO_MM });
             }
             a.set(c.next_asid, 1);
-            for f in &c.frames {
-                if f.cur.exists() {
-                    a.set(f.cur, self.layout.cpus.len() as u64);
-                }
-            }
         }
         let s = &self.layout.shared;
         a.set(s.nmis, u64::from(self.scope.nmis));
@@ -229,8 +226,7 @@ impl Model {
             a.set(s.upper[p], 1);
             a.set(s.upper_kind[p], 1);
             a.set(s.since[p], 1);
-            a.set(s.cached_at[p], u64::from(page.present));
-            a.seen &= !Seen::OVERFLOW; // fields that a scope has no use for hold nothing
+            a.set(s.cached_at[p], u64::from(page.present)); // or nothing, where the scope has no use for it
         }
         a.s
     }
@@ -287,7 +283,7 @@ impl Model {
 /// What an expansion found beside successors.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Expansion {
-    /// [`Seen`] bits.
+    /// [`Seen`](super::machine::Seen) bits.
     pub seen: u32,
     /// Something other than speculation and NMIs can happen.
     pub progress: bool,

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::{mixed, patching, types, waiting, walking, words};
 use crate::check::explore::{Counts, Cut, End, Pause, Search};
+use crate::check::layout::MAX_WORDS;
 use crate::check::litmus::Litmus;
 use crate::check::machine::{Model, Seen};
 use crate::check::model::Action;
@@ -196,6 +197,60 @@ fn a_search_finds_what_taking_one_state_after_the_other_finds() {
         }
     });
     assert!(compared > 1000 && large > 200, "{compared}, {large} of them with more than 300 states");
+}
+
+#[test]
+fn each_column_begins_on_the_cpu_of_its_number() {
+    let mut migrate = 0;
+    models(0..40, |m, _, of| {
+        let s: [u64; MAX_WORDS] = m.initial();
+        for cpu in 0..m.layout.cpus.len() {
+            assert_eq!(m.cpu_of(&s, cpu), cpu, "{of}");
+        }
+        migrate += u32::from(m.layout.migrates);
+    });
+    assert!(migrate > 10, "{migrate}");
+}
+
+/// What a frame holds that nothing will read, in a state: no two states may differ in it alone.
+fn held_in_vain<const W: usize>(m: &Model, s: &[u64; W]) -> Option<String> {
+    for (cpu, c) in m.layout.cpus.iter().enumerate() {
+        for (level, f) in c.frames.iter().enumerate() {
+            let at = f.at.get(s).checked_sub(1).map(|n| &f.locations[n as usize]);
+            let live: u64 = at.map_or(0, |at| {
+                at.regs[..usize::from(at.live)]
+                    .iter()
+                    .fold(0, |all, &(_, shift, mask)| all | u64::from(mask) << shift)
+            });
+            let dead = [
+                ("locals", f.area.get(s) & !live),
+                ("the CPU of a loop", if at.is_some_and(|at| at.cur) { 0 } else { f.cur.get(s) }),
+                ("CPUs visited", if at.is_some_and(|at| at.visited) { 0 } else { f.visited.get(s) }),
+                ("CPUs collected", if at.is_some_and(|at| at.targets) { 0 } else { f.targets.get(s) }),
+                ("a device's interrupt", if at.is_some_and(|at| at.calls) { 0 } else { f.device.get(s) }),
+                ("a machine check", if at.is_some() { 0 } else { f.mce.get(s) }),
+            ];
+            if let Some((what, v)) = dead.iter().find(|(_, v)| *v != 0) {
+                return Some(format!("{what} of CPU {cpu} at level {level} ({at:?}): {v:x}"));
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn no_two_states_differ_in_what_nothing_reads_any_more() {
+    let mut states = 0;
+    models(600..660, |m, _, of| {
+        with_words!(m, W => {
+            let Some(t) = take::<W>(&m, 1_500, |s| s) else { return };
+            states += t.states.len();
+            for s in &t.states {
+                assert_eq!(held_in_vain(&m, s), None, "{of}");
+            }
+        });
+    });
+    assert!(states > 10_000, "{states}");
 }
 
 /// Every order of so many.
