@@ -18,7 +18,7 @@ use super::latencies::Latencies;
 use super::levels::Change;
 use super::prepare::{Costs, assemble, costs_of, engine, entry_ps};
 use super::scenario::Kind;
-use super::stats::{N_CAUSES, Row};
+use super::stats::{N_CAUSES, Row, Stat};
 use super::timeline::Event;
 use crate::hw::preset::{Figure, Mark};
 use crate::kernel::step::Cpu;
@@ -219,9 +219,12 @@ impl Run {
             levels.extend(pending.iter().zip(0..).flat_map(|(level, what)| level.changes(Some(cpu), what)));
         }
         levels.sort_by_key(|c| (c.time_ps, c.cpu, c.what));
+        // Where nothing is kept, deferrals are counted in the statistics alone.
+        let deferred = |row: &Row| row[Stat::deferrals as usize] + row[Stat::sync_deferrals as usize];
+        let unkept = if m.keeps_events { 0 } else { m.stats.iter().map(deferred).sum() };
         Output {
             isolated: (0..self.input.scenario.cpus).map(|c| self.input.scenario.is_isolated(c)).collect(),
-            dropped: m.timelines.iter().map(|t| t.dropped).sum(),
+            dropped: m.timelines.iter().map(|t| t.dropped).sum::<u64>() + unkept,
             costs: self.costs,
             unsourced: self.unsourced,
             violation,

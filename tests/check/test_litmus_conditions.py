@@ -465,6 +465,9 @@ def test_mutated_files_are_refused_or_run_and_never_panic() -> None:
         ("0:rdi=y; y=1; x=0;", ["mov eax,[rdi]", "mov [x],eax"], "exists (x=1)", "allowed"),
         ("x=0;", ["mov [x],1"], "(* a *) exists (x=1)", "allowed"),
         ("x=0;", ["mov [x],1"], "(* a (* b *) c *) exists (x=1)", "allowed"),
+        ("x=1;", [], "exists (x=1)", "allowed"),
+        ("x=1;", [], "~exists (x=0)", "forbidden"),
+        ("x=0;", ["", "mov [x],1", ""], "exists (x=1)", "allowed"),
     ],
 )
 def test_what_a_file_of_herds_says_is_done(start: str, cells: list[str], ask: str, said: str) -> None:

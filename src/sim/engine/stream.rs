@@ -114,3 +114,49 @@ impl Engine {
         self.work += touches / TOUCHES_PER_RUN;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::super::super::cost::Bound;
+    use super::super::super::input::Input;
+    use super::super::super::run::Run;
+    use super::super::super::scenario::Scenario;
+    use super::super::super::stats::Stat;
+    use crate::hw::Preset;
+    use crate::kernel::config::Config;
+    use crate::kernel::policy::shared_builtin;
+
+    #[test]
+    fn a_touch_is_due_so_long_after_user_mode_began_and_at_that_very_moment() {
+        let text = r#"{"name": "touches", "duration_ps": 1000000000, "cpus": 1, "isolated": [], "actors": [
+            {"name": "spin", "on": "all", "kind": "spin"},
+            {"name": "touch", "on": "all", "kind": "stream", "gap": {"mean_ps": 7000},
+             "phases": [{"pattern": {"sequential": {"pages": 9, "stride": 1}}}]}]}"#;
+        let run = Run::new(Input {
+            scenario: Scenario::parse(text).unwrap(),
+            machine: Preset::builtin("haswell-ep-e5-2699v3").unwrap(),
+            kernel: Config::default(),
+            policy: shared_builtin("ipi").unwrap(),
+            seed: 1,
+            skip: true,
+            keep: 0,
+            full: true,
+            bound: Bound::Best,
+        })
+        .unwrap();
+        let never = AtomicBool::new(false);
+        let begins = {
+            let mut run = run.clone();
+            run.advance(900_000_000, &never);
+            run.engine.m.cores[0].clock // it stays in user mode
+        };
+        assert!(0 < begins && begins < 10_000_000, "{begins}");
+        for (after, touches) in [(6_999, 0), (7_000, 1), (13_999, 1), (14_000, 2), (70_000, 10)] {
+            let mut run = run.clone();
+            run.advance(begins + after, &never);
+            assert_eq!(run.output().stats[0][Stat::stream_touches as usize], touches, "{after} ps");
+        }
+    }
+}

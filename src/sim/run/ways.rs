@@ -210,8 +210,19 @@ fn drawn(n: u64) -> (Input, String) {
     let machines = Preset::names();
     let machine = machines[d.below(machines.len() as u64) as usize];
     let policy = if d.chance(30) { "ipi" } else { POLICIES[d.below(POLICIES.len() as u64) as usize].id };
+    // Broadcasts and remote actions, which few machines have.
+    let reached = match n % 12 {
+        5 => Some(("zen3-epyc", "invlpgb")),
+        8 => Some(("sapphire-rapids", "rar")),
+        11 => Some(("zen4-epyc", "invlpgb-from-4-cpus")),
+        _ => None,
+    };
+    let (machine, policy) = reached.unwrap_or((machine, policy));
+    let pti = [None, None, Some(true), Some(false)][d.below(4) as usize];
     let kernel = Config {
-        pti: [None, None, Some(true), Some(false)][d.below(4) as usize],
+        pti: pti.filter(|_| reached.is_none()),
+        broadcast_tlb_flush: reached.is_some(),
+        rar: reached.is_some(),
         nopcid: d.chance(15),
         noinvpcid: d.chance(15),
         vmap_stack: !d.chance(10),
@@ -378,6 +389,69 @@ fn difference(a: &Output, b: &Output) -> Option<String> {
         ("program runs", a.runs == b.runs),
     ];
     same.iter().find(|(_, same)| !same).map(|(what, _)| (*what).to_owned())
+}
+
+#[test]
+fn what_is_not_kept_of_a_timeline_is_counted_and_changes_nothing() {
+    let poking = |mean: u64| {
+        let text = format!(
+            r#"{{"name": "poking", "duration_ps": 1000, "cpus": 1, "isolated": [], "actors": [
+            {{"name": "poke", "on": {{"cpus": [0]}}, "kind": "chain", "gap": {{"mean_ps": {mean}}},
+              "steps": [{{"program": "text_poke", "pages": 1, "cause": "text_poke", "per_mille": 1000}}]}}]}}"#
+        );
+        Scenario::parse(&text).unwrap().actors
+    };
+    let mut deferred = [0; 2];
+    for n in 7000..7050 {
+        let (mut input, of) = drawn(n);
+        if n % 2 == 0 {
+            input.policy = shared_builtin("text-sync-tri-state").unwrap(); // defers syncs
+            input.kernel.pti = Some(true);
+            input.scenario.actors.extend(poking(input.scenario.duration_ps / 20));
+        }
+        let kept = |keep| simulate(Input { keep, ..input.clone() }).unwrap();
+        let all = kept(usize::MAX);
+        assert_eq!(all.dropped, 0, "{of}");
+        for e in all.events.iter().filter(|e| e.kind == EventKind::Deferral) {
+            deferred[usize::from(e.cause == Cause::TextPoke)] += 1;
+        }
+        for keep in [0, 3] {
+            let few = kept(keep);
+            for cpu in 0..input.scenario.cpus {
+                let count = |o: &Output| o.events.iter().filter(|e| e.cpu == cpu).count();
+                assert_eq!(count(&few), count(&all).min(keep), "CPU {cpu} of {of}");
+            }
+            assert_eq!(few.dropped as usize, all.events.len() - few.events.len(), "{keep} kept of {of}");
+            assert!(few.events.iter().all(|e| all.events.contains(e)), "{of}");
+            let rest = Output { events: all.events.clone(), levels: all.levels.clone(), dropped: 0, ..few };
+            assert_eq!(difference(&rest, &all), None, "{of}");
+        }
+    }
+    assert!(deferred[0] > 1000 && deferred[1] > 100, "{deferred:?}");
+}
+
+/// A CPU in system calls back to back loses its translations to a broadcast now and then: the call behind one has to load
+/// them again, and the next has not.
+#[test]
+fn a_call_that_begins_without_translations_is_not_repeated() {
+    let text = r#"{"name": "cold", "duration_ps": 3000000000, "cpus": 2, "isolated": [1], "actors": [
+        {"name": "loop", "on": {"cpus": [1]}, "kind": "syscalls", "gap": {"mean_ps": 150000}, "base_ps": 60000,
+         "kernel_pages": 2, "user_pages": 1},
+        {"name": "flush", "on": {"cpus": [0]}, "kind": "chain", "gap": {"mean_ps": 90000000, "exponential": true},
+         "steps": [{"program": "vunmap", "pages": 0, "cause": "vunmap", "per_mille": 1000}]}]}"#;
+    let input = Input {
+        scenario: Scenario::parse(text).unwrap(),
+        machine: Preset::builtin("zen3-epyc").unwrap(),
+        policy: shared_builtin("invlpgb").unwrap(),
+        ..drawn(0).0
+    };
+    let kernel = Config { broadcast_tlb_flush: true, ..Config::default() };
+    let input = Input { kernel, full: false, ..input };
+    let replayed = carried_out(&input, Way { skip: false, ..QUICK });
+    assert!(replayed.engine.replayed > 1000, "{}", replayed.engine.replayed);
+    let (replayed, plain) = (replayed.into_output(), carried_out(&input, PLAIN).into_output());
+    assert!(total(&plain, Stat::refill_misses) > 40, "{}", total(&plain, Stat::refill_misses));
+    assert_eq!(difference(&replayed, &plain), None);
 }
 
 /// Compares runs of scenarios by chance, however they are carried out.
