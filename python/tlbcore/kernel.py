@@ -163,8 +163,8 @@ class Kernel:
         Raises
         ------
         ConfigError
-            If the file is no kernel configuration, or a parameter has a value the kernel would refuse, or no machine
-            has so many CPUs.
+            If the file is no kernel configuration, or a parameter has a value the kernel would refuse, or `release`
+            holds no version, or no machine has so many CPUs.
         OSError
             If the file cannot be read.
         """
@@ -179,7 +179,7 @@ class Kernel:
         kernel = cls(**json.loads(found))
         line = boot_line(
             cmdline,
-            release=None if release is None else Release.of(release),
+            release=None if release is None else Release.given(release),
             possible=cpus,
             settings={"NO_HZ_FULL": "y" if kernel.no_hz_full else "n"},
         )
@@ -196,7 +196,8 @@ def _line_remarks(line: BootLine) -> Iterator[str]:
     """
     for made in line.decisions:
         if made.status == "refused":
-            raise _core.ConfigError(f"command line: {made.text}: {made.why}")
+            of = "" if line.release is None else f" of Linux {line.release}"
+            raise _core.ConfigError(f"command line{of}: {made.text}: {made.why}")
         if made.status == "unsupported":
             yield f"{made.option}= has no effect: NO_HZ_FULL is not set"
         elif made.status != "in force":

@@ -334,4 +334,9 @@ def as_policy(policy: str | Path | Policy, *, programs: Sequence[str] = ()) -> P
         raise _core.PolicyError(f"a policy is a name, a file or a Policy: got {policy!r}")
     if isinstance(policy, Path) or policy.endswith(".policy") or "/" in policy:
         return Policy.read(policy, programs=programs)
-    return _builtin(policy)
+    if not policy.strip():
+        raise _core.PolicyError(f"a policy is a name, a file or a Policy: got {policy!r}")
+    try:
+        return _builtin(policy)
+    except _core.PolicyError as error:  # a name is no place in a file
+        raise _core.PolicyError(str(error).removeprefix(f"{policy}:1:1: ")) from None

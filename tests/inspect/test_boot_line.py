@@ -85,6 +85,38 @@ def test_words_of_newer_versions_are_refused_by_older_ones():
             assert made.status == status, (release, text)
 
 
+@pytest.mark.parametrize(
+    ("release", "text", "why"),
+    [
+        ("5.10", "2,N", "`N` is the last CPU only since Linux 5.13: got 'N' in '2,N'"),
+        ("5.10", "1-N:1/2", "`N` is the last CPU only since Linux 5.13: got '1-N:1/2' in '1-N:1/2'"),
+        ("4.18.0-240.el8", "1-N", "`N` is the last CPU only since Linux 5.13: got '1-N' in '1-N'"),
+        ("5.13", "all", "`all` is every CPU only since Linux 5.14: got 'all' in 'all'"),
+        ("5.13", "1,ALL:1/2", "`all` is every CPU only since Linux 5.14: got 'ALL:1/2' in '1,ALL:1/2'"),
+        ("5.10", "1-n", "a CPU list is numbers and ranges: got '1-n' in '1-n'"),
+        ("5.10", "1-Nx", "a CPU list is numbers and ranges: got '1-Nx' in '1-Nx'"),
+        ("6.12", "1-NN", "a CPU list is numbers and ranges: got '1-NN' in '1-NN'"),
+        ("5.10", "1-8", "CPU 8 is beyond the last possible CPU, 7: got '1-8' in '1-8'"),
+    ],
+)
+def test_what_a_version_does_not_read_says_since_when(release, text, why):
+    (made,) = boot_line(f"nohz_full={text}", release=Release.of(release), possible=8).decisions
+    assert (made.status, made.why) == ("refused", why)
+
+
+def test_a_release_holds_a_version(tmp_path):
+    config = tmp_path / ".config"
+    config.write_text("CONFIG_X86_64=y\n")
+    for ask in (
+        lambda text: tc.inspect_host(cmdline="quiet", release=text),
+        lambda text: tc.Kernel.from_config(config, release=text),
+    ):
+        for text in ("", "latest"):
+            with pytest.raises(tc.ConfigError, match=f"^release {text!r} holds no version such as 6.12 or"):
+                ask(text)
+        ask("vmlinuz-6.8.0-rt")
+
+
 # nohz_full= and isolcpus=. Each row: release, line, (nohz_full, domain, managed_irq), statuses.
 
 READINGS = [
@@ -501,7 +533,8 @@ def test_a_configuration_reads_the_line_alike(tmp_path, release, line, masks, st
     config = tmp_path / ".config"
     config.write_text("CONFIG_X86_64=y\nCONFIG_NO_HZ_FULL=y\nCONFIG_CONTEXT_TRACKING_USER=y\n")
     if "refused" in statuses:
-        with pytest.raises(tc.ConfigError, match=r"command line: (isolcpus|nohz_full)="):
+        version = rf"{re.escape(str(Release.of(release)))}: (isolcpus|nohz_full)="
+        with pytest.raises(tc.ConfigError, match=f"^command line of Linux {version}"):
             tc.Kernel.from_config(config, cmdline=line, release=release, cpus=8)
         return
     _, remarks, isolated = tc.Kernel.from_config(config, cmdline=line, release=release, cpus=8)

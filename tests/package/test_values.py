@@ -37,6 +37,9 @@ V7 = tc.policies["coalesce-v7"]
         ),
         (lambda: IPI.on("9.9"), "ipi.policy:1:1: there are no programs of Linux 9.9; these are: 6.12, 7.3"),
         (lambda: as_policy(5), "a policy is a name, a file or a Policy: got 5"),
+        (lambda: as_policy(""), "a policy is a name, a file or a Policy: got ''"),
+        (lambda: as_policy(" "), "a policy is a name, a file or a Policy: got ' '"),
+        (lambda: as_policy("ipii"), "no policy is called `ipii`; did you mean `ipi`?"),
         (lambda: as_policies("ipi"), "policies are a list of names, files or policies: got 'ipi'"),
         (lambda: as_policies(5), "policies are a list of names, files or policies: got 5"),
     ],
@@ -196,7 +199,7 @@ def test_isolation_that_has_no_effect_is_told(tmp_path: Path) -> None:
     assert "nohz_full= has no effect: NO_HZ_FULL is not set" in said
     file.write_text(CONFIG)
     with pytest.raises(
-        tc.ConfigError, match=r"^command line: nohz_full=2: CPU 2 is beyond the last possible"
+        tc.ConfigError, match=r"^command line of Linux 6\.12: nohz_full=2: CPU 2 is beyond the last"
     ):
         tc.Kernel.from_config(file, cmdline="nohz_full=2", cpus=2, release="6.12")
     for wrong in ({"release": 6}, {"cmdline": 5}):

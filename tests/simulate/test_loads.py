@@ -267,6 +267,14 @@ def test_shares_of_a_build_are_chances_per_mille(
         (lambda: scenarios.chain(["a"], rate_hz=1), "chain: a step is a mapping: got 'a'"),
         (lambda: scenarios.interrupts(2, rate_hz=1), "a CPU list is a text such as 2-3,8 or numbers: got 2"),
         (
+            lambda: scenarios.interrupts([], rate_hz=1),
+            "actor 'residual': names no CPU: give CPU numbers, or isolated or housekeeping or all",
+        ),
+        (
+            lambda: scenarios.spin(cpu for cpu in ()),
+            "actor 'spin': names no CPU: give CPU numbers, or isolated or housekeeping or all",
+        ),
+        (
             lambda: scenarios.spin("isolate"),
             "actor 'spin': unknown place 'isolate', did you mean 'isolated'?",
         ),

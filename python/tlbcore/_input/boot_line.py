@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from tlbcore._core import ConfigError
 from tlbcore._input.cpus import CpuListError, show_cpus
 
 __all__ = ["BootLine", "Decision", "Release", "boot_cpu_list", "boot_line", "boot_options", "boot_words"]
@@ -88,6 +89,14 @@ class Release:
             return None
         major, minor, patch, build, el = (int(group or 0) for group in found.groups())
         return cls(major, minor, patch, el, build)
+
+    @classmethod
+    def given(cls, text: str) -> Release:
+        """Read a version as a user gives it; `ConfigError` if the text holds none."""
+        found = cls.of(text)
+        if found is None:
+            raise ConfigError(f"release {text!r} holds no version such as 6.12 or 4.18.0-240.el8")
+        return found
 
     def __str__(self) -> str:
         vendor = f".{self.patch}-{self.build}.el{self.el}" if self.el else ""
@@ -175,11 +184,11 @@ def boot_cpu_list(text: str, cpus: int, *, last: bool = True, everything: bool =
             part,
             re.ASCII,
         )
-        if (
-            span is None
-            or (span["all"] and not everything)
-            or (span["used"] and not (span["all"] or span["end"]))
-        ):
+        if span is not None and span["all"] and not everything:
+            raise CpuListError(f"`all` is every CPU only since Linux 5.14: got {part!r} in {text!r}")
+        if span is None and not last and re.fullmatch(r"[N\d:/-]+", part, re.ASCII) and "N" in part:
+            raise CpuListError(f"`N` is the last CPU only since Linux 5.13: got {part!r} in {text!r}")
+        if span is None or (span["used"] and not (span["all"] or span["end"])):
             raise CpuListError(f"a CPU list is numbers and ranges: got {part!r} in {text!r}")
         value = {
             name: cpus - 1 if word == "N" else int(word.lstrip("0")[:20] or "0")

@@ -173,8 +173,7 @@ def inspect_host(
 def _pasted(cmdline: str, release: str | None, cpus: str | int | None) -> Pasted:
     files = {"proc/cmdline": cmdline}
     if release is not None:
-        if Release.of(release) is None:
-            raise _core.ConfigError(f"release {release!r} holds no version such as 6.12 or 4.18.0-240.el8")
+        Release.given(release)
         files["proc/sys/kernel/osrelease"] = release
     if cpus is not None:
         text = str(cpus)

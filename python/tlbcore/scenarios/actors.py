@@ -58,7 +58,8 @@ def _place(on: str | Iterable[int], what: str) -> str | tuple[int, ...]:
     if isinstance(on, str):
         return cpu_list(on)
     listed = tuple(on) if isinstance(on, Iterable) else on  # what can be read once is read once
-    cpu_list(listed)
+    if not cpu_list(listed):
+        raise _core.SimError(f"{what}: names no CPU: give CPU numbers, or {' or '.join(PLACES)}")
     return listed
 
 
