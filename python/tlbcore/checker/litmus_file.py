@@ -82,8 +82,13 @@ class LitmusResult(Result):
         One of herd's files states none: any that is found will do.
         """
         if self.herd:
-            return not self.found.startswith("inconclusive")
+            return not self.inconclusive
         return self.stated == self.found and self.stated_states in (None, self.states)
+
+    @property
+    def inconclusive(self) -> bool:
+        """Whether the search came to no verdict, so that it neither confirms the stated one nor differs from it."""
+        return self.found.startswith("inconclusive")
 
 
 @kept
@@ -106,7 +111,8 @@ def litmus(
     reduce
         As for `check`.
     bless
-        Write the verdict found into the file, and the number of states if it states one.
+        Write the verdict found into the file, and the number of states if it states one. A search that came to none
+        because it met a limit writes nothing.
     ends
         List every end in one search.
 
@@ -133,7 +139,9 @@ def litmus(
     found = _core.litmus_run(whole, Path(file).name, memory_of(memory), plain, ends)
     counted = found["stated_states"] if reduce else None
     stated = (found["stated"], counted)
-    if bless and not inline and not found["herd"] and stated != (found["found"], counted and found["states"]):
+    limited = found["found"].startswith("inconclusive")
+    new = not limited and stated != (found["found"], counted and found["states"])
+    if bless and new and not inline and not found["herd"]:
         text = _blessed(text, "verdict", found["found"])
         if counted is not None:
             text = _blessed(text, "states", counted := found["states"])

@@ -1,7 +1,7 @@
-"""`tlbcore litmus FILE|DIR`: exit status 0 if every verdict is the one its file states, 1 if not.
+"""`tlbcore litmus FILE|DIR`: exit status 0 if every verdict is the one its file states, 1 if one differs.
 
-A file that cannot be read or understood is one line on standard error; the others run all the same, and the exit
-status is 2.
+It is 3 if none differs and a search met a limit before it came to a verdict. A file that cannot be read or understood
+is one line on standard error; the others run all the same, and the exit status is 2.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def command(
             _common.fail(f"{path}: no file ends in .litmus")
         files += found
     tests: list[dict[str, Any]] = []
+    wrong = unknown = 0
     width = max(len(file.stem) for file in files)
     for file in files:
         try:
@@ -67,25 +68,31 @@ def command(
             print(f"tlbcore: error: {message}", file=sys.stderr)
             continue
         tests.append({**_common.fields_of(result), "ok": result.ok, "error": None})
+        unknown += not result.ok and result.inconclusive
+        wrong += not result.ok and not result.inconclusive
         if not json:
             _print(result, width, show)
     errors = sum(test["error"] is not None for test in tests)
-    wrong = sum(not test.get("ok", True) for test in tests)
     if json:
-        _common.print_json("litmus", 1, tests=tests, mismatches=wrong, errors=errors)
+        _common.print_json("litmus", 1, tests=tests, mismatches=wrong, inconclusive=unknown, errors=errors)
     else:
-        bad = f", {errors} not understood" if errors else ""
-        print(
-            f"{len(tests)} test{'' if len(tests) == 1 else 's'}, {len(tests) - wrong - errors} as stated{bad}"
-        )
-    return _common.BAD_INPUT if errors else int(wrong > 0)
+        bad = f", {unknown} inconclusive" if unknown else ""
+        bad += f", {errors} not understood" if errors else ""
+        right = len(tests) - wrong - unknown - errors
+        print(f"{len(tests)} test{'' if len(tests) == 1 else 's'}, {right} as stated{bad}")
+    return _common.BAD_INPUT if errors else 1 if wrong else 3 if unknown else 0
 
 
 def _print(result: LitmusResult, width: int, show: bool) -> None:
     states = "" if result.stated_states in (None, result.states) else f", {result.stated_states} states"
-    note = "" if result.ok else f"  MISMATCH: stated `{result.stated}`{states}"
-    if result.herd and not result.ok:
-        note = ""
+    note = ""
+    if not result.ok and not result.herd:
+        said = (
+            f"stated `{result.stated}`{states}"
+            if result.stated
+            else "no verdict is stated (--bless writes it)"
+        )
+        note = f"  {said}" if result.inconclusive else f"  MISMATCH: {said}"
     print(f"{result.name:<{width}}  {result.found:<34} {result.states:>8} states{note}")
     if result.note:
         print(f"{'':<{width}}  {result.note}")
