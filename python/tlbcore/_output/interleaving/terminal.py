@@ -64,7 +64,7 @@ class Steps:
             self.every = not self.every
             self.now = max((i for i in self._stops() if i <= self.now), default=self._stops()[0])
         elif key.isdecimal():
-            number = int(key)
+            number = int(key) if len(key) < 10 else sys.maxsize
             self.now = max((i for i in stops if self.found.steps[i].number <= number), default=stops[0])
         else:
             return False
