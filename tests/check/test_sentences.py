@@ -6,6 +6,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 import tlbcore as tc
 
 # What each value of an assumption adds to the sentence, in its order; nothing where it is the weakest.
@@ -29,6 +31,9 @@ PHRASES = [
     ("fills", {"speculative": "", "demand": "fills at accesses only"}),
     ("range", {"full": "", "pages": "ranges flushed page by page"}),
 ]
+
+
+ALONE = ", a second housekeeping CPU among them"
 
 
 @dataclass
@@ -108,7 +113,7 @@ class Asked:
             f"Verified (bounded): no violation in any interleaving of {self.bounds()}, world pti of Linux 6.12; "
             f"{buffers}{found.states} states{self.stands()}, none truncated; {self.assuming()}; not modelled: hotplug, "
             "SMM, TLBs shared by SMT siblings, guests, top-level entries that some mm lacks; larger scopes "
-            f"unexplored. {confirmed}.{self.tail()}"
+            f"unexplored{ALONE if len(self.rounds) == 1 else ''}. {confirmed}.{self.tail()}"
         )
 
 
@@ -160,3 +165,36 @@ def test_a_sentence_says_what_was_asked_and_what_was_found() -> None:
             words = f"at depth {found.depth} with {found.states} states, none of them violating; {asked.bounds()}, "
             assert words in found.sentence
     assert min(verified, violated, confirmed) >= 5, (verified, violated, confirmed)
+
+
+ISOLATED_ALONE = """policy isolated-alone
+  "Interrupts isolated CPUs, and no other."
+  source "a test"
+
+flush_kernel_range
+  each cpu in nohz_full
+    put cpu into targets
+  ipi targets, flush_handler
+  flush_here
+  await acks
+"""
+
+
+@pytest.mark.parametrize(
+    ("bounds", "alone", "status"),
+    [
+        ({}, True, "verified"),
+        ({"cpus": 3}, True, "verified"),
+        ({"roles": "purge; isolated 1; isolated 1"}, True, "verified"),
+        ({"roles": "purge; idle; isolated 1"}, False, "violated"),
+        ({"roles": "purge; purge; isolated 1"}, False, "violated"),
+    ],
+)
+def test_a_flush_of_isolated_cpus_alone_passes_where_nobody_else_is_and_that_is_said(
+    bounds: dict[str, Any], alone: bool, status: str
+) -> None:
+    found = tc.check(tc.Policy(text=ISOLATED_ALONE), world="nopti", **bounds)
+    assert found.status == status
+    assert (f"larger scopes unexplored{ALONE}. " in found.sentence) is alone
+    mainline = tc.check("ipi", world="nopti", roles=bounds.get("roles", "purge; isolated 1"))
+    assert (ALONE in mainline.sentence) is alone

@@ -65,7 +65,7 @@ NO_PURGES = {"events": 0, "effective": 0, "empty": 0, "charged": [], "unknown_ar
 def report(*cpus: dict[str, Any], **changes: Any) -> dict[str, Any]:
     usual = {
         "isolated": list(cpus), "architecture": "x86_64", "purges": NO_PURGES, "policies": [], "window": None,
-        "recordings": 1, "overwritten": 0, "snapshots": 0, "backwards": 0, "flush_tlb_all": 0,
+        "recordings": 1, "one_cpu_each": False, "overwritten": 0, "snapshots": 0, "backwards": 0, "flush_tlb_all": 0,
         "flush_tlb_kernel_range": {"calls": 0},
     }  # fmt: skip
     return usual | changes

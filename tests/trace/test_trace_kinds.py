@@ -253,6 +253,33 @@ def test_two_boots_in_one_file_add_their_times(tmp_path: Path):
         assert "2 recordings one behind the other" in shown
 
 
+@pytest.mark.parametrize(
+    ("cpus", "hinted"),
+    [
+        ((2, 3), True),
+        ((3, 2, 0), True),
+        ((2,), False),
+        ((2, 2), False),
+        ((2, 3, 2), False),
+        ((2, (3, 0)), False),
+    ],
+)
+def test_files_of_one_cpu_each_one_behind_the_other_are_merged(
+    tmp_path: Path, cpus: tuple[int | tuple[int, ...], ...], hinted: bool
+):
+    """As `cat per_cpu/cpu*/trace` writes them; whether time goes on or begins anew."""
+    for step in (0.0, 100.0):
+        text = ""
+        for i, ones in enumerate(cpus):
+            text += "# tracer: nop\n#\n"
+            for at in (1.0 + step * i, 11.0 + step * i):
+                for cpu in ones if isinstance(ones, tuple) else (ones,):
+                    text += irq(at, "local_timer", 3, cpu=cpu)
+        _, shown = explained(tmp_path, text)
+        assert ("recordings one behind the other" in shown) is (len(cpus) > 1)
+        assert ("Each is of one CPU: per-CPU files of one recording are read as one where" in shown) is hinted
+
+
 def test_markers_cut_only_when_asked_and_as_often_as_they_come(tmp_path: Path):
     cycles = "".join(
         line(t, f"tracing_mark_write: CYCLE_BEGIN {t}")

@@ -13,6 +13,7 @@ from tlbcore.trace.report import words
 
 REPORT = {
     "window": None, "architecture": "x86_64", "recordings": 1, "overwritten": 0, "cpus_seen": [0, 2], "backwards": 0,
+    "one_cpu_each": False,
     "snapshots": 0, "elapsed_s": 3.5, "calls_not_kept": 0,
 }  # fmt: skip
 FIGURES = {
@@ -53,6 +54,13 @@ ISOLATED = "Isolated CPUs: 2-3 (as given)."
             "1.5 s and 1,234 events; x86-64. The text holds 2 recordings one behind the other (time stamps begin anew, "
             "or a second header stands in it): their times are added, and nothing is carried from one to the next. "
             f"{ISOLATED}",
+        ),
+        (
+            {"recordings": 2, "one_cpu_each": True},
+            "1.5 s and 1,234 events; x86-64. The text holds 2 recordings one behind the other (time stamps begin anew, "
+            "or a second header stands in it): their times are added, and nothing is carried from one to the next. "
+            "Each is of one CPU: per-CPU files of one recording are read as one where they are given apart, with "
+            f"--merge. {ISOLATED}",
         ),
         (
             {"overwritten": True},

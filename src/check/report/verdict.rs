@@ -67,6 +67,11 @@ fn entry_paths(scope: &Scope) -> String {
     format!("{entries}{}", if amid { ", device interrupts amid the kernel" } else { "" })
 }
 
+/// Is one CPU alone no isolated one?
+fn alone(scope: &Scope) -> bool {
+    scope.roles.iter().filter(|r| !r.isolated).count() == 1
+}
+
 /// The sentence SEMANTICS "Words" asks for.
 pub fn sentence(answer: &Answer) -> String {
     let m = &answer.model;
@@ -130,12 +135,14 @@ pub fn sentence(answer: &Answer) -> String {
         End::Complete => format!(
             "V{}: no violation in any interleaving of {bounds}, {world}; {buffers}{} states{}, none truncated; \
              assuming {assumed}; not modelled: hotplug, SMM, TLBs shared by SMT siblings, guests{}; larger scopes \
-             unexplored.{}",
+             unexplored{}.{}",
             &verified(scope)[1..],
             answer.counts.states,
             stands(answer),
             // A question that says which tables lead to a page has them.
             if scope.tops.is_empty() { ", top-level entries that some mm lacks" } else { "" },
+            // Who flushes isolated CPUs alone passes where nobody else is.
+            if alone(scope) { ", a second housekeeping CPU among them" } else { "" },
             confirmed(answer)
         ),
         End::Violated(v, path) => format!(

@@ -351,6 +351,10 @@ pub struct Cpu {
     pub pending_timer: Option<PendingTimer>,
     /// Kinds of events seen on it, bits of [`super::knowledge`].
     pub kinds: u32,
+    /// In which of the recordings that the text holds it has events: the first, and whether there is another.
+    pub recording: Option<u64>,
+    /// See above.
+    pub in_several: bool,
     /// What was sent to it, as bits of [`super::knowledge`], and when the first of each.
     pub named: Vec<(u32, u64)>,
     /// The task that was displaced, and by whom.

@@ -304,8 +304,10 @@ impl Sink for Analysis {
             self.passes(e.at_ns, from);
         }
         let piece = self.window.number();
+        let recording = self.window.recording();
         let cpu = self.cpu(e.cpu);
         cpu.seen = true;
+        cpu.in_several |= *cpu.recording.get_or_insert(recording) != recording;
         cpu.pid = e.task.pid;
         if open {
             let figures = &mut cpu.figures;

@@ -1,6 +1,6 @@
 //! What a pass found, as plain data for people and for JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -12,6 +12,7 @@ use super::{
     per_cpu,
     tasks::{Sym, Symbols, text_counts},
 };
+use crate::order;
 use crate::trace::{
     cause::{self, Cause},
     event::Vector,
@@ -97,6 +98,8 @@ pub struct Report {
     pub architecture: Option<&'static str>,
     /// Recordings that stand one behind the other in the text.
     pub recordings: u64,
+    /// There is more than one, and each is of one CPU.
+    pub one_cpu_each: bool,
     /// Rings were overwritten: each CPU has its own window.
     pub overwritten: bool,
     /// `given`, `recorded`, `context_tracking`, `only_cpu` or `none`.
@@ -137,6 +140,14 @@ pub struct Report {
     pub backwards: u64,
 }
 
+/// Is each of several recordings of another CPU, as files of `per_cpu` are that stand one behind the other?
+fn one_cpu_each(a: &Analysis) -> bool {
+    let seen = || a.cpus.iter().filter(|c| c.seen);
+    let first: BTreeSet<u64> = order::gather(seen().filter_map(|c| c.recording));
+    let count = a.window.recording() + 1;
+    count > 1 && first.len() as u64 == count && seen().count() == first.len() && seen().all(|c| !c.in_several)
+}
+
 pub(super) fn build(a: &Analysis) -> Report {
     let (isolated, isolated_from) = a.isolated();
     let (first_ns, last_ns) = a.span_ns();
@@ -157,7 +168,8 @@ pub(super) fn build(a: &Analysis) -> Report {
         window: a.window.markers.clone(),
         window_found: a.window.found(),
         architecture: architecture(a),
-        recordings: a.window.boots + a.window.files + 1,
+        recordings: a.window.recording() + 1,
+        one_cpu_each: one_cpu_each(a),
         overwritten: a.window.overwritten,
         isolated_from,
         snapshots: a.snapshots,

@@ -93,6 +93,11 @@ impl Window {
         true
     }
 
+    /// Number of the recording that is being read.
+    pub(super) fn recording(&self) -> u64 {
+        self.boots + self.files
+    }
+
     /// Number of the piece that is being read.
     pub(super) fn number(&self) -> u32 {
         self.done.len() as u32

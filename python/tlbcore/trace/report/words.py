@@ -217,6 +217,12 @@ def paragraph(text: str, indent: str = "  ", first: str | None = None) -> list[s
     )
 
 
+_PER_CPU = (
+    " Each is of one CPU: per-CPU files of one recording are read as one where they are "
+    "given apart, with --merge."
+)
+
+
 def opening(trace: Trace) -> list[str]:
     """Say what was read, which CPUs are isolated and how that is known, and what is missing."""
     f, report = trace.figures, trace.figures["report"]
@@ -236,6 +242,7 @@ def opening(trace: Trace) -> list[str]:
         lines += paragraph(
             f"The text holds {n(report['recordings'])} recordings one behind the other (time stamps begin anew, or a "
             "second header stands in it): their times are added, and nothing is carried from one to the next."
+            + (_PER_CPU if report["one_cpu_each"] else "")
         )
     if report["overwritten"]:
         lines += paragraph(
