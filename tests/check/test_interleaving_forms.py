@@ -159,6 +159,7 @@ def test_an_interrupt_is_taken_once_for_each_ipi() -> None:
         step(1, 0, "ipi", "IPI to cpu 1"),
         step(2, 2, "ipi", "IPI to cpu 1"),
         step(3, 1, "(interrupt)"),
+        step(3, 1, "(a first one)"),
         step(4, 1, "(interrupt)"),
         step(5, 1, "(interrupt)"),
         step(6, 1, "(a later one)", "upper0: -k", "table k: none", "text p: new", "k: older than v2 is dead"),
@@ -167,6 +168,7 @@ def test_an_interrupt_is_taken_once_for_each_ipi() -> None:
     assert states(steps) == [
         [("cpu 1 interrupt", "waiting for it")],
         [("cpu 1 interrupt", "waiting for it")],
+        [],
         [],
         [("cpu 1 interrupt", None)],
         [],

@@ -193,6 +193,67 @@ def test_what_could_not_be_recorded_is_told(
     assert "the command ended with status 3" in err
 
 
+def test_top_records_into_nothing_and_shows_the_counts(
+    asked: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked["done"] |= {"left": ["d", "e"]}
+    assert main(["top"]) == 0
+    assert capsys.readouterr().err == "still there, others use it: d, e\n"
+    what = asked["what"]
+    assert (what.out, what.isolated, what.seconds, what.command) == (Path(os.devnull), (2, 3), None, ())
+    assert (what.kprobes, what.stacks, what.flight, what.buffer_kb) == (False, False, False, 4096)
+    watch = asked["more"]["watch"]
+    assert (watch._cpus, watch._interval) == ((2, 3), 1.0)
+    asked["done"] |= {"left": [], "status": 4}
+    words = ["--duration", "90s", "--isolated", "1,4-5", "--interval", "2s", "--buffer-kb", "64"]
+    assert main(["top", *words, "--", "ls", "-l"]) == 2
+    assert capsys.readouterr().err == "tlbcore: error: the command ended with status 4\n"
+    what = asked["what"]
+    assert (what.isolated, what.seconds, what.command, what.buffer_kb) == ((1, 4, 5), 90.0, ("ls", "-l"), 64)
+    assert asked["more"]["watch"]._interval == 2.0
+
+
+@pytest.mark.parametrize(
+    ("terminal", "json", "live", "wanted"),
+    [
+        (False, False, True, "table"),
+        (False, False, False, ""),
+        (False, True, True, "json"),
+        (True, True, False, "json"),
+        (True, False, False, ""),
+        (True, False, True, "live"),
+    ],
+)
+def test_readings_are_shown_as_a_table_a_line_or_live(
+    terminal: bool,
+    json: bool,
+    live: bool,
+    wanted: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from rich.console import Console
+
+    from tlbcore.cli import _common, top
+    from tlbcore.trace.recorder.watch import KINDS, Reading
+
+    monkeypatch.setattr(_common, "console", lambda: Console(force_terminal=terminal, width=80))
+    reading = Reading(time=7.0, seconds=2.0, cpus=(2,), recorded=dict.fromkeys(KINDS, True), rows=())
+    metrics = tmp_path / "m.prom"
+    with top.shown((2,), 0.5, metrics, json=json, live=live) as watch:
+        watch._show(reading, None)
+    out = capsys.readouterr().out
+    kind = "" if not out else "json" if out.startswith("{") else "live" if "\x1b[" in out else "table"
+    assert kind == wanted
+    assert metrics.read_text().startswith("# HELP ")
+    with (
+        pytest.raises(Exception, match=r"none/m.prom: its directory is not there"),
+        top.shown((), 1, tmp_path / "none" / "m.prom"),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

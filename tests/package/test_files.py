@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
+from hashlib import blake2b
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 import tlbcore as tc
 from tlbcore._output.files import (
     _MAGIC,
+    _Careful,
     _digest,
     is_special,
     keep_apart,
@@ -20,6 +24,7 @@ from tlbcore._output.files import (
     replace_file,
     same_file,
 )
+from tlbcore._output.files import sealed as sealed_pickle
 from tlbcore._output.table import Table
 from tlbcore.trace.recorder.watch import KINDS, Reading, write_metrics
 
@@ -159,6 +164,62 @@ def test_a_pickle_that_cannot_be_read_is_refused(content: bytes, said: str, tmp_
         file.write_bytes(sealed(content, version))
         with pytest.raises(tc.ConfigError, match=f"(?s)^{file}: cannot be loaded: .*({said}).*{by}$"):
             load_object(file)
+
+
+def test_a_saved_result_has_a_digest_of_sixteen_bytes_behind_its_head(tmp_path: Path) -> None:
+    curve = tc.miss_curve([1, 2, 1], sets=1, ways=2)
+    data = curve.save(tmp_path / "f").read_bytes()
+    assert data.startswith(b"tlbcore result 1\n")
+    digest, content = data[17:33], data[33:]
+    assert digest == blake2b(content, digest_size=16).digest()
+    assert content.startswith(f"{tc.__version__}\n".encode())
+    assert tc.load(tmp_path / "f").table.tolist() == curve.table.tolist() == [[3, 2]]
+
+
+def test_a_seal_that_was_broken_is_not_opened() -> None:
+    opened, (make, content, digest) = sealed_pickle(dict, {"a": (1, 2)})
+    assert opened(make, content, digest) == {"a": (1, 2)}
+    with pytest.raises(
+        pickle.UnpicklingError, match=r"^the pickle is damaged: its digest is not that of its content$"
+    ):
+        opened(make, content + b" ", digest)
+    read = MappingProxyType({"b": 1})
+    assert opened(*sealed_pickle(dict, read)[1]) == {"b": 1}
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "allowed"),
+    [
+        ("builtins", "set", True),
+        ("builtins", "eval", False),
+        ("numpy", "ndarray", True),
+        ("numpy", "load", False),
+        ("os", "set", False),
+        ("pathlib", "PosixPath", True),
+        ("tlbcore._output.table", "Table", True),
+        ("tlbcore.tlb", "Tlb", True),
+        ("tlbcore.checker.verdict", "Verdict", True),
+        ("tlbcore._output.files", "_open", True),
+        ("tlbcore._output.files", "_read_only", True),
+        ("tlbcore._output.result", "_made", True),
+        ("tlbcore._output.files", "Path", False),
+        ("tlbcore._output.files", "replace_file", False),
+        ("tlbcore._output.files", "pickle.loads", False),
+        ("tlbcore._output.files", "_Careful", False),
+        ("tlbcore", "simulate", False),
+        ("tlbcorelike", "Table", False),
+    ],
+)
+def test_what_a_strangers_pickle_may_name(module: str, name: str, allowed: bool) -> None:
+    reader = _Careful(io.BytesIO())
+    if allowed:
+        found = reader.find_class(module, name)
+        assert getattr(found, "__name__", name) == ("_open_carefully" if name == "_open" else name)
+    else:
+        with pytest.raises(
+            pickle.UnpicklingError, match=f"^it names {module}.{name}, which is no part of a result$"
+        ):
+            reader.find_class(module, name)
 
 
 def test_a_table_has_columns_that_are_read_once() -> None:

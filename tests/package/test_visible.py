@@ -50,6 +50,7 @@ def hidden(text: str) -> list[str]:
         ("a\u202eb\u2066c\u2069", r"a\u202eb\u2066c\u2069"),
         ("zero\u200bwidth\ufeff", r"zero\u200bwidth\ufeff"),
         ("line\u2028end\u2029", r"line\u2028end\u2029"),
+        ("name\udc80\udc7f\udd00", r"name\x80\udc7f\udd00"),
         ("name\udcff", r"name\xff"),
         ("joined\u034fup", r"joined\u034fup"),
         ("tag\U000e0041", r"tag\U000e0041"),

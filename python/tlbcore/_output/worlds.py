@@ -26,14 +26,16 @@ def as_text(table: Sequence[Any]) -> str:
     """Return the table of `Cell`s and its legend."""
     columns = list(dict.fromkeys((cell.world, cell.linux) for cell in table))
     versions = {world: sum(w == world for w, _ in columns) for world, _ in columns}
-    first = max(len(cell.policy) for cell in table) + 1
+    # A world of one version is as wide as its name.
+    room = {world: max(_CELL, -(-(len(heading(world)) + 1) // n)) for world, n in versions.items()}
+    first = max((len(cell.policy) for cell in table), default=0) + 1
     lines = [
-        " " * first + "".join(heading(w).ljust(_CELL * n) for w, n in versions.items()),
-        " " * first + "".join(linux.ljust(_CELL) for _, linux in columns),
+        " " * first + "".join(heading(w).ljust(room[w] * n) for w, n in versions.items()),
+        " " * first + "".join(linux.ljust(room[world]) for world, linux in columns),
     ]
     words = {(cell.policy, cell.world, cell.linux): cell.word for cell in table}
     for name in dict.fromkeys(cell.policy for cell in table):
-        cells = (words.get((name, *column), "").ljust(_CELL) for column in columns)
+        cells = (words.get((name, *column), "").ljust(room[column[0]]) for column in columns)
         lines.append(name.ljust(first) + "".join(cells))
     lines.append("")
     lines += [f"{word:<4} {meaning}" for word, meaning in LEGEND.items()]

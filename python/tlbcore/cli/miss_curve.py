@@ -24,6 +24,13 @@ def few(ways: int, most: int) -> bool:
     return ways == most or ways % step == 0
 
 
+def _cell(value: object) -> str:
+    """Write a number; what is not known is a dash."""
+    if not isinstance(value, float):
+        return str(value)
+    return "-" if value != value else f"{value:.4g}"
+
+
 def command(
     file: FileArgument,
     sets: Annotated[
@@ -83,7 +90,7 @@ def command(
         if ways <= SHOWN or few(int(row[1]), ways)
     ]
     for row in rows:
-        shown.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
+        shown.add_row(*(_cell(value) for value in row))
     how = "exact LRU"
     if curve.sampled is not None:
         how = f"LRU estimated from {curve.sampled} of them ({curve.sample:g} of the pages; error: 95 %)"

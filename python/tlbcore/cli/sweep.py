@@ -77,7 +77,7 @@ def command(
         print(f"first error: {result.failed['error'][0]}")
     for reason in result._inert():
         print(f"inert: {reason}")
-    _show(means)
+    _show(means, "all points" if not failed else "the points that did not fail")
 
 
 def _all_missing(values: Any) -> bool:
@@ -86,10 +86,10 @@ def _all_missing(values: Any) -> bool:
     return bool(np.isnan(values).all())
 
 
-def _show(means: dict[str, Any]) -> None:
+def _show(means: dict[str, Any], which: str) -> None:
     from rich.table import Table
 
-    shown = Table(title="means over all points (predicted)", box=None, title_justify="left")
+    shown = Table(title=f"means over {which} (predicted)", box=None, title_justify="left")
     shown.add_column("policy")
     for name in means:
         shown.add_column(name, justify="right")
