@@ -83,6 +83,10 @@ def test_a_function_must_return_a_scenario_and_say_its_parameters():
 def test_what_makes_executors_must_make_one():
     with pytest.raises(SweepError, match="a function that makes one: it made 3"):
         tc.sweep("user-shootdown", {"duration_s": [0.005]}, executor=lambda: 3)
+    with pytest.raises(
+        SweepError, match=r"^threads are of this process, and an executor computes in others: give"
+    ):
+        tc.sweep("user-shootdown", {"duration_s": [0.005]}, executor=lambda: 3, threads=1)
 
 
 # -- a break-even where a policy does nothing ------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,21 @@ def test_a_quiet_cpu_is_believed_up_to_twice_those_seen(cpu: int, believed: bool
         said = f"isolated CPUs {cpu} are not in this trace, which has events of CPUs 0-3"
         with pytest.raises(PartialTraceError, match=said):
             tc.read_trace(path, isolated=(2, cpu))
+
+
+@pytest.mark.parametrize("read", [tc.read_trace, tc.shootdowns])
+def test_a_file_is_one_piece_of_a_recording(
+    read: Callable[[list[str]], object], path: Path, tmp_path: Path
+) -> None:
+    """By another name, too; another file with the same text is another piece."""
+    (tmp_path / "link").symlink_to(path)
+    for names, named in (
+        ([str(path), str(path)], str(path)),
+        ([str(path), str(tmp_path / "link")], str(tmp_path / "link")),
+        (["-", str(path), "-"], "-"),
+    ):
+        with pytest.raises(tc.TraceError) as refused:
+            read(names)
+        assert str(refused.value) == f"{named}: is named twice as a piece of one recording"
+    (tmp_path / "copy").write_text(TEXT)
+    read([str(path), str(tmp_path / "copy")])

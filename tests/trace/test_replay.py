@@ -267,6 +267,8 @@ def test_two_policies_of_one_name_are_refused():
 
     with pytest.raises(tc.PolicyError, match="two different policies are called 'coalesce-v7'"):
         tc.replay(trace, ["coalesce-v7", other])
+    with pytest.raises(tc.PolicyError, match=r"^the policy 'ipi' is named twice$"):
+        tc.replay(trace, ["ipi", "coalesce-v7", tc.policies["ipi"]])
 
 
 def test_a_replay_gives_the_same_figures_again():

@@ -67,6 +67,8 @@ def bounds(
 ) -> dict[str, Any]:
     """Return the bounds by the names of `tlbcore.check`; what `--roles` says is left to it."""
     said = {"cpus", "entries", "rounds"}
+    if not rest["roles"] and "roles" in _common.given(ctx):
+        _common.fail(f"--roles name a CPU each, such as 'purge; isolated 2': got {rest['roles']!r}")
     if not rest["world"].strip() and "world" in _common.given(ctx):
         _common.fail(
             "--world is a set of features such as nopti+invlpgb; left out, every one that matters is asked about: "

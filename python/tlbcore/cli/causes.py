@@ -31,6 +31,8 @@ def command(
 
     if json + markdown + schema > 1:
         _common.fail("--json, --markdown and --schema each print something else: give one")
+    if schema and name is not None:
+        _common.fail(f"--schema is of every cause: leave {name} out")
     if name is not None and name not in causes:
         _common.fail(unknown("cause", name, causes))
     chosen = list(causes.values()) if name is None else [causes[name]]

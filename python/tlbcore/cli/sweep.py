@@ -40,6 +40,10 @@ def command(
     ] = None,
 ) -> None:
     """Simulate a grid of configurations into a Parquet data set."""
+    if dask is not None and not dask.strip():
+        _common.fail(f"--dask is the address of a scheduler, such as tcp://10.0.0.2:8786: got {dask!r}")
+    if dask is not None and threads is not None:
+        _common.fail("--threads are of this process, and --dask computes in others: leave --threads out")
     plan = _read(grid)
     from tlbcore.sweeps import run as sweeps
 

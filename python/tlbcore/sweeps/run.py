@@ -295,7 +295,8 @@ def sweep(
     seed
         Seed of the sweep: an integer, or a NumPy `SeedSequence` or `Generator`.
     threads
-        Threads in this process; as many as there are CPUs when left out. Results do not depend on it.
+        Threads in this process; as many as there are CPUs when left out. Results do not depend on it. Not beside an
+        `executor`.
     executor
         A `concurrent.futures.Executor`, such as Dask's `client.get_executor()` or `mpi4py.futures`, or a function
         that makes one: then a process pool that broke is replaced.
@@ -328,6 +329,10 @@ def sweep(
     >>> len(result), result.parameters
     (4, ('spawn_hz', 'policy'))
     """
+    if executor is not None and threads is not None:
+        raise SweepError(
+            "threads are of this process, and an executor computes in others: give one of the two"
+        )
     threads = as_threads(threads, SweepError)
     yes = flag(yes, "yes", SweepError)
     job, points, identity = _plan(

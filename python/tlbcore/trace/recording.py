@@ -15,7 +15,7 @@ from tlbcore import _core
 from tlbcore._core import TraceError
 from tlbcore._input.cpus import CpuListError, as_cpus, show_cpus
 from tlbcore._output.calls import kept
-from tlbcore._output.files import keep_apart, sealed
+from tlbcore._output.files import keep_apart, same_file, sealed
 from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import Result, _made, rows_table
 from tlbcore._output.table import Table
@@ -295,6 +295,28 @@ class _Report(dict[str, Any]):
         return self[key]
 
 
+def files_of(path: str | Path | Sequence[str | Path]) -> list[str]:
+    """Return the files of one recording, each of which can be opened.
+
+    Raises
+    ------
+    OSError
+        If one cannot be.
+    TraceError
+        If there is none, or one is named twice: its events would count twice.
+    """
+    names = [str(path)] if isinstance(path, (str, Path)) else [str(one) for one in path]
+    if not names:
+        raise TraceError("no recording is named")
+    for i, one in enumerate(names):
+        if one != "-":
+            with Path(one).open("rb"):
+                pass
+        if any(one == other or same_file(Path(one), Path(other)) for other in names[:i]):
+            raise TraceError(f"{one}: is named twice as a piece of one recording")
+    return names
+
+
 def pieces(path: str) -> tuple[str, ...]:
     """Return the files that a result's `path` may name; standard input is none."""
     return tuple(one for one in {path, *path.split(" + ")} if one != "-")
@@ -344,13 +366,7 @@ def read_trace(
         If compressed data is damaged or ends early, or `isolated` names CPUs the machine does not have; its
         `partial` holds what was read.
     """
-    names = [str(path)] if isinstance(path, (str, Path)) else [str(one) for one in path]
-    if not names:
-        raise TraceError("no recording is named")
-    for one in names:
-        if one != "-":
-            with Path(one).open("rb"):
-                pass
+    names = files_of(path)
     name = " + ".join(names)
     given = None if isolated is None else parse_cpus(isolated)
     if between is not None and not any(between):

@@ -124,7 +124,9 @@ def check_policies(policies: Sequence[str | Path | Policy] | None) -> tuple[Poli
     chosen = as_policies(_core.trace_headline() if policies is None else policies)
     for i, policy in enumerate(chosen):
         _core.trace_replayable(policy.text, policy.file)
-        if any(policy.name == other.name and policy != other for other in chosen[:i]):
+        if policy in chosen[:i]:
+            raise PolicyError(f"the policy {policy.name!r} is named twice")
+        if any(policy.name == other.name for other in chosen[:i]):
             raise PolicyError(f"two different policies are called {policy.name!r}: give one another name")
     return tuple(chosen)
 

@@ -20,7 +20,7 @@ from tlbcore._output.files import keep_apart
 from tlbcore._output.progress import Progress, shown
 from tlbcore._output.result import Result
 from tlbcore._output.table import Table
-from tlbcore.trace.recording import pieces
+from tlbcore.trace.recording import files_of, pieces
 from tlbcore.trace.remedies import remedies
 from tlbcore.trace.shootdown_tables import (
     Rows,
@@ -222,13 +222,7 @@ def shootdowns(
     TraceError
         As `read_trace`; if a batch is below 1; if no such process is in the recording, or more than one had that id.
     """
-    names = [str(path)] if isinstance(path, (str, Path)) else [str(one) for one in path]
-    if not names:
-        raise TraceError("no recording is named")
-    for one in names:
-        if one != "-":
-            with Path(one).open("rb"):
-                pass
+    names = files_of(path)
     if between is not None and not any(between):
         raise TraceError(f"between: expected two texts of trace_marker: got {between!r}")
     if isinstance(process, bool) or not isinstance(process, (str, int, type(None))):
