@@ -278,6 +278,7 @@ def test_keys_move_between_stops() -> None:
         (" jl\x7f\bkhQ\x03\x04", ["n", "n", "n", "p", "p", "p", "p", "q", "q", "q"]),
         ("\x1b[15~n\x1b[", ["", "n", ""]),
         ("\x1bxq", ["", "q"]),
+        ("\x1b[1;5Cn", ["", "n"]),
         ("²3", ["²", "3"]),
     ],
 )
@@ -326,8 +327,8 @@ def test_a_mail_line_by_line() -> None:
         "  0:1 1:2",
         "",
     ]
-    found.schedule = "a-b " * 20  # 17 and their blanks are 69 behind the indent; half of the next would fit
-    assert mail(verdict).split("\n")[-3:] == [f"  {' '.join(['a-b'] * 17)}", "  a-b a-b a-b", ""]
+    found.schedule = "ab-cd " * 13  # 11 and their blanks are 67 with the indent; half of the next would fit
+    assert mail(verdict).split("\n")[-3:] == [f"  {' '.join(['ab-cd'] * 11)}", "  ab-cd ab-cd", ""]
     verdict = Verdict(policy="mine", status="verified", counterexample=None)
     assert mail(verdict, "tlbcore check mine").split("\n")[:1] == ["Subject: mine: verified"]
     assert mail(verdict, "tlbcore check mine").split("\n")[-3:] == ["", "  tlbcore check mine", ""]
