@@ -316,6 +316,8 @@ duration_s = [1]
         ("calibrate --cpu -1", "cpu must be an integer from 0 to 65535: got -1"),
         ("calibrate --cpu 99999999999999999999", "cpu must be an integer from 0 to 65535: got 9999999"),
         ("calibrate --out .", ".: is a directory"),
+        ("calibrate --out none/machine.toml", "none/machine.toml: no such file or directory"),
+        ("tlb grid.toml --out none/table.parquet", "none/table.parquet: no such file or directory"),
         ("check ipi --entries=--5", "entries must be an integer from 0 to 15 or unbounded: got '--5'"),
         ("check ipi --assume D=none --assume D=recycled", "`D` is assumed to be `none` and `recycled`"),
         ("check ipi --assume D=recycled --assume D=none", "`D` is assumed to be `recycled` and `none`"),

@@ -143,6 +143,14 @@ def test_shootdowns_in_three_lines():
             [str(BUNDLED), "--perfetto", "p"],
             "--perfetto shows one recording: name one, or --merge its pieces",
         ),
+        (
+            ["--all-cpus", "--short", "--batch", "4"],
+            "--short predicts nothing: leave --machine and --batch out",
+        ),
+        (
+            ["--process", "modloop", "--short", "--machine", "zen4"],
+            "--short predicts nothing: leave --machine and",
+        ),
         (["--all-cpus", "--isolated", ""], "--isolated: of isolated CPUs, not of shootdowns of user ranges"),
         (
             ["--all-cpus", "--interrupts", "b", "a", "--fail-if", "timer > 0"],
@@ -364,3 +372,11 @@ def test_one_recording_is_explained_and_two_are_compared_behind_their_reports(tm
     assert comparison_text(found[1:] * 2).split("\n")[0] not in alone
     assert main(["explain", paths[1], "--isolated", "2-3", "--short"]) == 0
     assert capsys.readouterr().out == f"{short(found[1])}\n", "no name where there is one"
+
+
+def test_what_short_reports_leave_out_is_on_the_page(tmp_path, capsys):
+    page = tmp_path / "page"
+    words = ["explain", str(BUNDLED), "--all-cpus", "--short", "--machine", "skylake-sp", "--html", str(page)]
+    assert main(words) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert "skylake-sp" in page.read_text()

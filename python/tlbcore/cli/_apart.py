@@ -14,6 +14,9 @@ from tlbcore.cli import _common
 _FILES = ("html", "svg", "perfetto", "plot")
 """Those that name one file, which nothing makes a directory for."""
 
+_OUT = ("calibrate", "tlb")
+"""Commands whose `--out` is such a file; those of others are directories, or must not exist."""
+
 WRITTEN = ("html", "svg", "perfetto", "plot", "prometheus", "out", "collect")
 """Parameters that name a file to be written, or a directory of such files."""
 
@@ -40,7 +43,8 @@ class Command(typer.core.TyperCommand):
                 if any(same_file(Path(path), file, written=other in written) for file in files):
                     option = names[other] if names[other].startswith("-") else names[other].upper()
                     _common.fail(f"{path}: --{name} would write over what is given as {option}")
-        for path in (Path(written[name]) for name in _FILES if name in written):
+        single = (*_FILES, "out") if self.name in _OUT else _FILES
+        for path in (Path(written[name]) for name in single if name in written):
             _can_be_written(path)
         return super().invoke(ctx)
 

@@ -27,10 +27,6 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure this machine's TLBs and costs and write them as a machine for --machine."""
-    if out is not None and not out.parent.is_dir():
-        _common.fail(f"{out.parent}: no such directory")
-    if out is not None and out.is_dir():
-        _common.fail(f"{out}: is a directory")
     from tlbcore import _core
     from tlbcore.inspect.calibration import calibrate
 

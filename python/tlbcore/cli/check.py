@@ -94,6 +94,8 @@ def command(
         _common.fail(
             "--legend explains the words of the report: leave --json, --mail, --step and --necessary out"
         )
+    if not reduce:
+        _bounds.refuse(ctx, given & {"confirm"}, "--no-reduce leaves nothing to confirm")
     bounds = _bounds.bounds(
         ctx,
         cpus=cpus,

@@ -136,6 +136,8 @@ def command(
         if others := [name for name in ("isolated", "lines", "fail_if", "interrupts") if name in given]:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in others)
             _common.fail(f"{names}: of isolated CPUs, not of shootdowns of user ranges")
+        if short and html is None and (machine is not None or batch):
+            _common.fail("--short predicts nothing: leave --machine and --batch out")
         form = _Form(json=json, short=short, legend=legend, html=html, perfetto=perfetto)
         _shootdowns(traces or [], process, between, machine, batch or (8, 32), form, merge=merge)
         return
