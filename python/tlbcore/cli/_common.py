@@ -154,7 +154,9 @@ def message(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}{(error.strerror or str(error)).lower()}"
+        return (
+            f"{where}{error.strerror.lower() if error.strerror else error}"  # other texts have names in them
+        )
     if isinstance(error, MemoryError):
         return str(error) or "not enough memory for this"
     if isinstance(error, ModuleNotFoundError) and "pip install" in str(error):
