@@ -334,6 +334,10 @@ duration_s = [1]
             "--threads are of this process, and --dask computes in others: leave --threads out",
         ),
         ("sweep grid.toml --out o --dask=", "--dask is the address of a scheduler, such as tcp://10.0"),
+        ("sweep grid.toml --out=", "--out names a file or a directory: got ''"),
+        ("compare --html=", "--html names a file or a directory: got ''"),
+        ("inspect --root=", "--root names a file or a directory: got ''"),
+        ("calibrate -o= --json", "-o names a file or a directory: got ''"),
         ("causes timer --schema", "--schema is of every cause: leave timer out"),
         ("check ipi --roles=", "--roles name a CPU each, such as 'purge; isolated 2': got ''"),
         ("repair ipi --roles=", "--roles name a CPU each, such as 'purge; isolated 2': got ''"),
@@ -359,3 +363,15 @@ def test_an_address_that_a_cluster_does_not_take_is_refused(
     grid.write_text('scenario = "syscall-heavy"\n[grid]\ncpus = [8]\n')
     assert main(["sweep", str(grid), "--out", str(tmp_path / "o"), "--dask", "nope"]) == 2
     assert capsys.readouterr().err == "tlbcore: error: --dask: missing port number in address 'nope'\n"
+
+
+def test_a_path_without_a_name_is_not_where_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a word of its own, too; what a command behind `--` is given is its own affair."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", "--collect", "", "--json"]) == 2
+    assert capsys.readouterr().err == "tlbcore: error: --collect names a file or a directory: got ''\n"
+    assert main(["record", "--process", "no such", "--out", "o", "--", "touch", "--out", ""]) == 2
+    assert capsys.readouterr().err == "tlbcore: error: no process 'no such' on this machine\n"
+    assert list(tmp_path.iterdir()) == []

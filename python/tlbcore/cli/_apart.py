@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,16 @@ _RUN = "run"
 
 class Command(typer.core.TyperCommand):
     """A command that looks at the files it was given before it starts."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        paths = {name for one in self.params if one.name in (*WRITTEN, "root") for name in one.opts}
+        for word, following in zip_longest(args, args[1:]):
+            if word == "--":
+                break  # what stands behind it is a command that is run
+            option, equals, value = word.partition("=")
+            if option in paths and "" in ((value,) if equals else (following,)):
+                _common.fail(f"{option} names a file or a directory: got ''")  # which a path takes for `.`
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         names = {parameter.name: parameter.opts[0] for parameter in self.params}
