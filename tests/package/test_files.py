@@ -162,8 +162,11 @@ def test_a_pickle_that_cannot_be_read_is_refused(content: bytes, said: str, tmp_
         ("9.9", rf" \(tlbcore 9.9 wrote it, this is {tc.__version__}\)"),
     ):
         file.write_bytes(sealed(content, version))
-        with pytest.raises(tc.ConfigError, match=f"(?s)^{file}: cannot be loaded: .*({said}).*{by}$"):
+        with pytest.raises(
+            tc.ConfigError, match=f"(?s)^{file}: cannot be loaded: .*({said}).*{by}$"
+        ) as found:
             load_object(file)
+        assert ("wrote it" in str(found.value)) is bool(by)
 
 
 def test_a_saved_result_has_a_digest_of_sixteen_bytes_behind_its_head(tmp_path: Path) -> None:

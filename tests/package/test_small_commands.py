@@ -368,7 +368,9 @@ def test_a_cluster_needs_its_package(
     )
 
 
-def test_figures_of_a_calibration(capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_of_a_calibration(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two digits below 100, one below 1,000, none above; none of what is counted, whose spread says nothing."""
     from tlbcore.cli import calibrate
 
@@ -390,6 +392,7 @@ def test_figures_of_a_calibration(capsys: pytest.CaptureFixture[str]) -> None:
     calibrate._show(found)  # type: ignore[arg-type]
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines[0].split() == ["figure", "value", "spread", "how"]
+    assert lines[1] == "cpu.mhz     3,744 MHz     0.5%  measured  so"
     assert [line.split() for line in lines[1:11]] == [
         ["cpu.mhz", "3,744", "MHz", "0.5%", "measured", "so"],
         ["a", "1,000", "ns", "1.0%", "measured", "so"],
@@ -411,9 +414,31 @@ def test_figures_of_a_calibration(capsys: pytest.CaptureFixture[str]) -> None:
         "", "mind that", "  - [one]", "  - two",
     ]  # fmt: skip
     found.getpid_ns, found.caveats = math.nan, []
+    figures["how"] = np.array(["in a sentence that has room if it is broken"] * 10)
+    monkeypatch.setenv("COLUMNS", "60")
     calibrate._show(found)  # type: ignore[arg-type]
     shown = capsys.readouterr().out
     assert ("getpid" in shown, "mind that" in shown) == (False, False)
+    assert shown.count("figure") == 1, "one group of columns"
+
+
+def test_what_is_measured_and_how_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def calibrate(**options: Any) -> None:
+        asked.append({key: value for key, value in options.items() if key != "progress"})
+        raise tc.TlbError("so far")
+
+    monkeypatch.setattr("tlbcore.inspect.calibration.calibrate", calibrate)
+    words = ["--seconds", "1.5", "--cpu", "1", "--inherits", "zen4-epyc", "--name", "mine"]
+    for more in ([], words):
+        assert run(capsys, "calibrate", *more, status=2) == "tlbcore: error: so far\n"
+    assert asked == [
+        {"seconds": 20.0, "cpu": None, "base": None, "name": None},
+        {"seconds": 1.5, "cpu": 1, "base": "zen4-epyc", "name": "mine"},
+    ]
 
 
 def test_a_grid_becomes_the_arguments_of_a_sweep() -> None:
@@ -481,16 +506,16 @@ def test_the_table_of_worlds_by_hand() -> None:
     cells = [
         Cell(policy=policy, world=world, linux=linux, status=status, nmi=status, known=status, nmi_known=status)
         for policy, world, linux, status in [
-            ("ipi", "pti", "6.12", "verified"), ("ipi", "pti", "7.3", "violated"),
-            ("ipi", "nopti+invlpgb", "7.3", "verified"), ("longer", "pti", "7.3", "verified"),
+            ("ipi", "nopti+invlpgb", "7.3", "verified"), ("ipi", "pti", "6.12", "verified"),
+            ("ipi", "pti", "7.3", "violated"), ("longest", "pti", "7.3", "verified"),
         ]
     ]  # fmt: skip
     legend_ = [f"{word:<4} {meaning}" for word, meaning in LEGEND.items()]
     assert as_text(cells).split("\n") == [
-        "       pti       invlpgb",
-        "       6.12 7.3  7.3",
-        "ipi    ok   bad  ok",
-        "longer      ok",
+        "        invlpgb pti",
+        "        7.3     6.12 7.3",
+        "ipi     ok      ok   bad",
+        "longest              ok",
         "", *legend_,
     ]  # fmt: skip
     assert as_text([]).split("\n") == ["", "", "", *legend_]
