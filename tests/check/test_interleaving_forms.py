@@ -246,6 +246,11 @@ def test_a_screen_has_the_place_and_breaks_long_values() -> None:
     assert max(len(line) for line in at("1", 12, found)[-2:]) == 39, "what holds has 40 at least"
 
 
+def test_a_long_run_ends_with_its_sentence() -> None:
+    found = run(*(step(n, 0, "a") for n in range(1, 301)))
+    assert (at("300", 80, found)[-1], at("299", 80, found)[-1]) == ("The end.", "    nothing has changed yet")
+
+
 def test_keys_move_between_stops() -> None:
     steps = Steps(RUN)
     seen = []
