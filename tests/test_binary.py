@@ -512,6 +512,45 @@ def test_a_running_kernel_that_cannot_be_read_is_refused(change, message, tmp_pa
         images.verify(path, FEATURES, where)
 
 
+@pytest.mark.parametrize(
+    ("words", "asked", "same"),
+    [("", "here", True), ("--features pti", "pti", True), ("--cpu skylake-sp", "of skylake-sp", False)],
+)
+def test_the_running_text_is_walked_with_the_features_of_this_machine_unless_others_are_named(
+    words, asked, same, monkeypatch, capsys
+):
+    def features(*, given, cpu, this_machine):
+        return given or (f"of {cpu}" if cpu else "here" if this_machine else "none")
+
+    monkeypatch.setattr(images, "features", features)
+    monkeypatch.setattr(images, "verify", lambda path, on: (f"{path} with {on}\n", same, '{"a":  1}'))
+    ask = ["census", "image", "--verify-live", *words.split()]
+    assert cli.main(ask) == int(not same)
+    assert capsys.readouterr().out == f"image with {asked}\n"
+    assert cli.main([*ask, "--json"]) == int(not same)
+    assert capsys.readouterr().out == '{\n "a": 1\n}\n'
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "--features pti --cpu skylake-sp",
+            "--features, --cpu and --this-machine each name the whole set: give one",
+        ),
+        ("--html h --verify-live", "--html has every entry of IMAGE: leave --entry and --verify-live out"),
+        ("--html h --entry e", "--html has every entry of IMAGE: leave --entry and --verify-live out"),
+        (
+            "--since a --verify-live",
+            "--entry, --against, --since and --verify-live each ask another question: give one",
+        ),
+    ],
+)
+def test_questions_of_a_census_that_exclude_each_other_are_refused(words, said, capsys):
+    assert cli.main(["census", "image", *words.split()]) == 2
+    assert capsys.readouterr().err == f"tlbcore: error: {said}\n"
+
+
 def answers(found: tc.Verdict) -> dict[tuple[str, str], tuple[str, str | None]]:
     """What each world and question got, where code that is not modelled touches nothing."""
     cases = [case for case in (found.cases or (found,)) if case.assume.get("D", "none") == "none"]

@@ -338,6 +338,8 @@ duration_s = [1]
         ("compare --html=", "--html names a file or a directory: got ''"),
         ("inspect --root=", "--root names a file or a directory: got ''"),
         ("calibrate -o= --json", "-o names a file or a directory: got ''"),
+        ("check ipi --memory 0", "memory is a number with K, M or G, or auto: got `0`"),
+        ("record --clean --snapshots 0", "--clean records nothing: leave --snapshots out"),
         ("causes timer --schema", "--schema is of every cause: leave timer out"),
         ("check ipi --roles=", "--roles name a CPU each, such as 'purge; isolated 2': got ''"),
         ("repair ipi --roles=", "--roles name a CPU each, such as 'purge; isolated 2': got ''"),
