@@ -199,6 +199,7 @@ def test_a_screen_line_by_line() -> None:
         "", "what holds after it (* changed by this move)",
         "  * cpu 1 interrupt  waiting for it",
     ]  # fmt: skip
+    assert at("1", 46)[2].index("cpu 1") == 5 + 17 + 2, "half of 39, less 2"
     assert at("2") == [
         "stale_access: move 2 of 6", "", HEAD,
         "   1 ipi targets",

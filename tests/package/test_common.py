@@ -235,3 +235,75 @@ def test_the_version_and_what_is_no_command(capsys: pytest.CaptureFixture[str]) 
     for name, line in cli._COMMANDS.items():
         assert name in listed
         assert line.split()[0] in listed
+
+
+def test_only_the_command_that_is_asked_for_is_loaded() -> None:
+    for asked, wanted in (
+        (["words"], ["words"]),
+        (["--help"], []),
+        (["-h", "tlb", "words"], ["tlb"]),
+        (["causes"], ["causes"]),
+    ):
+        app = cli._application(asked)
+        assert [one.name for one in app.registered_commands] == list(cli._COMMANDS)
+        whole = [one.name for one in app.registered_commands if one.callback.__name__ != "stand_in"]
+        assert (whole, app.registered_groups) == (wanted, [])
+    app = cli._application(["policy"])
+    assert [one.name for one in app.registered_groups] == ["policy"]
+    assert [one.name for one in app.registered_commands] == [
+        name for name in cli._COMMANDS if name != "policy"
+    ]
+
+
+def test_the_words_of_the_command_line_are_those_behind_the_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["tlbcore", "schema", "tlb"])
+    assert main() == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "tlbcore.tlb"
+    assert main(["--version", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("tlbcore 0.")
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_its_packages_a_command_line_says_which_it_needs(
+    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == missing else name)
+    monkeypatch.setattr("tlbcore._input.doctor.text", lambda _: "what is installed")
+    for words in ([], ["causes"], ["doctor", "--json"], ["words"]):
+        assert main(words) == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert (
+            shown.err
+            == f"tlbcore: error: the command line needs the package {missing}: pip install 'tlbcore[cli]'\n"
+        )
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().out == "what is installed\n"
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("tlbcore 0.")
+
+
+def test_values_are_named_in_a_command_and_all_below_it() -> None:
+    def named(
+        name: str, metavar: str | None = None, *, nargs: int = 1, flag: bool = False, kind: str = "option"
+    ) -> Any:
+        made = parameter(name, kind=kind)
+        made.metavar, made.nargs, made.is_flag = metavar, nargs, flag
+        return made
+
+    top = [named("machine"), named("x", "MINE"), named("y", flag=True), named("z", "Z", flag=True)]
+    below = [
+        named("paths", nargs=-1, kind="argument"), named("run", "[-- COMMAND...]", nargs=-1, kind="argument"),
+        named("one", "[ONE...]", kind="argument"), named("abc", kind="argument"), named("abc"),
+    ]  # fmt: skip
+    deep = [named("memory")]
+    last = SimpleNamespace(params=deep)
+    group = SimpleNamespace(params=top, commands={"b": SimpleNamespace(params=below, commands={"c": last})})
+    assert [list(one.params) for one in _help.commands(group)] == [top, below, deep]
+    _help.name_values(group)
+    assert [one.metavar for one in top + below + deep] == [
+        "MACHINE", "MINE", None, "Z", "PATH", "-- COMMAND", "[ONE...]", "ABC", "TEXT", "SIZE",
+    ]  # fmt: skip
+    assert [hasattr(one, "display_type_rich") for one in below] == [True] * 4 + [False]

@@ -499,6 +499,38 @@ def test_the_demo_gives_what_was_recorded_and_what_would_be_left(capsys: pytest.
     run(capsys, "words")
 
 
+@pytest.mark.parametrize(
+    ("status", "beyond", "said"),
+    [
+        ("verified", "violated", "name: Said. If a future change touched recycled memory{}: violated."),
+        ("verified", "verified", "name: Said."),
+        ("verified", None, "name: Said."),
+        ("violated", "violated", "name: Said."),
+        ("inconclusive", "violated", "name: Said."),
+    ],
+)
+def test_the_demo_says_what_a_verdict_rests_on(
+    status: str, beyond: str | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tlbcore.cli import demo
+
+    def check(name: str) -> SimpleNamespace:
+        run = "lanes of the run\n\nwhere\n\nwhy" if name == "coalesce-v7" else "another run"
+        hypothesis = None if beyond is None else SimpleNamespace(status=beyond)
+        return SimpleNamespace(
+            status=status, sentence="Said; assuming a; assuming b", hypothesis=hypothesis, counterexample=run
+        )
+
+    monkeypatch.setattr(tc, "check", check)
+    monkeypatch.setattr(demo, "CHECKED", ("name", "coalesce-v7"))
+    text = " ".join(demo._checked().split())
+    wanted = said.format(" on the entry and exit paths")
+    assert text == (
+        f"3. Is it safe? tlbcore check POLICY {wanted} {wanted.replace('name', 'coalesce-v7')} "
+        "The interleaving that breaks coalesce-v7: lanes of the run"
+    )
+
+
 # -- tables of worlds, calls, bars -------------------------------------------------------------------------------
 
 
