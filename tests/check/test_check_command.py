@@ -137,7 +137,7 @@ def test_a_report_ends_with_its_words_if_asked(asked: dict[str, Any], capsys) ->
         (
             {"status": "inconclusive"},
             ["--step", "--svg"],
-            "p is inconclusive: there is no run to step through",
+            "p is inconclusive: there is no run to step through or draw",
             False,
         ),
         ({}, [], "", False),

@@ -148,9 +148,8 @@ def command(
         _common.write_page(html, reports.check(verdict, _common.document("check", 1, **verdict.to_dict())))
     if verdict.counterexample is None:
         if svg is not None or step:
-            _common.note(
-                f"{verdict.policy} is {verdict.status}: there is no run to {'step through' if step else 'draw'}"
-            )
+            wanted = ["step through"] * step + ["draw"] * (svg is not None)
+            _common.note(f"{verdict.policy} is {verdict.status}: there is no run to {' or '.join(wanted)}")
     elif svg is not None:
         from tlbcore._output.interleaving.diagram import svg as drawn
 
