@@ -8,6 +8,8 @@
 use std::collections::VecDeque;
 
 mod ops;
+#[cfg(test)]
+mod tests;
 
 use super::super::queue::NEVER;
 use super::{Timed, USER};
@@ -78,6 +80,9 @@ struct Leaf {
 const FIRST: u64 = 0x1000;
 
 const ASID_SHIFT: u32 = 8;
+
+/// In what is owed: `invalidate_other`. Below, a bit for the user half of each ASID.
+const OTHERS: u8 = 1 << 2;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -156,6 +161,11 @@ impl Scripted {
 
     fn pcid_of(cr3: u64, half: PcidOf) -> Pcid {
         Self::pcid(if half == PcidOf::User { cr3 | USER } else { cr3 & !USER })
+    }
+
+    /// The bit of a CR3 word's ASID in what is owed.
+    fn owed_to(cr3: u64) -> u8 {
+        1 << (cr3 >> ASID_SHIFT & 1)
     }
 
     fn cr3_of(&self, cpu: Cpu) -> u64 {
@@ -365,8 +375,8 @@ impl Scripted {
         let i = usize::from(cpu);
         self.t.cores[i].cr3 ^= 1 << ASID_SHIFT;
         self.load(cpu);
-        if self.owes[i] & 2 != 0 {
-            self.owes[i] &= !2;
+        if self.owes[i] & OTHERS != 0 {
+            self.owes[i] &= !OTHERS;
             let cr3 = self.cr3_of(cpu);
             for half in [PcidOf::Kernel, PcidOf::User] {
                 self.mmus[i].apply(Scope::mov_cr3(Self::pcid_of(cr3, half)));

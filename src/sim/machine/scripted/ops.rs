@@ -1,7 +1,7 @@
 //! What an op does to the machine of counterexamples: it goes on to [`Timed`](super::Timed), and to what the schedule can see.
 
 use super::super::USER;
-use super::{Scripted, Stored};
+use super::{OTHERS, Scripted, Stored};
 use crate::hw::invalidate::{Invpcid as HwInvpcid, Scope};
 use crate::kernel::program::{
     Ask, At, Cr3, Entry, Invpcid, Level, NoFlush, Op, Pages, Pc, ProgId, Rcu, Set, Site, Slot, Touch, Walk,
@@ -129,10 +129,10 @@ impl Machine for Scripted {
         let flush = match keep {
             NoFlush::Flush => true,
             NoFlush::Keep => false,
-            NoFlush::Owed => self.owes[i] & 1 != 0,
+            NoFlush::Owed => self.owes[i] & Self::owed_to(cr3) != 0,
         };
         if keep == NoFlush::Owed && cr3 & USER != 0 {
-            self.owes[i] &= !1;
+            self.owes[i] &= !Self::owed_to(cr3);
         }
         if flush {
             self.mmus[i].apply(Scope::mov_cr3(Self::pcid(cr3)));
@@ -201,7 +201,7 @@ impl Machine for Scripted {
     }
 
     fn owe(&mut self, cpu: Cpu, others: bool) {
-        self.owes[usize::from(cpu)] |= if others { 2 } else { 1 };
+        self.owes[usize::from(cpu)] |= if others { OTHERS } else { Self::owed_to(self.cr3_of(cpu)) };
         self.t.owe(cpu, others);
     }
 
