@@ -239,6 +239,9 @@ impl<'a> Player<'a> {
         let full: Vec<Cpu> = w.targets.iter().filter(|t| !t.housekeeping).map(|t| t.cpu).collect();
         let layout = Layout { cpus, isolated: &full, flush_mask: &full, sockets: 1, keep: 0 };
         let mut m = Timed::new(code, costs.features, costs.times, &layout);
+        for core in &mut m.cores {
+            core.in_call_irq = true; // a call is queued in the machine when its interrupt takes it
+        }
         let find = |name: &str| code.program(name).expect("every policy has the kernel's entries");
         let mut place = vec![None; usize::from(cpus)];
         for (i, cpu) in (0..).zip(&isolated) {

@@ -500,3 +500,37 @@ fn an_entry_at_the_moment_of_an_interrupt_that_was_not_recorded_comes_first() {
         assert_eq!((cpu.more_interrupts, cpu.more_entries), (1, entries), "{entry}");
     }
 }
+
+#[test]
+fn a_request_waits_where_its_own_flush_or_sync_is_owed_and_not_where_another_is() {
+    let text = "policy both\n  \"Syncs wait, flushes are broadcast.\"\n  needs invlpgb\n  needs context_tracking\n  \
+                based on text-defer-v7\n\nflush_kernel_range\n  if range is full\n    invlpgb all\n  else\n    \
+                invlpgb range\n  tlbsync\n";
+    let file = parse("both.policy", text).unwrap();
+    let marks = vec![
+        at(1, Mark::Exit),
+        at(5, Mark::Enter),
+        at(1010, Mark::Exit),
+        calls(1011, 1, 1015),
+        at(1016, Mark::Enter),
+        at(2010, Mark::Exit),
+        calls(2011, 2, 2015),
+        at(2016, Mark::Enter),
+        at(5000, Mark::Exit),
+        at(5000, Mark::Own),
+        at(5010, Mark::Enter),
+    ];
+    let (one, two) =
+        (vec![(1000 * US, 1), (5000 * US, 0)], vec![(1000 * US, 1), (2000 * US, 2), (5000 * US, 0)]);
+    for (second, full, levels) in
+        [(Ask::Purge, true, &one), (Ask::Purge, false, &one), (Ask::Sync, true, &two)]
+    {
+        let mut w = recording(marks.clone(), &[(Ask::Sync, 1000, 1), (second, 2000, 2)]);
+        w.requests[1].full = full;
+        w.margin_ns = 0;
+        let variant = Variant { favour: true, unknown: Ask::Purge, tables: false, levels: true };
+        let played = run_file(&w, &file, variant);
+        assert_eq!(played.spared, [true, true], "{second:?}");
+        assert_eq!(played.levels, std::slice::from_ref(levels), "{second:?} {full}");
+    }
+}

@@ -168,7 +168,6 @@ impl Player<'_> {
     /// Runs what is queued in the machine at a CPU.
     fn serve(&mut self, cpu: Cpu, stays: bool) {
         let i = usize::from(cpu);
-        self.m.cores[i].in_call_irq = true;
         let t = self.place[i].map(|t| t as usize);
         let at_queue = |f: &Frame| matches!(self.code.ops[usize::from(f.pc)], Op::HandleCalls) && f.pc != 0;
         let standing = t.and_then(|t| self.own[t].base).filter(at_queue);
@@ -194,6 +193,5 @@ impl Player<'_> {
                 frame.pc += 1;
             }
         }
-        self.m.cores[i].in_call_irq = false;
     }
 }
