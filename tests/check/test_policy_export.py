@@ -94,3 +94,13 @@ def test_values_of_more_than_a_byte_do_not_wrap_there(steps: int, error: bool, t
         "  flush_kernel_now\n", "    fence\n  else\n    flush_kernel_now\n"
     )
     assert spin_finds_an_error(tc.Policy(text=kept).promela(isolated=1, entries=1), tmp_path) is error
+
+
+@pytest.mark.parametrize(("bits", "word"), [(1, "byte"), (8, "byte"), (9, "int"), (16, "int")])
+def test_a_variable_is_as_wide_as_it_is_declared(bits: int, word: str) -> None:
+    """A byte of Promela has 8 bits; one that is wider beside it changes nothing of a narrow one."""
+    start = (1 << bits) - 1
+    declared = f"  var n : {bits} bit{'s' * (bits > 1)}, shared, starts {start}\n  var w : 16 bits, shared, starts 0\n"
+    lines = tc.Policy(text=HEAD.format(declared, "fence")).promela().splitlines()
+    assert f"{word} v_n = {start};" in lines
+    assert "int v_w = 0;" in lines

@@ -185,3 +185,36 @@ pub fn witnesses(answer: &Answer) -> Vec<(&'static str, bool)> {
         .map(|&(bit, text)| (text, answer.counts.seen & bit != 0))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::scope::Role;
+
+    #[test]
+    fn entries_and_device_interrupts_are_told_of_those_who_take_them() {
+        let amid = ", device interrupts amid the kernel";
+        let deaf = Role { deaf: true, ..Role::initiator("purge", 2) };
+        for (roles, said) in [
+            (vec![Role::column("1", "purge")], String::new()),
+            (vec![deaf], String::new()),
+            // Between its rounds or behind the last one: a CPU that rests in the kernel takes them.
+            (vec![Role::initiator("purge", 1)], amid.into()),
+            (vec![Role::initiator("purge", 2)], amid.into()),
+            // In user mode a device interrupt is one of the entries.
+            (vec![Role::isolated_by(1, "interrupt")], format!(", entries by interrupt{amid}")),
+            (vec![Role::isolated_by(0, "interrupt")], String::new()),
+            (vec![Role::isolated_by(1, "syscall")], ", entries by syscall".into()),
+            (
+                vec![Role::isolated(1)],
+                format!(", entries by any system call, exception or device interrupt{amid}"),
+            ),
+        ] {
+            assert_eq!(
+                entry_paths(&Scope { roles: roles.clone(), ..Scope::standard(1, 0) }),
+                said,
+                "{roles:?}"
+            );
+        }
+    }
+}
