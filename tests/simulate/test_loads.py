@@ -375,7 +375,7 @@ def test_a_text_that_is_no_scenario(changes: dict[str, Any], said: str) -> None:
     [
         ("{", "the text is no JSON: Expecting"),
         ("[]", "the text must be a JSON object: got list"),
-        ('{"a":' * 100_000, "the text is no JSON: maximum recursion depth"),
+        ('{"a":' * 100_000, "the text is no JSON: it is nested too deeply"),
     ],
 )
 def test_what_is_no_json(text: str, said: str) -> None:

@@ -172,6 +172,7 @@ def test_many_small_parts_are_merged_early(monkeypatch: pytest.MonkeyPatch, tmp_
     ("about", "said"),
     [
         ("no json", "does not describe a sweep"),
+        ("[" * 100_000, "does not describe a sweep"),
         ("[]", "does not describe a sweep"),
         ('{"version": 2}', "does not describe a sweep"),
         ('{"schema": "tlbcore.sweep"}', "does not describe a sweep"),
@@ -285,6 +286,7 @@ def test_the_order_is_read_back_as_it_was_planned(tmp_path: Path) -> None:
         (b'["x", "policy"]', b'["y", "policy"]'),
         (b'"digest": "', b'"digest": "0'),
         (b'"replications"', b'"repetitions"'),
+        (b"{", b"[" * 100_000),
         (b"{", b"["),
         (b"\n\x03", b"\n\x04"),
     ],

@@ -117,7 +117,9 @@ class Scenario:
         """
         try:
             data = json.loads(text)
-        except (TypeError, ValueError, RecursionError) as error:
+        except RecursionError:
+            raise _core.SimError("scenario: the text is no JSON: it is nested too deeply") from None
+        except (TypeError, ValueError) as error:
             raise _core.SimError(f"scenario: the text is no JSON: {error}") from None
         if not isinstance(data, dict):
             raise _core.SimError(f"scenario: the text must be a JSON object: got {type(data).__name__}")

@@ -300,7 +300,7 @@ def design(path: Path) -> Design | None:
         header = json.dumps(fields).encode()
         whole = np.frombuffer(keys, dtype="<u8").reshape(-1, 2).astype(np.uint64, copy=False)
         found = Design(keys=whole, parameters=tuple(fields.pop("parameters")), **fields)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         digest = None
     if digest is None or digest != _hash(header + keys):
         raise SweepError(f"{path / DESIGN}: the order of the rows is damaged; sweep again to write it anew")
@@ -331,7 +331,7 @@ def _identity(about: Path) -> dict[str, Any]:
     try:
         document = json.loads(about.read_text())
         schema, version = document.pop("schema"), document.pop("version")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise SweepError(f"{about} does not describe a sweep") from None
     if schema != SCHEMA:
         raise SweepError(f"{about} does not describe a sweep: its schema is {schema!r}")
