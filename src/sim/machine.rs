@@ -5,7 +5,7 @@ use super::levels::Level;
 use super::queue::{NEVER, Queue};
 use super::stats::{Cause, FlushKind, N_CAUSES, Row, STATS, Stat, Window};
 use super::timeline::{Event, Kind, Timeline};
-use crate::kernel::program::{Code, Copies, Feature, Features, PageKind, Pc};
+use crate::kernel::program::{Code, Copies, Feature, Features, Op, PageKind, Pc};
 use crate::kernel::smp::{Call, CallQueue};
 use crate::kernel::step::{Cpu, Violation};
 
@@ -202,6 +202,8 @@ pub struct Timed {
     pub(super) values: Vec<u16>,
     /// Behind the variables, what stands at the patched instructions (`text`), where one decides a branch.
     pub(super) shared: Vec<u16>,
+    /// Of `shared`: where entry code reads, late, what none but initiators write.
+    pub(super) free: Vec<usize>,
     pub(super) targets: Vec<u64>,
     words: usize,
     scratch: Vec<(Cpu, bool)>,
@@ -350,6 +352,7 @@ impl Timed {
             keeps_text: code.has_sites(),
             values: init.iter().copied().cycle().take(init.len() * n).collect(),
             shared: init.into_iter().chain(code.has_sites().then_some(0)).collect(),
+            free: Vec::new(),
             targets: vec![0; words * n],
             words,
             scratch: Vec::new(),
@@ -385,6 +388,27 @@ impl Timed {
     pub fn vars_of(&self, cpu: Cpu) -> &[u16] {
         let at = usize::from(cpu) * self.vars;
         &self.values[at..at + self.vars]
+    }
+
+    /// Marks the variables that these ops read, who are late.
+    pub fn read_freely(&mut self, code: &Code, free: &[bool]) {
+        for (op, _) in code.ops.iter().zip(free).filter(|(_, free)| **free) {
+            let Op::Load { from, .. } = *op else { continue };
+            let var = self.fields[usize::from(from.field)].var;
+            if !self.free.contains(&var) {
+                self.free.push(var);
+            }
+        }
+    }
+
+    /// What stands there, in one order.
+    pub fn read_late(&self) -> impl Iterator<Item = u16> {
+        self.free.iter().map(|at| self.shared[*at])
+    }
+
+    /// Somebody may read this field of a shared variable late.
+    pub fn is_read_freely(&self, field: u8) -> bool {
+        self.free.contains(&self.fields[usize::from(field)].var)
     }
 
     /// Bringing this CPU, which does not run, to `now` would change nothing.

@@ -8,12 +8,16 @@ use super::super::machine::{Shot, Timed, looks_up};
 use super::super::queue::NEVER;
 use super::super::scenario::{INITIATORS, Kind as ActorKind, Path, Scenario};
 use super::super::stats::{Cause, Window};
-use super::class::{Class, Known, ahead, class_of, next_that_does, only_looks, reads_cur, registers};
+use super::class::{
+    Class, Known, ahead, class_of, next_that_does, only_looks, reads_cur, reads_freely, registers,
+};
 use super::handlers::{self, Handlers};
 use super::replay::Courses;
 use super::skip::Patience;
 use super::volley::{Rehearsals, then_waits};
 use super::{Act, ActorState, DEPTH, Engine, Entries, Kernel, Own, Why, draw_gap, tasks};
+#[cfg(test)]
+use crate::kernel::program::At;
 use crate::kernel::program::{BREAKPOINT, Code, Op, Pages, Set, Touch};
 use crate::kernel::step::{Cpu, Frame};
 use crate::kernel::vmalloc::Vmalloc;
@@ -132,11 +136,24 @@ impl Engine {
                 });
             }
         }
-        let replayable = handlers::which(&code);
+        // Entry code that looks at others must run in the global order: then every CPU is driven. Who has taken a remote
+        // call is driven until it is acknowledged.
+        let mut called = vec![false; code.programs.len()];
+        for op in &code.ops {
+            if let Op::Ipi { run, .. } = *op {
+                called[usize::from(run.0)] = true;
+            }
+        }
+        let initiates: Vec<bool> =
+            code.programs.iter().map(|p| INITIATORS.contains(&p.name.as_str())).collect();
+        let free = reads_freely(&code, &initiates, &called);
+        m.read_freely(&code, &free);
+        let replayable = handlers::which(&code, &free);
         for o in &mut own {
             o.replayable = replayable[usize::from(paths[o.by as usize].0)];
         }
-        let mut class: Vec<Class> = code.ops.iter().map(|op| class_of(*op)).collect();
+        let class_of = |(op, free): (&Op, bool)| if free { Class::Private } else { class_of(*op) };
+        let mut class: Vec<Class> = code.ops.iter().zip(free.iter().copied()).map(class_of).collect();
         if m.vars_of(0).len() <= 4 {
             for (pc, class) in class.iter_mut().enumerate() {
                 if only_looks(&code, pc) {
@@ -151,17 +168,9 @@ impl Engine {
                 *class = Class::Cross; // what others run
             }
         }
-        // Entry code that looks at others must run in the global order: then every CPU is driven. Who has taken a remote
-        // call is driven until it is acknowledged.
-        let mut called = vec![false; code.programs.len()];
-        for op in &code.ops {
-            if let Op::Ipi { run, .. } = *op {
-                called[usize::from(run.0)] = true;
-            }
-        }
-        m.all_driven = code.programs.iter().zip(called).any(|(p, called)| {
+        m.all_driven = code.programs.iter().zip(called).zip(initiates).any(|((p, called), initiates)| {
             !called
-                && !INITIATORS.contains(&p.name.as_str())
+                && !initiates
                 && (p.start..p.end).any(|pc| matches!(class[usize::from(pc)], Class::Cross | Class::ScanMask))
         });
         tasks::start(&code, &mut m, &mut own, scenario);
@@ -286,5 +295,16 @@ impl Engine {
         self.m.note_quiet(cpu);
         let demand = self.m.demand(cpu);
         self.m.queue.set(cpu, demand);
+    }
+
+    /// Reads what initiators write in the order of the queue, as what anybody may write.
+    #[cfg(test)]
+    pub fn read_in_order(&mut self) {
+        let ops = self.known.iter_mut().zip(&self.code.ops);
+        for (known, _) in ops.filter(|(_, op)| matches!(op, Op::Load { from, .. } if from.at == At::Shared)) {
+            known.class = Class::Cross;
+        }
+        self.m.free.clear();
+        self.m.all_driven = true;
     }
 }

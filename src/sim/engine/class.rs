@@ -170,6 +170,39 @@ fn is_own(op: Op) -> bool {
     }
 }
 
+/// By op: it reads a shared variable, amid entry code, that none but initiators write. Whoever writes such a one brings everyone to
+/// its time first ([`writes`]), as whoever reads what is another CPU's own brings that CPU. So the reader may be late: what it finds
+/// is what stood there at its time, and in the order of the queue where both have the same.
+pub(super) fn reads_freely(code: &Code, initiates: &[bool], called: &[bool]) -> Vec<bool> {
+    let var = |field: u8| usize::from(code.fields[usize::from(field)].var);
+    let mut fixed = vec![true; code.vars.len()];
+    let mut free = vec![false; code.ops.len()];
+    let entered = |n: &usize| !initiates[*n] && !called[*n];
+    let ops = |n: usize| usize::from(code.programs[n].start)..usize::from(code.programs[n].end);
+    for (n, initiates) in initiates.iter().enumerate() {
+        for pc in ops(n).filter(|_| !initiates) {
+            if let Some(field) = writes(code.ops[pc]) {
+                fixed[var(field)] = false;
+            }
+        }
+    }
+    for pc in (0..code.programs.len()).filter(entered).flat_map(ops) {
+        let Op::Load { from, .. } = code.ops[pc] else { continue };
+        free[pc] = from.at == At::Shared && fixed[var(from.field)];
+    }
+    free
+}
+
+/// The field of a shared variable that an op may write.
+pub(super) fn writes(op: Op) -> Option<u8> {
+    match op {
+        Op::Store { to: p, .. } | Op::Rmw { at: p, .. } | Op::Cas { at: p, .. } if p.at == At::Shared => {
+            Some(p.field)
+        }
+        _ => None,
+    }
+}
+
 pub(super) fn reads_cur(op: Op) -> bool {
     match op {
         Op::Load { from: p, .. }

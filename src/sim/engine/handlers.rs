@@ -12,7 +12,7 @@ use super::super::queue::NEVER;
 use super::super::scenario::Kind as ActorKind;
 use super::super::stats::STATS;
 use super::frames::{Came, Over};
-use super::replay::{Course, is_replayable};
+use super::replay::{Course, is_replayable, make_room};
 use super::skip::Patience;
 use super::{Engine, Why};
 use crate::kernel::program::{Code, ProgId};
@@ -35,9 +35,9 @@ impl Handlers {
     }
 }
 
-/// By program: can it be replayed?
-pub(super) fn which(code: &Code) -> Vec<bool> {
-    (0..code.programs.len()).map(|id| is_replayable(code, ProgId(id as _))).collect()
+/// By program: can it be replayed? With the ops that read freely.
+pub(super) fn which(code: &Code, free: &[bool]) -> Vec<bool> {
+    (0..code.programs.len()).map(|id| is_replayable(code, free, ProgId(id as _))).collect()
 }
 
 impl Engine {
@@ -58,10 +58,11 @@ impl Engine {
             return false;
         }
         let vars = &m.values[i * m.vars..][..m.vars];
+        let shared = || m.free.iter().map(|at| m.shared[*at]);
         let handlers = &mut own[i].handlers;
-        let is_this = |known: &&mut (Came, Course)| known.0 == came && known.1.is_from(c, vars);
-        let Some((_, course)) = handlers.known.iter_mut().find(is_this) else {
-            if handlers.known.len() == KEPT || c.clock >= until || handlers.patience.waits() {
+        let is_this = |known: &&mut (Came, Course)| known.0 == came && known.1.is_from(c, vars, shared());
+        let Some((_, course)) = handlers.known.iter_mut().rev().find(is_this) else {
+            if c.clock >= until || handlers.patience.waits() {
                 return false;
             }
             self.find_out_handler(cpu, came, user_left, until);
@@ -102,7 +103,7 @@ impl Engine {
         let Handlers { known, patience } = &mut self.own[i].handlers;
         match course {
             Some(course) => {
-                *patience = Patience::default();
+                *patience = make_room(known, KEPT, &mut self.m.stats[i], |(_, course)| course);
                 known.push((came, course));
             }
             None => patience.failed(),

@@ -4,7 +4,7 @@ use super::super::machine::Timed;
 use super::super::queue::{Key, NEVER};
 use super::super::stats::{Cause, Stat};
 use super::super::timeline::Kind as EventKind;
-use super::class::Class;
+use super::class::{Class, writes};
 use super::queued::{Run, Work};
 use super::{Engine, Why};
 use crate::kernel::program::{At, Code, Op, Pc, Set, Slot};
@@ -117,15 +117,12 @@ impl Engine {
             }
             Op::Tlbsync | Op::Rar(_) | Op::Promise(_) => {
                 let now = self.m.cores[i].clock;
-                let mut next = self.m.next_to_bring(0, now);
-                while let Some(who) = next {
-                    self.bring(who, cpu);
-                    next = self.m.next_to_bring(who + 1, now);
-                }
+                self.bring_all(cpu);
                 if self.streams {
                     (0..self.scenario.cpus).for_each(|who| self.stream_until(who, now));
                 }
             }
+            op if writes(op).is_some_and(|field| self.m.is_read_freely(field)) => self.bring_all(cpu),
             _ => {}
         }
         if let Op::CallLater(run) = self.code.ops[usize::from(pc)] {
@@ -149,6 +146,16 @@ impl Engine {
         if !self.m.volleys.had.is_empty() {
             self.m.had_are_targets(cpu, true);
             self.m.volleys.had.clear();
+        }
+    }
+
+    /// Brings whoever may do something before `cpu`'s next op to its time.
+    fn bring_all(&mut self, cpu: Cpu) {
+        let now = self.m.cores[usize::from(cpu)].clock;
+        let mut next = self.m.next_to_bring(0, now);
+        while let Some(who) = next {
+            self.bring(who, cpu);
+            next = self.m.next_to_bring(who + 1, now);
         }
     }
 
@@ -239,7 +246,8 @@ impl Engine {
             let end = c.clock.max(c.init_next);
             let until = end.min(due).min(limit.0);
             c.clock = c.clock.max(until);
-            if until == end && (end, cpu) < limit {
+            // Of what comes at one moment an interrupt is first, as in any body: wherever the limit lies.
+            if until == end && due > end && (end, cpu) < limit {
                 let act = &mut self.own[i].acts[top];
                 self.m.stats[i][Stat::idle_ps as usize] += end - act.began;
                 act.began = end;

@@ -1,5 +1,6 @@
 //! Replay: of a system call whose course is known, what differs from call to call is done and nothing else. Its ops are
-//! those that [`is_known`] lets through: they read and change nothing but the state a [`Course`] is known by, and the TLB.
+//! those that [`is_known`] lets through: they read and change nothing but the state a [`Course`] is known by, and the TLB; of
+//! what is shared they read only what stays as it is until somebody brings this CPU to his time (`class::reads_freely`).
 //! So from that state a call always takes the same ops, and where no interrupt comes before its end nobody can tell it from
 //! an interpreted one. `handlers` does the same for interrupts, NMIs and exceptions.
 //!
@@ -17,16 +18,22 @@ use super::super::scenario::Kind as ActorKind;
 use super::super::stats::{FlushKind, Row, STATS, Stat};
 use super::skip::Patience;
 use super::{Engine, draw_gap};
-use crate::kernel::program::{At, Code, Cond, Invpcid, Op, ProgId, Set};
+use crate::kernel::program::{At, Code, Cond, Invpcid, Op, ProgId, Rcu, Set};
 use crate::kernel::step::Cpu;
 
-/// Courses kept for a CPU: variables, who flushed last and which user half owes a flush make up few.
+/// Courses kept for a CPU: variables, who flushed last and which user half owes a flush make up few. Where a generation is among
+/// the variables there is no end of them: then the oldest go.
 const KEPT: usize = 16;
+
+/// What goes and was run less often was not worth finding out.
+const SELDOM: u64 = 8;
 
 /// What a program does from a state.
 #[derive(Clone, Debug)]
 pub(super) struct Course {
     vars: Vec<u16>,
+    /// Shared variables that may be read late.
+    shared: Vec<u16>,
     cr3: u64,
     /// GSBASE is the kernel's.
     gs_kernel: bool,
@@ -48,6 +55,8 @@ pub(super) struct Course {
     flushes: u64,
     delta: Vec<(usize, u64)>,
     times: u64,
+    /// It was run at all since it is known: so often, up to [`SELDOM`].
+    used: u64,
 }
 
 /// What is counted of each anew: time, which misses change, and what [`Engine::ended`] counts.
@@ -66,7 +75,7 @@ impl Course {
     /// Does a CPU stand where it begins?
     #[inline(always)]
     #[allow(clippy::inline_always)]
-    pub(super) fn is_from(&self, c: &Core, vars: &[u16]) -> bool {
+    pub(super) fn is_from(&self, c: &Core, vars: &[u16], shared: impl Iterator<Item = u16>) -> bool {
         // The variables are few: a loop over them is faster than the call that `==` makes of slices.
         self.cr3 == c.cr3
             && self.gs_kernel == c.gs_kernel
@@ -75,6 +84,7 @@ impl Course {
             && self.cold.0 == c.cold
             && self.owe_user.0 == c.owe_user
             && self.vars.iter().eq(vars)
+            && self.shared.iter().copied().eq(shared)
     }
 
     /// Is it sure to be over before `until`, if it begins at `start`?
@@ -111,6 +121,7 @@ impl Course {
             (self.view.1, self.flushed_by.1, self.cold.1, self.owe_user.1);
         c.resume = 0;
         self.times += times;
+        self.used += times;
     }
 
     /// Writes what was replayed into the statistics.
@@ -130,6 +141,25 @@ impl Course {
     }
 }
 
+/// Makes room for a course among `kept`. Where those that go were hardly run, nothing repeats, and it is tried ever more seldom.
+pub(super) fn make_room<T>(
+    known: &mut Vec<T>,
+    kept: usize,
+    row: &mut [u64; STATS],
+    course: impl Fn(&mut T) -> &mut Course,
+) -> Patience {
+    let mut patience = Patience::default();
+    if known.len() == kept {
+        let mut oldest = known.remove(0);
+        let oldest = course(&mut oldest);
+        oldest.settle(row);
+        if oldest.used < SELDOM {
+            patience.failed();
+        }
+    }
+    patience
+}
+
 /// The courses a CPU knows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Courses {
@@ -146,7 +176,7 @@ impl Courses {
     }
 }
 
-/// Does an op depend on, and change, nothing but what a [`Course`] is known by?
+/// Does an op depend on, and change, nothing but what a [`Course`] is known by? What it reads freely is.
 fn is_known(op: Op) -> bool {
     let mine = |at| matches!(at, At::Me);
     match op {
@@ -165,16 +195,18 @@ fn is_known(op: Op) -> bool {
         Op::SwapGs | Op::ReadGs(_) | Op::SetGs(_) | Op::ReadCr3(_) | Op::MovCr3 { .. } => true,
         Op::MovCr4Pge(_) | Op::Touch(_) | Op::Body(_) | Op::OweUser | Op::Return => true,
         Op::Invpcid { kind, .. } => kind != Invpcid::Address,
+        // Whether a section is open is told by the program that runs.
+        Op::Rcu(what) => what != Rcu::Wait,
         // Only the interrupt of remote calls takes any, and that is not replayed.
         Op::HandleCalls => true,
         _ => false,
     }
 }
 
-/// Can this program be replayed?
-pub(super) fn is_replayable(code: &Code, program: ProgId) -> bool {
+/// Can this program be replayed? With the ops that read freely.
+pub(super) fn is_replayable(code: &Code, free: &[bool], program: ProgId) -> bool {
     let program = &code.programs[usize::from(program.0)];
-    code.ops[usize::from(program.start)..usize::from(program.end)].iter().all(|op| is_known(*op))
+    (usize::from(program.start)..usize::from(program.end)).all(|pc| free[pc] || is_known(code.ops[pc]))
 }
 
 /// Does a course that begins at `start` on a TLB. (time of misses, time from SYSCALL to the body)
@@ -242,11 +274,12 @@ impl Engine {
             return false;
         }
         let vars = &m.values[i * m.vars..][..m.vars];
+        let shared = || m.free.iter().map(|at| m.shared[*at]);
         let Courses { known, last, patience } = &mut own.courses;
-        if !known.get(*last).is_some_and(|course| course.is_from(c, vars)) {
-            match known.iter().position(|course| course.is_from(c, vars)) {
+        if !known.get(*last).is_some_and(|course| course.is_from(c, vars, shared())) {
+            match known.iter().rposition(|course| course.is_from(c, vars, shared())) {
                 Some(at) => *last = at,
-                None if known.len() == KEPT || patience.waits() => return false,
+                None if patience.waits() => return false,
                 None => return self.find_out(cpu, until),
             }
         }
@@ -292,7 +325,8 @@ impl Engine {
         let Courses { known, last, patience } = &mut self.own[i].courses;
         match course {
             Some(course) => {
-                (*patience, *last) = (Patience::default(), known.len());
+                *patience = make_room(known, KEPT, &mut self.m.stats[i], |course| course);
+                *last = known.len();
                 known.push(course);
             }
             None => patience.failed(),
@@ -309,6 +343,7 @@ impl Engine {
     ) -> Option<Course> {
         let i = usize::from(cpu);
         let (before, vars) = (self.m.stats[i], self.m.vars_of(cpu).to_vec());
+        let shared = self.m.read_late().collect();
         let flushes = self.m.tlb_flushes(cpu);
         let Core { cr3, gs_kernel, view, flushed_by, cold, owe_user, .. } = self.m.cores[i];
         self.m.record(began);
@@ -338,6 +373,7 @@ impl Engine {
         let fixed = after.clock - began - late;
         Some(Course {
             vars,
+            shared,
             cr3,
             gs_kernel,
             view: (view, after.view),
@@ -351,6 +387,7 @@ impl Engine {
             flushes: self.m.tlb_flushes(cpu) - flushes,
             delta,
             times: 0,
+            used: 0,
         })
     }
 }

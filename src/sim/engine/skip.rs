@@ -11,6 +11,8 @@ use crate::kernel::step::Cpu;
 #[derive(Clone, Debug)]
 pub(super) struct Memo {
     vars: Vec<u16>,
+    /// Shared variables that may be read late.
+    shared: Vec<u16>,
     cr3: u64,
     cold: bool,
     /// What flushed it last: whose misses the refill is.
@@ -68,6 +70,7 @@ impl Engine {
                     && memo.flushed_by == c.flushed_by
                     && memo.operations == self.m.tlb_operations(cpu)
                     && memo.vars.iter().eq(self.m.vars_of(cpu))
+                    && memo.shared.iter().copied().eq(self.m.read_late())
             }
             None => false,
         };
@@ -153,6 +156,7 @@ impl Engine {
             let entered = self.own[i].acts[0].entered;
             self.own[i].memo = Some(Memo {
                 vars,
+                shared: self.m.read_late().collect(),
                 cr3,
                 cold,
                 flushed_by,

@@ -88,19 +88,13 @@ fn skipping_changes_nothing() {
     }
 }
 
-/// Policies whose entry reads what other CPUs write: each of their calls is interpreted.
-const LOOKS: [&str; 1] = ["generation-at-entry"];
-/// Policies whose calls are read-side sections, which a course of the replay does not know: these are interpreted, too.
-const SECTIONS: [&str; 1] = ["quarantine-by-grace"];
-
 #[test]
 fn skipping_changes_nothing_while_pages_are_looked_up() {
     for row in POLICIES {
         let full = Input { full: true, ..input(storm(10), row.id) };
         let mut fast = Run::new(full.clone()).unwrap();
         fast.finish(&AtomicBool::new(false), |_| {});
-        let repeats = fast.engine.work * 2 < fast.engine.runs;
-        assert_eq!(repeats, !LOOKS.contains(&row.id), "{}: most calls repeat", row.id);
+        assert!(fast.engine.work * 2 < fast.engine.runs, "{}: most calls repeat", row.id);
         same(&fast.output(), &simulate(Input { skip: false, ..full }).unwrap());
     }
 }
@@ -166,8 +160,7 @@ fn at_any_time_a_cpu_is_in_the_state_that_interpreting_leaves() {
             }
             assert_eq!(format!("{:?}", each.engine.m.debts), format!("{:?}", fast.engine.m.debts));
         }
-        let interpreted = LOOKS.contains(&row.id) || SECTIONS.contains(&row.id);
-        assert_eq!(runs[1].engine.replayed > 500, !interpreted, "{}", row.id);
+        assert!(runs[1].engine.replayed > 500, "{}", row.id);
     }
 }
 
@@ -216,8 +209,7 @@ fn replaying_handlers_changes_nothing() {
             for (of, least) in [(Stat::nmis, 400), (Stat::faults, 2000), (Stat::interrupts, 1000)] {
                 assert!(fast.stats[2][of as usize] > least, "{}: {of:?}", row.id);
             }
-            let known = !LOOKS.contains(&row.id) && !SECTIONS.contains(&row.id);
-            assert!(!known || skip || replayed * 2 > of, "{}: {replayed} of {of}", row.id);
+            assert!(skip || replayed * 2 > of, "{}: {replayed} of {of}", row.id);
         }
     }
 }

@@ -179,7 +179,7 @@ impl Drawing {
     }
 }
 
-fn drawn(n: u64) -> (Input, String) {
+pub(super) fn drawn(n: u64) -> (Input, String) {
     let mut d = Drawing { draws: Draws::new(n, 3, 7), duration: 0, actors: Vec::new() };
     d.duration = [300_000_000, 3_000_000_000, 30_000_000_000][d.below(3) as usize];
     let cpus = [1u64, 2, 2, 3, 4, 5, 9, 33, 64, 70, 150][d.below(11) as usize];
@@ -252,17 +252,17 @@ fn drawn(n: u64) -> (Input, String) {
 
 /// How a run is carried out.
 #[derive(Clone, Copy)]
-struct Way {
-    skip: bool,
-    replays: bool,
-    volleys: bool,
-    ahead: bool,
+pub(super) struct Way {
+    pub(super) skip: bool,
+    pub(super) replays: bool,
+    pub(super) volleys: bool,
+    pub(super) ahead: bool,
 }
 
-const QUICK: Way = Way { skip: true, replays: true, volleys: true, ahead: true };
+pub(super) const QUICK: Way = Way { skip: true, replays: true, volleys: true, ahead: true };
 const PLAIN: Way = Way { skip: false, replays: false, volleys: false, ahead: false };
 
-fn carried_out(input: &Input, way: Way) -> Run {
+pub(super) fn carried_out(input: &Input, way: Way) -> Run {
     let mut run = Run::new(Input { skip: way.skip, ..input.clone() }).unwrap();
     run.engine.replays &= way.replays;
     run.engine.volleys &= way.volleys;
@@ -271,7 +271,7 @@ fn carried_out(input: &Input, way: Way) -> Run {
     run
 }
 
-fn total(o: &Output, stat: Stat) -> u64 {
+pub(super) fn total(o: &Output, stat: Stat) -> u64 {
     o.stats.iter().map(|row| row[stat as usize]).sum()
 }
 
@@ -371,7 +371,7 @@ fn adds_up(input: &Input, o: &Output) {
 }
 
 /// What differs between two runs.
-fn difference(a: &Output, b: &Output) -> Option<String> {
+pub(super) fn difference(a: &Output, b: &Output) -> Option<String> {
     for (cpu, (x, y)) in a.stats.iter().zip(&b.stats).enumerate() {
         if let Some(s) = (0..x.len()).find(|s| x[*s] != y[*s]) {
             return Some(format!("{} of CPU {cpu}: {} and {}", TABLE[s].0, x[s], y[s]));

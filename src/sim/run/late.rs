@@ -1,0 +1,113 @@
+//! Whoever reads late what initiators alone write, and idle CPUs of which two things are due at one moment, are as in the order of
+//! the queue.
+
+use std::sync::atomic::AtomicBool;
+
+use super::super::input::Input;
+use super::super::scenario::Scenario;
+use super::super::stats::Stat;
+use super::ways::{QUICK, Way, carried_out, difference, drawn, total};
+use super::{Run, simulate};
+use crate::kernel::policy::shared_builtin;
+
+/// Policies whose entry code reads what initiators alone write, on the way in or out, in NMIs, now and then before a flush. Values
+/// come back, so that what was found out once is met again.
+const READERS: [&str; 3] = [
+    "policy epoch
+  var epoch : 3 bits, shared, starts 0
+  var seen : 3 bits, per cpu, starts 0
+
+to_kernel
+  if feature pti
+    mov cr3, kernel noflush
+  let now = epoch
+  if now != seen
+    flush_all_here
+    seen = now
+
+flush_kernel_range
+  let next = epoch + 1
+  let next = next & 7
+  epoch = next
+  each cpu in others
+    put cpu into targets
+  ipi targets, flush_handler
+  flush_here
+  await acks
+",
+    "policy flags
+  var busy : 1 bit, shared, starts 0
+  var rounds : 2 bits, shared, starts 0
+
+to_user
+  let on = busy
+  if on
+    flush_all_here
+  if feature pti
+    mov cr3, user owed
+
+nmi_guard
+  let round = rounds
+  if round == 2
+    flush_all_here
+
+flush_kernel_range
+  xchg busy, 1
+  flush_here
+  add rounds, 1
+  xchg busy, 0
+",
+    "",
+];
+
+#[test]
+fn who_reads_late_what_initiators_write_finds_what_stood_there() {
+    let (mut replayed, mut behind) = (0, 0);
+    for n in 7000..7090 {
+        let policy = match READERS[n as usize % 3] {
+            "" => shared_builtin("generation-at-entry").unwrap(),
+            text => std::sync::Arc::new(crate::kernel::text::parse("readers.policy", text).unwrap()),
+        };
+        let (input, of) = drawn(n);
+        let input = Input { policy, ..input };
+        let Ok(run) = Run::new(input.clone()) else { continue };
+        behind += u64::from(!run.engine.m.all_driven && !run.engine.m.free.is_empty());
+        let quick = carried_out(&input, Way { skip: n % 2 == 0, ..QUICK });
+        replayed += quick.engine.replayed;
+        let mut plain = Run::new(Input { skip: false, ..input.clone() }).unwrap();
+        (plain.engine.replays, plain.engine.volleys) = (false, false);
+        plain.engine.read_in_order();
+        for cpu in 0..input.scenario.cpus {
+            let demand = plain.engine.m.demand(cpu);
+            plain.engine.m.queue.set(cpu, demand);
+        }
+        plain.finish(&AtomicBool::new(false), |_| {});
+        let what = difference(&quick.into_output(), &plain.into_output());
+        assert!(what.is_none(), "{}: {} of {of}", what.unwrap_or_default(), input.policy.name);
+    }
+    assert!(behind > 60 && replayed > 1000, "{behind} may leave somebody behind, {replayed} replayed");
+}
+
+/// Of an idle CPU whose work and whose NMI are due at one moment the NMI is first, wherever a run stops.
+#[test]
+fn an_nmi_at_the_end_of_idle_is_taken_first_wherever_a_run_stops() {
+    let text = r#"{"name": "both", "duration_ps": 400000000, "cpus": 3, "isolated": [], "actors": [
+        {"name": "rest", "on": "all", "kind": "idle"},
+        {"name": "watchdog", "on": "all", "kind": "nmis", "gap": {"mean_ps": 20000000}, "body_ps": 500000},
+        {"name": "purge", "on": "all", "kind": "chain", "gap": {"mean_ps": 20000000},
+         "steps": [{"program": "vunmap", "pages": 1, "cause": "vunmap", "per_mille": 1000}]}]}"#;
+    let policy = std::sync::Arc::new(crate::kernel::text::parse("readers.policy", READERS[1]).unwrap());
+    let mut input = Input { policy, scenario: Scenario::parse(text).unwrap(), ..drawn(7063).0 };
+    input.kernel.pti = Some(false);
+    let never = AtomicBool::new(false);
+    let whole = simulate(input.clone()).unwrap();
+    assert_eq!(total(&whole, Stat::nmis), 3 * 19);
+    for apart in [10_000_000, 20_000_000, 20_000_001, 30_000_000] {
+        let mut run = Run::new(input.clone()).unwrap();
+        while run.now() < run.duration() {
+            run.advance(run.now() + apart, &never);
+        }
+        run.finish(&never, |_| {});
+        assert_eq!(difference(&run.into_output(), &whole), None, "stopped each {apart} ps");
+    }
+}
