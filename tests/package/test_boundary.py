@@ -16,6 +16,7 @@ import pytest
 import tlbcore as tc
 from tlbcore import _core, scenarios
 from tlbcore._input import raw
+from tlbcore._input.kinds import unaliased
 
 MACHINE = "broadwell-ep-e5-2699v4"
 DATA = Path(__file__).parent.parent / "data"
@@ -23,6 +24,7 @@ DATA = Path(__file__).parent.parent / "data"
 
 def problems(value: Any, wanted: Any, where: str) -> list[str]:
     """Say where a value is not of a type: every key of a TypedDict must be there and no other."""
+    wanted = unaliased(wanted)
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
     if typing.is_typeddict(wanted):
         hints = typing.get_type_hints(wanted)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tests.package.test_bad_input import survives
 
 import tlbcore as tc
 from tlbcore._input.door import door
-from tlbcore._input.kinds import refusal
+from tlbcore._input.kinds import refusal, unaliased
 
 RECORDING = Path(__file__).parents[1] / "data" / "p4.w3i.trace.txt.xz"
 LOAD = tc.scenarios.quiet(duration_s=0.001, cpus=2, isolated="1")
@@ -256,3 +257,21 @@ def test_what_is_not_of_the_arguments_stands_as_it_is():
 
     assert refusal(g, (1, "2"), {}) == "g: cpus[1] must be int: got '2' (str)"
     assert refusal(f, ("x" * 99,), {}) == f"f: x must be int: got {('x' * 99)!r:.59}… (str)"
+
+
+def test_the_name_of_a_type_stands_for_the_type():
+    class Name:  # what a `type` statement of Python 3.12 makes
+        def __init__(self, value: Any) -> None:
+            self.__value__ = value
+
+    item = TypeVar("item")
+    listed: Any = Name(list[item])  # type: ignore[valid-type]
+    assert unaliased(types.GenericAlias(listed, (int,))) == list[int]
+    assert unaliased(Name(Name(dict[str, int]))) == dict[str, int]
+    assert (unaliased(int), unaliased(list[int])) == (int, list[int])
+
+    def f(x: Any) -> None: ...
+
+    f.__annotations__["x"] = types.GenericAlias(Name(np.ndarray[Any, np.dtype[item]]), (Any,))  # type: ignore[type-var]
+    assert refusal(f, (np.arange(3),), {}) is None
+    assert refusal(f, (3,), {}).endswith("got 3 (int)")

@@ -81,10 +81,19 @@ def _resolved(annotation: Any, function: Callable[..., Any]) -> Any:
         return Any
 
 
+def unaliased(hint: Any) -> Any:
+    """Return what a name of a `type` statement stands for: from NumPy 2.5 on `NDArray` is one."""
+    while hasattr(get_origin(hint) or hint, "__value__"):
+        name, parts = get_origin(hint) or hint, get_args(hint)
+        hint = name.__value__[parts] if parts else name.__value__
+    return hint
+
+
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of the kind of an annotation; what is not understood fits."""
     if hint is numpy.typing.ArrayLike:
         return True  # whatever NumPy makes an array of
+    hint = unaliased(hint)
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return any(_fits(value, part) for part in parts)
