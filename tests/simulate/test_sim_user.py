@@ -140,6 +140,31 @@ def test_a_user_flush_that_reaches_too_few_is_a_violation(name: str, machine: st
     assert "stale_access" in run.violation
 
 
+HERE = "  if loaded_mm == mm\n    cli\n    flush_loaded\n    sti\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "rest", "violated"),
+    [
+        ("online", "others", "", False),
+        ("others", "online", "", False),
+        ("others", "targets", HERE, False),  # `targets` is empty: a request that reaches nobody
+        ("targets", "others", HERE, False),
+        ("others", "targets", "", True),
+        ("targets", "targets", HERE, True),
+    ],
+)
+def test_whom_one_of_two_requests_reached_the_other_does_not_take_back(
+    first: str, second: str, rest: str, violated: bool
+) -> None:
+    body = f"  inc_mm_tlb_gen\n  flush info mm, gen\n  rar {first}\n  rar {second}\n{rest}"
+    policy = tc.Policy(
+        text=f'policy twice\n  "Two requests."\n  source "a test"\n  needs rar\n\nflush_tlb_mm_range\n{body}'
+    )
+    run = tc.simulate(shootdowns(), machine="sapphire-rapids", kernel=tc.Kernel(rar=True), policy=policy)
+    assert (run.violation is not None) is violated
+
+
 FORGETFUL = """policy forgetful
   "Nobody else flushes."
   source "a test"

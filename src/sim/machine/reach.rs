@@ -7,7 +7,7 @@ use crate::kernel::program::Set;
 use crate::kernel::step::{Cpu, Violation};
 
 /// Which CPUs no longer hold what a flush of a user range is about, because a broadcast took it from them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Reached {
     /// None.
     Nobody,
@@ -79,9 +79,7 @@ impl Timed {
             (false, _) => Reached::Nobody,
         };
         let request = &mut self.cores[usize::from(cpu)].request;
-        if request.reached != Reached::Everyone {
-            request.reached = reached;
-        }
+        request.reached = request.reached.max(reached); // what one took from a CPU no other gives back
     }
 
     /// It runs a flush of a user range that is its own.
