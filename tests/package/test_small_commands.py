@@ -263,14 +263,14 @@ def row(
 
 ROWS = (
     row(1, "a", 100.0, 110.0, 0.2, role="input"),
-    row(2, "b", 0.0, 0.5, 1.0, absolute=True, unit=""),
+    row(2, "b", 0.0, 0.75, 1.0, absolute=True, unit=""),
     row(3, "c", 10.0, None, math.nan, note="the model does not reach"),
     row(4, "d", 2.0, 4.0, 0.5, unit="", role="fitted", note="because"),
     row(5, "e", math.nan, 0.123456, 0.1),
 )
 SHOWN = [
     ["1", "a", "(ns)", "input", "100", "110", "1.100", "20%", "yes"],
-    ["2", "b", "prediction", "0", "0.5", "-", "1", "yes"],
+    ["2", "b", "prediction", "0", "0.75", "-", "1", "yes"],
     ["3", "c", "(ns)", "prediction", "10", "-", "-", "-", "not", "computed"],
     ["4", "d", "fitted", "2", "4", "2.000", "50%", "NO"],
 ]

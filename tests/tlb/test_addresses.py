@@ -449,6 +449,9 @@ def test_an_address_that_is_not_canonical_is_named_among_those_chosen(tmp_path: 
     file.write_bytes(csv([(1, LOAD, 7), (1, LOAD, 3)]))
     with pytest.raises(tc.TraceError, match="holds accesses of CPUs 3 and 7"):
         tc.miss_curve(tc.addresses(file))
+    file.write_bytes(csv([(1, LOAD, 7)] * 64 + [(1, LOAD, 3)]))
+    with pytest.raises(tc.TraceError, match="holds accesses of CPUs 7 and 3"):
+        tc.miss_curve(tc.addresses(file, chunk=64))
     for wrong in (2**56, 2**64 - 2**56 - 1):
         rows = [(1, STORE, 4), (2, LOAD, 4), (3, LOAD, 5), (wrong, LOAD, 4)]
         file.write_bytes(csv(rows))
