@@ -203,6 +203,8 @@ def test_top_records_into_nothing_and_shows_the_counts(
     assert (what.kprobes, what.stacks, what.flight, what.buffer_kb) == (False, False, False, 4096)
     watch = asked["more"]["watch"]
     assert (watch._cpus, watch._interval) == ((2, 3), 1.0)
+    watch._show(watch.reading(), None)
+    assert not capsys.readouterr().out.startswith("{"), "a table"
     asked["done"] |= {"left": [], "status": 4}
     words = ["--duration", "90s", "--isolated", "1,4-5", "--interval", "2s", "--buffer-kb", "64"]
     assert main(["top", *words, "--", "ls", "-l"]) == 2
@@ -246,6 +248,9 @@ def test_readings_are_shown_as_a_table_a_line_or_live(
     kind = "" if not out else "json" if out.startswith("{") else "live" if "\x1b[" in out else "table"
     assert kind == wanted
     assert metrics.read_text().startswith("# HELP ")
+    with top.shown((2,), 0.5, None) as watch:  # left out, a table, and live
+        watch._show(reading, None)
+    assert ("\x1b[" in capsys.readouterr().out) is terminal
     with (
         pytest.raises(Exception, match=r"none/m.prom: its directory is not there"),
         top.shown((), 1, tmp_path / "none" / "m.prom"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
@@ -307,3 +308,10 @@ def test_values_are_named_in_a_command_and_all_below_it() -> None:
         "MACHINE", "MINE", None, "Z", "PATH", "-- COMMAND", "[ONE...]", "ABC", "TEXT", "SIZE",
     ]  # fmt: skip
     assert [hasattr(one, "display_type_rich") for one in below] == [True] * 4 + [False]
+
+
+def test_the_statuses_are_those_of_the_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
+    rows = dict(re.findall(r"^\| (\d+) \| (.*) \|$", page, re.MULTILINE))
+    assert rows == {str(status): meaning for status, meaning in _common.STATUSES.items()}
+    assert list(rows) == ["0", "1", "2", "3", "70", "130", "141"]
