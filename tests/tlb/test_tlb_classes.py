@@ -5,6 +5,8 @@ Calls of five accesses go one by one; longer ones take loops of their own, by wh
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from benches import classes, streams
@@ -62,3 +64,24 @@ def test_events_in_one_call_leave_what_they_leave_in_many(mix, cpus):
         expected = np.concatenate([slow.run(made[at : at + 5]).levels for at in range(0, COUNT, 5)])
         assert (fast.run(made).levels == expected).all()
         assert fast == slow
+
+
+@pytest.mark.parametrize("behind", range(1, 8))
+def test_repeats_behind_the_last_whole_vector_are_accesses(behind):
+    """Of three pages in a set of two ways, the order of the last ones decides which are held."""
+    seen = set()
+    for tail in itertools.product((0, 1, 2), repeat=min(behind, 4)):
+        vpn = np.repeat(np.arange(512, dtype=np.uint64) % 3, 8)  # most repeat their predecessor
+        vpn = np.concatenate([vpn, [1] * (behind - len(tail)), tail]).astype(np.uint64) + np.uint64(0x40000)
+        found = tc.Tlb(one_tlb(2))
+        walks = found.access(vpn).walks
+        slow, _ = in_calls(one_tlb(2), vpn, 0, 5)
+        assert found == slow, tail
+        held: list[int] = []
+        misses = 0
+        for page in vpn.tolist():
+            misses += page not in held
+            held = [page, *(each for each in held if each != page)][:2]
+        assert walks == misses
+        seen.add(tuple(held))
+    assert len(seen) == (6 if behind > 1 else 3)
