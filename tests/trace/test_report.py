@@ -36,6 +36,7 @@ def ticks(*at: float) -> str:
         ((2.0, 2.009999, 2.019998), 1, 3, 2.0),
         ((2.0, 2.01, 2.02), 0, 0, 0.0),
         ((2.0, 2.005, 2.010, 3.0, 4.0, 4.009, 4.018, 4.0279), 2, 4, 4.0),
+        ((2.0, 2.005, 2.010, 4.0, 4.005, 4.010), 2, 3, 2.0),  # of two as large the first
     ],
 )
 def test_a_burst_is_three_within_ten_milliseconds_of_each_other(

@@ -97,6 +97,17 @@ def test_standard_input_is_read():
     assert document["isolated"][0]["entries"] == 220
 
 
+def test_a_trace_dat_is_read_from_standard_input():
+    dat = DATA / "dat.p73.us8.v7.trace.dat"
+
+    piped = json.loads(tlbcore("explain", "-", "--json", stdin=dat.read_bytes()).stdout)
+
+    for cpu, want in zip(
+        piped["isolated"], json.loads(tlbcore("explain", str(dat), "--json").stdout)["isolated"], strict=True
+    ):
+        assert {**cpu, "file": ""} == {**want, "file": ""}
+
+
 def test_files_that_cannot_be_opened_fail_by_name(tmp_path: Path):
     assert fails("no such file", "explain", str(tmp_path / "missing")) == ""
     assert fails("is a directory", "explain", str(tmp_path)) == ""

@@ -299,6 +299,17 @@ def test_markers_cut_only_when_asked_and_as_often_as_they_come(tmp_path: Path):
     fails("begins with 'NO_SUCH'", "explain", str(tmp_path / "trace.txt"), "--between", "NO_SUCH", "X")
 
 
+def test_a_thread_of_osnoise_counts_once_beside_its_switches(tmp_path: Path):
+    noise = line(10.0, "thread_noise: kworker/2:1:77 start 9.500000000 duration 500000000 ns")
+    away = switch(9.5, "app-7", "R+", "kworker/2:1-77") + switch(10.0, "kworker/2:1-77", "I", "app-7")
+    end = line(11.0, "user_exit: ")
+
+    for text in (noise + end, away + end, away + noise + end):
+        cpu, _ = explained(tmp_path, text)
+        assert [row["n"] for row in cpu["interference"]] == [1], text
+        assert sum(row["total_ms"] for row in cpu["interference"]) == pytest.approx(500)
+
+
 def test_osnoise_windows_begin_where_what_they_measure_began(tmp_path: Path):
     text = line(10.0, "thread_noise: kworker/2:1:77 start 9.500000000 duration 500000000 ns") + line(
         10.5, "irq_noise: local_timer:236 start 10.499995000 duration 5000 ns"
