@@ -468,7 +468,8 @@ def miss_curve(
 
     With `sample`, above 0 and below 1, that share of the pages is looked at, chosen by a hash (SHARDS, Waldspurger et
     al., FAST 2015), and the curve of one set is estimated, with its error: from how the curves differ in which one of
-    eight groups of the sampled pages is left out (the jackknife). Fewer than `1 / sample` ways are not resolved.
+    eight groups of the sampled pages is left out (the jackknife). Where all groups agree, as where every sampled
+    access missed, the error is 0, which bounds nothing. Fewer than `1 / sample` ways are not resolved.
 
     Raises `TlbError` for values out of range, naming field and index, for a sample of several sets, and for one
     that took too few pages to say how uncertain it is; `TypeError` for arrays that do not hold integers.
