@@ -1,6 +1,5 @@
 //! Skipping: jumps over proven fixed points and consumes the same draws, so that it never shows in results.
 
-use super::super::queue::NEVER;
 use super::super::scenario::Kind as ActorKind;
 use super::super::stats::{FlushKind, STATS, Stat};
 use super::class::Class;
@@ -197,7 +196,8 @@ impl Engine {
                     self.run_private(cpu, top, until, false);
                 }
                 Class::Body => {
-                    if !self.run_body(cpu, top, NEVER, (until, 0), false) {
+                    // What is due at `until` ends its stay, too: whoever drives this CPU asks it at that time.
+                    if !self.run_body(cpu, top, until, (until, 0), false) {
                         return false;
                     }
                 }

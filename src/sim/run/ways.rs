@@ -260,7 +260,7 @@ pub(super) struct Way {
 }
 
 pub(super) const QUICK: Way = Way { skip: true, replays: true, volleys: true, ahead: true };
-const PLAIN: Way = Way { skip: false, replays: false, volleys: false, ahead: false };
+pub(super) const PLAIN: Way = Way { skip: false, replays: false, volleys: false, ahead: false };
 
 pub(super) fn carried_out(input: &Input, way: Way) -> Run {
     let mut run = Run::new(Input { skip: way.skip, ..input.clone() }).unwrap();
