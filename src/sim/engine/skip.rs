@@ -196,8 +196,9 @@ impl Engine {
                     self.run_private(cpu, top, until, false);
                 }
                 Class::Body => {
-                    // What is due at `until` ends its stay, too: whoever drives this CPU asks it at that time.
-                    if !self.run_body(cpu, top, until, (until, 0), false) {
+                    // What is due from `until` on ends its stay, too: whoever drives this CPU asks it at that time.
+                    let due = self.due(cpu);
+                    if !self.run_body(cpu, top, due, (until, 0), false) {
                         return false;
                     }
                 }
