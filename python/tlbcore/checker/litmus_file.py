@@ -88,7 +88,11 @@ class LitmusResult(Result):
     @property
     def inconclusive(self) -> bool:
         """Whether the search came to no verdict, so that it neither confirms the stated one nor differs from it."""
-        return self.found.startswith("inconclusive")
+        return _undecided(self.found)
+
+
+def _undecided(found: str) -> bool:
+    return found.startswith("inconclusive")
 
 
 @kept
@@ -139,8 +143,7 @@ def litmus(
     found = _core.litmus_run(whole, Path(file).name, memory_of(memory), plain, ends)
     counted = found["stated_states"] if reduce else None
     stated = (found["stated"], counted)
-    limited = found["found"].startswith("inconclusive")
-    new = not limited and stated != (found["found"], counted and found["states"])
+    new = not _undecided(found["found"]) and stated != (found["found"], counted and found["states"])
     if bless and new and not inline and not found["herd"]:
         text = _blessed(text, "verdict", found["found"])
         if counted is not None:

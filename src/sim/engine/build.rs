@@ -297,6 +297,16 @@ impl Engine {
         self.m.queue.set(cpu, demand);
     }
 
+    /// Keeps every CPU in the order of the queue: nobody is left behind.
+    #[cfg(test)]
+    pub fn drive_all(&mut self) {
+        self.m.all_driven = true;
+        for cpu in 0..self.scenario.cpus {
+            let demand = self.m.demand(cpu);
+            self.m.queue.set(cpu, demand);
+        }
+    }
+
     /// Reads what initiators write in the order of the queue, as what anybody may write.
     #[cfg(test)]
     pub fn read_in_order(&mut self) {
@@ -305,6 +315,6 @@ impl Engine {
             known.class = Class::Cross;
         }
         self.m.free.clear();
-        self.m.all_driven = true;
+        self.drive_all();
     }
 }

@@ -55,7 +55,7 @@ pub(super) struct Course {
     flushes: u64,
     delta: Vec<(usize, u64)>,
     times: u64,
-    /// It was run at all since it is known: so often, up to [`SELDOM`].
+    /// How often it was run since it is known.
     used: u64,
 }
 

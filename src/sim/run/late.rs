@@ -1,7 +1,7 @@
 //! Whoever reads late what initiators alone write, and idle CPUs of which two things are due at one moment, are as in the order of
 //! the queue.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use super::super::input::Input;
 use super::super::scenario::Scenario;
@@ -9,6 +9,11 @@ use super::super::stats::Stat;
 use super::ways::{PLAIN, QUICK, Way, carried_out, difference, drawn, total};
 use super::{Run, simulate};
 use crate::kernel::policy::shared_builtin;
+use crate::kernel::text::{File, parse};
+
+fn parsed(text: &str) -> Arc<File> {
+    Arc::new(parse("late.policy", text).unwrap())
+}
 
 /// Policies whose entry code reads what initiators alone write, on the way in or out, in NMIs, now and then before a flush. Values
 /// come back, so that what was found out once is met again.
@@ -66,7 +71,7 @@ fn who_reads_late_what_initiators_write_finds_what_stood_there() {
     for n in 7000..7090 {
         let policy = match READERS[n as usize % 3] {
             "" => shared_builtin("generation-at-entry").unwrap(),
-            text => std::sync::Arc::new(crate::kernel::text::parse("readers.policy", text).unwrap()),
+            text => parsed(text),
         };
         let (input, of) = drawn(n);
         let input = Input { policy, ..input };
@@ -77,10 +82,6 @@ fn who_reads_late_what_initiators_write_finds_what_stood_there() {
         let mut plain = Run::new(Input { skip: false, ..input.clone() }).unwrap();
         (plain.engine.replays, plain.engine.volleys) = (false, false);
         plain.engine.read_in_order();
-        for cpu in 0..input.scenario.cpus {
-            let demand = plain.engine.m.demand(cpu);
-            plain.engine.m.queue.set(cpu, demand);
-        }
         plain.finish(&AtomicBool::new(false), |_| {});
         let what = difference(&quick.into_output(), &plain.into_output());
         assert!(what.is_none(), "{}: {} of {of}", what.unwrap_or_default(), input.policy.name);
@@ -96,7 +97,7 @@ fn an_nmi_at_the_end_of_idle_is_taken_first_wherever_a_run_stops() {
         {"name": "watchdog", "on": "all", "kind": "nmis", "gap": {"mean_ps": 20000000}, "body_ps": 500000},
         {"name": "purge", "on": "all", "kind": "chain", "gap": {"mean_ps": 20000000},
          "steps": [{"program": "vunmap", "pages": 1, "cause": "vunmap", "per_mille": 1000}]}]}"#;
-    let policy = std::sync::Arc::new(crate::kernel::text::parse("readers.policy", READERS[1]).unwrap());
+    let policy = parsed(READERS[1]);
     let mut input = Input { policy, scenario: Scenario::parse(text).unwrap(), ..drawn(7063).0 };
     input.kernel.pti = Some(false);
     let never = AtomicBool::new(false);
@@ -173,7 +174,7 @@ fn called(pages: u64) -> Scenario {
 fn what_is_tried_of_a_call_keeps_the_order_of_those_who_share() {
     for n in 0..24 {
         let text = SHARERS[n as usize % 2];
-        let policy = std::sync::Arc::new(crate::kernel::text::parse("sharers.policy", text).unwrap());
+        let policy = parsed(text);
         let mut input = Input { policy, scenario: called(n % 3), seed: n, ..drawn(0).0 };
         input.kernel.pti = Some(n % 4 < 2);
         input.full = n % 5 == 0;
@@ -192,7 +193,7 @@ fn who_shares_is_carried_out_alike_in_every_way() {
     let mut driven = 0;
     for n in 8000..8060 {
         let text = SHARERS[n as usize % 2];
-        let policy = std::sync::Arc::new(crate::kernel::text::parse("sharers.policy", text).unwrap());
+        let policy = parsed(text);
         let (input, of) = drawn(n);
         let input = Input { policy, ..input };
         if Run::new(input.clone()).is_err() {

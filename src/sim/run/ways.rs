@@ -527,12 +527,9 @@ fn pieces_and_checkpoints_change_nothing() {
 /// no reason for a difference: each actor has its own on each CPU, and extra times of IPIs are drawn in the order of time.
 fn all_driven(input: &Input) -> Run {
     let mut run = Run::new(Input { skip: false, ..input.clone() }).unwrap();
-    (run.engine.replays, run.engine.volleys, run.engine.m.all_driven) = (false, false, true);
+    (run.engine.replays, run.engine.volleys) = (false, false);
     run.engine.looks_ahead = input.seed.is_multiple_of(2);
-    for cpu in 0..input.scenario.cpus {
-        let demand = run.engine.m.demand(cpu);
-        run.engine.m.queue.set(cpu, demand);
-    }
+    run.engine.drive_all();
     run.finish(&AtomicBool::new(false), |_| {});
     run
 }
