@@ -64,7 +64,7 @@ enum Policy {
 /// So many filled places are looked at one by one. Measured with callgrind on the bench of looked-up touches, some 20 places
 /// filled: 527 instructions a round in here, and 914 where all 64 are compared without a branch.
 const FEW_FILLED: u32 = 32;
-/// Where there are more entries, what is filled is looked for first.
+/// Where there are more entries, of which few are filled or which no vectors compare, what is filled is looked for first.
 const MOST_COMPARED: usize = 256;
 
 /// Where the number of the most recently used group stands in a set's word.
@@ -389,37 +389,37 @@ impl Array {
         if self.filled.any & self.filled.own == 0 {
             return 0;
         }
-        if self.stale > 0 || self.keys.len() > MOST_COMPARED {
+        if self.stale > 0 {
             return self.remove(dies);
         }
         if self.is_ordered() {
-            if self.sets > u64::BITS {
-                return self.remove(dies);
-            }
             let (mut removed, mut left) = (0, self.filled.any & self.filled.own);
             let by_eights = self.ways <= 8 && vectors::eights();
             while left != 0 {
                 let bit = left & left.wrapping_neg();
-                let set = left.trailing_zeros() as usize;
                 left ^= bit;
-                if set >= self.sets as usize {
-                    continue;
-                }
-                removed += if by_eights {
-                    vectors::close_up(&mut self.keys[set * self.ways as usize..][..self.ways as usize], gone)
-                } else {
-                    let dying = self.ways_of(set).iter().fold(0, |sum, &way| sum + usize::from(dies(way)));
-                    if dying > 0 { self.remove_ordered(set, dies).0 } else { 0 }
-                };
                 let (mut any, mut own) = (0, 0);
-                for way in self.ways_of(set) {
-                    any |= way.0;
-                    own |= if way.is_global() { 0 } else { way.0 };
+                for set in (bit.trailing_zeros() as usize..self.sets as usize).step_by(64) {
+                    let ways = set * self.ways as usize..(set + 1) * self.ways as usize;
+                    removed += if by_eights {
+                        vectors::close_up(&mut self.keys[ways.clone()], gone)
+                    } else {
+                        let dying = self.keys[ways.clone()].iter().map(|&way| usize::from(dies(way)));
+                        if dying.sum::<usize>() > 0 { self.remove_ordered(set, dies).0 } else { 0 }
+                    };
+                    for way in &self.keys[ways] {
+                        any |= way.0;
+                        own |= if way.is_global() { 0 } else { way.0 };
+                    }
                 }
                 self.filled.any ^= if any == 0 { bit } else { 0 };
                 self.filled.own ^= if own == 0 { bit } else { 0 };
             }
             return removed;
+        }
+        let few = self.filled.any.count_ones() <= FEW_FILLED;
+        if self.keys.len() > MOST_COMPARED && (few || !vectors::eights()) {
+            return self.remove(dies);
         }
         if vectors::eights() {
             let removed;
@@ -427,7 +427,7 @@ impl Array {
             return removed;
         }
         // A way is a place, and of 64 each has a bit of its own.
-        if self.filled.any.count_ones() > FEW_FILLED || self.keys.len() != 64 {
+        if !few || self.keys.len() != 64 {
             let (mut removed, mut rest) = (0, 0);
             for way in &mut self.keys {
                 let gone = u64::from(dies(*way));
@@ -454,7 +454,8 @@ impl Array {
     /// As [`Array::remove`], in one set.
     pub(crate) fn remove_in(&mut self, set: usize, dies: impl Fn(Entry) -> bool) -> usize {
         if self.is_ordered() {
-            return self.remove_ordered(set, dies).0;
+            let dying = self.ways_of(set).iter().any(|&way| way != Entry::EMPTY && dies(way));
+            return if dying { self.remove_ordered(set, dies).0 } else { 0 };
         }
         let start = set * self.ways as usize;
         (start..start + self.ways as usize).filter(|&at| self.remove_at(at, &dies)).count()
@@ -500,7 +501,13 @@ impl Array {
 
     /// Forgets every entry; the direction bits and the number of draws stay, as after any flush.
     pub(crate) fn clear(&mut self) -> usize {
-        self.remove(|_| true)
+        if self.filled.any.count_ones() <= FEW_FILLED {
+            return self.remove(|_| true);
+        }
+        let removed = self.keys.iter().map(|&way| usize::from(way != Entry::EMPTY)).sum();
+        self.keys.fill(Entry::EMPTY);
+        (self.filled, self.stale) = (Filled::NOTHING, 0);
+        removed
     }
 
     /// Marks the entries for which `changed` holds; returns how many were not yet marked.

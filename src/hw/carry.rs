@@ -31,13 +31,11 @@ pub(super) fn carry_out(tlb: &mut Tlb, event: Event) -> u8 {
         }
         Op::Invlpg => {
             let current = tlb.pcid();
-            (0..pages).for_each(|i| {
-                tlb.invalidate(Scope::invlpg(Vpn(vpn.0 + i), current));
-            });
+            tlb.invalidate_pages(vpn, pages, |page| Scope::invlpg(page, current));
         }
-        Op::InvpcidAddress => (0..pages).for_each(|i| {
-            tlb.invalidate(Scope::invpcid(Invpcid::Address(pcid, Vpn(vpn.0 + i))));
-        }),
+        Op::InvpcidAddress => {
+            tlb.invalidate_pages(vpn, pages, |page| Scope::invpcid(Invpcid::Address(pcid, page)));
+        }
         Op::InvpcidContext => _ = tlb.invalidate(Scope::invpcid(Invpcid::SingleContext(pcid))),
         Op::InvpcidAll => _ = tlb.invalidate(Scope::ALL),
         Op::InvpcidNonGlobal => _ = tlb.invalidate(Scope::ALL_NON_GLOBAL),

@@ -142,6 +142,8 @@ pub struct Tlb {
     vectors: bool,
     /// Level of each array.
     level_of: Vec<u8>,
+    /// Of each array: bit `size` for the sizes of pages that it holds whole.
+    sizes: Vec<u8>,
     inclusive: bool,
     state: State,
 }
@@ -157,7 +159,7 @@ impl Tlb {
     pub fn new(geometry: impl Into<Arc<Geometry>>) -> Self {
         let geometry = geometry.into();
         let mut arrays = Vec::new();
-        let mut level_of = Vec::new();
+        let (mut level_of, mut sizes) = (Vec::new(), Vec::new());
         let mut slots = Vec::new();
         for (level, shape) in geometry.levels().iter().enumerate() {
             for structure in &shape.structures {
@@ -170,6 +172,7 @@ impl Tlb {
                 }
                 arrays.push(Array::new(structure));
                 level_of.push(level as u8);
+                sizes.push(structure.sizes.iter().fold(0, |all, &size| all | 1 << size as u8));
             }
         }
         let routes = routes(&geometry);
@@ -186,7 +189,8 @@ impl Tlb {
         let fours = pairs.map(|pair: Option<[u8; 2]>| {
             pair.map(|[near, _]| near).filter(|&near| state.arrays[usize::from(near)].is_tree_of_four())
         });
-        Tlb { geometry, routes, pairs, fours, vectors: vectors::available(), level_of, inclusive, state }
+        let vectors = vectors::available();
+        Tlb { geometry, routes, pairs, fours, vectors, level_of, sizes, inclusive, state }
     }
 
     /// Its shape.

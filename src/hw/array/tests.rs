@@ -152,6 +152,9 @@ fn a_context_leaves_an_array_as_anything_else_would() {
                 assert!(!fast.is_untouched() || !slow.keys().iter().any(own), "what is taken to be empty is");
                 assert!(held || fast.is_untouched(), "what is emptied by this is known to be");
             }
+            let entries = fast.keys().iter().filter(|&&entry| entry != Entry::EMPTY).count();
+            assert_eq!((fast.clear(), slow.remove(|_| true)), (entries, entries));
+            assert!(fast == slow && fast.is_untouched() && fast.stale() == 0);
         }
     }
 }

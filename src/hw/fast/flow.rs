@@ -430,55 +430,65 @@ impl<'a> Flow<'a> {
     }
 
     /// The first `left` accesses through whichever array each goes to; returns how many missed.
+    ///
+    /// Nothing here asks whether an access is one of an array's: where accesses of several arrays alternate, that would be
+    /// guessed wrong as often as not.
     fn pass_apart(&mut self, level: u8, left: usize) -> usize {
-        let places = &self.with.places[usize::from(level)];
-        let mut arrays = [NOWHERE; 9 * 4];
-        let mut kinds = 0;
-        for i in 0..left {
-            let stream = &self.with.stream;
-            let what = usize::from(self.with.whats[stream.numbers[i] as usize]);
-            let array = places[what].array(stream.keys[i]);
-            self.with.arrays[i] = array;
-            self.with.missed[i] = array == NOWHERE;
-            if array != NOWHERE && !arrays[..kinds].contains(&array) {
-                arrays[kinds] = array;
-                kinds += 1;
-            }
+        let Buffers { stream, places, whats, missed, arrays, .. } = &mut *self.with;
+        let mut by_what = [Place::NOWHERE; 16];
+        by_what[..9].copy_from_slice(&places[usize::from(level)]);
+        // Bit `array % 64`: two arrays may share one, and then nothing goes to one of them.
+        let mut met = 0_u64;
+        for ((&key, &number), array) in stream.keys[..left].iter().zip(&stream.numbers).zip(&mut arrays[..]) {
+            let number = number as usize % BATCH;
+            *array = by_what[usize::from(whats[number]) % 16].array(key);
+            missed[number] = *array == NOWHERE;
+            met |= 1 << (*array % 64);
         }
         // Each array's own accesses pass through the stream, whose content stands aside meanwhile.
         std::mem::swap(&mut self.with.stream, &mut self.with.aside);
-        for &array in &arrays[..kinds] {
-            let mut own = 0;
-            let mut places = [0_u16; BATCH];
-            for i in 0..left {
-                self.with.stream.copy(own, &self.with.aside, i);
-                places[own] = i as u16;
-                own += usize::from(self.with.arrays[i] == array);
-            }
+        for array in (0..self.tlb.arrays().len() as u8).filter(|array| met >> (array % 64) & 1 == 1) {
+            let own = self.gather(array, left);
             let missed = self.pass(array, own);
-            // Numbers rise, so the places of what missed are found in one go.
-            let mut at = 0;
-            for i in 0..missed {
-                let number = self.with.stream.numbers[i];
-                while self.with.aside.numbers[usize::from(places[at])] != number {
-                    at += 1;
-                }
-                self.with.missed[usize::from(places[at])] = true;
+            for &number in &self.with.stream.numbers[..missed] {
+                self.with.missed[number as usize % BATCH] = true;
             }
         }
         std::mem::swap(&mut self.with.stream, &mut self.with.aside);
         self.close_up(left)
     }
 
+    /// Copies those of the first `left` accesses aside that go to one array to the stream, in order; returns how many.
+    fn gather(&mut self, array: u8, left: usize) -> usize {
+        let Buffers { stream, aside, arrays, .. } = &mut *self.with;
+        let (mut own, mut places) = (0, [0_u16; BATCH]);
+        for (i, &its) in arrays[..left].iter().enumerate() {
+            places[own % BATCH] = i as u16;
+            own += usize::from(its == array);
+        }
+        for (to, &from) in places[..own].iter().enumerate() {
+            let from = usize::from(from) % BATCH;
+            stream.keys[to] = aside.keys[from];
+            stream.numbers[to] = aside.numbers[from];
+        }
+        if self.globals {
+            for (to, &from) in places[..own].iter().enumerate() {
+                stream.others[to] = aside.others[usize::from(from) % BATCH];
+            }
+        }
+        own
+    }
+
     /// Leaves of the first `left` accesses those that missed, in order.
     fn close_up(&mut self, left: usize) -> usize {
         let mut missed = 0;
-        let stream = &mut self.with.stream;
+        let Buffers { stream, missed: misses, .. } = &mut *self.with;
         for i in 0..left {
+            let number = stream.numbers[i];
             stream.keys[missed] = stream.keys[i];
             stream.others[missed] = stream.others[i];
-            stream.numbers[missed] = stream.numbers[i];
-            missed += usize::from(self.with.missed[i]);
+            stream.numbers[missed] = number;
+            missed += usize::from(misses[number as usize % BATCH]);
         }
         missed
     }

@@ -102,8 +102,8 @@ impl Place {
 
     #[inline]
     pub(super) fn array(self, key: u64) -> u8 {
-        let bank =
-            if self.banks == 1 { 0 } else { (key & Vpn::MASK) >> self.shift & (u64::from(self.banks) - 1) };
+        // Of one bank there is no other: the mask is 0.
+        let bank = (key & Vpn::MASK) >> self.shift & (u64::from(self.banks) - 1);
         self.arrays[bank as usize & 3]
     }
 }

@@ -10,10 +10,11 @@ impl Tlb {
     /// caches).
     pub fn invalidate(&mut self, scope: Scope) -> usize {
         let mut removed = 0;
-        for array in &mut self.state.arrays {
+        for (array, &sizes) in self.state.arrays.iter_mut().zip(&self.sizes) {
             removed += match (scope.page, scope.pcid, scope.globals) {
                 (None, None, true) => array.clear(),
-                (Some(page), ..) if array.sets() > 1 => remove_page(array, page, scope),
+                (None, Some(pcid), false) => array.remove_context(pcid),
+                (Some(page), ..) if array.sets() > 1 => remove_page(array, sizes, page, scope),
                 _ => array.remove(|entry| falls(entry, scope)),
             };
         }
@@ -35,6 +36,17 @@ impl Tlb {
         }
         self.state.counters.invalidated += removed as u64;
         removed
+    }
+
+    /// As [`Tlb::invalidate`] for each of `pages` pages from `first` on, whose scopes `of` gives.
+    ///
+    /// What a scope takes of the paging-structure caches whatever the address, the first page has taken.
+    pub(in crate::hw) fn invalidate_pages(&mut self, first: Vpn, pages: u64, of: impl Fn(Vpn) -> Scope) {
+        for page in 0..pages {
+            let scope = of(Vpn(first.0 + page));
+            let gone = page > 0 && scope.psc == PscScope::Context;
+            self.invalidate(if gone { Scope { psc: PscScope::None, ..scope } } else { scope });
+        }
     }
 
     /// Marks everything cached for these pages as older than its table: SEMANTICS S1. `pcid` restricts the mark to
@@ -75,18 +87,106 @@ fn falls(entry: Entry, scope: Scope) -> bool {
         })
 }
 
-/// One page can only be in the sets its sizes select; pieces of a 1 GiB page can be anywhere.
-fn remove_page(array: &mut Array, page: Vpn, scope: Scope) -> usize {
-    let mut sets = PageSize::ALL.map(|size| array.set_of(page.0 >> size.shift()));
-    sets.sort_unstable();
+/// One page can only be in the sets that the sizes held select, bit `size` of `sizes`; pieces of a 1 GiB page can be anywhere.
+fn remove_page(array: &mut Array, sizes: u8, page: Vpn, scope: Scope) -> usize {
     let mut removed = 0;
-    for (i, &set) in sets.iter().enumerate() {
-        if i == 0 || sets[i - 1] != set {
+    let mut before = [usize::MAX; 3];
+    for size in PageSize::ALL.into_iter().filter(|&size| sizes >> size as u8 & 1 == 1) {
+        let set = array.set_of(page.0 >> size.shift());
+        if !before.contains(&set) {
             removed += array.remove_in(set, |entry| falls(entry, scope));
         }
+        before[size as usize] = set;
     }
     if array.may_hold_pieces() {
         removed += array.remove(|entry| falls(entry, scope));
     }
     removed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hw::array::splitmix64;
+    use crate::hw::tlb::Cached;
+    use crate::hw::{Kind, Preset};
+
+    /// A TLB after accesses in three contexts to pages of two sizes, a few of them global.
+    fn used(preset: &str, seed: u64) -> Tlb {
+        let mut tlb = Tlb::new(std::sync::Arc::clone(&Preset::builtin(preset).unwrap().geometry));
+        for n in 0..3_000 {
+            let draw = splitmix64(seed, n);
+            let kind = Kind::ALL[(draw >> 8) as usize % 3];
+            let large = draw >> 16 & 7 == 0 && tlb.check_held(PageSize::M2, kind).is_ok();
+            let (size, base) = if large { (PageSize::M2, 1 << 20) } else { (PageSize::K4, 0) };
+            let vpn = Vpn(base + (draw >> 32) % 700 * size.pages());
+            tlb.switch(Pcid(1 + (n / 40 % 3) as u16));
+            tlb.access(vpn, kind, size, vpn.0 % 16 == 5 || large && draw >> 32 & 3 == 0);
+        }
+        tlb
+    }
+
+    /// SDM Vol. 3A 4.10.4.1 over what people are shown.
+    fn leaves(held: &Cached, scope: Scope) -> bool {
+        let context = match held.pcid {
+            None => scope.globals,
+            Some(pcid) => scope.pcid.is_none_or(|wanted| wanted == pcid),
+        };
+        let pages = held.vpn.0..held.vpn.0 + held.size.pages();
+        context && scope.page.is_none_or(|page| pages.contains(&page.0))
+    }
+
+    #[test]
+    fn of_every_machine_leaves_what_a_scope_names_and_nothing_else() {
+        let mut gone = 0;
+        for (number, preset) in Preset::names().into_iter().enumerate() {
+            for (turn, few) in [true, false].into_iter().enumerate() {
+                let mut before = used(preset, number as u64);
+                if few {
+                    // All but two contexts' worth of one page in eight.
+                    before.invalidate(Scope::mov_cr3(Pcid(1)));
+                    before.invalidate(Scope::mov_cr3(Pcid(2)));
+                }
+                let page = |n: u64| Vpn((splitmix64(7 + turn as u64, n) % 700) / 16 * 16 + n % 2 * 5);
+                let mut scopes = vec![Scope::ALL, Scope::ALL_NON_GLOBAL, Scope::mov_cr3(Pcid(3))];
+                scopes.extend((0..40).map(|n| Scope::invlpg(page(n), Pcid(1 + (n % 3) as u16))));
+                scopes.extend((0..9).map(|n| Scope::invlpg(Vpn((1 << 20) + 513 * n), Pcid(3))));
+                scopes.extend((0..9).map(|n| Scope { globals: false, ..Scope::invlpg(page(n), Pcid(2)) }));
+                for scope in scopes {
+                    let mut tlb = before.clone();
+                    let removed = tlb.invalidate(scope);
+                    let sorted = |mut all: Vec<Cached>| {
+                        all.sort_by_key(|one| (one.structure, one.set, one.vpn, one.pcid));
+                        all.into_iter().map(|one| (one.structure, one.set, one.vpn, one.size, one.pcid))
+                    };
+                    let mut stay = before.entries();
+                    stay.retain(|held| !leaves(held, scope));
+                    assert_eq!(removed, before.entries().len() - stay.len(), "{preset}, {scope:?}");
+                    assert!(sorted(tlb.entries()).eq(sorted(stay)), "{preset}, {scope:?}");
+                    gone += removed;
+                }
+            }
+        }
+        assert!(gone > 10_000);
+    }
+
+    #[test]
+    fn pages_in_a_row_leave_as_one_after_the_other() {
+        for preset in Preset::names() {
+            let before = used(preset, 99);
+            let scopes: [fn(Vpn) -> Scope; 2] = [
+                |page| Scope::invlpg(page, Pcid(3)),
+                |page| Scope { psc: PscScope::Page, globals: false, ..Scope::invlpg(page, Pcid(3)) },
+            ];
+            for (of, first) in scopes.into_iter().zip([Vpn(90), Vpn(510)]) {
+                let (mut at_once, mut singly) = (before.clone(), before.clone());
+                at_once.invalidate_pages(first, 33, of);
+                for page in 0..33 {
+                    singly.invalidate(of(Vpn(first.0 + page)));
+                }
+                assert!(at_once == singly, "{preset}");
+                assert!(at_once != before, "{preset}: something was there");
+            }
+        }
+    }
 }
