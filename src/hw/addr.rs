@@ -67,11 +67,19 @@ pub(super) struct Together {
 
 impl Together {
     const EXTENDED: u32 = 52;
+    /// What is added to a page, and which bits are looked at then.
+    pub(super) const HALF: u64 = 1 << (Vpn::BITS - 1);
+    pub(super) const LOOKED_AT: u64 = !(1 << Self::EXTENDED);
 
     #[inline]
     pub(super) fn with(self, vpn: u64) -> Self {
-        let moved = vpn.wrapping_add(1 << (Vpn::BITS - 1)) & !(1 << Self::EXTENDED);
-        Together { all: self.all | vpn, moved: self.moved | moved }
+        self.with_those(vpn, vpn.wrapping_add(Self::HALF) & Self::LOOKED_AT)
+    }
+
+    /// With many pages, and many to each of which half of the bits was added.
+    #[inline]
+    pub(super) fn with_those(self, pages: u64, moved: u64) -> Self {
+        Together { all: self.all | pages, moved: self.moved | moved }
     }
 
     /// Whether each is accepted; if not, some may not be.

@@ -24,6 +24,7 @@ use super::avx2;
 use super::lru;
 pub(in crate::hw) use super::stream::Buffers;
 use super::stream::{BATCH, Before, NOWHERE, Place};
+use crate::hw::addr::Together;
 use crate::hw::array::{Array, Entry};
 use crate::hw::geometry::Structure;
 use crate::hw::tlb::Tlb;
@@ -162,9 +163,6 @@ impl<'a> Flow<'a> {
         }
         let (mut before, all) = (Before::first(self.tlb.pcid()), vpns);
         for (batch, vpns) in all.chunks(BATCH).enumerate() {
-            if unchecked && Vpn::check(vpns, 0).is_err() {
-                return false;
-            }
             let start = batch * BATCH;
             let next = start + vpns.len()..all.len().min(start + vpns.len() + BATCH);
             avx2::ahead(&all[next.clone()]);
@@ -174,6 +172,7 @@ impl<'a> Flow<'a> {
             let contexts = contexts.part(start..start + vpns.len());
             match contexts {
                 Contexts::Each(pcids) if self.slots => {
+                    before.pages = vpns.iter().fold(Together::default(), |all, &vpn| all.with(vpn));
                     for (i, (&vpn, &pcid)) in vpns.iter().zip(pcids).enumerate() {
                         self.count = i;
                         self.switch(Pcid(pcid & Pcid::MAX));
@@ -186,6 +185,9 @@ impl<'a> Flow<'a> {
                     gather(&mut before, &mut self.with.stream.keys, 0, vpns, contexts, how);
                     self.switched(&mut before);
                 }
+            }
+            if unchecked && before.refuses(vpns) {
+                return false;
             }
             if self.globals {
                 let stream = &mut self.with.stream;
@@ -222,12 +224,11 @@ impl<'a> Flow<'a> {
             // The stream has room for what may come, until little of it is left.
             while at < vpns.len() && kept <= BATCH - BATCH / 8 {
                 let end = vpns.len().min(at + BATCH - kept);
-                if unchecked && Vpn::check(&vpns[at..end], 0).is_err() {
-                    return false;
-                }
                 let contexts = contexts.part(at..end);
                 match contexts {
                     Contexts::Each(pcids) if self.slots => {
+                        before.pages =
+                            vpns[at..end].iter().fold(Together::default(), |all, &vpn| all.with(vpn));
                         for (&vpn, &pcid) in vpns[at..end].iter().zip(pcids) {
                             self.count = kept;
                             self.switch(Pcid(pcid & Pcid::MAX));
@@ -242,6 +243,9 @@ impl<'a> Flow<'a> {
                         kept = gather(&mut before, keys, kept, &vpns[at..end], contexts, how);
                         self.switched(&mut before);
                     }
+                }
+                if unchecked && before.refuses(&vpns[at..end]) {
+                    return false;
                 }
                 at = end;
             }

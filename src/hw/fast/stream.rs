@@ -1,5 +1,6 @@
 //! What a [`super::flow`] works on: accesses as words, and the buffers of a batch.
 
+use crate::hw::addr::Together;
 use crate::hw::array::Entry;
 use crate::hw::{Pcid, Vpn};
 
@@ -40,12 +41,20 @@ pub(super) struct Before {
     pub(super) key: u64,
     /// Changes of context so far.
     pub(super) switches: u64,
+    /// The pages so far, as they were given.
+    pub(super) pages: Together,
 }
 
 impl Before {
     pub(super) fn first(current: Pcid) -> Self {
         let key = Entry::VALID | Entry::GLOBAL | u64::from(current.0) << Entry::PCID_SHIFT;
-        Before { key, switches: 0 }
+        Before { key, switches: 0, pages: Together::default() }
+    }
+
+    /// Whether one of these pages, which have come since this was asked, is none.
+    #[inline]
+    pub(super) fn refuses(&mut self, vpns: &[u64]) -> bool {
+        !std::mem::take(&mut self.pages).fit() && Vpn::check(vpns, 0).is_err()
     }
 
     /// The context of what came before.

@@ -3,6 +3,7 @@
 
 use super::trees::{VICTIM4, VICTIM8, uses};
 use super::wide::{Banks, keep};
+use crate::hw::addr::Together;
 use crate::hw::array::{Entry, MRU_SHIFT, Parts, follow};
 use crate::hw::fast::stream::{BATCH, Before, Stream};
 use crate::hw::{PageSize, Pcid, Vpn};
@@ -203,6 +204,9 @@ pub(super) unsafe fn keys<const EACH: bool, const FRESH: bool>(
     let field = _mm512_set1_epi64(Entry::PCID_FIELD.cast_signed());
     let mut own = _mm512_set1_epi64(Entry::new(0, PageSize::K4, context, false).0.cast_signed());
     let mut last = _mm512_set1_epi64(before.key.cast_signed());
+    let half = _mm512_set1_epi64(Together::HALF.cast_signed());
+    let looked_at = _mm512_set1_epi64(Together::LOOKED_AT.cast_signed());
+    let (mut all, mut moved) = (_mm512_setzero_si512(), _mm512_setzero_si512());
     let (eights, _) = vpns.as_chunks::<8>();
     for (number, eight) in eights.iter().enumerate() {
         // SAFETY: `eight` is 8 pages, and there are as many contexts. Of each eight before at most 8 keys are kept, so that
@@ -216,8 +220,10 @@ pub(super) unsafe fn keys<const EACH: bool, const FRESH: bool>(
                     _mm512_set1_epi64(Entry::VALID.cast_signed()),
                 );
             }
-            let page = _mm512_and_si512(_mm512_loadu_si512(eight.as_ptr().cast()), pages);
-            let key = _mm512_or_si512(page, own);
+            let given = _mm512_loadu_si512(eight.as_ptr().cast());
+            all = _mm512_or_si512(all, given);
+            moved = _mm512_or_si512(moved, _mm512_and_si512(_mm512_add_epi64(given, half), looked_at));
+            let key = _mm512_or_si512(_mm512_and_si512(given, pages), own);
             let previous = _mm512_alignr_epi64::<7>(key, last);
             last = key;
             if EACH {
@@ -239,6 +245,8 @@ pub(super) unsafe fn keys<const EACH: bool, const FRESH: bool>(
     // SAFETY: 8 words of our own.
     unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), last) };
     before.key = words[7];
+    let (all, moved) = (_mm512_reduce_or_epi64(all), _mm512_reduce_or_epi64(moved));
+    before.pages = before.pages.with_those(all.cast_unsigned(), moved.cast_unsigned());
     (8 * eights.len(), kept)
 }
 

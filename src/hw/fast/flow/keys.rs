@@ -29,6 +29,7 @@ pub(super) fn gather(
         keys[kept] = key;
         kept += usize::from(!fresh || key != before.key);
         before.switches += u64::from((key ^ before.key) & Entry::PCID_FIELD != 0);
+        before.pages = before.pages.with(vpns[i]);
         before.key = key;
     }
     kept
