@@ -9,7 +9,7 @@ pub(super) mod neighbours;
 
 use serde::{Deserialize, Serialize};
 
-use hints::{Filled, MayBeGlobal};
+use hints::{Filled, MayBe};
 
 pub use super::entry::Entry;
 use super::geometry::{Index, Replacement, Structure};
@@ -24,7 +24,6 @@ pub(crate) struct Array {
     fold: u32,
     modulo: bool,
     policy: Policy,
-    pieces: bool,
     keys: Vec<Entry>,
     /// Direction bits per set; empty for LRU, FIFO and random.
     tree: Vec<u64>,
@@ -36,7 +35,9 @@ pub(crate) struct Array {
     #[serde(skip)]
     filled: Filled,
     #[serde(skip)]
-    globals: MayBeGlobal,
+    globals: MayBe,
+    #[serde(skip)]
+    in_pieces: MayBe,
 }
 
 /// What a loop over sets needs of an array.
@@ -113,13 +114,13 @@ impl Array {
             fold: if shape.index == Index::Xor { shape.sets.trailing_zeros() } else { 0 },
             modulo: shape.index == Index::Modulo,
             policy,
-            pieces: shape.smashes_1g,
             keys: vec![Entry::EMPTY; shape.entries() as usize],
             tree,
             draws: 0,
             stale: 0,
             filled: Filled::NOTHING,
-            globals: MayBeGlobal(false),
+            globals: MayBe(false),
+            in_pieces: MayBe(false),
         }
     }
 
@@ -131,13 +132,13 @@ impl Array {
             fold: 0,
             modulo: false,
             policy: Policy::Lru,
-            pieces: false,
             keys: vec![Entry::EMPTY; entries as usize],
             tree: Vec::new(),
             draws: 0,
             stale: 0,
             filled: Filled::NOTHING,
-            globals: MayBeGlobal(false),
+            globals: MayBe(false),
+            in_pieces: MayBe(false),
         }
     }
 
@@ -160,7 +161,7 @@ impl Array {
     /// The contents, for a loop that keeps the same order by other means.
     pub(crate) fn keys_mut(&mut self) -> &mut [Entry] {
         self.filled = Filled::ANYTHING;
-        self.globals = MayBeGlobal(true);
+        (self.globals, self.in_pieces) = (MayBe(true), MayBe(true));
         &mut self.keys
     }
 
@@ -170,9 +171,10 @@ impl Array {
         self.globals.0
     }
 
-    /// Whether 1 GiB pages enter it as pieces.
-    pub(crate) fn may_hold_pieces(&self) -> bool {
-        self.pieces
+    /// Whether it holds pieces of 1 GiB pages.
+    pub(crate) fn holds_pieces(&mut self) -> bool {
+        self.in_pieces.0 = self.in_pieces.0 && self.keys.iter().any(|entry| entry.is_piece());
+        self.in_pieces.0
     }
 
     /// Whether the ways of a set are its recency order and its index is linear.
@@ -287,6 +289,7 @@ impl Array {
     #[inline]
     pub(crate) fn fill(&mut self, set: usize, key: Entry) -> Entry {
         self.globals.0 |= key.is_global();
+        self.in_pieces.0 |= key.is_piece();
         let start = set * self.ways as usize;
         let ways = &mut self.keys[start..start + self.ways as usize];
         let victim = match self.policy {

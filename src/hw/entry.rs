@@ -34,6 +34,11 @@ impl Entry {
         Entry(self.0 & !Self::PCID_FIELD | Self::GLOBAL)
     }
 
+    /// Whether it is a piece of a 1 GiB page.
+    pub(crate) const fn is_piece(self) -> bool {
+        self.0 & Self::PIECE != 0
+    }
+
     /// Whether it is global.
     pub const fn is_global(self) -> bool {
         self.0 & Self::GLOBAL != 0

@@ -36,20 +36,21 @@ impl PartialEq for Filled {
 
 impl Eq for Filled {}
 
-/// Whether an entry may be global: once nobody has looked. It follows from the contents, as [`Filled`] does.
+/// Whether there may be an entry of a kind (a global one, a piece): once nobody has looked. It follows from the contents, as
+/// [`Filled`] does.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct MayBeGlobal(pub(super) bool);
+pub(super) struct MayBe(pub(super) bool);
 
-impl Default for MayBeGlobal {
+impl Default for MayBe {
     fn default() -> Self {
-        MayBeGlobal(true)
+        MayBe(true)
     }
 }
 
-impl PartialEq for MayBeGlobal {
+impl PartialEq for MayBe {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for MayBeGlobal {}
+impl Eq for MayBe {}

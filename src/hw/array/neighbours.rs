@@ -204,6 +204,7 @@ pub(in crate::hw) fn run<S: Search>(
     let indices = (near.index(), far.index());
     // What moves from far to near may be global.
     near.globals.0 |= far.globals.0;
+    near.in_pieces.0 |= far.in_pieces.0;
     if near.policy != Policy::Tree || near.ways != 4 {
         return run_in(near, far, indices, key, pages);
     }

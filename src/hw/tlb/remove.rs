@@ -98,7 +98,7 @@ fn remove_page(array: &mut Array, sizes: u8, page: Vpn, scope: Scope) -> usize {
         }
         before[size as usize] = set;
     }
-    if array.may_hold_pieces() {
+    if array.holds_pieces() {
         removed += array.remove(|entry| falls(entry, scope));
     }
     removed
@@ -111,17 +111,24 @@ mod tests {
     use crate::hw::tlb::Cached;
     use crate::hw::{Kind, Preset};
 
-    /// A TLB after accesses in three contexts to pages of two sizes, a few of them global.
+    /// A TLB after accesses in three contexts to pages of three sizes, a few of them global.
     fn used(preset: &str, seed: u64) -> Tlb {
         let mut tlb = Tlb::new(std::sync::Arc::clone(&Preset::builtin(preset).unwrap().geometry));
         for n in 0..3_000 {
             let draw = splitmix64(seed, n);
             let kind = Kind::ALL[(draw >> 8) as usize % 3];
             let large = draw >> 16 & 7 == 0 && tlb.check_held(PageSize::M2, kind).is_ok();
-            let (size, base) = if large { (PageSize::M2, 1 << 20) } else { (PageSize::K4, 0) };
-            let vpn = Vpn(base + (draw >> 32) % 700 * size.pages());
+            let giant = draw >> 19 & 31 == 0 && tlb.check_held(PageSize::G1, kind).is_ok();
+            let (size, base) = match (giant, large) {
+                (true, _) => (PageSize::G1, 1 << 30),
+                (false, true) => (PageSize::M2, 1 << 20),
+                (false, false) => (PageSize::K4, 0),
+            };
+            // A giant page is met at a few places, which a TLB may hold in pieces.
+            let far = if giant { draw >> 24 & 3 } else { 0 } * 512;
+            let vpn = Vpn(base + (draw >> 32) % if giant { 9 } else { 700 } * size.pages() + far);
             tlb.switch(Pcid(1 + (n / 40 % 3) as u16));
-            tlb.access(vpn, kind, size, vpn.0 % 16 == 5 || large && draw >> 32 & 3 == 0);
+            tlb.access(vpn, kind, size, vpn.0 % 16 == 5 || (giant || large) && draw >> 34 & 3 == 0);
         }
         tlb
     }
@@ -132,7 +139,10 @@ mod tests {
             None => scope.globals,
             Some(pcid) => scope.pcid.is_none_or(|wanted| wanted == pcid),
         };
-        let pages = held.vpn.0..held.vpn.0 + held.size.pages();
+        // Of a giant page each piece leaves with every page.
+        let size = if held.vpn.0 >= 1 << 30 { PageSize::G1 } else { held.size };
+        let first = held.vpn.0 / size.pages() * size.pages();
+        let pages = first..first + size.pages();
         context && scope.page.is_none_or(|page| pages.contains(&page.0))
     }
 
@@ -151,6 +161,7 @@ mod tests {
                 let mut scopes = vec![Scope::ALL, Scope::ALL_NON_GLOBAL, Scope::mov_cr3(Pcid(3))];
                 scopes.extend((0..40).map(|n| Scope::invlpg(page(n), Pcid(1 + (n % 3) as u16))));
                 scopes.extend((0..9).map(|n| Scope::invlpg(Vpn((1 << 20) + 513 * n), Pcid(3))));
+                scopes.extend((0..9).map(|n| Scope::invlpg(Vpn((1 << 30) + (n << 18) + 77), Pcid(3))));
                 scopes.extend((0..9).map(|n| Scope { globals: false, ..Scope::invlpg(page(n), Pcid(2)) }));
                 for scope in scopes {
                     let mut tlb = before.clone();
