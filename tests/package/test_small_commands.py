@@ -40,7 +40,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> str
     got = main([*words])
     shown = capsys.readouterr()
     assert got == status, shown.err
-    return shown.err if status else shown.out
+    return shown.err if status == 2 else shown.out
 
 
 # -- address traces ----------------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ def test_published_figures_beside_computed_ones(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tlbcore.validation.published.validate", lambda **_: Validation(rows=ROWS))
-    lines = run(capsys, "validate").splitlines()
+    lines = run(capsys, "validate", status=1).splitlines()
     assert lines[0].split() == [
         "#",
         "figure",
@@ -295,12 +295,18 @@ def test_published_figures_beside_computed_ones(
     assert lines[5].split()[:6] == ["5", "e", "(ns)", "prediction", "-", "0.1235"]
     assert lines[6:8] == ["", "4 computed, 2 outside their tolerance; inputs are marked"]
     assert lines[8:] == ["outside: d: because", "outside: e:"]
-    misses = run(capsys, "validate", "--misses").splitlines()
+    misses = run(capsys, "validate", "--misses", status=1).splitlines()
     assert [line.split()[0] for line in misses[1:3]] == ["4", "5"]
-    document = json.loads(run(capsys, "validate", "--misses", "--json"))
+    document = json.loads(run(capsys, "validate", "--misses", "--json", "--html", "misses.html", status=1))
+    page = Path("misses.html").read_text()
+    assert "2 computed, 2 outside their tolerance." in page
+    assert "not computed</" not in page
     assert (document["schema"], document["version"]) == ("tlbcore.validate", 1)
     assert [one["number"] for one in document["rows"]] == [4, 5]
     assert document["rows"][0]["ratio"] == 2.0
+    within = Validation(rows=ROWS[:3])
+    monkeypatch.setattr("tlbcore.validation.published.validate", lambda **_: within)
+    assert "2 computed, 0 outside their tolerance" in run(capsys, "validate")
 
 
 def test_a_sweep_is_summed_up(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,8 +36,8 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE
 # What each exit status means, for whichever subcommand; docs/command-line.md has the same table.
 STATUSES = {
     0: "The question is answered: verified, repaired, or printed.",
-    1: "The answer is the bad one: violated, a simulated run broke a rule, a verdict differs, nothing repairs it, "
-    "a `--fail-if` condition holds.",
+    1: "The answer is the bad one: violated, a simulated run broke a rule, a verdict differs, a published figure is "
+    "missed, nothing repairs it, a `--fail-if` condition holds.",
     BAD_INPUT: "The command line, a file or the machine is not as it must be; one line says what.",
     3: "Inconclusive: a limit was met, or the recording does not tell.",
     INTERNAL: "A fault of tlbcore; the last line says where to report it.",

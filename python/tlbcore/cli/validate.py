@@ -19,9 +19,12 @@ def command(
         Path | None,
         typer.Option(metavar="FILE", help="Also write the report as one self-contained page of HTML."),
     ] = None,
-) -> None:
-    """Simulate the published experiments and show both figures."""
-    from tlbcore.validation.published import validate
+) -> int:
+    """Simulate the published experiments and show both figures.
+
+    The exit status is 1 if a computed figure is outside its tolerance.
+    """
+    from tlbcore.validation.published import Validation, validate
 
     with _common.progress("validating", "parts") as advance:
         result = validate(progress=advance)
@@ -29,11 +32,12 @@ def command(
     if html is not None:
         from tlbcore._output.html import reports
 
-        whole = _common.document("validate", 1, rows=[row.to_dict() for row in result.rows])
-        _common.write_page(html, reports.validate(result, whole))
+        whole = _common.document("validate", 1, rows=[row.to_dict() for row in rows])
+        _common.write_page(html, reports.validate(Validation(rows=rows) if misses else result, whole))
+    status = 1 if result.misses else 0
     if json:
         _common.print_json("validate", 1, rows=[row.to_dict() for row in rows])
-        return
+        return status
     from rich.table import Table
 
     table = Table(box=None)
@@ -58,6 +62,7 @@ def command(
     print(f"\n{len(computed_rows)} computed, {len(result.misses)} outside their tolerance; inputs are marked")
     for row in result.misses:
         print(textwrap.fill(f"outside: {row.name}: {row.note}", _common.width(), subsequent_indent="    "))
+    return status
 
 
 def _number(value: float) -> str:
