@@ -343,6 +343,7 @@ duration_s = [1]
         ("compare --html=", "--html names a file or a directory: got ''"),
         ("inspect --root=", "--root names a file or a directory: got ''"),
         ("calibrate -o= --json", "-o names a file or a directory: got ''"),
+        ("check ipi --kernel=", "--kernel names a file or a directory: got ''"),
         ("check ipi --memory 0", "memory is a number with K, M or G, or auto: got `0`"),
         ("record --clean --snapshots 0", "--clean records nothing: leave --snapshots out"),
         ("causes timer --schema", "--schema is of every cause: leave timer out"),
@@ -382,3 +383,33 @@ def test_a_path_without_a_name_is_not_where_one_is(
     assert main(["record", "--process", "no such", "--out", "o", "--", "touch", "--out", ""]) == 2
     assert capsys.readouterr().err == "tlbcore: error: no process 'no such' on this machine\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["explain", ""], "TRACES"),
+        (["explain", "grid.toml", ""], "TRACES"),
+        (["replay", ""], "TRACE"),
+        (["litmus", ""], "PATHS"),
+        (["tlb", ""], "FILE"),
+        (["census", ""], "IMAGE"),
+        (["sweep", "", "--out", "o"], "GRID"),
+        (["explain", "--interrupts", "a", ""], "--interrupts"),
+        (["explain", "--interrupts", "", "a"], "--interrupts"),
+    ],
+)
+def test_an_empty_word_is_no_file(words: list[str], name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A path takes it for this directory: `tlbcore litmus ''` ran every test below it."""
+    assert main(words) == 2
+    assert capsys.readouterr().err == f"tlbcore: error: {name} names a file or a directory: got ''\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["explain", "--process", "", "no.txt"], ["replay", "no.txt", "--isolated", "2"]]
+)
+def test_an_empty_word_that_names_no_file_is_left_to_its_option(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err == "tlbcore: error: no.txt: no such file or directory\n"

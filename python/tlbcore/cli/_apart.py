@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from itertools import zip_longest
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,21 @@ WRITTEN = ("html", "svg", "perfetto", "plot", "prometheus", "out", "collect")
 _NAMES = ("policy", "machine")
 """Parameters that take a name, or a file by its ending or a slash: a file that is called as a policy is not read."""
 
+_READ = (
+    "trace",
+    "traces",
+    "file",
+    "image",
+    "grid",
+    "paths",
+    "kernel",
+    "interrupts",
+    "root",
+    "against",
+    "since",
+)
+"""Parameters that name a file to be read, or a directory of such files."""
+
 _RUN = "run"
 """Words of a command that is run: its files are its own affair."""
 
@@ -32,13 +46,8 @@ class Command(typer.core.TyperCommand):
     """A command that looks at the files it was given before it starts."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        paths = {name for one in self.params if one.name in (*WRITTEN, "root") for name in one.opts}
-        for word, following in zip_longest(args, args[1:]):
-            if word == "--":
-                break  # what stands behind it is a command that is run
-            option, equals, value = word.partition("=")
-            if option in paths and "" in ((value,) if equals else (following,)):
-                _common.fail(f"{option} names a file or a directory: got ''")  # which a path takes for `.`
+        for name in _nameless(self.params, args):
+            _common.fail(f"{name} names a file or a directory: got ''")  # which a path takes for `.`
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -58,6 +67,23 @@ class Command(typer.core.TyperCommand):
         for path in (Path(written[name]) for name in single if name in written):
             _can_be_written(path)
         return super().invoke(ctx)
+
+
+def _nameless(parameters: Sequence[Any], words: Sequence[str]) -> Iterator[str]:
+    """Yield the options and arguments that name a file and are given an empty word, as they are written."""
+    options = {word: one for one in parameters for word in one.opts if one.param_type_name == "option"}
+    first = next((one for one in parameters if one.param_type_name == "argument"), None)
+    rest = iter(words)
+    for word in rest:
+        if word == "--":
+            return  # what stands behind it is a command that is run
+        option, equals, value = word.partition("=")
+        if (asked := options.get(option)) is not None and not asked.is_flag:
+            values = [value] if equals else [next(rest, None) for _ in range(asked.nargs)]
+            if "" in values and asked.name in (*WRITTEN, *_READ):
+                yield option
+        elif not word and first is not None and first.name in _READ:
+            yield first.name.upper()
 
 
 def _can_be_written(path: Path) -> None:
