@@ -178,3 +178,16 @@ def test_a_recording_without_some_events_is_explained_as_far_as_it_goes(tmp_path
     assert "CPU 2" in explained
     assert max(map(len, explained.splitlines())) <= 130
     survives(lambda: str(tc.replay(trace, policies=["ipi", "coalesce-v7-fixed"])))
+
+
+def test_a_null_byte_in_a_name_and_nothing_to_confirm_are_refused() -> None:
+    import tlbcore as tc
+
+    for call, name in ((tc.read_trace, "a\0b"), (tc.addresses, "a\0b"), (tc.check, "a\0b.policy")):
+        said = f"^{call.__name__}: no file has a null byte in its name: got {name!r}$".replace("\\", "\\\\")
+        with pytest.raises(tc.ConfigError, match=said):
+            call(name)
+    for confirm in (True, False):
+        said = f"^reduce=False leaves nothing to confirm: leave confirm={confirm} out$"
+        with pytest.raises(tc.CheckError, match=said):
+            tc.check("ipi", reduce=False, confirm=confirm)

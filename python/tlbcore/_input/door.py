@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, ParamSpec, TypeVar
 
-from tlbcore._core import TlbcoreError
+from tlbcore._core import ConfigError, TlbcoreError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,11 +40,24 @@ def refuse(
     """Raise `TypeError` if a slip comes of an argument of the wrong kind; return if nothing is known to be wrong."""
     if isinstance(slip, TlbcoreError) or _said(slip):
         return
+    if "embedded null" in str(slip) and (named_so := _with_null({**dict(enumerate(arguments)), **named})):
+        raise ConfigError(
+            f"{function.__name__}: no file has a null byte in its name: got {named_so!r}"
+        ) from slip
     from tlbcore._input.kinds import refusal  # not at the start: a search of the checker needs no NumPy
 
     refused = refusal(function, arguments, named)
     if refused is not None:
         raise TypeError(refused) from slip  # what it ended in stays in sight: the slip may be ours
+
+
+def _with_null(values: Mapping[Any, Any]) -> str:
+    """Return the first name among arguments, or in a list of them, that has a null byte in it; empty if none has."""
+    for value in values.values():
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, str | PurePath) and "\0" in str(one):
+                return str(one)
+    return ""
 
 
 def _said(slip: Exception) -> bool:

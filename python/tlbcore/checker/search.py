@@ -67,6 +67,7 @@ def check(
     confirm
         Confirm a pass of the reduced search by one without reductions: `None` as long as these have no more than half
         a million states in all (a few tenths of a second), `True` whatever it takes. The sentence says whether it was.
+        Without `reduce` there is nothing to confirm, so it is left out there.
     threads
         Threads of one search, 1 to 64; one per CPU, up to 8, if left out. Small searches run on one. The verdict, its
         schedule and every count are the same for any number.
@@ -79,7 +80,7 @@ def check(
     Raises
     ------
     CheckError
-        If the bounds or assumptions cannot be explored, or there is no such world.
+        If the bounds or assumptions cannot be explored, there is no such world, or `confirm` is given without `reduce`.
     PolicyError
         If the policy is unknown or does not assemble.
 
@@ -112,6 +113,8 @@ def checked(
     progress: Told | None,
 ) -> Verdict:
     """Return what `check` does; `progress` is what the core calls."""
+    if confirm is not None and not flag(reduce, "reduce", _core.CheckError):
+        raise _core.CheckError(f"reduce=False leaves nothing to confirm: leave confirm={confirm!r} out")
     chosen, bounds = on_its_version(as_policy(policy, programs=programs_in(bounds)), bounds)
     given, note = of_effect(bounds, assumed(bounds))
     asked = [
