@@ -100,6 +100,11 @@ def test_a_file_of_metrics_is_replaced_in_one_step(tmp_path: Path):
     write_metrics(path, reading())
     assert path.stat().st_ino != before
     assert [file.name for file in tmp_path.iterdir()] == ["tlbcore.prom"]
+    (tmp_path / "link.prom").symlink_to(path)
+    path.write_text("old")
+    write_metrics(tmp_path / "link.prom", reading())
+    assert (tmp_path / "link.prom").is_symlink()
+    assert path.read_text() == metrics(reading())
 
 
 def test_a_recording_is_watched_while_it_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -20,10 +20,11 @@ _MAGIC = b"tlbcore result 1\n"
 _DIGEST = 16  # bytes
 
 
-def replace_file(file: Path, data: bytes | memoryview | Any) -> None:
+def replace_file(file: Path, data: bytes | memoryview | Any, *, lasting: bool = True) -> None:
     """Write a file so that whoever looks finds the old content or the new, also after a crash or on a full disk.
 
-    A link stays one, and what it leads to is replaced; a device or a pipe (/dev/stdout) is written to.
+    A link stays one, and what it leads to is replaced; a device or a pipe (/dev/stdout) is written to. What is not
+    `lasting` may be lost in a crash of the machine, and nobody waits for the disk.
 
     Raises `OSError` with the file's name; the old content is then still there.
     """
@@ -36,13 +37,16 @@ def replace_file(file: Path, data: bytes | memoryview | Any) -> None:
     try:
         with hidden.open("wb") as stream:
             stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+            if lasting:
+                stream.flush()
+                os.fsync(stream.fileno())
         hidden.replace(target)
     except OSError as error:
         with suppress(OSError):
             hidden.unlink()
         raise OSError(error.errno, error.strerror, str(file)) from None
+    if not lasting:
+        return
     directory = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

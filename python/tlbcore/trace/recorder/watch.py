@@ -7,7 +7,6 @@ null in JSON, a gauge of 0 in the metrics, a note below the table; never a zero.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlbcore._core import LiveMeter
-from tlbcore._output.files import is_special
-from tlbcore._output.visible import naming, visible
+from tlbcore._output.files import replace_file
+from tlbcore._output.visible import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -231,18 +230,11 @@ def _labels(row: Row) -> str:
 
 
 def write_metrics(path: Path, reading: Reading) -> None:
-    """Replace a file of metrics in one step, so that a collector never reads half of it; a device is written to."""
-    if is_special(path):
-        with naming(str(path)):
-            path.write_text(metrics(reading))
-        return
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with naming(str(path)):
-            beside.write_text(metrics(reading))
-            beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    """Replace a file of metrics in one step, so that a collector never reads half of it.
+
+    A link stays one, and a device or a pipe is written to. Nothing waits for the disk: the next reading replaces it.
+    """
+    replace_file(path, metrics(reading).encode(), lasting=False)
 
 
 def table(reading: Reading, before: Reading | None) -> Table:
