@@ -130,6 +130,7 @@ class Outcome(_Outcome):
     """What a policy makes of a recording; `inert` only where it does nothing."""
 
     policy: str
+    linux: str
     title: str
     needs: str
     deferred_by_class: dict[str, Range]

@@ -62,8 +62,8 @@ class Replay(Result):
         `call_interrupts_ms` (recorded time of the call interrupts that are left). Marked *predicted*: the baseline
         row is measured.
     outcomes
-        The same per policy, with classes, as in the JSON. `more_calls` are calls that the recording has not got,
-        `not_modelled` says what a figure does not cover.
+        The same per policy, with classes, as in the JSON. `linux` is the version of Linux whose texts the policy stands
+        on, `more_calls` are calls that the recording has not got, `not_modelled` says what a figure does not cover.
     """
 
     trace: Trace = field(repr=False)
@@ -110,6 +110,7 @@ class Replay(Result):
 def _outcome(trace: Trace, policy: Policy, kernel: object | None, preset: str | None) -> Outcome:
     pti = getattr(kernel, "pti", None) is not False
     outcome: Outcome = json.loads(trace.recorded.replay(policy.text, policy.file, pti, preset))
+    outcome["linux"] = policy.linux
     return outcome
 
 

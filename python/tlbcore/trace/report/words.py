@@ -34,6 +34,7 @@ def header_json(trace: Trace) -> dict[str, Any]:
             "machine_cpus": f["machine_cpus"],
             "architecture": report["architecture"],
             "recordings": report["recordings"],
+            "one_cpu_each": report["one_cpu_each"],
             "overwritten": report["overwritten"],
             "cpus_seen": report["cpus_seen"],
             "isolated_cpus": list(trace.isolated),
@@ -347,6 +348,17 @@ def _policies(outcomes: Sequence[Mapping[str, Any]], cpus: Sequence[Mapping[str,
     return ["", title, *columns(rows, "<>>>><")]
 
 
+def _of_versions(outcomes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say which policies stand on the texts of another Linux than the usual one."""
+    from tlbcore import _core
+
+    lines = []
+    for version in _core.policy_versions()[1:]:
+        if named := [o["policy"] for o in outcomes if o.get("linux") == version]:
+            lines += paragraph(f"With the texts of Linux {version}: {', '.join(named)}.")
+    return lines
+
+
 def _said_of(outcome: Mapping[str, Any]) -> list[str]:
     """Say about one policy what no table has: times of senders, calls not recorded, what is not modelled."""
     name, said = outcome["policy"], []
@@ -380,6 +392,7 @@ def replay_text(
             )
         )
         lines += _policies(outcomes, cpus)
+        lines += _of_versions(outcomes)
         lines += ["", "Per isolated CPU (predicted)"]
         priced = "entry_cost_ms_low" in table
         head = ["policy", "CPU", "deferred", "left", "entry flushes", "pending", "longest pending"]
