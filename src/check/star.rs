@@ -285,6 +285,53 @@ mod tests {
         star(&asked).unwrap().map(|s| s.scope.roles.len())
     }
 
+    #[test]
+    fn what_may_stand_in_the_pass_of_a_loop() {
+        use crate::kernel::program::{Cmp, Index, Rmw, Val};
+        let (reg, v) = (Reg(0), Val::Imm(1));
+        let of = |at| Place { field: 0, at };
+        for (at, load, other) in [
+            (At::Cur, true, true),
+            (At::Me, true, false),
+            (At::Shared, true, false),
+            (At::Mm(Index::R0), true, false),
+            (At::Asid(Index::R0), false, false),
+        ] {
+            assert_eq!(is_of_a_pass(Op::Load { to: reg, from: of(at) }), load, "{at:?}");
+            for op in [
+                Op::Store { to: of(at), v },
+                Op::Rmw { f: Rmw::Or, to: reg, at: of(at), v },
+                Op::Cas { to: reg, at: of(at), old: v, new: v },
+                Op::Await { at: of(at), f: Cmp::Eq, v },
+            ] {
+                assert_eq!(is_of_a_pass(op), other, "{op:?}");
+                assert_eq!(is_about_the_loop(op), at == At::Cur, "{op:?}");
+            }
+            assert_eq!(is_about_the_loop(Op::Load { to: reg, from: of(at) }), at == At::Cur, "{at:?}");
+        }
+        let unless = |c| Op::Unless { c, to: 0 };
+        for (op, may, about) in [
+            (Op::Move { to: reg, v }, true, false),
+            (Op::Jump(0), true, false),
+            (Op::Put, true, true),
+            (Op::Clear, false, false),
+            (Op::Return, true, false),
+            (Op::AwaitAcks, false, false),
+            (Op::Fence(Fence::Full), true, false),
+            (Op::Fence(Fence::Serialize), false, false),
+            (unless(Cond::RangeFull), true, false),
+            (unless(Cond::CurIsMe), true, true),
+            (unless(Cond::Either), true, false),
+            (unless(Cond::CurIn(Set::Housekeeping)), true, true),
+            (unless(Cond::CurIn(Set::Targets)), false, true),
+            (unless(Cond::Empty(Set::Targets)), false, false),
+            (unless(Cond::Cr3User), false, false),
+            (unless(Cond::Text(0)), false, false),
+        ] {
+            assert_eq!((is_of_a_pass(op), is_about_the_loop(op)), (may, about), "{op:?}");
+        }
+    }
+
     const SEND: &str = "pte range = none locked\nrequest range\neach cpu in others\n  if f[cpu]\n    put cpu into targets\nipi \
                         targets, flush_handler\nawait acks\npromise range";
 

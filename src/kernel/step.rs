@@ -19,7 +19,7 @@ pub const NO_CPU: Cpu = Cpu::MAX;
 pub const NO_PC: Pc = Pc::MAX;
 
 /// One activation of a program on a CPU: task, interrupt, or NMI/#MC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Frame {
     /// Next op.
     pub pc: Pc,

@@ -51,8 +51,9 @@ use watch::Watch;
 const DEPTH: usize = 5;
 
 /// Why a program runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 enum Why {
+    #[default]
     Enter,
     Syscall,
     Fault,
@@ -65,7 +66,7 @@ enum Why {
 }
 
 /// One activation.
-#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 struct Act {
     frame: Frame,
     why: Why,
@@ -493,6 +494,8 @@ impl Engine {
         for cpu in 0..self.scenario.cpus {
             self.settle(cpu);
             let i = usize::from(cpu);
+            let c = &mut self.m.cores[i];
+            c.clock = c.clock.min(end); // an op may end later
             self.m.view_ends(cpu);
             let c = &mut self.m.cores[i];
             let quiet = end.saturating_sub(c.quiet_from);

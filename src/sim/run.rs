@@ -4,6 +4,8 @@ use std::sync::atomic::AtomicBool;
 
 mod checkpoint;
 #[cfg(test)]
+mod counts;
+#[cfg(test)]
 mod late;
 #[cfg(test)]
 mod tests;

@@ -134,9 +134,10 @@ impl FlushKind {
 }
 
 /// What a CPU was doing when a window of exposure opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Window {
     /// Idle, an initiator's work, or the boot.
+    #[default]
     Other,
     /// A system call.
     Syscall,
@@ -191,6 +192,12 @@ causes! {
     Nmi, "nmi", "A non-maskable interrupt, perf among them.";
     UserFlush, "user_flush", "A shootdown of user translations.";
     Other, "other", "Anything else.";
+}
+
+impl Default for Cause {
+    fn default() -> Self {
+        Cause::Other
+    }
 }
 
 /// Number of causes.

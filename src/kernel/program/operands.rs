@@ -204,3 +204,53 @@ impl Cmp {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_and_what_it_returns() {
+        let (all, most) = (u64::MAX, 1 << 63);
+        let rows = [
+            ("xchg", 6, 3, (3, 6)),
+            ("add", 6, 3, (9, 6)),
+            ("add", all, 1, (0, all)),
+            ("or", 6, 3, (7, 6)),
+            ("and", 6, 3, (2, 6)),
+            ("sub", 6, 3, (3, 6)),
+            ("sub", 0, 1, (all, 0)),
+            ("xor", 6, 3, (5, 6)),
+            ("bts", 4, 1, (6, 0)),
+            ("bts", 6, 1, (6, 1)),
+            ("btr", 6, 1, (4, 1)),
+            ("btr", 4, 1, (4, 0)),
+            ("btc", 6, 1, (4, 1)),
+            ("btc", 4, 1, (6, 0)),
+            ("bts", 0, 63, (most, 0)),
+            ("bts", 0, 64, (all, 0)),
+            ("btr", 5, all, (all, 0)),
+        ];
+        for (name, old, v, then) in rows {
+            let f = Rmw::ALL.iter().find(|(word, _)| *word == name).unwrap().1;
+            assert_eq!(f.apply(old, v), then, "{name} of {old} by {v}");
+            assert_eq!((f.name(), f.is_of_a_bit()), (name, name.starts_with("bt")), "{name}");
+        }
+    }
+
+    #[test]
+    fn each_comparison_of_less_equal_and_more() {
+        let rows = [
+            (Cmp::Eq, [false, true, false]),
+            (Cmp::Ne, [true, false, true]),
+            (Cmp::Lt, [true, false, false]),
+            (Cmp::Ge, [false, true, true]),
+            (Cmp::Le, [true, true, false]),
+            (Cmp::Gt, [false, false, true]),
+        ];
+        for (cmp, holds) in rows {
+            assert_eq!([4, 5, 6].map(|a| cmp.holds(a, 5)), holds, "{cmp:?}");
+        }
+        assert_eq!([0, 2, 3, 7].map(|a| Cmp::Test.holds(a, 5)), [false, false, true, true]);
+    }
+}

@@ -7,7 +7,7 @@ use super::super::latencies::Latencies;
 use super::super::machine::{Shot, Timed, looks_up};
 use super::super::queue::NEVER;
 use super::super::scenario::{INITIATORS, Kind as ActorKind, Path, Scenario};
-use super::super::stats::{Cause, Window};
+use super::super::stats::Cause;
 use super::class::{
     Class, Known, ahead, class_of, next_that_does, only_looks, reads_cur, reads_freely, registers,
 };
@@ -19,7 +19,7 @@ use super::{Act, ActorState, DEPTH, Engine, Entries, Kernel, Own, Why, draw_gap,
 #[cfg(test)]
 use crate::kernel::program::At;
 use crate::kernel::program::{BREAKPOINT, Code, Op, Pages, Set, Touch};
-use crate::kernel::step::{Cpu, Frame};
+use crate::kernel::step::Cpu;
 use crate::kernel::vmalloc::Vmalloc;
 use crate::names;
 
@@ -67,25 +67,9 @@ impl Engine {
             });
         }
         let n = usize::from(scenario.cpus);
-        let act = Act {
-            frame: Frame::new(0),
-            why: Why::Enter,
-            began: 0,
-            body_left: NEVER,
-            body_ps: 0,
-            entered: 0,
-            window: Window::Other,
-            cause: Cause::Other,
-            from: 0,
-            if_on: true,
-            entry_code: false,
-            in_call_irq: false,
-            loop_next: 0,
-            user_left: NEVER,
-        };
         let mut own = vec![
             Own {
-                acts: [act; DEPTH],
+                acts: [Act::default(); DEPTH], // none of them runs
                 actors: Vec::new(),
                 works: Vec::new(),
                 rcu_at: NEVER,

@@ -219,3 +219,84 @@ pub(super) fn place(at: At) -> Class {
         At::Shared | At::Cur | At::Mm(_) => Class::Cross,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::volley::then_waits;
+    use super::*;
+    use crate::kernel::policy::{builtin, load_with};
+    use crate::kernel::program::{Ask, Features, Place, ProgId, Reg, Slot, Val};
+
+    fn code(ops: Vec<Op>) -> Code {
+        let mut code = load_with(&builtin("ipi").unwrap(), &[], Features::PTI_PCID).unwrap();
+        code.ops = ops;
+        code
+    }
+
+    const MOVE: Op = Op::Move { to: Reg(0), v: Val::Imm(1) };
+    const IPI: Op = Op::Ipi { to: Set::Targets, run: ProgId(0) };
+
+    fn store(at: At) -> Op {
+        Op::Store { to: Place { field: 0, at }, v: Val::Imm(1) }
+    }
+
+    fn unless(to: Pc) -> Op {
+        Op::Unless { c: Cond::RangeFull, to }
+    }
+
+    #[test]
+    fn so_long_at_least_until_an_op_that_others_may_notice() {
+        let rows = [
+            (vec![MOVE, Op::Return], vec![3, 5], vec![3, 0]),
+            (vec![MOVE, MOVE, Op::Return], vec![3, 4, 9], vec![7, 4, 0]),
+            (vec![unless(3), MOVE, Op::Return, Op::Return], vec![1, 10, 0, 0], vec![1, 10, 0, 0]),
+            (vec![unless(2), Op::Return, MOVE, Op::Return], vec![1, 0, 10, 0], vec![1, 0, 10, 0]),
+            (vec![unless(2), MOVE, MOVE, Op::Return], vec![1, 2, 4, 0], vec![5, 6, 4, 0]),
+            (vec![Op::Jump(2), Op::Return, MOVE, Op::Return], vec![1, 0, 6, 0], vec![7, 0, 6, 0]),
+            (vec![MOVE, store(At::Me), store(At::Shared), Op::Return], vec![3, 2, 8, 0], vec![5, 2, 0, 0]),
+            (vec![MOVE], vec![3], vec![3]),
+            // Loops that do not end, beside one that does.
+            (vec![MOVE, Op::Jump(0), MOVE, Op::Return], vec![3, 1, 4, 0], vec![0, 0, 4, 0]),
+            (vec![MOVE, unless(0), Op::Return], vec![3, 1, 0], vec![4, 1, 0]),
+        ];
+        for (n, (ops, times, least)) in rows.into_iter().enumerate() {
+            assert_eq!(ahead(&code(ops), &times), least, "row {n}");
+        }
+    }
+
+    #[test]
+    fn behind_a_call_its_sender_waits_on_every_way_before_it_does_what_others_notice() {
+        let (end, wait) = (Op::Return, Op::AwaitAcks);
+        let ask = Op::Ask { to: Reg(0), what: Ask::InfoMm };
+        let mask = Op::Mask { mm: Val::Imm(2), on: true };
+        let rows = [
+            (vec![IPI, wait], true),
+            (vec![IPI], false),
+            (vec![IPI, MOVE], false),
+            (vec![IPI, MOVE, wait], true),
+            (vec![IPI, MOVE, end, wait], false),
+            (vec![IPI, end, wait], false),
+            (vec![IPI, unless(3), wait, wait], true),
+            (vec![IPI, unless(3), end, wait], false),
+            (vec![IPI, unless(3), wait, end], false),
+            (vec![IPI, unless(1), wait], true),
+            (vec![IPI, Op::Jump(3), end, wait], true),
+            (vec![IPI, Op::Jump(3), wait, end], false),
+            (vec![IPI, store(At::Me), wait], true),
+            (vec![IPI, store(At::Me), end, wait], false),
+            (vec![IPI, store(At::Shared), wait], false),
+            (vec![IPI, store(At::Cur), wait], false),
+            (vec![IPI, mask, wait], true),
+            (vec![IPI, mask, end, wait], false),
+            (vec![IPI, ask, wait], true),
+            (vec![IPI, ask, end, wait], false),
+            (vec![IPI, Op::HandleCalls, wait], false),
+            (vec![IPI, Op::Body(Slot::Idle), wait], false),
+            (vec![IPI, Op::Tlbsync, wait], false),
+            (vec![IPI, IPI, wait], false),
+        ];
+        for (n, (ops, waits)) in rows.into_iter().enumerate() {
+            assert_eq!(then_waits(&code(ops), 0), waits, "row {n}");
+        }
+    }
+}

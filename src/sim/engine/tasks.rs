@@ -218,3 +218,104 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::input::Input;
+    use super::super::super::run::Run as Whole;
+    use super::*;
+    use crate::hw::Preset;
+    use crate::kernel::config::Config;
+    use crate::kernel::policy::shared_builtin;
+    use crate::sim::cost::Bound;
+
+    fn engine(on: &str, processes: u64) -> Engine {
+        let text = format!(
+            r#"{{"name": "tasks", "duration_ps": 1000000000, "cpus": 4, "isolated": [], "actors": [
+                {{"name": "idle", "on": "all", "kind": "idle"}},
+                {{"name": "tasks", "on": {{"cpus": {on}}}, "kind": "tasks", "gap": {{"mean_ps": 900000000}}, "processes": {processes},
+                  "steps": [{{"do": "switch"}}, {{"do": "exit", "spread": 500}}]}}]}}"#
+        );
+        let input = Input {
+            scenario: Scenario::parse(&text).unwrap(),
+            machine: Preset::builtin("skylake-sp").unwrap(),
+            kernel: Config::default(),
+            policy: shared_builtin("ipi").unwrap(),
+            seed: 1,
+            skip: false,
+            keep: 0,
+            full: false,
+            bound: Bound::Best,
+        };
+        Whole::new(input).unwrap().engine
+    }
+
+    #[test]
+    fn a_child_exits_where_it_started_or_on_one_of_the_actors_other_cpus() {
+        let mut e = engine("[0, 2, 3]", 2);
+        assert_eq!(e.others(2, 1), [0, 3]);
+        for (spread, here) in [(0, 400..=400), (1000, 0..=0), (500, 150..=250)] {
+            let mut on = [0; 4];
+            for _ in 0..400 {
+                on[usize::from(e.exits_on(2, 1, spread))] += 1;
+            }
+            assert!(here.contains(&on[2]), "spread {spread}: {on:?}");
+            assert_eq!(on[1], 0, "the actor is not there");
+            assert!(spread == 0 || on[0] > 60 && on[3] > 60, "spread {spread}: {on:?}");
+        }
+        let mut alone = engine("[1]", 2);
+        assert_eq!(alone.exits_on(1, 1, 1000), 1, "there is no other");
+    }
+
+    #[test]
+    fn a_process_moves_to_the_cpu_that_has_the_fewest() {
+        let mut e = engine("[0, 1, 2]", 2);
+        let held = |e: &Engine, cpu: usize| e.own[cpu].actors[1].mms.clone();
+        let (first, second) = (held(&e, 0)[0], held(&e, 0)[1]);
+        e.own[2].actors[1].mms.clear();
+        e.own[0].works.clear();
+        e.migrate(0, 1);
+        assert_eq!((held(&e, 0), held(&e, 1).len(), held(&e, 2)), (vec![second], 2, vec![first]));
+        // Here the next one follows, there it is the first and starts at once.
+        assert_eq!((e.own[0].works.len(), e.own[2].works.len(), e.own[1].works.len()), (1, 1, 0));
+        assert!(
+            e.own[0]
+                .works
+                .iter()
+                .chain(&e.own[2].works)
+                .all(|w| w.run == Run::Task(Task::Switch { actor: 1 }))
+        );
+        assert_eq!((e.own[0].actors[1].at, e.own[2].actors[1].at), (0, 0));
+        e.migrate(0, 1);
+        assert_eq!((held(&e, 0), held(&e, 1).len(), held(&e, 2)), (vec![], 2, vec![first, second]));
+        assert_eq!(
+            (e.own[0].works.len(), e.own[2].works.len()),
+            (1, 1),
+            "nobody is left, and there somebody ran"
+        );
+        for (actor, gone) in [(0, true), (1, false), (2, false)] {
+            let tasks = [Task::Switch { actor: 1 }, Task::Exec { actor: 1 }, Task::Migrate { actor: 1 }];
+            assert!(tasks.into_iter().all(|task| e.is_gone(actor, task) == gone), "CPU {actor}");
+            assert!(!e.is_gone(actor, Task::Sleep) && !e.is_gone(actor, Task::TearDown { mm: 3 }));
+        }
+        assert_eq!(e.m.stats[0][Stat::migrations as usize], 2);
+    }
+
+    #[test]
+    fn whose_turn_it_is_next_behind_one_that_has_moved_away() {
+        // Of three processes at this place one moves away; the switch that follows goes to the next in line.
+        for (at, then) in [(0, 1), (1, 0), (2, 1)] {
+            let mut e = engine("[0, 1]", 3);
+            let line = e.own[0].actors[1].mms.clone();
+            e.own[0].actors[1].at = at;
+            e.migrate(0, 1);
+            assert_eq!(e.own[0].actors[1].at, then, "from {at}");
+            let (_, flushes) = e.task(0, Task::Switch { actor: 1 });
+            assert_eq!(
+                (e.own[0].actors[1].current(), flushes),
+                (line[(usize::from(at) + 1) % 3], false),
+                "from {at}"
+            );
+        }
+    }
+}

@@ -218,9 +218,8 @@ impl Engine {
         c.request.cause = work.cause;
         c.request.user = user;
         c.promised = false;
-        self.push(cpu, run, Why::Work, work.cause, 0);
+        self.push(cpu, run, Why::Work, work.cause, taken);
         self.strand(cpu);
-        self.own[i].acts[usize::from(self.m.cores[i].depth) - 1].from = taken;
     }
 
     pub(super) fn work_ends(&mut self, cpu: Cpu) {

@@ -353,6 +353,12 @@ mod tests {
             at = cpu + 1;
         }
         assert_eq!(all, [3, 64, 199]);
+        for (from, left) in [(0, 3), (3, 3), (4, 2), (63, 2), (64, 2), (65, 1), (130, 1), (199, 1)] {
+            assert_eq!(c.members_from(mm, from), left, "from {from}");
+        }
+        assert_eq!((c.members(mm), c.has(mm, 64), c.has(mm, 65), c.has(mm, 4)), (3, true, false, false));
+        c.mask(u64::from(mm), 64, false).unwrap();
+        assert_eq!((c.members(mm), c.members_from(mm, 4), c.has(mm, 64)), (2, 1, false));
         assert!(c.mask(1, 0, true).is_err(), "no address space has the number that says switching");
     }
 

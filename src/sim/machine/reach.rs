@@ -126,3 +126,118 @@ impl Timed {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Layout;
+    use super::*;
+    use crate::hw::Preset;
+    use crate::kernel::policy::{builtin, load_with};
+    use crate::kernel::program::Features;
+    use crate::sim::cost::{Bound, Times};
+
+    fn timed(cpus: Cpu) -> Timed {
+        let (features, preset) = (Features::PTI_PCID, Preset::builtin("zen3-epyc").unwrap());
+        let code = load_with(&builtin("ipi").unwrap(), &["flush_mm", "switch_mm"], features).unwrap();
+        let times = Times::new(&code, &preset, features, Bound::Best);
+        Timed::new(
+            &code,
+            features,
+            times,
+            &Layout { cpus, isolated: &[], flush_mask: &[], sockets: 1, keep: 0 },
+        )
+    }
+
+    #[test]
+    fn amid_a_switch_or_a_call_is_who_has_closed_interrupts_of_its_own_accord() {
+        use Window::{Interrupt, Nmi, Other, Syscall};
+        let rows = [
+            // Window, frames, IF, a remote call's interrupt: may it look?
+            (Other, 0, false, false, false),
+            (Other, 1, true, false, false),
+            (Other, 1, false, false, true),
+            (Syscall, 1, false, false, true),
+            (Syscall, 2, true, false, false),
+            (Interrupt, 1, false, true, true),
+            (Interrupt, 2, false, true, true),
+            (Interrupt, 1, false, false, false),
+            (Interrupt, 2, true, true, false),
+            (Nmi, 1, false, false, false),
+            (Nmi, 2, false, false, true),
+            (Nmi, 1, false, true, false),
+        ];
+        for (window, depth, if_on, in_call_irq, may) in rows {
+            let mut m = timed(1);
+            let c = &mut m.cores[0];
+            (c.window, c.depth, c.if_on, c.in_call_irq) = (window, depth, if_on, in_call_irq);
+            assert_eq!(m.may_look(0), may, "{window:?}, {depth} frames, IF {if_on}, call {in_call_irq}");
+        }
+    }
+
+    #[test]
+    fn whom_a_broadcast_reached_is_the_most_that_one_of_them_did() {
+        use Reached::{Everyone, Nobody, Others};
+        let rows = [
+            (&[0, 1, 2][..], Set::Online, Everyone),
+            (&[0, 1, 2], Set::Others, Others),
+            (&[0], Set::Others, Others),
+            (&[1, 2], Set::Targets, Nobody),
+            (&[], Set::Targets, Others),
+        ];
+        for (members, to, reached) in rows {
+            let mut m = timed(3);
+            let mm = m.contexts.create().unwrap();
+            for cpu in members {
+                m.contexts.mask(u64::from(mm), *cpu, true).unwrap();
+            }
+            (m.cores[0].request.mm, m.cores[0].request.full) = (mm, false);
+            m.user_broadcast(0, to);
+            assert_eq!(m.cores[0].request.reached, reached, "{members:?} by {to:?}");
+            m.user_broadcast(0, Set::Online);
+            m.user_broadcast(0, Set::Targets);
+            assert_eq!(m.cores[0].request.reached, Everyone, "what one took no other gives back");
+        }
+    }
+
+    #[test]
+    fn a_full_broadcast_empties_whom_it_reaches_and_a_ranged_one_serves() {
+        let owing = || {
+            let mut m = timed(2);
+            for debt in &mut m.debts {
+                (debt.owed, debt.flushed_at) = (true, 70);
+            }
+            m
+        };
+        let mut m = owing();
+        m.broadcast_reached(1, 90, true, 5);
+        assert_eq!((m.debts[1].owed, m.debts[1].flushed_at, m.debts[1].served), (false, 90, 0));
+        assert!(m.cores[1].cold && m.cores[1].flushed_by == FlushKind::Other);
+        assert!(m.debts[0].owed && !m.cores[0].cold, "the other one");
+        m.broadcast_reached(1, 80, true, 5);
+        assert_eq!(m.debts[1].flushed_at, 90, "the later of both");
+        let mut m = owing();
+        m.broadcast_reached(1, 90, false, 5);
+        assert_eq!((m.debts[1].owed, m.debts[1].flushed_at, m.debts[1].served), (true, 70, 5));
+        assert!(!m.cores[1].cold);
+    }
+
+    #[test]
+    fn what_a_cpu_loses_of_an_address_space_is_what_it_has_loaded() {
+        for (loaded, cold) in [(4, true), (5, false)] {
+            let mut m = timed(1);
+            (m.cores[0].cr3, m.cores[0].flushed_by) = (loaded << 16 | 1 << 8, FlushKind::Local);
+            m.lost_mm(0, 4);
+            assert_eq!(m.cores[0].cold, cold);
+            assert_eq!(m.cores[0].flushed_by == FlushKind::Other, cold);
+        }
+    }
+
+    #[test]
+    fn a_flush_is_of_a_user_range_while_its_work_runs() {
+        for (user, working, is) in [(true, 1, true), (true, 0, false), (false, 1, false), (true, 2, true)] {
+            let mut m = timed(1);
+            (m.cores[0].request.user, m.cores[0].working) = (user, working);
+            assert_eq!(m.flushes_user(0), is, "{user} {working}");
+        }
+    }
+}

@@ -1,6 +1,9 @@
 //! Sets of CPUs: those that the kernel's masks name, the targets that a loop collects, and loops that look at many
 //! members which all look the same.
 
+#[cfg(test)]
+mod tests;
+
 use super::{Layout, Timed};
 use crate::kernel::program::Set;
 use crate::kernel::step::Cpu;

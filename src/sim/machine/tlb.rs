@@ -222,3 +222,64 @@ impl Timed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The ASIDs whose kernel and user half hold a page.
+    fn held(tlb: &CpuTlb) -> String {
+        let holds = |pcid| tlb.mmu.tlb().probe(Vpn(7), Pcid(pcid), Access::Load, PageSize::K4).is_some();
+        let kernel = (0..6).filter(|asid| holds(1 + asid)).map(|asid| format!("k{asid}"));
+        kernel.chain((0..6).filter(|asid| holds(0x801 + asid)).map(|asid| format!("u{asid}"))).collect()
+    }
+
+    fn filled() -> CpuTlb {
+        let mut many = Preset::clone(&Preset::builtin("skylake-sp").unwrap());
+        many.geometry = std::sync::Arc::new(many.geometry.without_pcid_slots());
+        let mut tlb = CpuTlb::new(&many, true);
+        for asid in 0..3 {
+            for user in [false, true] {
+                tlb.switch(asid, user, true);
+                tlb.touch(7, 1, false);
+            }
+        }
+        tlb
+    }
+
+    #[test]
+    fn an_asid_has_two_halves_which_leave_together_or_alone() {
+        assert_eq!(held(&filled()), "k0k1k2u0u1u2");
+        let rows: [(&str, fn(&mut CpuTlb)); 8] = [
+            ("k0k2u0u2", |tlb| tlb.drop_asid(1)),
+            ("k1k2u1u2", |tlb| tlb.drop_asid(0)),
+            ("k0k1u0u1u2", |tlb| tlb.switch(2, false, false)),
+            ("k0k1k2u1u2", |tlb| tlb.switch(0, true, false)),
+            ("k0k1k2u0u1u2", |tlb| tlb.switch(1, true, true)),
+            ("", CpuTlb::flush_all),
+            ("", |tlb| tlb.mov_cr4_pge(false)),
+            ("k0k1k2u0u1u2", |tlb| tlb.mov_cr4_pge(true)),
+        ];
+        for (row, (left, what)) in rows.into_iter().enumerate() {
+            let mut tlb = filled();
+            let before = tlb.operations();
+            what(&mut tlb);
+            assert_eq!(held(&tlb), left, "row {row}");
+            assert!(tlb.operations() > before, "row {row}");
+        }
+    }
+
+    #[test]
+    fn without_contexts_a_switch_drops_what_is_not_global() {
+        let mut tlb = CpuTlb::new(&Preset::builtin("skylake-sp").unwrap(), false);
+        let walks = |tlb: &mut CpuTlb, page, global| tlb.touch(page, 1, global).1;
+        assert_eq!(
+            [walks(&mut tlb, 7, false), walks(&mut tlb, 7, false), walks(&mut tlb, 8, true)],
+            [1, 0, 1]
+        );
+        tlb.switch(1, true, true);
+        assert_eq!([walks(&mut tlb, 7, false), walks(&mut tlb, 8, true)], [1, 0]);
+        tlb.drop_asid(3);
+        assert_eq!([walks(&mut tlb, 7, false), walks(&mut tlb, 8, true)], [1, 0], "all have context 0");
+    }
+}

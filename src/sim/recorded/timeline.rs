@@ -1,5 +1,8 @@
 //! One CPU's marks become steps: the stays in the kernel, each with its reasons, in the order in which they happen.
 
+#[cfg(test)]
+mod tests;
+
 use super::{Mark, Marked, NEVER, Target, Workload};
 use crate::kernel::step::Cpu;
 

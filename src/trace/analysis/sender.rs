@@ -378,6 +378,19 @@ mod tests {
     }
 
     #[test]
+    fn so_many_threads_are_kept_and_then_all_are_forgotten() {
+        let mut all = Contexts::default();
+        for pid in 0..MAX_CONTEXTS as u32 {
+            all.of(pid);
+        }
+        assert_eq!(all.map.len(), MAX_CONTEXTS);
+        all.of(MAX_CONTEXTS as u32);
+        assert!(all.map.len() == 1 && all.get(MAX_CONTEXTS as u32).is_some() && all.get(0).is_none());
+        all.end(MAX_CONTEXTS as u32);
+        assert!(all.map.is_empty());
+    }
+
+    #[test]
     fn a_bare_address_falls_back_to_the_probes_name() {
         assert_eq!(probed(b"tlbk_all_h", b""), b"do_flush_tlb_all");
         assert_eq!(probed(b"anything", b"do_flush_tlb_all"), b"do_flush_tlb_all");
