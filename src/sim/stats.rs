@@ -166,12 +166,12 @@ pub const STATS: usize = TABLE.len();
 pub type Row = [u64; STATS];
 
 macro_rules! causes {
-    ($($name:ident, $id:literal, $text:literal;)*) => {
+    ($($(#[$default:meta])? $name:ident, $id:literal, $text:literal;)*) => {
         /// Why a CPU was interrupted or a flush requested.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
         #[serde(rename_all = "snake_case")]
         #[repr(u8)]
-        pub enum Cause { $(#[doc = $text] $name,)* }
+        pub enum Cause { $(#[doc = $text] $(#[$default])? $name,)* }
 
         /// Name and sentence of each cause, in the order of [`Cause`].
         pub const CAUSES: &[(&str, &str)] = &[$(($id, $text),)*];
@@ -191,13 +191,7 @@ causes! {
     Device, "device", "A device interrupt.";
     Nmi, "nmi", "A non-maskable interrupt, perf among them.";
     UserFlush, "user_flush", "A shootdown of user translations.";
-    Other, "other", "Anything else.";
-}
-
-impl Default for Cause {
-    fn default() -> Self {
-        Cause::Other
-    }
+    #[default] Other, "other", "Anything else.";
 }
 
 /// Number of causes.

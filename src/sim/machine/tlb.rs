@@ -249,8 +249,9 @@ mod tests {
 
     #[test]
     fn an_asid_has_two_halves_which_leave_together_or_alone() {
+        type Row = (&'static str, fn(&mut CpuTlb));
         assert_eq!(held(&filled()), "k0k1k2u0u1u2");
-        let rows: [(&str, fn(&mut CpuTlb)); 8] = [
+        let rows: [Row; 8] = [
             ("k0k2u0u2", |tlb| tlb.drop_asid(1)),
             ("k1k2u1u2", |tlb| tlb.drop_asid(0)),
             ("k0k1u0u1u2", |tlb| tlb.switch(2, false, false)),

@@ -88,7 +88,7 @@ fn events_are_counts(input: &Input, o: &Output) {
                 // Of a remote call: who sent the first, or nobody where another interrupt has taken it.
                 _ => e.other < u32::from(input.scenario.cpus) || e.other == u32::from(u16::MAX),
             };
-            assert!(other && e.other != cpu as u32 || e.cause == Cause::Nmi && other, "CPU {cpu}: {e:?}");
+            assert!(other && (e.other != cpu as u32 || e.cause == Cause::Nmi), "CPU {cpu}: {e:?}");
         }
         let hidden = get(Stat::user_ps) + get(Stat::idle_ps);
         assert!(

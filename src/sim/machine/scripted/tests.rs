@@ -139,6 +139,8 @@ fn a_range_is_flushed_page_by_page_where_the_question_says_so() {
 
 #[test]
 fn an_address_that_is_mapped_again_was_handed_on_and_others_keep_their_frame() {
+    use Entry::{Cached, Fresh, Initial, Int3, LessRights, Uncached};
+
     // Of a page: it goes to somebody else when it is mapped again, it is mapped, its entry has been written: then what is
     // cached of before is nobody's to use.
     for (handed_on, mapped, version, dead) in [
@@ -151,7 +153,7 @@ fn an_address_that_is_mapped_again_was_handed_on_and_others_keep_their_frame() {
     ] {
         let mut m = with_a_page_everywhere();
         (m.pages[0].handed_on, m.mapped[0], m.version[0]) = (handed_on, mapped, version);
-        m.commit(0, Stored::Entry { page: 0, v: Entry::Fresh }).unwrap();
+        m.commit(0, Stored::Entry { page: 0, v: Fresh }).unwrap();
         assert_eq!(
             (m.dead[0], m.version[0], m.mapped[0]),
             (dead, version + 1, true),
@@ -159,7 +161,6 @@ fn an_address_that_is_mapped_again_was_handed_on_and_others_keep_their_frame() {
         );
     }
     // What is written, whether only rights change here, whether it was mapped, and whether the frame is the same as before.
-    use Entry::{Cached, Fresh, Initial, Int3, LessRights, Uncached};
     let rows = [
         (Entry::None, false, true, true),
         (Int3, false, true, true),
