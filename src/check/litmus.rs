@@ -464,7 +464,10 @@ impl Litmus {
         if found.found == self.verdict {
             return Ok(None);
         }
-        let none = Scope { never: None, forall: None, exists: None, ..self.scope.clone() };
+        let asks =
+            (rule == Violation::Invariant).then(|| (self.scope.never.clone(), self.scope.forall.clone()));
+        let (never, forall) = asks.unwrap_or_default();
+        let none = Scope { never, forall, exists: None, ..self.scope.clone() };
         let answer = self.search(Scope { sought: Some(rule), ..none }, memory, plain)?;
         let is_broken = answer.violation().is_some_and(|(v, _)| v == rule);
         Ok(is_broken.then(|| Outcome {

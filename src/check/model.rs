@@ -243,9 +243,14 @@ impl Model {
         found
     }
 
+    /// Does a state show what no state may?
+    pub fn shows_never(&self, s: &[u64]) -> bool {
+        self.scope.never.as_ref().is_some_and(|c| c.holds(self, s))
+    }
+
     /// Does a state show what the scope asks about?
     pub fn asked(&self, s: &[u64], e: &Expansion) -> Option<Violation> {
-        let never = self.scope.never.as_ref().is_some_and(|c| c.holds(self, s));
+        let never = self.shows_never(s);
         let end = !e.progress && !e.deadlock;
         let exists = end && self.scope.exists.as_ref().is_some_and(|c| c.holds(self, s));
         let forall = end && self.scope.forall.as_ref().is_some_and(|c| !c.holds(self, s));

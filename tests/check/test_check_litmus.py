@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tlbcore as tc
-from tlbcore.reference.explorer import explore
+from tlbcore.reference.explorer import explore, explore_litmus
 
 FOLDER = Path(__file__).parents[1] / "litmus"
 FILES = sorted(FOLDER.rglob("*.litmus"))
@@ -170,3 +170,67 @@ def test_a_value_that_overflows_its_width_is_inconclusive_and_no_wrap() -> None:
     text = "litmus a\n  var n : 1 bit, shared, starts 0\n\ncpu 0\n  add n, 1\n  add n, 1\n"
 
     assert tc.litmus(text).found == "inconclusive: overflow"
+
+
+BROKEN_AND_SHOWN = """litmus both
+  {}page k : vmalloc, absent
+  var x : 2 bits, shared, starts 0
+  never "x == {}"
+
+cpu 0
+  xchg x, 1
+  xchg x, 2
+  {}
+
+cpu 1
+  {}
+"""
+
+
+@pytest.mark.parametrize("reduce", [True, False])
+@pytest.mark.parametrize(
+    ("stated", "value", "reads", "expected"),
+    [
+        # Shown a move before the access, or the access may come first.
+        ("", 2, (True, False), "violated: invariant"),
+        ("", 2, (True, True), "violated: unmapped_access"),
+        ("", 3, (True, False), "violated: unmapped_access"),
+        # A stated rule is asked about by itself, an invariant with what it says.
+        ('verdict "violated: invariant"\n  ', 2, (True, True), "violated: invariant"),
+        ('verdict "violated: unmapped_access"\n  ', 2, (True, False), "violated: unmapped_access"),
+        ('verdict "violated: invariant"\n  ', 3, (True, True), "violated: unmapped_access"),
+    ],
+)
+def test_what_no_state_may_show_and_what_a_move_breaks(
+    stated: str, value: int, reads: tuple[bool, bool], expected: str, reduce: bool
+) -> None:
+    text = BROKEN_AND_SHOWN.format(stated, value, *("read k" if read else "lfence" for read in reads))
+    assert tc.litmus(text, reduce=reduce).found == expected
+    if not stated:
+        assert explore_litmus(text).found == expected
+
+
+@pytest.mark.parametrize("reduce", [True, False])
+def test_a_value_that_does_not_fit_hides_nothing_that_another_cpu_can_do_before(reduce: bool) -> None:
+    """The op behind the exchange is local and would be carried out with it, and the run would end there."""
+    text = """litmus overflow
+  page k : vmalloc
+  var go : 1 bit, shared, starts 0
+  var n : 1 bit, per cpu, starts 0
+
+cpu 0
+  pte k = none locked
+  request k
+  promise k
+  pte k = fresh locked
+  xchg go, 1
+  let r = 2
+  n = r
+
+cpu 1
+  await go == 1
+  read k
+"""
+    assert tc.litmus(text, reduce=reduce).found == "violated: stale_access (reused)"
+    harmless = text.replace("  pte k = fresh locked\n", "").replace("  read k\n", "  lfence\n")
+    assert tc.litmus(harmless, reduce=reduce).found == "inconclusive: overflow"

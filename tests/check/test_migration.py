@@ -228,3 +228,48 @@ def test_many_random_texts_in_which_tasks_migrate_do() -> None:
 def test_the_language_says_what_it_is() -> None:
     page = (Path(__file__).parents[2] / "docs" / "policy-language.md").read_text(encoding="utf-8")
     assert re.search(r"^\| `migrate` \|", page, re.MULTILINE)
+
+
+ISOLATED = """litmus isolated
+  cpus "{}"
+
+purge
+{}
+"""
+
+
+@pytest.mark.parametrize(
+    ("roles", "steps", "expected"),
+    [
+        (
+            "isolated purge; vunmap",
+            "pte range = none locked; migrate; request range; migrate; ipi others, flush_handler; migrate; flush_here;"
+            " await acks; promise range; migrate; pte range = fresh",  # who sent and who flushed are two
+            "violated: stale_access (reused)",
+        ),
+        (
+            "isolated purge; vunmap",
+            "migrate; request range; ipi others, flush_handler; flush_here; await acks; promise range",
+            "verified",
+        ),
+    ],
+)
+def test_a_sender_on_an_isolated_cpu_goes_on_elsewhere(roles: str, steps: str, expected: str) -> None:
+    """Nobody comes to such a CPU, but its own task leaves it."""
+    text = ISOLATED.format(roles, "\n".join(f"  {step.strip()}" for step in steps.split(";")))
+    assert tc.litmus(text).found == tc.litmus(text, reduce=False).found == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ISOLATED.format("purge; isolated 1", "  request range\n  flush_here\n  promise range")
+        + "\nsyscall\n  to_kernel\n  migrate\n  to_user\n",
+        'litmus deaf\n  deaf "0"\n  page k : vmalloc\n\ncpu 0\n  migrate\n  read k\n\ncpu 1\n  lfence\n',
+    ],
+)
+def test_a_task_that_came_from_user_mode_and_one_that_nothing_interrupts_are_not_modelled(text: str) -> None:
+    with pytest.raises(
+        tc.PolicyError, match=r"user mode, or whose CPU takes no interrupts.*not modelled.*L11"
+    ):
+        tc.litmus(text)

@@ -197,14 +197,63 @@ def test_less_than_a_second_gives_no_rate(tmp_path: Path) -> None:
     assert decided(text(1.9), "interrupts == 1", tmp_path) == (True, ""), "a count needs no second"
 
 
-@pytest.mark.parametrize(("kinds", "is_open"), [("with tasks", False), ("without", True)])
-def test_tasks_are_decided_by_their_own_events(kinds: str, is_open: bool, tmp_path: Path) -> None:
-    text = KNOWN if kinds == "with tasks" else KNOWN.replace(switch(1.6, "init-1", "S", "other-8", cpu=0), "")
-    for condition in ("kworker == 0", "taken_ms == 0", "longest_us == 0", "taken_percent == 0"):
+SWITCHED = switch(1.6, "init-1", "S", "other-8", cpu=0)
+SOFT = "".join(line(1.7, f"softirq_{which}: vec=1 [action=TIMER]", cpu=0) for which in ("entry", "exit"))
+
+
+@pytest.mark.parametrize(
+    ("left_out", "open_by"),
+    [
+        ("", {}),
+        (SWITCHED, {"times": "tasks (sched:sched_switch)", "kworker == 0": "tasks (sched:sched_switch)"}),
+        (
+            SOFT,
+            {
+                "times": "soft interrupts (irq:softirq_entry)",
+                "softirq == 0": "soft interrupts (irq:softirq_entry)",
+            },
+        ),
+    ],
+)
+def test_times_are_decided_where_tasks_and_soft_interrupts_were_recorded(
+    left_out: str, open_by: dict[str, str], tmp_path: Path
+) -> None:
+    """Each takes the CPU beside interrupts, and any may be what took it for longest."""
+    whole = KNOWN.replace(SWITCHED, SWITCHED + SOFT)
+    text = whole.replace(left_out, "") if left_out else whole
+    assert SOFT in whole
+    for condition in (
+        "kworker == 0",
+        "softirq == 0",
+        "taken_ms == 0",
+        "longest_us == 0",
+        "taken_percent == 0",
+    ):
+        missing = open_by.get("times" if condition[0] in "tl" else condition, "")
         met, why = decided(text, condition, tmp_path)
-        assert (met, bool(why)) == (not is_open, is_open), condition
-        assert not why or "tasks" in why
+        assert met is not bool(missing), condition
+        assert why.endswith(f"no events of {missing}") if missing else not why, why
     assert decided(text, "interrupts == 0", tmp_path) == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("cause", "event", "missing"),
+    [
+        ("device", "irq_handler_{}: irq=1 name=eth0", "device interrupts (irq:irq_handler_entry)"),
+        ("irq_work", "irq_work_{}: vector=246", "interrupt work (irq_vectors:irq_work*, ipi:ipi_entry)"),
+        ("platform_ipi", "", ""),  # one of the vectors
+    ],
+)
+def test_interrupts_that_have_an_event_of_their_own_are_decided_by_it(
+    cause: str, event: str, missing: str, tmp_path: Path
+) -> None:
+    for condition in (f"{cause} == 0", f"{cause}.ms == 0"):
+        met, why = decided(KNOWN, condition, tmp_path)
+        assert met is not bool(missing)
+        assert why.endswith(f"no events of {missing}") if missing else not why
+        if missing:  # another CPU shows that the event was on
+            seen = "".join(line(1.7, event.format(which), cpu=0) for which in ("entry", "exit"))
+            assert decided(KNOWN.replace(SWITCHED, SWITCHED + seen), condition, tmp_path) == (True, "")
 
 
 def test_an_open_condition_says_what_is_known_all_the_same(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_the_head_of_the_json_has_each_figure_under_its_name() -> None:
     shown = {
         "window": ["A", "B"], "architecture": "aarch64", "recordings": 2, "overwritten": True, "cpus_seen": [0, 4],
         "snapshots": 6, "elapsed_s": 7.5, "calls_not_kept": 8, "machine_cpus": 9, "unknown_events": {"e": 10},
-        "broken_lines": 11, "broken_first": [{"line": 12}], "lines": 31, "bytes": 4711,
+        "broken_lines": 11, "broken_first": [{"line": 12}], "lines": 31, "bytes": 4711, "one_cpu_each": "each",
     }  # fmt: skip
     holes = {"holes": [{"kind": "gap"}], "hole_count": 14}
     found = words.header_json(trace(**shown, **holes, backwards=13, damage="cut"))  # type: ignore[arg-type]

@@ -25,7 +25,16 @@ FIGURES = (
     *("per_hour", "interrupts", "calls", "entries", "lost_events"),
     *("longest_us", "taken_ms", "taken_percent", "stolen_ms"),
 )
+_TIMES = ("longest_us", "taken_ms", "taken_percent")
 _SUFFIXES = (".per_hour", ".ms", ".longest_us")
+_INTERRUPTS = ("calls", "reschedules", "timers")
+_OWN_KINDS: Mapping[str, str] = {"device": "devices", "irq_work": "irq_work"}
+_WORDS: Mapping[str, str] = {
+    "devices": "device interrupts",
+    "irq_work": "interrupt work",
+    "softirqs": "soft interrupts",
+    "nmis": "NMIs",
+}
 _KIND_EVENTS: Mapping[str, str] = {
     "task": "tasks",
     "softirq": "softirqs",
@@ -108,9 +117,7 @@ class Condition:
         interrupts = _sure(cpu)
         if stem in causes:
             rows = [row for row in cpu["interference"] if row["cause"] == stem]
-            kind = causes[stem].kind
-            sure = interrupts if kind == "interrupt" else _recorded(cpu, _KIND_EVENTS[kind])
-            sure = sure and not _hidden(cpu, stem)
+            sure = all(_recorded(cpu, kind) for kind in _asked(stem)) and not _hidden(cpu, stem)
             count = float(sum(row["n"] for row in rows))
             if self.figure.endswith(".per_hour"):
                 return (count * 3600 / seconds, sure) if seconds >= 1 else (0.0, False)
@@ -146,7 +153,7 @@ class Condition:
                 "taken_percent": 100.0 * cpu["taken_share"],
             }
             return float(measured[stem]), True
-        everything = interrupts and _recorded(cpu, "tasks")
+        everything = all(_recorded(cpu, kind) for kind in _asked(stem))
         lengths = [row["total_ms"] for row in cpu["interference"]]
         everything = everything and None not in lengths
         if stem == "longest_us":
@@ -191,7 +198,17 @@ def _whole(cpu: Mapping[str, Any], trace: Trace) -> bool:
 
 
 def _sure(cpu: Mapping[str, Any]) -> bool:
-    return all(_recorded(cpu, kind) for kind in ("calls", "reschedules", "timers"))
+    return all(_recorded(cpu, kind) for kind in _INTERRUPTS)
+
+
+def _asked(stem: str) -> tuple[str, ...]:
+    """Return the kinds of events that a figure is made from."""
+    if stem in _TIMES:
+        return (*_INTERRUPTS, "tasks", "softirqs")
+    if stem in _OWN_KINDS:
+        return (*_INTERRUPTS, _OWN_KINDS[stem])
+    kind = causes[stem].kind if stem in causes else "interrupt"
+    return _INTERRUPTS if kind == "interrupt" else (_KIND_EVENTS[kind],)
 
 
 _OWN_EVENTS = {"calls": "functions (csd_function_entry)", "entries": "user mode (user_enter, user_exit)"}
@@ -235,10 +252,11 @@ def _why(cpu: Mapping[str, Any], figure: str, trace: Trace) -> str:
         if on["user"] if figure == "entries" else on["csd_entry"] or on["probes"]:
             return "the CPU was not traced" if _absent(cpu) else "events were lost"
         return f"no events of {_OWN_EVENTS[figure]}"
+    asked = _asked(_stem(figure))
     missing = [
-        f"{kind.replace('_', ' ')} ({known['events']})"
+        f"{_WORDS.get(kind, kind)} ({known['events']})"
         for kind, known in cpu["knowledge"].items()
-        if kind in ("calls", "reschedules", "timers", "tasks") and known["state"] == "not_recorded"
+        if kind in asked and known["state"] == "not_recorded"
     ]
     if figure == "stolen_ms":
         return (

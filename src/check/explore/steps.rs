@@ -282,6 +282,10 @@ impl<K: Key> Core<'_, K> {
         if all.seen & Seen::FULL != 0 && !self.m.deepest {
             return Some(Stop::Buffer);
         }
+        // What no state may show is broken a move before what one of its moves breaks.
+        if self.m.scope.never.is_some() && self.m.shows_never(&self.words(key)) {
+            return Some(Stop::Shown(Violation::Invariant));
+        }
         if let Some((mv, v)) = broken {
             return Some(Stop::Broken(mv, v));
         }

@@ -54,19 +54,28 @@ pub(super) fn roots_of(
     Ok(out)
 }
 
-/// Where a task migrates, each CPU that tasks go to can come to whatever one of these can. Whether one does.
+/// Where a task migrates, each CPU that tasks go to can come to whatever one of these, or one that they come from, can.
+/// Whether one does.
 pub(super) fn join_migrants(code: &Code, scope: &Scope, roots: &mut [Roots]) -> Result<bool, CheckError> {
-    let migrates = |name: &String| code.ops_of(name).contains(&Op::Migrate);
-    if !scope.roles.iter().any(|r| migrates(&r.first) || r.left > 0 && r.entries().iter().any(migrates)) {
+    let runs = |name: &String| code.ops_of(name).contains(&Op::Migrate);
+    let migrates = |r: &Role| runs(&r.first) || r.left > 0 && r.entries().iter().any(runs);
+    if !scope.roles.iter().any(migrates) {
         return Ok(false);
     }
+    if scope.roles.iter().any(|r| migrates(r) && (r.deaf || r.rest == Rest::User)) {
+        return Err(CheckError::Litmus(
+            "a task migrates that came from user mode, or whose CPU takes no interrupts: that is not modelled (SEMANTICS L11)"
+                .into(),
+        ));
+    }
     let takes = |r: &Role| r.rest == Rest::Kernel && !r.isolated && !r.deaf;
-    if scope.roles.iter().any(|r| takes(r) && r.left > 0) {
+    if scope.roles.iter().any(|r| (takes(r) || migrates(r)) && r.left > 0) {
         return Err(CheckError::Litmus(
             "a task migrates: each CPU that tasks can go to runs one program once, and no rounds".into(),
         ));
     }
-    let group: Vec<usize> = (0..roots.len()).filter(|&i| takes(&scope.roles[i])).collect();
+    let group = |r: &Role| takes(r) || migrates(r);
+    let group: Vec<usize> = (0..roots.len()).filter(|&i| group(&scope.roles[i])).collect();
     let mut all = Roots { starts: Default::default(), calls: Default::default() };
     let add = |to: &mut Vec<Pc>, from: &[Pc]| {
         for pc in from {

@@ -78,6 +78,8 @@ fn take<const W: usize>(m: &Model, most: usize, same: impl Fn([u64; W]) -> [u64;
         let dead = broken.is_none() && e.busy && !e.progress;
         let stop = if e.seen & Seen::FULL != 0 && !m.deepest {
             Some(Stop::Full)
+        } else if m.shows_never(&s) {
+            Some(Stop::Shows(Violation::Invariant))
         } else if let Some(v) = broken {
             Some(Stop::Breaks(v))
         } else {
