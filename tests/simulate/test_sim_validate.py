@@ -132,7 +132,7 @@ def test_every_row_of_numbers_is_shown_and_misses_are_not_hidden(rows):
 
 
 def test_validate_as_json_has_the_fields_a_script_needs(capsys):
-    assert main(["validate", "--json"]) == 0
+    assert main(["validate", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "tlbcore.validate"
     for row in document["rows"]:

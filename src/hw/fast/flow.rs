@@ -435,21 +435,18 @@ impl<'a> Flow<'a> {
 
     /// The first `left` accesses through whichever array each goes to; returns how many missed.
     ///
-    /// Nothing here asks whether an access is one of an array's: where accesses of several arrays alternate, that would be
-    /// guessed wrong as often as not.
+    /// Nothing here branches on whose an access is: where arrays alternate, that is guessed wrong as often as not.
     fn pass_apart(&mut self, level: u8, left: usize) -> usize {
         let Buffers { stream, places, whats, missed, arrays, .. } = &mut *self.with;
         let mut by_what = [Place::NOWHERE; 16];
         by_what[..9].copy_from_slice(&places[usize::from(level)]);
-        // Bit `array % 64`: two arrays may share one, and then nothing goes to one of them.
-        let mut met = 0_u64;
+        let mut met = 0_u64; // bit `array % 64`, which two may share
         for ((&key, &number), array) in stream.keys[..left].iter().zip(&stream.numbers).zip(&mut arrays[..]) {
             let number = number as usize % BATCH;
             *array = by_what[usize::from(whats[number]) % 16].array(key);
             missed[number] = *array == NOWHERE;
             met |= 1 << (*array % 64);
         }
-        // Each array's own accesses pass through the stream, whose content stands aside meanwhile.
         std::mem::swap(&mut self.with.stream, &mut self.with.aside);
         for array in (0..self.tlb.arrays().len() as u8).filter(|array| met >> (array % 64) & 1 == 1) {
             let own = self.gather(array, left);
