@@ -267,7 +267,7 @@ impl Model {
                 return None;
             }
             from = a.next_op(cpu, top).0;
-            match self.at_once(a, cpu, top) {
+            match Self::at_once(a, cpu, top) {
                 Outcome::Next => {}
                 // What runs next is the handler's.
                 Outcome::Done | Outcome::Wait | Outcome::Breakpoint => return None,
@@ -285,7 +285,7 @@ impl Model {
                 return None;
             }
             a.pick = None;
-            match self.at_once(a, cpu, top) {
+            match Self::at_once(a, cpu, top) {
                 Outcome::Next => {}
                 Outcome::Done | Outcome::Wait | Outcome::Breakpoint => return None,
                 Outcome::Violated(v) => return Some(v),
@@ -297,7 +297,7 @@ impl Model {
     /// Carry out the next op with the one before it. One whose value does not fit is left for a move of its own: what
     /// other CPUs can do before it is no part of a run that says nothing.
     #[inline]
-    fn at_once<const W: usize>(&self, a: &mut Abs<'_, W>, cpu: usize, top: usize) -> Outcome {
+    fn at_once<const W: usize>(a: &mut Abs<'_, W>, cpu: usize, top: usize) -> Outcome {
         let (before, seen) = (a.s, a.seen);
         let outcome = a.run(cpu, top);
         if outcome == Outcome::Violated(Violation::Overflow) || a.seen & Seen::OVERFLOW != 0 {
